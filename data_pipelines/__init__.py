@@ -1,0 +1,1 @@
+"""From image files to `tf.data`: manifest, splits, reading, geometry, intensity, cache, augmentation."""
