@@ -1,4 +1,4 @@
-"""What happens around epochs: volumes of the validation split are scored, the best weights are kept, a person sees progress."""
+"""What happens around epochs: validation volumes are scored, the best weights kept, progress shown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ScoreVolumes(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, and stops when none has been better for `patience` epochs (0: never).
+    """Keeps the weights of the best epoch; stops when `patience` epochs brought no better one (0: never).
 
     Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
     """

@@ -1,6 +1,7 @@
 """The front door of every command: Hydra started our way, and each outcome turned into its exit status.
 
-0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of ours (traceback kept).
+0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of
+ours (its traceback is kept).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DONE, FOUND, USER_ERROR, CRASH, INTERRUPTED = 0, 1, 2, 70, 130
 
 
 class UserError(ValueError):
-    """The user's input is at fault, said in a sentence or two; wraps the rooms' own errors where they have no class."""
+    """The user's input is at fault, said in a sentence or two, where no room has an error of its own."""
 
 
 def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> NoReturn:
@@ -43,7 +44,8 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
     def guarded(cfg: DictConfig) -> int:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # A sweep stops at the first job that fails, whichever launcher ran it: only an exception travels.
-            return _refuse_shared_run_dir(cfg) or job(cfg) or DONE
+            _refuse_shared_run_dir(cfg)
+            return job(cfg) or DONE
         statuses.append(_status_of(lambda: job(cfg) or DONE, debug=bool(cfg.get("debug", False))))
         return statuses[-1]
 
@@ -56,7 +58,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
 def _refuse_shared_run_dir(cfg: DictConfig) -> None:
     if cfg.get("run_dir"):
         raise SettingsError(
-            f"run_dir={cfg.run_dir} with -m: every job of a sweep would write the same folder; leave run_dir out."
+            f"run_dir={cfg.run_dir} with -m: all jobs of a sweep would write that folder; leave run_dir out."
         )
 
 
@@ -64,7 +66,7 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
     try:
         return call()
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the process's last line of defence: every error becomes a status
         if not is_user_error(error):
@@ -72,12 +74,12 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
             return CRASH
         if debug:
             traceback.print_exc()
-        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: {explain(error)}\n")
         return USER_ERROR
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the user can mend the cause: our own error classes, a configuration error, a file that cannot be had."""
+    """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
     names = {"SettingsError", "ManifestError", "VolumeError", "LiftError", "UserError"}
     ours = any(cls.__name__ in names for cls in type(error).__mro__)
     return ours or isinstance(error, HydraException | OmegaConfBaseException | OSError)
@@ -138,8 +140,8 @@ def _schema_keys() -> Iterator[str]:
 
 
 def _flatten(node: DictConfig, prefix: str) -> Iterator[str]:
-    for key in node:
-        name = f"{prefix}{key}"
+    for key in map(str, node):
+        name = f"{prefix}{key!s}"
         yield name
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node._get_node(key)):  # noqa: SLF001 - no public way to look without resolving
             yield from _flatten(node[key], f"{name}.")

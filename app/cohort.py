@@ -1,6 +1,7 @@
 """From the data settings to a cohort: subjects with labels, a split each, and prepared volumes on disk.
 
-Everything that can be wrong with the user's data is met here, before TensorFlow is imported and before the first epoch.
+Everything that can be wrong with the user's data is met here, before TensorFlow is imported and before the
+first epoch.
 """
 
 from __future__ import annotations
@@ -8,20 +9,20 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from data_pipelines.manifest import Manifest, Record, load_manifest
-from data_pipelines.preprocess import Preprocess
-from data_pipelines.splits import assign_splits
-from data_pipelines.volume import VolumeError
 from numpy.typing import NDArray
 
 from app.progress import console, progress_bar
 from app.runs import RunFolder, read_rows, write_rows
 from app.settings import DataSettings, PreprocessSettings, SettingsError, TrainSettings
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
+from data_pipelines.manifest import Manifest, Record, load_manifest
+from data_pipelines.preprocess import Preprocess
+from data_pipelines.splits import assign_splits, split_table
+from data_pipelines.volume import VolumeError
 
 log = logging.getLogger("voxlift")
 
@@ -56,17 +57,17 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
     """Find the subjects, split them, refuse leaks, and prepare every volume once.
 
     Raises:
-        ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind together.
+        ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind
+        together.
     """
     manifest = load_subjects(settings.data)
     splits = split_subjects(manifest, settings)
-    _say_splits(manifest, splits)
-    refuse_shared_voxels(manifest, splits, folder=Path(settings.cache.folder))
+    say_splits(manifest, splits)
     return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
 
 
 def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:
-    """One split's part of a finished run's cohort, from the files of its folder: the same subjects, prepared the same way.
+    """One split of a finished run's cohort, from its folder: the same subjects, prepared the same way.
 
     Args:
         settings: the run's own, read from its folder.
@@ -96,7 +97,7 @@ def prepare_cohort(
     records: Sequence[Record], classes: tuple[str, ...], splits: Sequence[str], *, settings: TrainSettings
 ) -> Cohort:
     """Prepare the records' volumes and keep those that can be used."""
-    preprocess = build_preprocess(settings.preprocess, settings.data, records)
+    preprocess = build_preprocess(settings.preprocess, settings.data)
     cached = _prepare(records, preprocess, settings)
     kept = [i for i, file in enumerate(cached.files) if file is not None]
     if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
@@ -118,47 +119,42 @@ def load_subjects(data: DataSettings) -> Manifest:
     if data.name == "manifest":
         return _load_table(data)
     table = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
-    return _load_table(replace(data, table=str(table), **_written_columns(table)))
+    return _load_table(_with_written_columns(data, table))
 
 
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
-    """One split name per record, by subject and stratified; the table's own column wins where there is one."""
+    """One split name per record, by subject and stratified; the table's own column wins."""
     choice = settings.splits
     return assign_splits(
         manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
     )
 
 
-def build_preprocess(
-    settings: PreprocessSettings, data: DataSettings, records: Sequence[Record]
-) -> Preprocess:
-    """The preprocessing value of the settings; a missing shape is the first image's own."""
-    from data_pipelines.preprocess import stored_shape
+def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
+    """The preprocessing value of the settings.
 
-    spacing = None if settings.spacing == "native" else tuple(float(x) for x in settings.spacing)
-    shape = (
-        tuple(settings.shape)
-        if settings.shape
-        else stored_shape(records[0].images[0], time_axis=data.time_axis)
-    )
+    Raises:
+        SettingsError: settings that make no sense together.
+    """
+    values = {**asdict(settings), "time_axis": data.time_axis}
+    del values["name"]
+    values["spacing"] = None if settings.spacing == "native" else settings.spacing
     try:
-        return Preprocess(
-            spacing=spacing,
-            shape=shape,
-            fit=settings.fit,
-            interpolation=settings.interpolation,
-            window_hu=_pair(settings.window_hu),
-            clip_percentiles=_pair(settings.clip_percentiles),
-            zscore=settings.zscore,
-            foreground_crop=settings.foreground_crop,
-            antialias=settings.antialias,
-            prefer=settings.prefer,
-            time_axis=data.time_axis,
-        )
-    except VolumeError:
-        raise
+        return Preprocess(**values)
     except ValueError as error:
-        raise SettingsError(f"preprocess: {error}") from error
+        raise SettingsError(str(error)) from error
+
+
+def say_splits(manifest: Manifest, splits: Sequence[str]) -> None:
+    """Print how many subjects and volumes of each class train, validate and test."""
+    from rich.table import Table
+
+    table = Table("split", "class", title="Splits, by subject")
+    table.add_column("subjects", justify="right")
+    table.add_column("volumes", justify="right")
+    for row in split_table(manifest, splits):
+        table.add_row(row.split, row.class_name, str(row.subjects), str(row.volumes))
+    console.print(table)
 
 
 def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainSettings) -> CachedVolumes:
@@ -239,17 +235,15 @@ def _write_medmnist(data: DataSettings) -> Path:
         return write_medmnist(Path(str(data.npz)).expanduser(), Path(data.folder))
 
 
-def _written_columns(table: Path) -> dict[str, str | None]:
-    """The columns of a table that we wrote ourselves."""
+def _with_written_columns(data: DataSettings, table: Path) -> DataSettings:
+    """The settings of a table that we wrote ourselves."""
     with table.open(encoding="utf-8", newline="") as file:
-        names = next(csv.reader(file))
-    return {
-        "image_column": "file",
-        "label_column": "label",
-        "subject_column": "participant_id",
-        "split_column": "split" if "split" in names else None,
-    }
-
-
-def _pair(values: list[float] | None) -> tuple[float, float] | None:
-    return (float(values[0]), float(values[1])) if values is not None else None
+        has_split = "split" in next(csv.reader(file))
+    return replace(
+        data,
+        table=str(table),
+        image_column="file",
+        label_column="label",
+        subject_column="participant_id",
+        split_column="split" if has_split else None,
+    )

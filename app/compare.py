@@ -1,7 +1,8 @@
-"""`voxlift-compare`: several models on the same subjects, folds and seeds, set side by side with a paired test.
+"""`voxlift-compare`: several models on the same subjects, folds and seeds, and a paired test.
 
-Each training is a child process: its peak memory is its own, and a crash of one leaves the others' results. A comparison's folder is
-named by its settings, so the same command finds finished trainings again and goes on where it was stopped.
+Each training is a child process: its peak memory is its own, and a crash of one leaves the others' results.
+A comparison's folder is named by its settings, so the same command finds finished trainings again and goes
+on where it was stopped.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def _folder(cfg: DictConfig) -> Path:
 
 
 def _same(saved: TrainSettings, wanted: TrainSettings) -> bool:
-    """Whether two settings give the same training; classes are filled in by a run where the user named none."""
+    """Whether two settings give the same training; a run fills in the classes that the user left open."""
     if not wanted.data.classes:
         wanted.data.classes = saved.data.classes
     return _essence(saved) == _essence(wanted)

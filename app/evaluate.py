@@ -14,7 +14,7 @@ from app.settings import SPLIT_NAMES, SettingsError, choice_problem
 
 def main() -> None:
     """The console script."""
-    run_command("evaluate", lambda cfg: evaluate(cfg))
+    run_command("evaluate", evaluate)
 
 
 def evaluate(cfg: DictConfig) -> int:
@@ -41,7 +41,7 @@ def evaluate(cfg: DictConfig) -> int:
 
 
 def score_again(run_dir: str, *, split: str) -> dict[str, Any]:
-    """The metrics of one split of a finished run, `{split: {...}}`, computed anew from its model and its images.
+    """The metrics of one split of a finished run, `{split: {...}}`, from its model and its images.
 
     Raises:
         SettingsError: the folder is no finished run, or nobody is in the split.

@@ -1,7 +1,8 @@
 """From the model settings to networks: the one that is trained, and the one that scores volumes.
 
-For a volume model they are the same network, lifted from the 2D baseline. For a slice model the 2D network is trained on slices, and
-the volume network wraps it (same weights): so evaluation, prediction and export never ask which model they hold.
+For a volume model they are the same network, lifted from the 2D baseline. For a slice model the 2D network
+is trained on slices, and the volume network wraps it (same weights): so evaluation, prediction and export
+never ask which model they hold.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ log = logging.getLogger("voxlift")
 
 @dataclass(frozen=True)
 class Networks:
-    """`trained` takes what the training pipeline gives (slices or volumes); `volume` takes [B, D, H, W, C]."""
+    """`trained` takes what training feeds (slices or volumes); `volume` takes [B, D, H, W, C]."""
 
     trained: Any
     volume: Any
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
-    """Whether training sees single slices; learned attention over slices can only be trained on whole volumes."""
+    """Whether training sees single slices; learned attention over slices needs whole volumes."""
     return model.kind == "slice" and model.aggregate != "attention"
 
 

@@ -1,10 +1,14 @@
 """The run folder: its layout, written and read here and nowhere else.
 
-config.yaml       the resolved configuration           splits.csv       subject, image, label, split
-environment.json  versions, device, precision          model.keras      best weights; takes volumes, gives logits
-history.csv       one row per epoch                    predictions.csv  one row per volume, a probability per class
+config.yaml       the resolved configuration
+environment.json  versions, device, precision
+splits.csv        subject, image, label, split
+left_out.csv      bad files that were skipped
+history.csv       one row per epoch
+model.keras       the best weights; takes volumes, gives logits
+predictions.csv   one row per volume, a probability per class
 metrics.json      per split; written last, so that its presence means the run is finished
-left_out.csv      bad files that were skipped          report.html, log.txt, tensorboard/
+report.html, log.txt, tensorboard/
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a volume network and prepared files to probabilities, and from those to `predictions.csv` and `metrics.json`."""
+"""From a volume network and prepared files to probabilities, `predictions.csv` and metrics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The whole configuration as dataclasses: Hydra's schema, so that a misspelt key is an error, and the door's checks.
+"""The whole configuration as dataclasses: Hydra's schema (a misspelt key is an error) and the door's checks.
 
-The classes are not frozen because Hydra must be able to override their fields; nothing changes them after `check_settings`.
-Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
+The classes are not frozen because Hydra must be able to override their fields; nothing changes them after
+`check_settings`. Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPLIT_NAMES = ("train", "val", "test")
 
 
 class SettingsError(ValueError):
-    """The user's configuration is at fault: the message says what was expected, what was received, and the way out."""
+    """The configuration is at fault: the message says what was expected, received, and the way out."""
 
 
 @dataclass
@@ -57,18 +57,24 @@ class SplitSettings:
 
 @dataclass
 class PreprocessSettings:
-    """From a stored image to the voxels that a network sees (group `preprocess`); depth, height, width order throughout."""
+    """From a stored image to a network's voxels (group `preprocess`); depth, height, width throughout."""
 
     name: str = MISSING
-    spacing: Any = MISSING  # three numbers in mm, or "native"
-    shape: Any = MISSING  # three voxel counts, or null: the shape that all images share
+    spacing: Any = "native"  # three numbers in mm, or native
+    shape: Any = None  # three voxel counts; null: the shape that all images share
     fit: str = "pad_crop"
+    axcodes: str | None = "RAS"
     interpolation: str = "linear"
+    antialias: bool = False
     window_hu: list[float] | None = None
     clip_percentiles: list[float] | None = None
     zscore: str = "none"
     foreground_crop: bool = False
-    antialias: bool = False
+    foreground_threshold: float | None = None
+    foreground_margin_mm: float = 5.0
+    pad: float | None = None
+    nonfinite: str = "pad"
+    same_grid: bool = True
     prefer: str = "sform"
 
 
@@ -92,7 +98,7 @@ class ModelSettings:
 
 @dataclass
 class OptimizerSettings:
-    """How weights move (group `optimizer`); `name` is any optimiser of Keras, `options` its further arguments."""
+    """How weights move (group `optimizer`): any Keras optimiser by `name`, with further `options`."""
 
     name: str = "AdamW"
     learning_rate: float = 2e-3
@@ -230,7 +236,7 @@ def _split_problems(splits: SplitSettings) -> list[str]:
         problems += range_problem("splits.test", splits.test, 0.0, 0.9)
         if splits.val + splits.test >= 1:
             problems.append(
-                f"splits: val {splits.val:g} and test {splits.test:g} leave nothing to train on; expected a sum below 1."
+                f"splits: expected val + test below 1; received {splits.val:g} + {splits.test:g}."
             )
         return problems
     if splits.folds < 2:
@@ -243,17 +249,18 @@ def _shape_problems(preprocess: PreprocessSettings) -> list[str]:
     problems = []
     if shape is not None and not _is_triple(shape, int):
         problems.append(
-            f"preprocess.shape: expected three positive voxel counts [depth,height,width]; received {shape}."
+            f"preprocess.shape: expected three voxel counts [depth,height,width]; received {shape}."
         )
     if spacing != "native" and not _is_triple(spacing, int | float):
         problems.append(
-            f"preprocess.spacing: expected three positive mm [depth,height,width] or native; received {spacing}."
+            f"preprocess.spacing: expected three mm [depth,height,width] or native; received {spacing}."
         )
     return problems
 
 
 def _is_triple(value: object, kind: type | UnionType) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(x, kind) and x > 0 for x in value)
+    is_list = isinstance(value, list) and len(value) == 3
+    return is_list and all(isinstance(x, kind) and x > 0 for x in value)  # type: ignore[attr-defined, operator] - a list of numbers
 
 
 def _model_problems(model: ModelSettings) -> list[str]:

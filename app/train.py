@@ -48,7 +48,7 @@ def train(settings: TrainSettings) -> int:
         The exit status, 0.
 
     Raises:
-        SettingsError, ManifestError, VolumeError, LiftError: the user's input is at fault; no run folder is left behind.
+        SettingsError, ManifestError, VolumeError, LiftError: the input is at fault; no folder is left.
     """
     from app.cohort import gather_cohort
     from app.runtime import logging_to_file, prepare_runtime

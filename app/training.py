@@ -18,7 +18,7 @@ UNDECAYED = ("bias", "gamma", "beta")  # weight decay pulls these towards a mean
 
 
 def compile_network(
-    network: Any,  # noqa: ANN401 - Keras ships no types
+    network: Any,  # noqa: ANN401 - untyped Keras
     *,
     optimizer: OptimizerSettings,
     trainer: TrainerSettings,
@@ -35,7 +35,7 @@ def compile_network(
     )
 
 
-def build_loss(classes: int, *, label_smoothing: float) -> Any:  # noqa: ANN401 - Keras ships no types
+def build_loss(classes: int, *, label_smoothing: float) -> Any:  # noqa: ANN401 - untyped Keras
     """Cross-entropy of integer labels and logits, optionally with smoothed labels."""
     if label_smoothing == 0:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -43,14 +43,14 @@ def build_loss(classes: int, *, label_smoothing: float) -> Any:  # noqa: ANN401 
         from_logits=True, label_smoothing=label_smoothing, reduction=None
     )
 
-    def smoothed(labels: Any, logits: Any) -> Any:  # noqa: ANN401 - Keras ships no types
+    def smoothed(labels: Any, logits: Any) -> Any:  # noqa: ANN401 - untyped Keras
         return dense(keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes), logits)
 
     return smoothed
 
 
-def build_optimizer(settings: OptimizerSettings, *, total_steps: int, steps_per_epoch: int) -> Any:  # noqa: ANN401 - Keras ships no types
-    """A Keras optimiser by name, with warm-up and schedule; normalisation and bias are left out of weight decay.
+def build_optimizer(settings: OptimizerSettings, *, total_steps: int, steps_per_epoch: int) -> Any:  # noqa: ANN401 - untyped Keras
+    """A Keras optimiser by name, with its schedule; normalisation and bias are not decayed.
 
     Raises:
         SettingsError: an unknown name, or options that the optimiser does not take.
@@ -87,7 +87,7 @@ def _optimizer_class(name: str) -> Callable[..., Any]:
 
 
 def build_schedule(settings: OptimizerSettings, *, total_steps: int, steps_per_epoch: int) -> Any:  # noqa: ANN401 - a float or a Keras schedule
-    """A constant rate, or a linear warm-up from a hundredth of it followed by a cosine decay to a hundredth."""
+    """A constant rate, or a linear warm-up from a hundredth of it and a cosine decay back to that."""
     rate = settings.learning_rate
     if settings.schedule == "constant":
         return rate
@@ -102,7 +102,7 @@ def build_schedule(settings: OptimizerSettings, *, total_steps: int, steps_per_e
 
 
 def fit_network(
-    network: Any,  # noqa: ANN401 - Keras ships no types
+    network: Any,  # noqa: ANN401 - untyped Keras
     batches: tf.data.Dataset,
     *,
     trainer: TrainerSettings,

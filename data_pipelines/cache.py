@@ -1,8 +1,9 @@
 """Preprocessed volumes on disk, raw float16 or float32, so that the graph reads them without Python.
 
-A file's name is the hash of everything that its voxels depend on: each source file's path, size and time of change, every
-preprocessing setting, and the version of this format. So a changed setting or a changed file gives another name, and nothing
-stale can be served. Files are written beside their place and renamed into it: a kill, or two runs at once, never leave half a file.
+A file's name is the hash of everything that its voxels depend on: each source file's path, size and time of
+change, every preprocessing setting, and the version of this format. So a changed setting or a changed file
+gives another name, and nothing stale can be served. Files are written beside their place and renamed into
+it: a kill, or two runs at once, never leave half a file.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_pipelines.preprocess import Preprocess, prepare_tensor
+from data_pipelines.geometry import to_tensor_axes
+from data_pipelines.preprocess import Preprocess, prepare_volume
 from data_pipelines.volume import VolumeError
 
 FORMAT = 1  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10
+Shape = tuple[int, int, int, int]  # depth, height, width, channels
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class CachedVolumes:
     """
 
     files: tuple[Path | None, ...]
-    shape: tuple[int, int, int, int]
+    shape: Shape
     dtype: str
     problems: tuple[str, ...]
 
@@ -65,14 +70,13 @@ def fill_cache(
     Raises:
         VolumeError: the data set would not fit.
     """
-    shape = (*settings.shape, len(images[0]))
-    dtype = cache_dtype(settings)
+    shape, dtype = _first_shape(images, settings), cache_dtype(settings)
     files = [folder / f"{_key(paths, settings)}.{dtype}" for paths in images]
     _check_room(files, shape, dtype, folder=folder, max_gb=max_gb)
     folder.mkdir(parents=True, exist_ok=True)
 
     def prepare(index: int) -> str | None:
-        problem = _prepare_one(images[index], settings, files[index])
+        problem = _prepare_one(images[index], settings, files[index], shape=shape)
         advance()
         return problem
 
@@ -87,9 +91,7 @@ def cache_dtype(settings: Preprocess) -> str:
 
     Stored values of an unnormalised scan may exceed float16's 65504, or need more than 11 bits.
     """
-    normalised = (
-        settings.window_hu or settings.clip_percentiles or settings.zscore != "none" or settings.is_mask
-    )
+    normalised = settings.window_hu or settings.clip_percentiles or settings.zscore != "none"
     return "float16" if normalised else "float32"
 
 
@@ -103,18 +105,53 @@ def explain_problems(problems: Sequence[str]) -> str:
     )
 
 
-def _prepare_one(paths: tuple[Path, ...], settings: Preprocess, target: Path) -> str | None:
-    if target.exists():
+def _first_shape(images: Sequence[tuple[Path, ...]], settings: Preprocess) -> Shape:
+    """The shape that the first readable record gives: only an image tells its channels and its native grid.
+
+    Raises:
+        VolumeError: no record can be read.
+    """
+    problems = []
+    for paths in images:
+        try:
+            depth, height, width, channels = _prepare(paths, settings).shape
+        except (VolumeError, OSError) as error:
+            problems.append(str(error))
+            continue
+        return (depth, height, width, channels)
+    raise VolumeError(explain_problems(problems))
+
+
+def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> NDArray[np.float32]:
+    return to_tensor_axes(prepare_volume(paths, settings).voxels)
+
+
+def _prepare_one(paths: tuple[Path, ...], settings: Preprocess, target: Path, *, shape: Shape) -> str | None:
+    """Write one record's voxels unless they are there; a sentence when that is impossible."""
+    if target.exists() and target.stat().st_size == _bytes(shape, cache_dtype(settings)):
         return None
     try:
-        voxels = prepare_tensor(paths, settings).astype(cache_dtype(settings))
+        voxels = _prepare(paths, settings)
     except (VolumeError, OSError) as error:
         return str(error)
-    _write_whole(target, voxels)
+    if voxels.shape != shape:
+        return (
+            f"{paths[0]}: expected {_spoken(shape)} voxels as in the first image, found "
+            f"{_spoken(voxels.shape)}; set preprocess.shape and preprocess.spacing so that all share a grid"
+        )
+    _write_whole(target, voxels.astype(cache_dtype(settings)))
     return None
 
 
-def _write_whole(target: Path, voxels: np.ndarray) -> None:
+def _bytes(shape: Sequence[int], dtype: str) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _spoken(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _write_whole(target: Path, voxels: NDArray[Any]) -> None:
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
         file.write(np.ascontiguousarray(voxels).tobytes())
     Path(file.name).replace(target)
@@ -152,12 +189,13 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 def _check_room(
     files: Sequence[Path], shape: tuple[int, ...], dtype: str, *, folder: Path, max_gb: float
 ) -> None:
-    each = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    each = _bytes(shape, dtype)
     whole, missing = each * len(files), each * sum(not file.exists() for file in files)
     if whole > max_gb * 1e9:
         raise VolumeError(
-            f"The cache of {len(files)} volumes of {'x'.join(map(str, shape))} {dtype} would take {whole / 1e9:.1f} GB; "
-            f"cache.max_gb is {max_gb:g}. Raise it, or choose a coarser preprocess.spacing or a smaller preprocess.shape."
+            f"The cache of {len(files)} volumes of {_spoken(shape)} {dtype} would take "
+            f"{whole / 1e9:.1f} GB; cache.max_gb is {max_gb:g}. "
+            "Raise it, or choose a coarser preprocess.spacing or a smaller preprocess.shape."
         )
     free = shutil.disk_usage(_existing(folder)).free
     if missing > 0.95 * free:

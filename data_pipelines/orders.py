@@ -1,4 +1,4 @@
-"""In which order an epoch visits the training records: a pure function of seed and epoch, so that a resumed run continues exactly."""
+"""In which order an epoch visits the records: a function of seed and epoch, so that runs can resume."""
 
 from __future__ import annotations
 

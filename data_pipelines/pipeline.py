@@ -1,7 +1,8 @@
 """THE visible column: from prepared files to batches `[batch, depth, height, width, channels]`.
 
-Training and evaluation are separate functions. Training shuffles, augments and drops the odd batch at an epoch's end; evaluation
-visits every volume exactly once, in the order given. All randomness is a function of seed, epoch and position.
+Training and evaluation are separate functions. Training shuffles, augments and drops the odd batch at an
+epoch's end; evaluation visits every volume exactly once, in the order given. All randomness is a function
+of seed, epoch and position.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def training_volumes(
     weights: NDArray[np.float32] | None = None,
     augment: Augmentation | None = None,
 ) -> tf.data.Dataset:
-    """Batches (voxels float32 [B, D, H, W, C], label int64 [B], weight float32 [B]), all epochs in one stream.
+    """Batches (voxels float32 [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
 
     Args:
         files: prepared volumes, see `cache.fill_cache`.
@@ -81,10 +82,13 @@ def training_slices(
     weights: NDArray[np.float32] | None = None,
     augment: Augmentation | None = None,
 ) -> tf.data.Dataset:
-    """Batches of slices (float32 [B, ., ., slab * C]) that carry their volume's label; arguments as for `training_volumes`.
+    """Batches of slices (float32 [B, ., ., slab * C], label, weight) with their volume's label.
 
-    The volumes were split by subject before they are cut here, so no subject's slices reach two splits. A volume is augmented
-    whole, before it is cut: neighbouring slices of a slab stay aligned, and slices see the same augmentation as volumes.
+    Arguments as for `training_volumes`.
+
+    The volumes were split by subject before they are cut here, so no subject's slices reach two splits. A
+    volume is augmented whole, before it is cut: neighbouring slices of a slab stay aligned, and slices see
+    the same augmentation as volumes.
     """
     examples = _ordered_examples(
         labels, epochs=epochs, seed=seed, first_epoch=first_epoch, balanced=balanced, weights=weights
@@ -108,7 +112,7 @@ def training_slices(
 def evaluation_volumes(
     files: Sequence[Path], *, shape: tuple[int, int, int, int], dtype: str, batch_size: int
 ) -> tf.data.Dataset:
-    """Batches of voxels float32 [B, D, H, W, C]: every volume exactly once, in order, the last batch as large as it is."""
+    """Batches of voxels float32 [B, D, H, W, C]: every volume exactly once, in order."""
     return (
         tf.data.Dataset.from_tensor_slices([str(file) for file in files])
         .map(lambda path: read_voxels(path, shape, dtype), num_parallel_calls=tf.data.AUTOTUNE)

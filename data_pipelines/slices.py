@@ -1,4 +1,4 @@
-"""Slices and slabs of volumes, in the graph. `models` gathers slices in the same layout when it scores a volume."""
+"""Slices and slabs of volumes, in the graph, in the layout that `models` gathers when it scores a volume."""
 
 from __future__ import annotations
 
