@@ -74,7 +74,7 @@ def evaluate_run(network: Any, cohort: Cohort, *, batch_size: int, run: RunFolde
 
     The decision threshold of two classes is chosen on validation and stands in the result as `threshold`.
     """
-    present = [split for split in SPLIT_NAMES if len(cohort.indices(split))]
+    present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
     scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
     write_rows(run.predictions, prediction_rows(scores))
     threshold = decide_threshold(scores["val"])
