@@ -27,17 +27,7 @@ from app.runs import RunFolder, load_settings, refuse_used_folder
 from app.settings import SettingsError, TrainSettings
 from app.train import read_settings
 
-OWN_KEYS = (
-    "models",
-    "seeds",
-    "run_dir",
-    "runs_folder",
-    "debug",
-    "seed",
-    "splits.fold",
-    "model",
-    "experiment",
-)
+OWN_KEYS = ("models", "seeds", "run_dir", "runs_folder", "debug", "experiment")
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
 
 
