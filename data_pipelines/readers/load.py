@@ -1,0 +1,84 @@
+"""The door for every image: the reader is chosen by what the file holds, not by what it is called."""
+
+from pathlib import Path
+
+from data_pipelines.readers.dicom import read_dicom_series
+from data_pipelines.readers.inflate import peek
+from data_pipelines.readers.itk import itk_kind, read_itk
+from data_pipelines.readers.mgh import is_mgh, read_mgh
+from data_pipelines.readers.nifti import HEAD_BYTES, header_of, is_analyze, nifti_form, read_nifti
+from data_pipelines.volume import Stored, Volume, VolumeError, to_volume
+
+_OTHERS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\x89HDF": "an HDF5 or MINC2 file",
+    b"CDF\x01": "a MINC1 file",
+    b"PK\x03\x04": "a zip or npz archive",
+    b"\x93NUMPY": "a NumPy array without an affine",
+}
+
+
+def load_volume(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Volume:
+    """Return the image of a file or DICOM folder as a volume of real values on its stored grid.
+
+    Args:
+        path: NIfTI-1/2 (single file or pair, gzip or not), MGH/MGZ, NRRD, MetaImage, or the folder of
+            one DICOM series.
+        time_axis: What becomes of a fourth axis: "error", "channels", "depth" (a cine of one slice), "first".
+        prefer: "sform" or "qform": which is believed where a NIfTI header sets both.
+
+    Returns:
+        Voxels `[i, j, k]` or `[i, j, k, channels]` with the file's scaling applied (NaN and infinity as
+        stored), and the affine to RAS+ millimetres.
+
+    Raises:
+        VolumeError: The file is no volume, is damaged, or claims more than it holds.
+    """
+    return to_volume(read_stored(path, time_axis=time_axis, prefer=prefer))
+
+
+def read_stored(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Stored:
+    """Return an image as its file stores it, scaling apart; arguments and errors as for `load_volume`."""
+    path = Path(path)
+    try:
+        return _dispatch(path, time_axis, prefer)
+    except MemoryError as error:
+        raise VolumeError(f"{path}: the image does not fit into memory.") from error
+
+
+def _dispatch(path: Path, time_axis: str, prefer: str) -> Stored:
+    if path.is_dir():
+        return read_dicom_series(path)
+    head = peek(path, HEAD_BYTES)
+    if nifti_form(head):
+        return read_nifti(path, time_axis=time_axis, prefer=prefer)
+    if is_mgh(head):
+        return read_mgh(path, time_axis=time_axis)
+    kind = itk_kind(head)
+    if kind:
+        return read_itk(path, kind=kind, time_axis=time_axis)
+    if is_analyze(head):
+        raise VolumeError(
+            f"{path}: this is Analyze 7.5, which does not store left and right. Convert it to NIfTI with a"
+            " tool that knows its scanner."
+        )
+    return _by_sibling(path, head, time_axis, prefer)
+
+
+def _by_sibling(path: Path, head: bytes, time_axis: str, prefer: str) -> Stored:
+    """Return the image of a pair from its data half, which has no magic of its own."""
+    header = header_of(path) if path.name.lower().endswith((".img", ".img.gz")) else None
+    if header is None:
+        found = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "none of them")
+        if not head:
+            found = "a broken gzip stream"
+        raise VolumeError(
+            f"{path}: expected NIfTI, MGH, NRRD, MetaImage or DICOM, found {found}. Convert it"
+            " to NIfTI, or copy it again if it should be one of these."
+        )
+    if not nifti_form(peek(header, HEAD_BYTES)):
+        raise VolumeError(f"{path}: its header {header.name} is not NIfTI. Convert the pair to NIfTI.")
+    return read_nifti(header, time_axis=time_axis, prefer=prefer)

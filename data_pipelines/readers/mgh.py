@@ -1,0 +1,53 @@
+"""FreeSurfer's MGH and MGZ."""
+
+from pathlib import Path
+
+import numpy as np
+from nibabel.freesurfer.mghformat import MGHHeader
+
+from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
+from data_pipelines.readers.checks import check_affine, native
+from data_pipelines.readers.inflate import content, peek
+from data_pipelines.volume import Stored, VolumeError
+
+DATA_OFFSET = 284
+NO_ORIENTATION = "the header sets no orientation: FreeSurfer's default is assumed"
+_DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+
+
+def is_mgh(head: bytes) -> bool:
+    """Return whether the bytes start an MGH header: version 1, four positive sides, a type of at most 64."""
+    if len(head) < DATA_OFFSET:
+        return False
+    version, *sides, code = np.frombuffer(head, ">i4", count=6).tolist()
+    return version == 1 and all(side >= 1 for side in sides) and 0 <= code <= 64
+
+
+def read_mgh(path: Path, *, time_axis: str = "error") -> Stored:
+    """Return an MGH or MGZ image as stored.
+
+    Args:
+        path: The file, gzip or not.
+        time_axis: What becomes of more than one frame, see `readers.axes.TimeAxis`.
+
+    Raises:
+        VolumeError: The file is no volume, is damaged, or claims more than it holds.
+    """
+    header = MGHHeader(peek(path, DATA_OFFSET), check=False)
+    code = int(header["type"])
+    if code not in _DTYPES:
+        raise VolumeError(f"{path}: the MGH header's type code is {code}; expected one of {list(_DTYPES)}.")
+    dtype = np.dtype(_DTYPES[code])
+    stored_shape = tuple(int(side) for side in header["dims"])
+    shape = image_shape(stored_shape, path)
+    needed = needed_shape(shape, time_axis, path)
+    affine = np.asarray(header.get_affine(), np.float64)
+    check_affine(affine, path)
+    count = 1
+    for side in needed:
+        count *= side
+    raw = content(path, DATA_OFFSET + count * dtype.itemsize)
+    flat = np.frombuffer(raw, dtype=dtype, count=count, offset=DATA_OFFSET)
+    voxels, affine = fold_time(flat.reshape(needed, order="F"), affine, time_axis)
+    notes = () if header["goodRASFlag"] else (NO_ORIENTATION,)
+    return Stored(native(voxels), affine, path, "mgh", header_shape=stored_shape, notes=notes)
