@@ -20,11 +20,13 @@ from data_pipelines.geometry import (
     grid_affine,
     reorient_grid,
     respace_grid,
+    spacing_of,
     stored_grid,
     stretch_grid,
     to_tensor_axes,
 )
 from data_pipelines.readers import read_stored
+from data_pipelines.readers.inflate import MAX_BYTES
 from data_pipelines.sampling import finite_only, sample_channels
 from data_pipelines.settings_checks import check_settings
 from data_pipelines.volume import Stored, Volume, VolumeError
@@ -128,10 +130,22 @@ def prepare_volume(paths: Paths, settings: Preprocess) -> Volume:
         check_same_grid(stored)
     first = stored[0]
     grid = plan_grid(stored, settings)
+    _check_size(grid, first)
     channels = [
         channel for one in stored for channel in sample_channels(one, looking_at(one, first, grid), settings)
     ]
     return Volume(np.stack(channels, axis=-1), grid_affine(grid, first.affine), first.source)
+
+
+def _check_size(grid: Grid, first: Stored) -> None:
+    needed = 4.0 * grid.shape[0] * grid.shape[1] * grid.shape[2]
+    if needed > MAX_BYTES:
+        native = ", ".join(f"{mm:.4g}" for mm in spacing_of(first.affine))
+        raise VolumeError(
+            f"{first.source}: the output grid has {'x'.join(map(str, grid.shape))} voxels, beyond"
+            f" {MAX_BYTES / 2**30:.0f} GiB. The file's own spacing is {native} mm: correct the header, or set"
+            " preprocess.shape or a coarser preprocess.spacing."
+        )
 
 
 def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:

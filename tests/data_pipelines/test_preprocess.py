@@ -1,4 +1,4 @@
-"""Promises of preparing a record: one array whatever the stored axes, the world kept, each setting in force."""
+"""Promises of preparing a record: one array whatever the stored axes, the world kept, settings in force."""
 
 import nibabel as nib
 import numpy as np
@@ -191,6 +191,12 @@ def test_numbers_beyond_float32_end_in_a_sentence_or_as_padding(tmp_path):
     nib.save(image, tmp_path / "b.nii")
     with pytest.raises(VolumeError, match="too large for float32"):
         prepare_volume(tmp_path / "b.nii", Preprocess())
+
+
+def test_a_grid_too_large_for_memory_is_refused_with_the_spacing_that_asks_for_it(tmp_path):
+    path = write(tmp_path / "a.nii", blob(), np.diag([9000.0, 9000.0, 9000.0, 1.0]))
+    with pytest.raises(VolumeError, match="own spacing is 9000, 9000, 9000 mm"):
+        prepare_volume(path, Preprocess(spacing=(1, 1, 1)))
 
 
 def test_channels_are_stacked_when_they_share_a_grid(tmp_path):
