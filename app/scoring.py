@@ -71,7 +71,13 @@ def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callab
     return score
 
 
-def evaluate_run(network: Any, cohort: Cohort, *, batch_size: int, run: RunFolder) -> dict[str, Any]:  # noqa: ANN401 - untyped Keras
+def evaluate_run(
+    network: Any,  # noqa: ANN401 - untyped Keras
+    cohort: Cohort,
+    *,
+    batch_size: int,
+    run: RunFolder,
+) -> dict[str, Any]:
     """Metrics with intervals for validation and test; writes `predictions.csv` for all three splits.
 
     The decision threshold of two classes is chosen on validation and stands in the result as `threshold`.

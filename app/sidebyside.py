@@ -12,8 +12,8 @@ from rich.table import Table
 
 from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
 from app.evaluation.scores import Scores, with_threshold
+from app.pages import write_comparison_page
 from app.progress import console
-from app.report.pages import write_comparison_page
 from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
 

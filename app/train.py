@@ -82,7 +82,7 @@ def _train_into(
     run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, precision: Precision
 ) -> None:
     from app.cohort import write_cohort
-    from app.report.pages import write_run_page
+    from app.pages import write_run_page
     from app.runtime import describe_environment
     from app.scoring import evaluate_run, seconds_per_volume, show_metrics
 
@@ -95,7 +95,7 @@ def _train_into(
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
     speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
     metrics["cost"] = {**cost, "seconds_per_volume": speed}
-    write_run_page(run, metrics)
+    write_run_page(run, metrics, cohort)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)
     console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)

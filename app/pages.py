@@ -1,0 +1,141 @@
+"""Fills the pages of `app.report` from the files of a run folder, or of a comparison's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.runs import RunFolder, load_settings, read_json, read_rows
+from app.scoring import scores_from_rows
+
+if TYPE_CHECKING:
+    from app.cohort import Cohort
+    from app.compare import Trial
+    from app.evaluation.paired import Comparison
+    from app.evaluation.scores import Scores
+    from app.report.summary import Case
+
+log = logging.getLogger("voxlift")
+
+SHOWN_CASES = 4
+
+
+def write_run_page(run: RunFolder, metrics: Mapping[str, Any], cohort: Cohort) -> None:
+    """Write `report.html` of a run that has its other files already."""
+    from app.evaluation.calibration import fit_temperature
+    from app.report.html import write_run_report
+    from app.report.summary import RunSummary
+
+    settings = load_settings(run)
+    scores = read_scores(run, tuple(settings.data.classes))
+    split = "test" if "test" in scores else "val"
+    worst, surest = pick_cases(scores[split], cohort)
+    summary = RunSummary(
+        name=f"{settings.model.name} on {settings.data.task or settings.data.name}",
+        metrics={name: metrics[name] for name in ("val", "test") if name in metrics},
+        scores=scores,
+        split=split,
+        history=read_rows(run.history),
+        splits=count_splits(run),
+        config=run.config.read_text(encoding="utf-8"),
+        environment=read_json(run.environment),
+        cost=metrics["cost"],
+        temperature=fit_temperature(scores["val"]),
+        worst=worst,
+        surest=surest,
+        notes=_notes(cohort),
+        created=_now(),
+    )
+    write_run_report(summary, run.report)
+
+
+def write_comparison_page(
+    trials: Sequence[Trial],
+    models: Mapping[str, Mapping[str, Any]],
+    pairs: Sequence[Comparison],
+    *,
+    cells: Mapping[str, Sequence[Scores]],
+    folder: Path,
+) -> Path:
+    """Write `report.html` of a comparison; its path."""
+    from app.report.html import write_comparison_report
+    from app.report.summary import ComparisonSummary
+
+    first = {trial.model: trial.run for trial in reversed(trials)}
+    settings = load_settings(trials[0].run)
+    summary = ComparisonSummary(
+        name=f"{' against '.join(models)} on {settings.data.task or settings.data.name}",
+        comparisons=pairs,
+        models=cells,
+        metrics={name: model["test"] for name, model in models.items()},
+        costs={name: model["cost"] for name, model in models.items()},
+        histories={name: read_rows(first[name].history) for name in models},
+        splits=count_splits(trials[0].run),
+        configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
+        environment=read_json(trials[0].run.environment),
+        created=_now(),
+    )
+    return write_comparison_report(summary, folder / "report.html")
+
+
+def read_scores(run: RunFolder, classes: tuple[str, ...]) -> dict[str, Scores]:
+    """The scores of each split of a run, from `predictions.csv`."""
+    rows = read_rows(run.predictions)
+    present = dict.fromkeys(row["split"] for row in rows)
+    return {split: scores_from_rows(rows, classes, split=split) for split in present}
+
+
+def count_splits(run: RunFolder) -> list[dict[str, object]]:
+    """Rows of the table of splits: volumes of each class."""
+    counts = Counter((row["split"], row["label"]) for row in read_rows(run.splits))
+    return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
+
+
+def pick_cases(scores: Scores, cohort: Cohort) -> tuple[list[Case], list[Case]]:
+    """The volumes that the model was surest of: those it got wrong, and those it got right."""
+    chosen = scores.probabilities[np.arange(len(scores)), scores.decisions]
+    order = np.argsort(-chosen, kind="stable")
+    is_right = scores.decisions == scores.labels
+    wrong = [int(i) for i in order if not is_right[i]][:SHOWN_CASES]
+    right = [int(i) for i in order if is_right[i]][:SHOWN_CASES]
+    return [_case(scores, i, cohort) for i in wrong], [_case(scores, i, cohort) for i in right]
+
+
+def _case(scores: Scores, index: int, cohort: Cohort) -> Case:
+    from app.report.summary import Case
+
+    decided = int(scores.decisions[index])
+    return Case(
+        subject=scores.subjects[index],
+        truth=scores.classes[scores.labels[index]],
+        decided=scores.classes[decided],
+        probability=float(scores.probabilities[index, decided]),
+        planes=_planes(scores.items[index], cohort),
+    )
+
+
+def _planes(item: str, cohort: Cohort) -> list[Any]:
+    """The middle axial, coronal and sagittal plane of a prepared volume, head up and front up."""
+    position = {"|".join(map(str, record.images)): i for i, record in enumerate(cohort.records)}[item]
+    stored = np.fromfile(cohort.files[position], cohort.dtype).reshape(cohort.shape)
+    volume = stored[..., 0].astype(np.float32)  # [D, H, W] = [S, A, R]
+    depth, height, width = (size // 2 for size in volume.shape)
+    return [plane[::-1] for plane in (volume[depth], volume[:, height], volume[:, :, width])]
+
+
+def _notes(cohort: Cohort) -> list[str]:
+    if not cohort.left_out:
+        return []
+    return [
+        f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
+    ]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
