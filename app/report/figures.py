@@ -1,0 +1,103 @@
+"""Figures about scores: ROC, precision-recall and calibration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from app.evaluation.calibration import Reliability, reliability_bins
+from app.evaluation.curves import Curve, precision_recall_curve, roc_curve
+from app.evaluation.metrics import score_metrics
+from app.evaluation.scores import Scores
+from app.report.style import INK, MUTED, PAPER, SERIES, figure_style, new_axes, series_style, svg_markup
+
+
+def roc_figure(series: Mapping[str, tuple[Scores, int]], *, name: str, title: str) -> Markup:
+    """ROC curves with bands; each series is (scores, class against the rest)."""
+    with figure_style():
+        figure, axes = new_axes()
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
+        for index, (label, (scores, klass)) in enumerate(series.items()):
+            metrics = one_against_rest(scores, klass)
+            _draw_curve(axes, roc_curve(scores, klass=klass), index, f"{label}  {metrics['auc']:.3f}")
+            if scores.is_binary:
+                axes.plot(1 - metrics["specificity"], metrics["sensitivity"], **_marker(index))
+        _unit_square(axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity")
+        axes.legend(loc="lower right", title="ROC AUC", alignment="left")
+        return svg_markup(figure, name=name, title=title)
+
+
+def precision_recall_figure(series: Mapping[str, tuple[Scores, int]], *, name: str, title: str) -> Markup:
+    """Precision-recall curves with bands and the prevalence; each series is (scores, class)."""
+    with figure_style():
+        figure, axes = new_axes()
+        for index, (label, (scores, klass)) in enumerate(series.items()):
+            metrics = one_against_rest(scores, klass)
+            share = float((scores.labels == klass).mean())
+            axes.plot([0, 1], [share, share], color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
+            curve = precision_recall_curve(scores, klass=klass)
+            _draw_curve(axes, curve, index, f"{label}  {metrics['average_precision']:.3f}", steps=True)
+        _unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
+        axes.legend(loc="lower left", title="Average precision", alignment="left")
+        return svg_markup(figure, name=name, title=title)
+
+
+def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -> Markup:
+    """Observed against predicted frequency with Wilson intervals, and how many volumes each bin holds."""
+    first = next(iter(series.values()))
+    what = f"of {first.classes[1]}" if first.is_binary else "of the decided class"
+    with figure_style():
+        figure, axes = new_axes(height=4.5)
+        counts = axes.inset_axes((0, -0.42, 1, 0.2), sharex=axes)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
+        for index, (label, scores) in enumerate(series.items()):
+            bins = reliability_bins(scores)
+            # Beside each other, so that the whiskers of two models do not hide one another.
+            shift = 0.008 * (index - (len(series) - 1) / 2)
+            _draw_bins(axes, bins, index, f"{label}  {score_metrics(scores)['ece']:.3f}", shift=shift)
+            counts.bar(
+                bins.predicted + 2 * shift, bins.counts, width=0.014, color=SERIES[index % len(SERIES)]
+            )
+        _unit_square(axes, "", f"Observed frequency {what}")
+        counts.set(xlabel=f"Predicted probability {what}", ylabel="Volumes")
+        counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.legend(loc="upper left", title="Calibration error", alignment="left")
+        return svg_markup(figure, name=name, title=title)
+
+
+def one_against_rest(scores: Scores, klass: int) -> dict[str, float]:
+    """Metrics of one class against the rest under their two-class names."""
+    metrics = score_metrics(scores)
+    if scores.is_binary:
+        return metrics
+    suffix = f"[{scores.classes[klass]}]"
+    return {key.removesuffix(suffix): value for key, value in metrics.items() if key.endswith(suffix)}
+
+
+def _draw_curve(axes: Axes, curve: Curve, index: int, label: str, *, steps: bool = False) -> None:
+    style = series_style(index)
+    axes.fill_between(curve.grid, curve.low, curve.high, color=style["color"], alpha=0.14, linewidth=0)
+    axes.plot(curve.x, curve.y, label=label, drawstyle="steps-pre" if steps else "default", **style)
+
+
+def _draw_bins(axes: Axes, bins: Reliability, index: int, label: str, *, shift: float) -> None:
+    style = series_style(index)
+    x = bins.predicted + shift
+    axes.vlines(x, bins.low, bins.high, color=style["color"], linewidth=0.8, alpha=0.6)
+    axes.plot(x, bins.observed, marker="o", markersize=4, label=label, **style)
+
+
+def _marker(index: int) -> dict[str, Any]:
+    """The operating point on a curve, filled with the paper's colour so that the line stays visible."""
+    colour = SERIES[index % len(SERIES)]
+    return {"marker": "o", "markersize": 6, "color": PAPER, "markeredgecolor": colour, "markeredgewidth": 1.5}
+
+
+def _unit_square(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03), xlabel=x_label, ylabel=y_label)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.grid(visible=True)
+    axes.tick_params(colors=MUTED, labelcolor=INK)

@@ -1,0 +1,227 @@
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from app.evaluation.calibration import fit_temperature
+from app.evaluation.intervals import evaluate_scores
+from app.evaluation.paired import compare_models
+from app.evaluation.scores import Scores
+from app.report.html import pool_cells, summarise_models, write_comparison_report, write_run_report
+from app.report.summary import Case, ComparisonSummary, RunSummary
+
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+def scored(seed, shift, classes=("benign", "malignant"), volumes=72):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(volumes) % len(classes)
+    logits = shift * np.eye(len(classes))[labels] + rng.normal(size=(volumes, len(classes)))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Scores([f"sub-{i:03d}" for i in range(volumes)], labels, p, classes)
+
+
+def history(shift):
+    return [
+        {
+            "epoch": e,
+            "loss": str(0.7 * 0.9**e),
+            "val_loss": 0.7 * 0.93**e + 0.05,
+            "val_auc": 1 - 0.4 * shift**e,
+            "auc": "",
+        }
+        for e in range(20)
+    ]
+
+
+def case(index, *, maps):
+    grid = np.linspace(-1, 1, 32)
+    plane = np.exp(-4 * ((grid[:, None] - 0.1 * index) ** 2 + grid**2)) * 100 - 900
+    planes = (plane, plane[::2], plane[4:])
+    heat = tuple(p / 100 + 9 for p in planes) if maps else ()
+    return Case(f"sub-{index:03d}", "benign", "malignant", 0.97, planes, heat)
+
+
+SPLITS = [{"split": "train", "benign": 80, "malignant": 75}, {"split": "test", "benign": 36, "malignant": 36}]
+COST = {"parameters": 123456, "flops": 2.5e9, "seconds_per_epoch": 8.1, "seconds_per_volume": 0.0123}
+
+
+def run_summary(classes=("benign", "malignant"), **changes):
+    validation, test = scored(1, 1.4, classes), scored(2, 1.2, classes)
+    values = {
+        "name": "volume3d on <nodule> & more",
+        "metrics": {k: evaluate_scores(s, resamples=200) for k, s in (("val", validation), ("test", test))},
+        "scores": {"val": validation, "test": test},
+        "history": history(0.85),
+        "splits": SPLITS,
+        "config": "model:\n  name: volume3d\n  filters: [16, 32, 64]\n",
+        "environment": {"python": "3.11", "device": {"name": "CPU", "precision": "float32"}},
+        "cost": COST,
+        "temperature": fit_temperature(validation),
+        "worst": [case(i, maps=True) for i in range(3)],
+        "surest": [case(i, maps=False) for i in range(3)],
+        "audit": ["2 of 227 volumes have another orientation (LAS)"],
+        "notes": ["3 rows without a label were left out."],
+        "created": "1 May 2026",
+    }
+    return RunSummary(**(values | changes))
+
+
+def comparison_summary(classes=("benign", "malignant")):
+    models = {
+        name: [scored(s, shift, classes) for s in (4, 5)]
+        for name, shift in (("slice2d", 0.3), ("volume3d", 1.6), ("inflated", 1.7))
+    }
+    return ComparisonSummary(
+        name="Slices against volumes",
+        comparisons=compare_models(models, resamples=200),
+        models=models,
+        metrics=summarise_models(models, resamples=200),
+        costs=dict.fromkeys(models, COST),
+        histories={name: history(0.7 + 0.1 * i) for i, name in enumerate(models)},
+        splits=SPLITS,
+        configs={"slice2d": "model:\n  name: slice2d\n"},
+        environment={"python": "3.11"},
+        audit=[],
+    )
+
+
+class Structure(HTMLParser):
+    """Checks nesting, and collects ids, addresses and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.addresses, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.addresses += [v for k, v in attrs if k in {"src", "href", "xlink:href", "action", "srcset"}]
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes another element at {self.getpos()}"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(path):
+    page = Structure()
+    page.feed(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    page.words = " ".join(" ".join(page.text).split())
+    return page
+
+
+@pytest.fixture(name="pages", scope="module")
+def written_pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    return {
+        "run": write_run_report(run_summary(), folder / "run.html"),
+        "classes": write_run_report(run_summary(("MCA", "PCA", "VB")), folder / "classes.html"),
+        "comparison": write_comparison_report(comparison_summary(), folder / "comparison.html"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["run", "classes", "comparison"])
+def test_page_is_well_formed_and_loads_nothing_from_elsewhere(pages, kind):
+    page = parsed(pages[kind])
+    assert len(page.ids) == len(set(page.ids))
+    outside = [a for a in page.addresses if not a.startswith(("#", "data:"))]
+    assert outside == []
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+    text = pages[kind].read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+    assert "#0102" not in text  # every stand-in colour became the page's own
+
+
+def test_verdict_comes_first_then_everything_else(pages):
+    words = parsed(pages["run"]).words
+    order = [
+        "ranks the classes better than chance",
+        "Balanced accuracy",
+        "Calibration error",
+        "Surest and wrong",
+        "123 k",
+        "Split by subject",
+        "another orientation (LAS)",
+        "filters: [16, 32, 64]",
+        "device.precision",
+    ]
+    places = [words.index(text) for text in order]
+    assert places == sorted(places)
+    assert "3 rows without a label" in words
+
+
+def test_comparison_shows_verdict_pairs_and_costs(pages):
+    words = parsed(pages["comparison"]).words
+    assert "volume3d over slice2d" in words
+    assert "inflated \N{MINUS SIGN} volume3d" in words
+    assert "Holm-adjusted over the 3 pairs" in words
+    assert "72 subjects, 2 folds and seeds" in words
+    assert "12.3 ms" in words
+    assert "Nothing was found." in words
+
+
+def test_names_are_escaped(pages):
+    text = pages["run"].read_text(encoding="utf-8")
+    assert "<nodule>" not in text
+    assert "volume3d on &lt;nodule&gt; &amp; more" in text
+
+
+def test_several_classes_get_a_table_and_a_curve_each(pages):
+    words = parsed(pages["classes"]).words
+    for name in ("MCA", "PCA", "VB"):
+        assert f"ROC AUC, {name}" in words
+
+
+def test_bare_run_leaves_sections_out(tmp_path):
+    bare = RunSummary("m", {"test": {"auc": 1.0, "n": 4, "intervals": {"auc": [1.0, 1.0]}}})
+    words = parsed(write_run_report(bare, tmp_path / "r.html")).words
+    assert "sees no spread" in words
+    for absent in ("Curves", "Settings", "Data audit", "Cases", "Learning", "Splits"):
+        assert absent not in words
+
+
+def test_same_summary_gives_the_same_bytes(tmp_path):
+    first, second = (
+        write_run_report(run_summary(), tmp_path / name).read_bytes() for name in ("a.html", "b.html")
+    )
+    assert first == second
+
+
+def test_pooled_cells_keep_every_row_of_a_subject_apart():
+    cells = [scored(1, 1.0), scored(2, 1.0)]
+    pooled = pool_cells(cells)
+    assert len(pooled) == 144
+    assert len(set(pooled.keys)) == 144
+    assert len(set(pooled.subjects)) == 72
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["run", "comparison"])
+def test_browser_renders_the_page_without_a_console_error(pages, kind, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    picture = tmp_path / "page.png"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--window-size=1280,6000",
+        f"--screenshot={picture}", pages[kind].as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    assert picture.stat().st_size > 50_000  # an empty page of this size is far smaller
