@@ -1,0 +1,224 @@
+"""Layers that take a volume apart into slices and put scores of slices together again."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.backend import Tensor
+from models.layers.convolution import Setting
+
+AXES = {"depth": 1, "height": 2, "width": 3}
+AGGREGATES = ("mean", "max", "topk", "attention")
+EXCLUDED = -1e9  # log-probability of a slice that does not count: finite, so that gradients stay finite
+
+
+@dataclass(frozen=True)
+class SliceShape:
+    """The slices of a volume along one axis: how many, the first one's index, the shape of each."""
+
+    axis: str
+    first: int
+    count: int
+    shape: tuple[int, int, int]  # height, width, channels
+
+
+def slices_of(
+    input_shape: tuple[int, int, int, int],
+    *,
+    axis: str = "depth",
+    slices: str = "all",
+    slab: int = 1,
+) -> tuple[SliceShape, ...]:
+    """Return the slices of a volume, one entry per axis.
+
+    Args:
+        input_shape: Depth, height, width, channels.
+        axis: `depth`, `height`, `width`, or `all` three.
+        slices: `central` takes the middle half (rounded up); `all` and `foreground` every slice.
+        slab: Neighbouring slices per sample, an odd number; they become channels.
+
+    Raises:
+        ValueError: A value that is none of these.
+
+    >>> slices_of((8, 32, 24, 1), slices="central", slab=3)
+    (SliceShape(axis='depth', first=2, count=4, shape=(32, 24, 3)),)
+    """
+    if axis not in {*AXES, "all"}:
+        raise ValueError(f"Expected axis depth, height, width or all, received {axis!r}.")
+    if slices not in {"all", "central", "foreground"}:
+        raise ValueError(f"Expected slices all, central or foreground, received {slices!r}.")
+    if slab < 1 or slab % 2 == 0:
+        raise ValueError(f"Expected an odd number of slices per slab, received {slab}. Use 1, 3, 5 ...")
+    if len(input_shape) != 4:
+        raise ValueError(f"Expected depth, height, width and channels, received {input_shape}.")
+    found = []
+    for name in AXES if axis == "all" else (axis,):
+        index = AXES[name] - 1
+        total = input_shape[index]
+        count = (total + 1) // 2 if slices == "central" else total
+        height, width = (size for place, size in enumerate(input_shape[:3]) if place != index)
+        found.append(SliceShape(name, (total - count) // 2, count, (height, width, input_shape[3] * slab)))
+    return tuple(found)
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class FoldSlices(keras.layers.Layer):
+    """Slices of volumes, folded into the batch: [B, D, H, W, C] -> [B * count, height, width, slab * C].
+
+    Sample b * count + n is slice `first` + n of volume b. The channels of a slab are its slices in order,
+    each with its C channels; beyond the first and last slice of the volume the edge slice is repeated.
+
+    Args:
+        axis: `depth`, `height` or `width`.
+        first: Index of the first slice.
+        count: Number of slices.
+        slab: Neighbouring slices per sample, odd.
+        kwargs: What every Keras layer takes.
+    """
+
+    def __init__(self, axis: str, *, first: int, count: int, slab: int = 1, **kwargs: Setting) -> None:
+        super().__init__(**kwargs)
+        self.axis, self.first, self.count, self.slab = axis, first, count, slab
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the slices."""
+        volumes = ops.moveaxis(inputs, AXES[self.axis], 1)  # [B, N, h, w, C]
+        last, reach = volumes.shape[1] - 1, self.slab // 2
+        parts = []
+        for offset in range(-reach, reach + 1):
+            picks = [min(max(self.first + n + offset, 0), last) for n in range(self.count)]
+            parts.append(ops.take(volumes, picks, axis=1) if offset or self.count <= last else volumes)
+        slabs = parts[0] if self.slab == 1 else ops.concatenate(parts, axis=-1)
+        return ops.reshape(slabs, (-1, *slabs.shape[2:]))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return [batch, height, width, channels] of the slices."""
+        sizes = [size for place, size in enumerate(input_shape[1:4], 1) if place != AXES[self.axis]]
+        batch = None if input_shape[0] is None else input_shape[0] * self.count
+        return (batch, *sizes, (input_shape[4] or 0) * self.slab)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        own = {"axis": self.axis, "first": self.first, "count": self.count, "slab": self.slab}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class UnfoldSlices(keras.layers.Layer):
+    """Values of slices, taken out of the batch again: [B * count, K] -> [B, count, K]."""
+
+    def __init__(self, count: int, **kwargs: Setting) -> None:
+        super().__init__(**kwargs)
+        self.count = count
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the values per volume and slice."""
+        return ops.reshape(inputs, (-1, self.count, inputs.shape[-1]))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return [B, count, K]."""
+        batch = None if input_shape[0] is None else input_shape[0] // self.count
+        return (batch, self.count, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {**super().get_config(), "count": self.count}
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class ForegroundSlices(keras.layers.Layer):
+    """Which slices show something: [B, D, H, W, C] -> 1.0 or 0.0 [B, count] along one axis.
+
+    A voxel is bright where it lies above its volume's mean; a slice counts where its share of bright voxels
+    is at least half of the whole volume's share. So some slice always counts, whatever the intensities'
+    scale.
+    """
+
+    def __init__(self, axis: str, **kwargs: Setting) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return 1.0 for slices that count."""
+        bright = ops.cast(inputs > ops.mean(inputs, axis=(1, 2, 3, 4), keepdims=True), "float32")
+        others = tuple(axis for axis in (1, 2, 3, 4) if axis != AXES[self.axis])
+        share = ops.mean(bright, axis=others)  # [B, count]
+        return ops.cast(share >= 0.5 * ops.mean(share, axis=1, keepdims=True), "float32")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return [B, count]."""
+        return (input_shape[0], input_shape[AXES[self.axis]])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {**super().get_config(), "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class AggregateSlices(keras.layers.Layer):
+    """Log-probabilities of volumes [B, K] from logits of slices [B, N, K].
+
+    - `mean`: of the slices' probabilities;
+    - `max`: of each class's probability over the slices, scaled to sum to one;
+    - `topk`: of each class, the mean of its `top` highest probabilities, scaled to sum to one;
+    - `attention`: mean of the probabilities with learned weights, from features of the slices [B, N, F].
+
+    All is computed in float32 and in logarithms, so that no probability is lost to rounding.
+
+    Args:
+        how: One of these.
+        top: Slices that `topk` averages.
+        units: Width of the attention.
+        kwargs: What every Keras layer takes.
+
+    Source: Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, arXiv:1802.04712.
+    """
+
+    def __init__(self, how: str = "mean", *, top: int = 3, units: int = 32, **kwargs: Setting) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.how, self.top, self.units = how, top, units
+        if how not in AGGREGATES:
+            raise ValueError(f"Expected aggregate {', '.join(AGGREGATES)}, received {how!r}.")
+        if how == "attention":
+            self.hidden = keras.layers.Dense(units, activation="tanh", dtype="float32", name="hidden")
+            self.score = keras.layers.Dense(1, use_bias=False, dtype="float32", name="score")
+
+    def build(
+        self, logits_shape: tuple[int | None, ...], features_shape: Setting = None, **_: Setting
+    ) -> None:
+        """Create the attention's weights, where there is one."""
+        if self.how == "attention":
+            self.hidden.build(features_shape or logits_shape)
+            self.score.build((*(features_shape or logits_shape)[:-1], self.units))
+
+    def call(self, logits: Tensor, features: Tensor = None, counts: Tensor = None) -> Tensor:
+        """Return the log-probabilities; slices whose `counts` [B, N] is zero are left out."""
+        scores = ops.log_softmax(logits, axis=-1)
+        excluded = 0.0 if counts is None else (1.0 - counts)[..., None] * EXCLUDED
+        if self.how == "attention":
+            attention = self.score(self.hidden(logits if features is None else features)) + excluded
+            return ops.logsumexp(scores + ops.log_softmax(attention, axis=1), axis=1)
+        scores = scores + excluded
+        if self.how == "max":
+            scores = ops.max(scores, axis=1)
+        elif self.how == "topk":
+            highest, _ = ops.top_k(ops.swapaxes(scores, 1, 2), min(self.top, logits.shape[1]))
+            scores = ops.logsumexp(highest, axis=-1)
+        else:
+            scores = ops.logsumexp(scores, axis=1)
+        return ops.log_softmax(scores, axis=-1)
+
+    def compute_output_shape(
+        self,
+        logits_shape: tuple[int | None, ...],
+        *_: Setting,
+        **__: Setting,
+    ) -> tuple[int | None, ...]:
+        """Return [B, K]."""
+        return (logits_shape[0], logits_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {**super().get_config(), "how": self.how, "top": self.top, "units": self.units}

@@ -1,0 +1,194 @@
+"""The wrapped slice model says of a volume what its 2D network says of the slices."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from models.aggregation import is_slice_model, slices_of, unwrap_slices, wrap_slices
+from models.baselines import build_baseline
+from models.slicing import AggregateSlices
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SHAPE = (5, 8, 9, 2)  # [D, H, W, C]
+
+
+def draw(shape=SHAPE, batch=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(batch, *shape)).astype("float32")
+
+
+def build(shape=(8, 9, 2), classes=3):
+    network = build_baseline("cnn", input_shape=shape, classes=classes, filters=(3, 4, 5))
+    random = np.random.default_rng(5)
+    network.set_weights([random.uniform(0.1, 1.0, w.shape) for w in network.get_weights()])
+    return network
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def probabilities_of_slices(network, volumes):
+    """[B, D, K]: the 2D network on every depth slice, in plain numpy around it."""
+    slices = [softmax(np.asarray(network(volumes[:, n]), "float64")) for n in range(volumes.shape[1])]
+    return np.stack(slices, axis=1)
+
+
+ORACLES = {
+    "mean": lambda p: p.mean(1),
+    "max": lambda p: p.max(1) / p.max(1).sum(-1, keepdims=True),
+    "topk": lambda p: np.sort(p, 1)[:, -2:].mean(1) / np.sort(p, 1)[:, -2:].mean(1).sum(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("how", ORACLES)
+def test_aggregates_equal_numpy_and_ignore_the_order_of_slices(how):
+    network, volumes = build(), draw()
+    model = wrap_slices(network, depth=5, aggregate=how, top=2)
+    expected = ORACLES[how](probabilities_of_slices(network, volumes))
+    assert model.output_shape == (None, 3)
+    np.testing.assert_allclose(np.exp(model(volumes)), expected, atol=1e-6)
+    np.testing.assert_allclose(softmax(np.asarray(model(volumes))), expected, atol=1e-6)
+    np.testing.assert_allclose(model(volumes[:, [3, 0, 4, 1, 2]]), model(volumes), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "topk", "attention"])
+def test_sure_slices_give_finite_log_probabilities(how):
+    logits = np.array([[[300.0, 0.0], [300.0, -300.0]]], "float32")
+    outputs = np.asarray(AggregateSlices(how)(logits))
+    assert np.isfinite(outputs).all()
+    assert -310 < outputs[0, 1] < -290  # a probability would have been rounded to zero
+
+
+def test_training_the_2d_network_changes_the_wrapped_model():
+    network = build()
+    model = wrap_slices(network, depth=5)
+    before = np.asarray(model(draw()))
+    network.layers[-1].bias.assign([3.0, 0.0, 0.0])
+    assert np.abs(np.asarray(model(draw())) - before).max() > 0.1
+    assert unwrap_slices(model) is network
+    assert is_slice_model(model)
+    assert not is_slice_model(network)
+    assert unwrap_slices(network) is network
+
+
+def test_slabs_hold_neighbours_and_repeat_the_edge():
+    network = build((8, 9, 6))
+    volumes = draw()
+    padded = np.concatenate([volumes[:, :1], volumes, volumes[:, -1:]], axis=1)
+    slabs = np.concatenate([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=-1)
+    expected = probabilities_of_slices(network, slabs).mean(1)
+    np.testing.assert_allclose(np.exp(wrap_slices(network, depth=5, slab=3)(volumes)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("axis", "place"), [("height", 2), ("width", 3)])
+def test_other_axes_equal_moved_volumes(axis, place):
+    sides = [side for at, side in enumerate(SHAPE[:3], 1) if at != place]
+    network = build((*sides, 2))
+    model = wrap_slices(network, input_shape=SHAPE, axis=axis)
+    expected = probabilities_of_slices(network, np.moveaxis(draw(), place, 1)).mean(1)
+    np.testing.assert_allclose(np.exp(model(draw())), expected, atol=1e-6)
+
+
+def test_all_axes_count_every_slice_alike():
+    network = build((7, 7, 1))
+    volumes = draw((7, 7, 7, 1))
+    model = wrap_slices(network, input_shape=(7, 7, 7, 1), axis="all")
+    views = [probabilities_of_slices(network, np.moveaxis(volumes, axis, 1)) for axis in (1, 2, 3)]
+    np.testing.assert_allclose(np.exp(model(volumes)), np.concatenate(views, 1).mean(1), atol=1e-6)
+
+
+def test_central_slices_are_the_middle_half():
+    network = build()
+    expected = probabilities_of_slices(network, draw()[:, 1:4]).mean(1)
+    np.testing.assert_allclose(
+        np.exp(wrap_slices(network, depth=5, slices="central")(draw())), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "topk"])
+def test_only_foreground_slices_count(how):
+    network = build()
+    volumes = draw() * 0.01
+    volumes[0, 1:3] += np.linspace(0, 50, 72).reshape(8, 9, 1)
+    volumes[1, 4] += 100.0
+    volumes[2] = 7.0  # nothing stands out: every slice counts
+    outputs = np.exp(wrap_slices(network, depth=5, slices="foreground", aggregate=how, top=1)(volumes))
+    oracle = ORACLES["max"] if how != "mean" else ORACLES["mean"]
+    for volume, kept in enumerate(([1, 2], [4], range(5))):
+        scores = probabilities_of_slices(network, volumes[volume : volume + 1, list(kept)])
+        np.testing.assert_allclose(outputs[volume], oracle(scores)[0], atol=1e-5)
+
+
+def test_attention_learns_which_slice_matters():
+    # The class shows in one slice, whose marker (first feature) says so; the other slices vote at random.
+    random = np.random.default_rng(0)
+    features = random.normal(size=(64, 6, 4)).astype("float32")
+    labels = random.integers(0, 2, 64)
+    logits = random.normal(size=(64, 6, 2)).astype("float32") * 3
+    features[:, 2, 0], features[:, [0, 1, 3, 4, 5], 0] = 3.0, -3.0
+    logits[:, 2] = np.where(np.eye(2)[labels] == 1, 3.0, -3.0)
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 2)), keras.Input((6, 4))
+    model = keras.Model(inputs, AggregateSlices("attention", units=8)(inputs[0], features=inputs[1]))
+    model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = model.evaluate([logits, features], labels, verbose=0)
+    model.fit([logits, features], labels, epochs=20, verbose=0)
+    assert model.evaluate([logits, features], labels, verbose=0) < 0.1 < before
+
+
+def test_attention_sees_the_features_and_the_network_comes_back():
+    network = build()
+    model = wrap_slices(network, depth=5, aggregate="attention", slices="foreground")
+    assert model.get_layer("features_depth").output.shape == (None, 5, 5)
+    assert len(model.trainable_weights) == len(network.trainable_weights) + 3
+    images = draw()[:, 0]
+    np.testing.assert_allclose(unwrap_slices(model)(images), network(images))
+
+
+SCRIPT = """
+import sys, keras, numpy as np, models.aggregation
+model = keras.models.load_model(sys.argv[1] + "/model.keras")
+np.save(sys.argv[1] + "/outputs.npy", model(np.load(sys.argv[1] + "/volumes.npy")))
+"""
+
+
+def test_loads_in_a_fresh_process(tmp_path):
+    model = wrap_slices(build((8, 9, 6)), depth=5, slab=3, aggregate="attention", slices="foreground")
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "volumes.npy", draw())
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), model(draw()), atol=1e-6)
+
+
+def test_shapes_of_slices():
+    (part,) = slices_of((8, 32, 24, 2), axis="height", slab=3)
+    assert (part.axis, part.first, part.count, part.shape) == ("height", 0, 32, (8, 24, 6))
+    assert [part.count for part in slices_of((8, 9, 5, 1), axis="all", slices="central")] == [4, 5, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": 5, "axis": "z"}, "Expected axis depth, height, width or all, received 'z'"),
+        ({"depth": 5, "slices": "some"}, "Expected slices all, central or foreground, received 'some'"),
+        ({"depth": 5, "slab": 2}, "Expected an odd number of slices per slab, received 2"),
+        (
+            {"depth": 5, "aggregate": "median"},
+            "Expected aggregate mean, max, topk, attention, received 'median'",
+        ),
+        ({}, "Expected either depth or input_shape"),
+        ({"input_shape": SHAPE, "axis": "all"}, r"takes slices of \(8, 9, 2\), but height gives \(5, 9, 2\)"),
+        ({"input_shape": (5, 8, 9, 1)}, r"depth gives \(8, 9, 1\)"),
+    ],
+)
+def test_errors_say_what_and_how(settings, message):
+    with pytest.raises(ValueError, match=message):
+        wrap_slices(build(), **settings)

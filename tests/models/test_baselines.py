@@ -1,0 +1,128 @@
+"""Baselines have the promised head, and say what they cannot build."""
+
+import keras
+import numpy as np
+import pytest
+
+from models.aggregation import wrap_slices
+from models.baselines import application_names, build_baseline
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SHAPE = (20, 24, 2)  # height, width, channels
+
+
+@pytest.fixture(name="mixed")
+def mixed_fixture():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def assert_gives_logits(model, classes, shape=SHAPE):
+    assert model.input_shape == (None, *shape)
+    assert model.output_shape == (None, classes)
+    outputs = model(np.random.default_rng(0).normal(size=(2, *shape)).astype("float32"))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    assert model.layers[-1].name == "logits"
+    assert model.layers[-1].activation is keras.activations.linear
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("name", ["cnn", "resnet", "tutorial"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_own_networks_give_float32_logits_under_mixed_precision(name, classes):
+    model = build_baseline(name, input_shape=SHAPE, classes=classes)
+    assert_gives_logits(model, classes)
+    assert model.layers[1].compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("filters", [(4, 5, 6), (4, 5, 6, 7), (2, 3, 4, 5, 6)])
+def test_cnn_is_flat_with_one_convolution_normalisation_activation_per_stage(filters):
+    model = build_baseline("cnn", input_shape=SHAPE, classes=2, filters=filters, activation="gelu")
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert [layer.filters for layer in convolutions] == list(filters)
+    assert [norm.momentum for norm in norms] == [0.9] * len(filters)
+    assert len(pools) == len(filters) - 1
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+
+
+def test_resnet_downsamples_once_per_stage_and_uses_every_weight():
+    model = build_baseline("resnet", input_shape=SHAPE, classes=3, filters=(4, 6, 8), dropout=0.0)
+    assert model.get_layer("features").input.shape[1:] == (5, 6, 8)
+    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 6
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in model.layers)
+
+
+def test_tutorial_is_the_network_of_the_tutorial():
+    model = build_baseline("tutorial", input_shape=(32, 32, 3), classes=10)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == ["Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Dense"]
+    assert model.count_params() == 896 + 18496 + 64 * 6 * 6 * 128 + 128 + 1290
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
+def test_a_network_of_the_zoo_takes_any_number_of_channels(name):
+    shape = (32, 32, 1)
+    model = build_baseline(name, input_shape=shape, classes=3)
+    assert_gives_logits(model, 3, shape)
+    if name == "MobileNetV3Small":  # made for photographs unless told otherwise
+        assert not any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
+
+
+def test_the_zoo_is_complete():
+    assert len(application_names()) >= 40
+    assert {"ResNet50", "ConvNeXtTiny", "VGG16"} <= set(application_names())
+
+
+def test_weights_of_the_zoo_come_from_a_file(tmp_path):
+    donor = keras.applications.MobileNetV3Small(
+        include_top=False, weights=None, input_shape=(32, 32, 3), include_preprocessing=False
+    )
+    donor.save_weights(tmp_path / "donor.weights.h5")
+    model = build_baseline(
+        "MobileNetV3Small", input_shape=(32, 32, 3), classes=2, weights=tmp_path / "donor.weights.h5"
+    )
+    for ours, theirs in zip(model.get_weights()[:-2], donor.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_saved_network_and_a_run_folder_come_back_with_their_weights(tmp_path):
+    network = build_baseline("cnn", input_shape=SHAPE, classes=3, filters=(2, 3, 4))
+    network.save(tmp_path / "network.keras")
+    wrap_slices(network, depth=5).save(tmp_path / "model.keras")
+    for name in (tmp_path / "network.keras", tmp_path):
+        again = build_baseline(str(name), input_shape=SHAPE, classes=3)
+        assert_gives_logits(again, 3)
+        for ours, theirs in zip(again.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(
+        ValueError, match=r"takes slices of shape \(20, 24, 2\), but the data has \(8, 8, 2\)"
+    ):
+        build_baseline(str(tmp_path), input_shape=(8, 8, 2), classes=3)
+    with pytest.raises(ValueError, match=r"the data has 4 classes\. Train it on the same classes"):
+        build_baseline(str(tmp_path), input_shape=SHAPE, classes=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnett", {}, r"Unknown baseline 'resnett'\. Did you mean resnet\? Known are cnn, .*ResNet50"),
+        ("mobilenetv2", {}, "Did you mean MobileNetV2"),
+        ("nowhere.keras", {}, "does not exist. Name a .keras file, or the folder of a finished run"),
+        ("cnn", {"filters": (8, 8)}, r"Expected 3 to 5 positive filter counts for cnn.*received \[8, 8\]"),
+        ("tutorial", {"filters": (8,)}, "Expected 2 positive filter counts"),
+        ("tutorial", {"dropout": 0.5}, "tutorial takes no setting dropout; it takes filters. Leave it out"),
+        ("ResNet50", {"filters": (8, 8, 8)}, "ResNet50 takes no setting filters"),
+        ("cnn", {"weights": "imagenet"}, "cnn takes no setting weights"),
+        ("cnn", {"input_shape": (3, 9, 1)}, "halves a slice 2 times, but slices are 3 x 9"),
+        ("tutorial", {"input_shape": (9, 9, 1)}, "10 x 10 voxels or more"),
+        ("VGG16", {"input_shape": (8, 8, 1)}, r"keras.applications.VGG16 refuses slices of \(8, 8, 1\)"),
+    ],
+)
+def test_errors_say_what_and_how(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_baseline(name, **({"input_shape": SHAPE, "classes": 2} | settings))

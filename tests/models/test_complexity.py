@@ -1,0 +1,131 @@
+"""Counts agree with TensorFlow's profiler, and with arithmetic done by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from models.aggregation import wrap_slices
+from models.baselines import build_baseline
+from models.complexity import layer_costs, layer_flops, model_cost, training_bytes
+from models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
+
+
+def profile(model, shape):
+    """Operations of one forward pass by TensorFlow's own profiler."""
+    import tensorflow as tf
+
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, *shape)))
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    return tf.compat.v1.profiler.profile(graph=graph.graph, options=options).total_float_ops
+
+
+def volume_cnn():
+    return keras.Sequential(
+        [
+            keras.Input((9, 12, 10, 2)),
+            layers.Conv3D(8, (3, 3, 5), padding="same", use_bias=False),
+            FusedBatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling3D(2),
+            layers.Conv3D(16, 3, strides=2, activation="relu"),
+            layers.GlobalAveragePooling3D(),
+            layers.Dense(3),
+        ]
+    )
+
+
+def own_layers():
+    inputs = keras.Input((8, 11, 10, 6))
+    x = ACSConv3D(12, 3, strides=2, padding="same")(inputs)
+    x = SeparableConv3D(16, 3, padding="same", depth_multiplier=2)(x)
+    x = DepthwiseConv3D((3, 5, 5), padding="same")(x)
+    return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling3D()(x)))
+
+
+# TensorFlow registers no count for its fused normalisation nor for the forward pass of ReLU.
+NOT_PROFILED = {"FusedBatchNormalization", "Activation", "ReLU"}
+NETWORKS = {
+    "cnn": lambda: build_baseline("cnn", input_shape=(24, 28, 2), classes=3, filters=(8, 16, 32)),
+    "resnet": lambda: build_baseline("resnet", input_shape=(24, 28, 1), classes=2),
+    "tutorial": lambda: build_baseline("tutorial", input_shape=(32, 32, 3), classes=10),
+    "volume": volume_cnn,
+    "own layers": own_layers,
+    "MobileNetV3Small": lambda: build_baseline("MobileNetV3Small", input_shape=(64, 64, 1), classes=2),
+    "slices": lambda: wrap_slices(build_baseline("cnn", input_shape=(24, 28, 1), classes=3), depth=5),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_operations_agree_with_the_profiler_within_2_percent(name):
+    model = NETWORKS[name]()
+    counted = sum(cost.flops for cost in layer_costs(model) if cost.kind not in NOT_PROFILED)
+    assert counted == pytest.approx(profile(model, model.input_shape[1:]), rel=0.02)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_are_those_of_keras(name):
+    model = NETWORKS[name]()
+    cost = model_cost(model)
+    assert cost.parameters == model.count_params()
+    assert cost.trainable_parameters == sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+def test_a_shared_layer_computes_twice_and_weighs_once():
+    inputs = keras.Input((7, 5, 3))
+    shared = layers.Conv2D(3, 3, padding="same")
+    model = keras.Model(inputs, shared(shared(inputs)))
+    costs = [cost for cost in layer_costs(model) if cost.kind == "Conv2D"]
+    assert [cost.parameters for cost in costs] == [84, 0]
+    assert [cost.flops for cost in costs] == [7 * 5 * 3 * (2 * 27 + 1)] * 2
+
+
+def test_nested_layers_carry_their_path_and_open_sizes_are_asked_for():
+    inner = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(2, 3, name="deep")], name="inner")
+    inputs = keras.Input((None, None, 1))
+    model = keras.Model(inputs, layers.MaxPooling2D(2)(inner(inputs)), name="outer")
+    costs = {cost.name: cost for cost in layer_costs(model, (9, 7, 1))}
+    assert costs["inner/deep"].output_shape == (1, 7, 5, 2)
+    assert costs["inner/deep"].activation_bytes == 4 * 7 * 5 * 2
+    with pytest.raises(ValueError, match=r"outer takes inputs .* leave some unknown. Give input_shape"):
+        layer_costs(model)
+
+
+def test_half_precision_halves_activations():
+    inputs = keras.Input((5, 7, 11, 1))
+    outputs = layers.Conv3D(2, 3, dtype="mixed_bfloat16")(inputs)
+    (cost,) = [cost for cost in layer_costs(keras.Model(inputs, outputs)) if cost.kind == "Conv3D"]
+    assert cost.activations == 3 * 5 * 9 * 2
+    assert cost.activation_bytes == 2 * cost.activations
+
+
+def test_training_memory_grows_with_batch_slots_and_width():
+    model = volume_cnn()
+    cost = model_cost(model)
+    base = training_bytes(model, batch_size=1)
+    largest = 9 * 12 * 10 * 8
+    assert training_bytes(model, batch_size=3) - base == 2 * 4 * (cost.activations + 2 * largest)
+    assert base - training_bytes(model, batch_size=1, optimizer_slots=0) == 8 * cost.trainable_parameters
+    half = training_bytes(model, batch_size=1, precision="mixed_bfloat16")
+    assert base - half == 2 * (cost.activations + 2 * largest)
+    with pytest.raises(ValueError, match="received 'int8'"):
+        training_bytes(model, batch_size=1, precision="int8")
+
+
+def test_a_layer_is_counted_without_being_built():
+    config = {"kernel_size": (3, 3, 3), "groups": 2, "use_bias": False}
+    assert layer_flops("Conv3D", config, [(1, 5, 7, 11, 4)], (1, 5, 7, 11, 6)) == 2 * 385 * 6 * 27 * 2
+    assert layer_flops("Conv2DTranspose", {"kernel_size": 2}, [(1, 5, 7, 4)], (1, 10, 14, 3)) == (
+        2 * 35 * 4 * 4 * 3 + 420
+    )
+    assert layer_flops("Dropout", {}, [(1, 5)], (1, 5)) == 0
+
+
+def test_a_subclassed_model_is_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="subclassed model, whose layers cannot be followed"):
+        layer_costs(Own(name="own"))
