@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -222,9 +223,15 @@ def _load_table(data: DataSettings) -> Manifest:
 def _write_phantom(data: DataSettings) -> Path:
     from data_pipelines.phantom import write_phantom
 
-    with progress_bar(f"Phantom {data.task}", int(data.subjects or 0)) as advance:
+    subjects = int(data.subjects or 0)
+    with progress_bar(f"Writing phantom {data.task}", subjects) as advance:
         return write_phantom(
-            Path(data.folder), task=str(data.task), subjects=int(data.subjects or 0), seed=0, advance=advance
+            data.folder,
+            task=str(data.task),
+            subjects=subjects,
+            seed=0,  # of the data set; the run's seed splits and trains
+            workers=os.cpu_count() or 1,
+            progress=lambda _done, _total: advance(),
         )
 
 

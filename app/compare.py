@@ -27,17 +27,7 @@ from app.runs import RunFolder, load_settings, refuse_used_folder
 from app.settings import SettingsError, TrainSettings
 from app.train import read_settings
 
-OWN_KEYS = (
-    "models",
-    "seeds",
-    "run_dir",
-    "runs_folder",
-    "debug",
-    "seed",
-    "splits.fold",
-    "model",
-    "experiment",
-)
+OWN_KEYS = ("models", "seeds", "run_dir", "runs_folder", "debug", "experiment")
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
 
 
@@ -118,7 +108,7 @@ def run_trial(trial: Trial, settings: TrainSettings, *, label: str) -> int:
 def _trial(name: str, fold: int, seed: int, *, shared: list[str], folder: Path, has_folds: bool) -> Trial:
     stem = f"{name}-fold{fold}-seed{seed}" if has_folds else f"{name}-seed{seed}"
     run = RunFolder(folder / "runs" / stem)
-    overrides = [*shared, f"{_group_of(name)}={name}", f"seed={seed}", f"run_dir={_quoted(str(run.path))}"]
+    overrides = [*shared, *_choice_of(name), f"seed={seed}", f"run_dir={_quoted(str(run.path))}"]
     if has_folds:
         overrides.append(f"splits.fold={fold}")
     return Trial(name, fold, seed, tuple(overrides), run)
@@ -131,17 +121,19 @@ def _check_lists(names: list[str], seeds: list[int]) -> None:
         raise SettingsError(f"seeds: expected different numbers; received {seeds}.")
 
 
-def _group_of(name: str) -> str:
-    """Whether a name is an option of the group `model` or an experiment.
+def _choice_of(name: str) -> list[str]:
+    """The overrides that choose a model or an experiment by its name, on top of the experiment given for all.
 
     Raises:
         SettingsError: it is neither.
     """
     loader = GlobalHydra.instance().config_loader()
     known = {group: loader.get_group_options(group) for group in ("model", "experiment")}
-    for group, options in known.items():
-        if name in options:
-            return group
+    shared = HydraConfig.get().runtime.choices.get("experiment")
+    if name in known["experiment"]:
+        return [f"experiment=[{shared},{name}]" if shared else f"experiment={name}"]
+    if name in known["model"]:
+        return [*([f"experiment={shared}"] if shared else []), f"model={name}"]
     raise SettingsError(
         f"models: {name} is neither a model ({', '.join(known['model'])}) "
         f"nor an experiment ({', '.join(known['experiment']) or 'there is none'})."
@@ -152,7 +144,7 @@ def _shared_overrides() -> list[str]:
     """What the user set and every training gets; what a comparison sets itself is refused or left out."""
     given = [str(override) for override in HydraConfig.get().overrides.task]
     keys = [override.lstrip("+~").partition("=")[0] for override in given]
-    clash = [key for key in keys if key in {"model", "seed", "splits.fold", "experiment"}]
+    clash = [key for key in keys if key in {"model", "seed", "splits.fold"}]
     if clash:
         raise SettingsError(
             f"{clash[0]}: a comparison sets it itself; use models=[...], seeds=[...] and splits.folds."

@@ -6,6 +6,8 @@ import logging
 import os
 import platform
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +34,26 @@ class Precision:
     reason: str
 
 
-def quiet_tensorflow() -> None:
-    """Silence TensorFlow's start-up lines; must run before its first import."""
+def import_quietly() -> None:
+    """Import TensorFlow without its start-up lines: native writes to stderr that no variable silences.
+
+    If the import fails, what was held back is shown.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf  # noqa: F401 - imported for its side effect
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precision:
@@ -49,7 +67,7 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precis
     Returns:
         The policy in force, and why.
     """
-    quiet_tensorflow()
+    import_quietly()
     import keras
     import tensorflow as tf
 
@@ -205,8 +223,9 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     Raises:
         SettingsError: the file is not a Keras model, or is damaged.
     """
-    quiet_tensorflow()
+    import_quietly()
     import keras
+
     import models.aggregation
     import models.layers  # noqa: F401 - importing a layer registers it
 

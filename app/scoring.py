@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,10 @@ from app.evaluation.intervals import evaluate_scores
 from app.evaluation.scores import Scores
 from app.runs import RunFolder, write_rows
 from app.settings import SPLIT_NAMES
-from data_pipelines.pipeline import evaluation_volumes
 
 
 def predict_probabilities(
-    network: Any,  # noqa: ANN401 - Keras ships no types
+    network: Any,  # noqa: ANN401 - untyped Keras
     files: Sequence[Path],
     *,
     shape: tuple[int, int, int, int],
@@ -26,6 +26,8 @@ def predict_probabilities(
     batch_size: int,
 ) -> NDArray[np.float64]:
     """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order."""
+    from data_pipelines.pipeline import evaluation_volumes
+
     batches = evaluation_volumes(files, shape=shape, dtype=dtype, batch_size=batch_size)
     return softmax(network.predict(batches, verbose=0))
 
@@ -41,7 +43,7 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - Keras ships no types
+def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - untyped Keras
     """The scores of one split's volumes."""
     probabilities = predict_probabilities(
         network, cohort.split_files(split), shape=cohort.shape, dtype=cohort.dtype, batch_size=batch_size
@@ -56,7 +58,7 @@ def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) ->
     )
 
 
-def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:  # noqa: ANN401 - Keras ships no types
+def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:  # noqa: ANN401 - untyped Keras
     """A function that scores the validation volumes with the network's present weights."""
     from app.evaluation.metrics import score_metrics
 
@@ -69,21 +71,28 @@ def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callab
     return score
 
 
-def evaluate_run(network: Any, cohort: Cohort, *, batch_size: int, run: RunFolder) -> dict[str, Any]:  # noqa: ANN401 - Keras ships no types
+def evaluate_run(network: Any, cohort: Cohort, *, batch_size: int, run: RunFolder) -> dict[str, Any]:  # noqa: ANN401 - untyped Keras
     """Metrics with intervals for validation and test; writes `predictions.csv` for all three splits.
 
     The decision threshold of two classes is chosen on validation and stands in the result as `threshold`.
     """
-    present = [split for split in SPLIT_NAMES if len(cohort.indices(split))]
+    present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
     scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
     write_rows(run.predictions, prediction_rows(scores))
     threshold = decide_threshold(scores["val"])
     found: dict[str, Any] = {"threshold": threshold}
-    return found | {
-        split: evaluate_scores(scores[split], threshold=threshold)
-        for split in ("val", "test")
-        if split in scores
-    }
+    scored = [split for split in ("val", "test") if split in scores]
+    return found | {split: evaluate_scores(scores[split], threshold=threshold) for split in scored}
+
+
+def seconds_per_volume(network: Any, cohort: Cohort, *, batch_size: int) -> float:  # noqa: ANN401 - untyped Keras
+    """Seconds to read and score one validation volume, once everything is traced and warm; the best of three."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        count = len(score_split(network, cohort, "val", batch_size=batch_size))
+        times.append((time.perf_counter() - started) / count)
+    return min(times)
 
 
 def decide_threshold(validation: Scores) -> float | None:

@@ -259,8 +259,8 @@ def _shape_problems(preprocess: PreprocessSettings) -> list[str]:
 
 
 def _is_triple(value: object, kind: type | UnionType) -> bool:
-    is_list = isinstance(value, list) and len(value) == 3
-    return is_list and all(isinstance(x, kind) and x > 0 for x in value)  # type: ignore[attr-defined, operator] - a list of numbers
+    items = value if isinstance(value, list) else []
+    return len(items) == 3 and all(isinstance(item, kind) and item > 0 for item in items)  # type: ignore[operator]
 
 
 def _model_problems(model: ModelSettings) -> list[str]:

@@ -84,7 +84,7 @@ def _train_into(
     from app.cohort import write_cohort
     from app.report.pages import write_run_page
     from app.runtime import describe_environment
-    from app.scoring import evaluate_run, show_metrics
+    from app.scoring import evaluate_run, seconds_per_volume, show_metrics
 
     log.info("Precision %s: %s", precision.policy, precision.reason)
     save_settings(settings, run)
@@ -93,7 +93,8 @@ def _train_into(
     cost = _fit(run, settings, cohort=cohort, networks=networks)
     networks.volume.save(run.model)
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
-    metrics["cost"] = cost
+    speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+    metrics["cost"] = {**cost, "seconds_per_volume": speed}
     write_run_page(run, metrics)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)

@@ -132,6 +132,11 @@ def fit_network(
         *([keras.callbacks.TensorBoard(str(tensorboard), write_graph=False)] if tensorboard else []),
     ]
     network.fit(
-        batches, epochs=trainer.epochs, steps_per_epoch=steps_per_epoch, callbacks=callbacks, verbose=0
+        batches,
+        epochs=trainer.epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the stream is shuffled already
+        verbose=0,
     )
     return keep

@@ -128,7 +128,7 @@ def fit_grid(grid: Grid, shape: Triple) -> Grid:
 
 
 def stretch_grid(grid: Grid, shape: Triple) -> Grid:
-    """Return the grid stretched to a shape, ordered (depth, height, width), over exactly the same field of view."""
+    """Return the grid stretched to a shape, ordered (depth, height, width), over the same field of view."""
     scale = tuple(side / wanted for side, wanted in zip(grid.shape, shape[::-1], strict=True))
     return _derive(grid, shape[::-1], scale, tuple((factor - 1) / 2 for factor in scale))
 
@@ -144,7 +144,8 @@ def field_of_view(grid: Grid, source_shape: tuple[int, ...]) -> Array:
     axes = np.ogrid[tuple(slice(side) for side in grid.shape)]
     for row, side in zip(grid.to_source, source_shape[:3], strict=False):
         # Only the axes that matter enter the sum: a grid without rotation costs three vectors.
-        place = sum((row[axis] * axes[axis] for axis in range(3) if row[axis]), np.full((1, 1, 1), row[3]))
+        terms = [row[axis] * axes[axis] for axis in range(3) if row[axis]]
+        place = sum(terms, np.full((1, 1, 1), row[3]))
         # A voxel exactly on the rim would hang on rounding: the rim counts as outside.
         inside = inside & (place > -0.5 + 1e-6) & (place < side - 0.5 - 1e-6)
     return inside

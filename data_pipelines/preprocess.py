@@ -5,20 +5,19 @@ resample), padding value, window or percentile clip, standard score. The affine 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.channels import check_same_grid, looking_at
+from data_pipelines.foreground import record_box
 from data_pipelines.geometry import (
     Grid,
-    corners_off_mm,
     crop_grid,
-    field_of_view,
     fit_grid,
     grid_affine,
-    is_same_grid,
     reorient_grid,
     respace_grid,
     spacing_of,
@@ -26,18 +25,11 @@ from data_pipelines.geometry import (
     stretch_grid,
     to_tensor_axes,
 )
-from data_pipelines.intensity import (
-    Values,
-    apply_window,
-    clip_to_percentiles,
-    foreground_box,
-    foreground_threshold,
-    standard_scores,
-)
 from data_pipelines.readers import read_stored
-from data_pipelines.resample import resample
+from data_pipelines.readers.inflate import MAX_BYTES
+from data_pipelines.sampling import finite_only, sample_channels
 from data_pipelines.settings_checks import check_settings
-from data_pipelines.volume import Array, Stored, Volume, VolumeError
+from data_pipelines.volume import Stored, Volume, VolumeError
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -133,15 +125,27 @@ def prepare_volume(paths: Paths, settings: Preprocess) -> Volume:
     stored = [read_stored(path, time_axis=settings.time_axis, prefer=settings.prefer) for path in files]
     if not stored:
         raise VolumeError("A record without a file was given. Check the table's image columns.")
-    stored = [_finite(one, settings) for one in stored]
+    stored = [finite_only(one, settings) for one in stored]
     if settings.same_grid:
-        _check_same_grid(stored)
+        check_same_grid(stored)
     first = stored[0]
     grid = plan_grid(stored, settings)
+    _check_size(grid, first)
     channels = [
-        channel for one in stored for channel in _channels(one, _looking_at(one, first, grid), settings)
+        channel for one in stored for channel in sample_channels(one, looking_at(one, first, grid), settings)
     ]
     return Volume(np.stack(channels, axis=-1), grid_affine(grid, first.affine), first.source)
+
+
+def _check_size(grid: Grid, first: Stored) -> None:
+    needed = 4.0 * grid.shape[0] * grid.shape[1] * grid.shape[2]
+    if needed > MAX_BYTES:
+        native = ", ".join(f"{mm:.4g}" for mm in spacing_of(first.affine))
+        raise VolumeError(
+            f"{first.source}: the output grid has {'x'.join(map(str, grid.shape))} voxels, beyond"
+            f" {MAX_BYTES / 2**30:.0f} GiB. The file's own spacing is {native} mm: correct the header, or set"
+            " preprocess.shape or a coarser preprocess.spacing."
+        )
 
 
 def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
@@ -149,7 +153,7 @@ def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
     first = stored[0]
     grid = stored_grid(first.voxels.shape)
     if settings.foreground_crop:
-        grid = crop_grid(grid, *_foreground(stored if settings.same_grid else [first], settings))
+        grid = crop_grid(grid, *record_box(stored if settings.same_grid else [first], settings))
     if settings.axcodes is not None:
         grid = reorient_grid(grid, first.affine, settings.axcodes)
     if settings.spacing is not None:
@@ -157,137 +161,3 @@ def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
     if settings.shape is not None:
         grid = (stretch_grid if settings.fit == "resize" else fit_grid)(grid, settings.shape)
     return grid
-
-
-def _finite(stored: Stored, settings: Preprocess) -> Stored:
-    """Return the image with NaN and infinity replaced by the value that pads, before they spread."""
-    if stored.voxels.dtype.kind != "f":
-        return stored
-    finite = np.isfinite(stored.voxels)
-    if finite.all():
-        return stored
-    bad = int(finite.size - finite.sum())
-    if settings.nonfinite == "error" or bad == finite.size:
-        raise VolumeError(
-            f"{stored.source}: {bad:,} of {finite.size:,} voxels are NaN or infinite."
-            " Repair the image, or set preprocess.nonfinite=pad (which needs at least one finite voxel)."
-        )
-    known = stored.voxels[finite]
-    lowest = known.min() if stored.slope > 0 else known.max()
-    value = lowest if settings.pad is None else (settings.pad - stored.inter) / stored.slope
-    return replace(stored, voxels=np.where(finite, stored.voxels, np.asarray(value, stored.voxels.dtype)))
-
-
-def _check_same_grid(stored: Sequence[Stored]) -> None:
-    first = stored[0]
-    shape = first.voxels.shape
-    wrong = [
-        f"{one.source} ({'x'.join(map(str, one.voxels.shape[:3]))}, corners up to"
-        f" {corners_off_mm(first.affine, one.affine, shape):.3g} mm away)"
-        for one in stored[1:]
-        if not is_same_grid(one.voxels.shape, one.affine, shape, first.affine)
-    ]
-    if wrong:
-        raise VolumeError(
-            f"{first.source}: the channels of a record must share a grid"
-            f" ({'x'.join(map(str, shape[:3]))}); these do not: {'; '.join(wrong)}."
-            " Register them, or set preprocess.same_grid=false to resample them onto the first."
-        )
-
-
-def _looking_at(one: Stored, first: Stored, grid: Grid) -> Grid:
-    """Return the grid as seen from another image of the record, through the world where grids differ."""
-    if is_same_grid(one.voxels.shape, one.affine, first.voxels.shape, first.affine):
-        return grid
-    return replace(grid, to_source=np.linalg.inv(one.affine) @ first.affine @ grid.to_source)
-
-
-def _foreground(
-    stored: Sequence[Stored], settings: Preprocess
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Return start and stop of the box around all channels' foreground, margin in, within the image."""
-    boxes = [box for one in stored for box in _foreground_boxes(one, settings)]
-    if not boxes:
-        raise VolumeError(
-            f"{stored[0].source}: no voxel is above foreground_threshold={settings.foreground_threshold}."
-            " Lower preprocess.foreground_threshold, or set preprocess.foreground_crop=false."
-        )
-    spacing = np.array(spacing_of(stored[0].affine)[::-1])
-    margin = np.round(settings.foreground_margin_mm / spacing).astype(int)
-    start = np.maximum(np.min([box[0] for box in boxes], axis=0) - margin, 0)
-    stop = np.minimum(np.max([box[1] for box in boxes], axis=0) + margin, stored[0].voxels.shape[:3])
-    return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
-
-
-def _foreground_boxes(stored: Stored, settings: Preprocess) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    boxes = []
-    for voxels in _each_channel(stored):
-        if settings.foreground_threshold is not None:
-            threshold = (settings.foreground_threshold - stored.inter) / stored.slope
-        else:
-            threshold = foreground_threshold(voxels if stored.slope > 0 else -voxels.astype(np.float64))
-            threshold = threshold if stored.slope > 0 else -threshold
-        boxes.append(foreground_box(voxels > threshold if stored.slope > 0 else voxels < threshold))
-    return [box for box in boxes if box is not None]
-
-
-def _each_channel(stored: Stored) -> list[Array]:
-    if stored.voxels.ndim == 3:
-        return [stored.voxels]
-    return [stored.voxels[..., channel] for channel in range(stored.voxels.shape[3])]
-
-
-def _channels(stored: Stored, grid: Grid, settings: Preprocess) -> list[Values]:
-    scanned = field_of_view(grid, stored.voxels.shape)
-    return [_prepare(voxels, stored, grid, scanned, settings) for voxels in _each_channel(stored)]
-
-
-def _prepare(voxels: Array, stored: Stored, grid: Grid, scanned: Array, settings: Preprocess) -> Values:
-    """Return one channel `[R, A, S]`, resampled and with its intensities set."""
-    values = resample(voxels, grid, interpolation=settings.interpolation, antialias=settings.antialias)
-    if stored.is_scaled:
-        values = values * np.float32(stored.slope) + np.float32(stored.inter)
-    whole = bool(scanned.all())
-    if not whole:
-        scanned = np.broadcast_to(scanned, values.shape)
-        values = np.where(scanned, values, np.float32(_padding(values, scanned, settings, stored)))
-    return _set_intensity(values, None if whole else scanned, stored, settings)
-
-
-def _padding(values: Values, scanned: Array, settings: Preprocess, stored: Stored) -> float:
-    if settings.pad is not None:
-        return settings.pad
-    if settings.window_hu is not None:
-        return settings.window_hu[0]
-    if not scanned.any():
-        raise VolumeError(f"{stored.source}: this channel does not overlap the first one's field of view.")
-    return float(values[scanned].min())
-
-
-def _set_intensity(values: Values, scanned: Array | None, stored: Stored, settings: Preprocess) -> Values:
-    """Return the values after window, percentiles and standard score, statistics over the scanned voxels."""
-    # The foreground is found in the image's own units, before a window changes them.
-    chosen = _foreground_among(values, scanned, settings) if settings.zscore == "foreground" else scanned
-    if settings.window_hu is not None:
-        values = apply_window(values, *settings.window_hu)
-    if settings.clip_percentiles is not None:
-        values = clip_to_percentiles(values, _among(values, scanned), *settings.clip_percentiles)
-    if settings.zscore == "none":
-        return values
-    try:
-        return standard_scores(values, _among(values, chosen))
-    except ValueError as error:
-        raise VolumeError(
-            f"{stored.source}: {error}. Leave the image out, or set preprocess.zscore=none."
-        ) from None
-
-
-def _foreground_among(values: Values, scanned: Array | None, settings: Preprocess) -> Array | None:
-    threshold = settings.foreground_threshold
-    above = values > (foreground_threshold(_among(values, scanned)) if threshold is None else threshold)
-    chosen = above if scanned is None else above & scanned
-    return chosen if chosen.any() else scanned
-
-
-def _among(values: Values, chosen: Array | None) -> Values:
-    return values.ravel(order="K") if chosen is None else values[chosen]

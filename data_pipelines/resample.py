@@ -88,6 +88,8 @@ def _copy(voxels: Array, shape: tuple[int, ...], whole: Affine, fill: float) -> 
 
 
 def _interpolate(voxels: Array, grid: Grid, interpolator: int, fill: float) -> NDArray[np.float32]:
+    if voxels.dtype.name in {"bool", "float16"}:
+        voxels = voxels.astype(np.float32)
     transform = SimpleITK.AffineTransform(3)
     transform.SetMatrix(grid.to_source[:3, :3].ravel().tolist())
     transform.SetTranslation(grid.to_source[:3, 3].tolist())

@@ -80,8 +80,9 @@ def real_values(stored: Stored) -> Array:
         return stored.voxels
     wide = stored.voxels.dtype.itemsize > 4 or stored.voxels.dtype.name in {"int32", "uint32"}
     # The product is formed in float64 and rounded once, as nibabel does it.
-    values: Array = stored.voxels * np.float64(stored.slope) + np.float64(stored.inter)
-    return values if wide else values.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: Array = stored.voxels * np.float64(stored.slope) + np.float64(stored.inter)
+        return values if wide else values.astype(np.float32)
 
 
 def to_volume(stored: Stored) -> Volume:

@@ -8,6 +8,7 @@ from data_pipelines.volume import Affine, Array, VolumeError
 
 MIN_SPACING_MM = 1e-4
 MAX_SPACING_MM = 1e4
+MAX_PLACE_MM = 1e9
 
 
 def check_dtype(dtype: np.dtype[np.generic], path: Path) -> None:
@@ -36,8 +37,8 @@ def check_affine(affine: Affine, path: Path, way_out: str = "Correct the header.
     Raises:
         VolumeError: The affine holds NaN or infinity, an absurd spacing, or flattens the volume.
     """
-    if not np.isfinite(affine).all():
-        raise VolumeError(f"{path}: the header's affine holds NaN or infinity. {way_out}")
+    if not np.isfinite(affine).all() or np.abs(affine).max() > MAX_PLACE_MM:
+        raise VolumeError(f"{path}: the header's affine holds NaN, infinity or absurd numbers. {way_out}")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     shown = " x ".join(f"{mm:.4g}" for mm in spacing)
     if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:

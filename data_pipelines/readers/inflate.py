@@ -51,9 +51,8 @@ def peek(path: Path, size: int) -> bytes:
     raw = read_raw(path, max(size, 65536))
     if not is_gzip(raw):
         return raw[:size]
-    decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     try:
-        return bytes(decompressor.decompress(raw, size))
+        return _inflate(raw, size, tail=0)[0]
     except (_GzipError, EOFError):
         return b""
 
@@ -109,7 +108,7 @@ def content(path: Path, wanted: int) -> bytes:
     return data
 
 
-def _inflate(raw: bytes, wanted: int) -> tuple[bytes, bool]:
+def _inflate(raw: bytes, wanted: int, tail: int = TAIL_BYTES) -> tuple[bytes, bool]:
     """Return the content up to `wanted` bytes (several gzip members are one content) and whether it ended."""
     parts: list[bytes] = []
     left = wanted
@@ -128,7 +127,7 @@ def _inflate(raw: bytes, wanted: int) -> tuple[bytes, bool]:
             decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         else:
             feed = b""
-    if left <= 0 and not decompressor.eof:
+    if left <= 0 and tail and not decompressor.eof:
         # The checksum stands at the end: reach it where little follows, an extra tail is not our data.
-        decompressor.decompress(b"", TAIL_BYTES)
+        decompressor.decompress(b"", tail)
     return (parts[0] if len(parts) == 1 else b"".join(parts)), bool(decompressor.eof)

@@ -8,7 +8,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
 from data_pipelines.readers.checks import check_affine, native
 from data_pipelines.readers.inflate import content, peek
-from data_pipelines.volume import Stored, VolumeError
+from data_pipelines.volume import Affine, Stored, VolumeError
 
 DATA_OFFSET = 284
 NO_ORIENTATION = "the header sets no orientation: FreeSurfer's default is assumed"
@@ -41,7 +41,7 @@ def read_mgh(path: Path, *, time_axis: str = "error") -> Stored:
     stored_shape = tuple(int(side) for side in header["dims"])
     shape = image_shape(stored_shape, path)
     needed = needed_shape(shape, time_axis, path)
-    affine = np.asarray(header.get_affine(), np.float64)
+    affine = _affine(header)
     check_affine(affine, path)
     count = 1
     for side in needed:
@@ -51,3 +51,12 @@ def read_mgh(path: Path, *, time_axis: str = "error") -> Stored:
     voxels, affine = fold_time(flat.reshape(needed, order="F"), affine, time_axis)
     notes = () if header["goodRASFlag"] else (NO_ORIENTATION,)
     return Stored(native(voxels), affine, path, "mgh", header_shape=stored_shape, notes=notes)
+
+
+def _affine(header: MGHHeader) -> Affine:
+    """Return index -> RAS mm in float64: directions times spacing, the middle voxel at the stored centre."""
+    affine = np.eye(4)
+    with np.errstate(invalid="ignore"):
+        affine[:3, :3] = header["Mdc"].astype(np.float64).T * header["delta"].astype(np.float64)
+        affine[:3, 3] = header["Pxyz_c"] - affine[:3, :3] @ header["dims"][:3].astype(np.float64) / 2
+    return affine

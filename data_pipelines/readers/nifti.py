@@ -195,6 +195,12 @@ def _scale(header: nib.Nifti1Header, path: Path) -> tuple[float, float]:
 
 
 def _place(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
+    # Absurd numbers overflow on the way: what comes of them is checked at the end.
+    with np.errstate(all="ignore"):
+        return _choose(header, prefer, path)
+
+
+def _choose(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
     unit = int(header["xyzt_units"]) % 8
     scale = np.diag([_MM_PER_UNIT.get(unit, 1.0)] * 3 + [1.0])
     sform = None if int(header["sform_code"]) <= 0 else scale @ header.get_sform()

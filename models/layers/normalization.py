@@ -12,8 +12,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     Arguments, weights, moving averages and results are those of the Keras layer. Inputs [B, H, W, C] or
     [B, D, H, W, C] in float16, bfloat16 or float32 take the kernel, which keeps statistics in float32 without
-    a float32 copy of the activations. Masks, another axis than the last, `synchronized`, `renorm`, other ranks,
-    float64 and other backends take the Keras path.
+    a float32 copy of the activations. Masks, another axis than the last, `synchronized`, `renorm`, other
+    ranks, float64 and other backends take the Keras path.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:  # noqa: FBT001  # Keras passes it so

@@ -76,11 +76,8 @@ def test_structural_components_count_what_they_outrank():
 def test_copies_of_a_volume_add_no_evidence_to_delong():
     first, second = pair(4, shifts=(0.5, 1.2))
     rows = np.tile(np.arange(len(first)), 3)
-    alone, tripled = (
-        delong_difference(first, second),
     alone = delong_difference(first, second)
     tripled = delong_difference(take(first, rows), take(second, rows))
-    )
     assert tripled.standard_error == pytest.approx(alone.standard_error, abs=1e-12)
     assert tripled.subjects == alone.subjects == 60
 
