@@ -5,22 +5,40 @@ from typing import Any
 import keras
 
 from models.lifting.graph import history_of
+from models.lifting.head import append_head
 from models.lifting.kinds import Layer, Model, Tensor, Value
 from models.lifting.planner import GraphPlan, Step
 from models.lifting.rules.base import Extra
 
 
-def build_network(plan: GraphPlan, *, name: str | None = None) -> Model:
-    """Return the 3D network of a plan, with its weights."""
+def build_network(plan: GraphPlan, *, name: str, repeats: int = 1, classes: int | None = None) -> Model:
+    """Return the 3D network of a plan, with its weights.
+
+    Args:
+        plan: What to build.
+        name: Name of the network.
+        repeats: How often the volumes' channel is repeated before the first layer.
+        classes: Classes of a head to put behind the network, None for no new head.
+    """
     made: dict[int, Any] = {}
-    model = _build(plan, made, name or plan.model.name)
+    model = _build(plan, made, name, repeats=repeats)
     _transfer_weights(plan, made)
-    return model
+    return model if classes is None else append_head(model, list(model.outputs), classes=classes, name=name)
 
 
-def _build(plan: GraphPlan, made: dict[int, Any], name: str) -> Model:
-    maker = _build_sequential if isinstance(plan.model, keras.Sequential) else _build_functional
-    model = maker(plan, made, name)
+def build_made(plan: GraphPlan) -> tuple[Model, dict[int, list[Layer]]]:
+    """Return the network and, by the 2D operation's id, the layers that each operation became."""
+    made: dict[int, Any] = {}
+    model = _build(plan, made, plan.model.name)
+    _transfer_weights(plan, made)
+    return model, made
+
+
+def _build(plan: GraphPlan, made: dict[int, Any], name: str, *, repeats: int = 1) -> Model:
+    if isinstance(plan.model, keras.Sequential) and repeats == 1:
+        model = _build_sequential(plan, made, name)
+    else:
+        model = _build_functional(plan, made, name, repeats=repeats)
     if not plan.model.trainable:
         model.trainable = False
     return model
@@ -33,24 +51,33 @@ def _build_sequential(plan: GraphPlan, made: dict[int, Any], name: str) -> Model
     return keras.Sequential(layers, name=name)
 
 
-def _build_functional(plan: GraphPlan, made: dict[int, Any], name: str) -> Model:
-    tensors = {id(tensor): _input_layer(plan, index).output for index, tensor in enumerate(plan.graph.inputs)}
+def _build_functional(plan: GraphPlan, made: dict[int, Any], name: str, *, repeats: int) -> Model:
+    entries = {
+        id(tensor): _input_layer(plan, index, repeats=repeats).output
+        for index, tensor in enumerate(plan.graph.inputs)
+    }
+    tensors = {key: _repeat_channel(entry, repeats) for key, entry in entries.items()}
     for step in plan.steps:
         outputs = _call(step, made, tensors)
         tensors.update(zip(map(id, step.call.outputs), keras.tree.flatten(outputs), strict=True))
-
-    def lifted(tensor: Tensor) -> Value:
-        return tensors[id(tensor)]
-
-    inputs = keras.tree.map_structure(lifted, plan.model.input)
-    outputs = keras.tree.map_structure(lifted, plan.model.output)
+    inputs = keras.tree.map_structure(lambda tensor: entries[id(tensor)], plan.model.input)
+    outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], plan.model.output)
     return keras.Model(inputs, outputs, name=name)
 
 
-def _input_layer(plan: GraphPlan, index: int) -> Layer:
+def _input_layer(plan: GraphPlan, index: int, *, repeats: int = 1) -> Layer:
     tensor, flow = plan.graph.inputs[index], plan.inputs[index]
-    name = history_of(tensor).operation.name
-    return keras.layers.InputLayer(batch_shape=flow.shape, dtype=tensor.dtype, name=name)
+    shape = flow.shape
+    if repeats > 1 and flow.is_volume:
+        shape = (*shape[:-1], int(flow.channels or 1) // repeats)
+    return keras.layers.InputLayer(batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name)
+
+
+def _repeat_channel(tensor: Tensor, repeats: int) -> Tensor:
+    if repeats == 1 or len(tensor.shape) != 5:
+        return tensor
+    name = f"{history_of(tensor).operation.name}_repeated"
+    return keras.layers.Concatenate(name=name)([tensor] * repeats)
 
 
 def _call(step: Step, made: dict[int, Any], tensors: dict[int, Any]) -> Value:

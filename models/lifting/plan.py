@@ -6,13 +6,17 @@ from typing import Any
 
 from models.lifting.build import build_network
 from models.lifting.depth import PolicyLike, read_policy
-from models.lifting.errors import LiftError, Problem
+from models.lifting.edits import Edits
+from models.lifting.errors import LiftError, Problem, RefusedError
+from models.lifting.filters import FilterScale, scale_filters
 from models.lifting.flow import Flow, plain_flow, volume_flow
-from models.lifting.graph import Graph, history_of, read_graph
+from models.lifting.graph import Graph, read_graph
+from models.lifting.head import edit_head
 from models.lifting.inflate import SCHEMES
 from models.lifting.kinds import Model, Tensor, Value
 from models.lifting.planner import GraphPlan, Planner, raise_problems
 from models.lifting.report import plan_rows, plan_text
+from models.lifting.stem import STEM_REASON
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,22 @@ class LiftPlan:
         model_2d: The 2D network.
         graph: What becomes of each of its layers.
         settings: The arguments of `plan_lift`, so that the plan can be made again with others.
+        graph_edits: What was changed in the 2D network on the way (filters, head, first convolution).
+        repeats: How often the channel of the volumes is repeated before the first layer.
+        appended_classes: Classes of a head that is put behind a network which has none.
     """
 
     model_2d: Model
     graph: GraphPlan
     settings: Mapping[str, Any]
+    graph_edits: Edits
+    repeats: int = 1
+    appended_classes: int | None = None
 
     def build(self) -> Model:
         """Return the 3D network, an ordinary Keras model of float32 weights from the 2D one."""
-        return build_network(self.graph, name=self.settings["name"])
+        name = self.settings["name"] or self.model_2d.name
+        return build_network(self.graph, name=name, repeats=self.repeats, classes=self.appended_classes)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary per layer, with the columns of the printed plan and more."""
@@ -58,6 +69,10 @@ def plan_lift(
     depth_policy: PolicyLike = "isotropic",
     spacing: Sequence[float] | None = None,
     init: str = "centre",
+    channels: int | None = None,
+    filters: FilterScale | None = None,
+    classes: int | None = None,
+    logits: bool = False,
     fused: bool = True,
     name: str | None = None,
 ) -> LiftPlan:
@@ -71,6 +86,12 @@ def plan_lift(
             `models.lifting.depth.read_policy`.
         spacing: (depth, height, width) in mm of the volumes, for "spacing".
         init: "centre", "mean", "acs" or "random"; see `models.lifting.inflate`.
+        channels: Channels of the volumes, where they are not the 2D network's: the first convolution's kernel is summed
+            over its input channels and shared out evenly, so that images with equal channels give what they gave.
+        filters: A factor for the number of filters, or factors or numbers per stage; see
+            `models.lifting.filters.scale_filters`. The weights of the filters that stay are kept.
+        classes: Units of a new head, which starts from its initialiser.
+        logits: Take a softmax or sigmoid at the end away.
         fused: Whether batch normalisation runs through the fused kernel (same weights and configuration).
         name: Name of the 3D network; that of the 2D network if None.
 
@@ -83,12 +104,22 @@ def plan_lift(
     if init not in SCHEMES:
         reason = f"unknown init {init!r}; there are {', '.join(SCHEMES)}."
         raise LiftError(network, [Problem("init", "setting", "", reason)])
-    planner = Planner(read_policy(depth_policy, spacing, network=network), init, is_fused=fused)
-    lifted = planner.plan(model_2d, _input_flows(graph, network, depth, input_shape))
+    policy = read_policy(depth_policy, spacing, network=network)
+    flows = _input_flows(graph, network, depth, input_shape)
+    is_appended, edits = _edits(model_2d, filters=filters, classes=classes, logits=logits)
+    planner = Planner(policy, init, is_fused=fused, edits=edits)
+    lifted = planner.plan(model_2d, _with_channels(flows, channels))
+    repeats = 1
+    if channels == 1 and any(problem.reason == STEM_REASON for problem in planner.problems):
+        # A layer before the first convolution has weights per channel: give it the channels that it knows.
+        repeats = max(flow.channels or 1 for flow in flows if flow.is_volume)
+        is_appended, edits = _edits(model_2d, filters=filters, classes=classes, logits=logits)
+        planner = Planner(policy, init, is_fused=fused, edits=edits)
+        lifted = planner.plan(model_2d, flows)
     for pattern in planner.policy.unmatched(planner.paths):
         planner.problems.append(Problem("depth_policy", "setting", "", f"no layer is named {pattern!r}."))
     raise_problems(network, planner.problems)
-    return LiftPlan(model_2d, lifted, settings)
+    return LiftPlan(model_2d, lifted, settings, edits, repeats, classes if is_appended else None)
 
 
 def to_3d(model_2d: Model, **settings: Value) -> Model:
@@ -98,6 +129,25 @@ def to_3d(model_2d: Model, **settings: Value) -> Model:
         LiftError: Any layer or setting stands in the way; all of them are listed.
     """
     return plan_lift(model_2d, **settings).build()
+
+
+def _edits(model: Model, *, filters: FilterScale | None, classes: int | None, logits: bool) -> tuple[bool, Edits]:
+    edits = Edits()
+    try:
+        if filters is not None:
+            scale_filters(model, filters, edits)
+        return edit_head(model, edits, classes=classes, logits=logits), edits
+    except RefusedError as refusal:
+        problem = Problem(model.name, type(model).__name__, "", refusal.reason, refusal.way_out)
+        raise LiftError(model.name, [problem]) from refusal
+
+
+def _with_channels(flows: tuple[Flow, ...], channels: int | None) -> tuple[Flow, ...]:
+    if channels is None:
+        return flows
+    return tuple(
+        flow.become(shape=(*flow.shape[:-1], channels), shape_2d=(*flow.shape_2d[:-1], channels)) if flow.is_volume else flow for flow in flows
+    )
 
 
 def _input_flows(
@@ -118,5 +168,3 @@ def _input_flow(tensor: Tensor, depth: int | None, input_shape: Sequence[int | N
     size = (depth, *shape[1:3]) if input_shape is None else tuple(input_shape)
     return volume_flow(shape, (shape[0], *size, shape[3]))
 
-
-__all__ = ["LiftPlan", "history_of", "plan_lift", "to_3d"]

@@ -7,12 +7,14 @@ from typing import Any
 import keras
 
 from models.lifting.depth import DepthPolicy
+from models.lifting.edits import Edits
 from models.lifting.errors import LiftError, Problem, RefusedError
 from models.lifting.flow import Flow, Shape, guess_flow, plain_flow
 from models.lifting.graph import Call, Graph, history_of, is_network, read_graph
 from models.lifting.kinds import Layer, Model, Tensor
 from models.lifting.registry import rule_for
 from models.lifting.rules.base import DepthUsedUpError, Follower, LayerCall, Lifted, keep
+from models.lifting.stem import adapt_stem, is_stem, passes_channels
 
 WINDOWS = (
     keras.layers.Conv2D,
@@ -80,6 +82,7 @@ class Planner:
         policy: Which depth rule holds where.
         scheme: "centre", "mean", "acs" or "random".
         is_fused: Whether batch normalisation takes the fused kernel.
+        edits: What changes in the 2D network.
         problems: What stands in the way, in order.
         paths: Names of the layers met, for patterns that match none.
         lifted: What was decided for each layer the first time.
@@ -89,6 +92,7 @@ class Planner:
     scheme: str
     is_fused: bool
     problems: list[Problem] = field(default_factory=list)
+    edits: Edits = field(default_factory=Edits)
     paths: list[str] = field(default_factory=list)
     lifted: dict[int, Lifted] = field(default_factory=dict)
 
@@ -123,7 +127,12 @@ class Planner:
             rule = keep_plain
         if rule is None:
             raise RefusedError(*_why_no_rule(call.operation))
-        lifted = rule(self._layer_call(call, graph, inputs, path))
+        layer_call = self._layer_call(call, graph, inputs, path)
+        edit = adapt_stem(layer_call, call, self.edits)
+        if edit is not None:
+            self.edits.add(call.operation, edit)
+            layer_call = self.edits.apply(layer_call)
+        lifted = self.edits.finish(layer_call, rule(layer_call))
         known = self.lifted.setdefault(id(call.operation), lifted)
         if known is not lifted and _differ(known, lifted):
             raise RefusedError(
@@ -135,13 +144,13 @@ class Planner:
 
     def _layer_call(self, call: Call, graph: Graph, inputs: tuple[Flow, ...], path: str) -> LayerCall:
         layer = call.operation
-        return LayerCall(
+        layer_call = LayerCall(
             layer=layer,
             path=path,
             config=_config_of(layer),
             weight_shapes=tuple(tuple(weight.shape) for weight in getattr(layer, "weights", ())),
             inputs=inputs,
-            shapes_2d=tuple(tuple(tensor.shape) for tensor in call.outputs),
+            shapes_2d=self._shapes_2d(call, inputs),
             rule=self.policy.rule_for(path, inputs[0]),
             scheme=self.scheme,
             is_fused=self.is_fused,
@@ -149,6 +158,13 @@ class Planner:
             args=call.args,
             kwargs=call.kwargs,
         )
+        return self.edits.apply(layer_call)
+
+    def _shapes_2d(self, call: Call, inputs: tuple[Flow, ...]) -> tuple[Shape, ...]:
+        shapes = tuple(self.edits.shape_of(tensor) for tensor in call.outputs)
+        if is_stem(call, inputs, self.edits) and passes_channels(call.operation):
+            return tuple((*shape[:-1], inputs[0].channels) for shape in shapes)
+        return shapes
 
     def _next_windows(self, call: Call, graph: Graph, flow: Flow, path: str) -> tuple[Follower, ...]:
         """Return the convolutions and pools that a padding layer feeds, through croppings too."""

@@ -26,11 +26,13 @@ from models.lifting.rules.normalisation import (
     lift_prelu,
     lift_softmax,
 )
+from models.lifting.rules.operations import find_operation_rule
 from models.lifting.rules.pooling import (
     lift_adaptive_pooling,
     lift_average_pooling,
     lift_global_pooling,
     lift_max_pooling,
+    lift_upsampling,
 )
 from models.lifting.rules.shape import lift_cropping, lift_flatten, lift_reshape, lift_zero_padding
 
@@ -43,6 +45,7 @@ RULES: Mapping[Any, LiftRule] = {
     layers.AveragePooling2D: lift_average_pooling,
     layers.GlobalAveragePooling2D: lift_global_pooling,
     layers.GlobalMaxPooling2D: lift_global_pooling,
+    layers.UpSampling2D: lift_upsampling,
     layers.ZeroPadding2D: lift_zero_padding,
     layers.Cropping2D: lift_cropping,
     layers.Flatten: lift_flatten,
@@ -96,4 +99,4 @@ def find_rule(operation: Layer) -> LiftRule | None:
         return None
     if ".image_preprocessing." in kind.__module__:
         return drop_augmentation
-    return RULES_BY_NAME.get(kind.__name__)
+    return RULES_BY_NAME.get(kind.__name__) if ".layers." in kind.__module__ or ".applications." in kind.__module__ else find_operation_rule(operation)

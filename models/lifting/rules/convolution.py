@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from models import layers
+from models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
 from models.lifting.depth import DepthRule
 from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow, Shape
@@ -36,7 +36,7 @@ def lift_convolution(call: LayerCall) -> Lifted:
     layer_class, changes = _class_for(call, changes)
     kernel_shape = (
         call.weight_shapes[0]
-        if layer_class is getattr(layers, "ACSConv3D", None)
+        if layer_class is ACSConv3D
         else (taps, *call.weight_shapes[0])
     )
     return Lifted(
@@ -52,11 +52,11 @@ def lift_depthwise(call: LayerCall) -> Lifted:
     """Return DepthwiseConv3D for DepthwiseConv2D."""
     taps, changes, facts = _window(call)
     return Lifted(
-        getattr(layers, "DepthwiseConv3D", None),
+        DepthwiseConv3D,
         {**call.config, **_fix_constraint(call.config, changes, "depthwise")},
         weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
         **facts,
-        **_inflation(call, taps, getattr(layers, "DepthwiseConv3D", None)),
+        **_inflation(call, taps, DepthwiseConv3D),
     )
 
 
@@ -70,7 +70,7 @@ def lift_separable(call: LayerCall) -> Lifted:
         return [inflate(depthwise, taps, _scheme(call)), point[None], *bias]
 
     return Lifted(
-        getattr(layers, "SeparableConv3D", None),
+        SeparableConv3D,
         {**call.config, **_fix_constraint(call.config, changes, "depthwise")},
         weight_shapes=((taps, *call.weight_shapes[0]), pointwise, *call.weight_shapes[2:]),
         **facts,
@@ -133,7 +133,7 @@ def _lift_grouped_as_depthwise(call: LayerCall) -> Lifted:
 
     changes = {**changes, "depth_multiplier": shape[-1]}
     return Lifted(
-        getattr(layers, "DepthwiseConv3D", None),
+        DepthwiseConv3D,
         {**config, **_fix_constraint(config, changes, "depthwise")},
         weight_shapes=((taps, *shape), *call.weight_shapes[1:]),
         **facts,
@@ -209,16 +209,18 @@ def _class_for(call: LayerCall, changes: dict[str, Any]) -> tuple[Any, dict[str,
     changes = _fix_constraint(call.config, changes, "kernel")
     if call.scheme != "acs" or changes["kernel_size"][0] == 1 or not _has_views(call.config, changes):
         return keras.layers.Conv3D, changes
-    return getattr(layers, "ACSConv3D", None), {**changes, "kernel_size": call.config["kernel_size"]}
+    return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}
 
 
 def _has_views(config: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
-    """Return whether a square kernel can be turned into all three views."""
-    return len(set(changes["kernel_size"])) == 1 and config["groups"] == 1
+    """Return whether a kernel can be turned into all three views, and all outputs stay as large."""
+    depth, height, width = changes["kernel_size"]
+    is_square = height == width or config["padding"] == "same"
+    return bool(depth == height and is_square and config["groups"] != 2)
 
 
 def _inflation(call: LayerCall, taps: int, layer_class: LayerClass) -> dict[str, Any]:
-    if layer_class is getattr(layers, "ACSConv3D", None):
+    if layer_class is ACSConv3D:
         return weights_of(call, lambda weights: weights, "shared over three views")
 
     def transfer(weights: Weights) -> Weights:

@@ -7,22 +7,18 @@ from models.lifting.rules.base import LayerCall, Lifted
 
 def lift_merge(call: LayerCall) -> Lifted:
     """Return the same merge (sum, product ...): it broadcasts over single slices as over single pixels."""
-    flows = call.inputs
-    widest = max(flows, key=lambda flow: len(flow.shape))
-    _check_alike(flows, widest)
-    nonnegative = all(flow.is_nonnegative for flow in flows) and type(call.layer).__name__ != "Subtract"
-    output = _joined(flows, widest, call)
-    return Lifted(type(call.layer), call.config, (output.become(is_nonnegative=nonnegative),))
+    check_alike(call.inputs)
+    nonnegative = all(flow.is_nonnegative for flow in call.inputs) and type(call.layer).__name__ != "Subtract"
+    return Lifted(type(call.layer), call.config, (lift_joined(call).become(is_nonnegative=nonnegative),))
 
 
 def lift_concatenate(call: LayerCall) -> Lifted:
     """Return Concatenate along the same axis, which may stand elsewhere in 3D."""
     flows = call.inputs
     first = flows[0]
-    axis_2d = call.config["axis"]
     if any(flow.axes != first.axes for flow in flows) or any(flow.repeats != 1 for flow in flows):
-        raise RefusedError(f"its inputs have unlike axes: {', '.join(flow.axes for flow in flows)}.")
-    axis = first.axis_3d(axis_2d)
+        raise RefusedError(f"its inputs have unlike axes or repeated features: {', '.join(map(_axes, flows))}.")
+    axis = first.axis_3d(call.config["axis"])
     _check_depths(flows)
     sizes = [flow.shape[axis] for flow in flows]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
@@ -36,30 +32,38 @@ def lift_concatenate(call: LayerCall) -> Lifted:
     return Lifted(type(call.layer), {**call.config, "axis": -1 if is_last else axis}, (output,))
 
 
-def _joined(flows: tuple[Flow, ...], widest: Flow, call: LayerCall) -> Flow:
+def lift_joined(call: LayerCall) -> Flow:
+    """Return the tensor that inputs broadcast to."""
+    flows = call.inputs
+    widest = max(flows, key=lambda flow: len(flow.shape))
     shape = list(widest.shape)
     for flow in flows:
         for back in range(1, len(flow.shape) if flow.axes != "BC" else 2):
             if shape[-back] == 1:
                 shape[-back] = flow.shape[-back]
-    return widest.become(shape=tuple(shape), shape_2d=call.shapes_2d[0], reduction=_deepest(flows))
+    largest = max(flows, key=lambda flow: (flow.is_volume, flow.depth or 0))
+    return widest.become(shape=tuple(shape), shape_2d=call.shapes_2d[0], reduction=largest.reduction)
 
 
-def _deepest(flows: tuple[Flow, ...]) -> tuple[float, float]:
-    volumes = [flow for flow in flows if flow.is_volume and flow.depth != 1] or list(flows)
-    return volumes[0].reduction
+def check_alike(flows: tuple[Flow, ...]) -> None:
+    """Raise where tensors that are joined do not mean the same in 3D.
 
-
-def _check_alike(flows: tuple[Flow, ...], widest: Flow) -> None:
+    Raises:
+        RefusedError: Unlike numbers of slices, unlike axes, or repeated features beside single ones.
+    """
     _check_depths(flows)
-    for flow in flows:
-        if flow.repeats != widest.repeats:
-            raise RefusedError(
-                "it joins flattened volumes with features that are not repeated once per slice.",
-                "Put a global pool in the place of Flatten.",
-            )
-        if flow.axes not in (widest.axes, "BC"):
-            raise RefusedError(f"its inputs have unlike axes: {', '.join(each.axes for each in flows)}.")
+    widest = max(flows, key=lambda flow: len(flow.shape))
+    if any(flow.repeats != widest.repeats for flow in flows):
+        raise RefusedError(
+            "it joins flattened volumes with features that are not repeated once per slice.",
+            "Put a global pool in the place of Flatten.",
+        )
+    if any(flow.axes not in (widest.axes, "BC") for flow in flows):
+        raise RefusedError(f"its inputs have unlike axes: {', '.join(map(_axes, flows))}.")
+
+
+def _axes(flow: Flow) -> str:
+    return flow.axes if flow.repeats == 1 else f"{flow.axes} (repeated {flow.repeats} times)"
 
 
 def _check_depths(flows: tuple[Flow, ...]) -> None:

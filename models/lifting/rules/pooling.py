@@ -2,6 +2,7 @@
 
 import keras
 
+from models.layers import TrilinearUpSampling3D
 from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow
 from models.lifting.kinds import LayerClass
@@ -86,3 +87,26 @@ def _reduced(flow: Flow, stride: tuple[int, ...]) -> tuple[float, float]:
 
 def _describe(pool: tuple[int, ...], stride: tuple[int, ...], padding: str) -> str:
     return f"{'x'.join(map(str, pool))} /{'x'.join(map(str, stride))} {padding}"
+
+
+def lift_upsampling(call: LayerCall) -> Lifted:
+    """Return UpSampling3D, or trilinear upsampling for bilinear."""
+    flow, config = call.volume(), call.config
+    mode = config["interpolation"]
+    if mode not in {"nearest", "bilinear"}:
+        raise RefusedError(f"interpolation={mode!r} has no 3D twin.", "Use 'nearest' or 'bilinear'.")
+    size = (_upsampling(call, config["size"][0]), *config["size"])
+    sizes = tuple(
+        None if length is None else length * factor for length, factor in zip(flow.shape[1:4], size, strict=True)
+    )
+    reduction = (flow.reduction[0] / size[0], flow.reduction[1] / size[1])
+    output = spatial_output(call, sizes).become(is_nonnegative=flow.is_nonnegative, reduction=reduction)
+    twin = keras.layers.UpSampling3D if mode == "nearest" else TrilinearUpSampling3D
+    kept = {key: value for key, value in config.items() if key != "interpolation"}
+    return Lifted(twin, {**kept, "size": size}, (output,), window="x".join(map(str, size)))
+
+
+def _upsampling(call: LayerCall, height: int) -> int:
+    # What was never downsampled along depth is not upsampled either (the way back of an anisotropic encoder).
+    wanted = call.rule.pool_for(height)
+    return wanted if call.flow.reduction[0] >= wanted or call.flow.reduction[1] < height else 1

@@ -1,0 +1,59 @@
+"""Volumes with another number of channels than the 2D network's images: the layers up to the first convolution."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from models.lifting.edits import Edit, Edits
+from models.lifting.errors import RefusedError
+from models.lifting.flow import Flow
+from models.lifting.graph import Call
+from models.lifting.inflate import adapt_channels
+from models.lifting.kinds import Layer
+from models.lifting.rules.base import LayerCall, Weights
+
+STEM_REASON = "it stands before the first convolution and treats every channel by itself."
+STEM_WAY_OUT = "Take channels=1 or the 2D network's own number, or put it behind a convolution."
+BLIND = (
+    layers.ZeroPadding2D, layers.Cropping2D, layers.MaxPooling2D, layers.AveragePooling2D, layers.UpSampling2D,
+    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.SpatialDropout2D,
+    layers.GaussianNoise, layers.GaussianDropout, layers.Identity, layers.ActivityRegularization,
+)  # fmt: skip
+
+
+def is_stem(call: Call, inputs: tuple[Flow, ...], edits: Edits) -> bool:
+    """Return whether a call reads a volume whose channels are not those of the 2D network."""
+    pairs = zip(call.inputs, inputs, strict=True)
+    return any(flow.is_volume and flow.channels != edits.shape_of(tensor)[-1] for tensor, flow in pairs)
+
+
+def passes_channels(layer: Layer) -> bool:
+    """Return whether a layer treats all channels alike, however many there are."""
+    if isinstance(layer, layers.Rescaling):
+        return np.ndim(layer.scale) == np.ndim(layer.offset) == 0
+    is_augmentation = ".image_preprocessing." in type(layer).__module__
+    return isinstance(layer, BLIND) or is_augmentation
+
+
+def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
+    """Return how a first convolution's kernel takes the volumes' channels; None where nothing is to be done.
+
+    Raises:
+        RefusedError: The layer has something of its own for every channel of the 2D network.
+    """
+    layer = call.operation
+    if not is_stem(call, layer_call.inputs, edits) or passes_channels(layer):
+        return None
+    if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1:
+        raise RefusedError(STEM_REASON, STEM_WAY_OUT)
+    channels = int(layer_call.flow.channels or 1)
+
+    def cut(weights: Weights) -> Weights:
+        return [adapt_channels(weights[0], channels, axis=2), *weights[1:]]
+
+    kernel, *rest = layer_call.weight_shapes
+    known = kernel[2]
+    if known == channels:  # a shared layer, adapted at its first call
+        return None
+    way = "summed" if channels == 1 else "shared out"
+    return Edit({}, cut, ((*kernel[:2], channels, kernel[3]), *rest), source=f"{known} channels {way} to {channels}")
