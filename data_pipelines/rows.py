@@ -1,0 +1,137 @@
+"""Rows of text, from a table or from a folder per class, before labels and subjects are made sense of."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipelines.labels import is_missing
+from data_pipelines.tables import ManifestError, Table, require_columns
+
+SPLITS = ("train", "val", "test")
+_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "tune"),
+    "test": ("test", "testing", "holdout"),
+}
+_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row says, as text.
+
+    Args:
+        subject: Empty where the row does not name one.
+        images: Absolute paths, one per channel; None where the cell is empty or `n/a`.
+        label: The label's text.
+        split: The split's text; None where there is no such column.
+        line: Line of the table, or running number in a folder.
+    """
+
+    subject: str
+    images: tuple[Path, ...] | None
+    label: str
+    split: str | None
+    line: int
+
+
+def find_split(text: str) -> str | None:
+    """Returns "train", "val" or "test" for a split's name or synonym, None for any other text."""
+    return next((split for split, names in _NAMES.items() if text.casefold() in names), None)
+
+
+def rows_of_table(
+    table: Table,
+    *,
+    root: Path,
+    image_columns: tuple[str, ...],
+    label_column: str,
+    subject_column: str | None,
+    split_column: str | None,
+) -> list[Row]:
+    """Returns the table's rows, in order; without a subject column the images are the subject.
+
+    Raises:
+        ManifestError: A column is missing.
+    """
+    needed = [name for column in image_columns for name in _fields(column)]
+    needed += [name for name in (label_column, subject_column, split_column) if name is not None]
+    require_columns(table, list(dict.fromkeys(needed)))
+    return [
+        Row(
+            subject=_name(cells, image_columns, subject_column),
+            images=_paths(cells, image_columns, root),
+            label=cells[label_column],
+            split=None if split_column is None else cells[split_column],
+            line=line,
+        )
+        for line, cells in zip(table.lines, table.rows, strict=True)
+    ]
+
+
+def rows_of_folder(root: Path) -> list[Row]:
+    """Returns one row per image of `CLASS/file` or `CLASS/subject/file`, below `train`, `val`, `test` or not.
+
+    Files in one subject folder share the subject; a folder that holds files but no known image is a DICOM
+    series.
+
+    Raises:
+        ManifestError: The folder holds no images.
+    """
+    tops = _folders(root)
+    has_splits = bool(tops) and all(find_split(top.name) for top in tops)
+    found: list[tuple[str | None, Path]] = [(None, top) for top in tops]
+    if has_splits:
+        found = [(top.name, folder) for top in tops for folder in _folders(top)]
+    listed = [(split, folder, image) for split, folder in found for image in sorted(_images(folder))]
+    if not listed:
+        raise ManifestError(
+            f"The folder {root} holds no images. Expected {root.name}/CLASS/FILE, with files ending in "
+            f"{', '.join(_SUFFIXES)} or a folder per DICOM series."
+        )
+    return [
+        Row(_folder_subject(folder, image), (image,), folder.name, split, number)
+        for number, (split, folder, image) in enumerate(listed, start=1)
+    ]
+
+
+def _fields(column: str) -> list[str]:
+    return re.findall(r"\{([^{}]+)\}", column) or [column]
+
+
+def _cell(cells: Mapping[str, str], column: str) -> str:
+    """Returns the path's text: a cell, or a pattern with its cells filled in; empty where one is missing."""
+    if any(is_missing(cells[name]) for name in _fields(column)):
+        return ""
+    if column in cells:
+        return cells[column]
+    return re.sub(r"\{([^{}]+)\}", lambda field: cells[field[1]], column)
+
+
+def _paths(cells: Mapping[str, str], columns: tuple[str, ...], root: Path) -> tuple[Path, ...] | None:
+    texts = [_cell(cells, column) for column in columns]
+    return tuple(root / Path(text).expanduser() for text in texts) if all(texts) else None
+
+
+def _name(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
+    if subject_column is None:
+        return _cell(cells, image_columns[0])
+    return "" if is_missing(cells[subject_column]) else cells[subject_column]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    yield from (path for path in files if path.name.lower().endswith(_SUFFIXES))
+    for inner in _folders(folder):
+        below = list(_images(inner))
+        yield from below or ([inner] if any(path.is_file() for path in inner.iterdir()) else [])
+
+
+def _folder_subject(class_folder: Path, image: Path) -> str:
+    inner = image.relative_to(class_folder)
+    return inner.parts[0] if len(inner.parts) > 1 else f"{class_folder.name}/{inner.name}"

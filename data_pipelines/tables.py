@@ -1,0 +1,132 @@
+"""Reads a delimited text table as cells, whatever program wrote it.
+
+Comma, tab or semicolon is told from the header itself, so that a `.txt` or a misnamed file reads too. Byte
+order marks, quoted cells and blank lines are taken as spreadsheets write them. All cells stay text: what a
+number or a missing value is belongs to whoever asks for a column.
+"""
+
+import codecs
+import csv
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_DELIMITERS = ("\t", ",", ";")
+
+
+class ManifestError(ValueError):
+    """The user's table, folder or file list cannot be used as it stands."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells under named columns.
+
+    Args:
+        columns: The header, in file order.
+        rows: One mapping from column to stripped text per row.
+        lines: The line of the file on which each row ends, as an editor counts.
+        source: The file.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+    lines: tuple[int, ...]
+    source: Path
+
+
+def list_some(items: Iterable[object], *, limit: int = 10) -> str:
+    """Returns at most `limit` items as text and counts the rest.
+
+    >>> list_some(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    texts = [str(item) for item in items]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+def read_table(path: Path) -> Table:
+    """Returns the table in `path`.
+
+    Raises:
+        ManifestError: The file is absent, not text, empty, or has a doubled column or a row of another width.
+    """
+    if not path.exists():
+        raise ManifestError(
+            f"There is no table {path}. Give data.table the path of a CSV or TSV file, or a folder."
+        )
+    lines = _decode(path).splitlines(keepends=True)
+    delimiter = _find_delimiter(lines)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    numbered = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    numbered = [(line, cells) for line, cells in numbered if any(cells)]
+    if not numbered:
+        raise ManifestError(f"The table {path} is empty: a header row and one row per image are expected.")
+    columns = tuple(numbered[0][1])
+    _check_shape(columns, numbered[1:], path)
+    rows = tuple(dict(zip(columns, cells, strict=True)) for _, cells in numbered[1:])
+    return Table(columns, rows, tuple(line for line, _ in numbered[1:]), path)
+
+
+def require_columns(table: Table, names: Sequence[str]) -> None:
+    """Passes when the table has every column in `names`.
+
+    Raises:
+        ManifestError: Columns are missing; the message names those that exist and the nearest matches.
+    """
+    absent = [name for name in names if name not in table.columns]
+    if not absent:
+        return
+    hints = [_nearest(name, table.columns) for name in absent]
+    raise ManifestError(
+        f"{table.source} has no column {list_some(map(repr, absent))}{''.join(hints)}. "
+        f"Its columns are {list_some(map(repr, table.columns), limit=40)}."
+    )
+
+
+def _nearest(name: str, columns: Sequence[str]) -> str:
+    by_lower = {column.lower(): column for column in columns}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+
+
+def _decode(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"The table {path} cannot be read: {error.strerror}.") from error
+    # Excel's "Unicode text" is UTF-16 with a byte order mark.
+    is_wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"The table {path} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8; "
+            "spreadsheet files (.xlsx) must be exported first."
+        ) from error
+    if "\0" in text:
+        raise ManifestError(f"The table {path} holds binary data. Export it as CSV or TSV text.")
+    return text
+
+
+def _find_delimiter(lines: Sequence[str]) -> str:
+    header = next((line for line in lines if line.strip()), "")
+    # max keeps the first of equals, so a tab wins over a comma inside a name.
+    return max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _check_shape(columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], path: Path) -> None:
+    doubled = [name for name, count in Counter(columns).items() if count > 1]
+    if doubled:
+        raise ManifestError(
+            f"{path} names the column {list_some(map(repr, doubled))} twice in its header. Rename one."
+        )
+    uneven = [f"line {line} has {len(cells)}" for line, cells in rows if len(cells) != len(columns)]
+    if uneven:
+        raise ManifestError(
+            f"{path} has {len(columns)} columns, but {list_some(uneven)}. Quote the cells that hold the "
+            "delimiter."
+        )

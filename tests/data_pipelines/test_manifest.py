@@ -1,0 +1,257 @@
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.manifest import ManifestError, load_manifest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.nii.gz", "b 1.nii.gz", "c.nii.gz", "d.nii.gz"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    return tmp_path
+
+
+def write(folder: Path, text: str, *, name: str = "labels.csv", encoding: str = "utf-8") -> Path:
+    path = folder / name
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+PLAIN = "image,label\nimages/a.nii.gz,sick\nimages/b 1.nii.gz,well\nimages/c.nii.gz,sick\n"
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_table_reads_the_same_whatever_wrote_it(folder, delimiter, encoding, newline):
+    text = PLAIN.replace(",", delimiter).replace("\n", newline)
+    table = folder / "labels.txt"
+    table.write_bytes(text.encode(encoding))
+    manifest = load_manifest(table)
+    assert manifest.classes == ("sick", "well")
+    assert [record.label for record in manifest.records] == [0, 1, 0]
+    assert [record.row for record in manifest.records] == [2, 3, 4]
+    assert manifest.records[1].images == (folder / "images" / "b 1.nii.gz",)
+    assert [record.subject for record in manifest.records] == [
+        "images/a.nii.gz",
+        "images/b 1.nii.gz",
+        "images/c.nii.gz",
+    ]
+
+
+def test_quoted_cells_may_hold_delimiters_and_blank_lines_do_not_count(folder):
+    (folder / "images" / "odd, name.nii").touch()
+    text = 'image,label,note\n\n"images/odd, name.nii",x,"a\nb"\nimages/a.nii.gz,y,\n,,\n'
+    manifest = load_manifest(write(folder, text))
+    assert manifest.records[0].images[0].name == "odd, name.nii"
+    assert manifest.records[1].row == 5
+
+
+def test_bids_participants_find_their_files_by_a_pattern(folder):
+    for name in ("sub-01", "sub-02"):
+        (folder / name / "anat").mkdir(parents=True)
+        (folder / name / "anat" / f"{name}_T1w.nii.gz").touch()
+    table = write(folder, "participant_id\tgroup\nsub-01\tHC\nsub-02\tAD\n", name="participants.tsv")
+    manifest = load_manifest(
+        table,
+        image_column="{participant_id}/anat/{participant_id}_T1w.nii.gz",
+        label_column="group",
+        subject_column="participant_id",
+    )
+    assert [record.images[0].name for record in manifest.records] == [
+        "sub-01_T1w.nii.gz",
+        "sub-02_T1w.nii.gz",
+    ]
+    assert [record.subject for record in manifest.records] == ["sub-01", "sub-02"]
+
+
+def test_paths_may_be_absolute_relative_to_a_root_or_start_at_home(folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("tables")
+    monkeypatch.setenv("HOME", str(folder))
+    text = f"image,label\n{folder / 'images' / 'a.nii.gz'},x\n~/images/c.nii.gz,y\nimages/d.nii.gz,y\n"
+    manifest = load_manifest(write(elsewhere, text), root="~")
+    assert [record.images[0] for record in manifest.records] == [
+        folder / "images" / name for name in ("a.nii.gz", "c.nii.gz", "d.nii.gz")
+    ]
+
+
+def test_rows_without_a_usable_label_are_counted_by_reason(folder):
+    rows = [
+        "a.nii.gz,MCA",
+        "b 1.nii.gz,n/a",
+        "c.nii.gz,mixed",
+        "d.nii.gz,ACA",
+        "e.nii.gz,",
+        ",MCA",
+        "f.nii.gz,NA",
+    ]
+    text = "image,label\n" + "".join(
+        row if row[0] == "," else f"images/{row}" for row in (r + "\n" for r in rows)
+    )
+    manifest = load_manifest(write(folder, text), classes=["MCA", "ACA"])
+    assert [(record.label, record.row) for record in manifest.records] == [(0, 2), (1, 5)]
+    assert manifest.left_out == {"label missing": 3, "label 'mixed' is not a class": 1, "image missing": 1}
+
+
+def test_a_class_may_be_named_like_a_missing_value(folder):
+    text = "image,label\nimages/a.nii.gz,NA\nimages/c.nii.gz,Cl\n"
+    assert [r.label for r in load_manifest(write(folder, text), classes=["Cl", "NA"]).records] == [1, 0]
+
+
+def test_numeric_classes_sort_by_value_and_floats_mean_integers(folder):
+    text = "image,label\nimages/a.nii.gz,10.0\nimages/c.nii.gz,2\nimages/d.nii.gz,10\n"
+    manifest = load_manifest(write(folder, text))
+    assert manifest.classes == ("2", "10")
+    assert [record.label for record in manifest.records] == [1, 0, 1]
+
+
+def test_bins_put_a_value_on_the_edge_above_it(folder):
+    text = "image,label\nimages/a.nii.gz,4.99\nimages/b 1.nii.gz,5\nimages/c.nii.gz,?\nimages/d.nii.gz,17.0\n"
+    manifest = load_manifest(write(folder, text), label_bins=[5], classes=["minor", "severe"])
+    assert [record.label for record in manifest.records] == [0, 1, 1]
+    assert manifest.left_out == {"label '?' is not a number": 1}
+
+
+def test_one_file_per_channel(folder):
+    text = "t1,flair,label\nimages/a.nii.gz,images/b 1.nii.gz,x\nimages/c.nii.gz,images/d.nii.gz,y\n"
+    manifest = load_manifest(write(folder, text), image_columns=["t1", "flair"])
+    assert [tuple(p.name for p in r.images) for r in manifest.records] == [
+        ("a.nii.gz", "b 1.nii.gz"),
+        ("c.nii.gz", "d.nii.gz"),
+    ]
+    assert manifest.records[0].subject == "images/a.nii.gz"
+
+
+def test_split_names_have_synonyms_and_gaps_are_counted(folder):
+    text = "image,label,part\nimages/a.nii.gz,x,Training\nimages/c.nii.gz,y,VALID\nimages/d.nii.gz,y,n/a\n"
+    manifest = load_manifest(write(folder, text), split_column="part")
+    assert [record.split for record in manifest.records] == ["train", "val"]
+    assert manifest.left_out == {"split missing": 1}
+
+
+def test_a_plain_repetition_of_a_row_is_left_out_and_counted(folder):
+    manifest = load_manifest(write(folder, PLAIN + "images/a.nii.gz,sick\n"))
+    assert len(manifest.records) == 3
+    assert manifest.left_out == {"image listed twice": 1}
+
+
+def test_a_folder_per_class_groups_subject_folders(tmp_path):
+    for name in (
+        "AD/s1/x.nii.gz",
+        "AD/s1/y.nii.gz",
+        "AD/z.nii",
+        "HC/s2/ct/1.dcm",
+        "HC/.hidden.nii",
+        "HC/notes.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = load_manifest(tmp_path)
+    assert manifest.classes == ("AD", "HC")
+    assert [(r.subject, r.images[0].relative_to(tmp_path).as_posix(), r.label) for r in manifest.records] == [
+        ("s1", "AD/s1/x.nii.gz", 0),
+        ("s1", "AD/s1/y.nii.gz", 0),
+        ("AD/z.nii", "AD/z.nii", 0),
+        ("s2", "HC/s2/ct", 1),
+    ]
+
+
+def test_a_folder_per_split_and_class_keeps_its_split(tmp_path):
+    for split in ("train", "Validation", "test"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / f"{split}{label}.nii").touch()
+    manifest = load_manifest(tmp_path)
+    assert manifest.classes == ("a", "b")
+    assert {record.split for record in manifest.records} == {"train", "val", "test"}
+
+
+def message(*args, **kwargs) -> str:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    assert str(tmp_path / "no.csv") in message(tmp_path / "no.csv")
+
+
+def test_a_missing_column_names_those_that_exist_and_the_nearest(folder):
+    said = message(write(folder, PLAIN), label_column="lable")
+    assert "'lable'" in said
+    assert "did you mean 'label'" in said
+    assert "'image', 'label'" in said
+
+
+def test_missing_images_are_reported_together_ten_shown(folder):
+    text = "image,label\n" + "".join(f"gone{i}.nii,{'xy'[i % 2]}\n" for i in range(13))
+    said = message(write(folder, text))
+    assert "13 images" in said
+    assert "row 2: " in said
+    assert "gone9.nii" in said
+    assert "gone10.nii" not in said
+    assert "3 more" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("images/a.nii.gz,x,s1\nimages/a.nii.gz,y,s1\n", "two labels (x, y)"),
+        ("images/a.nii.gz,x,s1\nimages/a.nii.gz,x,s2\nimages/c.nii.gz,y,s3\n", "two subjects (s1, s2)"),
+        ("images/a.nii.gz,x,s1\nimages/c.nii.gz,y,n/a\n", "no subject in row 3"),
+        ("images/a.nii.gz,x,s1\nimages/c.nii.gz,x,s2\n", "single class 'x'"),
+        ("images/a.nii.gz,n/a,s1\n", "no label"),
+        ("images/a.nii.gz,x\n", "line 2 has 2"),
+    ],
+)
+def test_contradictions_are_errors(folder, rows, expected):
+    table = write(folder, f"image,label,who\n{rows}")
+    assert expected in message(table, subject_column="who")
+
+
+def test_an_image_reached_by_two_names_is_one_image(folder):
+    (folder / "link.nii.gz").symlink_to(folder / "images" / "a.nii.gz")
+    text = PLAIN + "link.nii.gz,well\n"
+    assert "two labels (sick, well)" in message(write(folder, text))
+
+
+def test_repeated_subjects_without_a_subject_column_are_refused(folder):
+    text = "participant_id,image,label\ns1,images/a.nii.gz,x\ns1,images/c.nii.gz,y\n"
+    table = write(folder, text)
+    assert "data.subject_column=participant_id" in message(table)
+    assert len(load_manifest(table, subject_column="image").records) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"classes": ["sick", "ill"]}, "No row is of class 'ill'"),
+        ({"classes": ["sick"]}, "single class 'sick'"),
+        ({"classes": ["sick", "sick"]}, "'sick' twice"),
+        ({"label_bins": [5], "classes": ["a", "b", "c"]}, "cut 2 classes, but data.classes holds 3"),
+        ({"label_bins": [5, 5], "classes": ["a", "b", "c"]}, "must rise"),
+        ({"split_column": "label"}, "row 2: 'sick'"),
+    ],
+)
+def test_settings_that_do_not_fit_the_table_say_why(folder, settings, expected):
+    assert expected in message(write(folder, PLAIN), **settings)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04\xff\xfe\x00", "not UTF-8"),
+        (b"image,label\n\x00,\x00\n", "binary"),
+        (b"image,label,label\n", "'label' twice"),
+    ],
+)
+def test_files_that_are_no_tables_are_refused(tmp_path, raw, expected):
+    (tmp_path / "t.csv").write_bytes(raw)
+    assert expected in message(tmp_path / "t.csv")
+
+
+def test_an_empty_folder_says_what_is_expected(tmp_path):
+    assert "CLASS/FILE" in message(tmp_path)
