@@ -16,8 +16,9 @@ def separation(values: NDArray[np.float64], labels: Array, label: int) -> tuple[
         label: The class to tell from the others.
 
     Returns:
-        The area under the ROC curve, at least 0.5 whichever way the number points, and the two-sided p value of the
-        Mann-Whitney test (exact for small data without ties). (0.5, 1.0) where there is nothing to compare.
+        The area under the ROC curve, at least 0.5 whichever way the number points, and the two-sided p value
+        of the Mann-Whitney test (exact for small data without ties). (0.5, 1.0) where there is nothing to
+        compare.
 
     Source:
         Mann and Whitney 1947, doi:10.1214/aoms/1177730491.
@@ -31,15 +32,16 @@ def separation(values: NDArray[np.float64], labels: Array, label: int) -> tuple[
 
 
 def exact_association(has: Array, labels: Array, label: int) -> float:
-    """Return Fisher's exact p value for a yes-or-no property and a class; 1.0 where there is nothing to compare.
+    """Return Fisher's exact p value for a yes-or-no property and a class; 1.0 with nothing to compare.
 
     Source:
         Fisher 1922, doi:10.2307/2340521.
     """
-    table = [
+    cells = [
         [int(np.sum(has & (labels == label))), int(np.sum(has & (labels != label)))],
         [int(np.sum(~has & (labels == label))), int(np.sum(~has & (labels != label)))],
     ]
+    table = np.array(cells)
     if min(np.sum(table, axis=0)) == 0 or min(np.sum(table, axis=1)) == 0:
         return 1.0
     return float(fisher_exact(table).pvalue)

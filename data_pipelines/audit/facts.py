@@ -13,7 +13,6 @@ from data_pipelines.resample import resample
 from data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
 
 THUMBNAIL = 96
-TILT_DEGREES = 1.0
 SHEAR = 1e-3
 
 
@@ -32,8 +31,8 @@ class Facts:
         axcodes: Where the stored axes point.
         tilt_degrees: Largest angle between a stored axis and its closest world axis.
         is_sheared: Whether the stored axes are not at right angles.
-        forms_off_mm: How far apart sform and qform place a corner; None unless both are set, infinite where the
-            qform is unusable.
+        forms_off_mm: How far apart sform and qform place a corner; None unless both are set, infinite where
+            the qform is unusable.
         nonfinite: Number of NaN or infinite voxels.
         minimum: Smallest finite real value.
         maximum: Largest finite real value.
@@ -106,10 +105,10 @@ def read_facts(
 
 
 def hash_voxels(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> str:
-    """Return a hash of an image's real voxels in RAS, whatever format, type, compression and axes it is stored in.
+    """Return a hash of an image's real voxels in RAS, whatever format, type and axes it is stored in.
 
-    Two files with the same hash show the same picture. Spacing and place do not enter: a copy with an edited header
-    is a copy.
+    Two files with the same hash show the same picture. Spacing and place do not enter: a copy with an edited
+    header is a copy.
 
     Args:
         path: The file or DICOM folder.
@@ -136,7 +135,7 @@ def _in_ras(stored: Stored) -> Array:
 
 
 def _hash(voxels: Array, stored: Stored) -> str:
-    # One type for all, so that 7 stored as uint8 and 7.0 stored as float64 are the same voxel; -0.0 becomes 0.0.
+    # One type for all: 7 stored as uint8 and 7.0 stored as float64 are the same voxel, and -0.0 becomes 0.0.
     with np.errstate(over="ignore", invalid="ignore"):
         values = voxels.astype(np.float64) if stored.is_scaled else voxels
         values = (values * stored.slope + stored.inter if stored.is_scaled else values).astype(np.float32)
@@ -157,7 +156,8 @@ def _directions(affine: Affine) -> Affine:
 
 
 def _tilt(affine: Affine) -> float:
-    return float(np.degrees(np.arccos(np.clip(np.abs(_directions(affine)).max(axis=0), -1, 1))).max())
+    closest = np.abs(_directions(affine)).max(axis=0)
+    return float(np.degrees(np.arccos(np.clip(closest, -1, 1))).max())
 
 
 def _is_sheared(affine: Affine) -> bool:
@@ -175,7 +175,7 @@ def _forms_off(stored: Stored) -> float | None:
 
 
 def _thumbnails(stored: Stored, spacing: tuple[float, ...]) -> tuple[NDArray[np.uint8], ...]:
-    """Return the middle axial, coronal and sagittal slice with square pixels, grey from percentile 1 to 99."""
+    """Return the middle axial, coronal and sagittal slice, square pixels, grey from percentile 1 to 99."""
     volume = stored.voxels if stored.voxels.ndim == 3 else stored.voxels[..., 0]
     grid = reorient_grid(stored_grid(volume.shape), stored.affine)
     values = resample(volume, grid) * np.float32(np.sign(stored.slope))
@@ -184,15 +184,16 @@ def _thumbnails(stored: Stored, spacing: tuple[float, ...]) -> tuple[NDArray[np.
     grey = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     mm = np.array(spacing[::-1])
     middle = [side // 2 for side in grey.shape]
-    return tuple(
-        _square(np.take(grey, middle[axis], axis=axis), np.delete(mm, axis)) for axis in (2, 1, 0)
-    )
+    return tuple(_square(np.take(grey, middle[axis], axis=axis), np.delete(mm, axis)) for axis in (2, 1, 0))
 
 
 def _square(pixels: NDArray[np.uint8], mm: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return a slice as rows (top first) and columns of square pixels, its longer side `THUMBNAIL` at most."""
+    """Return a slice as rows (top first) and columns of square pixels, its longer side `THUMBNAIL`."""
     extent = np.array(pixels.shape) * mm
     sides = np.maximum(1, np.round(extent / extent.max() * THUMBNAIL)).astype(int)
-    pick = [np.minimum((np.arange(n) + 0.5) / n * old, old - 1).astype(int) for n, old in zip(sides, pixels.shape)]
+    pick = [
+        np.minimum((np.arange(new) + 0.5) / new * old, old - 1).astype(int)
+        for new, old in zip(sides, pixels.shape, strict=True)
+    ]
     picture: NDArray[np.uint8] = pixels[np.ix_(*pick)].T[::-1]
     return np.ascontiguousarray(picture)
