@@ -1,0 +1,256 @@
+"""From the data settings to a cohort: subjects with labels, a split each, and prepared volumes on disk.
+
+Everything that can be wrong with the user's data is met here, before TensorFlow is imported and before the
+first epoch.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.progress import console, progress_bar
+from app.runs import RunFolder, read_rows, write_rows
+from app.settings import DataSettings, PreprocessSettings, SettingsError, TrainSettings
+from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
+from data_pipelines.manifest import Manifest, Record, load_manifest
+from data_pipelines.preprocess import Preprocess
+from data_pipelines.splits import assign_splits, split_table
+from data_pipelines.volume import VolumeError
+
+log = logging.getLogger("voxlift")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Records that can be used, in manifest order, each with its split and its prepared file."""
+
+    records: tuple[Record, ...]
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    files: tuple[Path, ...]
+    shape: tuple[int, int, int, int]  # depth, height, width, channels
+    dtype: str
+    preprocess: Preprocess
+    left_out: tuple[dict[str, str], ...] = ()  # bad files that were skipped, with the reason
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Positions of one split's records."""
+        return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """Class indices of one split's records."""
+        return np.array([self.records[i].label for i in self.indices(split)], np.int64)
+
+    def split_files(self, split: str) -> list[Path]:
+        """Prepared files of one split's records."""
+        return [self.files[i] for i in self.indices(split)]
+
+
+def gather_cohort(settings: TrainSettings) -> Cohort:
+    """Find the subjects, split them, refuse leaks, and prepare every volume once.
+
+    Raises:
+        ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind
+        together.
+    """
+    manifest = load_subjects(settings.data)
+    splits = split_subjects(manifest, settings)
+    say_splits(manifest, splits)
+    return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
+
+
+def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:
+    """One split of a finished run's cohort, from its folder: the same subjects, prepared the same way.
+
+    Args:
+        settings: the run's own, read from its folder.
+        run: the folder.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        SettingsError: the split holds nobody.
+    """
+    rows = [row for row in read_rows(run.splits) if row["split"] == split]
+    if not rows:
+        raise SettingsError(f"{run.splits}: expected subjects in the split {split}; it has none.")
+    classes = tuple(settings.data.classes)
+    records = tuple(_record_of(row, classes) for row in rows)
+    return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
+
+
+def write_cohort(cohort: Cohort, run: RunFolder) -> None:
+    """Write `splits.csv`, and `left_out.csv` where bad files were skipped."""
+    pairs = zip(cohort.records, cohort.splits, strict=True)
+    write_rows(run.splits, [_split_row(record, split, cohort.classes) for record, split in pairs])
+    if cohort.left_out:
+        write_rows(run.left_out, cohort.left_out)
+
+
+def prepare_cohort(
+    records: Sequence[Record], classes: tuple[str, ...], splits: Sequence[str], *, settings: TrainSettings
+) -> Cohort:
+    """Prepare the records' volumes and keep those that can be used."""
+    preprocess = build_preprocess(settings.preprocess, settings.data)
+    cached = _prepare(records, preprocess, settings)
+    kept = [i for i, file in enumerate(cached.files) if file is not None]
+    if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
+        raise VolumeError(explain_problems(cached.problems))
+    return Cohort(
+        records=tuple(records[i] for i in kept),
+        classes=classes,
+        splits=tuple(splits[i] for i in kept),
+        files=tuple(file for file in cached.files if file is not None),
+        shape=cached.shape,
+        dtype=cached.dtype,
+        preprocess=preprocess,
+        left_out=_left_out_rows(records, cached),
+    )
+
+
+def load_subjects(data: DataSettings) -> Manifest:
+    """The manifest that the data settings name; phantom and MedMNIST files are written on first use."""
+    if data.name == "manifest":
+        return _load_table(data)
+    table = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
+    return _load_table(_with_written_columns(data, table))
+
+
+def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
+    """One split name per record, by subject and stratified; the table's own column wins."""
+    choice = settings.splits
+    return assign_splits(
+        manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
+    )
+
+
+def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
+    """The preprocessing value of the settings.
+
+    Raises:
+        SettingsError: settings that make no sense together.
+    """
+    values = {**asdict(settings), "time_axis": data.time_axis}
+    del values["name"]
+    values["spacing"] = None if settings.spacing == "native" else settings.spacing
+    try:
+        return Preprocess(**values)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def say_splits(manifest: Manifest, splits: Sequence[str]) -> None:
+    """Print how many subjects and volumes of each class train, validate and test."""
+    from rich.table import Table
+
+    table = Table("split", "class", title="Splits, by subject")
+    table.add_column("subjects", justify="right")
+    table.add_column("volumes", justify="right")
+    for row in split_table(manifest, splits):
+        table.add_row(row.split, row.class_name, str(row.subjects), str(row.volumes))
+    console.print(table)
+
+
+def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainSettings) -> CachedVolumes:
+    cache = settings.cache
+    with progress_bar("Preparing volumes", len(records)) as advance:
+        return fill_cache(
+            [record.images for record in records],
+            preprocess,
+            folder=Path(cache.folder),
+            max_gb=cache.max_gb,
+            workers=cache.workers,
+            advance=advance,
+        )
+
+
+def _left_out_rows(records: Sequence[Record], cached: CachedVolumes) -> tuple[dict[str, str], ...]:
+    bad = [record for record, file in zip(records, cached.files, strict=True) if file is None]
+    if bad:
+        log.info("%d bad file(s) left out; left_out.csv in the run folder names them", len(bad))
+    return tuple(
+        {"subject": record.subject, "image": _joined(record.images), "reason": problem}
+        for record, problem in zip(bad, cached.problems, strict=True)
+    )
+
+
+def _split_row(record: Record, split: str, classes: tuple[str, ...]) -> dict[str, str | int]:
+    label = classes[record.label]
+    return {
+        "subject": record.subject,
+        "image": _joined(record.images),
+        "label": label,
+        "split": split,
+        "row": record.row,
+    }
+
+
+def _record_of(row: dict[str, str], classes: tuple[str, ...]) -> Record:
+    """The inverse of `_split_row`."""
+    images = tuple(Path(image) for image in row["image"].split("|"))
+    return Record(row["subject"], images, classes.index(row["label"]), row["split"], int(row["row"]))
+
+
+def _joined(images: Sequence[Path]) -> str:
+    return "|".join(str(image) for image in images)
+
+
+def _load_table(data: DataSettings) -> Manifest:
+    manifest = load_manifest(
+        Path(str(data.table)).expanduser(),
+        root=Path(data.root).expanduser() if data.root else None,
+        image_column=data.image_column,
+        image_columns=tuple(data.image_columns),
+        label_column=data.label_column,
+        subject_column=data.subject_column,
+        split_column=data.split_column,
+        classes=tuple(data.classes),
+        label_bins=tuple(data.label_bins),
+    )
+    if manifest.left_out:
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in manifest.left_out.items())
+        log.info("Rows left out of %s: %s", manifest.source, reasons)
+    return manifest
+
+
+def _write_phantom(data: DataSettings) -> Path:
+    from data_pipelines.phantom import write_phantom
+
+    subjects = int(data.subjects or 0)
+    with progress_bar(f"Writing phantom {data.task}", subjects) as advance:
+        return write_phantom(
+            data.folder,
+            task=str(data.task),
+            subjects=subjects,
+            seed=0,  # of the data set; the run's seed splits and trains
+            workers=os.cpu_count() or 1,
+            progress=lambda _done, _total: advance(),
+        )
+
+
+def _write_medmnist(data: DataSettings) -> Path:
+    from data_pipelines.medmnist import write_medmnist
+
+    with console.status("Writing the npz as NIfTI files"):
+        return write_medmnist(Path(str(data.npz)).expanduser(), Path(data.folder))
+
+
+def _with_written_columns(data: DataSettings, table: Path) -> DataSettings:
+    """The settings of a table that we wrote ourselves."""
+    with table.open(encoding="utf-8", newline="") as file:
+        has_split = "split" in next(csv.reader(file))
+    return replace(
+        data,
+        table=str(table),
+        image_column="file",
+        label_column="label",
+        subject_column="participant_id",
+        split_column="split" if has_split else None,
+    )

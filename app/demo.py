@@ -1,0 +1,69 @@
+"""`make demo`: slice model against volume model on both phantom tasks, one table, one page.
+
+Not a command of its own: it calls `voxlift-compare` twice, with `experiment=demo`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from app.progress import console
+from app.runs import read_json
+
+FOLDER = Path("runs/demo")
+TASKS = ("nodule", "chirality")
+
+
+def main() -> int:
+    """Run both comparisons, print one table and where the pages are; the exit status."""
+    for task in TASKS:
+        console.rule(f"Phantom task {task}")
+        status = subprocess.run(comparison_command(task), check=False).returncode  # noqa: S603 - our own module, no shell
+        if status:
+            return status
+    console.rule("Demo")
+    console.print(demo_table({task: read_json(FOLDER / task / "comparison.json") for task in TASKS}))
+    for task in TASKS:
+        console.print(f"Report in {FOLDER / task / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def comparison_command(task: str) -> list[str]:
+    """The command that a user would type for one task."""
+    settings = ["experiment=demo", f"data.task={task}", f"run_dir={FOLDER / task}"]
+    return [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *settings]
+
+
+def demo_table(comparisons: dict[str, dict[str, Any]]) -> Table:
+    """One row per task and model: test scores with their 95 % intervals, and the seconds of training."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("task", "model"):
+        table.add_column(heading)
+    for heading in ("test AUC", "95 % interval", "balanced accuracy", "parameters", "s per epoch"):
+        table.add_column(heading, justify="right")
+    for task, found in comparisons.items():
+        for name, model in found["models"].items():
+            table.add_row(task, name, *_figures(model))
+    return table
+
+
+def _figures(model: dict[str, Any]) -> tuple[str, ...]:
+    test, cost = model["test"], model["cost"]
+    low, high = test["intervals"]["auc"]
+    return (
+        f"{test['auc']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{test['balanced_accuracy']:.3f}",
+        f"{cost['parameters']:,.0f}",
+        f"{cost['seconds_per_epoch']:.2f}",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

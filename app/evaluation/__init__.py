@@ -1,0 +1,1 @@
+"""Metrics, intervals, calibration and paired tests on arrays of scores."""

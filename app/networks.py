@@ -1,0 +1,115 @@
+"""From the model settings to networks: the one that is trained, and the one that scores volumes.
+
+For a volume model they are the same network, lifted from the 2D baseline. For a slice model the 2D network
+is trained on slices, and the volume network wraps it (same weights): so evaluation, prediction and export
+never ask which model they hold.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.cohort import Cohort
+from app.settings import ModelSettings, SettingsError
+
+log = logging.getLogger("voxlift")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """`trained` takes what training feeds (slices or volumes); `volume` takes [B, D, H, W, C]."""
+
+    trained: Any
+    volume: Any
+
+
+def is_trained_on_slices(model: ModelSettings) -> bool:
+    """Whether training sees single slices; learned attention over slices needs whole volumes."""
+    return model.kind == "slice" and model.aggregate != "attention"
+
+
+def build_networks(model: ModelSettings, cohort: Cohort) -> Networks:
+    """The networks that the settings ask for, for this cohort's volume shape and classes.
+
+    Raises:
+        SettingsError, LiftError: the settings name something that cannot be built, with the way out.
+    """
+    if model.kind == "slice":
+        return _slice_networks(model, cohort)
+    return _volume_networks(model, cohort)
+
+
+def _slice_networks(model: ModelSettings, cohort: Cohort) -> Networks:
+    from models.aggregation import wrap_slices
+
+    plane = _plane(cohort.shape[:3], model.axis)
+    network = build_2d(model, cohort, (*plane, cohort.shape[3] * model.slab))
+    wrapped = wrap_slices(
+        network,
+        input_shape=cohort.shape,
+        axis=model.axis,
+        slices=model.slices,
+        aggregate=model.aggregate,
+        slab=model.slab,
+    )
+    return Networks(network if is_trained_on_slices(model) else wrapped, wrapped)
+
+
+def _volume_networks(model: ModelSettings, cohort: Cohort) -> Networks:
+    from models.lifting import plan_lift
+
+    depth, height, width, channels = cohort.shape
+    network = build_2d(model, cohort, (height, width, channels))
+    plan = plan_lift(
+        network,
+        depth=depth,
+        depth_policy=model.depth_policy,
+        init=model.init,
+        spacing=cohort.preprocess.spacing,
+    )
+    lifted = plan.build()
+    return Networks(lifted, lifted)
+
+
+def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
+    """The 2D baseline for planes of `input_shape` (height, width, channels)."""
+    from models.baselines import build_baseline
+
+    options: dict[str, Any] = {"input_shape": input_shape, "classes": len(cohort.classes)}
+    if model.baseline in {"cnn", "resnet"}:
+        options |= {"filters": tuple(model.filters), "dropout": model.dropout}
+    try:
+        return build_baseline(_baseline_source(model.baseline), **options)
+    except ValueError as error:
+        if type(error).__name__ == "LiftError":
+            raise
+        raise SettingsError(f"model.baseline={model.baseline}: {error}") from error
+
+
+def _baseline_source(baseline: str) -> str:
+    """A run folder stands for the network in it."""
+    folder = Path(baseline).expanduser()
+    return str(folder / "model.keras") if folder.is_dir() else baseline
+
+
+def _plane(shape: tuple[int, ...], axis: str) -> tuple[int, int]:
+    """Sides of the slices along an axis; `all` cuts three ways and needs a cube.
+
+    Raises:
+        SettingsError: three ways through a volume with unequal sides.
+    """
+    depth, height, width = shape
+    if axis == "all" and len({depth, height, width}) > 1:
+        raise SettingsError(
+            f"model.axis=all: expected a cubic preprocess.shape; received {depth}x{height}x{width}. "
+            "Choose one axis or a cubic shape."
+        )
+    return {
+        "depth": (height, width),
+        "height": (depth, width),
+        "width": (depth, height),
+        "all": (height, width),
+    }[axis]

@@ -1,0 +1,44 @@
+"""What a person sees while work goes on: one console, one kind of progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(soft_wrap=False)
+
+
+def build_progress() -> Progress:
+    """A progress display with counts, time used and time left; silent where the output is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar for `total` steps; the function that is handed out advances it by one."""
+    with build_progress() as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def advance() -> None:
+            progress.advance(task)
+
+        yield advance

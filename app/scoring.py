@@ -1,0 +1,138 @@
+"""From a volume network and prepared files to probabilities, `predictions.csv` and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.cohort import Cohort
+from app.evaluation.intervals import evaluate_scores
+from app.evaluation.scores import Scores
+from app.runs import RunFolder, write_rows
+from app.settings import SPLIT_NAMES
+
+
+def predict_probabilities(
+    network: Any,  # noqa: ANN401 - untyped Keras
+    files: Sequence[Path],
+    *,
+    shape: tuple[int, int, int, int],
+    dtype: str,
+    batch_size: int,
+) -> NDArray[np.float64]:
+    """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order."""
+    from data_pipelines.pipeline import evaluation_volumes
+
+    batches = evaluation_volumes(files, shape=shape, dtype=dtype, batch_size=batch_size)
+    return softmax(network.predict(batches, verbose=0))
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities [N, K] in float64, computed without overflow.
+
+    >>> softmax(np.array([[1000.0, 1000.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - untyped Keras
+    """The scores of one split's volumes."""
+    probabilities = predict_probabilities(
+        network, cohort.split_files(split), shape=cohort.shape, dtype=cohort.dtype, batch_size=batch_size
+    )
+    records = [cohort.records[i] for i in cohort.indices(split)]
+    return Scores(
+        subjects=tuple(record.subject for record in records),
+        labels=cohort.labels(split),
+        probabilities=probabilities,
+        classes=cohort.classes,
+        items=tuple("|".join(map(str, record.images)) for record in records),
+    )
+
+
+def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:  # noqa: ANN401 - untyped Keras
+    """A function that scores the validation volumes with the network's present weights."""
+    from app.evaluation.metrics import score_metrics
+
+    def score() -> dict[str, float]:
+        metrics = score_metrics(score_split(network, cohort, "val", batch_size=batch_size))
+        return {"loss": metrics["log_loss"]} | {
+            name: metrics[name] for name in ("auc", "accuracy", "balanced_accuracy")
+        }
+
+    return score
+
+
+def evaluate_run(network: Any, cohort: Cohort, *, batch_size: int, run: RunFolder) -> dict[str, Any]:  # noqa: ANN401 - untyped Keras
+    """Metrics with intervals for validation and test; writes `predictions.csv` for all three splits.
+
+    The decision threshold of two classes is chosen on validation and stands in the result as `threshold`.
+    """
+    present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
+    scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
+    write_rows(run.predictions, prediction_rows(scores))
+    threshold = decide_threshold(scores["val"])
+    found: dict[str, Any] = {"threshold": threshold}
+    scored = [split for split in ("val", "test") if split in scores]
+    return found | {split: evaluate_scores(scores[split], threshold=threshold) for split in scored}
+
+
+def seconds_per_volume(network: Any, cohort: Cohort, *, batch_size: int) -> float:  # noqa: ANN401 - untyped Keras
+    """Seconds to read and score one validation volume, once everything is traced and warm; the best of three."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        count = len(score_split(network, cohort, "val", batch_size=batch_size))
+        times.append((time.perf_counter() - started) / count)
+    return min(times)
+
+
+def decide_threshold(validation: Scores) -> float | None:
+    """The threshold on class 1 that serves balanced accuracy best on validation; None for several classes."""
+    from app.evaluation.thresholds import choose_threshold
+
+    return choose_threshold(validation) if validation.is_binary else None
+
+
+def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
+    """Print the metrics of each split with their intervals."""
+    from app.report.terminal import print_metrics
+
+    print_metrics({f"{name}, {split}": metrics[split] for split in ("val", "test") if split in metrics})
+
+
+def prediction_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """Rows of `predictions.csv`: subject, image, split, label, and one probability column per class."""
+    return [row for split, values in scores.items() for row in _rows_of_split(split, values)]
+
+
+def _rows_of_split(split: str, scores: Scores) -> list[dict[str, Any]]:
+    columns = [f"p_{name}" for name in scores.classes]
+    heads = zip(scores.subjects, scores.items, scores.labels, scores.probabilities, strict=True)
+    return [
+        {"subject": subject, "image": image, "split": split, "label": scores.classes[label]}
+        | dict(zip(columns, map(float, row), strict=True))
+        for subject, image, label, row in heads
+    ]
+
+
+def scores_from_rows(rows: Sequence[Mapping[str, str]], classes: tuple[str, ...], *, split: str) -> Scores:
+    """The inverse of `prediction_rows` for one split."""
+    chosen = [row for row in rows if row["split"] == split]
+    return Scores(
+        subjects=tuple(row["subject"] for row in chosen),
+        labels=np.array([classes.index(row["label"]) for row in chosen], np.int64),
+        probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in chosen]).reshape(
+            -1, len(classes)
+        ),
+        classes=classes,
+        items=tuple(row["image"] for row in chosen),
+    )

@@ -1,0 +1,108 @@
+"""What a comparison says: each model's metrics, what it costs, and the paired tests between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
+from app.evaluation.scores import Scores, with_threshold
+from app.progress import console
+from app.report.pages import write_comparison_page
+from app.runs import load_settings, read_json, read_rows, write_json, write_rows
+from app.scoring import scores_from_rows
+
+if TYPE_CHECKING:
+    from app.compare import Trial
+
+HEADLINE = ("auc", "balanced_accuracy", "accuracy")
+COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
+
+
+def summarise_comparison(trials: Sequence[Trial], *, folder: Path) -> None:
+    """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables."""
+    cells = {name: [scores_of(trial) for trial in of_model] for name, of_model in _by_model(trials).items()}
+    pairs = compare_models(cells)
+    models = describe_models(trials, cells)
+    write_rows(folder / "comparison.csv", [_flat(name, model) for name, model in models.items()])
+    write_json(folder / "comparison.json", {"models": models, "pairs": [asdict(pair) for pair in pairs]})
+    report = write_comparison_page(trials, models, pairs, cells=cells, folder=folder)
+    show_comparison(models, pairs)
+    console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
+
+
+def scores_of(trial: Trial) -> Scores:
+    """The test scores of one training, decided at the threshold that its validation chose."""
+    classes = tuple(load_settings(trial.run).data.classes)
+    scores = scores_from_rows(read_rows(trial.run.predictions), classes, split="test")
+    threshold = read_json(trial.run.metrics)["threshold"]
+    return scores if threshold is None else with_threshold(scores, threshold)
+
+
+def describe_models(
+    trials: Sequence[Trial], cells: Mapping[str, Sequence[Scores]]
+) -> dict[str, dict[str, Any]]:
+    """Per model its test metrics with intervals over all its trainings, and its costs."""
+    intervals = model_intervals(dict(cells))
+    return {
+        name: {
+            "test": {**point_metrics(cells[name]), "intervals": intervals[name]},
+            "cost": mean_costs(of_model),
+            "trainings": len(of_model),
+        }
+        for name, of_model in _by_model(trials).items()
+    }
+
+
+def mean_costs(trials: Sequence[Trial]) -> dict[str, float]:
+    """Each cost averaged over trainings."""
+    costs = [read_json(trial.run.metrics)["cost"] for trial in trials]
+    shared = [key for key in COSTS if all(key in cost for cost in costs)]
+    return {key: sum(cost[key] for cost in costs) / len(costs) for key in shared}
+
+
+def show_comparison(models: Mapping[str, Mapping[str, Any]], pairs: Sequence[Comparison]) -> None:
+    """Print each model's metrics and costs, the paired differences, and the verdict in words."""
+    from app.report.terminal import print_comparisons, print_metrics
+
+    print_metrics({name: model["test"] for name, model in models.items()}, metrics=HEADLINE)
+    console.print(cost_table(models))
+    print_comparisons(pairs)
+
+
+def cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What each model costs, in units that a person reads."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("")
+    for heading in ("parameters", "s per epoch", "ms per volume", "peak memory"):
+        table.add_column(heading, justify="right")
+    for name, model in models.items():
+        cost = model["cost"]
+        table.add_row(
+            name,
+            f"{cost['parameters']:,.0f}",
+            f"{cost['seconds_per_epoch']:.2f}",
+            f"{1000 * cost['seconds_per_volume']:.1f}",
+            f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB",
+        )
+    return table
+
+
+def _by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    names = dict.fromkeys(trial.model for trial in trials)
+    return {name: [trial for trial in trials if trial.model == name] for name in names}
+
+
+def _flat(name: str, model: Mapping[str, Any]) -> dict[str, str | float]:
+    """A model's row in the table for a spreadsheet."""
+    test = model["test"]
+    row: dict[str, str | float] = {"model": name, "trainings": model["trainings"]}
+    for metric in HEADLINE:
+        low, high = test["intervals"][metric]
+        row |= {metric: test[metric], f"{metric}_low": low, f"{metric}_high": high}
+    return {**row, **model["cost"]}

@@ -1,0 +1,141 @@
+"""`voxlift-train`: one model, one split, one seed; leaves a run folder that every other command can read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from app.cli import run_command
+from app.progress import console
+from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
+from app.settings import TrainSettings, check_settings
+
+if TYPE_CHECKING:
+    from app.cohort import Cohort
+    from app.networks import Networks
+    from app.runtime import Precision
+
+log = logging.getLogger("voxlift")
+
+
+def main() -> None:
+    """The console script."""
+    run_command("train", lambda cfg: train(read_settings(cfg)))
+
+
+def read_settings(cfg: DictConfig) -> TrainSettings:
+    """The composed configuration as values, checked.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, TrainSettings):
+        raise TypeError(
+            f"expected a configuration with the schema of TrainSettings, got {type(settings).__name__}"
+        )
+    check_settings(settings)
+    return settings
+
+
+def train(settings: TrainSettings) -> int:
+    """Train, score and report as the settings say.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, ManifestError, VolumeError, LiftError: the input is at fault; no folder is left.
+    """
+    from app.cohort import gather_cohort
+    from app.runtime import logging_to_file, prepare_runtime
+
+    refuse_used_folder(settings.run_dir)
+    with logging_to_file() as attach:
+        cohort = gather_cohort(settings)
+        settings.data.classes = list(
+            cohort.classes
+        )  # saved with the run, so that later commands index the same way
+        precision = prepare_runtime(
+            precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed
+        )
+        networks = _build(settings, cohort)
+        name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
+        run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
+        attach(run.log)
+        _train_into(run, settings, cohort=cohort, networks=networks, precision=precision)
+    return 0
+
+
+def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
+    from app.networks import build_networks
+
+    networks = build_networks(settings.model, cohort)
+    log.info("Model %s: %s parameters", settings.model.name, f"{networks.trained.count_params():,}")
+    return networks
+
+
+def _train_into(
+    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, precision: Precision
+) -> None:
+    from app.cohort import write_cohort
+    from app.report.pages import write_run_page
+    from app.runtime import describe_environment
+    from app.scoring import evaluate_run, seconds_per_volume, show_metrics
+
+    log.info("Precision %s: %s", precision.policy, precision.reason)
+    save_settings(settings, run)
+    write_json(run.environment, describe_environment(precision))
+    write_cohort(cohort, run)
+    cost = _fit(run, settings, cohort=cohort, networks=networks)
+    networks.volume.save(run.model)
+    metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
+    speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+    metrics["cost"] = {**cost, "seconds_per_volume": speed}
+    write_run_page(run, metrics)
+    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
+    show_metrics(metrics, name=settings.model.name)
+    console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+
+
+def _fit(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> dict[str, float]:
+    """Train the network; what it cost."""
+    from app.feeding import build_feed
+    from app.runtime import peak_memory_bytes
+    from app.scoring import validation_score
+    from app.training import compile_network, fit_network
+
+    trainer = settings.trainer
+    feed = build_feed(settings, cohort)
+    compile_network(
+        networks.trained,
+        optimizer=settings.optimizer,
+        trainer=trainer,
+        classes=len(cohort.classes),
+        steps_per_epoch=feed.steps_per_epoch,
+    )
+    started = time.perf_counter()
+    keep = fit_network(
+        networks.trained,
+        feed.batches,
+        trainer=trainer,
+        steps_per_epoch=feed.steps_per_epoch,
+        score=validation_score(networks.volume, cohort, batch_size=trainer.batch_size),
+        history=run.history,
+        tensorboard=run.tensorboard if settings.logger.tensorboard else None,
+    )
+    seconds = time.perf_counter() - started
+    return {
+        "parameters": networks.trained.count_params(),
+        "best_epoch": keep.best_epoch,
+        "train_seconds": round(seconds, 2),
+        "seconds_per_epoch": round(seconds / max(1, keep.epochs_run), 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What differs between the backends of Keras: the fused normalisation kernel and gradients.
+
+Every other module of `models` is written in `keras.ops`. TensorFlow and JAX are imported when one of these
+functions first needs them.
+"""
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+Tensor: TypeAlias = Any  # each backend has a class of its own
+
+FUSED_DTYPES = frozenset({"float16", "bfloat16", "float32"})
+
+
+def has_fused_batch_norm(dtype: str) -> bool:
+    """Return whether this backend has a fused normalisation kernel for tensors of a dtype."""
+    return bool(keras.backend.backend() == "tensorflow") and dtype in FUSED_DTYPES
+
+
+def fused_batch_norm(
+    inputs: Tensor,
+    *,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    epsilon: float,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return normalised inputs and the mean and variance that normalised them.
+
+    Args:
+        inputs: Tensor [B, ..., C] of rank 4 or 5 in float16, bfloat16 or float32.
+        gamma: Scale, float32 [C].
+        beta: Offset, float32 [C].
+        mean: Moving mean, float32 [C], used where `training` is false.
+        variance: Moving variance, float32 [C], used where `training` is false.
+        epsilon: Added to the variance.
+        training: Normalise by the statistics of this batch instead of the moving ones.
+
+    Returns:
+        Outputs in the shape and dtype of the inputs; mean and *biased* variance in float32, both [C].
+    """
+    weights = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
+    tensors = {name: ops.convert_to_tensor(weight) for name, weight in weights.items()}
+    is_fused = has_fused_batch_norm(keras.backend.standardize_dtype(inputs.dtype))
+    normalise = _tensorflow_batch_norm if is_fused else _plain_batch_norm
+    return normalise(inputs, **tensors, epsilon=epsilon, training=training)
+
+
+def value_and_gradients(
+    function: Callable[..., Tensor], *variables: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return a scalar function's value and its gradients.
+
+    Args:
+        function: Takes one tensor per variable, returns a scalar tensor.
+        variables: Float tensors or arrays.
+
+    Returns:
+        The value, and one gradient per variable in that variable's shape.
+
+    Raises:
+        NotImplementedError: The backend is neither TensorFlow nor JAX.
+    """
+    tensors = tuple(ops.convert_to_tensor(variable) for variable in variables)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _tensorflow_gradients(function, tensors)
+    if backend == "jax":
+        jax = importlib.import_module("jax")
+        value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+        return value, tuple(gradients)
+    raise NotImplementedError(
+        f"Gradients are available on the TensorFlow and JAX backends, but KERAS_BACKEND is {backend!r}. "
+        "Start again with KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
+    )
+
+
+def _tensorflow_gradients(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    tf = importlib.import_module("tensorflow")
+    with tf.GradientTape() as tape:
+        for tensor in tensors:
+            tape.watch(tensor)
+        value = function(*tensors)
+    return value, tuple(tape.gradient(value, tensors, unconnected_gradients="zero"))
+
+
+def _tensorflow_batch_norm(
+    inputs: Tensor,
+    *,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    epsilon: float,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    tf = importlib.import_module("tensorflow")
+    shape = ops.shape(inputs)
+    # Statistics do not care how voxels are arranged, and the kernel is best at rank 4.
+    flat = inputs if len(shape) == 4 else ops.reshape(inputs, (-1, *shape[2:]))  # [B*D, H, W, C]
+    statistics = {} if training else {"mean": mean, "variance": variance}
+    outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
+        flat, gamma, beta, epsilon=epsilon, is_training=training, **statistics
+    )
+    outputs = ops.reshape(outputs, shape)
+    if not training:
+        return outputs, mean, variance
+    # The kernel's variance carries Bessel's correction; Keras averages the biased one.
+    return outputs, batch_mean, batch_variance * _bessel_inverse(flat)
+
+
+def _bessel_inverse(flat: Tensor) -> Tensor:
+    sizes = ops.shape(flat)[:-1]
+    if all(isinstance(size, int) for size in sizes):
+        count = math.prod(sizes)
+        return (count - 1) / count
+    samples = ops.cast(ops.prod(ops.stack(list(sizes))), "float32")
+    return (samples - 1) / samples
+
+
+def _plain_batch_norm(
+    inputs: Tensor,
+    *,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    epsilon: float,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = inputs.dtype
+    inputs = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
+    if training:
+        mean, variance = ops.moments(inputs, axes=tuple(range(len(inputs.shape) - 1)))
+    outputs = ops.batch_normalization(
+        inputs, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon
+    )
+    return ops.cast(outputs, dtype), mean, variance

@@ -1,0 +1,231 @@
+"""Depthwise and separable convolution of volumes, fast on a CPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.backend import Tensor
+from models.layers.arithmetic import positive_integers, same_front, triple, window
+from models.layers.convolution import KernelSettings, Setting, VolumeConvolution
+
+Triple = tuple[int, int, int]
+
+
+def depthwise_conv3d(
+    inputs: Tensor, kernel: Tensor, *, strides: Triple, padding: str, dilation_rate: Triple
+) -> Tensor:
+    """Return each channel convolved with its own kernels.
+
+    Written as one depthwise convolution of slices per tap of the depth axis, and their sum: on a CPU this is
+    some hundred times faster than a grouped 3D convolution.
+
+    Args:
+        inputs: Tensor [B, D, H, W, C].
+        kernel: Tensor [kd, kh, kw, C, M]; output channel c * M + m comes from input channel c.
+        strides: Along depth, height and width.
+        padding: `valid` or `same`, by TensorFlow's arithmetic.
+        dilation_rate: Along depth, height and width.
+
+    Returns:
+        Tensor [B, D', H', W', C * M].
+    """
+    taps, step, stride = kernel.shape[0], dilation_rate[0], strides[0]
+    batch, depth, height, width, channels = ops.shape(inputs)
+    span = _span(depth, kernel=taps, stride=stride, dilation=step, padding=padding)
+    inputs = window(inputs, [span, (0, height), (0, width)])
+    total: Tensor = None
+    for tap in range(taps):
+        beyond = (taps - 1 - tap) * step
+        slab = inputs[:, tap * step : -beyond or None : stride] if taps > 1 or stride > 1 else inputs
+        slices = ops.reshape(slab, (-1, height, width, channels))  # [B*D', H, W, C]
+        part = _depthwise_conv2d(slices, kernel[tap], strides[1:], padding, dilation_rate[1:])
+        total = part if total is None else ops.add(total, part)
+    windows = (span[1] - span[0] - (taps - 1) * step - 1) // stride + 1
+    return ops.reshape(total, (batch, windows, *ops.shape(total)[1:]))  # [B, D', H', W', C*M]
+
+
+def _span(size: Tensor, *, kernel: int, stride: int, dilation: int, padding: str) -> tuple[Tensor, Tensor]:
+    if padding == "valid":
+        return 0, size
+    reach = (kernel - 1) * dilation + 1
+    front = same_front(size, kernel=kernel, stride=stride, dilation=dilation)
+    windows = (size + stride - 1) // stride
+    return -front, (windows - 1) * stride + reach - front
+
+
+def _depthwise_conv2d(
+    slices: Tensor, kernel: Tensor, strides: tuple[int, ...], padding: str, dilation: tuple[int, ...]
+) -> Tensor:
+    if strides[0] == strides[1] and (max(strides) == 1 or max(dilation) == 1):
+        return ops.depthwise_conv(
+            slices,
+            kernel,
+            strides=strides,
+            padding=padding,
+            dilation_rate=dilation,
+            data_format="channels_last",
+        )
+    # TensorFlow has no kernel for unequal strides nor for strides with dilation: take from every window.
+    spans = [
+        _span(size, kernel=taps, stride=stride, dilation=step, padding=padding)
+        for size, taps, stride, step in zip(
+            ops.shape(slices)[1:3], kernel.shape[:2], strides, dilation, strict=True
+        )
+    ]
+    outputs = ops.depthwise_conv(
+        window(slices, spans), kernel, dilation_rate=dilation, data_format="channels_last"
+    )
+    return outputs[:, :: strides[0], :: strides[1]]
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class DepthwiseConv3D(VolumeConvolution):
+    """Depthwise convolution of volumes: `keras.layers.DepthwiseConv2D` with a depth axis.
+
+    Weights: `kernel` [kd, kh, kw, C, M] and `bias` [C * M], as in Keras with a leading depth axis.
+
+    Args:
+        kernel_size: One integer, or taps along depth, height and width.
+        depth_multiplier: M, output channels per input channel.
+        depthwise_initializer, depthwise_regularizer, depthwise_constraint: Of the kernel, as in Keras.
+        kwargs: See `VolumeConvolution`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        *,
+        depth_multiplier: int = 1,
+        depthwise_initializer: Setting = "glorot_uniform",
+        depthwise_regularizer: Setting = None,
+        depthwise_constraint: Setting = None,
+        **kwargs: Setting,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = triple(kernel_size, "kernel_size")
+        (self.depth_multiplier,) = positive_integers(depth_multiplier, 1, "depth_multiplier")
+        self.kernel_settings = KernelSettings.of(
+            "depthwise", depthwise_initializer, depthwise_regularizer, depthwise_constraint
+        )
+
+    @property
+    def volume_kernel_size(self) -> Triple:
+        """Extent of the kernel in taps along depth, height and width."""
+        return self.kernel_size
+
+    def count_outputs(self, channels: int) -> int:
+        """Return the number of output channels for a number of input channels."""
+        return channels * self.depth_multiplier
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create `kernel` and `bias`."""
+        channels = self.prepare(input_shape)
+        self.kernel = self.kernel_settings.add(
+            self, "kernel", (*self.kernel_size, channels, self.depth_multiplier)
+        )
+        self.add_bias(channels)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the convolved volumes [B, D', H', W', C * M]."""
+        outputs = depthwise_conv3d(
+            inputs,
+            ops.convert_to_tensor(self.kernel),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+        )
+        return self.finish(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, serialised."""
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "depth_multiplier": self.depth_multiplier,
+            **self.kernel_settings.config(),
+        }
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class SeparableConv3D(VolumeConvolution):
+    """Separable convolution of volumes: a depthwise one, then one of 1 x 1 x 1 over the channels.
+
+    Weights: `depthwise_kernel` [kd, kh, kw, C, M], `pointwise_kernel` [1, 1, 1, C * M, filters] and `bias`
+    [filters], as in `keras.layers.SeparableConv2D` with a leading depth axis. Strides and dilation act on the
+    depthwise part.
+
+    Args:
+        filters: Output channels.
+        kernel_size: One integer, or taps along depth, height and width.
+        depth_multiplier: M, intermediate channels per input channel.
+        depthwise_initializer, depthwise_regularizer, depthwise_constraint: Of the first kernel.
+        pointwise_initializer, pointwise_regularizer, pointwise_constraint: Of the second kernel.
+        kwargs: See `VolumeConvolution`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        *,
+        depth_multiplier: int = 1,
+        depthwise_initializer: Setting = "glorot_uniform",
+        depthwise_regularizer: Setting = None,
+        depthwise_constraint: Setting = None,
+        pointwise_initializer: Setting = "glorot_uniform",
+        pointwise_regularizer: Setting = None,
+        pointwise_constraint: Setting = None,
+        **kwargs: Setting,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = triple(kernel_size, "kernel_size")
+        (self.filters,) = positive_integers(filters, 1, "filters")
+        (self.depth_multiplier,) = positive_integers(depth_multiplier, 1, "depth_multiplier")
+        self.depthwise_settings = KernelSettings.of(
+            "depthwise", depthwise_initializer, depthwise_regularizer, depthwise_constraint
+        )
+        self.pointwise_settings = KernelSettings.of(
+            "pointwise", pointwise_initializer, pointwise_regularizer, pointwise_constraint
+        )
+
+    @property
+    def volume_kernel_size(self) -> Triple:
+        """Extent of the kernel in taps along depth, height and width."""
+        return self.kernel_size
+
+    def count_outputs(self, channels: int) -> int:  # noqa: ARG002  # the base's signature
+        """Return the number of output channels."""
+        return self.filters
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create `depthwise_kernel`, `pointwise_kernel` and `bias`."""
+        channels = self.prepare(input_shape)
+        depthwise = (*self.kernel_size, channels, self.depth_multiplier)
+        pointwise = (1, 1, 1, channels * self.depth_multiplier, self.filters)
+        self.depthwise_kernel = self.depthwise_settings.add(self, "depthwise_kernel", depthwise)
+        self.pointwise_kernel = self.pointwise_settings.add(self, "pointwise_kernel", pointwise)
+        self.add_bias(channels)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the convolved volumes [B, D', H', W', filters]."""
+        features = depthwise_conv3d(
+            inputs,
+            ops.convert_to_tensor(self.depthwise_kernel),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+        )
+        return self.finish(ops.conv(features, ops.convert_to_tensor(self.pointwise_kernel)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, serialised."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "depth_multiplier": self.depth_multiplier,
+            **self.depthwise_settings.config(),
+            **self.pointwise_settings.config(),
+        }

@@ -1,0 +1,128 @@
+"""The graph of a 2D network as plain values: which operation is called on which tensors."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from models.lifting.errors import LiftError, Problem
+from models.lifting.kinds import Layer, Model, Tensor, Value
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one operation; a shared layer has several.
+
+    Args:
+        operation: The Keras layer, nested model or raw operation.
+        args: Positional arguments of the call, symbolic tensors in place.
+        kwargs: Keyword arguments of the call.
+        inputs: All symbolic tensors among the arguments, in order.
+        outputs: The symbolic tensors that the call gave.
+    """
+
+    operation: Layer
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network's inputs, calls in an order in which they can run, and outputs."""
+
+    inputs: tuple[Any, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Any, ...]
+
+    def consumers(self) -> dict[int, list[Call]]:
+        """Return the calls that read each tensor, by the tensor's id."""
+        readers: dict[int, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            for tensor in call.inputs:
+                readers[id(tensor)].append(call)
+        return readers
+
+
+def is_network(operation: Layer) -> bool:
+    """Return whether an operation is a model with a graph that can be walked."""
+    return not _why_not_walkable(operation)
+
+
+def read_graph(model: Model) -> Graph:
+    """Return the graph of a Functional or a built Sequential model.
+
+    Raises:
+        LiftError: The model is subclassed, not built, or no model at all.
+    """
+    reason = _why_not_walkable(model)
+    if reason:
+        name = getattr(model, "name", str(model))
+        raise LiftError(name, [Problem(name, type(model).__name__, "", *reason)])
+    calls = tuple(_as_call(node) for node in _nodes_in_order(model.inputs, model.outputs))
+    return Graph(tuple(model.inputs), calls, tuple(model.outputs))
+
+
+def history_of(tensor: Tensor) -> Value:
+    """Return (operation, node index, tensor index) of the call that made a symbolic tensor."""
+    return tensor._keras_history  # noqa: SLF001  # Keras shows a call's arguments nowhere else
+
+
+def _why_not_walkable(model: Model) -> tuple[str, str] | None:
+    if not isinstance(model, keras.Model):
+        return (
+            f"expected a Keras model, received {type(model).__name__}.",
+            "Pass a Functional or Sequential model.",
+        )
+    ancestors = [kind for kind in type(model).__mro__ if kind.__name__ in {"Sequential", "Functional"}]
+    if not ancestors or type(model).call is not vars(ancestors[0])["call"]:
+        return (
+            "a subclassed model has no graph to walk.",
+            "Write it with the Functional API (the same layers, called on keras.Input).",
+        )
+    if not getattr(model, "built", False) or not getattr(model, "inputs", None):
+        return (
+            "the model does not know its input shape yet.",
+            "Call model.build((None, height, width, channels)) or start it with keras.Input.",
+        )
+    return None
+
+
+def _nodes_in_order(inputs: Value, outputs: Value) -> Iterator[Any]:
+    """Yield the nodes between inputs and outputs, each after the nodes that it depends on."""
+    known = {id(tensor) for tensor in inputs}
+    done: set[int] = set()
+    # A stack instead of recursion: NASNet is deeper than Python's limit.
+    stack = [(node, False) for tensor in reversed(outputs) if (node := _node_of(tensor, known))]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in done:
+            continue
+        if ready:
+            done.add(id(node))
+            yield node
+            continue
+        stack.append((node, True))
+        parents = [_node_of(tensor, known) for tensor in reversed(node.input_tensors)]
+        stack.extend((parent, False) for parent in parents if parent is not None)
+
+
+def _node_of(tensor: Tensor, known: set[int]) -> Value:
+    if id(tensor) in known:
+        return None
+    operation, node_index, _ = history_of(tensor)
+    return operation._inbound_nodes[node_index]  # noqa: SLF001  # see history_of
+
+
+def _as_call(node: Value) -> Call:
+    arguments = node.arguments
+    return Call(
+        operation=node.operation,
+        args=arguments.args,
+        kwargs=arguments.kwargs,
+        inputs=tuple(node.input_tensors),
+        outputs=tuple(node.outputs),
+    )

@@ -1,0 +1,99 @@
+"""The table of rules: one small function for every 2D layer class."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras import layers
+
+from models.layers import FusedBatchNormalization
+from models.lifting.kinds import Layer
+from models.lifting.rules.base import LiftRule
+from models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable, lift_transposed
+from models.lifting.rules.elementwise import (
+    drop_augmentation,
+    lift_activation,
+    lift_elementwise,
+    lift_scale,
+    lift_signed,
+    lift_spatial_dropout,
+)
+from models.lifting.rules.merging import lift_concatenate, lift_merge
+from models.lifting.rules.normalisation import (
+    lift_batch_normalisation,
+    lift_channel_normalisation,
+    lift_data_normalisation,
+    lift_dense,
+    lift_prelu,
+    lift_softmax,
+)
+from models.lifting.rules.pooling import (
+    lift_adaptive_pooling,
+    lift_average_pooling,
+    lift_global_pooling,
+    lift_max_pooling,
+)
+from models.lifting.rules.shape import lift_cropping, lift_flatten, lift_reshape, lift_zero_padding
+
+RULES: Mapping[Any, LiftRule] = {
+    layers.Conv2D: lift_convolution,
+    layers.DepthwiseConv2D: lift_depthwise,
+    layers.SeparableConv2D: lift_separable,
+    layers.Conv2DTranspose: lift_transposed,
+    layers.MaxPooling2D: lift_max_pooling,
+    layers.AveragePooling2D: lift_average_pooling,
+    layers.GlobalAveragePooling2D: lift_global_pooling,
+    layers.GlobalMaxPooling2D: lift_global_pooling,
+    layers.ZeroPadding2D: lift_zero_padding,
+    layers.Cropping2D: lift_cropping,
+    layers.Flatten: lift_flatten,
+    layers.Reshape: lift_reshape,
+    layers.BatchNormalization: lift_batch_normalisation,
+    FusedBatchNormalization: lift_batch_normalisation,
+    layers.LayerNormalization: lift_channel_normalisation,
+    layers.GroupNormalization: lift_channel_normalisation,
+    layers.UnitNormalization: lift_channel_normalisation,
+    layers.Normalization: lift_data_normalisation,
+    layers.Dense: lift_dense,
+    layers.PReLU: lift_prelu,
+    layers.Softmax: lift_softmax,
+    layers.Activation: lift_activation,
+    layers.ReLU: lift_activation,
+    layers.LeakyReLU: lift_signed,
+    layers.ELU: lift_signed,
+    layers.Dropout: lift_elementwise,
+    layers.GaussianDropout: lift_signed,
+    layers.GaussianNoise: lift_signed,
+    layers.AlphaDropout: lift_signed,
+    layers.SpatialDropout2D: lift_spatial_dropout,
+    layers.ActivityRegularization: lift_elementwise,
+    layers.Identity: lift_elementwise,
+    layers.Rescaling: lift_signed,
+    layers.Add: lift_merge,
+    layers.Average: lift_merge,
+    layers.Maximum: lift_merge,
+    layers.Minimum: lift_merge,
+    layers.Multiply: lift_merge,
+    layers.Subtract: lift_merge,
+    layers.Concatenate: lift_concatenate,
+}
+
+# Newer layers, and layers that keras.applications keeps to itself, go by name.
+RULES_BY_NAME: Mapping[str, LiftRule] = {
+    "AdaptiveAveragePooling2D": lift_adaptive_pooling,
+    "AdaptiveMaxPooling2D": lift_adaptive_pooling,
+    "RMSNormalization": lift_channel_normalisation,
+    "LayerScale": lift_scale,
+    "CustomScaleLayer": lift_merge,
+}
+
+
+def find_rule(operation: Layer) -> LiftRule | None:
+    """Return the built-in rule for a layer of exactly this class; a subclass may compute anything."""
+    kind = type(operation)
+    if kind in RULES:
+        return RULES[kind]
+    if not kind.__module__.startswith("keras."):
+        return None
+    if ".image_preprocessing." in kind.__module__:
+        return drop_augmentation
+    return RULES_BY_NAME.get(kind.__name__)

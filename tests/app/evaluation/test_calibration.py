@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.calibration import calibration_curve
+
+from app.evaluation.calibration import apply_temperature, fit_temperature, reliability_bins, wilson_interval
+from app.evaluation.metrics import score_metrics
+from app.evaluation.scores import Scores, with_threshold
+
+
+def softmax(logits):
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def drawn_from(logits, seed, sharpness):
+    """Labels drawn from softmax(logits), probabilities that claim softmax(sharpness * logits)."""
+    true = softmax(logits)
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((len(true), 1)) > np.cumsum(true, axis=1)).sum(axis=1)
+    names = [f"s{i}" for i in range(len(true))]
+    classes = [f"c{k}" for k in range(true.shape[1])]
+    return Scores(names, labels, softmax(sharpness * logits), classes)
+
+
+@pytest.mark.parametrize("kinds", [2, 4])
+def test_temperature_recovers_a_planted_overconfidence(kinds):
+    logits = np.random.default_rng(1).normal(size=(4000, kinds))
+    overconfident = drawn_from(logits, 2, sharpness=3.0)
+    fitted = fit_temperature(overconfident)
+    assert fitted.value == pytest.approx(3.0, rel=0.12)
+    assert fitted.loss_after < fitted.loss_before
+    assert fitted.loss_before == pytest.approx(score_metrics(overconfident)["log_loss"], abs=1e-9)
+    scaled = apply_temperature(overconfident, fitted.value)
+    assert score_metrics(scaled)["log_loss"] == pytest.approx(fitted.loss_after, abs=1e-9)
+    assert score_metrics(scaled)["ece"] < 0.5 * score_metrics(overconfident)["ece"]
+    assert not fitted.at_bound
+
+
+def test_no_temperature_nearby_is_better():
+    scores = drawn_from(np.random.default_rng(3).normal(size=(200, 3)), 4, sharpness=2.0)
+    best = fit_temperature(scores)
+    for factor in (0.99, 1.01):
+        near = score_metrics(apply_temperature(scores, best.value * factor))["log_loss"]
+        assert near > best.loss_after
+
+
+def test_scaling_keeps_the_ranking_and_every_decision():
+    scores = with_threshold(drawn_from(np.random.default_rng(5).normal(size=(99, 2)), 6, 2.0), 0.3)
+    scaled = apply_temperature(scores, 2.5)
+    before, after = score_metrics(scores), score_metrics(scaled)
+    assert after["auc"] == before["auc"]
+    np.testing.assert_array_equal(scaled.decisions, scores.decisions)
+    assert after["threshold"] > 0.3
+    np.testing.assert_allclose(apply_temperature(scores, 1.0).probabilities, scores.probabilities, atol=1e-12)
+
+
+def test_separated_validation_is_reported_and_zero_probabilities_stay_finite():
+    perfect = Scores("abcd", [0, 0, 1, 1], [[1, 0], [0.9, 0.1], [0.2, 0.8], [0, 1]], ("n", "y"))
+    fitted = fit_temperature(perfect)
+    assert fitted.at_bound
+    assert fitted.value == pytest.approx(0.05, abs=1e-3)
+    assert np.isfinite(apply_temperature(perfect, 2.0).probabilities).all()
+
+
+def test_bins_agree_with_scikit_learn_and_lose_no_volume():
+    scores = drawn_from(np.random.default_rng(7).normal(size=(150, 2)), 8, 1.5)
+    found = reliability_bins(scores)
+    observed, predicted = calibration_curve(scores.labels, scores.probabilities[:, 1], n_bins=10)
+    np.testing.assert_allclose(found.observed, observed)
+    np.testing.assert_allclose(found.predicted, predicted)
+    assert found.counts.sum() == 150
+    gap = (np.abs(found.observed - found.predicted) * found.counts).sum() / 150
+    assert gap == pytest.approx(score_metrics(scores)["ece"])
+
+
+def test_wilson_interval_agrees_with_scipy():
+    successes, trials = np.array([0.0, 3, 10]), np.array([5.0, 8, 10])
+    low, high = wilson_interval(successes, trials)
+    for index in range(3):
+        exact = stats.binomtest(int(successes[index]), int(trials[index])).proportion_ci(method="wilson")
+        assert (low[index], high[index]) == pytest.approx((exact.low, exact.high), abs=1e-10)

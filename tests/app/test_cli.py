@@ -1,0 +1,105 @@
+"""Exit statuses and messages of the commands, as a user meets them: in a process of their own."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from app.cli import explain, is_user_error
+from app.settings import SettingsError
+
+
+def run(*arguments, cwd, timeout=60):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def imported_by(code):
+    """Which heavy packages a piece of code imports."""
+    look = "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
+    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{look}"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return answer.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
+def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_path):
+    answer = run(f"app.{command}", "--help", cwd=tmp_path)
+    assert answer.returncode == 0
+    assert f"voxlift-{command}" in answer.stdout
+    assert "Examples" in answer.stdout
+    assert imported_by(f"sys.argv = ['x', '--help']; from app.{command} import main; main()") == "[]"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["app.train", "trainer.epoch=3"], "unknown key trainer.epoch. Did you mean trainer.epochs?"),
+        (["app.train", "model=volume4d"], "model=volume4d is not known. Did you mean volume3d?"),
+        (["app.train", "trainer.epochs=many"], "'many'"),
+        (["app.train", "precision=half"], "precision: expected one of auto, float32"),
+        (["app.train", "splits.val=0.7", "splits.test=0.4"], "expected val + test below 1"),
+        (["app.train", "data.table=a=b(c,d"], "'data.table=\"a=b(c,d\"'"),
+        (["app.train", "data=manifest"], "data.table"),
+        (["app.train", "data=manifest", "data.table=nowhere.csv"], "nowhere.csv"),
+        (["app.evaluate", "run=nowhere"], "run=nowhere: expected a run folder"),
+        (["app.evaluate"], "run"),
+        (["app.compare", "models=[volume3d,resnet9000]"], "resnet9000 is neither a model"),
+        (["app.compare", "models=[volume3d]"], "at least two"),
+        (["app.compare", "model=slice2d"], "models=[...]"),
+        (["app.train", "-m", "seed=0,1", "run_dir=here"], "run_dir=here with -m"),
+    ],
+)
+def test_the_users_mistakes_end_in_a_sentence_and_status_2(arguments, told, tmp_path):
+    answer = run(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2, answer.stderr
+    assert told in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_debug_shows_the_traceback_of_a_mistake(tmp_path):
+    answer = run("app.train", "data=manifest", "data.table=nowhere.csv", "debug=true", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "Traceback" in answer.stderr
+
+
+def test_a_configuration_error_imports_no_tensorflow():
+    code = "sys.argv = ['x', 'trainer.epochs=0']; from app.train import main; main()"
+    assert imported_by(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "shown"),
+    [("1 / 0", 70, "ZeroDivisionError"), ("raise KeyboardInterrupt", 130, "Interrupted")],
+)
+def test_a_crash_keeps_its_traceback_and_an_interrupt_needs_none(deed, status, shown, tmp_path):
+    lines = ["from app.cli import run_command", "def job(cfg):", f"    {deed}", "run_command('train', job)"]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    answer = run("script", cwd=tmp_path)
+    assert answer.returncode == status
+    assert shown in answer.stderr
+    assert ("Traceback" in answer.stderr) == (status == 70)
+
+
+def test_our_errors_are_the_users_to_mend_and_others_are_ours():
+    assert is_user_error(SettingsError("x"))
+    assert is_user_error(FileNotFoundError(2, "No such file", "a.nii"))
+    assert not is_user_error(ValueError("x"))
+    assert explain(FileNotFoundError(2, "No such file", "a.nii")) == "No such file: a.nii"
+
+
+def test_help_answers_at_once(tmp_path):
+    """Not a benchmark: a TensorFlow import alone takes three times this bound."""
+    started = time.process_time_ns(), os.times().children_user
+    assert run("app.train", "--help", cwd=tmp_path).returncode == 0
+    assert os.times().children_user - started[1] < 2.5

@@ -1,0 +1,70 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from data_pipelines.augment import PRESETS, Augment, changes_handedness, light, strong
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_passes_its_own_check_and_is_made_of_plain_values(name):
+    settings = PRESETS[name]()
+    settings.check()
+    for value in dataclasses.asdict(settings).values():
+        items = value if isinstance(value, tuple) else (value,)
+        assert all(type(item) in (bool, int, float) for item in items)
+
+
+def test_defaults_and_the_preset_none_vary_nothing():
+    assert PRESETS["none"]() == Augment()
+    assert not any(
+        any(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(Augment()).items()
+        if name.endswith("_prob")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"noise_prob": 1.5}, r"noise_prob: expected a number within 0\.\.1, received 1\.5"),
+        ({"flip_prob": (0.0, 0.0)}, r"flip_prob: expected a tuple of 3 numbers, received \(0\.0, 0\.0\)"),
+        ({"flip_prob": [0.0, 0.0, 0.5]}, r"flip_prob: expected a tuple of 3 numbers, received \["),
+        ({"scale": (1.2, 0.8)}, r"scale: expected the lower bound first, received \(1\.2, 0\.8\)"),
+        ({"scale": (0.0, 1.0)}, r"scale: expected a tuple of 2 numbers within 0\.2\.\.5"),
+        ({"gamma": (1.0, float("nan"))}, "gamma: expected"),
+        ({"shift_voxels": (1, 2.5, 0)}, r"shift_voxels: expected a tuple of 3 whole numbers, received"),
+        ({"keep_handedness": 1}, "keep_handedness: expected true or false, received 1"),
+        ({"noise_prob": True}, "noise_prob: expected a number, received True"),
+        ({"cutout_boxes": 0}, r"cutout_boxes: expected a whole number within 1\.\.64, received 0"),
+        ({"elastic_mm": 20.0, "elastic_node_mm": 40.0}, r"elastic_mm: expected at most 16\.13, beyond which"),
+    ],
+)
+def test_an_unusable_value_is_named_with_its_field_and_range(changed, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**changed).check()
+
+
+def test_all_problems_come_in_one_message_ten_at_most():
+    wrong = {name: 2.0 for name in Augment.__dataclass_fields__ if name.endswith("_prob")} | {"fill": 0.0}
+    with pytest.raises(ValueError, match=r"flip_prob: .*; lowres_prob: .*; and 5 more$") as caught:
+        Augment(**wrong).check()
+    assert str(caught.value).count("expected") == 10
+
+
+def test_handedness_is_warned_about_exactly_where_something_mirrors():
+    assert not changes_handedness(light())
+    assert changes_handedness(strong())
+    assert not changes_handedness(dataclasses.replace(strong(), keep_handedness=True))
+    assert changes_handedness(Augment(flip_prob=(0.1, 0.0, 0.0)))
+    assert changes_handedness(Augment(permute_prob=0.5))
+    assert not changes_handedness(Augment(turn_prob=(1.0, 1.0, 1.0)))
+
+
+def test_the_settings_cost_no_import_of_tensorflow():
+    code = "import sys, data_pipelines.augment; print('tensorflow' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )

@@ -1,0 +1,141 @@
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data_pipelines.cache import cache_dtype, explain_problems, fill_cache
+from data_pipelines.preprocess import Preprocess, prepare_tensor
+from data_pipelines.volume import VolumeError
+
+SETTINGS = Preprocess(spacing=(1.0, 1.0, 1.0), shape=(5, 7, 11), window_hu=(0.0, 100.0))
+CHANGED = {
+    "spacing": (2.0, 1.0, 1.0),
+    "shape": (5, 7, 9),
+    "fit": "resize",
+    "interpolation": "nearest",
+    "antialias": True,
+    "window_hu": (0.0, 50.0),
+    "clip_percentiles": (1.0, 99.0),
+    "zscore": "whole",
+    "foreground_crop": True,
+    "pad": 3.0,
+    "prefer": "qform",
+}
+
+
+def write_image(path: Path, seed: int = 0, shape: tuple[int, ...] = (11, 7, 5)) -> Path:
+    voxels = np.random.default_rng(seed).integers(0, 100, shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    return [(write_image(tmp_path / f"{i}.nii.gz", i),) for i in range(3)]
+
+
+def read_back(cached, index=0):
+    return np.fromfile(cached.files[index], cached.dtype).reshape(cached.shape)
+
+
+def test_what_is_stored_is_what_preprocessing_gives(images, tmp_path):
+    cached = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert cached.shape == (5, 7, 11, 1)
+    assert not cached.problems
+    for index, paths in enumerate(images):
+        np.testing.assert_array_equal(
+            read_back(cached, index), prepare_tensor(paths, SETTINGS).astype(np.float16)
+        )
+
+
+def test_a_second_fill_writes_nothing(images, tmp_path):
+    first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    before = {file: file.stat().st_mtime_ns for file in first.files}
+    time.sleep(0.01)
+    second = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert second == first
+    assert {file: file.stat().st_mtime_ns for file in second.files} == before
+
+
+def changed_settings(name):
+    changed = {name: CHANGED[name]}
+    # Two settings exclude each other: a window with a percentile clip, a spacing with a resize.
+    if name == "clip_percentiles":
+        changed["window_hu"] = None
+    if name == "fit":
+        changed["spacing"] = None
+    return replace(SETTINGS, **changed)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_no_setting_is_served_the_voxels_of_another(name, images, tmp_path):
+    before = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    after = fill_cache(images, changed_settings(name), folder=tmp_path / "cache")
+    assert not set(before.files) & set(after.files)
+
+
+def test_a_rewritten_image_is_prepared_again(images, tmp_path):
+    before = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    write_image(images[0][0], seed=9)
+    os.utime(images[0][0], ns=(1, 1))  # even a copy with an older time
+    after = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert before.files[0] != after.files[0]
+    assert before.files[1:] == after.files[1:]
+    assert not np.array_equal(read_back(before), read_back(after))
+
+
+def test_half_a_file_is_not_served(images, tmp_path):
+    cached = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    whole = cached.files[0].read_bytes()
+    cached.files[0].write_bytes(whole[:10])
+    fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert cached.files[0].read_bytes() == whole
+
+
+def test_a_bad_file_is_named_and_the_others_are_kept(images, tmp_path):
+    images[1][0].write_bytes(images[1][0].read_bytes()[:60])
+    cached = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert cached.files[1] is None
+    assert cached.files[0] is not None
+    assert len(cached.problems) == 1
+    assert images[1][0].name in cached.problems[0]
+
+
+def test_images_of_another_native_shape_are_told(images, tmp_path):
+    odd = (write_image(tmp_path / "odd.nii.gz", shape=(6, 7, 5)),)
+    cached = fill_cache([*images, odd], Preprocess(), folder=tmp_path / "cache")
+    assert cached.shape == (5, 7, 11, 1)
+    assert "odd.nii.gz: expected 5x7x11x1" in cached.problems[0]
+
+
+def test_only_bad_files_is_an_error(tmp_path):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no image")
+    with pytest.raises(VolumeError, match=r"broken\.nii\.gz"):
+        fill_cache([(broken,)], SETTINGS, folder=tmp_path / "cache")
+
+
+def test_a_cache_larger_than_allowed_is_refused_before_it_is_written(images, tmp_path):
+    with pytest.raises(VolumeError, match=r"cache\.max_gb is 1e-06"):
+        fill_cache(images, SETTINGS, folder=tmp_path / "cache", max_gb=1e-6)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [(SETTINGS, "float16"), (Preprocess(zscore="whole"), "float16"), (Preprocess(), "float32")],
+)
+def test_unnormalised_voxels_are_not_squeezed_into_half_precision(settings, dtype):
+    assert cache_dtype(settings) == dtype
+
+
+def test_ten_problems_are_shown_and_the_rest_counted():
+    text = explain_problems([f"file{i}: bad" for i in range(12)])
+    assert "12 image(s)" in text
+    assert "file9" in text
+    assert "file10" not in text
+    assert "and 2 more" in text

@@ -1,0 +1,84 @@
+"""The layers give the same numbers on JAX as on TensorFlow, and load in a process of their own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from models.layers import (
+    ACSConv3D,
+    DepthwiseConv3D,
+    FusedBatchNormalization,
+    SeparableConv3D,
+    TrilinearUpSampling3D,
+)
+
+# Keras 3.15 saves variables in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Loading the model and one training step need nothing but the registration that the import brings.
+SCRIPT = """
+import keras
+import numpy as np
+import models.layers
+from keras import ops
+from models import backend
+
+folder = sys.argv[1]
+model = keras.models.load_model(f"{folder}/model.keras")
+voxels, weights = np.load(f"{folder}/voxels.npy"), np.load(f"{folder}/weights.npy")
+state = [v.value for v in model.non_trainable_variables]
+
+def loss(inputs, *trainable):
+    return ops.sum(model.stateless_call(list(trainable), state, inputs, training=True)[0] * weights)
+
+value, gradients = backend.value_and_gradients(loss, voxels, *[v.value for v in model.trainable_variables])
+results = [model(voxels), value, *gradients]
+model(voxels, training=True)
+results += [variable.value for variable in model.non_trainable_variables]
+np.savez(f"{folder}/{keras.backend.backend()}.npz", *[ops.convert_to_numpy(result) for result in results])
+model.compile("sgd", "mse")
+model.fit(voxels, weights, verbose=0)
+"""
+
+
+@pytest.fixture(name="folder", scope="module")
+def folder_fixture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backends")
+    inputs = keras.Input((6, 5, 7, 3))
+    x = SeparableConv3D(4, 3, strides=(1, 2, 2), padding="same", name="separable")(inputs)
+    x = FusedBatchNormalization(momentum=0.5)(x)
+    x = DepthwiseConv3D(3, strides=(2, 1, 1), dilation_rate=(1, 2, 2), padding="same")(x)
+    x = ACSConv3D(5, 3, strides=2, padding="same", activation="tanh")(x)
+    x = ACSConv3D(6, 2, padding="valid")(TrilinearUpSampling3D((2, 3, 1))(x))
+    model = keras.Model(inputs, x)
+    random = np.random.default_rng(0)
+    np.save(folder / "voxels.npy", random.normal(size=(2, 6, 5, 7, 3)).astype("float32"))
+    np.save(folder / "weights.npy", random.normal(size=(2, *model.output_shape[1:])).astype("float32"))
+    model.save(folder / "model.keras")
+    return folder
+
+
+def run_on_jax(folder):
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", "import sys\n" + SCRIPT, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
+def test_a_saved_model_gives_the_same_numbers_on_both_backends(folder):
+    run_on_jax(folder)
+    exec(SCRIPT, {"sys": SimpleNamespace(argv=["", str(folder)])})  # noqa: S102  # the same on TensorFlow
+    on_jax, on_tensorflow = (np.load(folder / f"{name}.npz") for name in ("jax", "tensorflow"))
+    assert len(on_jax.files) == 2 + 1 + 11 + 2  # outputs, loss, gradients, moving averages
+    for name in on_jax.files:
+        ours, theirs = on_jax[name], on_tensorflow[name]
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 1e-4 * max(np.abs(theirs).max(), 1.0)
