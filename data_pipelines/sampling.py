@@ -42,7 +42,7 @@ def finite_only(stored: Stored, settings: "Preprocess") -> Stored:
         known = stored.voxels[finite]
         filled = known.min() if stored.slope > 0 else known.max()
     else:
-        filled = (value - stored.inter) / stored.slope
+        filled = np.clip((value - stored.inter) / stored.slope, -LARGEST, LARGEST)
     return replace(stored, voxels=np.where(finite, stored.voxels, np.asarray(filled, stored.voxels.dtype)))
 
 

@@ -1,0 +1,156 @@
+"""The audit of a whole data set: every file read once, in parallel, and everything said at once."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.audit.facts import Facts, read_facts
+from data_pipelines.audit.findings import Case, Finding, all_findings
+from data_pipelines.manifest import Manifest
+
+Progress = Callable[[int, int], None]
+ANISOTROPIC = 3.0
+SIDE_STEP = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """The outcome of an audit.
+
+    Attributes:
+        facts: One per file, in the manifest's order.
+        findings: All of them, those that spoil training first.
+        suggested_spacing: mm, ordered (depth, height, width); None where no file could be read.
+        suggested_shape: Voxels at that spacing, ordered (depth, height, width), multiples of 8.
+    """
+
+    facts: tuple[Facts, ...]
+    findings: tuple[Finding, ...]
+    suggested_spacing: tuple[float, ...] | None
+    suggested_shape: tuple[int, ...] | None
+
+    @property
+    def spoils(self) -> bool:
+        """Whether any finding would spoil training."""
+        return any(finding.spoils for finding in self.findings)
+
+
+def audit_manifest(
+    manifest: Manifest,
+    *,
+    splits: Sequence[str] | None = None,
+    time_axis: str = "error",
+    prefer: str = "sform",
+    thumbnails: bool = False,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Audit:
+    """Return the audit of a data set.
+
+    Args:
+        manifest: The records; each of their files is read.
+        splits: One per record where they have been assigned; otherwise the table's own column counts.
+        time_axis: As for reading.
+        prefer: As for reading.
+        thumbnails: Whether the facts keep three middle slices of every file.
+        workers: Files read at a time (threads: decoding releases Python's lock).
+        progress: Called after each file with how many are done and how many there are.
+    """
+    of = [record.split for record in manifest.records] if splits is None else list(splits)
+    owners = [
+        (record, split) for record, split in zip(manifest.records, of, strict=True) for _ in record.images
+    ]
+    paths = [path for record in manifest.records for path in record.images]
+    read = partial(read_facts, time_axis=time_axis, prefer=prefer, thumbnails=thumbnails)
+    facts = _read_all(paths, read, workers, progress)
+    cases = [
+        Case(one, record.subject, record.label, split)
+        for one, (record, split) in zip(facts, owners, strict=True)
+    ]
+    spacing = suggest_spacing(facts)
+    shape = None if spacing is None else suggest_shape(facts, spacing)
+    return Audit(tuple(facts), all_findings(cases, manifest), spacing, shape)
+
+
+def check_readable(
+    paths: Sequence[str | Path],
+    *,
+    time_axis: str = "error",
+    prefer: str = "sform",
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> dict[Path, str]:
+    """Return the files that cannot be read, all of them, each with the reason; empty where all can.
+
+    Every file is decoded to its last voxel, so that a truncated one is found before the first epoch.
+    """
+    read = partial(read_facts, time_axis=time_axis, prefer=prefer)
+    facts = _read_all([Path(path) for path in paths], read, workers, progress)
+    return {one.path: one.error for one in facts if one.error}
+
+
+def suggest_spacing(facts: Sequence[Facts]) -> tuple[float, ...] | None:
+    """Return the spacing that suits the data: the median on each axis, finer along a coarse depth.
+
+    Where one axis is more than three times coarser than the others, its tenth percentile is taken, so that
+    the thin slices that some files have are not thrown away.
+
+    Source:
+        Isensee et al. 2021, nnU-Net, doi:10.1038/s41592-020-01008-z.
+    """
+    values = np.array([one.spacing for one in facts if not one.error])
+    if values.size == 0:
+        return None
+    middle = np.median(values, axis=0)
+    coarse = int(np.argmax(middle))
+    if middle[coarse] > ANISOTROPIC * np.delete(middle, coarse).max():
+        middle[coarse] = max(np.percentile(values[:, coarse], 10), np.delete(middle, coarse).max())
+    return tuple(float(f"{value:.3g}") for value in middle)
+
+
+def suggest_shape(facts: Sequence[Facts], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Return the shape, ordered (depth, height, width), that holds the median extent, in multiples of 8."""
+    extents = np.array([np.multiply(one.shape, one.spacing) for one in facts if not one.error])
+    sides = np.median(extents, axis=0) / np.array(spacing)
+    return tuple(int(np.ceil(round(side, 3) / SIDE_STEP)) * SIDE_STEP for side in sides)
+
+
+def facts_rows(audit: Audit) -> list[dict[str, str | int | float]]:
+    """Return one flat row per file, for a CSV: what the file is, without hash of pictures or thumbnails."""
+    return [
+        {
+            "path": str(one.path),
+            "error": one.error,
+            "kind": one.kind,
+            "dtype": one.dtype,
+            "shape": "x".join(map(str, one.shape)),
+            "channels": one.channels,
+            "spacing": "x".join(f"{value:.5g}" for value in one.spacing),
+            "axcodes": one.axcodes,
+            "tilt_degrees": round(one.tilt_degrees, 3),
+            "sheared": int(one.is_sheared),
+            "forms_off_mm": "" if one.forms_off_mm is None else one.forms_off_mm,
+            "nonfinite": one.nonfinite,
+            "minimum": one.minimum,
+            "maximum": one.maximum,
+            "mean": one.mean,
+            "voxel_hash": one.voxel_hash,
+        }
+        for one in audit.facts
+    ]
+
+
+def _read_all(
+    paths: Sequence[Path], read: Callable[[Path], Facts], workers: int, progress: Progress | None
+) -> list[Facts]:
+    facts = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, one in enumerate(pool.map(read, paths), start=1):
+            facts.append(one)
+            if progress is not None:
+                progress(done, len(paths))
+    return facts
