@@ -140,6 +140,10 @@ class Augment:
     cutout_boxes: int = 1
     mixup_alpha: float = 0.0
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name), field.default))
+
     def check(self) -> None:
         """Pass when every field is usable.
 
@@ -187,6 +191,13 @@ def _problems(settings: Augment, name: str, default: Any) -> Iterator[str]:  # n
         yield f"{name}: expected {_form(default)} within {low:g}..{high:g}, received {value!r}"
     elif name in _RANGES and value[0] > value[1]:
         yield f"{name}: expected the lower bound first, received {value!r}"
+
+
+def _plain(value: Any, default: Any) -> Any:  # noqa: ANN401 - a field of any type
+    """A list from a configuration file as a tuple, a whole number in a float's place as a float."""
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_plain(item, default[0]) for item in value)
+    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
 def _has_form(value: object, default: object) -> bool:

@@ -30,7 +30,7 @@ def test_defaults_and_the_preset_none_vary_nothing():
     [
         ({"noise_prob": 1.5}, r"noise_prob: expected a number within 0\.\.1, received 1\.5"),
         ({"flip_prob": (0.0, 0.0)}, r"flip_prob: expected a tuple of 3 numbers, received \(0\.0, 0\.0\)"),
-        ({"flip_prob": [0.0, 0.0, 0.5]}, r"flip_prob: expected a tuple of 3 numbers, received \["),
+        ({"flip_prob": 0.5}, r"flip_prob: expected a tuple of 3 numbers, received 0\.5"),
         ({"scale": (1.2, 0.8)}, r"scale: expected the lower bound first, received \(1\.2, 0\.8\)"),
         ({"scale": (0.0, 1.0)}, r"scale: expected a tuple of 2 numbers within 0\.2\.\.5"),
         ({"gamma": (1.0, float("nan"))}, "gamma: expected"),
@@ -44,6 +44,14 @@ def test_defaults_and_the_preset_none_vary_nothing():
 def test_an_unusable_value_is_named_with_its_field_and_range(changed, message):
     with pytest.raises(ValueError, match=message):
         Augment(**changed).check()
+
+
+def test_lists_and_whole_numbers_of_a_configuration_file_are_the_same_settings():
+    listed = Augment(flip_prob=[0, 0, 1], shift_voxels=[1, 2, 3], noise_prob=1, cutout_boxes=2)
+    plain = Augment(flip_prob=(0.0, 0.0, 1.0), shift_voxels=(1, 2, 3), noise_prob=1.0, cutout_boxes=2)
+    assert listed == plain
+    assert hash(listed) == hash(plain)
+    assert [type(value) for value in (*listed.flip_prob, *listed.shift_voxels)] == [float] * 3 + [int] * 3
 
 
 def test_all_problems_come_in_one_message_ten_at_most():
