@@ -41,8 +41,6 @@ def _config_of(layer: Layer, read: Stays, given: Stays) -> dict[str, Any]:
     return config
 
 
-
-
 def _cut_of(layer: Layer, weight: Any, read: Stays, given: Stays) -> Cut:  # noqa: ANN401  # a Keras variable
     """Return which positions of which axes of a weight stay."""
     rank = len(weight.shape)
@@ -54,7 +52,9 @@ def _cut_of(layer: Layer, weight: Any, read: Stays, given: Stays) -> Cut:  # noq
         return {2: given, 3: read}
     if isinstance(layer, layers.SeparableConv2D):
         is_depthwise = tuple(weight.shape[:2]) == tuple(layer.kernel_size) and weight.shape[2] == read.size
-        return {2: read} if is_depthwise and weight is layer.weights[0] else _pointwise_cut(layer, read, given)
+        return (
+            {2: read} if is_depthwise and weight is layer.weights[0] else _pointwise_cut(layer, read, given)
+        )
     if isinstance(layer, layers.DepthwiseConv2D):
         return {2: read}
     if isinstance(layer, layers.Conv2D):

@@ -149,7 +149,11 @@ def _outputs_of(call: Call, channels: ChannelMap) -> list[Channels]:
         channels.tie(known[1], inputs[0])
         return [known[2]] * len(call.outputs)
     outputs = _behaviour_of(layer)(call, channels, inputs)
-    if isinstance(layer, layers.Layer) and len(outputs) == 1 and not isinstance(layer, (*MERGES, layers.Concatenate)):
+    if (
+        isinstance(layer, layers.Layer)
+        and len(outputs) == 1
+        and not isinstance(layer, (*MERGES, layers.Concatenate))
+    ):
         channels.by_layer[id(layer)] = (layer, inputs[0], outputs[0])
     return outputs
 
@@ -164,7 +168,11 @@ def _behaviour_of(layer: Layer) -> Callable[[Call, ChannelMap, list[Channels]], 
         return _join
     if isinstance(layer, layers.Flatten | layers.Reshape):
         return _flatten
-    if isinstance(layer, MERGES) or name == "CustomScaleLayer" or (name in POINTWISE and not _is_layer(layer)):
+    if (
+        isinstance(layer, MERGES)
+        or name == "CustomScaleLayer"
+        or (name in POINTWISE and not _is_layer(layer))
+    ):
         return _tie_all
     if isinstance(layer, PASSING) or name in PASSING_NAMES or (name in REDUCTIONS and not _is_layer(layer)):
         return _pass_on
@@ -282,5 +290,3 @@ def _decide(channels: ChannelMap, factors: dict[int, float]) -> npt.NDArray[np.b
                 state[root] = kept < wanted
                 kept += own.count(root) if state[root] else 0
     return np.array([state.get(int(root), True) for root in roots], bool)
-
-

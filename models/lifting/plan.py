@@ -131,7 +131,9 @@ def to_3d(model_2d: Model, **settings: Value) -> Model:
     return plan_lift(model_2d, **settings).build()
 
 
-def _edits(model: Model, *, filters: FilterScale | None, classes: int | None, logits: bool) -> tuple[bool, Edits]:
+def _edits(
+    model: Model, *, filters: FilterScale | None, classes: int | None, logits: bool
+) -> tuple[bool, Edits]:
     edits = Edits()
     try:
         if filters is not None:
@@ -146,7 +148,10 @@ def _with_channels(flows: tuple[Flow, ...], channels: int | None) -> tuple[Flow,
     if channels is None:
         return flows
     return tuple(
-        flow.become(shape=(*flow.shape[:-1], channels), shape_2d=(*flow.shape_2d[:-1], channels)) if flow.is_volume else flow for flow in flows
+        flow.become(shape=(*flow.shape[:-1], channels), shape_2d=(*flow.shape_2d[:-1], channels))
+        if flow.is_volume
+        else flow
+        for flow in flows
     )
 
 
@@ -167,4 +172,3 @@ def _input_flow(tensor: Tensor, depth: int | None, input_shape: Sequence[int | N
         return plain_flow(shape)
     size = (depth, *shape[1:3]) if input_shape is None else tuple(input_shape)
     return volume_flow(shape, (shape[0], *size, shape[3]))
-

@@ -56,4 +56,6 @@ def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
     if known == channels:  # a shared layer, adapted at its first call
         return None
     way = "summed" if channels == 1 else "shared out"
-    return Edit({}, cut, ((*kernel[:2], channels, kernel[3]), *rest), source=f"{known} channels {way} to {channels}")
+    return Edit(
+        {}, cut, ((*kernel[:2], channels, kernel[3]), *rest), source=f"{known} channels {way} to {channels}"
+    )

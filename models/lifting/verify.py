@@ -195,7 +195,9 @@ def _images(
         shape: Shape = tuple(tensor.shape)
         batch = shape[0] or count
         if len(shape) != 4:
-            images.append(generator.normal(size=(batch, *[side or 8 for side in shape[1:]])).astype("float32"))
+            images.append(
+                generator.normal(size=(batch, *[side or 8 for side in shape[1:]])).astype("float32")
+            )
             continue
         image = generator.normal(size=(batch, *size, 1 if channels else shape[-1])).astype("float32")
         images.append(np.repeat(image, channels, axis=-1) if channels else image)
