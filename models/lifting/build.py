@@ -70,7 +70,9 @@ def _input_layer(plan: GraphPlan, index: int, *, repeats: int = 1) -> Layer:
     shape = flow.shape
     if repeats > 1 and flow.is_volume:
         shape = (*shape[:-1], int(flow.channels or 1) // repeats)
-    return keras.layers.InputLayer(batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name)
+    return keras.layers.InputLayer(
+        batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name
+    )
 
 
 def _repeat_channel(tensor: Tensor, repeats: int) -> Tensor:

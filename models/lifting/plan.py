@@ -46,7 +46,7 @@ class LiftPlan:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary per layer, with the columns of the printed plan and more."""
-        return plan_rows(self)
+        return plan_rows(self.graph)
 
     def again(self, **changes: Value) -> "LiftPlan":
         """Return the plan of the same network with some settings changed."""
@@ -58,7 +58,7 @@ class LiftPlan:
         return {row["layer"]: row["inexact"] for row in self.rows() if row["inexact"]}
 
     def __str__(self) -> str:
-        return plan_text(self)
+        return plan_text(self.graph, self.rows(), self.settings)
 
 
 def plan_lift(
@@ -86,8 +86,10 @@ def plan_lift(
             `models.lifting.depth.read_policy`.
         spacing: (depth, height, width) in mm of the volumes, for "spacing".
         init: "centre", "mean", "acs" or "random"; see `models.lifting.inflate`.
-        channels: Channels of the volumes, where they are not the 2D network's: the first convolution's kernel is summed
-            over its input channels and shared out evenly, so that images with equal channels give what they gave.
+        channels: Channels of the volumes, where they are not the 2D network's: the first convolution's kernel
+            is summed
+            over its input channels and shared out evenly, so that images with equal channels give what they
+            gave.
         filters: A factor for the number of filters, or factors or numbers per stage; see
             `models.lifting.filters.scale_filters`. The weights of the filters that stay are kept.
         classes: Units of a new head, which starts from its initialiser.
@@ -131,7 +133,9 @@ def to_3d(model_2d: Model, **settings: Value) -> Model:
     return plan_lift(model_2d, **settings).build()
 
 
-def _edits(model: Model, *, filters: FilterScale | None, classes: int | None, logits: bool) -> tuple[bool, Edits]:
+def _edits(
+    model: Model, *, filters: FilterScale | None, classes: int | None, logits: bool
+) -> tuple[bool, Edits]:
     edits = Edits()
     try:
         if filters is not None:
@@ -146,7 +150,10 @@ def _with_channels(flows: tuple[Flow, ...], channels: int | None) -> tuple[Flow,
     if channels is None:
         return flows
     return tuple(
-        flow.become(shape=(*flow.shape[:-1], channels), shape_2d=(*flow.shape_2d[:-1], channels)) if flow.is_volume else flow for flow in flows
+        flow.become(shape=(*flow.shape[:-1], channels), shape_2d=(*flow.shape_2d[:-1], channels))
+        if flow.is_volume
+        else flow
+        for flow in flows
     )
 
 
@@ -167,4 +174,3 @@ def _input_flow(tensor: Tensor, depth: int | None, input_shape: Sequence[int | N
         return plain_flow(shape)
     size = (depth, *shape[1:3]) if input_shape is None else tuple(input_shape)
     return volume_flow(shape, (shape[0], *size, shape[3]))
-

@@ -99,4 +99,8 @@ def find_rule(operation: Layer) -> LiftRule | None:
         return None
     if ".image_preprocessing." in kind.__module__:
         return drop_augmentation
-    return RULES_BY_NAME.get(kind.__name__) if ".layers." in kind.__module__ or ".applications." in kind.__module__ else find_operation_rule(operation)
+    return (
+        RULES_BY_NAME.get(kind.__name__)
+        if ".layers." in kind.__module__ or ".applications." in kind.__module__
+        else find_operation_rule(operation)
+    )

@@ -34,11 +34,7 @@ def lift_convolution(call: LayerCall) -> Lifted:
         return _lift_grouped_as_depthwise(call)
     taps, changes, facts = _window(call)
     layer_class, changes = _class_for(call, changes)
-    kernel_shape = (
-        call.weight_shapes[0]
-        if layer_class is ACSConv3D
-        else (taps, *call.weight_shapes[0])
-    )
+    kernel_shape = call.weight_shapes[0] if layer_class is ACSConv3D else (taps, *call.weight_shapes[0])
     return Lifted(
         layer_class,
         {**call.config, **changes},

@@ -17,7 +17,9 @@ def lift_concatenate(call: LayerCall) -> Lifted:
     flows = call.inputs
     first = flows[0]
     if any(flow.axes != first.axes for flow in flows) or any(flow.repeats != 1 for flow in flows):
-        raise RefusedError(f"its inputs have unlike axes or repeated features: {', '.join(map(_axes, flows))}.")
+        raise RefusedError(
+            f"its inputs have unlike axes or repeated features: {', '.join(map(_axes, flows))}."
+        )
     axis = first.axis_3d(call.config["axis"])
     _check_depths(flows)
     sizes = [flow.shape[axis] for flow in flows]

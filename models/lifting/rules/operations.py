@@ -8,6 +8,7 @@ import numpy as np
 
 from models.lifting.errors import RefusedError
 from models.lifting.flow import VOLUME_AXES, Flow, Shape
+from models.lifting.kinds import Layer, Value
 from models.lifting.rules.base import LayerCall, Lifted, LiftRule
 from models.lifting.rules.merging import check_alike, lift_concatenate, lift_joined
 from models.lifting.rules.shape import lift_reshape
@@ -19,22 +20,23 @@ MAKES_NONNEGATIVE = {
 POINTWISE = {
     "Abs", "Absolute", "Add", "Arctan", "Cast", "Ceil", "Celu", "Clip", "Copy", "Cos", "Cosh", "Divide",
     "DivideNoNan", "Elu", "Equal", "Erf", "Exp", "Exp2", "Expm1", "Floor", "FloorDivide", "Gelu", "Greater",
-    "GreaterEqual", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Isfinite", "Isinf", "Isnan", "LeakyRelu",
-    "Less", "LessEqual", "Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp", "LogicalAnd", "LogicalNot",
-    "LogicalOr", "Maximum", "Minimum", "Mod", "Multiply", "NanToNum", "Negative", "NotEqual", "OnesLike", "Power",
-    "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Silu", "Sin", "Sinh", "SoftShrink",
-    "Softplus", "Softsign", "SparsePlus", "Sqrt", "Square", "Squareplus", "StopGradient", "Subtract", "Tan", "Tanh",
-    "TanhShrink", "Threshold", "TrueDivide", "Trunc", "Where", "ZerosLike",
+    "GreaterEqual", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Isfinite", "Isinf", "Isnan",
+    "LeakyRelu", "Less", "LessEqual", "Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mod", "Multiply", "NanToNum", "Negative",
+    "NotEqual", "OnesLike", "Power", "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt", "Selu", "Sigmoid",
+    "Sign", "Silu", "Sin", "Sinh", "SoftShrink", "Softplus", "Softsign", "SparsePlus", "Sqrt", "Square",
+    "Squareplus", "StopGradient", "Subtract", "Tan", "Tanh", "TanhShrink", "Threshold", "TrueDivide", "Trunc",
+    "Where", "ZerosLike",
 }  # fmt: skip
 REDUCTIONS = {
-    "All", "Amax", "Amin", "Any", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean", "Median", "Min",
-    "Nanmax", "Nanmean", "Nanmin", "Nansum", "Prod", "Std", "Sum", "Var",
+    "All", "Amax", "Amin", "Any", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean", "Median",
+    "Min", "Nanmax", "Nanmean", "Nanmin", "Nansum", "Prod", "Std", "Sum", "Var",
 }  # fmt: skip
 GROWS_WITH_DEPTH = {"CountNonzero", "Logsumexp", "Nansum", "Prod", "Sum"}
 ALONG_AXIS = {"Cumprod", "Cumsum", "Flip", "LogSoftmax", "Softmax", "Sort", "Normalize"}
 
 
-def find_operation_rule(operation: Any) -> LiftRule | None:  # noqa: ANN401  # any raw operation
+def find_operation_rule(operation: Layer) -> LiftRule | None:  # any raw operation
     """Return the rule for a raw operation of `keras.ops`, by its class's name."""
     kind = type(operation)
     if not kind.__module__.startswith("keras.") or ".ops." not in kind.__module__:
@@ -77,12 +79,16 @@ def lift_reduction(call: LayerCall) -> Lifted:
     if "x" in axes_2d:  # no place in space: axis numbers stay
         return keep_operation(call)
     takes_depth = "D" in flow.axes and bool(labels & in_plane)
-    reduced = [index for index, label in enumerate(flow.axes) if label in labels or (label == "D" and takes_depth)]
+    reduced = [
+        index for index, label in enumerate(flow.axes) if label in labels or (label == "D" and takes_depth)
+    ]
     keepdims = bool(call.config.get("keepdims"))
     shape = tuple(1 if index in reduced else size for index, size in enumerate(flow.shape))
     output = _without_axes(flow.become(shape=shape), [] if keepdims else reduced, call.shapes_2d[0])
     grows = takes_depth and type(call.layer).__name__ in GROWS_WITH_DEPTH and flow.depth != 1
-    new_axis = None if axis is None else reduced[0] if isinstance(axis, int) and len(reduced) == 1 else reduced
+    new_axis = (
+        None if axis is None else reduced[0] if isinstance(axis, int) and len(reduced) == 1 else reduced
+    )
     return _again(call, output, axis=new_axis).become(
         inexact=f"it adds up {flow.depth or 'all'} slices where 2D has one" if grows else "",
         window=f"axes {', '.join(map(str, reduced))}",
@@ -95,12 +101,17 @@ def lift_along_axis(call: LayerCall) -> Lifted:
     if axis is None:
         raise RefusedError("it takes all axes at once, and depth would be one of them.", "Name its axis.")
     moved = [call.flow.axis_3d(number) for number in _as_list(axis)]
-    output = call.flow.become(shape_2d=call.shapes_2d[0], is_nonnegative=type(call.layer).__name__ == "Softmax")
+    output = call.flow.become(
+        shape_2d=call.shapes_2d[0], is_nonnegative=type(call.layer).__name__ == "Softmax"
+    )
     return _again(call, output, axis=moved[0] if isinstance(axis, int) else moved)
 
 
 def lift_get_item(call: LayerCall) -> Lifted:
-    """Return the same slice of the same axes; depth stays whole, or is thinned out as height is where it follows height."""
+    """Return the same slice of the same axes; depth stays whole.
+
+    Or is thinned out as height is where it follows height.
+    """
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     entries = list(key) if isinstance(key, tuple | list) else [key]
     if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
@@ -110,10 +121,14 @@ def lift_get_item(call: LayerCall) -> Lifted:
     slices = _slice_per_axis(entries, len(call.flow.shape_2d))
     by_label = dict(zip(call.flow.axes.replace("D", ""), slices, strict=True))
     if any(isinstance(by_label[label], int) for label in "BHW"):
-        raise RefusedError("it picks a single row, column or subject.", "Use a slice such as 0:1, or a pooling layer.")
+        raise RefusedError(
+            "it picks a single row, column or subject.", "Use a slice such as 0:1, or a pooling layer."
+        )
     step = _depth_step(call, by_label)
     by_label["D"] = slice(None, None, step)
-    sizes = [_sliced(size, by_label[label]) for size, label in zip(call.flow.shape, call.flow.axes, strict=True)]
+    sizes = [
+        _sliced(size, by_label[label]) for size, label in zip(call.flow.shape, call.flow.axes, strict=True)
+    ]
     dropped = [index for index, label in enumerate(call.flow.axes) if isinstance(by_label[label], int)]
     flow = call.flow.become(shape=tuple(sizes), is_nonnegative=call.flow.is_nonnegative)
     height = getattr(by_label["H"], "step", None) or 1
@@ -121,7 +136,9 @@ def lift_get_item(call: LayerCall) -> Lifted:
         reduction=(flow.reduction[0] * (step or 1), flow.reduction[1] * height)
     )
     lifted = _again(call, output)
-    return lifted.become(call_args=(call.args[0], tuple(by_label[label] for label in call.flow.axes)), call_kwargs={})
+    return lifted.become(
+        call_args=(call.args[0], tuple(by_label[label] for label in call.flow.axes)), call_kwargs={}
+    )
 
 
 def lift_expand_dims(call: LayerCall) -> Lifted:
@@ -133,7 +150,9 @@ def lift_expand_dims(call: LayerCall) -> Lifted:
     if call.flow.axes == "BDHW" and call.config["axis"] in (-1, 3):
         output = call.flow.become(axes=VOLUME_AXES, shape=(*call.flow.shape, 1), shape_2d=call.shapes_2d[0])
         return _again(call, output, axis=-1)
-    raise RefusedError("a new axis has no place beside depth.", "Only a channel axis or (1, 1, C) can be made.")
+    raise RefusedError(
+        "a new axis has no place beside depth.", "Only a channel axis or (1, 1, C) can be made."
+    )
 
 
 def lift_squeeze(call: LayerCall) -> Lifted:
@@ -192,19 +211,23 @@ def keep_operation(call: LayerCall) -> Lifted:
     return Lifted(type(call.layer), call.config, outputs)
 
 
-def _again(call: LayerCall, output: Flow, **changes: Any) -> Lifted:  # noqa: ANN401  # arguments of any operation
+def _again(call: LayerCall, output: Flow, **changes: Value) -> Lifted:  # arguments of any operation
     return Lifted(type(call.layer), {**call.config, **changes}, (output,))
 
 
 def _constants(call: LayerCall) -> list[np.ndarray[Any, Any]]:
     values = keras.tree.flatten((call.args, dict(call.kwargs)))
     numbers = (int, float, np.ndarray, np.generic)
-    return [np.asarray(value) for value in values if isinstance(value, numbers) and not isinstance(value, bool)]
+    return [
+        np.asarray(value) for value in values if isinstance(value, numbers) and not isinstance(value, bool)
+    ]
 
 
 def _check_broadcast(call: LayerCall) -> None:
     check_alike(call.inputs)
-    if "D" in "".join(flow.axes for flow in call.inputs) and any("D" not in flow.axes for flow in call.inputs):
+    if "D" in "".join(flow.axes for flow in call.inputs) and any(
+        "D" not in flow.axes for flow in call.inputs
+    ):
         raise RefusedError(
             f"tensors with axes {', '.join(flow.axes for flow in call.inputs)} do not broadcast along depth.",
             "Pool with keepdims=True, or reshape to (1, 1, C) first.",
@@ -254,7 +277,9 @@ def _as_single_voxel(call: LayerCall) -> Lifted:
 
 
 def _as_vector(call: LayerCall) -> Lifted:
-    output = call.flow.become(axes="BC", shape=(call.flow.shape[0], call.flow.channels), shape_2d=call.shapes_2d[0])
+    output = call.flow.become(
+        axes="BC", shape=(call.flow.shape[0], call.flow.channels), shape_2d=call.shapes_2d[0]
+    )
     return _reshaped(call, (call.flow.channels,), output)
 
 
@@ -272,7 +297,7 @@ def _as_list(axis: Any) -> list[int]:  # noqa: ANN401  # one axis or several
     return list(axis) if isinstance(axis, list | tuple) else [axis]
 
 
-def _with(call: LayerCall, **changes: Any) -> LayerCall:  # noqa: ANN401  # any field
+def _with(call: LayerCall, **changes: Value) -> LayerCall:  # any field
     return LayerCall(**{**vars(call), **changes})
 
 

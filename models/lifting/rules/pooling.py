@@ -97,7 +97,8 @@ def lift_upsampling(call: LayerCall) -> Lifted:
         raise RefusedError(f"interpolation={mode!r} has no 3D twin.", "Use 'nearest' or 'bilinear'.")
     size = (_upsampling(call, config["size"][0]), *config["size"])
     sizes = tuple(
-        None if length is None else length * factor for length, factor in zip(flow.shape[1:4], size, strict=True)
+        None if length is None else length * factor
+        for length, factor in zip(flow.shape[1:4], size, strict=True)
     )
     reduction = (flow.reduction[0] / size[0], flow.reduction[1] / size[1])
     output = spatial_output(call, sizes).become(is_nonnegative=flow.is_nonnegative, reduction=reduction)
