@@ -17,6 +17,8 @@ MODEL_KINDS = ("slice", "volume")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 SPLIT_NAMES = ("train", "val", "test")
+INITS = ("centre", "mean", "acs", "random")
+DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
 
 
 class SettingsError(ValueError):
@@ -176,12 +178,38 @@ class EvaluateSettings:
     debug: bool = False
 
 
+@dataclass
+class LiftSettings:
+    """Everything that `voxlift-lift` reads."""
+
+    network: str | None = None
+    weights: str | None = None
+    include_top: bool = True
+    depth: int | None = None
+    input_shape: list[int] | None = None
+    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
+    spacing: list[float] | None = None
+    init: str = "centre"
+    channels: int | None = None
+    filters: Any = None  # a factor, or a list of one per stage
+    classes: int | None = None
+    logits: bool = False
+    output: str | None = None
+    overwrite: bool = False
+    plan_only: bool = False
+    verify: bool = True
+    seed: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
 def register_schemas() -> None:
     """Give Hydra the schema that each primary configuration starts from."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSettings)
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="lift_schema", node=LiftSettings)
 
 
 def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[str]:
@@ -269,10 +297,8 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.axis", model.axis, ("depth", "height", "width", "all")),
         *choice_problem("model.slices", model.slices, ("all", "central", "foreground")),
         *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
-        *choice_problem("model.init", model.init, ("centre", "mean", "acs", "random")),
-        *choice_problem(
-            "model.depth_policy", model.depth_policy, ("isotropic", "preserve", "slicewise", "spacing")
-        ),
+        *choice_problem("model.init", model.init, INITS),
+        *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
         *range_problem("model.dropout", model.dropout, 0.0, 0.95),
     ]
 
