@@ -3,8 +3,8 @@
     python benchmarks/lift_zoo.py                         # all networks, both policies
     python benchmarks/lift_zoo.py ResNet50 VGG16 --policy preserve
 
-Every network runs in a process of its own, so that memory is given back. Weights are random with sane statistics
-(`models.lifting.settle`): the proof is about the lift, not about training.
+Every network runs in a process of its own, so that memory is given back. Weights are random with sane
+statistics (`models.lifting.settle`): the proof is about the lift, not about training.
 """
 
 import argparse
@@ -58,9 +58,10 @@ def run_child(name: str, policy: str, head: str) -> dict:
         return {"is_proved": False}
     row = json.loads(done.stdout.strip().splitlines()[-1])
     verdict = "exact" if row["difference"] <= 1e-4 else f"inexact, as planned ({row['inexact']} layers)"
+    verdict = verdict if row["is_proved"] else "NOT PROVED"
     print(
         f"| {name} | {row['params_2d'] / 1e6:.1f} | {row['params_3d'] / 1e6:.1f} | {policy} "
-        f"| {row['difference']:.1e} | {verdict if row['is_proved'] else 'NOT PROVED'} | {row['lift_s']:.1f} |",
+        f"| {row['difference']:.1e} | {verdict} | {row['lift_s']:.1f} |",
         flush=True,
     )
     return row
