@@ -3,5 +3,21 @@
 from models.lifting.errors import LiftError
 from models.lifting.plan import LiftPlan, plan_lift, to_3d
 from models.lifting.registry import register_lift_rule, unregister_lift_rule
+from models.lifting.rules.base import LayerCall, Lifted
+from models.lifting.sources import application_names, load_network
+from models.lifting.verify import LiftProof, verify_lift
 
-__all__ = ["LiftError", "LiftPlan", "plan_lift", "register_lift_rule", "to_3d", "unregister_lift_rule"]
+__all__ = [
+    "LayerCall",
+    "LiftError",
+    "LiftPlan",
+    "LiftProof",
+    "Lifted",
+    "application_names",
+    "load_network",
+    "plan_lift",
+    "register_lift_rule",
+    "to_3d",
+    "unregister_lift_rule",
+    "verify_lift",
+]

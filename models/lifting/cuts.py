@@ -44,22 +44,17 @@ def _config_of(layer: Layer, read: Stays, given: Stays) -> dict[str, Any]:
 def _cut_of(layer: Layer, weight: Any, read: Stays, given: Stays) -> Cut:  # noqa: ANN401  # a Keras variable
     """Return which positions of which axes of a weight stay."""
     rank = len(weight.shape)
-    if rank == 1 or isinstance(layer, layers.PReLU):
-        return {rank - 1: given}
-    if isinstance(layer, layers.Dense):
+    if isinstance(layer, layers.Dense) and rank == 2:
         return {0: read, 1: given}
+    if rank != 4:
+        return {rank - 1: given}
+    if isinstance(layer, layers.SeparableConv2D):
+        return {2: read} if weight is layer.weights[0] else _pointwise_cut(layer, read, given)
     if isinstance(layer, layers.Conv2DTranspose):
         return {2: given, 3: read}
-    if isinstance(layer, layers.SeparableConv2D):
-        is_depthwise = tuple(weight.shape[:2]) == tuple(layer.kernel_size) and weight.shape[2] == read.size
-        return (
-            {2: read} if is_depthwise and weight is layer.weights[0] else _pointwise_cut(layer, read, given)
-        )
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return {2: read}
-    if isinstance(layer, layers.Conv2D):
-        return {3: given} if layer.groups > 1 else {2: read, 3: given}
-    return {rank - 1: given}
+    is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
+    is_grouped = getattr(layer, "groups", 1) > 1
+    return {2: read} if is_depthwise else {3: given} if is_grouped else {2: read, 3: given}
 
 
 def _pointwise_cut(layer: Layer, read: Stays, given: Stays) -> Cut:

@@ -1,7 +1,11 @@
-"""Fewer (or more equal) filters: which channels of the 2D network stay, so that trained weights can be cut to them."""
+"""Fewer (or more equal) filters: which channels of the 2D network stay.
+
+So that trained weights can be cut to them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +23,8 @@ FilterScale = float | Sequence[float]
 
 MERGES = (layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
 PASSING = (
-    layers.BatchNormalization, layers.LayerNormalization, layers.UnitNormalization, layers.PReLU, layers.Activation,
+    layers.BatchNormalization, layers.LayerNormalization, layers.UnitNormalization, layers.PReLU,
+    layers.Activation,
     layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax, layers.Dropout, layers.GaussianDropout,
     layers.GaussianNoise, layers.AlphaDropout, layers.SpatialDropout2D, layers.ActivityRegularization,
     layers.Identity, layers.Rescaling, layers.MaxPooling2D, layers.AveragePooling2D, layers.ZeroPadding2D,
@@ -42,7 +47,8 @@ class Source:
 class ChannelMap:
     """Which channels of the network are one and the same, and which of them stay.
 
-    Every output channel of a convolution or dense layer has a number; layers in between hand numbers on, and sums tie
+    Every output channel of a convolution or dense layer has a number; layers in between hand numbers on, and
+    sums tie
     them together, so that the ends of a residual branch lose the same filters.
 
     Args:
@@ -82,6 +88,9 @@ class ChannelMap:
     def pin(self, channels: Channels) -> None:
         """Make channels stay."""
         self.pinned.update(int(number) for number in channels)
+
+
+Behaviour = Callable[[Call, ChannelMap, list[Channels]], list[Channels]]
 
 
 def scale_filters(model: Model, scale: FilterScale, edits: Edits) -> None:
@@ -158,29 +167,16 @@ def _outputs_of(call: Call, channels: ChannelMap) -> list[Channels]:
     return outputs
 
 
-def _behaviour_of(layer: Layer) -> Callable[[Call, ChannelMap, list[Channels]], list[Channels]]:
-    name = type(layer).__name__
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return _repeat
-    if isinstance(layer, SOURCES):
-        return _make_channels
-    if isinstance(layer, layers.Concatenate):
-        return _join
-    if isinstance(layer, layers.Flatten | layers.Reshape):
-        return _flatten
-    if (
-        isinstance(layer, MERGES)
-        or name == "CustomScaleLayer"
-        or (name in POINTWISE and not _is_layer(layer))
-    ):
+def _behaviour_of(layer: Layer) -> Behaviour:
+    by_class = next((each for kinds, each in _BY_CLASS if isinstance(layer, kinds)), None)
+    return by_class or _behaviour_by_name(layer)
+
+
+def _behaviour_by_name(layer: Layer) -> Behaviour:
+    name, is_raw = type(layer).__name__, not isinstance(layer, layers.Layer)
+    if name == "CustomScaleLayer" or (is_raw and name in POINTWISE):
         return _tie_all
-    if isinstance(layer, PASSING) or name in PASSING_NAMES or (name in REDUCTIONS and not _is_layer(layer)):
-        return _pass_on
-    return _pin_all
-
-
-def _is_layer(layer: Layer) -> bool:
-    return isinstance(layer, layers.Layer)
+    return _pass_on if name in PASSING_NAMES or (is_raw and name in REDUCTIONS) else _pin_all
 
 
 def _make_channels(call: Call, channels: ChannelMap, inputs: list[Channels]) -> list[Channels]:
@@ -237,14 +233,24 @@ def _pin_all(call: Call, channels: ChannelMap, inputs: list[Channels]) -> list[C
     return outputs
 
 
+_BY_CLASS: tuple[tuple[Any, Behaviour], ...] = (
+    (layers.DepthwiseConv2D, _repeat),
+    (SOURCES, _make_channels),
+    (layers.Concatenate, _join),
+    ((layers.Flatten, layers.Reshape), _flatten),
+    (MERGES, _tie_all),
+    (PASSING, _pass_on),
+)
+
+
 def _height_behind(call: Call, channels: ChannelMap) -> float:
     before = channels.heights[id(call.inputs[0])]
     layer = call.operation
     if isinstance(layer, layers.UpSampling2D):
-        return before / layer.size[0]
+        return float(before / layer.size[0])
     strides = getattr(layer, "strides", None)
     stride = strides[0] if isinstance(strides, list | tuple) else (strides or 1)
-    return before / stride if isinstance(layer, layers.Conv2DTranspose) else before * stride
+    return float(before / stride if isinstance(layer, layers.Conv2DTranspose) else before * stride)
 
 
 def _factors(sources: list[Source], scale: FilterScale) -> dict[int, float]:

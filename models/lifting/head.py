@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import layers
@@ -10,7 +9,7 @@ from keras import layers
 from models.lifting.edits import Edit, Edits, float32_edit
 from models.lifting.errors import RefusedError
 from models.lifting.graph import Call, history_of, is_network, read_graph
-from models.lifting.kinds import Model, Tensor
+from models.lifting.kinds import Layer, Model, Tensor
 
 PASSED = (layers.Activation, layers.Softmax, layers.Dropout, layers.Reshape, layers.Flatten, layers.Identity)
 SQUASHING = {"softmax", "sigmoid", "log_softmax"}
@@ -26,7 +25,7 @@ class Head:
 
 def find_head(model: Model, output: Tensor) -> Head:
     """Return the head that gives one output of a network."""
-    tail = []
+    tail: list[Call] = []
     for call in _backwards(model, output):
         if isinstance(call.operation, layers.Dense) or _is_pointwise(call, tail):
             return Head(tuple(tail), call)
@@ -83,8 +82,8 @@ def _backwards(model: Model, output: Tensor) -> Iterator[Call]:
 
 def _is_pointwise(call: Call, tail: list[Call]) -> bool:
     layer = call.operation
-    is_flattened = any(isinstance(each.operation, layers.Reshape | layers.Flatten | layers.GlobalAveragePooling2D)
-                       for each in tail)  # fmt: skip
+    flattening = (layers.Reshape, layers.Flatten, layers.GlobalAveragePooling2D)
+    is_flattened = any(isinstance(each.operation, flattening) for each in tail)
     return bool(isinstance(layer, layers.Conv2D) and set(layer.kernel_size) == {1} and is_flattened)
 
 
@@ -105,7 +104,7 @@ def _strip(head: Head, edits: Edits) -> None:
             edits.add(layer, Edit({"activation": "linear"}))
 
 
-def _activation_name(layer: Any) -> str:  # noqa: ANN401  # any layer
+def _activation_name(layer: Layer) -> str:  # any layer
     return getattr(getattr(layer, "activation", None), "__name__", "")
 
 
@@ -126,7 +125,7 @@ def _renew(head: Head, edits: Edits, classes: int) -> None:
 
 
 def append_head(model: Model, outputs: list[Tensor], *, classes: int, name: str) -> Model:
-    """Return a lifted network with global average pooling (where it ends in a volume) and a dense head behind it."""
+    """Return a lifted network with a dense head behind it, and a global pool if it ends in a volume."""
     (output,) = outputs
     if len(output.shape) == 5:
         output = layers.GlobalAveragePooling3D(name="head_pool")(output)

@@ -46,7 +46,7 @@ class LiftPlan:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary per layer, with the columns of the printed plan and more."""
-        return plan_rows(self)
+        return plan_rows(self.graph)
 
     def again(self, **changes: Value) -> "LiftPlan":
         """Return the plan of the same network with some settings changed."""
@@ -58,7 +58,7 @@ class LiftPlan:
         return {row["layer"]: row["inexact"] for row in self.rows() if row["inexact"]}
 
     def __str__(self) -> str:
-        return plan_text(self)
+        return plan_text(self.graph, self.rows(), self.settings)
 
 
 def plan_lift(
@@ -86,8 +86,10 @@ def plan_lift(
             `models.lifting.depth.read_policy`.
         spacing: (depth, height, width) in mm of the volumes, for "spacing".
         init: "centre", "mean", "acs" or "random"; see `models.lifting.inflate`.
-        channels: Channels of the volumes, where they are not the 2D network's: the first convolution's kernel is summed
-            over its input channels and shared out evenly, so that images with equal channels give what they gave.
+        channels: Channels of the volumes, where they are not the 2D network's: the first convolution's kernel
+            is summed
+            over its input channels and shared out evenly, so that images with equal channels give what they
+            gave.
         filters: A factor for the number of filters, or factors or numbers per stage; see
             `models.lifting.filters.scale_filters`. The weights of the filters that stay are kept.
         classes: Units of a new head, which starts from its initialiser.

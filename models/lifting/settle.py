@@ -1,4 +1,7 @@
-"""Random weights with which a deep network neither dies nor explodes, so that two of its outputs can be compared."""
+"""Random weights with which a deep network neither dies nor explodes.
+
+So that two of its outputs can be compared.
+"""
 
 from collections.abc import Iterator
 
@@ -14,7 +17,8 @@ MOMENTUM = "momentum"
 def settle_weights(model: Model, images: list[Array], *, seed: int = 0) -> None:
     """Give a network He-scaled random weights and the batch statistics that belong to them.
 
-    With Keras's initial weights a network of a hundred layers amplifies rounding or lets its signal die; a comparison
+    With Keras's initial weights a network of a hundred layers amplifies rounding or lets its signal die; a
+    comparison
     of outputs then tells nothing.
 
     Args:

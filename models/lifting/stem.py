@@ -1,4 +1,7 @@
-"""Volumes with another number of channels than the 2D network's images: the layers up to the first convolution."""
+"""Volumes with another number of channels than the 2D network's images.
+
+The layers up to the first convolution.
+"""
 
 import keras
 import numpy as np
@@ -15,7 +18,8 @@ from models.lifting.rules.base import LayerCall, Weights
 STEM_REASON = "it stands before the first convolution and treats every channel by itself."
 STEM_WAY_OUT = "Take channels=1 or the 2D network's own number, or put it behind a convolution."
 BLIND = (
-    layers.ZeroPadding2D, layers.Cropping2D, layers.MaxPooling2D, layers.AveragePooling2D, layers.UpSampling2D,
+    layers.ZeroPadding2D, layers.Cropping2D, layers.MaxPooling2D, layers.AveragePooling2D,
+    layers.UpSampling2D,
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.SpatialDropout2D,
     layers.GaussianNoise, layers.GaussianDropout, layers.Identity, layers.ActivityRegularization,
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The proof of a lift: the 3D network on one slice repeated along depth, against the 2D network on that slice."""
+"""The proof of a lift: the 3D network on one slice repeated along depth.
+
+Against the 2D network on that slice.
+"""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from models.lifting.build import build_made
 from models.lifting.errors import LiftError
 from models.lifting.flow import Flow, Shape
 from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, Model
+from models.lifting.kinds import Layer, Model, Value
 from models.lifting.plan import LiftPlan
 from models.lifting.settle import settle_weights
 
@@ -29,8 +32,10 @@ class LiftProof:
         network: Name of the 2D network.
         policy: The depth policy asked for.
         init: The initialisation asked for.
-        difference: Largest relative difference of the centre lift from the 2D network, on a repeated random slice.
-        scheme_difference: Largest relative deviation of the chosen scheme's kernels, their taps added up (or their views
+        difference: Largest relative difference of the centre lift from the 2D network, on a repeated random
+            slice.
+        scheme_difference: Largest relative deviation of the chosen scheme's kernels, their taps added up (or
+            their views
             as they are), from the 2D kernels.
         tolerance: Up to where a difference counts as rounding.
         inexact: Layers that can make a difference, with the reason.
@@ -57,10 +62,8 @@ class LiftProof:
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"is_proved": self.is_proved}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.network}, {self.policy}: the largest relative difference from the 2D network on a repeated slice is "
-            f"{self.difference:.1e} ({self._verdict()})."
-        ]
+        where = f"{self.network}, {self.policy}, on a repeated slice"
+        lines = [f"{where}: largest relative difference from 2D {self.difference:.1e} ({self._verdict()})."]
         if self.init != "random":
             lines.append(
                 f"init={self.init}: kernels give back the 2D kernels to {self.scheme_difference:.1e}."
@@ -81,16 +84,19 @@ def verify_lift(
 ) -> LiftProof:
     """Return the proof of a lift.
 
-    The plan is built once more with `centre` weights, fed with one random slice repeated along depth, and compared
-    with the 2D network. Then the chosen scheme is checked on its own terms. A new head is left out of it; with other
-    filters or another size, the 2D side is the slicewise lift of a single slice, which is the changed 2D network.
+    The plan is built once more with `centre` weights, fed with one random slice repeated along depth, and
+    compared
+    with the 2D network. Then the chosen scheme is checked on its own terms. A new head is left out of it;
+    with other
+    filters or another size, the 2D side is the slicewise lift of a single slice, which is the changed 2D
+    network.
 
     Args:
         plan: What to prove.
         seed: Of the random slice.
         tolerance: Up to where a relative difference counts as rounding.
-        settle: Give the 2D network sane random weights for the time of the proof, as one without trained weights needs:
-            see `models.lifting.settle`.
+        settle: Give the 2D network sane random weights for the time of the proof, as one without trained
+            weights needs; see `models.lifting.settle`.
     """
     begin = time.perf_counter()
     weights = plan.model_2d.get_weights() if settle else None
@@ -150,7 +156,10 @@ def _settling_images(plan: LiftPlan, seed: int) -> list[Array]:
 
 
 def _in_channels(image: Array, count: int) -> Array:
-    """Return the image as the 2D network wants it; images for the proof have equal channels where they are adapted."""
+    """Return the image as the 2D network wants it.
+
+    Images for the proof have equal channels where they are adapted.
+    """
     return image if image.shape[-1] == count or image.ndim != 4 else np.repeat(image[..., :1], count, axis=-1)
 
 
@@ -199,13 +208,15 @@ def _images(
                 generator.normal(size=(batch, *[side or 8 for side in shape[1:]])).astype("float32")
             )
             continue
-        image = generator.normal(size=(batch, *size, 1 if channels else shape[-1])).astype("float32")
+        image = generator.normal(size=(batch, *size, 1 if channels else int(shape[-1] or 1))).astype(
+            "float32"
+        )
         images.append(np.repeat(image, channels, axis=-1) if channels else image)
     return images
 
 
 def _run(model: Model, arrays: list[Array]) -> list[Array]:
-    inputs: Any = arrays if len(arrays) > 1 else arrays[0]
+    inputs: Value = arrays if len(arrays) > 1 else arrays[0]
     if isinstance(model.input, dict):
         inputs = dict(zip(model.input, arrays, strict=True))
     outputs = keras.tree.flatten(model(inputs, training=False))

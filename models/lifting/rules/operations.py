@@ -8,6 +8,7 @@ import numpy as np
 
 from models.lifting.errors import RefusedError
 from models.lifting.flow import VOLUME_AXES, Flow, Shape
+from models.lifting.kinds import Layer, Value
 from models.lifting.rules.base import LayerCall, Lifted, LiftRule
 from models.lifting.rules.merging import check_alike, lift_concatenate, lift_joined
 from models.lifting.rules.shape import lift_reshape
@@ -19,22 +20,23 @@ MAKES_NONNEGATIVE = {
 POINTWISE = {
     "Abs", "Absolute", "Add", "Arctan", "Cast", "Ceil", "Celu", "Clip", "Copy", "Cos", "Cosh", "Divide",
     "DivideNoNan", "Elu", "Equal", "Erf", "Exp", "Exp2", "Expm1", "Floor", "FloorDivide", "Gelu", "Greater",
-    "GreaterEqual", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Isfinite", "Isinf", "Isnan", "LeakyRelu",
-    "Less", "LessEqual", "Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp", "LogicalAnd", "LogicalNot",
-    "LogicalOr", "Maximum", "Minimum", "Mod", "Multiply", "NanToNum", "Negative", "NotEqual", "OnesLike", "Power",
-    "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Silu", "Sin", "Sinh", "SoftShrink",
-    "Softplus", "Softsign", "SparsePlus", "Sqrt", "Square", "Squareplus", "StopGradient", "Subtract", "Tan", "Tanh",
-    "TanhShrink", "Threshold", "TrueDivide", "Trunc", "Where", "ZerosLike",
+    "GreaterEqual", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "Isfinite", "Isinf", "Isnan",
+    "LeakyRelu", "Less", "LessEqual", "Log", "Log10", "Log1p", "Log2", "LogSigmoid", "Logaddexp",
+    "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mod", "Multiply", "NanToNum", "Negative",
+    "NotEqual", "OnesLike", "Power", "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt", "Selu", "Sigmoid",
+    "Sign", "Silu", "Sin", "Sinh", "SoftShrink", "Softplus", "Softsign", "SparsePlus", "Sqrt", "Square",
+    "Squareplus", "StopGradient", "Subtract", "Tan", "Tanh", "TanhShrink", "Threshold", "TrueDivide", "Trunc",
+    "Where", "ZerosLike",
 }  # fmt: skip
 REDUCTIONS = {
-    "All", "Amax", "Amin", "Any", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean", "Median", "Min",
-    "Nanmax", "Nanmean", "Nanmin", "Nansum", "Prod", "Std", "Sum", "Var",
+    "All", "Amax", "Amin", "Any", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean", "Median",
+    "Min", "Nanmax", "Nanmean", "Nanmin", "Nansum", "Prod", "Std", "Sum", "Var",
 }  # fmt: skip
 GROWS_WITH_DEPTH = {"CountNonzero", "Logsumexp", "Nansum", "Prod", "Sum"}
 ALONG_AXIS = {"Cumprod", "Cumsum", "Flip", "LogSoftmax", "Softmax", "Sort", "Normalize"}
 
 
-def find_operation_rule(operation: Any) -> LiftRule | None:  # noqa: ANN401  # any raw operation
+def find_operation_rule(operation: Layer) -> LiftRule | None:  # any raw operation
     """Return the rule for a raw operation of `keras.ops`, by its class's name."""
     kind = type(operation)
     if not kind.__module__.startswith("keras.") or ".ops." not in kind.__module__:
@@ -71,7 +73,7 @@ def lift_reduction(call: LayerCall) -> Lifted:
     in_plane = set(axes_2d) & {"H", "W"}
     if "D" in flow.axes and labels & in_plane and not in_plane <= labels:
         raise RefusedError(
-            f"it reduces {' and '.join(sorted(labels & in_plane))} alone, and depth might belong to it or not.",
+            f"it reduces {' and '.join(sorted(labels & in_plane))} alone; depth might belong to it or not.",
             "Reduce both spatial axes, or use a pooling layer.",
         )
     if "x" in axes_2d:  # no place in space: axis numbers stay
@@ -106,7 +108,10 @@ def lift_along_axis(call: LayerCall) -> Lifted:
 
 
 def lift_get_item(call: LayerCall) -> Lifted:
-    """Return the same slice of the same axes; depth stays whole, or is thinned out as height is where it follows height."""
+    """Return the same slice of the same axes; depth stays whole.
+
+    Or is thinned out as height is where it follows height.
+    """
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     entries = list(key) if isinstance(key, tuple | list) else [key]
     if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
@@ -206,7 +211,7 @@ def keep_operation(call: LayerCall) -> Lifted:
     return Lifted(type(call.layer), call.config, outputs)
 
 
-def _again(call: LayerCall, output: Flow, **changes: Any) -> Lifted:  # noqa: ANN401  # arguments of any operation
+def _again(call: LayerCall, output: Flow, **changes: Value) -> Lifted:  # arguments of any operation
     return Lifted(type(call.layer), {**call.config, **changes}, (output,))
 
 
@@ -292,7 +297,7 @@ def _as_list(axis: Any) -> list[int]:  # noqa: ANN401  # one axis or several
     return list(axis) if isinstance(axis, list | tuple) else [axis]
 
 
-def _with(call: LayerCall, **changes: Any) -> LayerCall:  # noqa: ANN401  # any field
+def _with(call: LayerCall, **changes: Value) -> LayerCall:  # any field
     return LayerCall(**{**vars(call), **changes})
 
 
