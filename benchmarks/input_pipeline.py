@@ -1,6 +1,6 @@
 """Volumes per second into the training loop: ours beside MONAI's and TorchIO's, same files, one run.
 
-    python ../shared/tools/steady.py .venv/bin/python benchmarks/input_pipeline.py [--files FOLDER] [--repeats 3]
+    .venv/bin/python benchmarks/input_pipeline.py [--files FOLDER] [--count 24] [--repeats 3]
 
 First epoch: decode, RAS, 1.5 mm, window, crop or pad to 96^3, with two workers each, start-up excluded.
 Cached epochs: what each system reads back on later epochs. Without --files the volumes (160x192x160 int16,
@@ -74,7 +74,7 @@ def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
 
 
 def monai(files: list[Path], cache: Path) -> dict[str, Measured]:
-    """Measure MONAI's usual chain in a DataLoader and its PersistentDataset with two workers and with none."""
+    """Measure MONAI's usual chain in a DataLoader, and its PersistentDataset with two workers and none."""
     from monai.data import DataLoader, Dataset, PersistentDataset
 
     chain = monai_chain()
