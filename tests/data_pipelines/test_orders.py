@@ -29,5 +29,3 @@ def test_balanced_orders_draw_each_class_equally_often(seed):
         counts = np.bincount(LABELS[order])
         assert len(order) == 10
         assert counts.max() - counts.min() <= 1
-
-
