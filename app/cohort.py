@@ -119,8 +119,8 @@ def load_subjects(data: DataSettings) -> Manifest:
     """The manifest that the data settings name; phantom and MedMNIST files are written on first use."""
     if data.name == "manifest":
         return _load_table(data)
-    table = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
-    return _load_table(_with_written_columns(data, table))
+    table, classes = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
+    return _load_table(_with_written_columns(data, table, classes))
 
 
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
@@ -220,30 +220,37 @@ def _load_table(data: DataSettings) -> Manifest:
     return manifest
 
 
-def _write_phantom(data: DataSettings) -> Path:
-    from data_pipelines.phantom import write_phantom
+def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
+    """The phantom's table and its classes in index order."""
+    from data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
 
-    subjects = int(data.subjects or 0)
-    with progress_bar(f"Writing phantom {data.task}", subjects) as advance:
-        return write_phantom(
+    task, subjects = str(data.task), int(data.subjects or 0)
+    with progress_bar(f"Writing phantom {task}", subjects) as advance:
+        table = write_phantom(
             data.folder,
-            task=str(data.task),
+            task=task,
             subjects=subjects,
             seed=0,  # of the data set; the run's seed splits and trains
             workers=os.cpu_count() or 1,
             progress=lambda _done, _total: advance(),
         )
+    return table, PHANTOM_CLASSES[task]
 
 
-def _write_medmnist(data: DataSettings) -> Path:
-    from data_pipelines.medmnist import write_medmnist
+def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
+    """The benchmark's table and its classes in index order."""
+    from data_pipelines.medmnist import name_classes, write_medmnist
 
-    with console.status("Writing the npz as NIfTI files"):
-        return write_medmnist(Path(str(data.npz)).expanduser(), Path(data.folder))
+    npz = Path(str(data.npz)).expanduser()
+    with console.status(f"Writing {npz.name} as NIfTI files"):
+        table = write_medmnist(npz, data.folder, workers=os.cpu_count() or 1)
+    with table.open(encoding="utf-8", newline="") as file:
+        count = len({row["label"] for row in csv.DictReader(file)})
+    return table, name_classes(npz.stem, count)
 
 
-def _with_written_columns(data: DataSettings, table: Path) -> DataSettings:
-    """The settings of a table that we wrote ourselves."""
+def _with_written_columns(data: DataSettings, table: Path, classes: tuple[str, ...]) -> DataSettings:
+    """The settings of a table that we wrote ourselves; the user's own choice of classes stays."""
     with table.open(encoding="utf-8", newline="") as file:
         has_split = "split" in next(csv.reader(file))
     return replace(
@@ -253,4 +260,5 @@ def _with_written_columns(data: DataSettings, table: Path) -> DataSettings:
         label_column="label",
         subject_column="participant_id",
         split_column="split" if has_split else None,
+        classes=list(data.classes or classes),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.networks import is_trained_on_slices
 from app.settings import SettingsError, TrainSettings
+from data_pipelines.augment import Augment
+from data_pipelines.balance import class_weights
 from data_pipelines.pipeline import slices_per_volume, training_slices, training_volumes
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ class Feed:
 
     batches: tf.data.Dataset
     steps_per_epoch: int
+    soft_labels: bool
 
 
 def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> Feed:
@@ -44,48 +48,51 @@ def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0)
         "first_epoch": first_epoch,
         "seed": settings.seed,
         "balanced": trainer.balance == "sample",
-        "weights": balancing_weights(labels) if trainer.balance == "weights" else None,
-        "augment": build_augmentation(settings.augment, cohort),
+        "weights": _loss_weights(labels) if trainer.balance == "weights" else None,
+        "augment": build_augmentation(read_augment(settings.augment), cohort),
+        "mix": build_mixing(read_augment(settings.augment)),
     }
     files = cohort.split_files("train")
     if on_slices:
         batches = training_slices(files, labels, axis=model.axis, slab=model.slab, **options)
     else:
         batches = training_volumes(files, labels, **options)
-    return Feed(batches, examples // batch_size)
+    return Feed(batches, examples // batch_size, soft_labels=options["mix"] is not None)
 
 
-def balancing_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Loss weights [N] that let every class count the same in all, with mean one.
-
-    >>> balancing_weights(np.array([0, 0, 0, 1])).round(2).tolist()
-    [0.67, 0.67, 0.67, 2.0]
-    """
-    counts = np.bincount(labels)
-    return np.asarray(len(labels) / (np.count_nonzero(counts) * counts[labels]), np.float32)
-
-
-def build_augmentation(augment: dict[str, Any], cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None
-    """The function of (voxels, seed) that the settings describe; None where nothing varies.
+def read_augment(augment: Mapping[str, Any]) -> Augment:
+    """The augmentation's settings as a checked value.
 
     Raises:
         SettingsError: a field is unknown or out of range.
     """
-    from data_pipelines.augment import Augment
-
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in augment.items()
-        if key != "name"
-    }
+    fields: dict[str, Any] = {key: value for key, value in augment.items() if key != "name"}
     try:
         chosen = Augment(**fields)
         chosen.check()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"augment: {error}") from error
-    if chosen == Augment():
+    return chosen
+
+
+def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None
+    """The function of one volume's voxels and seed that the settings describe; None where nothing varies."""
+    if replace(chosen, mixup_alpha=0.0) == Augment():
         return None
     from data_pipelines.augment.build import build_augment
 
-    spacing = cohort.preprocess.spacing or (1.0, 1.0, 1.0)
-    return build_augment(chosen, spacing=spacing)
+    return build_augment(chosen, spacing=cohort.preprocess.spacing or (1.0, 1.0, 1.0))
+
+
+def build_mixing(chosen: Augment) -> Any:  # noqa: ANN401 - a graph function, or None
+    """The function that blends pairs of a batch; None where mixup is off."""
+    if not chosen.mixup_alpha:
+        return None
+    from data_pipelines.augment.mixup import build_mixup
+
+    return build_mixup(chosen)
+
+
+def _loss_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    weights = class_weights(labels.tolist())
+    return np.array([weights[label] for label in labels.tolist()], np.float32)

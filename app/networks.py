@@ -71,7 +71,17 @@ def _volume_networks(model: ModelSettings, cohort: Cohort) -> Networks:
         spacing=cohort.preprocess.spacing,
     )
     lifted = plan.build()
+    _protect_on_cpu(lifted)
     return Networks(lifted, lifted)
+
+
+def _protect_on_cpu(network: Any) -> None:  # noqa: ANN401 - untyped Keras
+    from app.runtime import gpu_capability
+
+    if gpu_capability() is None:
+        names = protect_shallow_convolutions(network)
+        if names:
+            log.info("float32 instead of bfloat16 for convolutions on few slices: %s", ", ".join(names))
 
 
 def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
@@ -113,3 +123,26 @@ def _plane(shape: tuple[int, ...], axis: str) -> tuple[int, int]:
         "width": (depth, height),
         "all": (height, width),
     }[axis]
+
+
+def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - untyped Keras
+    """Let 3D convolutions on few slices compute in float32 instead of bfloat16; the names of those changed.
+
+    TensorFlow's bfloat16 kernel for the filter gradient reads memory that nobody wrote where the depth is not
+    larger than the kernel's: seen as NaN after a few steps (2.21, AVX512-BF16, depth 2 under a kernel of 3 and
+    depth 4 under one of 5). Such layers stand at the end of a network and are small, so float32 costs little.
+    """
+    import keras
+
+    changed = []
+    for layer in network._flatten_layers():  # noqa: SLF001 - Keras has no public walk into nested networks
+        is_bfloat = getattr(layer, "compute_dtype", None) == "bfloat16"
+        if isinstance(layer, keras.layers.Conv3D) and is_bfloat and _is_shallow(layer):
+            layer.dtype_policy = "float32"
+            changed.append(str(layer.name))
+    return changed
+
+
+def _is_shallow(layer: Any) -> bool:  # noqa: ANN401 - untyped Keras
+    depth = layer.input.shape[1]
+    return depth is not None and 1 < depth <= layer.kernel_size[0]

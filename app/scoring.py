@@ -92,7 +92,7 @@ def evaluate_run(
 
 
 def seconds_per_volume(network: Any, cohort: Cohort, *, batch_size: int) -> float:  # noqa: ANN401 - untyped Keras
-    """Seconds to read and score one validation volume, once everything is traced and warm; the best of three."""
+    """Seconds to read and score one validation volume when all is traced and warm; the best of three."""
     times = []
     for _ in range(3):
         started = time.perf_counter()

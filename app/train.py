@@ -116,6 +116,7 @@ def _fit(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: N
         trainer=trainer,
         classes=len(cohort.classes),
         steps_per_epoch=feed.steps_per_epoch,
+        soft_labels=feed.soft_labels,
     )
     started = time.perf_counter()
     keep = fit_network(

@@ -24,27 +24,30 @@ def compile_network(
     trainer: TrainerSettings,
     classes: int,
     steps_per_epoch: int,
+    soft_labels: bool = False,
 ) -> None:
     """Give the network its optimiser and loss: softmax cross-entropy on float32 logits."""
     network.compile(
         optimizer=build_optimizer(
             optimizer, total_steps=trainer.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch
         ),
-        loss=build_loss(classes, label_smoothing=trainer.label_smoothing),
+        loss=build_loss(classes, label_smoothing=trainer.label_smoothing, soft_labels=soft_labels),
         jit_compile=False,  # XLA is slower than oneDNN for 3D convolution on a CPU
     )
 
 
-def build_loss(classes: int, *, label_smoothing: float) -> Any:  # noqa: ANN401 - untyped Keras
-    """Cross-entropy of integer labels and logits, optionally with smoothed labels."""
-    if label_smoothing == 0:
+def build_loss(classes: int, *, label_smoothing: float, soft_labels: bool = False) -> Any:  # noqa: ANN401 - untyped Keras
+    """Cross-entropy of logits and labels: class indices, or one-hot rows where mixup made them soft."""
+    if label_smoothing == 0 and not soft_labels:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    dense = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=label_smoothing, reduction=None
-    )
+    if soft_labels:
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
 
     def smoothed(labels: Any, logits: Any) -> Any:  # noqa: ANN401 - untyped Keras
-        return dense(keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes), logits)
+        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
+        return keras.losses.categorical_crossentropy(
+            one_hot, logits, from_logits=True, label_smoothing=label_smoothing
+        )
 
     return smoothed
 

@@ -3,8 +3,8 @@
     python benchmarks/lift_zoo.py                         # all networks, both policies
     python benchmarks/lift_zoo.py ResNet50 VGG16 --policy preserve
 
-Every network runs in a process of its own, so that memory is given back. Weights are random with sane statistics
-(`models.lifting.settle`): the proof is about the lift, not about training.
+Every network runs in a process of its own, so that memory is given back. Weights are random with sane
+statistics (`models.lifting.settle`): the proof is about the lift, not about training.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 
-SIDE, DEPTH = 64, 9
+SIDE = 64
 SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
-DEPTHS = {"InceptionV3": 75, "InceptionResNetV2": 75}
+DEPTHS = (9, 17, 33, 75)  # the least that a network can do with
 HEADS = ("with", "without")
 
 
@@ -58,24 +58,36 @@ def run_child(name: str, policy: str, head: str) -> dict:
         return {"is_proved": False}
     row = json.loads(done.stdout.strip().splitlines()[-1])
     verdict = "exact" if row["difference"] <= 1e-4 else f"inexact, as planned ({row['inexact']} layers)"
+    verdict = verdict if row["is_proved"] else "NOT PROVED"
     print(
         f"| {name} | {row['params_2d'] / 1e6:.1f} | {row['params_3d'] / 1e6:.1f} | {policy} "
-        f"| {row['difference']:.1e} | {verdict if row['is_proved'] else 'NOT PROVED'} | {row['lift_s']:.1f} |",
+        f"| {row['difference']:.1e} | {verdict} | {row['lift_s']:.1f} |",
         flush=True,
     )
     return row
 
 
+def first_plan(network: object, policy: str) -> object:
+    """Return the plan with the fewest slices that the network can do with."""
+    from models.lifting import LiftError, plan_lift
+
+    for depth in DEPTHS[:-1]:
+        try:
+            return plan_lift(network, depth=depth, depth_policy=policy)
+        except LiftError:
+            continue
+    return plan_lift(network, depth=DEPTHS[-1], depth_policy=policy)
+
+
 def prove(name: str, policy: str, head: str) -> dict:
     """Return the figures of one lift."""
-    from models.lifting import load_network, plan_lift, verify_lift
+    from models.lifting import load_network, verify_lift
 
     side = SIDES.get(name, SIDE)
-    depth = DEPTHS.get(name, DEPTH if policy == "preserve" else 33) if policy != "preserve" else DEPTH
     options = {"input_shape": (side, side, 3), "include_top": head == "with"}
     network = load_network(name, **options, **({"classes": 10} if head == "with" else {}))
     begin = time.perf_counter()
-    plan = plan_lift(network, depth=depth, depth_policy=policy)
+    plan = first_plan(network, policy)
     params = plan.build().count_params()
     seconds = time.perf_counter() - begin
     proof = verify_lift(plan, settle=True)

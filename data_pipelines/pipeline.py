@@ -15,9 +15,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from data_pipelines.orders import epoch_orders
-from data_pipelines.slices import take_slices
+from data_pipelines.slices import SPATIAL_AXES, take_slices
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Mixing = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 SHUFFLED_VOLUMES = 16  # slices of this many volumes are mixed in one shuffle buffer
 
 
@@ -34,6 +35,7 @@ def training_volumes(
     balanced: bool = False,
     weights: NDArray[np.float32] | None = None,
     augment: Augmentation | None = None,
+    mix: Mixing | None = None,
 ) -> tf.data.Dataset:
     """Batches (voxels float32 [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
 
@@ -49,6 +51,7 @@ def training_volumes(
         balanced: whether every class is drawn equally often.
         weights: [N] loss weights, by default one.
         augment: a function of voxels and an int32 [2] seed.
+        mix: a function of a batch's voxels, its one-hot labels and a seed; labels are then float32 [B, K].
     """
     examples = _ordered_examples(
         labels, epochs=epochs, seed=seed, first_epoch=first_epoch, balanced=balanced, weights=weights
@@ -57,10 +60,11 @@ def training_volumes(
 
     def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         voxels = read_voxels(paths[index], shape, dtype)
-        return (augment(voxels, key) if augment else voxels, label, weight)
+        return (augment(voxels, key) if augment else voxels, label, weight, key)
 
     def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
-        return rows.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+        loaded = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return loaded.batch(batch_size, drop_remainder=True).map(_finisher(labels, mix))
 
     # One inner data set per epoch, so that a batch never spans two epochs.
     return examples.flat_map(epoch_batches).prefetch(2).with_options(_ordered())
@@ -81,6 +85,7 @@ def training_slices(
     balanced: bool = False,
     weights: NDArray[np.float32] | None = None,
     augment: Augmentation | None = None,
+    mix: Mixing | None = None,
 ) -> tf.data.Dataset:
     """Batches of slices (float32 [B, ., ., slab * C], label, weight) with their volume's label.
 
@@ -99,12 +104,13 @@ def training_slices(
     def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         voxels = read_voxels(paths[index], shape, dtype)
         voxels = augment(voxels, key) if augment else voxels
-        return (take_slices(voxels, axis=axis, slab=slab), tf.repeat(label, count), tf.repeat(weight, count))
+        repeated = (tf.repeat(value[tf.newaxis], count, axis=0) for value in (label, weight, key))
+        return (take_slices(voxels, axis=axis, slab=slab), *repeated)
 
     def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
         slices = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
         mixed = slices.shuffle(SHUFFLED_VOLUMES * count, seed=seed, reshuffle_each_iteration=False)
-        return mixed.batch(batch_size, drop_remainder=True)
+        return mixed.batch(batch_size, drop_remainder=True).map(_finisher(labels, mix))
 
     return examples.flat_map(epoch_batches).prefetch(2).with_options(_ordered())
 
@@ -130,7 +136,7 @@ def read_voxels(path: tf.Tensor, shape: tuple[int, int, int, int], dtype: str) -
 
 def slices_per_volume(shape: tuple[int, int, int, int], axis: str) -> int:
     """How many slices a volume of `shape` gives along `axis`."""
-    return shape[("depth", "height", "width").index(axis)]
+    return sum(shape[:3]) if axis == "all" else shape[SPATIAL_AXES.index(axis)]
 
 
 def _ordered_examples(
@@ -157,6 +163,21 @@ def _ordered_examples(
 
     numbers = np.arange(first_epoch, epochs, dtype=np.int64)
     return tf.data.Dataset.from_tensor_slices((numbers, orders)).map(examples)
+
+
+def _finisher(labels: NDArray[np.int64], mix: Mixing | None) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """The last step of a training batch: the keys go, after the first of them has seeded the mixing."""
+    classes = int(labels.max()) + 1
+
+    def finish(
+        voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        if mix is None:
+            return voxels, batch_labels, weights
+        mixed, soft = mix(voxels, tf.one_hot(batch_labels, classes), keys[0])
+        return mixed, soft, weights
+
+    return finish
 
 
 def _ordered() -> tf.data.Options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-SPATIAL_AXIS = {"depth": 0, "height": 1, "width": 2}  # of [D, H, W, C]
+SPATIAL_AXES = ("depth", "height", "width")  # of [D, H, W, C]
 
 
 def take_slices(voxels: tf.Tensor, *, axis: str = "depth", slab: int = 1) -> tf.Tensor:
@@ -12,13 +12,15 @@ def take_slices(voxels: tf.Tensor, *, axis: str = "depth", slab: int = 1) -> tf.
 
     Args:
         voxels: [D, H, W, C].
-        axis: the axis that is cut: `depth`, `height` or `width`.
+        axis: the axis that is cut, `depth`, `height` or `width`; or `all` three in turn, of a cube.
         slab: how many neighbouring slices (odd) become channels; border slices repeat the outermost one.
 
     Returns:
         [S, ., ., slab * C], the two remaining axes in their order; channels of one slice stay together.
     """
-    moved = tf.experimental.numpy.moveaxis(voxels, SPATIAL_AXIS[axis], 0)  # [S, ., ., C]
+    if axis == "all":
+        return tf.concat([take_slices(voxels, axis=each, slab=slab) for each in SPATIAL_AXES], axis=0)
+    moved = tf.experimental.numpy.moveaxis(voxels, SPATIAL_AXES.index(axis), 0)  # [S, ., ., C]
     if slab == 1:
         return moved
     count = moved.shape[0]

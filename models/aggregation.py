@@ -77,7 +77,7 @@ def unwrap_slices(model: keras.Model) -> keras.Model:
     network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     if len(network.outputs) == 1:
         return network
-    return keras.Model(network.input, network.outputs[0], name=network.name)
+    return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
 
 
 def _volume_shape(
@@ -114,7 +114,7 @@ def _with_features(network: keras.Model) -> keras.Model:
     features = network.layers[-1].input
     is_vector = not isinstance(features, list) and len(features.shape) == 2
     outputs = [network.outputs[0], features if is_vector else network.outputs[0]]
-    return keras.Model(network.input, outputs, name=network.name)
+    return keras.Model(network.inputs[0], outputs, name=network.name)
 
 
 def _score(volumes: Tensor, network: keras.Model, part: SliceShape, slab: int) -> tuple[Tensor, Tensor]:

@@ -142,12 +142,12 @@ def _taps(config: Mapping[str, Any], key: str, rank: int) -> int:
 
 def _convolution(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
     taps = _taps(config, "kernel_size", len(output) - 2)
-    return 2 * math.prod(output) * taps * inputs[0][-1] // config.get("groups", 1)
+    return 2 * math.prod(output) * taps * inputs[0][-1] // int(config.get("groups", 1))
 
 
 def _acs(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
     taps = _taps(config, "kernel_size", 2)  # every view's kernel has the taps of the 2D kernel
-    return 2 * math.prod(output) * taps * inputs[0][-1] // config.get("groups", 1)
+    return 2 * math.prod(output) * taps * inputs[0][-1] // int(config.get("groups", 1))
 
 
 def _transposed(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
@@ -159,7 +159,7 @@ def _depthwise(config: Mapping[str, Any], _: Sequence[Shape], output: Shape) -> 
 
 
 def _separable(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
-    between = math.prod(output[:-1]) * inputs[0][-1] * config.get("depth_multiplier", 1)
+    between = math.prod(output[:-1]) * inputs[0][-1] * int(config.get("depth_multiplier", 1))
     return 2 * between * (_taps(config, "kernel_size", len(output) - 2) + output[-1])
 
 

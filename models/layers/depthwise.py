@@ -35,15 +35,23 @@ def depthwise_conv3d(
     batch, depth, height, width, channels = ops.shape(inputs)
     span = _span(depth, kernel=taps, stride=stride, dilation=step, padding=padding)
     inputs = window(inputs, [span, (0, height), (0, width)])
+    windows = (span[1] - span[0] - (taps - 1) * step - 1) // stride + 1
     total: Tensor = None
     for tap in range(taps):
-        beyond = (taps - 1 - tap) * step
-        slab = inputs[:, tap * step : -beyond or None : stride] if taps > 1 or stride > 1 else inputs
+        slab = _every(inputs, tap * step, windows, stride) if taps > 1 or stride > 1 else inputs
         slices = ops.reshape(slab, (-1, height, width, channels))  # [B*D', H, W, C]
         part = _depthwise_conv2d(slices, kernel[tap], strides[1:], padding, dilation_rate[1:])
         total = part if total is None else ops.add(total, part)
-    windows = (span[1] - span[0] - (taps - 1) * step - 1) // stride + 1
     return ops.reshape(total, (batch, windows, *ops.shape(total)[1:]))  # [B, D', H', W', C*M]
+
+
+def _every(inputs: Tensor, first: int, count: Tensor, stride: int) -> Tensor:
+    """Return `count` slices along the depth, every `stride` from the first on."""
+    if stride > 1:
+        return inputs[:, first : first + (count - 1) * stride + 1 : stride]
+    # The gradient of a plain slice is a padding; that of a strided one is far slower on a CPU.
+    batch, _, *rest = ops.shape(inputs)
+    return ops.slice(inputs, (0, first, 0, 0, 0), (batch, count, *rest))
 
 
 def _span(size: Tensor, *, kernel: int, stride: int, dilation: int, padding: str) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def _renew(head: Head, edits: Edits, classes: int) -> None:
 
 
 def append_head(model: Model, outputs: list[Tensor], *, classes: int, name: str) -> Model:
-    """Return a lifted network with a dense head behind it, and a global average pool if it ends in a volume."""
+    """Return a lifted network with a dense head behind it, and a global pool if it ends in a volume."""
     (output,) = outputs
     if len(output.shape) == 5:
         output = layers.GlobalAveragePooling3D(name="head_pool")(output)

@@ -62,10 +62,8 @@ class LiftProof:
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"is_proved": self.is_proved}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.network}, {self.policy}: on a repeated slice, {self.difference:.1e} is the largest relative "
-             f"difference from the 2D network ({self._verdict()})."
-        ]
+        where = f"{self.network}, {self.policy}, on a repeated slice"
+        lines = [f"{where}: largest relative difference from 2D {self.difference:.1e} ({self._verdict()})."]
         if self.init != "random":
             lines.append(
                 f"init={self.init}: kernels give back the 2D kernels to {self.scheme_difference:.1e}."

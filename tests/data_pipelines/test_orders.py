@@ -29,9 +29,3 @@ def test_balanced_orders_draw_each_class_equally_often(seed):
         counts = np.bincount(LABELS[order])
         assert len(order) == 10
         assert counts.max() - counts.min() <= 1
-
-
-def test_balanced_orders_use_every_member_before_repeating_one():
-    drawn = np.bincount(epoch_orders(LABELS, epochs=1, seed=0, balanced=True)[0], minlength=10)
-    assert drawn[7:9].sum() in {3, 4}
-    assert abs(int(drawn[7]) - int(drawn[8])) <= 1

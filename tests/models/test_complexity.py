@@ -60,7 +60,9 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_operations_agree_with_the_profiler_within_2_percent(name):
     model = NETWORKS[name]()
-    counted = sum(cost.flops for cost in layer_costs(model) if cost.kind not in NOT_PROFILED)
+    # The zoo's hard activations and Keras's own normalisation consist of operations that it does count.
+    ignored = set() if name == "MobileNetV3Small" else NOT_PROFILED
+    counted = sum(cost.flops for cost in layer_costs(model) if cost.kind not in ignored)
     assert counted == pytest.approx(profile(model, model.input_shape[1:]), rel=0.02)
 
 

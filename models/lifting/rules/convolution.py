@@ -84,7 +84,7 @@ def lift_transposed(call: LayerCall) -> Lifted:
     extra = _output_padding(call, stride)
     is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
     sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
-    crop = split_padding(dilated(taps, dilation) - 1)[::-1] if is_cropped else (0, 0)
+    crop = split_padding(dilated(taps, dilation) - 1) if is_cropped else (0, 0)
     depth = flow.depth if is_cropped else sizes[0]
     inexact = "" if is_cropped else _transposed_inexact(config["padding"], taps, stride)
     output = spatial_output(call, (depth, *sizes[1:])).become(

@@ -73,7 +73,7 @@ def lift_reduction(call: LayerCall) -> Lifted:
     in_plane = set(axes_2d) & {"H", "W"}
     if "D" in flow.axes and labels & in_plane and not in_plane <= labels:
         raise RefusedError(
-            f"it reduces {' and '.join(sorted(labels & in_plane))} alone, and depth might belong to it or not.",
+            f"it reduces {' and '.join(sorted(labels & in_plane))} alone; depth might belong to it or not.",
             "Reduce both spatial axes, or use a pooling layer.",
         )
     if "x" in axes_2d:  # no place in space: axis numbers stay

@@ -1,0 +1,188 @@
+"""Where a network looks: Grad-CAM and occlusion, for slices, volumes and the wrapped slice model."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from models.aggregation import is_slice_model
+from models.backend import Tensor, value_and_gradients
+from models.layers.upsampling import resize_volume
+from models.slicing import AXES, FoldSlices
+
+
+def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
+    """Return how much each voxel speaks for a class, by the gradient of its logit.
+
+    A layer's channels are weighted by their mean gradient and summed, negative sums are dropped, and the map
+    is resized linearly to the input. For the slice model it is one 2D map per slice, stacked; over several
+    axes the maps are averaged, and slices that the model leaves out stay zero.
+
+    Args:
+        model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
+        inputs: Float32 array of that shape.
+        label: Index of the class.
+        layer: Name of a spatial layer; the last one unless told otherwise.
+
+    Returns:
+        Float32 array [B, H, W] or [B, D, H, W], 0 or more, in no particular unit.
+
+    Raises:
+        ValueError: A class or layer that the model has not, or a model without spatial layers.
+
+    Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
+    """
+    _check_label(model, label)
+    if is_slice_model(model):
+        return _stack_slices(model, inputs, label, layer)
+    return _grad_cam(model, inputs, label, _find_layer(model, layer))
+
+
+def occlusion_map(
+    model: keras.Model,
+    inputs: np.ndarray,
+    *,
+    label: int,
+    size: int | Sequence[int] = 8,
+    stride: int | Sequence[int] | None = None,
+    fill: float | None = None,
+) -> np.ndarray:
+    """Return how much the log-probability of a class falls when a box around each voxel is covered.
+
+    Args:
+        model: As in `grad_cam`; its scores are logits or log-probabilities.
+        inputs: Float32 array of its input's shape.
+        label: Index of the class.
+        size: Voxels of the box, one number or one per spatial axis.
+        stride: Voxels from box to box, half the box unless told otherwise.
+        fill: Value of covered voxels; each input's mean unless told otherwise.
+
+    Returns:
+        Float32 array [B, H, W] or [B, D, H, W]: the mean fall over all boxes that cover a voxel.
+
+    Raises:
+        ValueError: A class that the model has not, or sizes below 1.
+
+    Source: Zeiler and Fergus (2014), doi:10.1007/978-3-319-10590-1_53.
+    """
+    _check_label(model, label)
+    sides = inputs.shape[1:-1]
+    boxes = _sides(size, sides, "size")
+    steps = _sides(stride if stride is not None else [max(box // 2, 1) for box in boxes], sides, "stride")
+    reference = _log_probability(model, inputs, label)
+    cover = inputs.mean(axis=tuple(range(1, inputs.ndim)), keepdims=True) if fill is None else fill
+    falls, visits = np.zeros(inputs.shape[:-1]), np.zeros(sides)
+    for corner in np.ndindex(*(-(-side // step) for side, step in zip(sides, steps, strict=True))):
+        box = tuple(
+            slice(place * step, place * step + extent)
+            for place, step, extent in zip(corner, steps, boxes, strict=True)
+        )
+        covered = inputs.copy()
+        covered[(slice(None), *box)] = cover
+        fall = reference - _log_probability(model, covered, label)
+        falls[(slice(None), *box)] += fall.reshape(-1, *[1] * len(sides))
+        visits[box] += 1
+    return (falls / np.maximum(visits, 1)).astype("float32")
+
+
+def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -> np.ndarray:
+    _, features = _run_with_offset(network, inputs, name, 0.0)
+
+    def score(added: Tensor) -> Tensor:
+        outputs, _ = _run_with_offset(network, inputs, name, added)
+        return ops.sum(ops.cast(outputs[:, label], "float32"))
+
+    # The gradient for an offset of zero is the gradient for the layer's output.
+    offset = ops.zeros_like(features)
+    _, (gradients,) = value_and_gradients(score, offset)
+    spatial = tuple(range(1, len(features.shape) - 1))
+    weights = ops.mean(ops.cast(gradients, "float32"), axis=spatial, keepdims=True)
+    found = ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
+    return _resize(found, inputs.shape[1:-1])
+
+
+def _run_with_offset(
+    network: keras.Model, inputs: np.ndarray, name: str, added: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the network's outputs, and one layer's with `added` added to them on the way."""
+    found = []
+
+    def account(operation: keras.Operation) -> Tensor:
+        def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            outputs = operation(*args, **kwargs)
+            if operation.name != name:
+                return outputs
+            found.append(outputs + added)
+            return found[-1]
+
+        return call
+
+    graph = network._functional if isinstance(network, keras.Sequential) else network  # noqa: SLF001
+    # Keras's own walk of the graph, which clone_model uses too.
+    outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=account)  # noqa: SLF001
+    return outputs, found[-1]
+
+
+def _resize(found: Tensor, sides: Sequence[int]) -> np.ndarray:
+    if len(sides) == 3:
+        return np.asarray(ops.convert_to_numpy(resize_volume(found, sides)))[..., 0]
+    resized = ops.image.resize(found, sides, interpolation="bilinear", data_format="channels_last")
+    return np.asarray(ops.convert_to_numpy(resized))[..., 0]
+
+
+def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
+    network = next(part for part in model.layers if isinstance(part, keras.Model))
+    if len(network.outputs) > 1:
+        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    name = _find_layer(network, layer)
+    folds = [part for part in model.layers if isinstance(part, FoldSlices)]
+    total = np.zeros(inputs.shape[:-1], "float32")
+    for fold in folds:
+        slices = ops.convert_to_numpy(fold(inputs))
+        maps = _grad_cam(network, slices, label, name)  # [B * count, h, w]
+        volume = np.zeros_like(np.moveaxis(total, AXES[fold.axis], 1))
+        volume[:, fold.first : fold.first + fold.count] = maps.reshape(
+            len(inputs), fold.count, *maps.shape[1:]
+        )
+        total += np.moveaxis(volume, 1, AXES[fold.axis])
+    return total / len(folds)
+
+
+def _find_layer(model: keras.Model, name: str | None) -> str:
+    """Return the name of a spatial layer, the last one where none is named."""
+    spatial: list[str] = [part.name for part in model.layers if _is_spatial(part, len(model.inputs[0].shape))]
+    if not spatial:
+        raise ValueError(f"{model.name} has no layer with spatial outputs: Grad-CAM has nothing to show.")
+    if name is None:
+        return spatial[-1]
+    if name not in spatial:
+        raise ValueError(f"{model.name} has no spatial layer {name!r}. It has {', '.join(spatial)}.")
+    return name
+
+
+def _is_spatial(layer: keras.Layer, rank: int) -> bool:
+    if isinstance(layer, keras.layers.InputLayer):
+        return False
+    shape = getattr(layer.output, "shape", ())  # several outputs are a list
+    return len(shape) == rank and any(size != 1 for size in shape[1:-1])
+
+
+def _check_label(model: keras.Model, label: int) -> None:
+    classes = model.output_shape[-1]
+    if not 0 <= label < classes:
+        raise ValueError(f"{model.name} has classes 0 to {classes - 1}, received {label}.")
+
+
+def _log_probability(model: keras.Model, inputs: np.ndarray, label: int) -> np.ndarray:
+    scores = ops.log_softmax(ops.cast(model(inputs, training=False), "float32"), axis=-1)
+    return np.asarray(ops.convert_to_numpy(scores))[:, label]
+
+
+def _sides(value: int | Sequence[int], sides: Sequence[int], name: str) -> tuple[int, ...]:
+    values = (value,) * len(sides) if isinstance(value, int) else tuple(value)
+    if len(values) != len(sides) or min(values) < 1:
+        raise ValueError(
+            f"Expected one positive integer or {len(sides)} of them for {name}, received {value!r}."
+        )
+    return values

@@ -1,0 +1,63 @@
+"""Every option of every group composes into settings that pass the door."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from app.settings import PreprocessSettings, register_schemas
+from app.train import read_settings
+from data_pipelines.augment import PRESETS, Augment
+from data_pipelines.preprocess import Preprocess
+from data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
+
+CONF = Path(__file__).parents[2] / "conf"
+NEEDED = {"manifest": ["data.table=labels.csv"], "medmnist3d": ["data.npz=a.npz"]}
+OPTIONS = [
+    (group.name, path.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name not in {"study", "__pycache__"}
+    for path in sorted(group.glob("*.yaml"))
+]
+
+
+def compose_settings(*overrides):
+    register_schemas()
+    with initialize_config_module("conf", version_base="1.3"):
+        return read_settings(compose("train", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    settings = compose_settings(f"{group}={option}", *NEEDED.get(option, []))
+    value = getattr(settings, group, None)
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", option)
+    assert group in {"experiment", "logger", "optimizer"} or name == option
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_augmentation_files_hold_the_presets(name):
+    values = dict(compose_settings(f"augment={name}").augment)
+    assert values.pop("name") == name
+    assert Augment(**values) == PRESETS[name]()
+    assert set(values) == set(asdict(Augment()))
+
+
+@pytest.mark.parametrize("name", PREPROCESS_PRESETS)
+def test_preprocessing_files_hold_the_presets(name):
+    values = asdict(compose_settings(f"preprocess={name}").preprocess)
+    for key in ("name", "shape", "spacing"):
+        del values[key]
+    assert Preprocess(**values) == Preprocess(**PREPROCESS_PRESETS[name])
+
+
+def test_every_preprocessing_setting_can_be_configured():
+    known = {field.name for field in fields(PreprocessSettings)} | {"time_axis"}
+    assert {field.name for field in fields(Preprocess)} <= known
+
+
+def test_the_benchmark_brings_its_own_preprocessing_unless_told_otherwise():
+    assert compose_settings("data=medmnist3d", "data.npz=a.npz").preprocess.name == "medmnist"
+    told = compose_settings("data=medmnist3d", "data.npz=a.npz", "preprocess=mask")
+    assert told.preprocess.name == "mask"

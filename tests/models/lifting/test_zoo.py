@@ -1,0 +1,43 @@
+"""Every network of keras.applications lifts and proves itself."""
+
+import keras
+import pytest
+
+from models.lifting import application_names, load_network, plan_lift, verify_lift
+
+FAST = ("MobileNet", "MobileNetV3Small")
+SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+
+
+def _prove(name, *, include_top=True, policy="preserve", depth=5):
+    keras.backend.clear_session()
+    side = SIDES.get(name, 64)
+    network = load_network(
+        name, input_shape=(side, side, 3), include_top=include_top, classes=10 if include_top else None
+    )
+    return verify_lift(plan_lift(network, depth=depth, depth_policy=policy), settle=True)
+
+
+def test_there_are_the_forty_networks_that_the_table_names():
+    assert len(application_names()) >= 40
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_small_networks_prove_themselves(name):
+    assert _prove(name).difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include_top", [True, False])
+@pytest.mark.parametrize("name", application_names())
+def test_every_network_proves_itself(name, include_top):
+    proof = _prove(name, include_top=include_top)
+    assert not proof.inexact
+    assert proof.difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "NASNetMobile"])
+def test_isotropic_lifts_are_exact_where_the_plan_says_so(name):
+    proof = _prove(name, policy="isotropic", depth=33)
+    assert proof.inexact or proof.difference < 1e-4

@@ -1,0 +1,87 @@
+"""The house's own rules: who may import whom, what ships, and that configuration files compose."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("app", "data_pipelines", "models")
+FORBIDDEN = {
+    "data_pipelines": {"app", "models", "hydra", "omegaconf", "keras"},
+    "models": {"app", "data_pipelines", "hydra", "omegaconf", "tensorflow", "jax", "torch"},
+}
+
+
+def imported_by(path):
+    """Top-level names of all imports of a file, wherever they stand in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("floor", FORBIDDEN)
+def test_no_floor_imports_what_it_may_not(floor):
+    broken = {
+        str(path.relative_to(ROOT)): sorted(imported_by(path) & FORBIDDEN[floor])
+        for path in (ROOT / floor).rglob("*.py")
+    }
+    assert {path: names for path, names in broken.items() if names} == {}
+
+
+def test_models_name_tensorflow_only_in_the_backend_room():
+    naming = [
+        path.name
+        for path in (ROOT / "models").rglob("*.py")
+        if 'import_module("tensorflow")' in path.read_text(encoding="utf-8")
+    ]
+    assert naming == ["backend.py"]
+
+
+def test_hydra_is_known_to_the_app_alone():
+    users = {
+        floor for floor in FLOORS for path in (ROOT / floor).rglob("*.py") if "hydra" in imported_by(path)
+    }
+    assert users == {"app"}
+
+
+def test_every_package_of_the_tree_ships():
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    present = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for floor in (*FLOORS, "conf")
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert declared == present
+
+
+def test_every_module_stands_in_a_package():
+    for floor in FLOORS:
+        for path in (ROOT / floor).rglob("*.py"):
+            assert (path.parent / "__init__.py").exists(), path
+
+
+def test_every_configuration_file_says_what_it_is_for():
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line]
+        assert lines[0].startswith("# "), path
+
+
+def test_the_top_level_is_the_users():
+    allowed = {"app", "conf", "data_pipelines", "models", "tests", "notebooks", "benchmarks"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= allowed
+
+
+def test_constraints_name_versions_and_nothing_else():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        name, separator, version = line.partition("==")
+        assert separator == "==", line
+        assert name.replace("-", "").replace("_", "").replace(".", "").isalnum(), line
+        assert version[0].isdigit(), line
+        assert "/" not in line, line
