@@ -96,6 +96,8 @@ class ModelSettings:
     aggregate: str = "mean"
     slab: int = 1
     batch_factor: int = 1
+    pretrain: bool = False  # train the 2D network on slices first, then lift it with what it learned
+    rate_factor: float = 1.0  # of optimizer.learning_rate: trained weights are tuned with smaller steps
 
 
 @dataclass
@@ -300,6 +302,7 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.init", model.init, INITS),
         *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
         *range_problem("model.dropout", model.dropout, 0.0, 0.95),
+        *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
     ]
 
 
