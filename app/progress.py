@@ -15,7 +15,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(soft_wrap=False)
+PIPE_WIDTH = 100  # columns where the output is a file or a pipe
+
+
+def build_console() -> Console:
+    """The terminal's own width and colours; a fixed width and none in a pipe."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH, no_color=True)
+
+
+console = build_console()
 
 
 def build_progress() -> Progress:
