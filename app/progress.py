@@ -42,6 +42,18 @@ def build_progress() -> Progress:
 
 
 @contextmanager
+def counted_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that tells itself how much there is: call it with (done, total). Absent until then."""
+    with build_progress() as progress:
+        task = progress.add_task(description, total=None, note="", visible=False)
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield count
+
+
+@contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar for `total` steps; the function that is handed out advances it by one."""
     with build_progress() as progress:
