@@ -1,6 +1,7 @@
 """The built wheel, installed outside the checkout, trains two steps."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,21 @@ def run(*command, **options):
     return subprocess.run(command, capture_output=True, text=True, check=True, **options)
 
 
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what a build reads: setuptools leaves a build folder where it works."""
+    copy = tmp_path / "source"
+    for name in ("app", "conf", "data_pipelines", "models"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
 @pytest.mark.slow
-def test_the_wheel_trains_without_the_checkout(tmp_path):
+def test_the_wheel_trains_without_the_checkout(tmp_path, source):
     wheels = tmp_path / "wheels"
-    build = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT))
+    build = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(source))
     run(sys.executable, *build, cwd=tmp_path)
     site = tmp_path / "site"
     install = ("-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site))
