@@ -11,15 +11,19 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.progress import console, progress_bar
+from app.progress import console, counted_bar, progress_bar
 from app.runs import RunFolder, read_rows, write_rows
 from app.settings import DataSettings, PreprocessSettings, SettingsError, TrainSettings
+from data_pipelines.audit.facts import read_facts
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
+from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest, Record, load_manifest
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.splits import assign_splits, split_table
@@ -64,6 +68,7 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
     manifest = load_subjects(settings.data)
     splits = split_subjects(manifest, settings)
     say_splits(manifest, splits)
+    refuse_shared_voxels(manifest, splits, settings=settings)
     return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
 
 
@@ -117,10 +122,15 @@ def prepare_cohort(
 
 def load_subjects(data: DataSettings) -> Manifest:
     """The manifest that the data settings name; phantom and MedMNIST files are written on first use."""
+    return _load_table(locate_table(data))
+
+
+def locate_table(data: DataSettings) -> DataSettings:
+    """The settings with their table; that of the phantom and of MedMNIST is written on first use."""
     if data.name == "manifest":
-        return _load_table(data)
+        return data
     table, classes = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
-    return _load_table(_with_written_columns(data, table, classes))
+    return _with_written_columns(data, table, classes)
 
 
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
@@ -129,6 +139,25 @@ def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ..
     return assign_splits(
         manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
     )
+
+
+def refuse_shared_voxels(manifest: Manifest, splits: Sequence[str], *, settings: TrainSettings) -> None:
+    """Pass when no subject and no voxels are in two splits; hashes are kept in the cache's folder.
+
+    Raises:
+        ManifestError: with the pairs of files.
+    """
+    time_axis, prefer = settings.data.time_axis, settings.preprocess.prefer
+    with counted_bar("Comparing voxels") as count:
+        hashes = hash_records(
+            manifest.records,
+            hash_file=partial(_hash_picture, time_axis=time_axis, prefer=prefer),
+            # Both settings change what is read from the same file.
+            cache=Path(settings.cache.folder) / f"hashes-{time_axis}-{prefer}.json",
+            workers=settings.cache.workers or os.cpu_count() or 1,
+            progress=count,
+        )
+    refuse_leaks(manifest, splits, hashes=hashes)
 
 
 def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
@@ -156,6 +185,15 @@ def say_splits(manifest: Manifest, splits: Sequence[str]) -> None:
     for row in split_table(manifest, splits):
         table.add_row(row.split, row.class_name, str(row.subjects), str(row.volumes))
     console.print(table)
+
+
+def _hash_picture(path: Path, *, time_axis: str, prefer: str) -> str | None:
+    """The hash of a file's voxels; None where it cannot be read, which preparing it will report."""
+    facts = read_facts(path, time_axis=time_axis, prefer=prefer)
+    if facts.error:
+        return None
+    # Two blank images are alike without being copies of one.
+    return f"blank {path}" if facts.minimum == facts.maximum else facts.voxel_hash
 
 
 def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainSettings) -> CachedVolumes:
@@ -202,18 +240,23 @@ def _joined(images: Sequence[Path]) -> str:
     return "|".join(str(image) for image in images)
 
 
+def manifest_arguments(data: DataSettings) -> dict[str, Any]:
+    """The data settings of a table as the arguments of `load_manifest`."""
+    return {
+        "table": Path(str(data.table)).expanduser(),
+        "root": Path(data.root).expanduser() if data.root else None,
+        "image_column": data.image_column,
+        "image_columns": tuple(data.image_columns),
+        "label_column": data.label_column,
+        "subject_column": data.subject_column,
+        "split_column": data.split_column,
+        "classes": tuple(data.classes),
+        "label_bins": tuple(data.label_bins),
+    }
+
+
 def _load_table(data: DataSettings) -> Manifest:
-    manifest = load_manifest(
-        Path(str(data.table)).expanduser(),
-        root=Path(data.root).expanduser() if data.root else None,
-        image_column=data.image_column,
-        image_columns=tuple(data.image_columns),
-        label_column=data.label_column,
-        subject_column=data.subject_column,
-        split_column=data.split_column,
-        classes=tuple(data.classes),
-        label_bins=tuple(data.label_bins),
-    )
+    manifest = load_manifest(**manifest_arguments(data))
     if manifest.left_out:
         reasons = ", ".join(f"{count} with {reason}" for reason, count in manifest.left_out.items())
         log.info("Rows left out of %s: %s", manifest.source, reasons)

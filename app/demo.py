@@ -46,7 +46,7 @@ def demo_table(comparisons: dict[str, dict[str, Any]]) -> Table:
     for heading in ("task", "model"):
         table.add_column(heading)
     for heading in ("test AUC", "95 % interval", "balanced accuracy", "parameters", "s per epoch"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for task, found in comparisons.items():
         for name, model in found["models"].items():
             table.add_row(task, name, *_figures(model))

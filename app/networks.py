@@ -150,8 +150,8 @@ def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - u
     """Let 3D convolutions on few slices compute in float32 instead of bfloat16; the names of those changed.
 
     TensorFlow's bfloat16 kernel for the filter gradient reads memory that nobody wrote where the depth is not
-    larger than the kernel's: seen as NaN after a few steps (2.21, AVX512-BF16, depth 2 under a kernel of 3 and
-    depth 4 under one of 5). Such layers stand at the end of a network and are small, so float32 costs little.
+    larger than the kernel's: seen as NaN after a few steps (2.21, AVX512-BF16; depth 2 under a kernel of 3,
+    depth 4 under one of 5). Such layers end a network and are small, so float32 costs little.
     """
     import keras
 

@@ -15,7 +15,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(soft_wrap=False)
+PIPE_WIDTH = 100  # columns where the output is a file or a pipe
+
+
+def build_console() -> Console:
+    """The terminal's own width and colours; a fixed width and none in a pipe."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH, no_color=True)
+
+
+console = build_console()
 
 
 def build_progress() -> Progress:
@@ -30,6 +39,18 @@ def build_progress() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def counted_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that tells itself how much there is: call it with (done, total). Absent until then."""
+    with build_progress() as progress:
+        task = progress.add_task(description, total=None, note="", visible=False)
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield count
 
 
 @contextmanager

@@ -6,7 +6,7 @@ First epoch: decode, RAS, 1.5 mm, window, crop or pad to 96^3, with two workers 
 Cached epochs: what each system reads back on later epochs. Without --files the volumes (160x192x160 int16,
 gzip) are generated. MONAI and TorchIO are measured where they are installed:
 
-    pip install monai torchio torch --extra-index-url https://download.pytorch.org/whl/cpu
+    .venv/bin/python -m pip install -r benchmarks/requirements.txt
 
 Each contestant runs in a process of its own, so that its peak memory is its own; contestants take turns.
 """

@@ -77,7 +77,7 @@ def refuse_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[
 def hash_records(
     records: Sequence[Record],
     *,
-    hash_file: Callable[[Path], str],
+    hash_file: Callable[[Path], str | None],
     cache: str | Path | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -86,7 +86,8 @@ def hash_records(
 
     Args:
         records: Whose images to hash.
-        hash_file: Hashes the decoded voxels of one image.
+        hash_file: Hashes the decoded voxels of one image; None where it cannot be read. Such an image equals
+            no other, and is tried again by the next run.
         cache: JSON file that keeps hashes from run to run; None to keep none.
         workers: Threads that read.
         progress: Called with (hashed, to hash) after each file.
@@ -99,12 +100,16 @@ def hash_records(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         digests = zip(absent, pool.map(hash_file, absent), strict=True)
         for done, (image, digest) in enumerate(digests, start=1):
-            known[keys[image]] = digest
+            if digest is not None:
+                known[keys[image]] = digest
             if progress is not None:
                 progress(done, len(absent))
     if path is not None and absent:
         _write_cache(path, known)
-    return tuple("+".join(known[keys[image]] for image in record.images) for record in records)
+    return tuple(
+        "+".join(known.get(keys[image], f"unreadable {image}") for image in record.images)
+        for record in records
+    )
 
 
 def _find(manifest: Manifest, splits: Sequence[str], keys: Iterable[str], shared: str) -> tuple[Leak, ...]:

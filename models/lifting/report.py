@@ -1,6 +1,7 @@
 """The plan as rows and as a table."""
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,7 +28,10 @@ def plan_text(graph: GraphPlan, rows: list[Row], settings: Mapping[str, Any]) ->
     sizes = ", ".join(_sizes(flow.shape) for flow in graph.inputs)
     policy, init = settings["depth_policy"], settings["init"]
     title = f"{graph.model.name} in 3D: input {sizes}, depth_policy={policy}, init={init}"
-    return "\n".join([title, "", _table(rows), "", _totals(rows), *_remarks(rows)])
+    lines = [title, "", *_table(rows).splitlines(), "", *_totals(rows).splitlines(), *_remarks(rows)]
+    return "\n".join(
+        textwrap.fill(line, WIDTH, subsequent_indent="    ") if len(line) > WIDTH else line for line in lines
+    )
 
 
 def _row(step: Step) -> Row:

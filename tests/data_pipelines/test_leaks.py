@@ -89,3 +89,11 @@ def test_a_changed_slice_of_a_series_is_noticed(tmp_path):
     assert hash_records([record], **settings) == ("old",)
     (series / "1.dcm").write_text("newer")
     assert hash_records([record], **settings) == ("newer",)
+
+
+def test_unreadable_images_equal_no_other_and_are_tried_again(manifest, tmp_path):
+    cache = tmp_path / "hashes.json"
+    hashes = hash_records(manifest.records, hash_file=lambda _path: None, cache=cache)
+    assert len(set(hashes)) == len(manifest.records)
+    again = hash_records(manifest.records, hash_file=Reader(), cache=cache)
+    assert again[0] == again[2] == "1"
