@@ -16,6 +16,9 @@ from app.settings import DEPTH_POLICIES, INITS, LiftSettings, SettingsError, cho
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
 
+FLOAT32_TOLERANCE = 1e-4  # relative; rounding through fifty layers stays below it
+HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits: each rounding moves a value by up to 0.4 %
+
 
 def main() -> None:
     """The console script."""
@@ -122,7 +125,8 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
     from models.lifting import verify_lift
 
     is_random = settings.weights is None and not _is_file_or_folder(settings)
-    proof = verify_lift(plan, seed=settings.seed, settle=is_random)
+    tolerance = FLOAT32_TOLERANCE if _is_float32(plan.model_2d) else HALF_TOLERANCE
+    proof = verify_lift(plan, seed=settings.seed, settle=is_random, tolerance=tolerance)
     console.print(f"\n{proof}", markup=False, highlight=False, soft_wrap=True)
     if not proof.is_proved:
         raise UserError(
@@ -130,6 +134,12 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
             f"{proof.tolerance:g}; it differs by {max(proof.difference, proof.scheme_difference):.1e}. "
             "Nothing is written; verify=false writes it all the same."
         )
+
+
+def _is_float32(network: Any) -> bool:  # noqa: ANN401 - as above
+    """Whether no layer rounds to half precision, as those of a network trained in mixed precision do."""
+    layers = network._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
+    return all(layer.compute_dtype in {"float32", "float64", None} for layer in layers)
 
 
 def _is_file_or_folder(settings: LiftSettings) -> bool:

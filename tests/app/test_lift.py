@@ -161,6 +161,26 @@ def test_an_unproved_lift_is_not_written(saved, tmp_path, monkeypatch):
     assert not (tmp_path / "out.keras").exists()
 
 
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 2e-2)])
+def test_rounding_counts_as_much_as_the_networks_precision_makes_it(policy, tolerance, tmp_path, monkeypatch):
+    import models.lifting
+
+    honest, seen = models.lifting.verify_lift, {}
+
+    def verify(plan, **options):
+        seen.update(options)
+        return honest(plan, **options)
+
+    monkeypatch.setattr("models.lifting.verify_lift", verify)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.GlobalAveragePooling2D(dtype=policy)(layers.Conv2D(2, 3, dtype=policy)(inputs))
+    keras.Model(inputs, layers.Dense(2, dtype="float32")(x)).save(tmp_path / "a.keras")
+    assert (
+        lift(LiftSettings(network=str(tmp_path / "a.keras"), depth=4, output=str(tmp_path / "b.keras"))) == 0
+    )
+    assert seen["tolerance"] == tolerance
+
+
 def test_a_network_of_an_unknown_name_is_told_its_neighbours():
     with pytest.raises(LiftError, match="ResNet50"):
         lift(LiftSettings(network="ResNet5O", depth=4, plan_only=True))
