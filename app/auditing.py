@@ -146,8 +146,8 @@ def _rows(found: AuditedData) -> list[dict[str, str | int | float]]:
     classes = found.manifest.classes
     rows: list[dict[str, str | int | float]] = []
     for record, facts in zip(found.owners, facts_rows(found.audit), strict=True):
-        whose = {"row": record.row, "subject": record.subject, "label": classes[record.label]}
-        rows.append({**whose, "split": record.split or "", **facts})
+        label, split = classes[record.label], record.split or ""
+        rows.append({"row": record.row, "subject": record.subject, "label": label, "split": split, **facts})
     return rows
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from app.report.findings import common_folder, group_findings, sentence, verdict
+from app.report.findings import group_findings, sentence, shared_folder, verdict
 from app.report.page import write_page
 from app.report.style import INK, figure_style, new_axes, series_style, svg_markup
 from data_pipelines.audit import Facts
@@ -57,7 +57,7 @@ def audit_page_values(found: AuditedData) -> dict[str, Any]:
     """Everything that the template of an audit needs, but the time."""
     from app.auditing import suggested_overrides
 
-    below = common_folder([facts.path for facts in found.audit.facts])
+    below = shared_folder(found.audit.facts)
     groups = group_findings(found.audit.findings)
     pairs = [
         (one, record) for one, record in zip(found.audit.facts, found.owners, strict=True) if not one.error
@@ -169,7 +169,7 @@ def choose_pictures(found: AuditedData, *, below: str) -> list[Picture]:
     spread = [others[index] for index in np.linspace(0, len(others) - 1, count).astype(int)] if count else []
     return [
         Picture(
-            str(facts.path).replace(below, ""),
+            str(facts.path).removeprefix(below),
             _about(facts, record, found.manifest.classes),
             picture_address(facts.thumbnails),
             tuple(marks.get(str(facts.path), ())),

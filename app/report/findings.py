@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from app.report.terminal import build_console
-from data_pipelines.audit import Finding
+from data_pipelines.audit import Facts, Finding
 
 if TYPE_CHECKING:
     from app.auditing import AuditedData
 
 EXAMPLES = 3
+LONGEST = 160  # characters of an example in the terminal; the page and audit.json have all of it
 COLOURS = MappingProxyType({"error": "bold red", "warning": "yellow", "note": "dim"})
 ADVICE = MappingProxyType(
     {
@@ -31,7 +31,7 @@ ADVICE = MappingProxyType(
         "mixed_channels": "A network takes one number of channels: see data.time_axis.",
         "subject_in_two_splits": "Put all volumes of a subject into one split; training refuses them.",
         "two_labels": "Decide on one label per file.",
-        "same_voxels": "Remove copies, or give them one subject and label; training refuses them across splits.",
+        "same_voxels": "Remove copies, or give them one subject and label; no two splits may share them.",
         "confounded": "A network could score well without a look at the anatomy: resample to one spacing and "
         "shape, and match the scanners between classes.",
         "forms_conflict": "Look at the thumbnails and choose preprocess.prefer=sform or qform.",
@@ -90,10 +90,11 @@ def group_findings(findings: Sequence[Finding]) -> list[FindingGroup]:
     ]
 
 
-def common_folder(paths: Sequence[Path]) -> str:
-    """The folder that all files lie below, with a slash: what a name can do without."""
-    folders = {str(path.parent) for path in paths}
-    return os.path.join(os.path.commonpath(folders), "") if folders else ""  # noqa: PTH118 - Path drops the slash
+def shared_folder(facts: Sequence[Facts]) -> str:
+    """The folder that all readable files lie below, with a slash: what a name can do without, or nothing."""
+    folders = {str(one.path.parent) for one in facts if not one.error}
+    shared = os.path.commonpath(folders) if folders else ""
+    return f"{shared}{os.sep}" if len(shared) > 1 else ""
 
 
 def sentence(finding: Finding, *, below: str = "") -> str:
@@ -106,6 +107,16 @@ def sentence(finding: Finding, *, below: str = "") -> str:
         rest = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
         text = f"{text}: {', '.join(names[:EXAMPLES])}{rest}"
     return text.replace(below, "") if below else text
+
+
+def shorten(text: str, *, longest: int = LONGEST) -> str:
+    """The text in one line, cut at its end where it is too long.
+
+    >>> shorten("a long sentence", longest=8)
+    'a long \N{HORIZONTAL ELLIPSIS}'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def verdict(found: AuditedData) -> str:
@@ -133,7 +144,7 @@ def print_audit(found: AuditedData, *, console: Console | None = None) -> None:
     target = console or build_console()
     groups = group_findings(found.audit.findings)
     if groups:
-        target.print(_table(groups, below=common_folder([one.path for one in found.audit.facts])))
+        target.print(_table(groups, below=shared_folder(found.audit.facts)))
     target.print(Text(verdict(found), style="bold"))
     overrides = suggested_overrides(found.audit)
     if overrides:
@@ -158,6 +169,6 @@ def _table(groups: Sequence[FindingGroup], *, below: str) -> Table:
 
 
 def _examples(group: FindingGroup, *, below: str) -> list[str]:
-    shown = [sentence(finding, below=below) for finding in group.findings[:EXAMPLES]]
+    shown = [shorten(sentence(finding, below=below)) for finding in group.findings[:EXAMPLES]]
     rest = len(group.findings) - EXAMPLES
     return [*shown, f"and {rest} more"] if rest > 0 else shown
