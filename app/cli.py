@@ -133,9 +133,9 @@ def _explain_key(text: str, error: BaseException) -> str:
 
 
 def _schema_keys() -> Iterator[str]:
-    from app.settings import CompareSettings, EvaluateSettings
+    from app.settings import AuditSettings, CompareSettings, EvaluateSettings
 
-    for schema in (CompareSettings, EvaluateSettings):
+    for schema in (CompareSettings, EvaluateSettings, AuditSettings):
         yield from _flatten(OmegaConf.structured(schema), "")
 
 

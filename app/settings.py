@@ -176,12 +176,26 @@ class EvaluateSettings:
     debug: bool = False
 
 
+@dataclass
+class AuditSettings:
+    """Everything that `voxlift-audit` reads."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    output: str | None = None
+    thumbnails: int = 60
+    workers: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
 def register_schemas() -> None:
     """Give Hydra the schema that each primary configuration starts from."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSettings)
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="audit_schema", node=AuditSettings)
 
 
 def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[str]:
@@ -212,6 +226,22 @@ def check_settings(settings: TrainSettings) -> None:
         *_shape_problems(settings.preprocess),
         *_model_problems(settings.model),
         *_trainer_problems(settings),
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def check_audit_settings(settings: AuditSettings) -> None:
+    """Refuse settings that no audit could follow.
+
+    Raises:
+        SettingsError: listing every problem at once.
+    """
+    problems = [
+        *_data_problems(settings.data),
+        *choice_problem("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
+        *range_problem("thumbnails", settings.thumbnails, 0, 10_000),
+        *range_problem("workers", settings.workers, 0, 1024),
     ]
     if problems:
         raise SettingsError("\n".join(problems))
