@@ -123,7 +123,8 @@ def _explain_key(text: str, error: BaseException) -> str:
     quoted = text.split("'")
     key = quoted[1] if first.startswith("Could not override") and len(quoted) > 1 else ""
     if key and ("not in" in text + cause):
-        return f"unknown key {key}.{_nearest(key, list(_schema_keys()))} See --help for every key."
+        others = [known for known in _schema_keys() if known != key]  # it may be another command's key
+        return f"unknown key {key}.{_nearest(key, others)} See --help for every key."
     lines = [
         line.strip()
         for line in text.splitlines()
@@ -133,9 +134,9 @@ def _explain_key(text: str, error: BaseException) -> str:
 
 
 def _schema_keys() -> Iterator[str]:
-    from app.settings import AuditSettings, CompareSettings, EvaluateSettings
+    from app.settings import AuditSettings, CompareSettings, EvaluateSettings, LiftSettings
 
-    for schema in (CompareSettings, EvaluateSettings, AuditSettings):
+    for schema in (CompareSettings, EvaluateSettings, AuditSettings, LiftSettings):
         yield from _flatten(OmegaConf.structured(schema), "")
 
 

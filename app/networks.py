@@ -10,10 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cohort import Cohort
+from app.pretrained import adaptations, load_trained, trained_source
 from app.settings import ModelSettings, SettingsError
+
+if TYPE_CHECKING:
+    from models.lifting import LiftPlan
 
 log = logging.getLogger("voxlift")
 
@@ -59,17 +63,34 @@ def _slice_networks(model: ModelSettings, cohort: Cohort) -> Networks:
 
 
 def _volume_networks(model: ModelSettings, cohort: Cohort) -> Networks:
+    source = trained_source(model.baseline)
+    if source is None:
+        _, height, width, channels = cohort.shape
+        return lift_networks(plan_volume(model, cohort, build_2d(model, cohort, (height, width, channels))))
+    network = load_trained(source)
+    return lift_networks(plan_volume(model, cohort, network, **adaptations(network, source, cohort)))
+
+
+def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: Any) -> LiftPlan:  # noqa: ANN401 - untyped Keras, and what plan_lift takes
+    """The plan that lifts a 2D network for this cohort's volumes; weights are read when it is built.
+
+    Raises:
+        LiftError: layers or settings stand in the way.
+    """
     from models.lifting import plan_lift
 
-    depth, height, width, channels = cohort.shape
-    network = build_2d(model, cohort, (height, width, channels))
-    plan = plan_lift(
+    return plan_lift(
         network,
-        depth=depth,
+        depth=cohort.shape[0],
         depth_policy=model.depth_policy,
         init=model.init,
         spacing=cohort.preprocess.spacing,
+        **changes,
     )
+
+
+def lift_networks(plan: LiftPlan) -> Networks:
+    """The lifted network, which is trained on volumes and scores them."""
     lifted = plan.build()
     _protect_on_cpu(lifted)
     return Networks(lifted, lifted)

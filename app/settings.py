@@ -17,6 +17,8 @@ MODEL_KINDS = ("slice", "volume")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 SPLIT_NAMES = ("train", "val", "test")
+INITS = ("centre", "mean", "acs", "random")
+DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
 
 
 class SettingsError(ValueError):
@@ -94,6 +96,8 @@ class ModelSettings:
     aggregate: str = "mean"
     slab: int = 1
     batch_factor: int = 1
+    pretrain: bool = False  # train the 2D network on slices first, then lift it with what it learned
+    rate_factor: float = 1.0  # of optimizer.learning_rate: trained weights are tuned with smaller steps
 
 
 @dataclass
@@ -189,6 +193,31 @@ class AuditSettings:
     debug: bool = False
 
 
+@dataclass
+class LiftSettings:
+    """Everything that `voxlift-lift` reads."""
+
+    network: str | None = None
+    weights: str | None = None
+    include_top: bool = True
+    depth: int | None = None
+    input_shape: list[int] | None = None
+    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
+    spacing: list[float] | None = None
+    init: str = "centre"
+    channels: int | None = None
+    filters: Any = None  # a factor, or a list of one per stage
+    classes: int | None = None
+    logits: bool = False
+    output: str | None = None
+    overwrite: bool = False
+    plan_only: bool = False
+    verify: bool = True
+    seed: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
 def register_schemas() -> None:
     """Give Hydra the schema that each primary configuration starts from."""
     store = ConfigStore.instance()
@@ -196,6 +225,7 @@ def register_schemas() -> None:
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
     store.store(name="audit_schema", node=AuditSettings)
+    store.store(name="lift_schema", node=LiftSettings)
 
 
 def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[str]:
@@ -299,11 +329,10 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.axis", model.axis, ("depth", "height", "width", "all")),
         *choice_problem("model.slices", model.slices, ("all", "central", "foreground")),
         *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
-        *choice_problem("model.init", model.init, ("centre", "mean", "acs", "random")),
-        *choice_problem(
-            "model.depth_policy", model.depth_policy, ("isotropic", "preserve", "slicewise", "spacing")
-        ),
+        *choice_problem("model.init", model.init, INITS),
+        *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
         *range_problem("model.dropout", model.dropout, 0.0, 0.95),
+        *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
     ]
 
 

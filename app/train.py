@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from app.cli import run_command
+from app.inflate import (
+    cost_of_slices,
+    plan_inflation,
+    settle_statistics,
+    slice_folder,
+    trains_slices_first,
+    tuning_optimizer,
+)
+from app.pretrained import check_baseline, refuse_seen_subjects
 from app.progress import console
 from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
 from app.settings import TrainSettings, check_settings
@@ -38,6 +47,7 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
             f"expected a configuration with the schema of TrainSettings, got {type(settings).__name__}"
         )
     check_settings(settings)
+    check_baseline(settings.model)
     return settings
 
 
@@ -62,10 +72,18 @@ def train(settings: TrainSettings) -> int:
         precision = prepare_runtime(
             precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed
         )
-        networks = _build(settings, cohort)
+        refuse_seen_subjects(settings.model, cohort)
+        inflation = plan_inflation(settings, cohort) if trains_slices_first(settings.model) else None
+        networks = inflation.slices if inflation else _build(settings, cohort)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
         run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
         attach(run.log)
+        if inflation:
+            slices = slice_folder(run)
+            _train_into(
+                slices, inflation.settings, cohort=cohort, networks=inflation.slices, precision=precision
+            )
+            networks = inflation.inflate()
         _train_into(run, settings, cohort=cohort, networks=networks, precision=precision)
     return 0
 
@@ -94,7 +112,7 @@ def _train_into(
     networks.volume.save(run.model)
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
     speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
-    metrics["cost"] = {**cost, "seconds_per_volume": speed}
+    metrics["cost"] = {**cost, "seconds_per_volume": speed, **cost_of_slices(run)}
     write_run_page(run, metrics, cohort)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)
@@ -112,13 +130,14 @@ def _fit(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: N
     feed = build_feed(settings, cohort)
     compile_network(
         networks.trained,
-        optimizer=settings.optimizer,
+        optimizer=tuning_optimizer(settings),
         trainer=trainer,
         classes=len(cohort.classes),
         steps_per_epoch=feed.steps_per_epoch,
         soft_labels=feed.soft_labels,
     )
     started = time.perf_counter()
+    settle_statistics(networks.trained, feed.batches, settings.model)
     keep = fit_network(
         networks.trained,
         feed.batches,

@@ -184,7 +184,7 @@ def _load_network(path: Path, input_shape: Shape, classes: int) -> keras.Model:
             f"{file} does not exist. Name a .keras file, or the folder of a finished run that holds "
             "model.keras."
         )
-    model = keras.models.load_model(file)
+    model = keras.models.load_model(file, compile=False)
     network = unwrap_slices(model)
     expected, received = (None, *input_shape), tuple(network.input_shape)
     if len(received) != 4:

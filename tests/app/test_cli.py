@@ -31,7 +31,7 @@ def imported_by(code):
     return answer.stdout.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "lift"])
 def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_path):
     answer = run(f"app.{command}", "--help", cwd=tmp_path)
     assert answer.returncode == 0

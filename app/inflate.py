@@ -1,0 +1,109 @@
+"""Train in 2D, inflate, fine-tune in 3D: what `model.pretrain` adds to a training."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from app.pretrained import trained_source
+from app.runs import RunFolder, read_json
+from app.settings import ModelSettings, OptimizerSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from app.cohort import Cohort
+    from app.networks import Networks
+    from models.lifting import LiftPlan
+
+log = logging.getLogger("voxlift")
+
+SLICES = "slice2d"  # the sub-run's folder in the run folder, and its model's name
+BATCHES = 16  # enough volumes for steady statistics, few enough to cost seconds
+
+
+@dataclass(frozen=True)
+class Inflation:
+    """The slice model to train first, and the plan that lifts it afterwards."""
+
+    settings: TrainSettings
+    slices: Networks
+    plan: LiftPlan
+
+    def inflate(self) -> Networks:
+        """The 3D network with the weights that the 2D one holds now."""
+        from app.networks import lift_networks
+
+        log.info("Inflating the trained slice network, init=%s", self.plan.settings["init"])
+        return lift_networks(self.plan)
+
+
+def trains_slices_first(model: ModelSettings) -> bool:
+    """Whether a 2D network must be trained before the 3D one; a trained one may have been named already."""
+    return model.kind == "volume" and model.pretrain and trained_source(model.baseline) is None
+
+
+def plan_inflation(settings: TrainSettings, cohort: Cohort) -> Inflation:
+    """The slice model and its lift, both decided before anything is trained.
+
+    Raises:
+        SettingsError, LiftError: the settings name something that cannot be built or lifted.
+    """
+    from app.networks import build_networks, plan_volume
+
+    first = slice_settings(settings)
+    slices = build_networks(first.model, cohort)
+    log.info("Model %s, trained first: %s parameters", SLICES, f"{slices.trained.count_params():,}")
+    return Inflation(first, slices, plan_volume(settings.model, cohort, slices.trained))
+
+
+def slice_settings(settings: TrainSettings) -> TrainSettings:
+    """The settings of the slice model that is trained first: the same in all that is not the model's kind."""
+    model = replace(
+        settings.model,
+        name=SLICES,
+        kind="slice",
+        axis="depth",
+        slices="all",
+        aggregate="mean",
+        slab=1,
+        pretrain=False,
+        rate_factor=1.0,
+    )
+    return replace(settings, model=model)
+
+
+def slice_folder(run: RunFolder) -> RunFolder:
+    """The sub-run's folder, made on disk."""
+    folder = RunFolder(run.path / SLICES)
+    folder.path.mkdir()
+    return folder
+
+
+def cost_of_slices(run: RunFolder) -> dict[str, float]:
+    """The seconds that the slice model's training took; nothing where none was trained first."""
+    first = RunFolder(run.path / SLICES)
+    if not first.is_finished:
+        return {}
+    return {"pretrain_seconds": read_json(first.metrics)["cost"]["train_seconds"]}
+
+
+def tuning_optimizer(settings: TrainSettings) -> OptimizerSettings:
+    """The optimiser's settings with the model's own factor in its learning rate."""
+    rate = settings.optimizer.learning_rate * settings.model.rate_factor
+    return replace(settings.optimizer, learning_rate=rate)
+
+
+def settle_statistics(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
+    """Measure the batch statistics anew where a lift with trained weights made the copied ones stale.
+
+    `centre` gives every slice the activations that the 2D network knew; averaged or turned kernels do not.
+    """
+    is_trained = model.pretrain or trained_source(model.baseline) is not None
+    if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
+        return
+    from models.statistics import recalibrate_statistics
+
+    count = recalibrate_statistics(network, (batch[0] for batch in itertools.islice(batches, BATCHES)))
+    log.info("Batch statistics measured anew on %d batches", count)
