@@ -65,6 +65,10 @@ def _refuse_shared_run_dir(cfg: DictConfig) -> None:
 def _status_of(call: Callable[[], int], *, debug: bool) -> int:
     try:
         return call()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
