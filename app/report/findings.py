@@ -100,8 +100,8 @@ def shared_folder(facts: Sequence[Facts]) -> str:
 def sentence(finding: Finding, *, below: str = "") -> str:
     """The finding in one sentence that names where, paths relative to the folder `below`."""
     text = finding.message
-    names = [place for place in finding.where if place not in text]
-    if len(names) == 1 and len(finding.where) == 1:
+    names = () if any(place in text for place in finding.where) else finding.where
+    if len(names) == 1:
         text = f"{names[0]}: {text}"
     elif names:
         rest = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
