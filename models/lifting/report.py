@@ -83,9 +83,15 @@ def _table(rows: list[Row]) -> str:
             row["weights"],
         )
     page = io.StringIO()
-    Console(file=page, width=WIDTH, color_system=None, emoji=False, markup=False, highlight=False).print(
-        table
-    )
+    Console(
+        file=page,
+        width=WIDTH,
+        color_system=None,
+        force_jupyter=False,
+        emoji=False,
+        markup=False,
+        highlight=False,
+    ).print(table)
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
 
 
