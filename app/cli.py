@@ -65,6 +65,10 @@ def _refuse_shared_run_dir(cfg: DictConfig) -> None:
 def _status_of(call: Callable[[], int], *, debug: bool) -> int:
     try:
         return call()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
@@ -134,9 +138,9 @@ def _explain_key(text: str, error: BaseException) -> str:
 
 
 def _schema_keys() -> Iterator[str]:
-    from app.settings import CompareSettings, EvaluateSettings, LiftSettings
+    from app.settings import AuditSettings, CompareSettings, EvaluateSettings, LiftSettings
 
-    for schema in (CompareSettings, EvaluateSettings, LiftSettings):
+    for schema in (CompareSettings, EvaluateSettings, AuditSettings, LiftSettings):
         yield from _flatten(OmegaConf.structured(schema), "")
 
 

@@ -181,6 +181,19 @@ class EvaluateSettings:
 
 
 @dataclass
+class AuditSettings:
+    """Everything that `voxlift-audit` reads."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    output: str | None = None
+    thumbnails: int = 60
+    workers: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
 class LiftSettings:
     """Everything that `voxlift-lift` reads."""
 
@@ -211,6 +224,7 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainSettings)
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="audit_schema", node=AuditSettings)
     store.store(name="lift_schema", node=LiftSettings)
 
 
@@ -242,6 +256,22 @@ def check_settings(settings: TrainSettings) -> None:
         *_shape_problems(settings.preprocess),
         *_model_problems(settings.model),
         *_trainer_problems(settings),
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def check_audit_settings(settings: AuditSettings) -> None:
+    """Refuse settings that no audit could follow.
+
+    Raises:
+        SettingsError: listing every problem at once.
+    """
+    problems = [
+        *_data_problems(settings.data),
+        *choice_problem("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
+        *range_problem("thumbnails", settings.thumbnails, 0, 10_000),
+        *range_problem("workers", settings.workers, 0, 1024),
     ]
     if problems:
         raise SettingsError("\n".join(problems))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.evaluation.calibration import apply_temperature
@@ -18,6 +17,7 @@ from app.evaluation.verdict import overall_verdict, run_verdict, winner
 from app.report import tables
 from app.report.figures import calibration_figure, precision_recall_figure, roc_figure
 from app.report.montage import case_picture
+from app.report.page import write_page
 from app.report.quantities import format_value
 from app.report.style import anchor
 from app.report.summary import Case, ComparisonSummary, Row, RunSummary
@@ -28,12 +28,12 @@ MOST_CURVES = 6  # more bands in one figure cannot be told apart
 
 def write_run_report(summary: RunSummary, path: Path) -> Path:
     """Write the page of one run and return its path; UTF-8, no script, nothing loaded from elsewhere."""
-    return _write("run.html.j2", path, run_page_values(summary))
+    return write_page("run.html.j2", path, run_page_values(summary))
 
 
 def write_comparison_report(summary: ComparisonSummary, path: Path) -> Path:
     """Write the page of a comparison and return its path; UTF-8, no script, nothing loaded from elsewhere."""
-    return _write("comparison.html.j2", path, comparison_page_values(summary))
+    return write_page("comparison.html.j2", path, comparison_page_values(summary))
 
 
 def summarise_models(
@@ -221,15 +221,3 @@ def _cases(cases: Sequence[Case]) -> list[tuple[Case, str]]:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _write(template: str, path: Path, values: Mapping[str, Any]) -> Path:
-    environment = Environment(
-        loader=PackageLoader("app.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    path.write_text(environment.get_template(template).render(values), encoding="utf-8")
-    return path

@@ -2,10 +2,11 @@
 
 from models.lifting.errors import LiftError
 from models.lifting.plan import LiftPlan, plan_lift, to_3d
+from models.lifting.proof import LiftProof
 from models.lifting.registry import register_lift_rule, unregister_lift_rule
 from models.lifting.rules.base import LayerCall, Lifted
 from models.lifting.sources import application_names, load_network
-from models.lifting.verify import LiftProof, verify_lift
+from models.lifting.verify import verify_lift
 
 __all__ = [
     "LayerCall",

@@ -20,16 +20,16 @@ def build_network(plan: GraphPlan, *, name: str, repeats: int = 1, classes: int 
         repeats: How often the volumes' channel is repeated before the first layer.
         classes: Classes of a head to put behind the network, None for no new head.
     """
-    made: dict[int, Any] = {}
-    model = _build(plan, made, name, repeats=repeats)
-    _transfer_weights(plan, made)
+    model, _ = build_made(plan, name=name, repeats=repeats)
     return model if classes is None else append_head(model, list(model.outputs), classes=classes, name=name)
 
 
-def build_made(plan: GraphPlan) -> tuple[Model, dict[int, list[Layer]]]:
+def build_made(
+    plan: GraphPlan, *, name: str | None = None, repeats: int = 1
+) -> tuple[Model, dict[int, list[Layer]]]:
     """Return the network and, by the 2D operation's id, the layers that each operation became."""
     made: dict[int, Any] = {}
-    model = _build(plan, made, plan.model.name)
+    model = _build(plan, made, name or plan.model.name, repeats=repeats)
     _transfer_weights(plan, made)
     return model, made
 

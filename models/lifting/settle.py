@@ -39,9 +39,6 @@ def settle_weights(model: Model, images: list[Array], *, seed: int = 0) -> None:
     model(images if len(images) > 1 else images[0], training=True)
     for layer, momentum in norms:
         layer.momentum = momentum
-        variance = layer.moving_variance.numpy()
-        # A channel that hardly varies over a few small images would be blown up, its rounding with it.
-        layer.moving_variance.assign(np.maximum(variance, variance.mean() / 4))
 
 
 def walk_layers(model: Model) -> Iterator[Layer]:

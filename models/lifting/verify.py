@@ -1,95 +1,82 @@
-"""The proof of a lift: the 3D network on one slice repeated along depth.
-
-Against the 2D network on that slice.
-"""
+"""The proof of a lift: the 3D network on one slice repeated along depth, against 2D on that slice."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
 from models.lifting.build import build_made
-from models.lifting.errors import LiftError
-from models.lifting.flow import Flow, Shape
+from models.lifting.flow import Flow
 from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, Model, Value
+from models.lifting.kinds import Layer
 from models.lifting.plan import LiftPlan
+from models.lifting.planner import GraphPlan, Step
+from models.lifting.probes import in_channels, random_images, settling_images, size_of, with_depth
+from models.lifting.proof import NOT_PROVED, LiftProof
 from models.lifting.settle import settle_weights
+from models.lifting.trace import trace
 
 TOLERANCE = 1e-4
-OPEN_SIZES = (32, 64, 96, 128)
-OPEN_DEPTHS = (8, 16, 32, 64, 128)
+PRECISIONS = ("float32", "float64")
+Key = tuple[int, int]  # a 2D operation's id, and the number of its call
+
+
+@dataclass
+class Record:
+    """What the operations of one network gave, named by the 2D operations that they come from.
+
+    Args:
+        origins: The 2D operation's id by the id of the operation that is computed; None for the 2D network
+            itself.
+        outputs: Outputs of each call.
+    """
+
+    origins: Mapping[int, int] | None = None
+    outputs: dict[Key, list[Array]] = field(default_factory=dict)
+    calls: Counter[int] = field(default_factory=Counter)
+
+    def key_of(self, operation: Layer) -> Key | None:
+        """Return the name of an operation's next call; None for a layer that 2D does not have."""
+        origin = id(operation) if self.origins is None else self.origins.get(id(operation))
+        if origin is None:
+            return None
+        self.calls[origin] += 1
+        return origin, self.calls[origin]
+
+    def __call__(self, operation: Layer, outputs: list[Array]) -> None:
+        """Keep the outputs of an operation's call."""
+        key = self.key_of(operation)
+        if key is not None:
+            self.outputs[key] = outputs
 
 
 @dataclass(frozen=True)
-class LiftProof:
-    """What a lift proved.
+class Comparison:
+    """Largest relative differences: of the outputs, and of every layer's outputs by its name, in order."""
 
-    Args:
-        network: Name of the 2D network.
-        policy: The depth policy asked for.
-        init: The initialisation asked for.
-        difference: Largest relative difference of the centre lift from the 2D network, on a repeated random
-            slice.
-        scheme_difference: Largest relative deviation of the chosen scheme's kernels, their taps added up (or
-            their views
-            as they are), from the 2D kernels.
-        tolerance: Up to where a difference counts as rounding.
-        inexact: Layers that can make a difference, with the reason.
-        seconds: Time that the proof took.
-    """
-
-    network: str
-    policy: str
-    init: str
-    difference: float
-    scheme_difference: float
-    tolerance: float
+    outputs: float
+    layers: dict[str, float]
     inexact: dict[str, str]
-    seconds: float
-
-    @property
-    def is_proved(self) -> bool:
-        """Whether the lift kept what its plan promised."""
-        is_exact = self.difference <= self.tolerance or bool(self.inexact)
-        return is_exact and self.scheme_difference <= self.tolerance
-
-    def row(self) -> dict[str, Any]:
-        """Return the proof as one row of plain values."""
-        return {each.name: getattr(self, each.name) for each in fields(self)} | {"is_proved": self.is_proved}
-
-    def __str__(self) -> str:
-        where = f"{self.network}, {self.policy}, on a repeated slice"
-        lines = [f"{where}: largest relative difference from 2D {self.difference:.1e} ({self._verdict()})."]
-        if self.init != "random":
-            lines.append(
-                f"init={self.init}: kernels give back the 2D kernels to {self.scheme_difference:.1e}."
-            )
-        lines += [f"  {layer}: {reason}" for layer, reason in list(self.inexact.items())[:10]]
-        if len(self.inexact) > 10:
-            lines.append(f"  and {len(self.inexact) - 10} layers more.")
-        return "\n".join(lines)
-
-    def _verdict(self) -> str:
-        if self.difference <= self.tolerance:
-            return "proved"
-        return "expected: see below" if self.inexact else f"NOT proved: above {self.tolerance:.0e}"
 
 
 def verify_lift(
-    plan: LiftPlan, *, seed: int = 0, tolerance: float = TOLERANCE, settle: bool = False
+    plan: LiftPlan,
+    *,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    settle: bool = False,
+    precision: str | None = None,
 ) -> LiftProof:
     """Return the proof of a lift.
 
     The plan is built once more with `centre` weights, fed with one random slice repeated along depth, and
-    compared
-    with the 2D network. Then the chosen scheme is checked on its own terms. A new head is left out of it;
-    with other
-    filters or another size, the 2D side is the slicewise lift of a single slice, which is the changed 2D
-    network.
+    compared with the 2D network, layer by layer. Then the chosen scheme is checked on its own terms. A new
+    head is left out of it; with other filters or another size, the 2D side is the slicewise lift of a single
+    slice, which is the changed 2D network.
 
     Args:
         plan: What to prove.
@@ -97,139 +84,173 @@ def verify_lift(
         tolerance: Up to where a relative difference counts as rounding.
         settle: Give the 2D network sane random weights for the time of the proof, as one without trained
             weights needs; see `models.lifting.settle`.
+        precision: "float32", "float64", or None for float32 first and float64 where that does not settle it:
+            a deep network can amplify float32's rounding above the tolerance, and a wrong lift stays wrong.
     """
     begin = time.perf_counter()
     weights = plan.model_2d.get_weights() if settle else None
     try:
         if settle:
-            settle_weights(plan.model_2d, _settling_images(plan, seed), seed=seed)
-        difference, inexact = _compare(plan, seed)
+            settle_weights(plan.model_2d, settling_images(plan, seed), seed=seed)
         scheme_difference = 0.0 if plan.settings["init"] == "random" else _check_scheme(plan)
+        for choice in PRECISIONS if precision is None else (precision,):
+            comparison = _compare(plan, seed, choice)
+            proof = _judge(
+                plan,
+                comparison,
+                precision=choice,
+                scheme_difference=scheme_difference,
+                tolerance=tolerance,
+                begin=begin,
+            )
+            if proof.verdict != NOT_PROVED:
+                break
     finally:
         if weights is not None:
             plan.model_2d.set_weights(weights)
+    return proof
+
+
+def _judge(
+    plan: LiftPlan,
+    comparison: Comparison,
+    *,
+    precision: str,
+    scheme_difference: float,
+    tolerance: float,
+    begin: float,
+) -> LiftProof:
+    above = (name for name, difference in comparison.layers.items() if not difference <= tolerance)
     return LiftProof(
         network=plan.model_2d.name,
         policy=str(plan.settings["depth_policy"]),
         init=plan.settings["init"],
-        difference=difference,
+        precision=precision,
+        difference=comparison.outputs,
+        promised_difference=_largest(comparison.layers.values()),
+        worst_layer=next(above, ""),
         scheme_difference=scheme_difference,
         tolerance=tolerance,
-        inexact=inexact,
+        inexact=comparison.inexact,
         seconds=time.perf_counter() - begin,
     )
 
 
-def _compare(plan: LiftPlan, seed: int) -> tuple[float, dict[str, str]]:
-    size = _size(plan)
-    centre = _with_depth(plan.again(init="centre", classes=None), size)
-    images = _images(plan.model_2d, size, count=1, seed=seed, channels=plan.settings["channels"])
-    expected = _reference(plan, images, size)
+def _compare(plan: LiftPlan, seed: int, precision: str) -> Comparison:
+    size = size_of(plan)
+    centre = with_depth(plan.again(init="centre", classes=None), size)
+    images = random_images(plan.model_2d, size, count=1, seed=seed, channels=plan.settings["channels"])
+    expected, outputs_2d = _reference(plan, images, size, precision)
     volumes = [
         np.repeat(image[:, None], int(flow.depth or 1), axis=1) if flow.is_volume else image
         for image, flow in zip(images, centre.graph.inputs, strict=True)
     ]
-    received = _run(centre.build(), volumes)
-    pairs = zip(received, expected, centre.graph.outputs, strict=True)
-    return max(_difference(*pair) for pair in pairs), centre.inexact
+    model, made = build_made(centre.graph, repeats=centre.repeats)
+    promises = dict(_numbered(_promises(centre.graph, frozenset())))
+    record = Record(_origins(made))
+    layers: dict[str, float] = {}
+
+    def watch(operation: Layer, outputs: list[Array]) -> None:
+        key = record.key_of(operation)
+        if key in promises and key in expected:
+            step = promises[key]
+            pairs = zip(outputs, expected[key], step.outputs, strict=True)
+            found = [_difference(*pair) for pair in pairs]
+            layers[step.path] = _largest([layers.get(step.path, 0.0), *found])
+
+    outputs = trace(model, volumes, precision=precision, watch=watch)
+    pairs = zip(outputs, outputs_2d, centre.graph.outputs, strict=True)
+    return Comparison(_largest(_difference(*pair) for pair in pairs), layers, centre.inexact)
 
 
-def _reference(plan: LiftPlan, images: list[Array], size: tuple[int, int]) -> list[Array]:
-    """Return the outputs of the 2D network on the images."""
+def _reference(
+    plan: LiftPlan, images: list[Array], size: tuple[int, int], precision: str
+) -> tuple[dict[Key, list[Array]], list[Array]]:
+    """Return the outputs of the 2D network's calls on the images, and its own outputs."""
     model, settings = plan.model_2d, plan.settings
     if settings["filters"] is None and settings["input_shape"] is None and not settings["logits"]:
         wanted = [tensor.shape[-1] for tensor in model.inputs]
-        return _run(model, [_in_channels(image, count) for image, count in zip(images, wanted, strict=True)])
+        inputs = [in_channels(image, count) for image, count in zip(images, wanted, strict=True)]
+        record = Record()
+        outputs = trace(model, inputs, precision=precision, watch=record)
+        return record.outputs, outputs
     single = plan.again(
         init="centre", classes=None, depth=1, depth_policy="slicewise", input_shape=(1, *size)
     )
+    model, made = build_made(single.graph, repeats=single.repeats)
+    record = Record(_origins(made))
     slices = [image[:, None] if image.ndim == 4 else image for image in images]
-    outputs = zip(_run(single.build(), slices), single.graph.outputs, strict=True)
-    return [output[:, 0] if "D" in flow.axes else output for output, flow in outputs]
+    outputs = trace(model, slices, precision=precision, watch=record)
+    steps = dict(_numbered((step, True) for step in single.graph.walk()))
+    calls = {
+        key: [_slice_of(*pair) for pair in zip(found, steps[key].outputs, strict=True)]
+        for key, found in record.outputs.items()
+    }
+    return calls, [_slice_of(*pair) for pair in zip(outputs, single.graph.outputs, strict=True)]
 
 
-def _settling_images(plan: LiftPlan, seed: int) -> list[Array]:
-    """Return images of the 2D network's own size."""
-    image = next((tensor.shape for tensor in plan.model_2d.inputs if len(tensor.shape) == 4), (None,) * 4)
-    height, width = _size(plan)
-    return _images(plan.model_2d, (image[1] or height, image[2] or width), count=8, seed=seed + 1)
+def _slice_of(output: Array, flow: Flow) -> Array:
+    return output[:, 0] if "D" in flow.axes else output
 
 
-def _in_channels(image: Array, count: int) -> Array:
-    """Return the image as the 2D network wants it.
+def _origins(made: dict[int, list[Layer]]) -> dict[int, int]:
+    """Return the 2D operation's id by the id of the layer that gives its output in 3D."""
+    return {id(layers[-1]): origin for origin, layers in made.items() if layers}
 
-    Images for the proof have equal channels where they are adapted.
+
+def _promises(plan: GraphPlan, spoilt: frozenset[int]) -> Iterator[tuple[Step, bool]]:
+    """Yield every step and whether the plan calls it exact: no layer on the way to it is inexact.
+
+    Args:
+        plan: The plan of a network.
+        spoilt: Ids of those of its input tensors that are not exact.
     """
-    return image if image.shape[-1] == count or image.ndim != 4 else np.repeat(image[..., :1], count, axis=-1)
+    known = set(spoilt)
+    for step in plan.steps:
+        read = [id(tensor) in known for tensor in step.call.inputs]
+        if step.nested is None:
+            is_spoilt = any(read) or bool(step.lifted and step.lifted.inexact)
+            yield step, not is_spoilt
+        else:
+            inputs = zip(step.nested.graph.inputs, read, strict=True)
+            inner = list(_promises(step.nested, frozenset(id(tensor) for tensor, bad in inputs if bad)))
+            yield from inner
+            is_spoilt = any(read) or not all(exact for _, exact in inner)
+        known.update(map(id, step.call.outputs) if is_spoilt else ())
 
 
-def _size(plan: LiftPlan) -> tuple[int, int]:
-    """Return a height and width that the network takes, chosen where it leaves them open."""
-    shape = plan.settings["input_shape"]
-    image = next((tensor.shape for tensor in plan.model_2d.inputs if len(tensor.shape) == 4), None)
-    wanted = (None, None) if image is None else image[1:3] if shape is None else tuple(shape)[1:]
-    if None not in wanted:
-        return int(wanted[0]), int(wanted[1])
-    for side in OPEN_SIZES:
-        size = (wanted[0] or side, wanted[1] or side)
-        try:
-            plan.again(init="random", classes=None, input_shape=(1, *size), depth=1, depth_policy="slicewise")
-        except LiftError:
-            continue
-        return size
-    return OPEN_SIZES[-1], OPEN_SIZES[-1]
-
-
-def _with_depth(plan: LiftPlan, size: tuple[int, int]) -> LiftPlan:
-    """Return the plan with a number of slices, the least that it can do with where it leaves it open."""
-    is_open = any(flow.is_volume and flow.depth is None for flow in plan.graph.inputs)
-    shape = plan.settings["input_shape"]
-    if not is_open:
-        return plan
-    for depth in OPEN_DEPTHS:
-        try:
-            return plan.again(depth=depth, input_shape=None if shape is None else (depth, *size))
-        except LiftError:
-            if depth == OPEN_DEPTHS[-1]:
-                raise
-    return plan
-
-
-def _images(
-    model: Model, size: tuple[int, int], *, count: int, seed: int, channels: int | None = None
-) -> list[Array]:
-    generator = np.random.default_rng(seed)
-    images = []
-    for tensor in model.inputs:
-        shape: Shape = tuple(tensor.shape)
-        batch = shape[0] or count
-        if len(shape) != 4:
-            images.append(
-                generator.normal(size=(batch, *[side or 8 for side in shape[1:]])).astype("float32")
-            )
-            continue
-        image = generator.normal(size=(batch, *size, 1 if channels else int(shape[-1] or 1))).astype(
-            "float32"
-        )
-        images.append(np.repeat(image, channels, axis=-1) if channels else image)
-    return images
-
-
-def _run(model: Model, arrays: list[Array]) -> list[Array]:
-    inputs: Value = arrays if len(arrays) > 1 else arrays[0]
-    if isinstance(model.input, dict):
-        inputs = dict(zip(model.input, arrays, strict=True))
-    outputs = keras.tree.flatten(model(inputs, training=False))
-    return [np.asarray(keras.ops.convert_to_numpy(output), np.float64) for output in outputs]
+def _numbered(steps: Iterator[tuple[Step, bool]]) -> Iterator[tuple[Key, Step]]:
+    """Yield the steps that are promised to be exact, named by operation and number of the call."""
+    calls: Counter[int] = Counter()
+    for step, is_exact in steps:
+        origin = id(step.call.operation)
+        calls[origin] += 1
+        if is_exact:
+            yield (origin, calls[origin]), step
 
 
 def _difference(received: Array, expected: Array, flow: Flow) -> float:
+    """Return the largest difference of a 3D tensor from its 2D twin, relative to the largest value."""
+    if flow.repeats is None:
+        return 0.0
     if "D" in flow.axes:
-        expected = expected[:, None]
-    elif flow.repeats not in (1, None):
+        axis = flow.axes.index("D")
+        expected = np.expand_dims(expected, axis)
+        front, back = flow.depth_padding  # slices of zeros for the next layer, which 2D does not have
+        inner = slice(front, received.shape[axis] - back)
+        received = received[(*[slice(None)] * axis, inner)]
+    elif flow.repeats != 1:
         expected = np.tile(expected, flow.repeats)
+    if expected.size == 0:
+        return 0.0
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(received - expected).max()) / scale
+
+
+def _largest(differences: Any) -> float:  # noqa: ANN401  # any iterable of numbers
+    """Return the largest number, and infinity where one is none: Python's max would pass over it."""
+    values = [value if np.isfinite(value) else np.inf for value in differences]
+    return max(values, default=0.0)
 
 
 def _check_scheme(plan: LiftPlan) -> float:

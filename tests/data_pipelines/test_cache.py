@@ -1,5 +1,6 @@
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_a_rewritten_image_is_prepared_again(images, tmp_path):
     assert before.files[0] != after.files[0]
     assert before.files[1:] == after.files[1:]
     assert not np.array_equal(read_back(before), read_back(after))
+
+
+def test_two_runs_at_once_end_with_the_same_whole_files(images, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(fill_cache, images, SETTINGS, folder=tmp_path / "cache") for _ in range(4)]
+    assert len({job.result() for job in jobs}) == 1
+    assert sorted((tmp_path / "cache").iterdir()) == sorted(jobs[0].result().files)
+    np.testing.assert_array_equal(
+        read_back(jobs[0].result()), prepare_tensor(images[0], SETTINGS).astype(np.float16)
+    )
+
+
+def test_a_kill_while_writing_leaves_nothing_that_is_served(images, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fill_cache(images, SETTINGS, folder=tmp_path / "cache", workers=1)
+    cached = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert not cached.problems
+    np.testing.assert_array_equal(read_back(cached), prepare_tensor(images[0], SETTINGS).astype(np.float16))
 
 
 def test_half_a_file_is_not_served(images, tmp_path):

@@ -1,0 +1,53 @@
+"""`voxlift-audit`: reads a whole data set and says everything that is wrong with it, at once."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from app.cli import DONE, FOUND, run_command
+from app.progress import console
+from app.settings import AuditSettings, check_audit_settings
+
+
+def main() -> None:
+    """The console script."""
+    run_command("audit", lambda cfg: audit(read_settings(cfg)))
+
+
+def read_settings(cfg: DictConfig) -> AuditSettings:
+    """The composed configuration as values, checked.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, AuditSettings):
+        raise TypeError(
+            f"expected a configuration with the schema of AuditSettings, got {type(settings).__name__}"
+        )
+    check_audit_settings(settings)
+    return settings
+
+
+def audit(settings: AuditSettings) -> int:
+    """Audit the data set, print the findings, and write `audit.json`, `audit.csv` and `audit.html`.
+
+    Returns:
+        The exit status: 1 where a finding would spoil training, else 0.
+
+    Raises:
+        SettingsError, ManifestError: the folder holds other things, or the table cannot be read at all.
+    """
+    from app.auditing import audit_data, audit_folder, write_audit
+    from app.report.findings import print_audit
+
+    folder = audit_folder(settings)
+    found = audit_data(settings)
+    print_audit(found)
+    write_audit(found, folder)
+    console.print(f"Results in {folder}", soft_wrap=True, highlight=False)
+    return FOUND if found.audit.spoils else DONE
+
+
+if __name__ == "__main__":
+    main()
