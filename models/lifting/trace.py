@@ -11,6 +11,7 @@ from models.lifting.graph import Graph, is_network, read_graph
 from models.lifting.inflate import Array
 from models.lifting.kinds import Layer, Model, Value
 
+POOLS = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
 Watch = Callable[[Layer, list[Array]], None]
 
 
@@ -61,7 +62,10 @@ def _apply(operation: Layer, args: Value, kwargs: dict[str, Any], precision: str
         return operation(*args, **kwargs)
     if "training" in kwargs:
         kwargs["training"] = False
-    return _in_precision(operation, precision)(*args, **kwargs)
+    twin = _in_precision(operation, precision)
+    if precision == "float64" and isinstance(twin, POOLS):
+        return _pool(twin, *args)
+    return twin(*args, **kwargs)
 
 
 def _in_precision(layer: Layer, precision: str) -> Layer:
@@ -75,6 +79,19 @@ def _in_precision(layer: Layer, precision: str) -> Layer:
     if isinstance(twin, keras.layers.Normalization) and layer.weights:
         twin.finalize_state()
     return twin
+
+
+def _pool(layer: Layer, volumes: Value) -> Value:
+    """Return pooled volumes [B, D, H, W, C]: by axes, since TensorFlow has no float64 for 3D."""
+    pool = keras.ops.max_pool if isinstance(layer, keras.layers.MaxPooling3D) else keras.ops.average_pool
+    (depth_window, *window), (depth_step, *step) = layer.pool_size, layer.strides
+    batch, depth, height, width, channels = volumes.shape
+    slices = keras.ops.reshape(volumes, (batch * depth, height, width, channels))
+    slices = pool(slices, tuple(window), strides=tuple(step), padding=layer.padding)
+    height, width = slices.shape[1:3]
+    rows = keras.ops.reshape(slices, (batch, depth, height * width, channels))
+    rows = pool(rows, (depth_window, 1), strides=(depth_step, 1), padding=layer.padding)
+    return keras.ops.reshape(rows, (batch, -1, height, width, channels))
 
 
 def _as_arrays(tensors: list[Any]) -> list[Array]:

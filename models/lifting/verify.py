@@ -12,7 +12,7 @@ import numpy as np
 from models.lifting.build import build_made
 from models.lifting.flow import Flow
 from models.lifting.inflate import Array
-from models.lifting.kinds import Layer
+from models.lifting.kinds import Layer, Model
 from models.lifting.plan import LiftPlan
 from models.lifting.planner import GraphPlan, Step
 from models.lifting.probes import in_channels, random_images, settling_images, size_of, with_depth
@@ -92,9 +92,17 @@ def verify_lift(
     try:
         if settle:
             settle_weights(plan.model_2d, settling_images(plan, seed), seed=seed)
-        scheme_difference = 0.0 if plan.settings["init"] == "random" else _check_scheme(plan)
+        size = size_of(plan)
+        centre = with_depth(plan.again(init="centre", classes=None), size)
+        built = build_made(centre.graph, repeats=centre.repeats)
+        scheme_difference = 0.0
+        if plan.settings["init"] != "random":
+            is_same = centre.settings == plan.settings
+            scheme_difference = _check_scheme(plan, built[1] if is_same else build_made(plan.graph)[1])
+        images = random_images(plan.model_2d, size, count=1, seed=seed, channels=plan.settings["channels"])
         for choice in PRECISIONS if precision is None else (precision,):
-            comparison = _compare(plan, seed, choice)
+            expected = _reference(plan, images, size, choice)
+            comparison = _compare(centre, built, images, expected, choice)
             proof = _judge(
                 plan,
                 comparison,
@@ -136,16 +144,18 @@ def _judge(
     )
 
 
-def _compare(plan: LiftPlan, seed: int, precision: str) -> Comparison:
-    size = size_of(plan)
-    centre = with_depth(plan.again(init="centre", classes=None), size)
-    images = random_images(plan.model_2d, size, count=1, seed=seed, channels=plan.settings["channels"])
-    expected, outputs_2d = _reference(plan, images, size, precision)
+def _compare(
+    centre: LiftPlan,
+    built: tuple[Model, dict[int, list[Layer]]],
+    images: list[Array],
+    reference: tuple[dict[Key, list[Array]], list[Array]],
+    precision: str,
+) -> Comparison:
+    (model, made), (expected, outputs_2d) = built, reference
     volumes = [
         np.repeat(image[:, None], int(flow.depth or 1), axis=1) if flow.is_volume else image
         for image, flow in zip(images, centre.graph.inputs, strict=True)
     ]
-    model, made = build_made(centre.graph, repeats=centre.repeats)
     promises = dict(_numbered(_promises(centre.graph, frozenset())))
     record = Record(_origins(made))
     layers: dict[str, float] = {}
@@ -253,10 +263,9 @@ def _largest(differences: Any) -> float:  # noqa: ANN401  # any iterable of numb
     return max(values, default=0.0)
 
 
-def _check_scheme(plan: LiftPlan) -> float:
+def _check_scheme(plan: LiftPlan, made: dict[int, list[Layer]]) -> float:
     """Return by how much the built kernels, collapsed along depth, differ from the 2D kernels."""
-    _, made = build_made(plan.graph)
-    return max((_collapse_difference(*pair) for pair in _weight_pairs(plan, made)), default=0.0)
+    return _largest(_collapse_difference(*triple) for triple in _weight_pairs(plan, made))
 
 
 def _weight_pairs(plan: LiftPlan, made: dict[int, list[Layer]]) -> Iterator[tuple[Array, Array, int]]:
