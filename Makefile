@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/python -m app.demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
