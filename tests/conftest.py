@@ -1,4 +1,4 @@
-"""What every test may rely on: quiet TensorFlow, no display, and no precision policy left behind by another."""
+"""What every test may rely on: quiet TensorFlow, no display, no precision policy left by another."""
 
 import os
 import sys
