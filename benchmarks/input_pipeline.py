@@ -80,14 +80,16 @@ def monai(files: list[Path], cache: Path) -> dict[str, Measured]:
     chain = monai_chain()
     data = [{"image": str(file)} for file in files]
     size = 4 * int(np.prod(SHAPE))
-    loader = DataLoader(Dataset([*data[:BATCH], *data], chain), BATCH, num_workers=WORKERS)
+    loader = DataLoader(Dataset([*data[:BATCH], *data], chain), batch_size=BATCH, num_workers=WORKERS)
     results = {"first epoch": after_start_up(loader, len(data), size)}
     persistent = PersistentDataset(data, chain, cache_dir=cache)
     for index in range(len(data)):
         persistent[index]
     for workers, name in ((WORKERS, "cached, 2 workers"), (0, "cached, no worker")):
         twice = PersistentDataset([*data[:BATCH], *data * 8], chain, cache_dir=cache)
-        results[name] = after_start_up(DataLoader(twice, BATCH, num_workers=workers), 8 * len(data), size)
+        results[name] = after_start_up(
+            DataLoader(twice, batch_size=BATCH, num_workers=workers), 8 * len(data), size
+        )
     return results
 
 
