@@ -1,15 +1,18 @@
 """The plan as rows and as a table."""
 
 import io
+import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 from rich.console import Console
 from rich.table import Table
 
-from models.lifting.costs import count_flops, count_parameters
+from models.complexity import layer_flops
 from models.lifting.flow import Shape
+from models.lifting.kinds import LayerClass
 from models.lifting.planner import GraphPlan, Step
 from models.lifting.rules.base import Lifted
 
@@ -39,7 +42,10 @@ def _row(step: Step) -> Row:
     operation = step.call.operation
     shapes_2d = [tuple(weight.shape) for weight in getattr(operation, "weights", ())]
     shape_2d, shape_3d = tuple(step.call.outputs[0].shape), step.outputs[0].shape
-    read_2d, read_3d = tuple(step.call.inputs[0].shape), step.inputs[0].shape
+    read_2d = [tuple(tensor.shape) for tensor in step.call.inputs]
+    read_3d = [flow.shape for flow in step.inputs]
+    is_layer = isinstance(operation, keras.layers.Layer)
+    config_2d, config_3d = (operation.get_config(), lifted.config) if is_layer else ({}, {})
     return {
         "layer": step.path,
         "class_2d": type(operation).__name__,
@@ -48,16 +54,32 @@ def _row(step: Step) -> Row:
         "shape_3d": shape_3d,
         "window": lifted.window,
         "policy": step.policy,
-        "params_2d": 0 if step.is_shared else count_parameters(shapes_2d),
-        "params_3d": 0 if step.is_shared else count_parameters(lifted.weight_shapes),
-        "flops_2d": count_flops(type(operation), shapes_2d, read_2d, shape_2d),
-        "flops_3d": count_flops(lifted.layer_class, lifted.weight_shapes, read_3d, shape_3d),
+        "params_2d": 0 if step.is_shared else _count_values(shapes_2d),
+        "params_3d": 0 if step.is_shared else _count_values(lifted.weight_shapes),
+        "flops_2d": _flops(type(operation), config_2d, read_2d, shape_2d),
+        "flops_3d": _flops(lifted.layer_class, config_3d, read_3d, shape_3d),
         "weights": "shared" if step.is_shared else lifted.source,
         "inexact": lifted.inexact,
         "note": lifted.note,
         "is_shared": step.is_shared,
         "downsamples": _downsamples(step),
     }
+
+
+def _count_values(shapes: Sequence[Shape]) -> int:
+    return sum(math.prod(size or 0 for size in shape) for shape in shapes)
+
+
+def _flops(
+    layer_class: LayerClass, config: Mapping[str, Any], reads: Sequence[Shape], gives: Shape
+) -> int | None:
+    """Return a layer's operations for one sample, None where a size is unknown."""
+    if layer_class is None:
+        return 0
+    shapes = [tuple(size or 0 for size in (1, *shape[1:])) for shape in (*reads, gives)]
+    if any(0 in shape for shape in shapes):
+        return None
+    return layer_flops(layer_class.__name__, config, shapes[:-1], shapes[-1])
 
 
 def _downsamples(step: Step) -> bool:

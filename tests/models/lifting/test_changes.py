@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from models.complexity import model_cost
 from models.lifting import LiftError, load_network, plan_lift, to_3d, verify_lift
 
 RNG = np.random.default_rng(0)
@@ -119,6 +120,18 @@ def test_the_coarse_axis_waits_until_spacings_are_alike():
     assert [lifted.get_layer(f"pool_{stage}").output.shape[1] for stage in range(4)] == [8, 8, 4, 2]
     with pytest.raises(LiftError, match="spacing="):
         plan_lift(network, depth=8, depth_policy="spacing")
+
+
+@pytest.mark.parametrize("init", ["centre", "acs"])
+def test_the_plan_counts_what_the_built_networks_cost(init):
+    network = _network()
+    plan = plan_lift(network, depth=4, init=init)
+    costs = {2: model_cost(network), 3: model_cost(plan.build())}
+    for rank, cost in costs.items():
+        assert sum(row[f"flops_{rank}d"] for row in plan.rows()) == cost.flops > 0
+        assert sum(row[f"params_{rank}d"] for row in plan.rows()) == cost.parameters
+    open_plan = plan_lift(network, depth=None)
+    assert {row["flops_3d"] for row in open_plan.rows() if row["layer"] == "stem"} == {None}
 
 
 def test_policies_per_layer_and_per_stage():
