@@ -253,6 +253,8 @@ def _difference(received: Array, expected: Array, flow: Flow) -> float:
         expected = np.tile(expected, flow.repeats)
     if expected.size == 0:
         return 0.0
+    if not (np.isfinite(received).all() and np.isfinite(expected).all()):
+        return np.inf
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(received - expected).max()) / scale
 

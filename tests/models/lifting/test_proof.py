@@ -1,0 +1,85 @@
+"""What a proof promises: it sees a wrong lift, says which layer, and never calls an inexact lift proved."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from models.lifting import inflate, plan_lift, verify_lift
+
+IMAGE = (10, 12, 2)
+
+
+def _network(activation):
+    image = keras.Input(IMAGE)
+    x = layers.Conv2D(3, 3, padding="same", name="first")(image)
+    x = layers.Conv2D(3, 3, padding="same", activation=activation, name="second")(x)
+    x = layers.MaxPooling2D(3, strides=2, name="pool")(layers.ZeroPadding2D(1, name="pad")(x))
+    return keras.Model(image, layers.GlobalAveragePooling2D(name="mean")(x), name="network")
+
+
+def _misplace_tap(monkeypatch):
+    def at_the_end(kernel, depth):
+        inflated = np.zeros((depth, *kernel.shape), kernel.dtype)
+        inflated[-1] = kernel
+        return inflated
+
+    monkeypatch.setattr(inflate, "inflate_centre", at_the_end)
+
+
+def test_a_right_lift_agrees_to_float64_rounding_and_says_so():
+    proof = verify_lift(plan_lift(_network("relu"), depth=7), precision="float64")
+    assert proof.verdict == "proved"
+    assert proof.is_proved
+    assert max(proof.difference, proof.promised_difference) < 1e-13
+    assert "in float64: proved" in str(proof)
+
+
+def test_a_wrong_lift_is_refuted_with_its_first_layer_named(monkeypatch):
+    _misplace_tap(monkeypatch)
+    proof = verify_lift(plan_lift(_network("relu"), depth=7))
+    assert proof.is_refuted
+    assert not proof.is_proved
+    assert proof.precision == "float64"
+    assert proof.worst_layer == "first"
+    assert proof.promised_difference > 0.1
+    assert "against the plan: first" in str(proof)
+
+
+def test_a_lift_that_is_not_exact_by_plan_is_neither_proved_nor_refuted():
+    proof = verify_lift(plan_lift(_network("tanh"), depth=7), settle=True, precision="float64")
+    assert proof.verdict == proof.row()["verdict"] == "not exact by plan"
+    assert not proof.is_proved
+    assert not proof.is_refuted
+    assert proof.difference > 1e-3
+    assert proof.promised_difference < 1e-13
+    assert "zeros" in str(proof)
+
+
+def test_an_inexact_layer_hides_no_mistake_before_it(monkeypatch):
+    _misplace_tap(monkeypatch)
+    proof = verify_lift(plan_lift(_network("tanh"), depth=7), settle=True)
+    assert proof.inexact
+    assert proof.is_refuted
+    assert proof.worst_layer == "first"
+
+
+def test_float64_settles_what_float32_leaves_open():
+    plan = plan_lift(_network("relu"), depth=7)
+    assert verify_lift(plan, tolerance=1e-10, precision="float32").is_refuted
+    proof = verify_lift(plan, tolerance=1e-10)
+    assert (proof.precision, proof.verdict) == ("float64", "proved")
+    assert verify_lift(plan).precision == "float32"
+
+
+def test_a_network_that_gives_no_numbers_is_not_proved():
+    network = _network("relu")
+    network.get_layer("second").set_weights([np.full((3, 3, 3, 3), np.nan), np.zeros(3)])
+    assert verify_lift(plan_lift(network, depth=7)).is_refuted
+
+
+def test_the_proof_leaves_the_network_as_it_was():
+    network = _network("relu")
+    before = network.get_weights()
+    verify_lift(plan_lift(network, depth=7), settle=True)
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
