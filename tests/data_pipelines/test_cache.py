@@ -1,7 +1,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +25,12 @@ CHANGED = {
     "foreground_crop": True,
     "pad": 3.0,
     "prefer": "qform",
+    "axcodes": "LPS",
+    "foreground_threshold": 50.0,
+    "foreground_margin_mm": 1.0,
+    "nonfinite": "error",
+    "same_grid": False,
+    "time_axis": "first",
 }
 
 
@@ -70,6 +76,10 @@ def changed_settings(name):
     if name == "fit":
         changed["spacing"] = None
     return replace(SETTINGS, **changed)
+
+
+def test_every_setting_is_tried():
+    assert set(CHANGED) == {field.name for field in fields(Preprocess)}
 
 
 @pytest.mark.parametrize("name", CHANGED)
