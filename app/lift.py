@@ -128,7 +128,7 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
     tolerance = FLOAT32_TOLERANCE if _is_float32(plan.model_2d) else HALF_TOLERANCE
     proof = verify_lift(plan, seed=settings.seed, settle=is_random, tolerance=tolerance)
     console.print(f"\n{proof}", markup=False, highlight=False, soft_wrap=True)
-    if not proof.is_proved:
+    if proof.is_refuted:
         raise UserError(
             f"{plan.model_2d.name}: expected the lifted network to agree with the 2D one to "
             f"{proof.tolerance:g}; it differs by {max(proof.difference, proof.scheme_difference):.1e}. "
