@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra import compose
@@ -26,20 +26,10 @@ from app.progress import console
 from app.runs import RunFolder, load_settings, refuse_used_folder
 from app.settings import SettingsError, TrainSettings
 from app.train import read_settings
+from app.trials import Trial
 
 OWN_KEYS = ("models", "seeds", "run_dir", "runs_folder", "debug", "experiment")
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training of a comparison."""
-
-    model: str
-    fold: int
-    seed: int
-    overrides: tuple[str, ...]
-    run: RunFolder
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from app.scoring import scores_from_rows
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
-    from app.compare import Trial
     from app.evaluation.paired import Comparison
     from app.evaluation.scores import Scores
     from app.report.summary import Case
+    from app.trials import Trial
 
 log = logging.getLogger("voxlift")
 

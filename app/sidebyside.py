@@ -18,7 +18,7 @@ from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
 
 if TYPE_CHECKING:
-    from app.compare import Trial
+    from app.trials import Trial
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
