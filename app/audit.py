@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from app.cli import DONE, FOUND, run_command
+from app.cli import DONE, FOUND, run_command, to_settings
 from app.progress import console
 from app.settings import AuditSettings, check_audit_settings
 
@@ -20,11 +20,7 @@ def read_settings(cfg: DictConfig) -> AuditSettings:
     Raises:
         SettingsError: listing every problem.
     """
-    settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, AuditSettings):
-        raise TypeError(
-            f"expected a configuration with the schema of AuditSettings, got {type(settings).__name__}"
-        )
+    settings = to_settings(cfg, AuditSettings)
     check_audit_settings(settings)
     return settings
 

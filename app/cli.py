@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from app.settings import SettingsError, register_schemas
+
+Settings = TypeVar("Settings")
 
 DONE, FOUND, USER_ERROR, CRASH, INTERRUPTED = 0, 1, 2, 70, 130
 
@@ -53,6 +55,20 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
     status = _status_of(lambda: start() or DONE, debug=False)
     sys.stdout.flush()
     sys.exit(max([status, *statuses]))
+
+
+def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
+    """A composed configuration as a value of its schema.
+
+    Raises:
+        TypeError: the configuration was composed from another schema, which is a mistake of ours.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, schema):
+        raise TypeError(
+            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
+        )
+    return settings
 
 
 def _refuse_shared_run_dir(cfg: DictConfig) -> None:

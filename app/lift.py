@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from app.cli import UserError, run_command
+from app.cli import UserError, run_command, to_settings
 from app.pretrained import check_slice_run, load_trained
 from app.progress import console
 from app.settings import DEPTH_POLICIES, INITS, LiftSettings, SettingsError, choice_problem
@@ -31,9 +31,7 @@ def read_settings(cfg: DictConfig) -> LiftSettings:
     Raises:
         SettingsError: listing every problem.
     """
-    settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, LiftSettings):
-        raise TypeError(f"expected a configuration with the schema of LiftSettings, got {type(settings)}")
+    settings = to_settings(cfg, LiftSettings)
     problems = [*_network_problems(settings), *_size_problems(settings), *_output_problems(settings)]
     if problems:
         raise SettingsError("\n".join(problems))

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from app.cli import run_command
+from app.cli import run_command, to_settings
 from app.inflate import (
     cost_of_slices,
     plan_inflation,
@@ -41,11 +41,7 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
     Raises:
         SettingsError: listing every problem.
     """
-    settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, TrainSettings):
-        raise TypeError(
-            f"expected a configuration with the schema of TrainSettings, got {type(settings).__name__}"
-        )
+    settings = to_settings(cfg, TrainSettings)
     check_settings(settings)
     check_baseline(settings.model)
     return settings
