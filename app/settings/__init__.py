@@ -1,0 +1,65 @@
+"""The whole configuration as dataclasses: Hydra's schema (a misspelt key is an error) and the door's checks.
+
+The classes are not frozen because Hydra must be able to override their fields; nothing changes them after
+`check_settings`. Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
+"""
+
+from app.settings.checks import (
+    DATA_NAMES,
+    DEPTH_POLICIES,
+    INITS,
+    MODEL_KINDS,
+    PRECISIONS,
+    SPLIT_NAMES,
+    SettingsError,
+    check_audit_settings,
+    check_settings,
+    choice_problem,
+    range_problem,
+)
+from app.settings.commands import (
+    AuditSettings,
+    CompareSettings,
+    EvaluateSettings,
+    LiftSettings,
+    TrainSettings,
+    register_schemas,
+)
+from app.settings.groups import (
+    CacheSettings,
+    DataSettings,
+    LoggerSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PreprocessSettings,
+    SplitSettings,
+    TrainerSettings,
+)
+
+__all__ = [
+    "DATA_NAMES",
+    "DEPTH_POLICIES",
+    "INITS",
+    "MODEL_KINDS",
+    "PRECISIONS",
+    "SPLIT_NAMES",
+    "AuditSettings",
+    "CacheSettings",
+    "CompareSettings",
+    "DataSettings",
+    "EvaluateSettings",
+    "LiftSettings",
+    "LoggerSettings",
+    "ModelSettings",
+    "OptimizerSettings",
+    "PreprocessSettings",
+    "SettingsError",
+    "SplitSettings",
+    "TrainSettings",
+    "TrainerSettings",
+    "check_audit_settings",
+    "check_settings",
+    "choice_problem",
+    "range_problem",
+    "register_schemas",
+]

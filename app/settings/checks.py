@@ -1,0 +1,140 @@
+"""The door's checks: every problem of a configuration at once, before anything is read or built."""
+
+from __future__ import annotations
+
+from types import UnionType
+
+from app.settings.commands import AuditSettings, TrainSettings
+from app.settings.groups import DataSettings, ModelSettings, PreprocessSettings, SplitSettings
+
+MODEL_KINDS = ("slice", "volume")
+DATA_NAMES = ("phantom", "manifest", "medmnist3d")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+SPLIT_NAMES = ("train", "val", "test")
+INITS = ("centre", "mean", "acs", "random")
+DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
+
+
+class SettingsError(ValueError):
+    """The configuration is at fault: the message says what was expected, received, and the way out."""
+
+
+def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[str]:
+    """One sentence when `value` is not among `allowed`, else nothing.
+
+    >>> choice_problem("precision", "half", ("auto", "float32"))
+    ['precision: expected one of auto, float32; received half.']
+    """
+    if value in allowed:
+        return []
+    return [f"{key}: expected one of {', '.join(allowed)}; received {value}."]
+
+
+def range_problem(key: str, value: float, low: float, high: float) -> list[str]:
+    """One sentence when `value` lies outside [low, high], else nothing."""
+    return [] if low <= value <= high else [f"{key}: expected {low:g} to {high:g}; received {value:g}."]
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that no run could follow.
+
+    Raises:
+        SettingsError: listing every problem at once.
+    """
+    problems = [
+        *_data_problems(settings.data),
+        *_split_problems(settings.splits),
+        *_shape_problems(settings.preprocess),
+        *_model_problems(settings.model),
+        *_trainer_problems(settings),
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def check_audit_settings(settings: AuditSettings) -> None:
+    """Refuse settings that no audit could follow.
+
+    Raises:
+        SettingsError: listing every problem at once.
+    """
+    problems = [
+        *_data_problems(settings.data),
+        *choice_problem("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
+        *range_problem("thumbnails", settings.thumbnails, 0, 10_000),
+        *range_problem("workers", settings.workers, 0, 1024),
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _data_problems(data: DataSettings) -> list[str]:
+    needs = {"phantom": "task", "manifest": "table", "medmnist3d": "npz"}
+    problems = choice_problem("data.name", data.name, DATA_NAMES)
+    needed = needs.get(data.name)
+    if needed and getattr(data, needed) is None:
+        problems.append(f"data.{needed}: data={data.name} needs it; say data.{needed}=...")
+    return [
+        *problems,
+        *choice_problem("data.time_axis", data.time_axis, ("error", "channels", "depth", "first")),
+        *choice_problem("data.on_bad_file", data.on_bad_file, ("stop", "skip")),
+    ]
+
+
+def _split_problems(splits: SplitSettings) -> list[str]:
+    problems = range_problem("splits.val", splits.val, 0.01, 0.9)
+    if splits.folds == 0:
+        problems += range_problem("splits.test", splits.test, 0.0, 0.9)
+        if splits.val + splits.test >= 1:
+            problems.append(
+                f"splits: expected val + test below 1; received {splits.val:g} + {splits.test:g}."
+            )
+        return problems
+    if splits.folds < 2:
+        return [*problems, f"splits.folds: expected 0 (no folds) or at least 2; received {splits.folds}."]
+    return problems + range_problem("splits.fold", splits.fold, 0, splits.folds - 1)
+
+
+def _shape_problems(preprocess: PreprocessSettings) -> list[str]:
+    shape, spacing = preprocess.shape, preprocess.spacing
+    problems = []
+    if shape is not None and not _is_triple(shape, int):
+        problems.append(
+            f"preprocess.shape: expected three voxel counts [depth,height,width]; received {shape}."
+        )
+    if spacing != "native" and not _is_triple(spacing, int | float):
+        problems.append(
+            f"preprocess.spacing: expected three mm [depth,height,width] or native; received {spacing}."
+        )
+    return problems
+
+
+def _is_triple(value: object, kind: type | UnionType) -> bool:
+    items = value if isinstance(value, list) else []
+    return len(items) == 3 and all(isinstance(item, kind) and item > 0 for item in items)  # type: ignore[operator]
+
+
+def _model_problems(model: ModelSettings) -> list[str]:
+    return [
+        *choice_problem("model.kind", model.kind, MODEL_KINDS),
+        *choice_problem("model.axis", model.axis, ("depth", "height", "width", "all")),
+        *choice_problem("model.slices", model.slices, ("all", "central", "foreground")),
+        *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
+        *choice_problem("model.init", model.init, INITS),
+        *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
+        *range_problem("model.dropout", model.dropout, 0.0, 0.95),
+        *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
+    ]
+
+
+def _trainer_problems(settings: TrainSettings) -> list[str]:
+    trainer = settings.trainer
+    return [
+        *choice_problem("precision", settings.precision, PRECISIONS),
+        *choice_problem("trainer.balance", trainer.balance, ("none", "sample", "weights")),
+        *choice_problem("trainer.monitor", trainer.monitor, ("auc", "loss", "balanced_accuracy", "accuracy")),
+        *choice_problem("optimizer.schedule", settings.optimizer.schedule, ("cosine", "constant")),
+        *range_problem("trainer.epochs", trainer.epochs, 1, 100_000),
+        *range_problem("trainer.batch_size", trainer.batch_size, 1, 100_000),
+        *range_problem("trainer.label_smoothing", trainer.label_smoothing, 0.0, 0.5),
+    ]

@@ -1,0 +1,107 @@
+"""Everything that each command reads, one dataclass a command, and their registration with Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from app.settings.groups import (
+    CacheSettings,
+    DataSettings,
+    LoggerSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PreprocessSettings,
+    SplitSettings,
+    TrainerSettings,
+)
+
+
+@dataclass
+class TrainSettings:
+    """Everything that `voxlift-train` reads."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    splits: SplitSettings = field(default_factory=SplitSettings)
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    augment: dict[str, Any] = field(default_factory=dict)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    precision: str = "auto"
+    deterministic: bool = False
+    seed: int = 0
+    run_dir: str | None = None
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
+class CompareSettings(TrainSettings):
+    """Everything that `voxlift-compare` reads: a training's settings, and what to vary."""
+
+    models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass
+class EvaluateSettings:
+    """Everything that `voxlift-evaluate` reads."""
+
+    run: str = MISSING
+    on: str = "test"
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
+class AuditSettings:
+    """Everything that `voxlift-audit` reads."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    output: str | None = None
+    thumbnails: int = 60
+    workers: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
+class LiftSettings:
+    """Everything that `voxlift-lift` reads."""
+
+    network: str | None = None
+    weights: str | None = None
+    include_top: bool = True
+    depth: int | None = None
+    input_shape: list[int] | None = None
+    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
+    spacing: list[float] | None = None
+    init: str = "centre"
+    channels: int | None = None
+    filters: Any = None  # a factor, or a list of one per stage
+    classes: int | None = None
+    logits: bool = False
+    output: str | None = None
+    overwrite: bool = False
+    plan_only: bool = False
+    verify: bool = True
+    seed: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+def register_schemas() -> None:
+    """Give Hydra the schema that each primary configuration starts from."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainSettings)
+    store.store(name="compare_schema", node=CompareSettings)
+    store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="audit_schema", node=AuditSettings)
+    store.store(name="lift_schema", node=LiftSettings)

@@ -1,0 +1,124 @@
+"""The settings of each group of choices, one dataclass a group: the schema of the files under `conf/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class DataSettings:
+    """Where subjects, images and labels come from (group `data`)."""
+
+    name: str = MISSING
+    task: str | None = None
+    subjects: int | None = None
+    folder: str = "data"
+    table: str | None = None
+    root: str | None = None
+    npz: str | None = None
+    image_column: str = "image"
+    image_columns: list[str] = field(default_factory=list)
+    label_column: str = "label"
+    subject_column: str | None = None
+    split_column: str | None = None
+    classes: list[str] = field(default_factory=list)
+    label_bins: list[float] = field(default_factory=list)
+    time_axis: str = "error"
+    on_bad_file: str = "stop"
+
+
+@dataclass
+class SplitSettings:
+    """Fractions of the subjects, or k folds of which one is the test part."""
+
+    val: float = 0.2
+    test: float = 0.2
+    folds: int = 0
+    fold: int = 0
+
+
+@dataclass
+class PreprocessSettings:
+    """From a stored image to a network's voxels (group `preprocess`); depth, height, width throughout."""
+
+    name: str = MISSING
+    spacing: Any = "native"  # three numbers in mm, or native
+    shape: Any = None  # three voxel counts; null: the shape that all images share
+    fit: str = "pad_crop"
+    axcodes: str | None = "RAS"
+    interpolation: str = "linear"
+    antialias: bool = False
+    window_hu: list[float] | None = None
+    clip_percentiles: list[float] | None = None
+    zscore: str = "none"
+    foreground_crop: bool = False
+    foreground_threshold: float | None = None
+    foreground_margin_mm: float = 5.0
+    pad: float | None = None
+    nonfinite: str = "pad"
+    same_grid: bool = True
+    prefer: str = "sform"
+
+
+@dataclass
+class ModelSettings:
+    """The 2D network, and whether it scores slices or is lifted to score volumes (group `model`)."""
+
+    name: str = MISSING
+    kind: str = MISSING
+    baseline: str = "cnn"
+    filters: list[int] = field(default_factory=lambda: [16, 32, 64])
+    dropout: float = 0.2
+    depth_policy: str = "isotropic"
+    init: str = "centre"
+    axis: str = "depth"
+    slices: str = "all"
+    aggregate: str = "mean"
+    slab: int = 1
+    batch_factor: int = 1
+    pretrain: bool = False  # train the 2D network on slices first, then lift it with what it learned
+    rate_factor: float = 1.0  # of optimizer.learning_rate: trained weights are tuned with smaller steps
+
+
+@dataclass
+class OptimizerSettings:
+    """How weights move (group `optimizer`): any Keras optimiser by `name`, with further `options`."""
+
+    name: str = "AdamW"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 1.0
+    schedule: str = "cosine"
+    clip_norm: float | None = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainerSettings:
+    """How long and in which portions."""
+
+    epochs: int = 30
+    batch_size: int = 8
+    monitor: str = "auc"
+    patience: int = 0
+    balance: str = "none"
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class CacheSettings:
+    """Where preprocessed volumes lie, and how much room they may take."""
+
+    folder: str = ".cache/voxlift"
+    max_gb: float = 20.0
+    workers: int = 0
+
+
+@dataclass
+class LoggerSettings:
+    """What is written beside the run folder's own files (group `logger`)."""
+
+    tensorboard: bool = True
