@@ -1,12 +1,11 @@
-"""Fills the pages of `app.report` from the files of a run folder, or of a comparison's."""
+"""Fills a run's page of `app.report` from the files of its folder."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from app.scoring import scores_from_rows
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
-    from app.evaluation.paired import Comparison
     from app.evaluation.scores import Scores
     from app.report.summary import Case
-    from app.trials import Trial
 
 log = logging.getLogger("voxlift")
 
@@ -50,38 +47,9 @@ def write_run_page(run: RunFolder, metrics: Mapping[str, Any], cohort: Cohort) -
         worst=worst,
         surest=surest,
         notes=_notes(cohort),
-        created=_now(),
+        created=now(),
     )
     write_run_report(summary, run.report)
-
-
-def write_comparison_page(
-    trials: Sequence[Trial],
-    models: Mapping[str, Mapping[str, Any]],
-    pairs: Sequence[Comparison],
-    *,
-    cells: Mapping[str, Sequence[Scores]],
-    folder: Path,
-) -> Path:
-    """Write `report.html` of a comparison; its path."""
-    from app.report.html import write_comparison_report
-    from app.report.summary import ComparisonSummary
-
-    first = {trial.model: trial.run for trial in reversed(trials)}
-    settings = load_settings(trials[0].run)
-    summary = ComparisonSummary(
-        name=f"{' against '.join(models)} on {settings.data.task or settings.data.name}",
-        comparisons=pairs,
-        models=cells,
-        metrics={name: model["test"] for name, model in models.items()},
-        costs={name: model["cost"] for name, model in models.items()},
-        histories={name: read_rows(first[name].history) for name in models},
-        splits=count_splits(trials[0].run),
-        configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
-        environment=read_json(trials[0].run.environment),
-        created=_now(),
-    )
-    return write_comparison_report(summary, folder / "report.html")
 
 
 def read_scores(run: RunFolder, classes: tuple[str, ...]) -> dict[str, Scores]:
@@ -137,5 +105,6 @@ def _notes(cohort: Cohort) -> list[str]:
     ]
 
 
-def _now() -> str:
+def now() -> str:
+    """The time that stands on a page."""
     return time.strftime("%Y-%m-%d %H:%M")

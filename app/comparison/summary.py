@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from app.comparison.page import write_comparison_page
+from app.comparison.trials import Trial, trials_by_model
 from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
 from app.evaluation.scores import Scores, with_threshold
-from app.pages import write_comparison_page
 from app.progress import console
 from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
-
-if TYPE_CHECKING:
-    from app.trials import Trial
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
@@ -26,7 +24,9 @@ COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_b
 
 def summarise_comparison(trials: Sequence[Trial], *, folder: Path) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables."""
-    cells = {name: [scores_of(trial) for trial in of_model] for name, of_model in _by_model(trials).items()}
+    cells = {
+        name: [scores_of(trial) for trial in of_model] for name, of_model in trials_by_model(trials).items()
+    }
     pairs = compare_models(cells)
     models = describe_models(trials, cells)
     write_rows(folder / "comparison.csv", [_flat(name, model) for name, model in models.items()])
@@ -55,7 +55,7 @@ def describe_models(
             "cost": mean_costs(of_model),
             "trainings": len(of_model),
         }
-        for name, of_model in _by_model(trials).items()
+        for name, of_model in trials_by_model(trials).items()
     }
 
 
@@ -91,11 +91,6 @@ def cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB",
         )
     return table
-
-
-def _by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    names = dict.fromkeys(trial.model for trial in trials)
-    return {name: [trial for trial in trials if trial.model == name] for name in names}
 
 
 def _flat(name: str, model: Mapping[str, Any]) -> dict[str, str | float]:

@@ -1,0 +1,68 @@
+"""One training of a comparison, and the grid of them: every model on every fold with every seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a comparison.
+
+    Attributes:
+        model: name of the group `model`, or of an `experiment`.
+        fold: which fold is the test part; 0 without folds.
+        seed: of the split and the training.
+        overrides: what `voxlift-train` is told, its run folder included.
+        run: where it leaves its results.
+    """
+
+    model: str
+    fold: int
+    seed: int
+    overrides: tuple[str, ...]
+    run: RunFolder
+
+
+def lay_out_trials(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    folds: Sequence[int],
+    folder: Path,
+    shared: Sequence[str] = (),
+    choice_of: Callable[[str], Sequence[str]],
+) -> list[Trial]:
+    """Every combination of fold, seed and model, with the overrides that make its training.
+
+    Args:
+        names: of the models.
+        seeds: one training each.
+        folds: the folds' numbers; a single one means that there are none.
+        folder: the trials' runs go into `runs/` under it.
+        shared: overrides that every training gets.
+        choice_of: the overrides that choose a model by its name.
+    """
+    has_folds = len(folds) > 1
+
+    def lay_out(name: str, fold: int, seed: int) -> Trial:
+        stem = f"{name}-fold{fold}-seed{seed}" if has_folds else f"{name}-seed{seed}"
+        run = RunFolder(folder / "runs" / stem)
+        own = [*choice_of(name), f"seed={seed}", f"run_dir={quote_override(str(run.path))}"]
+        own += [f"splits.fold={fold}"] if has_folds else []
+        return Trial(name, fold, seed, (*shared, *own), run)
+
+    return [lay_out(name, fold, seed) for fold in folds for seed in seeds for name in names]
+
+
+def trials_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Each model's trials, models and trials in the order given."""
+    names = dict.fromkeys(trial.model for trial in trials)
+    return {name: [trial for trial in trials if trial.model == name] for name in names}
+
+
+def quote_override(value: str) -> str:
+    """A path as Hydra's grammar takes it, whatever is in it."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
