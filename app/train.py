@@ -120,7 +120,7 @@ def _fit(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: N
     from app.feeding import build_feed
     from app.runtime import peak_memory_bytes
     from app.scoring import validation_score
-    from app.training import compile_network, fit_network
+    from app.training.fit import compile_network, fit_network
 
     trainer = settings.trainer
     feed = build_feed(settings, cohort)
