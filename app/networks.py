@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cohort import Cohort
+from app.devices import backend_name, gpu_capability
 from app.pretrained import adaptations, load_trained, trained_source
 from app.settings import ModelSettings, SettingsError
 
@@ -97,9 +98,7 @@ def lift_networks(plan: LiftPlan) -> Networks:
 
 
 def _protect_on_cpu(network: Any) -> None:  # noqa: ANN401 - untyped Keras
-    from app.runtime import gpu_capability
-
-    if gpu_capability() is None:
+    if backend_name() == "tensorflow" and gpu_capability() is None:
         names = protect_shallow_convolutions(network)
         if names:
             log.info("float32 instead of bfloat16 for convolutions on few slices: %s", ", ".join(names))

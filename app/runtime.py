@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from app import __version__
+from app.devices import backend_name, check_backend, device_names, gpu_capability
 from app.settings import SettingsError
 
 log = logging.getLogger("voxlift")
@@ -38,7 +39,11 @@ def import_quietly() -> None:
     """Import TensorFlow without its start-up lines: native writes to stderr that no variable silences.
 
     If the import fails, what was held back is shown.
+
+    Raises:
+        SettingsError: KERAS_BACKEND names an engine that is not there.
     """
+    check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     sys.stderr.flush()
@@ -69,16 +74,34 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precis
     """
     import_quietly()
     import keras
-    import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 - the API's own form
+    _prepare_gpus()
     if deterministic:
-        tf.config.experimental.enable_op_determinism()
+        _repeat_exactly()
     keras.utils.set_random_seed(seed)
     chosen = choose_precision(precision, gpu_capability=gpu_capability(), cpu_flags=cpu_flags())
     keras.config.set_dtype_policy(chosen.policy)
     return chosen
+
+
+def _prepare_gpus() -> None:
+    """Let TensorFlow take GPU memory as it needs it, and none where another engine computes."""
+    import tensorflow as tf
+
+    if backend_name() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # it only reads and augments here
+        return
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 - the API's own form
+
+
+def _repeat_exactly() -> None:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    if backend_name() == "jax":  # read when JAX first meets a device, which has not happened yet
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
 
 
 def choose_precision(
@@ -113,17 +136,6 @@ def _for_gpu(capability: tuple[int, int]) -> Precision:
     return Precision("float32", f"{spoken}: no tensor cores")
 
 
-def gpu_capability() -> tuple[int, int] | None:
-    """Compute capability of the first GPU that TensorFlow sees, or None."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return None
-    found = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
-    return (int(found[0]), int(found[1])) if found else None
-
-
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """The processor's feature names on Linux; empty elsewhere (float32 is then chosen)."""
     if not cpuinfo.exists():
@@ -136,17 +148,15 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 def describe_environment(precision: Precision) -> dict[str, Any]:
     """Versions, commit, device and precision, for a run's `environment.json`."""
-    import tensorflow as tf
-
-    gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    backend = backend_name()
     return {
         "voxlift": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "device": ", ".join(str(gpu.get("device_name", "GPU")) for gpu in gpus)
-        or f"CPU, {os.cpu_count()} cores",
+        "packages": {name: metadata.version(name) for name in dict.fromkeys((*PACKAGES, backend))},
+        "backend": backend,
+        "device": ", ".join(device_names()),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "precision": precision.policy,
         "precision_reason": precision.reason,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from app.cli import run_command, to_settings
+from app.devices import check_backend
 from app.inflate import (
     cost_of_slices,
     plan_inflation,
@@ -44,6 +45,7 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
     settings = to_settings(cfg, TrainSettings)
     check_settings(settings)
     check_baseline(settings.model)
+    check_backend()
     return settings
 
 
