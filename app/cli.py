@@ -31,6 +31,14 @@ class UserError(ValueError):
     """The user's input is at fault, said in a sentence or two, where no room has an error of its own."""
 
 
+class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why
+    """A job of a sweep ended with another exit status than 0."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> NoReturn:
     """Run `job` under Hydra with `conf/<config_name>.yaml` and leave the process with its exit status.
 
@@ -47,7 +55,10 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # A sweep stops at the first job that fails, whichever launcher ran it: only an exception travels.
             _refuse_shared_run_dir(cfg)
-            return job(cfg) or DONE
+            status = job(cfg) or DONE
+            if status:
+                raise JobFailed(status)
+            return status
         statuses.append(_status_of(lambda: job(cfg) or DONE, debug=bool(cfg.get("debug", False))))
         return statuses[-1]
 
@@ -88,6 +99,8 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
+    except JobFailed as failed:
+        return failed.status
     except Exception as error:  # noqa: BLE001 - the process's last line of defence: every error becomes a status
         if not is_user_error(error):
             traceback.print_exc()

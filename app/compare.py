@@ -6,11 +6,15 @@ on where it was stopped.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from app.cli import run_command
+from app.comparison.cells import pick_comparable
 from app.comparison.planning import config_dir_arguments, plan_comparison
-from app.comparison.running import run_trial
+from app.comparison.running import run_trials
+from app.progress import console
 
 
 def main() -> None:
@@ -22,21 +26,26 @@ def compare(cfg: DictConfig) -> int:
     """Train what is not trained yet, then set the models side by side.
 
     Returns:
-        The exit status, 0; that of a training which failed.
+        The exit status: 0, or that of the first training which failed. The others are compared even so.
 
     Raises:
         SettingsError: the settings name no comparison, or the folder holds another one.
     """
     plan = plan_comparison(cfg)
-    arguments = tuple(config_dir_arguments())
-    for number, (trial, wanted) in enumerate(zip(plan.trials, plan.settings, strict=True), start=1):
-        status = run_trial(trial, wanted, label=f"{number}/{len(plan.trials)}", arguments=arguments)
-        if status:
-            return status
-    from app.comparison.summary import summarise_comparison
+    outcomes = run_trials(
+        plan, runs_folder=Path(str(cfg.runs_folder)), arguments=tuple(config_dir_arguments())
+    )
+    found = pick_comparable(plan.trials, outcomes)
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if found.is_enough:
+        from app.comparison.summary import summarise_comparison
 
-    summarise_comparison(plan.trials, folder=plan.folder)
-    return 0
+        summarise_comparison(found, folder=plan.folder)
+    else:
+        trials = plan.folder / "trials.csv"
+        console.print(f"Too few trainings finished for a comparison; {trials} tells of each.", soft_wrap=True)
+    return next((outcome.status for outcome in outcomes if outcome.status), 0)
 
 
 if __name__ == "__main__":

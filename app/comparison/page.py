@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.comparison.trials import Trial
+from app.comparison.cells import Comparable
 from app.pages import count_splits, now
 from app.runs import load_settings, read_json, read_rows
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_comparison_page(
-    trials: Sequence[Trial],
+    found: Comparable,
     models: Mapping[str, Mapping[str, Any]],
     pairs: Sequence[Comparison],
     *,
@@ -27,6 +27,7 @@ def write_comparison_page(
     from app.report.html import write_comparison_report
     from app.report.summary import ComparisonSummary
 
+    trials = found.trials
     first = {trial.model: trial.run for trial in reversed(trials)}
     settings = load_settings(trials[0].run)
     summary = ComparisonSummary(
@@ -39,6 +40,7 @@ def write_comparison_page(
         splits=count_splits(trials[0].run),
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
         environment=read_json(trials[0].run.environment),
+        notes=found.notes,
         created=now(),
     )
     return write_comparison_report(summary, folder / "report.html")

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from app.comparison.reuse import refuse_other_runs
 from app.comparison.trials import Trial, lay_out_trials
 from app.runs import refuse_used_folder
 from app.settings import SettingsError, TrainSettings
@@ -47,7 +48,10 @@ def plan_comparison(cfg: DictConfig) -> Plan:
         shared=shared_overrides(),
         choice_of=choose_model,
     )
-    return Plan(folder, tuple(trials), tuple(check_trial(trial) for trial in trials))
+    settings = tuple(check_trial(trial) for trial in trials)
+    for trial, wanted in zip(trials, settings, strict=True):
+        refuse_other_runs(trial, wanted)
+    return Plan(folder, tuple(trials), settings)
 
 
 def check_trial(trial: Trial) -> TrainSettings:

@@ -6,45 +6,151 @@ A child process for each: its peak memory is its own, and a crash of one leaves 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from app.comparison.locks import hold_lock
+from app.comparison.planning import Plan
+from app.comparison.reuse import find_finished
 from app.comparison.trials import Trial
 from app.progress import console
-from app.runs import load_settings
+from app.runs import write_rows
 from app.settings import TrainSettings
 
-INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
+USER_ERROR, CRASH, INTERRUPTED = 2, 70, 130
+TRAIN = (sys.executable, "-m", "app.train")
 
 
-def run_trial(trial: Trial, settings: TrainSettings, *, label: str, arguments: Sequence[str] = ()) -> int:
-    """Train in a child process unless the trial's folder holds the finished run; the child's exit status.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial.
+
+    Attributes:
+        trial: with the run folder that holds its results, which may be another comparison's.
+        status: the training's exit status, 0 where it is finished.
+        reason: why it failed, in its last words; empty where it is finished.
+        is_reused: whether it was finished before.
+    """
+
+    trial: Trial
+    status: int = 0
+    reason: str = ""
+    is_reused: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the trial has results."""
+        return self.status == 0
+
+
+def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) -> list[Outcome]:
+    """Train every trial that has no finished run; one that fails does not keep the others from theirs.
+
+    `trials.csv` in the comparison's folder is brought up to date after each. Where all models of the first
+    fold and seed are refused (a table that cannot be read, say), the rest is not tried.
+
+    Args:
+        plan: the comparison.
+        runs_folder: finished runs with the same settings are looked for here too.
+        arguments: further arguments of each training, such as the user's own configuration folder.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted a training.
+    """
+    outcomes: list[Outcome] = []
+    models = len({trial.model for trial in plan.trials})
+    for number, (trial, wanted) in enumerate(zip(plan.trials, plan.settings, strict=True), start=1):
+        label = f"{number}/{len(plan.trials)}  {trial.run.path.name}"
+        outcomes.append(run_trial(trial, wanted, label=label, runs_folder=runs_folder, arguments=arguments))
+        write_rows(plan.folder / "trials.csv", [outcome_row(outcome) for outcome in outcomes])
+        if number == models and all(outcome.status == USER_ERROR for outcome in outcomes):
+            break
+    return outcomes
+
+
+def run_trial(
+    trial: Trial,
+    settings: TrainSettings,
+    *,
+    label: str,
+    runs_folder: Path | None = None,
+    arguments: Sequence[str] = (),
+) -> Outcome:
+    """Train in a child process unless a finished run gives the same.
 
     Args:
         trial: what to train.
         settings: what its overrides compose to.
-        label: said before the run's name, such as `3/10`.
-        arguments: further arguments of the command, such as the user's own configuration folder.
+        label: said before what happens, such as `3/10  volume3d-seed0`.
+        runs_folder: where finished runs are looked for, besides the trial's own folder; None: nowhere.
+        arguments: further arguments of the command.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted the training.
     """
-    title = f"{label}  {trial.run.path.name}"
-    if trial.run.is_finished and is_same_training(load_settings(trial.run), settings):
-        console.print(f"{title}: finished before, reused", highlight=False)
-        return 0
-    console.print(f"{title}: training", highlight=False)
-    if trial.run.path.exists():
-        shutil.rmtree(trial.run.path)  # what a killed training left in this comparison's own folder
-    command = [sys.executable, "-m", "app.train", *arguments, *trial.overrides]
-    return subprocess.run(command, check=False).returncode  # noqa: S603 - our own module, no shell
+
+    def say(what: str) -> None:
+        console.print(f"{label}: {what}", highlight=False, soft_wrap=True)
+
+    lock = trial.run.path.with_name(f".{trial.run.path.name}.lock")
+    with hold_lock(lock, waiting=lambda: say("another process trains it, waiting")) as descriptors:
+        if trial.run.is_finished:
+            say("finished before, reused")
+            return Outcome(trial, is_reused=True)
+        found = find_finished(settings, runs_folder) if runs_folder else None
+        if found is not None:
+            say(f"finished before, reused from {found.path}")
+            return Outcome(replace(trial, run=found), is_reused=True)
+        say("training")
+        if trial.run.path.exists():
+            shutil.rmtree(trial.run.path)  # what a killed training left in this comparison's own folder
+        command = [*TRAIN, *arguments, *trial.overrides]
+        status, reason = run_child(command, descriptors=descriptors)
+    if status:
+        say(f"failed, {reason}")
+    return Outcome(trial, status, reason)
 
 
-def is_same_training(saved: TrainSettings, wanted: TrainSettings) -> bool:
-    """Whether two settings give the same training; a run fills in the classes that the user left open."""
-    if not wanted.data.classes:
-        wanted.data.classes = saved.data.classes
-    return _essence(saved) == _essence(wanted)
+def run_child(command: Sequence[str], *, descriptors: Sequence[int] = ()) -> tuple[int, str]:
+    """Run a command of ours with its output shown; its exit status, and its last words where that is not 0.
+
+    Raises:
+        KeyboardInterrupt: the child was interrupted.
+    """
+    words = ""
+    with subprocess.Popen(  # noqa: S603 - our own module, no shell
+        command, stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=tuple(descriptors)
+    ) as child:
+        for line in child.stderr or ():
+            sys.stderr.write(line)
+            words = line.strip() or words
+    status = child.returncode
+    if status in {INTERRUPTED, -signal.SIGINT}:
+        raise KeyboardInterrupt
+    if status < 0:
+        return CRASH, _describe_signal(-status)
+    return status, words.removeprefix("error: ") if status else ""
 
 
-def _essence(settings: TrainSettings) -> dict[str, object]:
-    return {key: value for key, value in asdict(settings).items() if key not in INDIFFERENT}
+def outcome_row(outcome: Outcome) -> dict[str, str | int]:
+    """A trial's row of `trials.csv`."""
+    trial = outcome.trial
+    state = "failed" if outcome.status else "reused" if outcome.is_reused else "trained"
+    return {
+        "model": trial.model,
+        "fold": trial.fold,
+        "seed": trial.seed,
+        "state": state,
+        "status": outcome.status,
+        "run": str(trial.run.path),
+        "reason": outcome.reason,
+    }
+
+
+def _describe_signal(number: int) -> str:
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"ended by {signal.Signals(number).name}{hint}"

@@ -10,10 +10,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from app.comparison.cells import Comparable
 from app.comparison.page import write_comparison_page
 from app.comparison.trials import Trial, trials_by_model
 from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
 from app.evaluation.scores import Scores, with_threshold
+from app.evaluation.verdict import overall_verdict
 from app.progress import console
 from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
@@ -22,16 +24,23 @@ HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
-def summarise_comparison(trials: Sequence[Trial], *, folder: Path) -> None:
+def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables."""
-    cells = {
-        name: [scores_of(trial) for trial in of_model] for name, of_model in trials_by_model(trials).items()
-    }
+    trials, by_model = found.trials, trials_by_model(found.trials)
+    cells = {name: [scores_of(trial) for trial in of_model] for name, of_model in by_model.items()}
     pairs = compare_models(cells)
     models = describe_models(trials, cells)
     write_rows(folder / "comparison.csv", [_flat(name, model) for name, model in models.items()])
-    write_json(folder / "comparison.json", {"models": models, "pairs": [asdict(pair) for pair in pairs]})
-    report = write_comparison_page(trials, models, pairs, cells=cells, folder=folder)
+    write_json(
+        folder / "comparison.json",
+        {
+            "verdict": overall_verdict(pairs),
+            "models": models,
+            "pairs": [asdict(pair) for pair in pairs],
+            "notes": list(found.notes),
+        },
+    )
+    report = write_comparison_page(found, models, pairs, cells=cells, folder=folder)
     show_comparison(models, pairs)
     console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
 

@@ -25,6 +25,11 @@ class Trial:
     overrides: tuple[str, ...]
     run: RunFolder
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Fold and seed: what all models of a comparison share."""
+        return self.fold, self.seed
+
 
 def lay_out_trials(
     names: Sequence[str],

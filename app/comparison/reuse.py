@@ -1,0 +1,84 @@
+"""Which finished runs give what a trial would give: in the comparison's own folder, and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app import __version__
+from app.comparison.trials import Trial
+from app.runs import RunFolder, load_settings, read_json
+from app.settings import SettingsError, TrainSettings
+
+INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
+PLACES = ("*", "*/runs/*")  # of run folders in the folder of all runs: single runs, and those of comparisons
+
+
+def refuse_other_runs(trial: Trial, wanted: TrainSettings) -> None:
+    """Pass when the trial's own folder holds no finished run of other settings.
+
+    Raises:
+        SettingsError: with the settings that differ; finished work is never overwritten.
+    """
+    if not trial.run.is_finished:
+        return
+    changes = list_changes(load_settings(trial.run), wanted)
+    if changes:
+        raise SettingsError(
+            f"{trial.run.path}: expected a run with this comparison's settings, but it was trained "
+            f"with others ({'; '.join(changes)}). Choose another run_dir, or remove that folder yourself."
+        )
+
+
+def find_finished(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
+    """A finished run with the same settings among all runs, None where there is none.
+
+    Only runs of this version of Voxlift count, and only those begun after the table of labels was last
+    changed; that the images themselves are unchanged is taken for granted.
+    """
+    for run in _finished_runs(runs_folder):
+        try:
+            settings = load_settings(run)
+            is_own_version = read_json(run.environment).get("voxlift") == __version__
+        except SettingsError:
+            continue  # a folder of something else, or of a version with other keys
+        if is_own_version and not list_changes(settings, wanted) and _is_newer_than_table(run, wanted):
+            return run
+    return None
+
+
+def list_changes(saved: TrainSettings, wanted: TrainSettings) -> list[str]:
+    """What differs between two trainings' settings, as `key: wanted instead of saved`.
+
+    A run fills in the classes that the user left open; these are no difference.
+    """
+    had, wants = dict(_flatten(asdict(saved))), dict(_flatten(asdict(wanted)))
+    if not wanted.data.classes:
+        wants["data.classes"] = had.get("data.classes")
+    keys = dict.fromkeys([*wants, *had])
+    return [
+        f"{key}: {wants.get(key)} instead of {had.get(key)}"
+        for key in keys
+        if key.partition(".")[0] not in INDIFFERENT and wants.get(key) != had.get(key)
+    ]
+
+
+def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:
+    for place in PLACES:
+        for metrics in sorted(runs_folder.glob(f"{place}/metrics.json")):
+            yield RunFolder(metrics.parent)
+
+
+def _is_newer_than_table(run: RunFolder, wanted: TrainSettings) -> bool:
+    table = Path(str(wanted.data.table)).expanduser()
+    return not table.is_file() or table.stat().st_mtime <= run.config.stat().st_mtime
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

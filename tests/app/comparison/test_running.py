@@ -1,0 +1,265 @@
+"""What a comparison does around its trainings: goes on, uses again, and tells of failures.
+
+A small script stands in for the training, so that a kill can be aimed; a slow test kills real ones.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from app.comparison import running
+from app.comparison.cells import pick_comparable
+from app.comparison.planning import Plan
+from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
+from app.comparison.running import Outcome, outcome_row, run_child, run_trials
+from app.comparison.trials import lay_out_trials, quote_override
+from app.runs import RunFolder, save_settings, write_json
+from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
+
+STAND_IN = """
+import os, pathlib, sys, time
+overrides = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+run = pathlib.Path(overrides["run_dir"].strip('"'))
+behaviour = pathlib.Path(__file__).with_name(run.name)
+with open(pathlib.Path(__file__).with_name("calls"), "a") as calls:
+    calls.write(run.name + "\\n")
+run.mkdir(parents=True)
+(run / "half").write_text("written before the end")
+what = behaviour.read_text() if behaviour.exists() else ""
+if what == "wait":
+    time.sleep(60)
+if what == "die":
+    os.kill(os.getpid(), 9)
+if what.isdigit():
+    sys.stderr.write("a warning\\nerror: the reason of " + run.name + ".\\n")
+    sys.exit(int(what))
+(run / "metrics.json").write_text("{}")
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from app.comparison import running
+from app.comparison.planning import Plan
+from app.comparison.trials import lay_out_trials
+from app.settings import TrainSettings
+running.TRAIN = (sys.executable, sys.argv[1])
+folder = Path(sys.argv[2])
+choose = lambda name: [f"model={name}"]
+trials = lay_out_trials(["a", "b"], [0, 1], folds=[0], folder=folder, choice_of=choose)
+plan = Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials))
+running.run_trials(plan, runs_folder=folder / "none")
+"""
+
+
+@pytest.fixture(name="stand_in")
+def script_in_place_of_the_training(tmp_path, monkeypatch):
+    path = tmp_path / "stand_in" / "train.py"
+    path.parent.mkdir()
+    path.write_text(STAND_IN)
+    monkeypatch.setattr(running, "TRAIN", (sys.executable, str(path)))
+    return path
+
+
+def plan_of(folder, names=("a", "b"), seeds=(0, 1)):
+    trials = lay_out_trials(names, seeds, folds=[0], folder=folder, choice_of=lambda name: [f"model={name}"])
+    return Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials))
+
+
+def calls_of(stand_in):
+    calls = stand_in.with_name("calls")
+    return calls.read_text().split() if calls.exists() else []
+
+
+def run_all(folder, **options):
+    return run_trials(plan_of(folder, **options), runs_folder=folder / "none")
+
+
+def test_every_trial_is_trained_once_and_then_reused(stand_in, tmp_path):
+    folder = tmp_path / "with space, and comma"
+    first, second = run_all(folder), run_all(folder)
+    assert calls_of(stand_in) == ["a-seed0", "b-seed0", "a-seed1", "b-seed1"]
+    assert [outcome.is_reused for outcome in first + second] == [False] * 4 + [True] * 4
+    with (folder / "trials.csv").open() as file:
+        assert [(row["model"], row["seed"], row["state"]) for row in csv.DictReader(file)] == [
+            ("a", "0", "reused"), ("b", "0", "reused"), ("a", "1", "reused"), ("b", "1", "reused"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("killed_in", ["a-seed0", "b-seed0", "b-seed1"])
+def test_a_killed_comparison_goes_on_where_it_stopped(killed_in, stand_in, tmp_path):
+    folder = tmp_path / "compared"
+    stand_in.with_name(killed_in).write_text("wait")
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    child = subprocess.Popen(
+        [sys.executable, str(driver), str(stand_in), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (folder / "runs" / killed_in / "half").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    before = calls_of(stand_in)
+    stand_in.with_name(killed_in).unlink()
+    outcomes = run_all(folder)
+    every = ["a-seed0", "b-seed0", "a-seed1", "b-seed1"]
+    assert [outcome.status for outcome in outcomes] == [0] * 4
+    assert calls_of(stand_in)[len(before) :] == every[every.index(killed_in) :]
+
+
+def test_a_failed_training_is_told_of_and_the_others_go_on(stand_in, tmp_path, capsys):
+    stand_in.with_name("b-seed0").write_text("70")
+    outcomes = run_all(tmp_path / "compared")
+    assert [outcome.status for outcome in outcomes] == [0, 70, 0, 0]
+    assert outcomes[1].reason == "the reason of b-seed0."
+    assert "a warning" in capsys.readouterr().err
+    found = pick_comparable(plan_of(tmp_path / "compared").trials, outcomes)
+    assert [trial.run.path.name for trial in found.trials] == ["a-seed1", "b-seed1"]
+    assert found.is_enough
+    assert found.notes == (
+        "The training b-seed0 failed with status 70: the reason of b-seed0.",
+        "1 of 2 combinations of fold and seed are left out, since not every model finished them.",
+    )
+
+
+def test_a_model_that_never_finishes_is_left_out_of_the_comparison(stand_in, tmp_path):
+    for seed in (0, 1):
+        stand_in.with_name(f"b-seed{seed}").write_text("die")
+    plan = plan_of(tmp_path / "compared", names=("a", "b", "c"))
+    outcomes = run_trials(plan, runs_folder=tmp_path / "none")
+    found = pick_comparable(plan.trials, outcomes)
+    assert {trial.model for trial in found.trials} == {"a", "c"}
+    assert len(found.trials) == 4
+    assert "ended by SIGKILL (out of memory?)" in found.notes[0]
+    assert found.notes[2] == "Not compared, since no training of it finished: b."
+    few = pick_comparable(plan.trials, [outcomes[0]])
+    assert not few.is_enough
+
+
+def test_where_every_model_is_refused_the_rest_is_not_tried(stand_in, tmp_path):
+    for name in ("a", "b"):
+        stand_in.with_name(f"{name}-seed0").write_text("2")
+    outcomes = run_all(tmp_path / "compared")
+    assert calls_of(stand_in) == ["a-seed0", "b-seed0"]
+    assert "2 trainings were not tried" in pick_comparable(plan_of(tmp_path).trials, outcomes).notes[-1]
+
+
+def test_an_interrupted_training_interrupts_the_comparison(stand_in, tmp_path):
+    stand_in.with_name("a-seed0").write_text("130")
+    with pytest.raises(KeyboardInterrupt):
+        run_all(tmp_path / "compared")
+
+
+def test_a_training_that_another_process_still_runs_is_waited_for(stand_in, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    folder = tmp_path / "compared"
+    (folder / "runs").mkdir(parents=True)
+    orphan = (
+        "import time, pathlib; time.sleep(1); p = pathlib.Path({!r}); p.mkdir(); (p / 'metrics.json').touch()"
+    )
+    with (folder / "runs" / ".a-seed0.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code = orphan.format(str(folder / "runs" / "a-seed0"))
+        child = subprocess.Popen([sys.executable, "-c", code], pass_fds=(lock.fileno(),))
+    outcomes = run_all(folder)
+    child.wait()
+    assert "another process trains it, waiting" in capsys.readouterr().out
+    assert outcomes[0].is_reused
+    assert "a-seed0" not in calls_of(stand_in)
+
+
+def finished_run(folder, **changes):
+    folder.mkdir(parents=True)
+    run = RunFolder(folder)
+    settings = TrainSettings(data=DataSettings(name="phantom", classes=["x", "y"]), **changes)
+    settings.model = ModelSettings(name="volume3d", kind="volume")
+    settings.preprocess.name = settings.data.name
+    save_settings(settings, run)
+    from app import __version__
+
+    write_json(run.environment, {"voxlift": __version__})
+    write_json(run.metrics, {})
+    return settings
+
+
+def test_a_finished_run_elsewhere_with_the_same_settings_is_found(tmp_path):
+    wanted = finished_run(tmp_path / "compare-1" / "runs" / "volume3d-seed3", seed=3)
+    finished_run(tmp_path / "single", seed=4)
+    wanted.data.classes = []  # the run filled them in
+    wanted.run_dir = "elsewhere"
+    assert find_finished(wanted, tmp_path).path == tmp_path / "compare-1" / "runs" / "volume3d-seed3"
+    wanted.trainer.epochs += 1
+    assert find_finished(wanted, tmp_path) is None
+
+
+def test_a_run_older_than_the_table_or_of_another_version_is_not_used(tmp_path):
+    wanted = finished_run(tmp_path / "single")
+    assert find_finished(wanted, tmp_path) is not None
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n")
+    saved = tmp_path / "single" / "config.yaml"
+    saved.write_text(saved.read_text().replace("table: null", f"table: {table}"))
+    wanted.data.table = str(table)
+    assert find_finished(wanted, tmp_path) is not None
+    os.utime(table, (time.time() + 60, time.time() + 60))
+    assert find_finished(wanted, tmp_path) is None
+    wanted.data.table = None
+    write_json(tmp_path / "single" / "environment.json", {"voxlift": "0.0"})
+    assert find_finished(wanted, tmp_path) is None
+
+
+def test_a_folder_with_runs_of_other_settings_is_refused_with_what_differs(tmp_path):
+    wanted = finished_run(tmp_path / "runs" / "a-seed0")
+    trial = plan_of(tmp_path).trials[0]
+    refuse_other_runs(trial, wanted)
+    wanted.trainer.epochs = 7
+    assert list_changes(TrainSettings(), TrainSettings(seed=1)) == ["seed: 1 instead of 0"]
+    with pytest.raises(SettingsError, match=r"trainer\.epochs: 7 instead of 30"):
+        refuse_other_runs(trial, wanted)
+
+
+def test_rows_and_paths_are_written_as_they_must_be_read(tmp_path):
+    trial = plan_of(tmp_path).trials[0]
+    assert outcome_row(Outcome(trial, 2, "why"))["state"] == "failed"
+    assert quote_override('a "b"') == '"a \\"b\\""'
+    assert run_child([sys.executable, "-c", "pass"]) == (0, "")
+    assert trial.overrides == ("model=a", "seed=0", f'run_dir="{tmp_path}/runs/a-seed0"')
+
+
+@pytest.mark.slow
+def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one(tmp_path):
+    tiny = (
+        "data.subjects=24 preprocess.shape=[8,12,16] preprocess.spacing=[8,5,4] model.filters=[4,6,8] "
+        "trainer.epochs=2 trainer.batch_size=4 precision=float32 splits.val=0.25 splits.test=0.25"
+    ).split()
+    command = [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *tiny]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def compare(folder, *, kill_when=None):
+        child = subprocess.Popen(
+            [*command, f"run_dir={folder}"], cwd=tmp_path, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        while kill_when is not None and child.poll() is None and not (folder / "runs" / kill_when).exists():
+            time.sleep(0.01)
+        if kill_when is not None and child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        return child.wait()
+
+    killed, calm = tmp_path / "killed", tmp_path / "calm"
+    for moment in ("slice2d-seed0/history.csv", "volume3d-seed0/config.yaml", "volume3d-seed0/model.keras"):
+        assert compare(killed, kill_when=moment) == -signal.SIGKILL
+    assert compare(killed) == 0
+    assert compare(calm) == 0
+    first, second = (json.loads((folder / "comparison.json").read_text()) for folder in (killed, calm))
+    assert first["pairs"] == second["pairs"]
