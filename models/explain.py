@@ -1,6 +1,6 @@
 """Where a network looks: Grad-CAM and occlusion, for slices, volumes and the wrapped slice model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -8,8 +8,22 @@ from keras import ops
 
 from models.aggregation import is_slice_model
 from models.backend import Tensor, value_and_gradients
+from models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
 from models.layers.upsampling import resize_volume
 from models.slicing import AXES, FoldSlices
+
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    ACSConv3D,
+    DepthwiseConv3D,
+    SeparableConv3D,
+)
+COVERED_AT_ONCE = 16  # volumes scored together: enough to keep a processor busy, few enough for any memory
 
 
 def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
@@ -23,7 +37,8 @@ def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str |
         model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
         inputs: Float32 array of that shape.
         label: Index of the class.
-        layer: Name of a spatial layer; the last one unless told otherwise.
+        layer: Name of a spatial layer. Unless told otherwise what the last convolution gives, after the
+            normalisation and activation that follow it at the same resolution.
 
     Returns:
         Float32 array [B, H, W] or [B, D, H, W], 0 or more, in no particular unit.
@@ -73,17 +88,33 @@ def occlusion_map(
     reference = _log_probability(model, inputs, label)
     cover = inputs.mean(axis=tuple(range(1, inputs.ndim)), keepdims=True) if fill is None else fill
     falls, visits = np.zeros(inputs.shape[:-1]), np.zeros(sides)
+    places = list(_boxes(sides, boxes, steps))
+    at_once = max(1, COVERED_AT_ONCE // len(inputs))
+    for first in range(0, len(places), at_once):
+        chosen = places[first : first + at_once]
+        scores = _log_probability(model, _covered(inputs, chosen, cover), label)
+        for box, score in zip(chosen, scores.reshape(-1, len(inputs)), strict=True):
+            falls[(slice(None), *box)] += (reference - score).reshape(-1, *[1] * len(sides))
+            visits[box] += 1
+    return (falls / np.maximum(visits, 1)).astype("float32")
+
+
+def _boxes(
+    sides: Sequence[int], boxes: Sequence[int], steps: Sequence[int]
+) -> Iterator[tuple[slice, ...]]:
     for corner in np.ndindex(*(-(-side // step) for side, step in zip(sides, steps, strict=True))):
-        box = tuple(
+        yield tuple(
             slice(place * step, place * step + extent)
             for place, step, extent in zip(corner, steps, boxes, strict=True)
         )
-        covered = inputs.copy()
-        covered[(slice(None), *box)] = cover
-        fall = reference - _log_probability(model, covered, label)
-        falls[(slice(None), *box)] += fall.reshape(-1, *[1] * len(sides))
-        visits[box] += 1
-    return (falls / np.maximum(visits, 1)).astype("float32")
+
+
+def _covered(inputs: np.ndarray, places: Sequence[tuple[slice, ...]], cover: Tensor) -> np.ndarray:
+    """Return the inputs once per box, that box covered: [boxes * B, ..., C]."""
+    covered = np.repeat(inputs[None], len(places), axis=0)
+    for copy, box in zip(covered, places, strict=True):
+        copy[(slice(None), *box)] = cover
+    return covered.reshape(-1, *inputs.shape[1:])
 
 
 def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -> np.ndarray:
@@ -150,15 +181,25 @@ def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str
 
 
 def _find_layer(model: keras.Model, name: str | None) -> str:
-    """Return the name of a spatial layer, the last one where none is named."""
-    spatial: list[str] = [part.name for part in model.layers if _is_spatial(part, len(model.inputs[0].shape))]
+    """Return the name of a spatial layer; where none is named, the end of the last convolution's block."""
+    spatial = [part for part in model.layers if _is_spatial(part, len(model.inputs[0].shape))]
     if not spatial:
         raise ValueError(f"{model.name} has no layer with spatial outputs: Grad-CAM has nothing to show.")
     if name is None:
-        return spatial[-1]
-    if name not in spatial:
-        raise ValueError(f"{model.name} has no spatial layer {name!r}. It has {', '.join(spatial)}.")
+        return _end_of_convolutions(spatial)
+    if name not in {part.name for part in spatial}:
+        known = ", ".join(part.name for part in spatial)
+        raise ValueError(f"{model.name} has no spatial layer {name!r}. It has {known}.")
     return name
+
+
+def _end_of_convolutions(spatial: Sequence[keras.Layer]) -> str:
+    """Return the last layer at the last convolution's resolution: pooling beyond it only coarsens a map."""
+    places = [place for place, part in enumerate(spatial) if isinstance(part, CONVOLUTIONS)]
+    if not places:
+        return str(spatial[-1].name)
+    sides = spatial[places[-1]].output.shape[1:-1]
+    return str([part.name for part in spatial[places[-1] :] if part.output.shape[1:-1] == sides][-1])
 
 
 def _is_spatial(layer: keras.Layer, rank: int) -> bool:
@@ -175,7 +216,7 @@ def _check_label(model: keras.Model, label: int) -> None:
 
 
 def _log_probability(model: keras.Model, inputs: np.ndarray, label: int) -> np.ndarray:
-    scores = ops.log_softmax(ops.cast(model(inputs, training=False), "float32"), axis=-1)
+    scores = ops.log_softmax(ops.cast(model.predict_on_batch(inputs), "float32"), axis=-1)
     return np.asarray(ops.convert_to_numpy(scores))[:, label]
 
 

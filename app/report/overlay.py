@@ -1,0 +1,99 @@
+"""The picture of one explained volume: three planes through the map's maximum."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from app.report.planes import three_planes
+
+NAMES = ("axial", "coronal", "sagittal")
+SIDES = (("L", "R"), ("L", "R"), ("P", "A"))  # left and right edge of each picture
+WIDTH = 9.0  # inches, of the whole picture
+
+
+def write_overlay(
+    path: Path,
+    *,
+    volume: NDArray[np.float32],
+    heat: NDArray[np.float32],
+    at: tuple[int, int, int],
+    spacing: Sequence[float],
+    title: str,
+    note: str = "",
+    axcodes: str = "RAS",
+) -> Path:
+    """Write a PNG of a volume with its map laid over it, and return the path.
+
+    Args:
+        path: where to.
+        volume: [D, H, W] as prepared, one channel.
+        heat: [D, H, W] in 0..1, drawn clear where it is 0.
+        at: (depth, height, width) of the planes, marked by lines.
+        spacing: mm (depth, height, width), so that pixels are shown in their true proportions.
+        title: one line above.
+        note: one line below.
+        axcodes: where the prepared axes point; other than RAS the edges are not lettered.
+    """
+    planes, maps = three_planes(volume, at), three_planes(heat, at)
+    depth, height, width = spacing
+    millimetres = ((height, width), (depth, width), (depth, height))
+    extents = [
+        (plane.shape[1] * mm[1], plane.shape[0] * mm[0])
+        for plane, mm in zip(planes, millimetres, strict=True)
+    ]
+    tall = max(high / wide for wide, high in extents)
+    figure = Figure(figsize=(WIDTH, WIDTH / 3 * min(tall, 2.0) + 0.75), facecolor="black")
+    axes = figure.subplots(1, 3)
+    low, high = np.percentile(volume, [1, 99.5])
+    for index, one in enumerate(axes):
+        extent = (0.0, extents[index][0], 0.0, extents[index][1])
+        one.imshow(planes[index], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
+        shown = one.imshow(
+            maps[index], cmap="inferno", vmin=0, vmax=1, alpha=0.6 * np.clip(maps[index] * 2, 0, 1),
+            extent=extent, interpolation="bilinear",
+        )
+        _label(one, index, lettered=axcodes == "RAS")
+        _mark(one, _place(index, at), millimetres[index], extents[index])
+    figure.suptitle(title, color="white", fontsize=10)
+    figure.text(0.5, 0.02, note, color="#b8c0c8", fontsize=8, ha="center")
+    figure.subplots_adjust(left=0.03, right=0.91, top=0.86, bottom=0.12, wspace=0.08)
+    bar = figure.colorbar(shown, cax=figure.add_axes((0.925, 0.2, 0.012, 0.58)), ticks=[0, 1])
+    bar.solids.set_alpha(1)
+    bar.ax.tick_params(colors="white", labelsize=7)
+    figure.savefig(path, dpi=130, format="png", facecolor="black")
+    return path
+
+
+def _place(index: int, at: tuple[int, int, int]) -> tuple[int, int]:
+    """Column and row (from below) of the marked voxel in one picture."""
+    depth, height, width = at
+    return ((width, height), (width, depth), (height, depth))[index]
+
+
+def _mark(
+    axes: Axes, place: tuple[int, int], mm: tuple[float, float], extent: tuple[float, float]
+) -> None:
+    """Ticks at the rim instead of a cross: the finding itself stays uncovered."""
+    x, y = (place[0] + 0.5) * mm[1], (place[1] + 0.5) * mm[0]
+    style = {"color": "#4cc9f0", "linewidth": 1.2}
+    reach_x, reach_y = 0.06 * extent[0], 0.06 * extent[1]
+    axes.plot([x, x], [0, reach_y], **style)
+    axes.plot([x, x], [extent[1] - reach_y, extent[1]], **style)
+    axes.plot([0, reach_x], [y, y], **style)
+    axes.plot([extent[0] - reach_x, extent[0]], [y, y], **style)
+    axes.set(xlim=(0, extent[0]), ylim=(0, extent[1]))
+
+
+def _label(axes: Axes, index: int, *, lettered: bool) -> None:
+    axes.set_axis_off()
+    axes.set_title(NAMES[index], color="#b8c0c8", fontsize=8, pad=3)
+    if lettered:
+        for x, letter in zip((0.015, 0.985), SIDES[index], strict=True):
+            axes.text(
+                x, 0.5, letter, color="white", fontsize=8, va="center",
+                ha="left" if x < 0.5 else "right", transform=axes.transAxes,
+            )
