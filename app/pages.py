@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from app.runs import RunFolder, load_settings, read_json, read_rows
 from app.scoring import scores_from_rows
@@ -16,15 +13,16 @@ from app.scoring import scores_from_rows
 if TYPE_CHECKING:
     from app.cohort import Cohort
     from app.evaluation.scores import Scores
-    from app.report.summary import Case
-
-log = logging.getLogger("voxlift")
-
-SHOWN_CASES = 4
 
 
-def write_run_page(run: RunFolder, metrics: Mapping[str, Any], cohort: Cohort) -> None:
-    """Write `report.html` of a run that has its other files already."""
+def write_run_page(
+    run: RunFolder,
+    metrics: Mapping[str, Any],
+    cohort: Cohort,
+    network: Any | None = None,  # noqa: ANN401 - untyped Keras
+) -> None:
+    """Write `report.html` of a run that has its other files already; the network draws Grad-CAM on it."""
+    from app.cases import pick_cases
     from app.evaluation.calibration import fit_temperature
     from app.report.html import write_run_report
     from app.report.summary import RunSummary
@@ -32,7 +30,7 @@ def write_run_page(run: RunFolder, metrics: Mapping[str, Any], cohort: Cohort) -
     settings = load_settings(run)
     scores = read_scores(run, tuple(settings.data.classes))
     split = "test" if "test" in scores else "val"
-    worst, surest = pick_cases(scores[split], cohort)
+    worst, surest = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
         name=f"{settings.model.name} on {settings.data.task or settings.data.name}",
         metrics={name: metrics[name] for name in ("val", "test") if name in metrics},
@@ -63,38 +61,6 @@ def count_splits(run: RunFolder) -> list[dict[str, object]]:
     """Rows of the table of splits: volumes of each class."""
     counts = Counter((row["split"], row["label"]) for row in read_rows(run.splits))
     return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
-
-
-def pick_cases(scores: Scores, cohort: Cohort) -> tuple[list[Case], list[Case]]:
-    """The volumes that the model was surest of: those it got wrong, and those it got right."""
-    chosen = scores.probabilities[np.arange(len(scores)), scores.decisions]
-    order = np.argsort(-chosen, kind="stable")
-    is_right = scores.decisions == scores.labels
-    wrong = [int(i) for i in order if not is_right[i]][:SHOWN_CASES]
-    right = [int(i) for i in order if is_right[i]][:SHOWN_CASES]
-    return [_case(scores, i, cohort) for i in wrong], [_case(scores, i, cohort) for i in right]
-
-
-def _case(scores: Scores, index: int, cohort: Cohort) -> Case:
-    from app.report.summary import Case
-
-    decided = int(scores.decisions[index])
-    return Case(
-        subject=scores.subjects[index],
-        truth=scores.classes[scores.labels[index]],
-        decided=scores.classes[decided],
-        probability=float(scores.probabilities[index, decided]),
-        planes=_planes(scores.items[index], cohort),
-    )
-
-
-def _planes(item: str, cohort: Cohort) -> list[Any]:
-    """The middle axial, coronal and sagittal plane of a prepared volume, head up and front up."""
-    position = {"|".join(map(str, record.images)): i for i, record in enumerate(cohort.records)}[item]
-    stored = np.fromfile(cohort.files[position], cohort.dtype).reshape(cohort.shape)
-    volume = stored[..., 0].astype(np.float32)  # [D, H, W] = [S, A, R]
-    depth, height, width = (size // 2 for size in volume.shape)
-    return [plane[::-1] for plane in (volume[depth], volume[:, height], volume[:, :, width])]
 
 
 def _notes(cohort: Cohort) -> list[str]:

@@ -111,7 +111,7 @@ def _train_into(
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
     speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
     metrics["cost"] = {**cost, "seconds_per_volume": speed, **cost_of_slices(run)}
-    write_run_page(run, metrics, cohort)
+    write_run_page(run, metrics, cohort, networks.volume)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)
     console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)

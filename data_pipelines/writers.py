@@ -63,13 +63,20 @@ def onto_source(
 
 
 def save_over(
-    voxels: Array, affine: Affine, source: str | Path, path: str | Path, *, interpolation: str = "linear"
+    voxels: Array,
+    affine: Affine,
+    source: str | Path,
+    path: str | Path,
+    *,
+    interpolation: str = "linear",
+    prefer: str = "sform",
 ) -> Path:
     """Write `[depth, height, width]` voxels of a prepared grid so that they open over their source image.
 
     Arguments and errors as for `onto_source` and `save_volume`; returns the path.
     """
-    return save_volume(onto_source(voxels, affine, source, interpolation=interpolation), path)
+    over = onto_source(voxels, affine, source, interpolation=interpolation, prefer=prefer)
+    return save_volume(over, path)
 
 
 def _writable(voxels: Array, path: Path) -> Array:

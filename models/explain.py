@@ -99,9 +99,7 @@ def occlusion_map(
     return (falls / np.maximum(visits, 1)).astype("float32")
 
 
-def _boxes(
-    sides: Sequence[int], boxes: Sequence[int], steps: Sequence[int]
-) -> Iterator[tuple[slice, ...]]:
+def _boxes(sides: Sequence[int], boxes: Sequence[int], steps: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     for corner in np.ndindex(*(-(-side // step) for side, step in zip(sides, steps, strict=True))):
         yield tuple(
             slice(place * step, place * step + extent)

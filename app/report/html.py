@@ -87,6 +87,7 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
             ("Surest and wrong", _cases(summary.worst)),
             ("Surest and right", _cases(summary.surest)),
         ],
+        "has_maps": any(case.maps for case in (*summary.worst, *summary.surest)),
         "configs": {"": summary.config} if summary.config else {},
     }
 

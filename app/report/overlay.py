@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,8 +54,13 @@ def write_overlay(
         extent = (0.0, extents[index][0], 0.0, extents[index][1])
         one.imshow(planes[index], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
         shown = one.imshow(
-            maps[index], cmap="inferno", vmin=0, vmax=1, alpha=0.6 * np.clip(maps[index] * 2, 0, 1),
-            extent=extent, interpolation="bilinear",
+            maps[index],
+            cmap="inferno",
+            vmin=0,
+            vmax=1,
+            alpha=0.6 * np.clip(maps[index] * 2, 0, 1),
+            extent=extent,
+            interpolation="bilinear",
         )
         _label(one, index, lettered=axcodes == "RAS")
         _mark(one, _place(index, at), millimetres[index], extents[index])
@@ -62,7 +68,8 @@ def write_overlay(
     figure.text(0.5, 0.02, note, color="#b8c0c8", fontsize=8, ha="center")
     figure.subplots_adjust(left=0.03, right=0.91, top=0.86, bottom=0.12, wspace=0.08)
     bar = figure.colorbar(shown, cax=figure.add_axes((0.925, 0.2, 0.012, 0.58)), ticks=[0, 1])
-    bar.solids.set_alpha(1)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     bar.ax.tick_params(colors="white", labelsize=7)
     figure.savefig(path, dpi=130, format="png", facecolor="black")
     return path
@@ -74,12 +81,10 @@ def _place(index: int, at: tuple[int, int, int]) -> tuple[int, int]:
     return ((width, height), (width, depth), (height, depth))[index]
 
 
-def _mark(
-    axes: Axes, place: tuple[int, int], mm: tuple[float, float], extent: tuple[float, float]
-) -> None:
+def _mark(axes: Axes, place: tuple[int, int], mm: tuple[float, float], extent: tuple[float, float]) -> None:
     """Ticks at the rim instead of a cross: the finding itself stays uncovered."""
     x, y = (place[0] + 0.5) * mm[1], (place[1] + 0.5) * mm[0]
-    style = {"color": "#4cc9f0", "linewidth": 1.2}
+    style: dict[str, Any] = {"color": "#4cc9f0", "linewidth": 1.2}
     reach_x, reach_y = 0.06 * extent[0], 0.06 * extent[1]
     axes.plot([x, x], [0, reach_y], **style)
     axes.plot([x, x], [extent[1] - reach_y, extent[1]], **style)
@@ -94,6 +99,12 @@ def _label(axes: Axes, index: int, *, lettered: bool) -> None:
     if lettered:
         for x, letter in zip((0.015, 0.985), SIDES[index], strict=True):
             axes.text(
-                x, 0.5, letter, color="white", fontsize=8, va="center",
-                ha="left" if x < 0.5 else "right", transform=axes.transAxes,
+                x,
+                0.5,
+                letter,
+                color="white",
+                fontsize=8,
+                va="center",
+                ha="left" if x < 0.5 else "right",
+                transform=axes.transAxes,
             )
