@@ -25,6 +25,7 @@ from data_pipelines.audit.facts import read_facts
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
 from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest, Record, load_manifest
+from data_pipelines.prepared import PreparedVolumes
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.splits import assign_splits, split_table
 from data_pipelines.volume import VolumeError
@@ -53,9 +54,9 @@ class Cohort:
         """Class indices of one split's records."""
         return np.array([self.records[i].label for i in self.indices(split)], np.int64)
 
-    def split_files(self, split: str) -> list[Path]:
-        """Prepared files of one split's records."""
-        return [self.files[i] for i in self.indices(split)]
+    def prepared(self, split: str) -> PreparedVolumes:
+        """Prepared volumes of one split's records."""
+        return PreparedVolumes(tuple(self.files[i] for i in self.indices(split)), self.shape, self.dtype)
 
 
 def gather_cohort(settings: TrainSettings) -> Cohort:

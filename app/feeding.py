@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,20 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.networks import is_trained_on_slices
 from app.settings import SettingsError, TrainSettings
-from data_pipelines.augment import Augment
+from data_pipelines.augment import Augment, changes_handedness
 from data_pipelines.balance import class_weights
-from data_pipelines.pipeline import slices_per_volume, training_slices, training_volumes
+from data_pipelines.pipeline import (
+    TrainingOptions,
+    examples_per_epoch,
+    training_slices,
+    training_volumes,
+)
+from data_pipelines.slices import choose_slices
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+log = logging.getLogger("voxlift")
 
 
 @dataclass(frozen=True)
@@ -35,29 +44,46 @@ def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0)
     Raises:
         SettingsError: the augmentation's settings cannot be used.
     """
-    trainer, model = settings.trainer, settings.model
-    labels = cohort.labels("train")
-    on_slices = is_trained_on_slices(model)
-    examples = len(labels) * (slices_per_volume(cohort.shape, model.axis) if on_slices else 1)
-    batch_size = min(trainer.batch_size * (model.batch_factor if on_slices else 1), examples)
-    options: dict[str, Any] = {
-        "shape": cohort.shape,
-        "dtype": cohort.dtype,
-        "batch_size": batch_size,
-        "epochs": trainer.epochs,
-        "first_epoch": first_epoch,
-        "seed": settings.seed,
-        "balanced": trainer.balance == "sample",
-        "weights": _loss_weights(labels) if trainer.balance == "weights" else None,
-        "augment": build_augmentation(read_augment(settings.augment), cohort),
-        "mix": build_mixing(read_augment(settings.augment)),
-    }
-    files = cohort.split_files("train")
-    if on_slices:
-        batches = training_slices(files, labels, axis=model.axis, slab=model.slab, **options)
+    model, labels, volumes = settings.model, cohort.labels("train"), cohort.prepared("train")
+    options = training_options(settings, cohort, first_epoch=first_epoch)
+    if is_trained_on_slices(model):
+        chosen = choose_slices(volumes, axis=model.axis, slices=model.slices)
+        options = replace(options, batch_size=options.batch_size * model.batch_factor)
+        options, steps = _portion(options, labels, chosen.sum(axis=1))
+        batches = training_slices(volumes, labels, options, chosen=chosen, axis=model.axis, slab=model.slab)
     else:
-        batches = training_volumes(files, labels, **options)
-    return Feed(batches, examples // batch_size, soft_labels=options["mix"] is not None)
+        options, steps = _portion(options, labels, np.ones(len(labels), np.int64))
+        batches = training_volumes(volumes, labels, options)
+    return Feed(batches, steps, soft_labels=options.mix is not None)
+
+
+def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> TrainingOptions:
+    """How the settings ask examples to be shuffled, weighed and varied.
+
+    Raises:
+        SettingsError: the augmentation's settings cannot be used.
+    """
+    trainer, augment = settings.trainer, read_augment(settings.augment)
+    warn_of_mirrors(augment)
+    return TrainingOptions(
+        batch_size=trainer.batch_size,
+        epochs=trainer.epochs,
+        first_epoch=first_epoch,
+        seed=settings.seed,
+        balanced=trainer.balance == "sample",
+        weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
+        augment=build_augmentation(augment, cohort),
+        mix=build_mixing(augment),
+    )
+
+
+def _portion(
+    options: TrainingOptions, labels: NDArray[np.int64], per_volume: NDArray[np.int64]
+) -> tuple[TrainingOptions, int]:
+    """The options with a batch that an epoch can fill, and an epoch's steps."""
+    examples = examples_per_epoch(labels, options, per_volume)
+    batch_size = min(options.batch_size, examples)
+    return replace(options, batch_size=batch_size), examples // batch_size
 
 
 def read_augment(augment: Mapping[str, Any]) -> Augment:
@@ -73,6 +99,15 @@ def read_augment(augment: Mapping[str, Any]) -> Augment:
     except (TypeError, ValueError) as error:
         raise SettingsError(f"augment: {error}") from error
     return chosen
+
+
+def warn_of_mirrors(augment: Augment) -> None:
+    """Log that volumes will be mirrored, and the key that stops it."""
+    if changes_handedness(augment):
+        log.warning(
+            "The augmentation mirrors volumes, which swaps left and right: where the label is a side or a "
+            "handedness it teaches errors; augment.keep_handedness=true switches all mirroring off."
+        )
 
 
 def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None

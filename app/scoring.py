@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,19 @@ from app.evaluation.intervals import evaluate_scores
 from app.evaluation.scores import Scores
 from app.runs import RunFolder, write_rows
 from app.settings import SPLIT_NAMES
+from data_pipelines.prepared import PreparedVolumes
 
 
 def predict_probabilities(
     network: Any,  # noqa: ANN401 - untyped Keras
-    files: Sequence[Path],
+    volumes: PreparedVolumes,
     *,
-    shape: tuple[int, int, int, int],
-    dtype: str,
     batch_size: int,
 ) -> NDArray[np.float64]:
     """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order."""
     from data_pipelines.pipeline import evaluation_volumes
 
-    batches = evaluation_volumes(files, shape=shape, dtype=dtype, batch_size=batch_size)
+    batches = evaluation_volumes(volumes, batch_size=batch_size)
     return softmax(network.predict(batches, verbose=0))
 
 
@@ -45,9 +43,7 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - untyped Keras
     """The scores of one split's volumes."""
-    probabilities = predict_probabilities(
-        network, cohort.split_files(split), shape=cohort.shape, dtype=cohort.dtype, batch_size=batch_size
-    )
+    probabilities = predict_probabilities(network, cohort.prepared(split), batch_size=batch_size)
     records = [cohort.records[i] for i in cohort.indices(split)]
     return Scores(
         subjects=tuple(record.subject for record in records),

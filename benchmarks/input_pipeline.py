@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 SHAPE, SPACING, WINDOW = (96, 96, 96), (1.5, 1.5, 1.5), (-1000.0, 1000.0)
-WORKERS, BATCH = 2, 4
+WORKERS, BATCH, EPOCHS = 2, 4, 8
 Measured = dict[str, float]
 
 
@@ -56,7 +56,8 @@ def clock(batches: Iterable[object], count: int, bytes_per_volume: int) -> Measu
 def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
     """Measure our first epoch (preparing with two threads) and our cached epochs (read in the graph)."""
     from data_pipelines.cache import fill_cache
-    from data_pipelines.pipeline import evaluation_volumes
+    from data_pipelines.pipeline import TrainingOptions, training_volumes
+    from data_pipelines.prepared import PreparedVolumes
     from data_pipelines.presets import preset
 
     settings = preset("ct", spacing=SPACING, shape=SHAPE, window_hu=WINDOW)
@@ -65,12 +66,13 @@ def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
     started = time.perf_counter()
     cached = fill_cache([(file,) for file in files], settings, folder=cache / "run", workers=WORKERS)
     seconds = time.perf_counter() - started
-    ready = [file for file in cached.files if file is not None]
-    size = ready[0].stat().st_size
+    ready = PreparedVolumes(tuple(file for file in cached.files if file), cached.shape, cached.dtype)
+    size = ready.files[0].stat().st_size
     first = {"volumes/s": len(files) / seconds, "MB/s": len(files) * size / seconds / 1e6}
-    dataset = evaluation_volumes(ready * 8, shape=cached.shape, dtype=cached.dtype, batch_size=BATCH)
-    clock(dataset, len(ready), size)
-    return {"first epoch": first, "cached": clock(dataset, 8 * len(ready), size)}
+    options = TrainingOptions(batch_size=BATCH, epochs=EPOCHS, seed=0)
+    batches = training_volumes(ready, np.zeros(len(files), np.int64), options)
+    steps = EPOCHS * (len(files) // BATCH)
+    return {"first epoch": first, "cached": after_start_up(batches, (steps - 1) * BATCH, size)}
 
 
 def monai(files: list[Path], cache: Path) -> dict[str, Measured]:
@@ -86,9 +88,9 @@ def monai(files: list[Path], cache: Path) -> dict[str, Measured]:
     for index in range(len(data)):
         persistent[index]
     for workers, name in ((WORKERS, "cached, 2 workers"), (0, "cached, no worker")):
-        twice = PersistentDataset([*data[:BATCH], *data * 8], chain, cache_dir=cache)
+        twice = PersistentDataset([*data[:BATCH], *data * EPOCHS], chain, cache_dir=cache)
         results[name] = after_start_up(
-            DataLoader(twice, batch_size=BATCH, num_workers=workers), 8 * len(data), size
+            DataLoader(twice, batch_size=BATCH, num_workers=workers), EPOCHS * len(data), size
         )
     return results
 

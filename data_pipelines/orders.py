@@ -28,5 +28,18 @@ def epoch_orders(
     return np.stack(rows).astype(np.int64) if rows else np.empty((0, len(labels)), np.int64)
 
 
+def least_examples(per_record: NDArray[np.int64], orders: NDArray[np.int64]) -> int:
+    """How many examples every epoch has at least.
+
+    Args:
+        per_record: [N] examples that each record brings (1 volume, or so many slices).
+        orders: [epochs, N] of the whole run, as `epoch_orders` gives them.
+
+    >>> least_examples(np.array([3, 1]), np.array([[0, 1], [1, 1]]))
+    2
+    """
+    return int(per_record[orders].sum(axis=1).min())
+
+
 def _plain_order(labels: list[int], *, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(len(labels))

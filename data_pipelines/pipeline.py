@@ -3,166 +3,190 @@
 Training and evaluation are separate functions. Training shuffles, augments and drops the odd batch at an
 epoch's end; evaluation visits every volume exactly once, in the order given. All randomness is a function
 of seed, epoch and position.
+
+Voxels that nothing varies are handed over in the type in which they are stored, float16 as a rule: the
+network casts them at its door, which costs nothing beside the step itself, while a cast on the way would
+double what every later copy moves. Augmentation and mixing compute in float32 and hand that over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data_pipelines.orders import epoch_orders
-from data_pipelines.slices import SPATIAL_AXES, take_slices
+from data_pipelines.orders import epoch_orders, least_examples
+from data_pipelines.prepared import PreparedVolumes, Shape
+from data_pipelines.slices import take_slices
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Mixing = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 SHUFFLED_VOLUMES = 16  # slices of this many volumes are mixed in one shuffle buffer
 
 
-def training_volumes(
-    files: Sequence[Path],
-    labels: NDArray[np.int64],
-    *,
-    shape: tuple[int, int, int, int],
-    dtype: str,
-    batch_size: int,
-    epochs: int,
-    seed: int,
-    first_epoch: int = 0,
-    balanced: bool = False,
-    weights: NDArray[np.float32] | None = None,
-    augment: Augmentation | None = None,
-    mix: Mixing | None = None,
-) -> tf.data.Dataset:
-    """Batches (voxels float32 [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
+@dataclass(frozen=True, eq=False)
+class TrainingOptions:
+    """How examples become a stream of training batches, for volumes and slices alike.
 
-    Args:
-        files: prepared volumes, see `cache.fill_cache`.
-        labels: [N] class indices.
-        shape: of one volume, with channels.
-        dtype: of the stored voxels.
-        batch_size: volumes per step; at most N.
-        epochs: the stream holds `epochs - first_epoch` times `steps_per_epoch` batches.
+    Attributes:
+        batch_size: examples per step; at most as many as there are.
+        epochs: the stream holds `epochs - first_epoch` times an epoch's batches.
         seed: of shuffling and augmentation.
         first_epoch: where a resumed run goes on.
         balanced: whether every class is drawn equally often.
         weights: [N] loss weights, by default one.
-        augment: a function of voxels and an int32 [2] seed.
-        mix: a function of a batch's voxels, its one-hot labels and a seed; labels are then float32 [B, K].
+        augment: a function of one volume's voxels, float32, and an int32 [2] seed.
+        mix: a function of a batch's voxels, float32, its one-hot labels and a seed; labels are then float32
+            [B, K].
     """
-    examples = _ordered_examples(
-        labels, epochs=epochs, seed=seed, first_epoch=first_epoch, balanced=balanced, weights=weights
-    )
-    paths = tf.constant([str(file) for file in files])
 
-    def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        voxels = read_voxels(paths[index], shape, dtype)
-        return (augment(voxels, key) if augment else voxels, label, weight, key)
+    batch_size: int
+    epochs: int
+    seed: int
+    first_epoch: int = 0
+    balanced: bool = False
+    weights: NDArray[np.float32] | None = None
+    augment: Augmentation | None = None
+    mix: Mixing | None = None
+
+
+def training_volumes(
+    volumes: PreparedVolumes, labels: NDArray[np.int64], options: TrainingOptions
+) -> tf.data.Dataset:
+    """Batches (voxels [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
+
+    Voxels are float32 where they are augmented or mixed, else of the stored type.
+
+    Args:
+        volumes: what trains.
+        labels: [N] class indices.
+        options: batches, epochs, seed and variation.
+    """
+    load = _loader(volumes, options.augment)
 
     def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
         loaded = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return loaded.batch(batch_size, drop_remainder=True).map(_finisher(labels, mix))
+        return loaded.batch(options.batch_size, drop_remainder=True).map(_finisher(labels, options.mix))
 
     # One inner data set per epoch, so that a batch never spans two epochs.
-    return examples.flat_map(epoch_batches).prefetch(2).with_options(_ordered())
+    return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
 
 
 def training_slices(
-    files: Sequence[Path],
+    volumes: PreparedVolumes,
     labels: NDArray[np.int64],
+    options: TrainingOptions,
     *,
-    shape: tuple[int, int, int, int],
-    dtype: str,
-    batch_size: int,
-    epochs: int,
-    seed: int,
+    chosen: NDArray[np.bool_],
     axis: str = "depth",
     slab: int = 1,
-    first_epoch: int = 0,
-    balanced: bool = False,
-    weights: NDArray[np.float32] | None = None,
-    augment: Augmentation | None = None,
-    mix: Mixing | None = None,
 ) -> tf.data.Dataset:
-    """Batches of slices (float32 [B, ., ., slab * C], label, weight) with their volume's label.
-
-    Arguments as for `training_volumes`.
+    """Batches of slices ([B, ., ., slab * C], label, weight) with their volume's label.
 
     The volumes were split by subject before they are cut here, so no subject's slices reach two splits. A
     volume is augmented whole, before it is cut: neighbouring slices of a slab stay aligned, and slices see
     the same augmentation as volumes.
-    """
-    examples = _ordered_examples(
-        labels, epochs=epochs, seed=seed, first_epoch=first_epoch, balanced=balanced, weights=weights
-    )
-    paths = tf.constant([str(file) for file in files])
-    count = slices_per_volume(shape, axis)
 
-    def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        voxels = read_voxels(paths[index], shape, dtype)
-        voxels = augment(voxels, key) if augment else voxels
-        repeated = (tf.repeat(value[tf.newaxis], count, axis=0) for value in (label, weight, key))
-        return (take_slices(voxels, axis=axis, slab=slab), *repeated)
+    Args:
+        volumes: what trains.
+        labels: [N] class indices.
+        options: batches, epochs, seed and variation.
+        chosen: [N, S] which slices of each volume train, see `slices.choose_slices`.
+        axis: the axis that is cut, or `all` three of a cube.
+        slab: how many neighbouring slices (odd) become channels.
+    """
+    load = _loader(volumes, options.augment)
+    choices, buffer = tf.constant(chosen), SHUFFLED_VOLUMES * chosen.shape[1]
+    steps = examples_per_epoch(labels, options, chosen.sum(axis=1)) // options.batch_size
+
+    def cut(index: tf.Tensor, *example: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        voxels, *values = load(index, *example)
+        kept = tf.boolean_mask(take_slices(voxels, axis=axis, slab=slab), choices[index])
+        return (kept, *(tf.repeat(value[tf.newaxis], tf.shape(kept)[0], axis=0) for value in values))
 
     def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
-        slices = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-        mixed = slices.shuffle(SHUFFLED_VOLUMES * count, seed=seed, reshuffle_each_iteration=False)
-        return mixed.batch(batch_size, drop_remainder=True).map(_finisher(labels, mix))
+        slices = rows.map(cut, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        mixed = slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
+        batches = mixed.batch(options.batch_size, drop_remainder=True)
+        # Volumes may bring unequal numbers of slices, yet every epoch has as many steps as the shortest.
+        return batches.take(steps).map(_finisher(labels, options.mix))
 
-    return examples.flat_map(epoch_batches).prefetch(2).with_options(_ordered())
+    return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
 
 
-def evaluation_volumes(
-    files: Sequence[Path], *, shape: tuple[int, int, int, int], dtype: str, batch_size: int
-) -> tf.data.Dataset:
-    """Batches of voxels float32 [B, D, H, W, C]: every volume exactly once, in order."""
+def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
+    """Batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order."""
     return (
-        tf.data.Dataset.from_tensor_slices([str(file) for file in files])
-        .map(lambda path: read_voxels(path, shape, dtype), num_parallel_calls=tf.data.AUTOTUNE)
+        tf.data.Dataset.from_tensor_slices([str(file) for file in volumes.files])
+        .map(
+            lambda path: read_voxels(path, volumes.shape, volumes.dtype), num_parallel_calls=tf.data.AUTOTUNE
+        )
         .batch(batch_size)
         .prefetch(2)
         .with_options(_ordered())
     )
 
 
-def read_voxels(path: tf.Tensor, shape: tuple[int, int, int, int], dtype: str) -> tf.Tensor:
-    """A prepared volume, float32 [D, H, W, C], read in the graph without Python."""
-    stored = tf.io.decode_raw(tf.io.read_file(path), dtype)
-    return tf.cast(tf.reshape(stored, shape), tf.float32)
+def examples_per_epoch(
+    labels: NDArray[np.int64], options: TrainingOptions, per_volume: NDArray[np.int64]
+) -> int:
+    """How many examples every epoch of the whole run has at least, wherever a resumed one begins.
+
+    Args:
+        labels: [N] class indices.
+        options: epochs, seed and balance; the batch size does not matter.
+        per_volume: [N] examples that each volume brings: one, or so many slices.
+    """
+    return least_examples(per_volume, _orders(labels, options, first_epoch=0))
 
 
-def slices_per_volume(shape: tuple[int, int, int, int], axis: str) -> int:
-    """How many slices a volume of `shape` gives along `axis`."""
-    return sum(shape[:3]) if axis == "all" else shape[SPATIAL_AXES.index(axis)]
+def read_voxels(path: tf.Tensor, shape: Shape, dtype: str) -> tf.Tensor:
+    """A prepared volume [D, H, W, C] in its stored type, read in the graph without Python."""
+    return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), dtype), shape)
 
 
-def _ordered_examples(
-    labels: NDArray[np.int64],
-    *,
-    epochs: int,
-    seed: int,
-    first_epoch: int,
-    balanced: bool,
-    weights: NDArray[np.float32] | None,
-) -> tf.data.Dataset:
+def _loader(volumes: PreparedVolumes, augment: Augmentation | None) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """A function of an example (index, label, weight, key) that puts its voxels in the index's place."""
+    paths = tf.constant([str(file) for file in volumes.files])
+
+    def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        voxels = read_voxels(paths[index], volumes.shape, volumes.dtype)
+        varied = augment(tf.cast(voxels, tf.float32), key) if augment else voxels
+        return varied, label, weight, key
+
+    return load
+
+
+def _ordered_examples(labels: NDArray[np.int64], options: TrainingOptions) -> tf.data.Dataset:
     """Per epoch a data set of (index, label, weight, key): the key is unique to epoch and position."""
-    orders = epoch_orders(labels, epochs=epochs, seed=seed, first_epoch=first_epoch, balanced=balanced)
-    loss_weights = np.ones(len(labels), np.float32) if weights is None else weights
+    first, count = options.first_epoch, len(labels)
+    orders = _orders(labels, options, first_epoch=first)
+    loss_weights = np.ones(count, np.float32) if options.weights is None else options.weights
     all_labels, all_weights = tf.constant(labels), tf.constant(loss_weights)
-    count = len(labels)
 
     def examples(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
         position = epoch * count + tf.range(count, dtype=tf.int64)
-        keys = tf.stack([tf.fill([count], tf.constant(seed, tf.int32)), tf.cast(position, tf.int32)], axis=1)
+        seeds = tf.fill([count], tf.constant(options.seed, tf.int32))
+        keys = tf.stack([seeds, tf.cast(position, tf.int32)], axis=1)
         return tf.data.Dataset.from_tensor_slices(
             (order, tf.gather(all_labels, order), tf.gather(all_weights, order), keys)
         )
 
-    numbers = np.arange(first_epoch, epochs, dtype=np.int64)
+    numbers = np.arange(first, options.epochs, dtype=np.int64)
     return tf.data.Dataset.from_tensor_slices((numbers, orders)).map(examples)
+
+
+def _orders(labels: NDArray[np.int64], options: TrainingOptions, *, first_epoch: int) -> NDArray[np.int64]:
+    return epoch_orders(
+        labels,
+        epochs=options.epochs,
+        seed=options.seed,
+        first_epoch=first_epoch,
+        balanced=options.balanced,
+    )
 
 
 def _finisher(labels: NDArray[np.int64], mix: Mixing | None) -> Callable[..., tuple[tf.Tensor, ...]]:
@@ -174,7 +198,7 @@ def _finisher(labels: NDArray[np.int64], mix: Mixing | None) -> Callable[..., tu
     ) -> tuple[tf.Tensor, ...]:
         if mix is None:
             return voxels, batch_labels, weights
-        mixed, soft = mix(voxels, tf.one_hot(batch_labels, classes), keys[0])
+        mixed, soft = mix(tf.cast(voxels, tf.float32), tf.one_hot(batch_labels, classes), keys[0])
         return mixed, soft, weights
 
     return finish

@@ -3,96 +3,119 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from data_pipelines.pipeline import evaluation_volumes, read_voxels, training_slices, training_volumes
-from data_pipelines.slices import take_slices
+from data_pipelines.pipeline import (
+    TrainingOptions,
+    evaluation_volumes,
+    examples_per_epoch,
+    read_voxels,
+    training_slices,
+    training_volumes,
+)
+from data_pipelines.prepared import PreparedVolumes
+from data_pipelines.slices import choose_slices, take_slices
+from models.slicing import ForegroundSlices, slices_of
 
 SHAPE = (3, 4, 5, 2)
 LABELS = np.array([0, 1, 0, 1, 1], np.int64)
 
 
 @pytest.fixture
-def files(tmp_path):
+def volumes(tmp_path):
     """Volume i holds values around 100 * i, so that a voxel tells where it comes from."""
     paths = []
     for index in range(5):
         voxels = (100 * index + np.arange(np.prod(SHAPE)) % 97).astype(np.float16).reshape(SHAPE)
         paths.append(tmp_path / f"{index}.float16")
         voxels.tofile(paths[-1])
-    return paths
+    return PreparedVolumes(tuple(paths), SHAPE, "float16")
 
 
-def train(files, builder=training_volumes, **changes):
-    options = {"shape": SHAPE, "dtype": "float16", "batch_size": 2, "epochs": 2, "seed": 1} | changes
-    return list(builder(files, LABELS, **options).as_numpy_iterator())
+def train(volumes, **changes):
+    options = TrainingOptions(**{"batch_size": 2, "epochs": 2, "seed": 1} | changes)
+    return list(training_volumes(volumes, LABELS, options).as_numpy_iterator())
+
+
+def train_slices(volumes, axis="depth", slices="all", **changes):
+    options = TrainingOptions(**{"batch_size": 2, "epochs": 2, "seed": 1} | changes)
+    chosen = choose_slices(volumes, axis=axis, slices=slices)
+    return list(training_slices(volumes, LABELS, options, chosen=chosen, axis=axis).as_numpy_iterator())
 
 
 def volume_of(voxels):
     return voxels.reshape(len(voxels), -1).min(axis=1) // 100
 
 
-def test_evaluation_sees_every_volume_once_in_order(files):
-    batches = list(evaluation_volumes(files, shape=SHAPE, dtype="float16", batch_size=2).as_numpy_iterator())
+def test_evaluation_sees_every_volume_once_in_order(volumes):
+    batches = list(evaluation_volumes(volumes, batch_size=2).as_numpy_iterator())
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(volume_of(np.concatenate(batches)), np.arange(5))
 
 
-def test_voxels_are_read_as_stored(files):
-    voxels = read_voxels(tf.constant(str(files[3])), SHAPE, "float16")
+def test_voxels_are_read_as_stored(volumes):
+    voxels = read_voxels(tf.constant(str(volumes.files[3])), SHAPE, "float16")
     assert voxels.shape == SHAPE
-    np.testing.assert_array_equal(voxels, np.fromfile(files[3], np.float16).reshape(SHAPE).astype(np.float32))
+    assert voxels.dtype == tf.float16
+    np.testing.assert_array_equal(voxels, list(volumes.arrays())[3])
 
 
-def test_labels_stay_with_their_volumes(files):
-    for voxels, labels, weights in train(files):
+@pytest.mark.parametrize("builder", [train, train_slices])
+def test_only_what_varies_voxels_makes_them_float32(volumes, builder):
+    assert builder(volumes)[0][0].dtype == np.float16
+    assert builder(volumes, augment=lambda voxels, _: voxels)[0][0].dtype == np.float32
+    mixed = builder(volumes, mix=lambda voxels, labels, _: (voxels, labels))
+    assert mixed[0][0].dtype == np.float32
+
+
+def test_labels_stay_with_their_volumes(volumes):
+    for voxels, labels, weights in train(volumes):
         assert voxels.shape == (2, *SHAPE)
-        assert voxels.dtype == np.float32
         np.testing.assert_array_equal(labels, LABELS[volume_of(voxels).astype(int)])
         np.testing.assert_array_equal(weights, 1)
 
 
-def test_no_epoch_repeats_a_volume_and_no_batch_spans_two(files):
-    batches = train(files)
+def test_no_epoch_repeats_a_volume_and_no_batch_spans_two(volumes):
+    batches = train(volumes)
     assert len(batches) == 4  # two of each epoch; the odd volume is another one in each epoch
     for epoch in (batches[:2], batches[2:]):
         seen = np.concatenate([volume_of(voxels) for voxels, _, _ in epoch])
         assert len(set(seen)) == 4
 
 
-def test_the_same_seed_gives_the_same_batches(files):
-    for one, two in zip(train(files), train(files), strict=True):
+def test_the_same_seed_gives_the_same_batches(volumes):
+    for one, two in zip(train(volumes), train(volumes), strict=True):
         np.testing.assert_array_equal(one[0], two[0])
     assert not all(
-        np.array_equal(a[0], b[0]) for a, b in zip(train(files), train(files, seed=2), strict=True)
+        np.array_equal(a[0], b[0]) for a, b in zip(train(volumes), train(volumes, seed=2), strict=True)
     )
 
 
-@pytest.mark.parametrize("builder", [training_volumes, training_slices])
-def test_a_resumed_stream_is_the_rest_of_the_whole_one(files, builder):
-    whole, rest = train(files, builder, epochs=3), train(files, builder, epochs=3, first_epoch=1)
+@pytest.mark.parametrize("builder", [train, train_slices])
+def test_a_resumed_stream_is_the_rest_of_the_whole_one(volumes, builder):
+    whole, rest = builder(volumes, epochs=3), builder(volumes, epochs=3, first_epoch=1)
     assert len(rest) == len(whole) * 2 // 3
     for one, two in zip(whole[-len(rest) :], rest, strict=True):
         np.testing.assert_array_equal(one[0], two[0])
 
 
-def test_augmentation_gets_another_key_for_every_example(files):
+def test_augmentation_gets_another_key_for_every_example(volumes):
     keys = []
 
     def augment(voxels, key):
         return voxels * 0 + tf.cast(key[1], tf.float32)
 
-    keys = [key for voxels, _, _ in train(files, augment=augment) for key in voxels[:, 0, 0, 0, 0]]
+    keys = [key for voxels, _, _ in train(volumes, augment=augment) for key in voxels[:, 0, 0, 0, 0]]
     assert len(set(keys)) == len(keys) == 8
 
 
-def test_loss_weights_follow_the_labels(files):
+def test_loss_weights_follow_the_labels(volumes):
     weights = np.where(LABELS == 1, 2.0, 0.5).astype(np.float32)
-    for _, labels, given in train(files, weights=weights):
+    for _, labels, given in train(volumes, weights=weights):
         np.testing.assert_array_equal(given, np.where(labels == 1, 2.0, 0.5))
 
 
-def test_slices_carry_their_volumes_label(files):
+def test_slices_carry_their_volumes_label(volumes):
     seen = 0
-    for voxels, labels, weights in train(files, training_slices, batch_size=7):
+    for voxels, labels, weights in train_slices(volumes, batch_size=7):
         assert voxels.shape == (7, 4, 5, 2)
         np.testing.assert_array_equal(labels, LABELS[volume_of(voxels).astype(int)])
         assert weights.shape == (7,)
@@ -119,6 +142,62 @@ def test_a_slab_holds_the_neighbours_and_repeats_the_border():
     np.testing.assert_array_equal(slabs[2], np.concatenate([voxels[1], voxels[2], voxels[2]], axis=-1))
 
 
+AXES = ("depth", "height", "width", "all")
+
+
+def bytes_of(plane):
+    return plane.tobytes()
+
+
+@pytest.fixture
+def bright_spots(tmp_path):
+    """Five volumes with a bright box each, of other sides and at another place."""
+    rng, paths = np.random.default_rng(3), []
+    for index in range(5):
+        voxels = rng.normal(0, 0.1, (7, 7, 7, 2))
+        low, side = rng.integers(0, 4, 3), rng.integers(1, 4, 3)
+        voxels[tuple(slice(a, a + b) for a, b in zip(low, side, strict=True))] += 3
+        paths.append(tmp_path / f"spot{index}.float16")
+        voxels.astype(np.float16).tofile(paths[-1])
+    return PreparedVolumes(tuple(paths), (7, 7, 7, 2), "float16")
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("slices", ["all", "central", "foreground"])
+def test_training_sees_the_slices_that_are_scored(bright_spots, axis, slices):
+    arrays = np.stack(list(bright_spots.arrays())).astype(np.float32)
+    chosen = choose_slices(bright_spots, axis=axis, slices=slices)
+    parts = slices_of(bright_spots.shape, axis=axis, slices=slices)
+    expected = [
+        (np.arange(7) >= part.first)
+        & (np.arange(7) < part.first + part.count)
+        & ((np.asarray(ForegroundSlices(part.axis)(arrays)) > 0) if slices == "foreground" else True)
+        & np.ones((5, 1), bool)
+        for part in parts
+    ]
+    np.testing.assert_array_equal(chosen, np.concatenate(expected, axis=1))
+    seen = np.concatenate([b[0] for b in train_slices(bright_spots, axis, slices, batch_size=1, epochs=1)])
+    wanted = [
+        plane
+        for voxels, row in zip(arrays, chosen, strict=True)
+        for plane in take_slices(tf.constant(voxels), axis=axis).numpy()[row]
+    ]
+    assert len(seen) == len(wanted) == chosen.sum()
+    assert sorted(map(bytes_of, seen.astype(np.float32))) == sorted(map(bytes_of, wanted))
+
+
+def test_epochs_of_unequal_slices_have_equal_steps(bright_spots):
+    """Balanced epochs repeat volumes of the rare class, which here have fewer slices than others."""
+    chosen = choose_slices(bright_spots, slices="foreground")
+    options = TrainingOptions(batch_size=2, epochs=6, seed=0, balanced=True)
+    steps = examples_per_epoch(LABELS, options, chosen.sum(axis=1)) // 2
+    for first in (0, 4):
+        batches = train_slices(
+            bright_spots, slices="foreground", epochs=6, first_epoch=first, balanced=True, seed=0
+        )
+        assert len(batches) == steps * (6 - first)
+
+
 def resident_bytes():
     return psutil.Process().memory_info().rss
 
@@ -130,11 +209,11 @@ def test_memory_grows_neither_with_epochs_nor_with_volumes(tmp_path):
     for index in range(16):
         files.append(tmp_path / f"{index}.float32")
         np.full(shape, index, np.float32).tofile(files[-1])
-    options = {"shape": shape, "dtype": "float32", "batch_size": 2, "seed": 0}
 
     def run_through(paths, epochs):
-        batches = training_volumes(paths, np.zeros(len(paths), np.int64), epochs=epochs, **options)
-        return sum(1 for _ in batches)
+        options = TrainingOptions(batch_size=2, epochs=epochs, seed=0)
+        volumes = PreparedVolumes(tuple(paths), shape, "float32")
+        return sum(1 for _ in training_volumes(volumes, np.zeros(len(paths), np.int64), options))
 
     run_through(files, 4)
     before = resident_bytes()
