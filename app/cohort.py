@@ -26,7 +26,7 @@ from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
 from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest, Record, load_manifest
 from data_pipelines.prepared import PreparedVolumes
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.splits import assign_splits, split_table
 from data_pipelines.volume import VolumeError
 

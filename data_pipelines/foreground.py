@@ -1,16 +1,13 @@
 """Where the body is: the threshold between foreground and background, and the box around it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_pipelines.channels import each_channel
 from data_pipelines.geometry import spacing_of
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.volume import Array, Stored, VolumeError
-
-if TYPE_CHECKING:
-    from data_pipelines.preprocess import Preprocess
 
 SAMPLE = 200_000
 """So many voxels, evenly spread, are enough for a histogram threshold."""
@@ -56,7 +53,7 @@ def foreground_box(mask: Array) -> tuple[tuple[int, ...], tuple[int, ...]] | Non
 
 
 def record_box(
-    stored: Sequence[Stored], settings: "Preprocess"
+    stored: Sequence[Stored], settings: Preprocess
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Return start and stop of the box around all channels' foreground, margin in, within the image.
 
@@ -80,7 +77,7 @@ def record_box(
     return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
 
 
-def _boxes(stored: Stored, settings: "Preprocess") -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _boxes(stored: Stored, settings: Preprocess) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     boxes = []
     for voxels in each_channel(stored):
         if settings.foreground_threshold is not None:

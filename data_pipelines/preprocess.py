@@ -1,11 +1,10 @@
-"""From a record's files to voxels that a network takes: settings as one value, one resample, one function.
+"""From a record's files to voxels that a network takes: one resample, one function.
 
 Order of the steps: read, non-finite voxels replaced, foreground box, axes, spacing, shape (all in one
 resample), padding value, window or percentile clip, standard score. The affine follows each geometric step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,67 +24,15 @@ from data_pipelines.geometry import (
     stretch_grid,
     to_tensor_axes,
 )
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.readers import read_stored
 from data_pipelines.readers.inflate import MAX_BYTES
 from data_pipelines.sampling import finite_only, sample_channels
-from data_pipelines.settings_checks import check_settings
 from data_pipelines.volume import Stored, Volume, VolumeError
 
+__all__ = ["Paths", "Preprocess", "plan_grid", "prepare_tensor", "prepare_volume"]
+
 Paths = str | Path | Sequence[str | Path]
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Every setting that changes voxels, as plain values: two equal settings give equal tensors.
-
-    Attributes:
-        spacing: Target mm, ordered (depth, height, width); None keeps the native spacing.
-        shape: Target voxels, ordered (depth, height, width); None keeps what the spacing gives.
-        fit: How the shape is reached: "pad_crop" about the centre, or "resize" (stretches; no spacing).
-        axcodes: Where the three axes point; depth is the last. None keeps the stored axes.
-        interpolation: "linear" or "nearest".
-        antialias: Blur before thinning out, so that fine texture leaves no false patterns (linear only).
-        window_hu: Lower and upper bound in the image's own units (HU for CT), mapped to [0, 1] and clipped.
-        clip_percentiles: Lower and upper percentile (0 .. 100) of the scanned voxels to clip to.
-        zscore: "none", "whole" (over the scanned voxels) or "foreground" (over those above the threshold).
-        foreground_crop: Crop to the box around the foreground before anything else.
-        foreground_threshold: Values above it are foreground; None finds one in each image.
-        foreground_margin_mm: Left around the foreground box.
-        pad: Value outside the scanned field, before the intensity steps; None takes the window's lower bound
-            (air, as a scanner would show) and, without a window, the image's own minimum.
-        nonfinite: "pad" gives NaN and infinite voxels the padding value; "error" refuses the image.
-        same_grid: Whether channels must share a grid; False resamples every later channel onto the first's.
-        time_axis: What becomes of a fourth axis: "error", "channels", "depth" or "first".
-        prefer: "sform" or "qform": which affine is believed where a NIfTI header sets both.
-
-    Raises:
-        ValueError: Settings that make no sense, all of them in one message.
-    """
-
-    spacing: tuple[float, float, float] | None = None
-    shape: tuple[int, int, int] | None = None
-    fit: str = "pad_crop"
-    axcodes: str | None = "RAS"
-    interpolation: str = "linear"
-    antialias: bool = False
-    window_hu: tuple[float, float] | None = None
-    clip_percentiles: tuple[float, float] | None = None
-    zscore: str = "none"
-    foreground_crop: bool = False
-    foreground_threshold: float | None = None
-    foreground_margin_mm: float = 5.0
-    pad: float | None = None
-    nonfinite: str = "pad"
-    same_grid: bool = True
-    time_axis: str = "error"
-    prefer: str = "sform"
-
-    def __post_init__(self) -> None:
-        for name in ("spacing", "shape", "window_hu", "clip_percentiles"):
-            value = getattr(self, name)
-            # Lists from a configuration file become tuples, so that the settings can be hashed and compared.
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        check_settings(self)
 
 
 def prepare_tensor(paths: Paths, settings: Preprocess) -> NDArray[np.float32]:

@@ -1,7 +1,6 @@
 """One image onto one grid: finite, resampled, padded, its intensities set."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,17 +8,14 @@ from data_pipelines.channels import each_channel
 from data_pipelines.foreground import foreground_threshold
 from data_pipelines.geometry import Grid, field_of_view
 from data_pipelines.intensity import Values, apply_window, clip_to_percentiles, standard_scores
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.resample import resample
 from data_pipelines.volume import Array, Stored, VolumeError
-
-if TYPE_CHECKING:
-    from data_pipelines.preprocess import Preprocess
-
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def finite_only(stored: Stored, settings: "Preprocess") -> Stored:
+def finite_only(stored: Stored, settings: Preprocess) -> Stored:
     """Return the image with NaN and infinity replaced by the value that pads, before they spread.
 
     Raises:
@@ -46,13 +42,13 @@ def finite_only(stored: Stored, settings: "Preprocess") -> Stored:
     return replace(stored, voxels=np.where(finite, stored.voxels, np.asarray(filled, stored.voxels.dtype)))
 
 
-def sample_channels(stored: Stored, grid: Grid, settings: "Preprocess") -> list[Values]:
+def sample_channels(stored: Stored, grid: Grid, settings: Preprocess) -> list[Values]:
     """Return each channel of an image as the grid shows it, `[R, A, S]` float32, its intensities set."""
     scanned = field_of_view(grid, stored.voxels.shape)
     return [_prepare(voxels, stored, grid, scanned, settings) for voxels in each_channel(stored)]
 
 
-def _prepare(voxels: Array, stored: Stored, grid: Grid, scanned: Array, settings: "Preprocess") -> Values:
+def _prepare(voxels: Array, stored: Stored, grid: Grid, scanned: Array, settings: Preprocess) -> Values:
     """Return one channel `[R, A, S]`, resampled and with its intensities set."""
     values = resample(voxels, grid, interpolation=settings.interpolation, antialias=settings.antialias)
     if stored.is_scaled:
@@ -75,7 +71,7 @@ def _scaled(values: Values, stored: Stored) -> Values:
     return scaled
 
 
-def _padding(values: Values, scanned: Array, settings: "Preprocess", stored: Stored) -> float:
+def _padding(values: Values, scanned: Array, settings: Preprocess, stored: Stored) -> float:
     if settings.pad is not None:
         return settings.pad
     if settings.window_hu is not None:
@@ -85,7 +81,7 @@ def _padding(values: Values, scanned: Array, settings: "Preprocess", stored: Sto
     return float(values[scanned].min())
 
 
-def _set_intensity(values: Values, scanned: Array | None, stored: Stored, settings: "Preprocess") -> Values:
+def _set_intensity(values: Values, scanned: Array | None, stored: Stored, settings: Preprocess) -> Values:
     """Return the values after window, percentiles and standard score, by what was scanned."""
     # The foreground is found in the image's own units, before a window changes them.
     chosen = _foreground_among(values, scanned, settings) if settings.zscore == "foreground" else scanned
@@ -103,7 +99,7 @@ def _set_intensity(values: Values, scanned: Array | None, stored: Stored, settin
         ) from None
 
 
-def _foreground_among(values: Values, scanned: Array | None, settings: "Preprocess") -> Array | None:
+def _foreground_among(values: Values, scanned: Array | None, settings: Preprocess) -> Array | None:
     threshold = settings.foreground_threshold
     above = values > (foreground_threshold(_among(values, scanned)) if threshold is None else threshold)
     chosen = above if scanned is None else above & scanned

@@ -11,7 +11,7 @@ from app.feeding import build_feed, read_augment, warn_of_mirrors
 from app.networks import build_networks
 from app.settings import ModelSettings, TrainerSettings, TrainSettings
 from data_pipelines.manifest import Record
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.preprocess_settings import Preprocess
 
 SHAPE = (6, 8, 10, 1)
 POLICIES = ["float32", "mixed_bfloat16"]  # a CPU has no float16 pooling

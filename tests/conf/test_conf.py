@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from app.settings import PreprocessSettings, register_schemas
 from app.train import read_settings
 from data_pipelines.augment import PRESETS, Augment
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
 
 CONF = Path(__file__).parents[2] / "conf"
