@@ -7,42 +7,21 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from app.cohort import locate_table, manifest_arguments
 from app.progress import console, counted_bar
+from app.report.audited import AuditedData, suggested_overrides
 from app.runs import write_json, write_rows
 from app.settings import AuditSettings, DataSettings, SettingsError
 from data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
 from data_pipelines.audit.lenient import load_all_rows
-from data_pipelines.manifest import Manifest, ManifestError, Record, load_manifest
+from data_pipelines.manifest import Manifest, ManifestError, load_manifest
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
 GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
-
-
-@dataclass(frozen=True, eq=False)
-class AuditedData:
-    """A data set and what its audit found.
-
-    Attributes:
-        name: What the data set is called, for headings and folders.
-        manifest: The rows that were audited.
-        audit: Facts per file, and all findings, those about the table included.
-        thumbnails: How many files are to be shown on the page.
-    """
-
-    name: str
-    manifest: Manifest
-    audit: Audit
-    thumbnails: int
-
-    @property
-    def owners(self) -> list[Record]:
-        """The record of each file, in the order of the facts."""
-        return [record for record in self.manifest.records for _ in record.images]
 
 
 def audit_folder(settings: AuditSettings) -> Path:
@@ -98,16 +77,6 @@ def audit_data(settings: AuditSettings) -> AuditedData:
     return AuditedData(
         data_name(settings.data), manifest, replace(audit, findings=findings), settings.thumbnails
     )
-
-
-def suggested_overrides(audit: Audit) -> list[str]:
-    """The suggestions as settings of a training, quoted for a shell; none where no file could be read."""
-    suggested = {"spacing": audit.suggested_spacing, "shape": audit.suggested_shape}
-    return [
-        f"'preprocess.{key}=[{','.join(f'{value:g}' for value in values)}]'"
-        for key, values in suggested.items()
-        if values is not None
-    ]
 
 
 def write_audit(found: AuditedData, folder: Path) -> None:

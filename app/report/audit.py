@@ -8,21 +8,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from app.report.audited import AuditedData, suggested_overrides
 from app.report.findings import group_findings, sentence, shared_folder, verdict
 from app.report.page import write_page
 from app.report.style import INK, figure_style, new_axes, series_style, svg_markup
 from data_pipelines.audit import Facts
 from data_pipelines.manifest import Record
-
-if TYPE_CHECKING:
-    from app.auditing import AuditedData
 
 AXES = ("depth", "height", "width")
 PROPERTIES = {"axcodes": "stored axes", "dtype": "stored type", "kind": "format", "channels": "channels"}
@@ -55,8 +53,6 @@ def write_audit_page(found: AuditedData, path: Path, *, created: str) -> Path:
 
 def audit_page_values(found: AuditedData) -> dict[str, Any]:
     """Everything that the template of an audit needs, but the time."""
-    from app.auditing import suggested_overrides
-
     below = shared_folder(found.audit.facts)
     groups = group_findings(found.audit.findings)
     pairs = [

@@ -6,18 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.report.audited import AuditedData, suggested_overrides
 from app.report.terminal import build_console
 from data_pipelines.audit import Facts, Finding
-
-if TYPE_CHECKING:
-    from app.auditing import AuditedData
 
 EXAMPLES = 3
 LONGEST = 160  # characters of an example in the terminal; the page and audit.json have all of it
@@ -139,8 +136,6 @@ def verdict(found: AuditedData) -> str:
 
 def print_audit(found: AuditedData, *, console: Console | None = None) -> None:
     """Print one table of all findings, the verdict, and the suggested settings."""
-    from app.auditing import suggested_overrides
-
     target = console or build_console()
     groups = group_findings(found.audit.findings)
     if groups:
