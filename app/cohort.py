@@ -207,6 +207,7 @@ def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainS
             max_gb=cache.max_gb,
             workers=cache.workers,
             advance=advance,
+            say=log.info,
         )
 
 

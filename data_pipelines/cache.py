@@ -1,9 +1,12 @@
-"""Preprocessed volumes on disk, raw float16 or float32, so that the graph reads them without Python.
+"""Preprocessed volumes on disk: raw voxels in the smallest type that serves, read without Python.
 
 A file's name is the hash of everything that its voxels depend on: each source file's path, size and time of
 change, every preprocessing setting, and the version of this format. So a changed setting or a changed file
 gives another name, and nothing stale can be served. Files are written beside their place and renamed into
 it: a kill, or two runs at once, never leave half a file.
+
+All volumes of a data set are stored in one type. The first one tells which; where a later one needs a wider
+type, the data set is stored in that one, and a small file keeps the outcome for the next run.
 """
 
 from __future__ import annotations
@@ -12,24 +15,34 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import Preprocess, prepare_volume
+from data_pipelines.prepared import Shape
+from data_pipelines.preprocess import prepare_volume
+from data_pipelines.preprocess_settings import Preprocess
+from data_pipelines.stored_form import (
+    StoredForm,
+    check_room,
+    dtype_for,
+    form_text,
+    recall_form,
+    say_room,
+    spoken_shape,
+    wider,
+)
 from data_pipelines.volume import VolumeError
 
 FORMAT = 1  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10
-Shape = tuple[int, int, int, int]  # depth, height, width, channels
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,14 @@ class CachedVolumes:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one record: a problem, or the type that its voxels need."""
+
+    problem: str | None = None
+    dtype: str | None = None
+
+
 def fill_cache(
     images: Sequence[tuple[Path, ...]],
     settings: Preprocess,
@@ -53,6 +74,7 @@ def fill_cache(
     max_gb: float = 20.0,
     workers: int = 0,
     advance: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> CachedVolumes:
     """Prepare every record once and say where the results lie.
 
@@ -63,36 +85,32 @@ def fill_cache(
         max_gb: how large this data set may become there (10^9 bytes).
         workers: threads; 0 means one per CPU. Reading and resampling release Python's lock.
         advance: called once per record, from any thread.
+        say: is told the size before anything is written.
 
     Returns:
         One file per record, and a sentence per record that could not be prepared.
 
     Raises:
-        VolumeError: the data set would not fit.
+        VolumeError: the data set would not fit, or no record can be read.
     """
-    shape, dtype = _first_shape(images, settings), cache_dtype(settings)
-    files = [folder / f"{_key(paths, settings)}.{dtype}" for paths in images]
-    _check_room(files, shape, dtype, folder=folder, max_gb=max_gb)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def prepare(index: int) -> str | None:
-        problem = _prepare_one(images[index], settings, files[index], shape=shape)
-        advance()
-        return problem
-
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        found = list(pool.map(prepare, range(len(images))))
-    kept = tuple(None if problem else file for file, problem in zip(files, found, strict=True))
-    return CachedVolumes(kept, shape, dtype, tuple(problem for problem in found if problem))
-
-
-def cache_dtype(settings: Preprocess) -> str:
-    """float16 where intensities were brought to the order of one (11 significant bits remain), else float32.
-
-    Stored values of an unnormalised scan may exceed float16's 65504, or need more than 11 bits.
-    """
-    normalised = settings.window_hu or settings.clip_percentiles or settings.zscore != "none"
-    return "float16" if normalised else "float32"
+    keys = [_key(paths, settings) for paths in images]
+    kept = folder / f"{hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32]}.json"
+    form, first = recall_form(kept), None
+    if form is None:
+        form, first = _learn_form(images, settings)
+    fill = partial(_fill, images, keys, settings, folder=folder, max_gb=max_gb, workers=workers, say=say)
+    files, outcomes = fill(form=form, first=first, advance=advance)
+    while (needed := _widest(form, outcomes)) != form.dtype:
+        # A volume does not fit into the first one's type: all are stored in the type that holds it.
+        form = replace(form, dtype=needed)
+        files, outcomes = fill(form=form, first=None, advance=lambda: None)  # all are counted already
+    _write_whole(kept, form_text(form).encode())
+    return CachedVolumes(
+        files=tuple(None if outcome.problem else file for file, outcome in zip(files, outcomes, strict=True)),
+        shape=form.shape,
+        dtype=form.dtype,
+        problems=tuple(outcome.problem for outcome in outcomes if outcome.problem),
+    )
 
 
 def explain_problems(problems: Sequence[str]) -> str:
@@ -105,20 +123,62 @@ def explain_problems(problems: Sequence[str]) -> str:
     )
 
 
-def _first_shape(images: Sequence[tuple[Path, ...]], settings: Preprocess) -> Shape:
-    """The shape that the first readable record gives: only an image tells its channels and its native grid.
+def _fill(
+    images: Sequence[tuple[Path, ...]],
+    keys: Sequence[str],
+    settings: Preprocess,
+    *,
+    form: StoredForm,
+    first: tuple[int, NDArray[np.float32]] | None,
+    folder: Path,
+    max_gb: float,
+    workers: int,
+    advance: Callable[[], None],
+    say: Callable[[str], None],
+) -> tuple[list[Path], list[_Outcome]]:
+    """One pass over all records, once the size was said and fits: where each lies, what came of it."""
+    files = [folder / f"{key}.{form.dtype}" for key in keys]
+    say(say_room(files, form, folder=folder))
+    check_room(files, form, folder=folder, max_gb=max_gb)
+    folder.mkdir(parents=True, exist_ok=True)
+    if first is not None:
+        _write_voxels(files[first[0]], first[1], form.dtype)
+
+    def prepare(paths: tuple[Path, ...], target: Path) -> _Outcome:
+        outcome = _prepare_one(paths, target, settings=settings, form=form)
+        advance()
+        return outcome
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        return files, list(pool.map(prepare, images, files))
+
+
+def _widest(form: StoredForm, outcomes: Sequence[_Outcome]) -> str:
+    dtype = form.dtype
+    for outcome in outcomes:
+        dtype = wider(dtype, outcome.dtype or dtype)
+    return dtype
+
+
+def _learn_form(
+    images: Sequence[tuple[Path, ...]], settings: Preprocess
+) -> tuple[StoredForm, tuple[int, NDArray[np.float32]]]:
+    """The form that the first readable record gives, and that record's index and voxels.
+
+    Only an image tells its channels, its native grid and what its numbers are.
 
     Raises:
         VolumeError: no record can be read.
     """
     problems = []
-    for paths in images:
+    for index, paths in enumerate(images):
         try:
-            depth, height, width, channels = _prepare(paths, settings).shape
+            voxels = _prepare(paths, settings)
         except (VolumeError, OSError) as error:
             problems.append(str(error))
             continue
-        return (depth, height, width, channels)
+        depth, height, width, channels = voxels.shape
+        return StoredForm((depth, height, width, channels), dtype_for(voxels, settings)), (index, voxels)
     raise VolumeError(explain_problems(problems))
 
 
@@ -126,34 +186,34 @@ def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> NDArray[np.float3
     return to_tensor_axes(prepare_volume(paths, settings).voxels)
 
 
-def _prepare_one(paths: tuple[Path, ...], settings: Preprocess, target: Path, *, shape: Shape) -> str | None:
-    """Write one record's voxels unless they are there; a sentence when that is impossible."""
-    if target.exists() and target.stat().st_size == _bytes(shape, cache_dtype(settings)):
-        return None
+def _prepare_one(
+    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, form: StoredForm
+) -> _Outcome:
+    """Write one record's voxels unless they are there."""
+    if target.exists() and target.stat().st_size == form.bytes:
+        return _Outcome()
     try:
         voxels = _prepare(paths, settings)
     except (VolumeError, OSError) as error:
-        return str(error)
-    if voxels.shape != shape:
-        return (
-            f"{paths[0]}: expected {_spoken(shape)} voxels as in the first image, found "
-            f"{_spoken(voxels.shape)}; set preprocess.shape and preprocess.spacing so that all share a grid"
+        return _Outcome(str(error))
+    if voxels.shape != form.shape:
+        return _Outcome(
+            f"{paths[0]}: expected {spoken_shape(form.shape)} voxels as in the first image, found "
+            f"{spoken_shape(voxels.shape)}; set preprocess.shape and preprocess.spacing so that all share "
+            "a grid"
         )
-    _write_whole(target, voxels.astype(cache_dtype(settings)))
-    return None
+    needed = wider(form.dtype, dtype_for(voxels, settings))
+    _write_voxels(target.with_suffix(f".{needed}"), voxels, needed)
+    return _Outcome(dtype=needed)
 
 
-def _bytes(shape: Sequence[int], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+def _write_voxels(target: Path, voxels: NDArray[np.float32], dtype: str) -> None:
+    _write_whole(target, np.ascontiguousarray(voxels, dtype).data)
 
 
-def _spoken(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _write_whole(target: Path, voxels: NDArray[Any]) -> None:
+def _write_whole(target: Path, content: bytes | memoryview) -> None:
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
-        file.write(np.ascontiguousarray(voxels).tobytes())
+        file.write(content)
     Path(file.name).replace(target)
 
 
@@ -184,28 +244,3 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     except OSError:
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)
-
-
-def _check_room(
-    files: Sequence[Path], shape: tuple[int, ...], dtype: str, *, folder: Path, max_gb: float
-) -> None:
-    each = _bytes(shape, dtype)
-    whole, missing = each * len(files), each * sum(not file.exists() for file in files)
-    if whole > max_gb * 1e9:
-        raise VolumeError(
-            f"The cache of {len(files)} volumes of {_spoken(shape)} {dtype} would take "
-            f"{whole / 1e9:.1f} GB; cache.max_gb is {max_gb:g}. "
-            "Raise it, or choose a coarser preprocess.spacing or a smaller preprocess.shape."
-        )
-    free = shutil.disk_usage(_existing(folder)).free
-    if missing > 0.95 * free:
-        raise VolumeError(
-            f"The cache needs {missing / 1e9:.1f} GB more in {folder}, where {free / 1e9:.1f} GB are free; "
-            "choose another cache.folder or a smaller preprocess.shape."
-        )
-
-
-def _existing(folder: Path) -> Path:
-    """The nearest folder above that exists: disk space can be asked only of one."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.cache import cache_dtype, explain_problems, fill_cache
+from data_pipelines.cache import explain_problems, fill_cache
 from data_pipelines.preprocess import Preprocess, prepare_tensor
+from data_pipelines.stored_form import dtype_for
 from data_pipelines.volume import VolumeError
 
 SETTINGS = Preprocess(spacing=(1.0, 1.0, 1.0), shape=(5, 7, 11), window_hu=(0.0, 100.0))
@@ -103,7 +104,8 @@ def test_two_runs_at_once_end_with_the_same_whole_files(images, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(fill_cache, images, SETTINGS, folder=tmp_path / "cache") for _ in range(4)]
     assert len({job.result() for job in jobs}) == 1
-    assert sorted((tmp_path / "cache").iterdir()) == sorted(jobs[0].result().files)
+    left = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".json"]
+    assert sorted(left) == sorted(jobs[0].result().files)
     np.testing.assert_array_equal(
         read_back(jobs[0].result()), prepare_tensor(images[0], SETTINGS).astype(np.float16)
     )
@@ -159,12 +161,103 @@ def test_a_cache_larger_than_allowed_is_refused_before_it_is_written(images, tmp
     assert not (tmp_path / "cache").exists()
 
 
+WHOLE, FRACTIONS = np.array([0.0, 255.0], np.float32), np.array([0.0, 0.5], np.float32)
+
+
 @pytest.mark.parametrize(
-    ("settings", "dtype"),
-    [(SETTINGS, "float16"), (Preprocess(zscore="whole"), "float16"), (Preprocess(), "float32")],
+    ("voxels", "settings", "dtype"),
+    [
+        (WHOLE, Preprocess(), "uint8"),
+        (-WHOLE, Preprocess(), "int16"),
+        (WHOLE * 200, Preprocess(), "float32"),
+        (FRACTIONS, Preprocess(), "float32"),
+        (FRACTIONS, SETTINGS, "float16"),
+        (WHOLE, Preprocess(zscore="whole"), "float16"),
+    ],
 )
-def test_unnormalised_voxels_are_not_squeezed_into_half_precision(settings, dtype):
-    assert cache_dtype(settings) == dtype
+def test_the_smallest_type_that_loses_nothing_is_chosen(voxels, settings, dtype):
+    assert dtype_for(voxels, settings) == dtype
+
+
+def write_voxels(path, voxels):
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    return (path,)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_data_set_is_stored_in_the_type_that_its_widest_volume_needs(order, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.integers(0, 200, (4, 3, 2)).astype(np.uint8),
+        rng.integers(-900, 900, (4, 3, 2)).astype(np.int16),
+        rng.random((4, 3, 2)).astype(np.float32),
+    ]
+    for count, dtype in ((1, "uint8"), (2, "int16"), (3, "float32")):
+        kept = [index for index in order if index < count]
+        images = [write_voxels(tmp_path / f"{index}.nii", arrays[index]) for index in kept]
+        counted, said = [], []
+        cached = fill_cache(
+            images,
+            Preprocess(),
+            folder=tmp_path / "cache",
+            advance=lambda: counted.append(1),
+            say=said.append,
+        )
+        assert cached.dtype == dtype
+        assert len(counted) == count
+        for index, place in zip(kept, range(count), strict=True):
+            np.testing.assert_array_equal(read_back(cached, place)[..., 0], arrays[index].T)
+        again = []
+        assert fill_cache(images, Preprocess(), folder=tmp_path / "cache", say=again.append) == cached
+        assert len(again) == 1
+        assert again[0].endswith("all there")
+
+
+def test_the_outcome_is_remembered_so_that_nothing_is_prepared_again(images, tmp_path, monkeypatch):
+    first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    monkeypatch.setattr("data_pipelines.cache.prepare_volume", None)
+    assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
+
+
+def test_every_record_is_prepared_once(images, tmp_path, monkeypatch):
+    prepared = []
+
+    def count(paths, settings):
+        prepared.append(paths)
+        return prepare_volume(paths, settings)
+
+    monkeypatch.setattr("data_pipelines.cache.prepare_volume", count)
+    fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    assert sorted(prepared) == sorted(images)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"shape": [1, 2], "dtype": "uint8"}', '{"shape": 3}'])
+def test_a_damaged_memory_is_learnt_anew(text, images, tmp_path):
+    first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    kept.write_text(text)
+    assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
+
+
+def test_the_size_is_said_before_anything_is_written(images, tmp_path):
+    said = []
+
+    def say(text):
+        assert not (tmp_path / "cache").exists()
+        said.append(text)
+
+    fill_cache(images, SETTINGS, folder=tmp_path / "cache", say=say)
+    assert said[0].startswith("Cache: 3 volumes of 5x7x11x1 float16 take 0.0 MB in")
+    assert "3 are to be prepared" in said[0]
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_image(images, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data_pipelines.cache._write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        fill_cache(images, SETTINGS, folder=tmp_path / "cache")
 
 
 def test_ten_problems_are_shown_and_the_rest_counted():
