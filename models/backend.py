@@ -1,4 +1,4 @@
-"""What differs between the backends of Keras: the fused normalisation kernel and gradients.
+"""What differs between the backends of Keras: fused kernels and gradients.
 
 Every other module of `models` is written in `keras.ops`. TensorFlow and JAX are imported when one of these
 functions first needs them.
@@ -51,6 +51,54 @@ def fused_batch_norm(
     is_fused = has_fused_batch_norm(keras.backend.standardize_dtype(inputs.dtype))
     normalise = _tensorflow_batch_norm if is_fused else _plain_batch_norm
     return normalise(inputs, **tensors, epsilon=epsilon, training=training)
+
+
+def has_fused_adam() -> bool:
+    """Return whether this backend has a kernel that makes a whole step of Adam."""
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def fused_adam(
+    variable: Tensor,
+    gradient: Tensor,
+    *,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    learning_rate: Tensor,
+    decay: float,
+    betas: tuple[float, float],
+    powers: tuple[Tensor, Tensor],
+    epsilon: float,
+) -> None:
+    """Make a step of Adam with decoupled weight decay, in place, on TensorFlow.
+
+    Args:
+        variable: TensorFlow's variable.
+        gradient: Of the variable, in its shape.
+        first_moment: Variable of the gradient's running mean.
+        second_moment: Variable of its running square.
+        learning_rate: Scalar.
+        decay: Weight decay, multiplied by the learning rate.
+        betas: Decay rates of the moments.
+        powers: Both betas to the power of the step's number, from 1.
+        epsilon: Added to the root of the second moment.
+    """
+    tf = importlib.import_module("tensorflow")
+    rate = tf.cast(learning_rate, variable.dtype)
+    if decay:
+        variable.assign_sub(variable * (rate * decay))
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=first_moment.handle,
+        v=second_moment.handle,
+        beta1_power=tf.cast(powers[0], variable.dtype),
+        beta2_power=tf.cast(powers[1], variable.dtype),
+        lr=rate,
+        beta1=tf.cast(betas[0], variable.dtype),
+        beta2=tf.cast(betas[1], variable.dtype),
+        epsilon=tf.cast(epsilon, variable.dtype),
+        grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
+    )
 
 
 def value_and_gradients(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from app.settings import OptimizerSettings, SettingsError
+from models.optimizers import FusedAdamW
 
 UNDECAYED = ("bias", "gamma", "beta")  # weight decay pulls these towards a meaningless zero
 
@@ -46,7 +47,7 @@ def _optimizer_class(name: str) -> Callable[..., Any]:
     }
     if name not in known:
         raise SettingsError(f"optimizer.name: expected one of {', '.join(sorted(known))}; received {name}.")
-    return known[name]
+    return FusedAdamW if name == "AdamW" else known[name]
 
 
 def build_schedule(settings: OptimizerSettings, *, total_steps: int, steps_per_epoch: int) -> Any:  # noqa: ANN401 - a float or a Keras schedule
