@@ -1,0 +1,83 @@
+"""The networks of `train_step.py` in both frameworks: ours lifted, PyTorch's by hand or from MONAI."""
+
+import importlib
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any  # frameworks are imported late, so their classes have no names here
+Model: TypeAlias = Any
+Torch: TypeAlias = Any  # the module
+
+FLAT = {"demo": (16, 32, 64), "cnn": (32, 64, 128)}  # filters of the flat CNN; the demo trains the first
+RESNET18 = (64, 128, 256, 512)
+DROPOUT = 0.2
+
+
+def build_keras(network: str, side: int, classes: int) -> Model:
+    """Return the 3D network, lifted from the 2D one with the stride of its planes along depth too."""
+    from models.lifting import to_3d
+
+    return to_3d(build_flat(network, side, classes), depth=side, depth_policy="isotropic")
+
+
+def build_flat(network: str, side: int, classes: int) -> Model:
+    """Return the 2D network [B, side, side, 1] -> float32 logits."""
+    import keras
+
+    from models.baselines import build_baseline
+
+    if network in FLAT:
+        return build_baseline("cnn", input_shape=(side, side, 1), classes=classes, filters=FLAT[network])
+    if network == "densenet121":
+        return build_baseline("DenseNet121", input_shape=(side, side, 1), classes=classes)
+    inputs = keras.Input((side, side, 1))
+    return keras.Model(inputs, build_resnet18(inputs, classes))
+
+
+def build_resnet18(x: Tensor, classes: int) -> Tensor:
+    """Return the logits of ResNet-18: stem of 7, four stages of two basic blocks."""
+    from keras import layers
+
+    x = layers.ReLU()(normalised(x, 64, size=7, stride=2))
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    for stage, filters in enumerate(RESNET18):
+        for block in range(2):
+            stride = 2 if stage and not block else 1
+            shortcut = x if stride == 1 else normalised(x, filters, size=1, stride=2)
+            y = layers.ReLU()(normalised(x, filters, stride=stride))
+            x = layers.ReLU()(layers.Add()([normalised(y, filters), shortcut]))
+    return layers.Dense(classes, dtype="float32")(layers.GlobalAveragePooling2D()(x))
+
+
+def normalised(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Tensor:
+    """Return a convolution and its normalisation."""
+    from keras import layers
+
+    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization(momentum=0.9)(x)
+
+
+def build_torch(torch: Torch, network: str, classes: int) -> Model:
+    """Return the twin of `build_keras`: our CNN by hand, the others from MONAI."""
+    if network in FLAT:
+        return build_torch_cnn(torch, FLAT[network], classes)
+    nets = importlib.import_module("monai.networks.nets")
+    if network == "resnet18":
+        return nets.resnet18(
+            spatial_dims=3, n_input_channels=1, num_classes=classes, conv1_t_stride=2, bias_downsample=False
+        )
+    return nets.DenseNet121(spatial_dims=3, in_channels=1, out_channels=classes)
+
+
+def build_torch_cnn(torch: Torch, filters: tuple[int, ...], classes: int) -> Model:
+    """Return our flat CNN in PyTorch."""
+    nn, parts, channels = torch.nn, [], 1
+    for stage, width in enumerate(filters):
+        parts += [nn.MaxPool3d(2)] if stage else []
+        parts += [
+            nn.Conv3d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    head = [nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(channels, classes)]
+    return nn.Sequential(*parts, *head)

@@ -1,0 +1,214 @@
+"""One framework's contestants of `train_step.py`, in a process of its own.
+
+Started by `train_step.py` with framework, network, precision, side, batch and threads. It answers one JSON
+line when it is ready, then one per turn that it is told to take on standard input, and ends with its input.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+Step: TypeAlias = Callable[[], object]  # runs one step to its end
+Model: TypeAlias = Any
+CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed."""
+
+    network: str
+    precision: str
+    side: int
+    batch: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Team:
+    """A network's trainable parameters, and how to make a contestant's step by name and mode."""
+
+    parameters: int
+    contestants: tuple[str, ...]
+    build_step: Callable[[str, str], Step]
+
+
+def main() -> int:
+    """Serve turns until standard input ends."""
+    framework, network, precision, *numbers = sys.argv[1:]
+    case = Case(network, precision, *map(int, numbers))
+    # What a framework prints must not get between the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    builders = {"tensorflow": build_keras_team, "torch": build_torch_team}
+    team = builders[framework](case)
+    steps: dict[tuple[str, str], Step] = {}
+    ready = {"framework": framework, "parameters": team.parameters, "contestants": team.contestants}
+    print(json.dumps(ready), file=answers, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        key = (order["contestant"], order["mode"])
+        if key not in steps:
+            steps[key] = team.build_step(*key)
+            steps[key]()  # traces and allocates
+            steps[key]()
+        times = time_steps(steps[key], most=order["steps"], seconds=order["seconds"])
+        print(json.dumps({"times": times}), file=answers, flush=True)
+    return 0
+
+
+def time_steps(step: Step, *, most: int, seconds: float) -> list[float]:
+    """Seconds of each step, until there are `most` or the time is up."""
+    times: list[float] = []
+    step()  # caches are cold after another contestant's turn
+    while len(times) < most and sum(times) < seconds:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def build_keras_team(case: Case) -> Team:
+    """Return ours and the floor."""
+    import keras
+    import step_networks
+    import tensorflow as tf
+
+    from app.networks import protect_shallow_convolutions
+
+    tf.config.threading.set_intra_op_parallelism_threads(case.threads)
+    keras.config.set_dtype_policy("float32" if case.precision == "float32" else "mixed_bfloat16")
+    model = step_networks.build_keras(case.network, case.side, CLASSES)
+    protect_shallow_convolutions(model)
+
+    def build_step(name: str, mode: str) -> Step:
+        build = keras_step if name == "voxlift" else floor_step
+        return build(model, case, training=mode == "training")
+
+    parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
+    return Team(parameters, ("voxlift", "convolution floor"), build_step)
+
+
+def keras_step(model: Model, case: Case, *, training: bool) -> Step:
+    """Return a training or inference step of our network, without host copies."""
+    import keras
+    import tensorflow as tf
+
+    from models.optimizers import FusedAdamW
+
+    voxels = tf.random.normal((case.batch, *[case.side] * 3, 1))
+    labels = tf.zeros(case.batch, tf.int32)
+    if not training:
+        infer = tf.function(lambda: model(voxels, training=False))
+        return lambda: infer().numpy()
+    optimizer = FusedAdamW(1e-4)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function
+    def train() -> Any:  # noqa: ANN401 - a tensor
+        with tf.GradientTape() as tape:
+            loss = loss_of(labels, model(voxels, training=True))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return lambda: train().numpy()
+
+
+def floor_step(model: Model, case: Case, *, training: bool) -> Step:
+    """Return a step of the model's convolutions alone, each on data of its own, gradients too in training."""
+    import tensorflow as tf
+
+    jobs = [
+        (
+            tf.random.normal((case.batch, *layer.input.shape[1:]), dtype=layer.compute_dtype),
+            tf.cast(layer.kernel, layer.compute_dtype),
+            {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper()},
+            place > 0,  # the first layer's input needs no gradient
+        )
+        for place, layer in enumerate(part for part in model.layers if type(part).__name__ == "Conv3D")
+    ]
+
+    @tf.function
+    def step() -> Any:  # noqa: ANN401 - a tensor
+        sinks = []
+        for voxels, kernel, how, needs_input in jobs:
+            outputs = tf.raw_ops.Conv3D(input=voxels, filter=kernel, **how)
+            found = [outputs]
+            if training:
+                found.append(
+                    tf.raw_ops.Conv3DBackpropFilterV2(
+                        input=voxels, filter_sizes=kernel.shape, out_backprop=outputs, **how
+                    )
+                )
+            if training and needs_input:
+                found.append(
+                    tf.raw_ops.Conv3DBackpropInputV2(
+                        input_sizes=voxels.shape, filter=kernel, out_backprop=outputs, **how
+                    )
+                )
+            sinks += [tf.cast(tensor[0, 0, 0, 0, 0], tf.float32) for tensor in found]
+        return tf.add_n(sinks)
+
+    return lambda: step().numpy()
+
+
+def build_torch_team(case: Case) -> Team:
+    """Return PyTorch in both memory formats; without PyTorch, exit with a sentence."""
+    import step_networks
+
+    try:
+        torch = importlib.import_module("torch")
+        network = step_networks.build_torch(torch, case.network, CLASSES)
+    except ImportError as error:
+        sys.exit(
+            f"{error}. Run pip install -r benchmarks/requirements.txt, or leave it out with --without-torch."
+        )
+    torch.set_num_threads(case.threads)
+
+    def build_step(name: str, mode: str) -> Step:
+        return torch_step(torch, case, last="last" in name, training=mode == "training")
+
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return Team(parameters, ("torch contiguous", "torch channels last"), build_step)
+
+
+def torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> Step:  # noqa: ANN401 - the module
+    """Return the same step in PyTorch."""
+    import step_networks
+
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    network = step_networks.build_torch(torch, case.network, CLASSES).to(memory_format=layout)
+    voxels = torch.randn(case.batch, 1, *[case.side] * 3).to(memory_format=layout)
+    labels = torch.zeros(case.batch, dtype=torch.long)
+    is_half = case.precision == "bfloat16"
+    network.train(training)
+
+    def infer() -> float:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            return network(voxels).float().sum().item()
+
+    if not training:
+        return infer
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
+
+    def train() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss = torch.nn.functional.cross_entropy(network(voxels).float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return train
+
+
+if __name__ == "__main__":
+    sys.exit(main())
