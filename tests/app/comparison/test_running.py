@@ -238,10 +238,17 @@ def test_rows_and_paths_are_written_as_they_must_be_read(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one(tmp_path):
-    tiny = (
-        "data.subjects=24 preprocess.shape=[8,12,16] preprocess.spacing=[8,5,4] model.filters=[4,6,8] "
-        "trainer.epochs=2 trainer.batch_size=4 precision=float32 splits.val=0.25 splits.test=0.25"
-    ).split()
+    tiny = [
+        "data.subjects=24",
+        "preprocess.shape=[8,12,16]",
+        "preprocess.spacing=[8,5,4]",
+        "model.filters=[4,6,8]",
+        "trainer.epochs=2",
+        "trainer.batch_size=4",
+        "precision=float32",
+        "splits.val=0.25",
+        "splits.test=0.25",
+    ]
     command = [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *tiny]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
