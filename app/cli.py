@@ -113,7 +113,7 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
-    names = {"SettingsError", "ManifestError", "VolumeError", "LiftError", "UserError"}
+    names = {"SettingsError", "ManifestError", "VolumeError", "LiftError", "UserError", "ScoresError"}
     ours = any(cls.__name__ in names for cls in type(error).__mro__)
     return ours or isinstance(error, HydraException | OmegaConfBaseException | OSError)
 

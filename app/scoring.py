@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,10 +13,16 @@ from numpy.typing import NDArray
 
 from app.cohort import Cohort
 from app.evaluation.intervals import evaluate_scores
-from app.evaluation.scores import Scores
+from app.evaluation.scores import Scores, ScoresError
 from app.runs import RunFolder, write_rows
 from app.settings import SPLIT_NAMES
 from data_pipelines.prepared import PreparedVolumes
+
+log = logging.getLogger("voxlift")
+
+
+class DivergedError(ScoresError):
+    """The network's weights give no numbers."""
 
 
 def predict_probabilities(
@@ -23,11 +31,21 @@ def predict_probabilities(
     *,
     batch_size: int,
 ) -> NDArray[np.float64]:
-    """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order."""
+    """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order.
+
+    Raises:
+        DivergedError: the network gives values that are no numbers.
+    """
     from data_pipelines.pipeline import evaluation_volumes
 
     batches = evaluation_volumes(volumes, batch_size=batch_size)
-    return softmax(network.predict(batches, verbose=0))
+    logits = network.predict(batches, verbose=0)
+    if not np.isfinite(logits).all():
+        raise DivergedError(
+            "expected finite scores from the network, but some are not numbers: its training diverged. Try a "
+            "lower optimizer.learning_rate, or precision=float32."
+        )
+    return softmax(logits)
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -55,11 +73,17 @@ def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) ->
 
 
 def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:  # noqa: ANN401 - untyped Keras
-    """A function that scores the validation volumes with the network's present weights."""
+    """A function that scores the validation volumes with the network's present weights.
+
+    Weights that have diverged give nan for every metric, so that the best epoch before it is kept.
+    """
     from app.evaluation.metrics import score_metrics
 
     def score() -> dict[str, float]:
-        metrics = score_metrics(score_split(network, cohort, "val", batch_size=batch_size))
+        try:
+            metrics = score_metrics(score_split(network, cohort, "val", batch_size=batch_size))
+        except DivergedError:
+            return dict.fromkeys(("loss", "auc", "accuracy", "balanced_accuracy"), math.nan)
         return {"loss": metrics["log_loss"]} | {
             name: metrics[name] for name in ("auc", "accuracy", "balanced_accuracy")
         }
@@ -76,15 +100,42 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Metrics with intervals for validation and test; writes `predictions.csv` for all three splits.
 
-    The decision threshold of two classes is chosen on validation and stands in the result as `threshold`.
+    The decision threshold of two classes is chosen on validation and stands in the result as `threshold`,
+    with `threshold_reason` beside it; `calibration` holds the temperature fitted on validation and what it
+    changes.
     """
     present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
     scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
     write_rows(run.predictions, prediction_rows(scores))
-    threshold = decide_threshold(scores["val"])
-    found: dict[str, Any] = {"threshold": threshold}
-    scored = [split for split in ("val", "test") if split in scores]
-    return found | {split: evaluate_scores(scores[split], threshold=threshold) for split in scored}
+    return judge_scores(scores)
+
+
+def judge_scores(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """What `metrics.json` says of a run's scores: threshold, calibration, and the metrics of val and test."""
+    from app.evaluation.calibration import describe_calibration
+
+    threshold, reason = decide_threshold(scores["val"])
+    judged = {split: scores[split] for split in ("val", "test") if split in scores}
+    return {
+        "threshold": threshold,
+        "threshold_reason": reason,
+        "calibration": describe_calibration(scores["val"], judged),
+        **{split: evaluate_scores(one, threshold=threshold) for split, one in judged.items()},
+    }
+
+
+def scoring_cost(network: Any, cohort: Cohort, *, batch_size: int) -> dict[str, float]:  # noqa: ANN401 - untyped Keras
+    """What scoring a volume costs: `flops` where the network's layers can be counted, and seconds."""
+    from models.complexity import model_cost
+
+    cost: dict[str, float] = {
+        "seconds_per_volume": seconds_per_volume(network, cohort, batch_size=batch_size)
+    }
+    try:
+        return {"flops": model_cost(network, cohort.shape).flops, **cost}
+    except ValueError as error:
+        log.info("FLOPs are not counted: %s", error)
+        return cost
 
 
 def seconds_per_volume(network: Any, cohort: Cohort, *, batch_size: int) -> float:  # noqa: ANN401 - untyped Keras
@@ -97,11 +148,19 @@ def seconds_per_volume(network: Any, cohort: Cohort, *, batch_size: int) -> floa
     return min(times)
 
 
-def decide_threshold(validation: Scores) -> float | None:
-    """The threshold on class 1 that serves balanced accuracy best on validation; None for several classes."""
+def decide_threshold(validation: Scores) -> tuple[float | None, str]:
+    """The threshold on class 1 that serves balanced accuracy best on validation, and how it came about.
+
+    None where there is none to choose: with several classes, and where validation lacks a class.
+    """
     from app.evaluation.thresholds import choose_threshold
 
-    return choose_threshold(validation) if validation.is_binary else None
+    if not validation.is_binary:
+        return None, "several classes: the most probable one is decided"
+    try:
+        return choose_threshold(validation), "chosen on validation for the best balanced accuracy"
+    except ScoresError as error:
+        return None, f"0.5, since {error}"
 
 
 def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:

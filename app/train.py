@@ -100,7 +100,7 @@ def _train_into(
     from app.cohort import write_cohort
     from app.pages import write_run_page
     from app.runtime import describe_environment
-    from app.scoring import evaluate_run, seconds_per_volume, show_metrics
+    from app.scoring import evaluate_run, scoring_cost, show_metrics
 
     log.info("Precision %s: %s", precision.policy, precision.reason)
     save_settings(settings, run)
@@ -109,8 +109,8 @@ def _train_into(
     cost = _fit(run, settings, cohort=cohort, networks=networks)
     networks.volume.save(run.model)
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
-    speed = seconds_per_volume(networks.volume, cohort, batch_size=settings.trainer.batch_size)
-    metrics["cost"] = {**cost, "seconds_per_volume": speed, **cost_of_slices(run)}
+    scoring = scoring_cost(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+    metrics["cost"] = {**cost, **scoring, **cost_of_slices(run)}
     write_run_page(run, metrics, cohort, networks.volume)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)

@@ -1,17 +1,20 @@
 """Are the probabilities what they say? Temperature scaling, fitted on validation, and reliability bins."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 
+from app.evaluation.intervals import bootstrap_intervals, defined
 from app.evaluation.kernels import bin_index
-from app.evaluation.metrics import CALIBRATION_BINS, calibration_pairs
+from app.evaluation.metrics import CALIBRATION_BINS, calibration_pairs, score_metrics
 from app.evaluation.scores import Floats, Integers, Scores
 
 SMALLEST = 1e-12  # a float32 softmax can say exactly 0, whose logarithm no temperature moves
 TEMPERATURES = (0.05, 20.0)
+CALIBRATION_METRICS = ("log_loss", "brier", "ece")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,35 @@ def apply_temperature(scores: Scores, temperature: float) -> Scores:
         return scaled
     pair = np.array([[1 - scores.threshold, scores.threshold]])
     return replace(scaled, threshold=float(_scale(pair, temperature)[0, 1]))
+
+
+def describe_calibration(validation: Scores, judged: Mapping[str, Scores]) -> dict[str, object]:
+    """The block `calibration` of metrics.json: the temperature, and each split before and after scaling.
+
+    Args:
+        validation: What the temperature is fitted on.
+        judged: Split to scores; each gets `before` and `after` with log loss, Brier score and calibration
+            error, and their bootstrap intervals.
+    """
+    fitted = fit_temperature(validation)
+    return {
+        "temperature": fitted.value,
+        "fitted_on": "val",
+        "at_bound": fitted.at_bound,
+        **{
+            split: {
+                "before": _calibration_block(scores),
+                "after": _calibration_block(apply_temperature(scores, fitted.value)),
+            }
+            for split, scores in judged.items()
+        },
+    }
+
+
+def _calibration_block(scores: Scores) -> dict[str, object]:
+    values, bounds = score_metrics(scores), bootstrap_intervals(scores)
+    plain: dict[str, object] = {name: defined(values[name]) for name in CALIBRATION_METRICS}
+    return plain | {"intervals": {name: [*map(defined, bounds[name])] for name in CALIBRATION_METRICS}}
 
 
 def reliability_bins(scores: Scores, *, bins: int = CALIBRATION_BINS) -> Reliability:
