@@ -28,8 +28,9 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables."""
     trials, by_model = found.trials, trials_by_model(found.trials)
     cells = {name: [scores_of(trial) for trial in of_model] for name, of_model in by_model.items()}
-    pairs = compare_models(cells)
-    models = describe_models(trials, cells)
+    seeds = [trial.seed for trial in next(iter(by_model.values()))]
+    pairs = compare_models(cells, trainings=seeds)
+    models = describe_models(trials, cells, seeds)
     write_rows(folder / "comparison.csv", [_flat(name, model) for name, model in models.items()])
     write_json(
         folder / "comparison.json",
@@ -54,10 +55,10 @@ def scores_of(trial: Trial) -> Scores:
 
 
 def describe_models(
-    trials: Sequence[Trial], cells: Mapping[str, Sequence[Scores]]
+    trials: Sequence[Trial], cells: Mapping[str, Sequence[Scores]], seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Per model its test metrics with intervals over all its trainings, and its costs."""
-    intervals = model_intervals(dict(cells))
+    intervals = model_intervals(dict(cells), trainings=seeds)
     return {
         name: {
             "test": {**point_metrics(cells[name]), "intervals": intervals[name]},

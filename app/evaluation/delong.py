@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from app.evaluation.intervals import Cells
 from app.evaluation.pairing import align_cells, as_cells, subject_codes
 from app.evaluation.scores import Floats, Integers, Scores, ScoresError
+from app.evaluation.trainings import add_trainings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,11 @@ class DeLong:
 
 
 def delong_difference(
-    first: Scores | Sequence[Scores], second: Scores | Sequence[Scores], *, level: float = 0.95
+    first: Scores | Sequence[Scores],
+    second: Scores | Sequence[Scores],
+    *,
+    trainings: Sequence[int] | None = None,
+    level: float = 0.95,
 ) -> DeLong:
     """Test whether two models rank the same volumes equally well; two classes only.
 
@@ -35,12 +39,14 @@ def delong_difference(
     (some tens). Volumes of one subject may depend on each other: their components are summed per subject
     before the variance is taken (Obuchowski 1997), which for one volume per subject is DeLong's variance
     exactly. Over several cells (folds, seeds) the AUC is the mean over cells, and a subject's components are
-    averaged over the cells that it is in; the models of the cells are taken as given, so the spread between
-    trainings is in it only as far as the cells show it.
+    averaged over the cells that it is in. Where `trainings` tells several seeds apart, the spread between
+    their differences is added (`add_trainings`), with Student's t in place of the normal law; else the
+    networks are taken as given.
 
     Args:
         first: Scores of the first model, or one per fold and seed.
         second: The second model's, on the same volumes.
+        trainings: The seed of each cell; None: all cells are one training.
         level: Coverage of the interval.
 
     Raises:
@@ -54,17 +60,22 @@ def delong_difference(
     parts = [subject_components(cells) for cells in (left, right)]
     aucs = [part.auc for part in parts]
     difference = aucs[1] - aucs[0]
-    error = math.sqrt(
-        _variance(parts[1].positive - parts[0].positive, parts[1].negative - parts[0].negative, parts[0])
+    positive, negative = (
+        parts[1].positive - parts[0].positive,
+        parts[1].negative - parts[0].negative,
     )
-    reach = float(ndtri((1 + level) / 2)) * error
-    same = error < 1e-12  # no subject ranked differently: no evidence either way
-    p_value = (1.0 if abs(difference) < 1e-12 else 0.0) if same else 2 * float(ndtr(-abs(difference) / error))
+    variance = _variance(positive, negative, part=parts[0])
+    spread = add_trainings(variance, _by_training(left, right, trainings))
+    reach = spread.reach(level)
+    if spread.variance < 1e-24:  # no subject ranked differently: no evidence either way
+        p_value = 1.0 if abs(difference) < 1e-12 else 0.0
+    else:
+        p_value = spread.p_value(difference)
     return DeLong(
         aucs[0],
         aucs[1],
         difference,
-        error,
+        math.sqrt(spread.variance),
         difference - reach,
         difference + reach,
         p_value,
@@ -72,10 +83,22 @@ def delong_difference(
     )
 
 
+def _by_training(left: Cells, right: Cells, trainings: Sequence[int] | None) -> list[float]:
+    """The difference of the AUCs, averaged over the folds of each seed."""
+    if trainings is None:
+        return []
+    found = []
+    for seed in sorted(set(trainings)):
+        own = [row for row, other in enumerate(trainings) if other == seed]
+        aucs = [subject_components([cells[row] for row in own]).auc for cells in (left, right)]
+        found.append(aucs[1] - aucs[0])
+    return found
+
+
 def delong_standard_error(scores: Scores | Sequence[Scores]) -> float:
     """Standard error of one model's AUC, by the same components as `delong_difference`."""
     part = subject_components(as_cells(scores))
-    return math.sqrt(_variance(part.positive, part.negative, part))
+    return math.sqrt(_variance(part.positive, part.negative, part=part))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +149,7 @@ def _midranks(values: Floats) -> Floats:
     return ranks[inverse]
 
 
-def _variance(positive: Floats, negative: Floats, part: Components) -> float:
+def _variance(positive: Floats, negative: Floats, *, part: Components) -> float:
     subjects, with_positive, with_negative = len(positive), part.positive_subjects, part.negative_subjects
     if min(with_positive, with_negative) < 2:
         raise ScoresError(

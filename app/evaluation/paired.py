@@ -12,6 +12,9 @@ from app.evaluation.mcnemar import McNemar, mcnemar_test
 from app.evaluation.metrics import metric_draws
 from app.evaluation.pairing import align_cells, as_cells
 from app.evaluation.scores import Floats, Scores, ScoresError, shorten
+from app.evaluation.trainings import widen_draws
+
+UNBOUNDED = frozenset({"log_loss", "brier"})  # the Brier score of several classes reaches 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Comparison:
         primary: The metric that the verdict is about.
         subjects: Number of subjects compared.
         cells: Number of folds times seeds.
+        trainings: Number of seeds.
         level: Coverage of the intervals.
     """
 
@@ -55,12 +59,14 @@ class Comparison:
     subjects: int
     cells: int
     level: float
+    trainings: int = 1
 
 
 def paired_bootstrap(
     first: Scores | Sequence[Scores],
     second: Scores | Sequence[Scores],
     *,
+    trainings: Sequence[int] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
@@ -68,17 +74,17 @@ def paired_bootstrap(
     """Difference of every metric, second minus first, by resampling subjects once for both models.
 
     Folds and seeds: a metric is the mean over cells (pooling the out-of-fold scores of differently calibrated
-    models would bias an AUC), and a subject drawn is drawn in all cells alike. The p-value is twice the
-    smaller share of resamples on either side of 0, with one added to both counts, so never below 2 /
-    (resamples + 1).
+    models would bias an AUC), and a subject drawn is drawn in all cells alike. Where `trainings` tells the
+    cells of several seeds apart, the spread between their differences widens the draws (`widen_draws`). The
+    p-value is twice the smaller share of resamples on either side of 0, with one added to both counts, so
+    never below 2 / (resamples + 1).
 
     Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
         doi:10.1145/1882471.1882479.
     """
     pair = align_cells(first, second)
     draws = resample_models(pair, resamples=resamples, seed=seed)
-    points = [point_metrics(cells) for cells in pair]
-    return _differences(points, draws, level)
+    return _differences(pair, draws, trainings=trainings, level=level)
 
 
 def point_metrics(scores: Scores | Sequence[Scores]) -> dict[str, float]:
@@ -90,21 +96,27 @@ def point_metrics(scores: Scores | Sequence[Scores]) -> dict[str, float]:
 def model_intervals(
     models: Mapping[str, Scores | Sequence[Scores]],
     *,
+    trainings: Sequence[int] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Intervals of every metric per model, over folds and seeds: name -> metric -> (low, high)."""
-    draws = resample_models([as_cells(cells) for cells in models.values()], resamples=resamples, seed=seed)
+    """Intervals of every metric per model, over folds and seeds: name -> metric -> (low, high).
+
+    Arguments are those of `paired_bootstrap`; intervals end where the metric does (0 or -1, and 1).
+    """
+    cells = {name: as_cells(scores) for name, scores in models.items()}
+    draws = resample_models(list(cells.values()), resamples=resamples, seed=seed)
     return {
-        name: {metric: percentile_interval(values, level) for metric, values in drawn.items()}
-        for name, drawn in zip(models, draws, strict=True)
+        name: _intervals(cells[name], drawn, trainings=trainings, level=level)
+        for name, drawn in zip(cells, draws, strict=True)
     }
 
 
 def compare_models(
     models: Mapping[str, Scores | Sequence[Scores]],
     *,
+    trainings: Sequence[int] | None = None,
     primary: str = "auc",
     reference: str | None = None,
     resamples: int = RESAMPLES,
@@ -115,6 +127,8 @@ def compare_models(
 
     Args:
         models: Name to scores, or to one set of scores per fold and seed (in the same order for all models).
+        trainings: The seed of each cell, where there are several: cells of one seed (its folds) form one
+            training, and the spread between trainings counts. None: all cells are one training.
         primary: Metric of the verdict.
         reference: Name of the model that all others are compared with; None: all pairs in the order given.
         resamples: Number of resamples, the same ones for every model.
@@ -136,13 +150,16 @@ def compare_models(
         Comparison(
             first=a,
             second=b,
-            differences=_differences((points[a], points[b]), (draws[a], draws[b]), level),
-            delong=_delong_or_none(cells[a], cells[b], level),
+            differences=_differences(
+                (cells[a], cells[b]), (draws[a], draws[b]), trainings=trainings, level=level
+            ),
+            delong=_delong_or_none(cells[a], cells[b], trainings=trainings, level=level),
             mcnemar=mcnemar_test(cells[a], cells[b]),
             adjusted={},
             primary=primary,
             subjects=len({subject for cell in cells[a] for subject in cell.subjects}),
             cells=len(cells[a]),
+            trainings=len(set(trainings)) if trainings else 1,
             level=level,
         )
         for a, b in pairs
@@ -168,18 +185,48 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _differences(
-    points: Sequence[Mapping[str, float]], draws: Sequence[Mapping[str, Floats]], level: float
+    pair: Sequence[Cells],
+    draws: Sequence[Mapping[str, Floats]],
+    *,
+    trainings: Sequence[int] | None,
+    level: float,
 ) -> dict[str, Difference]:
+    points = [point_metrics(cells) for cells in pair]
+    by_training = [metrics_by_training(cells, trainings) for cells in pair]
     found = {}
     for metric in points[0]:
         if metric not in points[1]:
             continue  # `accuracy@0.5` exists only where a threshold was chosen
-        spread = draws[1][metric] - draws[0][metric]
-        low, high = percentile_interval(spread, level)
         first, second = points[0][metric], points[1][metric]
-        p_value = _two_sided(spread)
-        found[metric] = Difference(metric, first, second, second - first, low, high, p_value)
+        each = [after[metric] - before[metric] for before, after in zip(*by_training, strict=True)]
+        spread = widen_draws(draws[1][metric] - draws[0][metric], second - first, each, level=level)
+        low, high = percentile_interval(spread, level)
+        found[metric] = Difference(metric, first, second, second - first, low, high, _two_sided(spread))
     return found
+
+
+def _intervals(
+    cells: Cells, draws: Mapping[str, Floats], *, trainings: Sequence[int] | None, level: float
+) -> dict[str, tuple[float, float]]:
+    point, by_training = point_metrics(cells), metrics_by_training(cells, trainings)
+    found = {}
+    for metric, values in draws.items():
+        widened = widen_draws(values, point[metric], [each[metric] for each in by_training], level=level)
+        least = -1.0 if metric == "mcc" else 0.0
+        most = np.inf if metric in UNBOUNDED else 1.0
+        low, high = percentile_interval(np.clip(widened, least, most), level)
+        found[metric] = (low, high)
+    return found
+
+
+def metrics_by_training(cells: Cells, trainings: Sequence[int] | None) -> list[dict[str, float]]:
+    """Every metric of each training: the means over its folds, trainings in the order of their seeds."""
+    seeds = trainings if trainings is not None else [0] * len(cells)
+    groups = sorted(set(seeds))
+    return [
+        point_metrics([cell for cell, own in zip(cells, seeds, strict=True) if own == group])
+        for group in groups
+    ]
 
 
 def _two_sided(spread: Floats) -> float:
@@ -207,7 +254,9 @@ def _check_metric(primary: str, points: Mapping[str, Mapping[str, float]]) -> No
         raise ScoresError(f"metric {primary!r} is unknown for {shorten(missing)}: expected one of {known}")
 
 
-def _delong_or_none(first: Cells, second: Cells, level: float) -> DeLong | None:
+def _delong_or_none(
+    first: Cells, second: Cells, *, trainings: Sequence[int] | None, level: float
+) -> DeLong | None:
     """DeLong's test where it is defined: two classes, each cell with both, two subjects of each."""
     if not first[0].is_binary or any(len(set(cell.labels.tolist())) < 2 for cell in first):
         return None
@@ -216,7 +265,7 @@ def _delong_or_none(first: Cells, second: Cells, level: float) -> DeLong | None:
     ]
     if min(len(subjects) for subjects in per_class) < 2:
         return None
-    return delong_difference(first, second, level=level)
+    return delong_difference(first, second, trainings=trainings, level=level)
 
 
 def _with_adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:

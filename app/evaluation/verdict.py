@@ -15,12 +15,13 @@ def comparison_verdict(found: Comparison) -> str:
 
     A model is called better only where the interval of the difference excludes 0 and the Holm-adjusted
     p-value of the bootstrap is below 0.05. What else is known is added: how large a difference the data
-    leave possible, and a DeLong test that disagrees.
+    leave possible, a DeLong test that disagrees, and that models trained once are two networks, not two
+    kinds of network.
     """
     difference = found.differences[found.primary]
     if not math.isfinite(difference.difference):
         return f"{_label(found)} is undefined for {found.first} or {found.second} on these subjects."
-    return " ".join(part for part in (_decision(found, difference), _doubt(found)) if part)
+    return " ".join(part for part in (_decision(found, difference), _doubt(found), _scope(found)) if part)
 
 
 def winner(found: Comparison) -> str | None:
@@ -47,8 +48,9 @@ def overall_verdict(found: Sequence[Comparison]) -> str:
         else f"No pair of models can be told apart by {label} on {_size(found[0])}."
     )
     if beaten and open_pairs:
-        return f"{first} Not told apart: {_listed(open_pairs)}."
-    return first
+        first = f"{first} Not told apart: {_listed(open_pairs)}."
+    scopes = [_scope(one) for one in found]
+    return " ".join([first, *[scope for scope in scopes if scope][:1]])
 
 
 def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test") -> str:
@@ -129,6 +131,13 @@ def _doubt(found: Comparison) -> str:
     if better == (adjusted < SIGNIFICANT):
         return ""
     return f"DeLong's test disagrees (p {_p_equals(adjusted)}): take this as unsettled."
+
+
+def _scope(found: Comparison) -> str:
+    """What a single seed leaves open, where a model is called better."""
+    if found.trainings > 1 or winner(found) is None:
+        return ""
+    return "Each was trained with one seed: how far another would change this is not in the interval."
 
 
 def _label(found: Comparison) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -25,8 +27,10 @@ def test_better_only_where_interval_and_corrected_p_both_say_so():
     assert winner(shown) == "volume3d"
     assert comparison_verdict(shown) == (
         "volume3d beats slice2d in ROC AUC: +0.050 (95 % interval +0.010 to +0.090, p = 0.010) "
-        "on 90 subjects."
+        "on 90 subjects. "
+        "Each was trained with one seed: how far another would change this is not in the interval."
     )
+    assert comparison_verdict(replace(shown, trainings=3)).endswith("on 90 subjects.")
     assert winner(compared(0.05, -0.01, 0.09)) is None
     assert winner(compared(0.05, 0.01, 0.09, p=0.08)) is None
 
@@ -72,10 +76,11 @@ def test_several_pairs_are_told_as_who_beats_whom():
         compared(0.05, -0.01, 0.09, names=("a", "c")),
         compared(-0.05, -0.09, -0.01, names=("b", "c")),
     ]
-    assert overall_verdict(pairs) == (
+    assert overall_verdict([replace(one, trainings=2) for one in pairs]) == (
         "ROC AUC, over 90 subjects, shows b over a and b over c (Holm-corrected for 3 pairs). "
         "Not told apart: a and c."
     )
+    assert overall_verdict(pairs).count("one seed") == 1
     assert overall_verdict(pairs[1:2] * 2).startswith("No pair of models can be told apart by ROC AUC")
 
 
