@@ -190,8 +190,9 @@ def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, int]]) -
 def _check_files(rows: Iterable[Row], source: Path) -> None:
     absent = [f"row {row.line}: {path}" for row in rows for path in row.images or () if not path.exists()]
     if absent:
+        images = "images that do" if len(absent) > 1 else "image that does"
         raise ManifestError(
-            f"{source} names {len(absent)} image{'s' * (len(absent) > 1)} that do not exist: "
+            f"{source} names {len(absent)} {images} not exist: "
             f"{list_some(absent)}. "
             "Relative paths start from data.root, by default the folder of the table."
         )

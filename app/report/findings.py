@@ -24,6 +24,7 @@ ADVICE = MappingProxyType(
         "table_refused": "Training stops here until this is mended; the rest was audited all the same.",
         "unreadable": "Mend or remove these files, or leave them out with data.on_bad_file=skip.",
         "nonfinite": "They are filled with the padding value; preprocess.nonfinite=error refuses them.",
+        "no_finite_voxel": "Nothing is left to train on: remove it.",
         "constant": "A blank image teaches nothing: remove it.",
         "mixed_channels": "A network takes one number of channels: see data.time_axis.",
         "subject_in_two_splits": "Put all volumes of a subject into one split; training refuses them.",

@@ -70,7 +70,7 @@ def file_findings(cases: Sequence[Case]) -> Iterator[Finding]:
 def _voxel_findings(facts: Facts) -> Iterator[Finding]:
     voxels = int(np.prod(facts.shape)) * facts.channels
     if facts.nonfinite == voxels:
-        yield _error("nonfinite", "no voxel is finite", [facts.path])
+        yield _error("no_finite_voxel", "every voxel is NaN or infinite", [facts.path])
         return
     if facts.nonfinite:
         share = f"{facts.nonfinite:,} of {voxels:,} voxels are NaN or infinite"
@@ -82,7 +82,7 @@ def _voxel_findings(facts: Facts) -> Iterator[Finding]:
 def _header_findings(facts: Facts) -> Iterator[Finding]:
     if facts.forms_off_mm is not None and facts.forms_off_mm > FORMS_OFF_MM:
         off = f"sform and qform place a corner {facts.forms_off_mm:.3g} mm apart"
-        yield _warning("forms_conflict", f"{off}; choose with prefer=sform or prefer=qform", [facts.path])
+        yield _warning("forms_conflict", f"{off}; choose with preprocess.prefer=sform or qform", [facts.path])
     for note in facts.notes:
         yield _warning("header", note, [facts.path])
     if facts.is_sheared:

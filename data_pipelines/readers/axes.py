@@ -50,13 +50,14 @@ def needed_shape(shape: tuple[int, ...], time_axis: str, path: Path) -> tuple[in
         return shape
     if time_axis == "error":
         raise VolumeError(
-            f"{path}: the image has four axes ({_times(shape)}). Say what the fourth is: time_axis=channels,"
-            " time_axis=depth (a cine of one slice) or time_axis=first (its first volume only)."
+            f"{path}: the image has four axes ({_times(shape)}). Say what the fourth is:"
+            " data.time_axis=channels, data.time_axis=depth (a cine of one slice) or data.time_axis=first (its"
+            " first volume only)."
         )
     if time_axis == "depth" and shape[2] != 1:
         raise VolumeError(
-            f"{path}: time_axis=depth needs a cine of one slice, received {_times(shape)}."
-            " Use time_axis=channels or time_axis=first."
+            f"{path}: data.time_axis=depth needs a cine of one slice, received {_times(shape)}."
+            " Use data.time_axis=channels or data.time_axis=first."
         )
     return shape[:3] if time_axis == "first" else shape
 

@@ -214,7 +214,7 @@ def _choose(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
     affine = np.asarray(chosen, np.float64)
     other = "qform" if prefer == "sform" else "sform"
     both = sform is not None and qform is not None
-    check_affine(affine, path, f"Correct the header{f', or set prefer={other}' if both else ''}.")
+    check_affine(affine, path, f"Correct the header{f', or set preprocess.prefer={other}' if both else ''}.")
     return _Place(affine, sform, qform, tuple(notes))
 
 

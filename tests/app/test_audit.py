@@ -123,7 +123,7 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
 def test_a_missing_image_alone_is_told_and_the_rest_audited(folder):
     add_row(folder, "nowhere.nii.gz,a,s6,train")
     found = audit_data(settings_of(folder))
-    assert "1 image that do not exist" in kinds(found)["table_refused"].message
+    assert "1 image that does not exist" in kinds(found)["table_refused"].message
     assert sum(not facts.error for facts in found.audit.facts) == 6
 
 

@@ -2,6 +2,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.cache import explain_problems, fill_cache
-from data_pipelines.preprocess import Preprocess, prepare_tensor
+from data_pipelines.preprocess import prepare_tensor, prepare_volume
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.stored_form import dtype_for
 from data_pipelines.volume import VolumeError
 
@@ -195,14 +197,9 @@ def test_a_data_set_is_stored_in_the_type_that_its_widest_volume_needs(order, tm
     for count, dtype in ((1, "uint8"), (2, "int16"), (3, "float32")):
         kept = [index for index in order if index < count]
         images = [write_voxels(tmp_path / f"{index}.nii", arrays[index]) for index in kept]
-        counted, said = [], []
-        cached = fill_cache(
-            images,
-            Preprocess(),
-            folder=tmp_path / "cache",
-            advance=lambda: counted.append(1),
-            say=said.append,
-        )
+        counted = []
+        count_one = partial(counted.append, 1)
+        cached = fill_cache(images, Preprocess(), folder=tmp_path / "cache", advance=count_one)
         assert cached.dtype == dtype
         assert len(counted) == count
         for index, place in zip(kept, range(count), strict=True):

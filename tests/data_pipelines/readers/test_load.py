@@ -152,7 +152,9 @@ def test_a_trailing_singleton_axis_is_no_fourth_axis(tmp_path):
 def test_the_fourth_axis_is_refused_or_goes_where_it_is_told(tmp_path):
     voxels = ramp(shape=(*SHAPE, 3))
     path = write_nifti(tmp_path / "a.nii.gz", voxels)
-    with pytest.raises(VolumeError, match=r"time_axis=channels, time_axis=depth .* time_axis=first"):
+    with pytest.raises(
+        VolumeError, match=r"data\.time_axis=channels, data\.time_axis=depth .* data\.time_axis=first"
+    ):
         load_volume(path)
     with pytest.raises(VolumeError, match="needs a cine of one slice, received 5x7x11x3"):
         load_volume(path, time_axis="depth")
@@ -270,7 +272,7 @@ def set_field(**fields):
         ({"datatype": 4242}, "data type code 4242"),
         ({"vox_offset": np.nan}, "voxels start at byte nan"),
         ({"scl_slope": 1, "scl_inter": np.inf}, "scaling is unusable"),
-        ({"srow_x": [np.nan] * 4}, "affine holds NaN.* prefer=qform"),
+        ({"srow_x": [np.nan] * 4}, "affine holds NaN.* preprocess\.prefer=qform"),
         ({"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "voxel size is 0 x 0 x 0"),
         ({"srow_x": [1, 0, 0, 0], "srow_y": [1, 1e-6, 0, 0]}, "point the same way"),
         ({"intent_code": 3001}, "CIFTI"),
