@@ -51,8 +51,8 @@ def needed_shape(shape: tuple[int, ...], time_axis: str, path: Path) -> tuple[in
     if time_axis == "error":
         raise VolumeError(
             f"{path}: the image has four axes ({_times(shape)}). Say what the fourth is:"
-            " data.time_axis=channels, data.time_axis=depth (a cine of one slice) or data.time_axis=first (its"
-            " first volume only)."
+            " data.time_axis=channels, data.time_axis=depth (a cine of one slice) or data.time_axis=first"
+            " (its first volume only)."
         )
     if time_axis == "depth" and shape[2] != 1:
         raise VolumeError(

@@ -71,19 +71,18 @@ def test_all_findings_of_a_bad_data_set_come_at_once_worst_first(tmp_path):
     write(tmp_path / "x.nii", noise(9)[..., None] * np.ones(2, np.int16))
     audit = audit_manifest(manifest_of([*paths, tmp_path / "x.nii"]), time_axis="channels")
     found = kinds(audit)
-    spoiling = {"unreadable", "constant", "same_voxels", "mixed_channels"}
-    telling = {"forms_conflict", "spacing_outlier", "mixed_axcodes", "mixed_dtype"}
-    assert spoiling | telling | {"nonfinite"} <= set(found)
+    spoiling = {"unreadable", "constant", "no_finite_voxel", "same_voxels", "mixed_channels"}
+    telling = {"forms_conflict", "nonfinite", "spacing_outlier", "mixed_axcodes", "mixed_dtype"}
+    assert spoiling | telling <= set(found)
     assert all(found[kind].spoils for kind in spoiling)
     assert not any(found[kind].spoils for kind in telling)
     assert audit.spoils
     assert [finding.spoils for finding in audit.findings] == sorted(
         (finding.spoils for finding in audit.findings), reverse=True
     )
-    nonfinite = {finding.where[0]: finding for finding in audit.findings if finding.kind == "nonfinite"}
-    assert not nonfinite[str(paths[2])].spoils
-    assert "2 of 385 voxels" in nonfinite[str(paths[2])].message
-    assert nonfinite[str(paths[3])].spoils
+    assert found["nonfinite"].where == (str(paths[2]),)
+    assert "2 of 385 voxels" in found["nonfinite"].message
+    assert found["no_finite_voxel"].where == (str(paths[3]),)
     assert found["unreadable"].where == (str(paths[0]),)
     assert "gzip stream is cut off" in found["unreadable"].message
     assert set(found["same_voxels"].where) == {str(paths[6]), str(paths[7])}

@@ -272,7 +272,7 @@ def set_field(**fields):
         ({"datatype": 4242}, "data type code 4242"),
         ({"vox_offset": np.nan}, "voxels start at byte nan"),
         ({"scl_slope": 1, "scl_inter": np.inf}, "scaling is unusable"),
-        ({"srow_x": [np.nan] * 4}, "affine holds NaN.* preprocess\.prefer=qform"),
+        ({"srow_x": [np.nan] * 4}, r"affine holds NaN.* preprocess\.prefer=qform"),
         ({"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "voxel size is 0 x 0 x 0"),
         ({"srow_x": [1, 0, 0, 0], "srow_y": [1, 1e-6, 0, 0]}, "point the same way"),
         ({"intent_code": 3001}, "CIFTI"),
