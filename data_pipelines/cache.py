@@ -41,7 +41,7 @@ from data_pipelines.stored_form import (
 )
 from data_pipelines.volume import VolumeError
 
-FORMAT = 1  # raise when the same settings would give other voxels than an earlier version of the code
+FORMAT = 2  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10
 
 

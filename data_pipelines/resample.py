@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from data_pipelines.geometry import STEADY_VOXELS, Grid
+from data_pipelines.straight import interpolate_straight, is_straight
 from data_pipelines.volume import Affine, Array
 
 Interpolation = Literal["linear", "nearest"]
@@ -23,7 +24,8 @@ def resample(
 ) -> NDArray[np.float32]:
     """Return the voxels that an output grid shows.
 
-    A grid that only permutes, flips, crops and pads is copied exactly; anything else is interpolated once.
+    A grid that only permutes, flips, crops and pads is copied exactly; anything else is interpolated once,
+    axis by axis where it runs along the stored axes.
 
     Args:
         voxels: `[i, j, k]` of the stored grid, any real type, finite.
@@ -46,6 +48,8 @@ def resample(
         voxels = gaussian_filter(
             voxels.astype(np.float32), antialias_sigmas(grid), mode="nearest", truncate=3
         )
+    if interpolation == "linear" and is_straight(grid):
+        return interpolate_straight(voxels, grid, fill)
     return _interpolate(voxels, grid, _INTERPOLATORS[interpolation], fill)
 
 

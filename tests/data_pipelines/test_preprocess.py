@@ -45,7 +45,7 @@ def test_one_array_and_one_affine_whatever_the_stored_axes(tmp_path, settings, t
     reference = prepare_volume(write(tmp_path / "RAS.nii.gz", blob(), tilt=tilt), settings)
     for codes in ("LPI", "SAR", "PIL", "ILA", "ASR"):
         volume = prepare_volume(write(tmp_path / f"{codes}.nii.gz", blob(), codes=codes, tilt=tilt), settings)
-        np.testing.assert_allclose(volume.voxels, reference.voxels, atol=2e-5)
+        np.testing.assert_allclose(volume.voxels, reference.voxels, atol=2e-4)  # of a thousand HU
         np.testing.assert_allclose(volume.affine, reference.affine, atol=1e-4)
 
 
