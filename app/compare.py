@@ -35,7 +35,7 @@ def compare(cfg: DictConfig) -> int:
     outcomes = run_trials(
         plan, runs_folder=Path(str(cfg.runs_folder)), arguments=tuple(config_dir_arguments())
     )
-    found = pick_comparable(plan.trials, outcomes)
+    found = pick_comparable(plan, outcomes)
     for note in found.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     if found.is_enough:

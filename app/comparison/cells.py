@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.comparison.running import Outcome
+from app.comparison.contests import describe_choices, settle_contests
+from app.comparison.outcomes import Outcome
+from app.comparison.planning import Plan
 from app.comparison.trials import Trial, trials_by_model
 
 
@@ -22,30 +24,41 @@ class Comparable:
         return len(trials_by_model(self.trials)) > 1
 
 
-def pick_comparable(planned: Sequence[Trial], outcomes: Sequence[Outcome]) -> Comparable:
+def pick_comparable(plan: Plan, outcomes: Sequence[Outcome]) -> Comparable:
     """The finished trials of those folds and seeds that every remaining model has finished.
 
-    A model without any finished training is left out; of the others, a fold and seed in which one failed is
-    left out for all, so that all are judged on the same subjects.
+    A contest counts as one model (see `settle_contests`). A model without any finished training is left out;
+    of the others, a fold and seed in which one failed is left out for all, so that all are judged on the same
+    subjects.
     """
-    models = trials_by_model([outcome.trial for outcome in outcomes if outcome.is_finished])
+    entries, choices = settle_contests(plan.names, outcomes, plan.contests)
+    models = trials_by_model(entries)
     cells = [{trial.cell for trial in of_model} for of_model in models.values()]
     shared = set.intersection(*cells) if cells else set()
-    kept = [trial for of_model in models.values() for trial in of_model if trial.cell in shared]
-    absent = [name for name in trials_by_model(planned) if name not in models]
-    notes = [_describe_failure(outcome) for outcome in outcomes if not outcome.is_finished]
-    untried = len(planned) - len(outcomes)
+    kept = tuple(trial for trial in entries if trial.cell in shared)
+    notes = [
+        *describe_choices([choice for choice in choices if (choice.fold, choice.seed) in shared]),
+        *(_describe_failure(outcome) for outcome in outcomes if not outcome.is_finished),
+        *_describe_gaps(plan, len(outcomes), models=list(models), shared=len(shared)),
+    ]
+    return Comparable(kept, tuple(notes))
+
+
+def _describe_gaps(plan: Plan, tried: int, *, models: Sequence[str], shared: int) -> list[str]:
+    untried = len(plan.trials) - tried
+    absent = [name for name in plan.names if name not in models]
+    dropped = len({trial.cell for trial in plan.trials}) - shared
+    notes = []
     if untried:
         notes.append(f"{untried} trainings were not tried, since every model of the first cell was refused.")
     if absent and len(models) > 1:
         notes.append(f"Not compared, since no training of it finished: {', '.join(absent)}.")
-    dropped = len({trial.cell for trial in planned}) - len(shared)
     if dropped and shared:
         notes.append(
-            f"{dropped} of {dropped + len(shared)} combinations of fold and seed are left out, "
+            f"{dropped} of {dropped + shared} combinations of fold and seed are left out, "
             "since not every model finished them."
         )
-    return Comparable(tuple(kept), tuple(notes))
+    return notes
 
 
 def _describe_failure(outcome: Outcome) -> str:

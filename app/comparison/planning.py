@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +13,34 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from app.comparison.contests import expand_names
 from app.comparison.reuse import refuse_other_runs
 from app.comparison.trials import Trial, lay_out_trials
+from app.progress import console
 from app.runs import refuse_used_folder
 from app.settings import SettingsError, TrainSettings
 from app.train import read_settings
 
-OWN_KEYS = ("models", "seeds", "run_dir", "runs_folder", "debug", "experiment")
+OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison before its first training: where it goes, its trials, and each trial's settings."""
+    """A comparison before its first training.
+
+    Attributes:
+        folder: where it goes.
+        trials: the trainings, every model on every fold with every seed.
+        settings: what each trial's overrides compose to.
+        names: what is compared: models, experiments and contests.
+        contests: of those, the contests with their candidates, which are among the trials.
+    """
 
     folder: Path
     trials: tuple[Trial, ...]
     settings: tuple[TrainSettings, ...]
+    names: tuple[str, ...]
+    contests: Mapping[str, tuple[str, ...]]
 
 
 def plan_comparison(cfg: DictConfig) -> Plan:
@@ -38,20 +50,24 @@ def plan_comparison(cfg: DictConfig) -> Plan:
         SettingsError: the settings name no comparison, a trial's are wrong, or the folder holds others.
     """
     names, seeds = [str(name) for name in cfg.models], [int(seed) for seed in cfg.seeds]
+    contests = _contests_of(cfg, names)
     _check_lists(names, seeds)
     folder = choose_folder(cfg)
     trials = lay_out_trials(
-        names,
+        expand_names(names, contests),
         seeds,
         folds=range(max(1, int(cfg.splits.folds))),
         folder=folder,
         shared=shared_overrides(),
-        choice_of=choose_model,
+        choice_of=lambda name: choose_model(name, contests=list(cfg.best_of)),
     )
-    settings = tuple(check_trial(trial) for trial in trials)
-    for trial, wanted in zip(trials, settings, strict=True):
-        refuse_other_runs(trial, wanted)
-    return Plan(folder, tuple(trials), settings)
+    settings = {trial: check_trial(trial) for trial in trials}
+    contests = {name: _fit_candidates(name, own, settings) for name, own in contests.items()}
+    wanted = expand_names(names, contests)
+    kept = {trial: values for trial, values in settings.items() if trial.model in wanted}
+    for trial, values in kept.items():
+        refuse_other_runs(trial, values)
+    return Plan(folder, tuple(kept), tuple(kept.values()), tuple(names), contests)
 
 
 def check_trial(trial: Trial) -> TrainSettings:
@@ -63,8 +79,12 @@ def check_trial(trial: Trial) -> TrainSettings:
     return read_settings(compose("train", overrides=list(trial.overrides)))
 
 
-def choose_model(name: str) -> list[str]:
+def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:
     """The overrides that choose a model or an experiment by its name, on top of the experiment given for all.
+
+    Args:
+        name: of the model or experiment.
+        contests: names that a user may have meant, for the message.
 
     Raises:
         SettingsError: it is neither.
@@ -77,8 +97,9 @@ def choose_model(name: str) -> list[str]:
     if name in known["model"]:
         return [*([f"experiment={shared}"] if shared else []), f"model={name}"]
     raise SettingsError(
-        f"models: {name} is neither a model ({', '.join(known['model'])}) "
-        f"nor an experiment ({', '.join(known['experiment']) or 'there is none'})."
+        f"models: {name} is neither a model ({', '.join(known['model'])}), "
+        f"nor an experiment ({', '.join(known['experiment']) or 'there is none'}), "
+        f"nor a contest of best_of ({', '.join(contests) or 'there is none'})."
     )
 
 
@@ -95,7 +116,9 @@ def shared_overrides() -> list[str]:
         raise SettingsError(
             f"{clash[0]}: a comparison sets it itself; use models=[...], seeds=[...] and splits.folds."
         )
-    return [override for override, key in zip(given, keys, strict=True) if key not in OWN_KEYS]
+    return [
+        override for override, key in zip(given, keys, strict=True) if key.partition(".")[0] not in OWN_KEYS
+    ]
 
 
 def choose_folder(cfg: DictConfig) -> Path:
@@ -105,7 +128,9 @@ def choose_folder(cfg: DictConfig) -> Path:
         SettingsError: it holds something else.
     """
     if cfg.run_dir is None:
-        identity = json.dumps(sorted([*shared_overrides(), f"models={cfg.models}", f"seeds={cfg.seeds}"]))
+        contests = _contests_of(cfg, [str(name) for name in cfg.models])
+        own = [f"models={cfg.models}", f"seeds={cfg.seeds}", *([f"best_of={contests}"] if contests else [])]
+        identity = json.dumps(sorted([*shared_overrides(), *own]))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return Path(str(cfg.runs_folder)) / f"compare-{cfg.data.name}-{digest}"
     path = Path(str(cfg.run_dir)).expanduser()
@@ -119,6 +144,37 @@ def config_dir_arguments() -> Iterator[str]:
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":
             yield from ("--config-dir", str(source.path))
+
+
+def _contests_of(cfg: DictConfig, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The contests among the names, with their candidates."""
+    contests = {name: tuple(map(str, cfg.best_of[name])) for name in names if name in cfg.best_of}
+    few = [name for name, candidates in contests.items() if len(set(candidates)) < 2]
+    if few:
+        raise SettingsError(
+            f"best_of.{few[0]}: expected at least two different models to choose from; "
+            f"received [{','.join(contests[few[0]])}]."
+        )
+    return contests
+
+
+def _fit_candidates(
+    contest: str, candidates: Sequence[str], settings: Mapping[Trial, TrainSettings]
+) -> tuple[str, ...]:
+    """The candidates that the volumes allow: slices along all three axes need a cube."""
+
+    def is_fit(name: str) -> bool:
+        values = next(own for trial, own in settings.items() if trial.model == name)
+        shape = values.preprocess.shape
+        return values.model.axis != "all" or shape is None or len(set(shape)) == 1
+
+    fit = tuple(name for name in candidates if is_fit(name))
+    for name in candidates:
+        if name not in fit:
+            console.print(
+                f"{contest}: {name} is left out, it needs a cubic preprocess.shape", highlight=False
+            )
+    return fit
 
 
 def _check_lists(names: list[str], seeds: list[int]) -> None:

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from app.comparison.locks import hold_lock
+from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
 from app.comparison.reuse import find_finished
 from app.comparison.trials import Trial
@@ -23,28 +24,6 @@ from app.settings import TrainSettings
 
 USER_ERROR, CRASH, INTERRUPTED = 2, 70, 130
 TRAIN = (sys.executable, "-m", "app.train")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
-
-    Attributes:
-        trial: with the run folder that holds its results, which may be another comparison's.
-        status: the training's exit status, 0 where it is finished.
-        reason: why it failed, in its last words; empty where it is finished.
-        is_reused: whether it was finished before.
-    """
-
-    trial: Trial
-    status: int = 0
-    reason: str = ""
-    is_reused: bool = False
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the trial has results."""
-        return self.status == 0
 
 
 def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) -> list[Outcome]:
@@ -134,21 +113,6 @@ def run_child(command: Sequence[str], *, descriptors: Sequence[int] = ()) -> tup
     if status < 0:
         return CRASH, _describe_signal(-status)
     return status, words.removeprefix("error: ") if status else ""
-
-
-def outcome_row(outcome: Outcome) -> dict[str, str | int]:
-    """A trial's row of `trials.csv`."""
-    trial = outcome.trial
-    state = "failed" if outcome.status else "reused" if outcome.is_reused else "trained"
-    return {
-        "model": trial.model,
-        "fold": trial.fold,
-        "seed": trial.seed,
-        "state": state,
-        "status": outcome.status,
-        "run": str(trial.run.path),
-        "reason": outcome.reason,
-    }
 
 
 def _describe_signal(number: int) -> str:

@@ -46,6 +46,7 @@ class CompareSettings(TrainSettings):
     """Everything that `voxlift-compare` reads: a training's settings, and what to vary."""
 
     models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
+    best_of: dict[str, list[str]] = field(default_factory=dict)  # models that validation chooses among
     seeds: list[int] = field(default_factory=lambda: [0])
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from app.comparison import running
 from app.comparison.cells import pick_comparable
+from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
 from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
-from app.comparison.running import Outcome, outcome_row, run_child, run_trials
+from app.comparison.running import run_child, run_trials
 from app.comparison.trials import lay_out_trials, quote_override
 from app.runs import RunFolder, save_settings, write_json
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
@@ -52,7 +53,8 @@ running.TRAIN = (sys.executable, sys.argv[1])
 folder = Path(sys.argv[2])
 choose = lambda name: [f"model={name}"]
 trials = lay_out_trials(["a", "b"], [0, 1], folds=[0], folder=folder, choice_of=choose)
-plan = Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials))
+settings = tuple(TrainSettings() for _ in trials)
+plan = Plan(folder, tuple(trials), settings, ("a", "b"), {})
 running.run_trials(plan, runs_folder=folder / "none")
 """
 
@@ -68,7 +70,7 @@ def script_in_place_of_the_training(tmp_path, monkeypatch):
 
 def plan_of(folder, names=("a", "b"), seeds=(0, 1)):
     trials = lay_out_trials(names, seeds, folds=[0], folder=folder, choice_of=lambda name: [f"model={name}"])
-    return Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials))
+    return Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials), tuple(names), {})
 
 
 def calls_of(stand_in):
@@ -123,7 +125,7 @@ def test_a_failed_training_is_told_of_and_the_others_go_on(stand_in, tmp_path, c
     assert [outcome.status for outcome in outcomes] == [0, 70, 0, 0]
     assert outcomes[1].reason == "the reason of b-seed0."
     assert "a warning" in capsys.readouterr().err
-    found = pick_comparable(plan_of(tmp_path / "compared").trials, outcomes)
+    found = pick_comparable(plan_of(tmp_path / "compared"), outcomes)
     assert [trial.run.path.name for trial in found.trials] == ["a-seed1", "b-seed1"]
     assert found.is_enough
     assert found.notes == (
@@ -137,12 +139,12 @@ def test_a_model_that_never_finishes_is_left_out_of_the_comparison(stand_in, tmp
         stand_in.with_name(f"b-seed{seed}").write_text("die")
     plan = plan_of(tmp_path / "compared", names=("a", "b", "c"))
     outcomes = run_trials(plan, runs_folder=tmp_path / "none")
-    found = pick_comparable(plan.trials, outcomes)
+    found = pick_comparable(plan, outcomes)
     assert {trial.model for trial in found.trials} == {"a", "c"}
     assert len(found.trials) == 4
     assert "ended by SIGKILL (out of memory?)" in found.notes[0]
     assert found.notes[2] == "Not compared, since no training of it finished: b."
-    few = pick_comparable(plan.trials, [outcomes[0]])
+    few = pick_comparable(plan, [outcomes[0]])
     assert not few.is_enough
 
 
@@ -151,7 +153,7 @@ def test_where_every_model_is_refused_the_rest_is_not_tried(stand_in, tmp_path):
         stand_in.with_name(f"{name}-seed0").write_text("2")
     outcomes = run_all(tmp_path / "compared")
     assert calls_of(stand_in) == ["a-seed0", "b-seed0"]
-    assert "2 trainings were not tried" in pick_comparable(plan_of(tmp_path).trials, outcomes).notes[-1]
+    assert "2 trainings were not tried" in pick_comparable(plan_of(tmp_path), outcomes).notes[-1]
 
 
 def test_an_interrupted_training_interrupts_the_comparison(stand_in, tmp_path):

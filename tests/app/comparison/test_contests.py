@@ -1,0 +1,101 @@
+import math
+
+import pytest
+
+from app.comparison.cells import pick_comparable
+from app.comparison.contests import describe_choices, expand_names, settle_contests
+from app.comparison.outcomes import Outcome
+from app.comparison.planning import Plan
+from app.comparison.trials import lay_out_trials
+from app.runs import write_json
+from app.settings import TrainSettings
+
+CONTESTS = {"best": ("a", "b")}
+
+
+def planned(folder, names, *, folds=(0, 1), scores):
+    """A plan, and outcomes with the validation AUC and log loss given per model and fold."""
+    trials = lay_out_trials(
+        expand_names(names, CONTESTS), [0], folds=folds, folder=folder, choice_of=lambda name: [name]
+    )
+    for trial in trials:
+        if (trial.model, trial.fold) in scores:
+            trial.run.path.mkdir(parents=True)
+            auc, loss = scores[trial.model, trial.fold]
+            write_json(trial.run.metrics, {"val": {"auc": auc, "log_loss": loss}, "test": {"auc": 1.0}})
+    plan = Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials), tuple(names), CONTESTS)
+    outcomes = [Outcome(t, 0 if t.run.is_finished else 70, "why" * (not t.run.is_finished)) for t in trials]
+    return plan, outcomes
+
+
+FULL = {
+    ("a", 0): (0.8, 0.5),
+    ("b", 0): (0.9, 0.6),
+    ("a", 1): (0.7, 0.5),
+    ("b", 1): (0.7, 0.4),
+    ("c", 0): (0.5, 0.7),
+    ("c", 1): (0.5, 0.7),
+}
+
+
+def test_candidates_are_trained_once_each():
+    assert expand_names(["best", "b", "c"], CONTESTS) == ["a", "b", "c"]
+    assert expand_names(["c", "a"], {}) == ["c", "a"]
+
+
+def test_each_fold_takes_its_own_best_on_validation_and_ties_go_to_the_lower_loss(tmp_path):
+    _, outcomes = planned(tmp_path, ["best", "c"], scores=FULL)
+    trials, choices = settle_contests(["best", "c"], outcomes, CONTESTS)
+    assert [choice.chosen for choice in choices] == ["b", "b"]
+    assert [(t.model, t.fold, t.run.path.name[0]) for t in trials] == [
+        ("best", 0, "b"), ("best", 1, "b"), ("c", 0, "c"), ("c", 1, "c"),
+    ]  # fmt: skip
+    scores = FULL | {("a", 1): (0.7, 0.1)}
+    _, outcomes = planned(tmp_path / "other", ["best", "c"], scores=scores)
+    assert [choice.chosen for choice in settle_contests(["best"], outcomes, CONTESTS)[1]] == ["b", "a"]
+
+
+def test_the_choice_is_told(tmp_path):
+    _, outcomes = planned(tmp_path, ["best", "c"], scores=FULL)
+    (told,) = describe_choices(settle_contests(["best"], outcomes, CONTESTS)[1])
+    assert told == (
+        "best is the best of 2 models, chosen on validation (ROC AUC: a 0.750; b 0.800, chosen 2 of 2 times)."
+    )
+
+
+def test_a_failed_candidate_leaves_the_contest_to_the_others(tmp_path):
+    scores = {key: value for key, value in FULL.items() if key != ("b", 0)}
+    plan, outcomes = planned(tmp_path, ["best", "c"], scores=scores)
+    found = pick_comparable(plan, outcomes)
+    assert len(found.trials) == 4
+    assert [trial.run.path.name[0] for trial in found.trials if trial.model == "best"] == ["a", "b"]
+    assert any("b-fold0-seed0 failed with status 70" in note for note in found.notes)
+
+
+def test_an_undefined_validation_score_loses_to_any_other(tmp_path):
+    plan, outcomes = planned(tmp_path, ["best", "c"], scores=FULL | {("b", 0): (None, 0.1)})
+    found = pick_comparable(plan, outcomes)
+    assert next(trial for trial in found.trials if trial.cell == (0, 0)).run.path.name.startswith("a")
+    (choice, _) = settle_contests(["best"], outcomes, CONTESTS)[1]
+    assert choice.scores["b"] == -math.inf
+
+
+@pytest.mark.parametrize("shape", ["[8,12,16]", "[12,12,12]"])
+def test_slices_along_all_axes_enter_the_contest_where_the_volumes_are_cubes(shape, tmp_path, monkeypatch):
+    from hydra import compose, initialize_config_module
+    from hydra.core.hydra_config import HydraConfig
+
+    from app.comparison.planning import plan_comparison
+    from app.settings import register_schemas
+
+    monkeypatch.chdir(tmp_path)
+    register_schemas()
+    overrides = ["models=[best_slice,volume3d]", f"preprocess.shape={shape}", "trainer.epochs=1"]
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("compare", overrides=overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        plan = plan_comparison(cfg)
+    assert ("slice2d_axes" in plan.contests["best_slice"]) is (shape == "[12,12,12]")
+    assert {trial.model for trial in plan.trials} == {*plan.contests["best_slice"], "volume3d"}
+    assert all("best_of" not in override for trial in plan.trials for override in trial.overrides)
+    assert all(values.trainer.epochs == 1 for values in plan.settings)
