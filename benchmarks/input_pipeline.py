@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 SHAPE, SPACING, WINDOW = (96, 96, 96), (1.5, 1.5, 1.5), (-1000.0, 1000.0)
-WORKERS, BATCH, EPOCHS = 2, 4, 8
+WORKERS, BATCH, EPOCHS = 2, 4, 16
 Measured = dict[str, float]
 
 

@@ -65,14 +65,12 @@ def training_volumes(
         labels: [N] class indices.
         options: batches, epochs, seed and variation.
     """
-    load = _loader(volumes, options.augment)
-
-    def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
-        loaded = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return loaded.batch(options.batch_size, drop_remainder=True).map(_finisher(labels, options.mix))
-
-    # One inner data set per epoch, so that a batch never spans two epochs.
-    return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
+    # Each epoch gives whole batches of rows: so no batch spans two, and reading never pauses in between.
+    whole = len(volumes) // options.batch_size * options.batch_size
+    rows = _ordered_examples(labels, options).flat_map(lambda epoch: epoch.take(whole))
+    loaded = rows.map(_loader(volumes, options), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = loaded.batch(options.batch_size, drop_remainder=True)
+    return _mixed(batches, labels, options.mix).prefetch(2).with_options(_ordered())
 
 
 def training_slices(
@@ -98,7 +96,7 @@ def training_slices(
         axis: the axis that is cut, or `all` three of a cube.
         slab: how many neighbouring slices (odd) become channels.
     """
-    load = _loader(volumes, options.augment)
+    load = _loader(volumes, options)
     choices, buffer = tf.constant(chosen), SHUFFLED_VOLUMES * chosen.shape[1]
     steps = examples_per_epoch(labels, options, chosen.sum(axis=1)) // options.batch_size
 
@@ -112,7 +110,7 @@ def training_slices(
         mixed = slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
         batches = mixed.batch(options.batch_size, drop_remainder=True)
         # Volumes may bring unequal numbers of slices, yet every epoch has as many steps as the shortest.
-        return batches.take(steps).map(_finisher(labels, options.mix))
+        return _mixed(batches.take(steps), labels, options.mix)
 
     return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
 
@@ -148,14 +146,14 @@ def read_voxels(path: tf.Tensor, shape: Shape, dtype: str) -> tf.Tensor:
     return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), dtype), shape)
 
 
-def _loader(volumes: PreparedVolumes, augment: Augmentation | None) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """A function of an example (index, label, weight, key) that puts its voxels in the index's place."""
-    paths = tf.constant([str(file) for file in volumes.files])
+def _loader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """A function of a row (index, label, weight, key): voxels, label, weight, and the key to mix by."""
+    paths, augment = tf.constant([str(file) for file in volumes.files]), options.augment
 
     def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         voxels = read_voxels(paths[index], volumes.shape, volumes.dtype)
         varied = augment(tf.cast(voxels, tf.float32), key) if augment else voxels
-        return varied, label, weight, key
+        return (varied, label, weight, key) if options.mix else (varied, label, weight)
 
     return load
 
@@ -189,19 +187,19 @@ def _orders(labels: NDArray[np.int64], options: TrainingOptions, *, first_epoch:
     )
 
 
-def _finisher(labels: NDArray[np.int64], mix: Mixing | None) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """The last step of a training batch: the keys go, after the first of them has seeded the mixing."""
+def _mixed(batches: tf.data.Dataset, labels: NDArray[np.int64], mix: Mixing | None) -> tf.data.Dataset:
+    """The batches with their examples mixed where that is asked for, by the key of the first of each."""
+    if mix is None:
+        return batches
     classes = int(labels.max()) + 1
 
-    def finish(
+    def blend(
         voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        if mix is None:
-            return voxels, batch_labels, weights
         mixed, soft = mix(tf.cast(voxels, tf.float32), tf.one_hot(batch_labels, classes), keys[0])
         return mixed, soft, weights
 
-    return finish
+    return batches.map(blend)
 
 
 def _ordered() -> tf.data.Options:
