@@ -27,7 +27,7 @@ from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest, Record, load_manifest
 from data_pipelines.prepared import PreparedVolumes
 from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.splits import assign_splits, split_table
+from data_pipelines.splits import assign_splits, select_records, split_table
 from data_pipelines.volume import VolumeError
 
 log = logging.getLogger("voxlift")
@@ -66,7 +66,7 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
         ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind
         together.
     """
-    manifest = load_subjects(settings.data)
+    manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
     splits = split_subjects(manifest, settings)
     say_splits(manifest, splits)
     refuse_shared_voxels(manifest, splits, settings=settings)
@@ -132,6 +132,28 @@ def locate_table(data: DataSettings) -> DataSettings:
         return data
     table, classes = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
     return _with_written_columns(data, table, classes)
+
+
+def set_outer_fold_aside(manifest: Manifest, settings: TrainSettings) -> Manifest:
+    """The records outside the outer fold's test part, by which nested cross-validation is composed.
+
+    The outer test part is that of `splits.folds=splits.outer_folds` with the same seed: so a choice made on
+    inner folds is tested by a plain cross-validation on subjects that no inner training ever saw.
+    """
+    choice = settings.splits
+    if not choice.outer_folds:
+        return manifest
+    outer = assign_splits(
+        manifest, val=0.0, test=0.0, seed=settings.seed, folds=choice.outer_folds, fold=choice.outer_fold
+    )
+    kept = select_records(manifest, outer)
+    log.info(
+        "Outer fold %d of %d: its %d volumes are set aside",
+        choice.outer_fold,
+        choice.outer_folds,
+        len(manifest.records) - len(kept.records),
+    )
+    return kept
 
 
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:

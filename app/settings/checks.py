@@ -83,6 +83,7 @@ def _data_problems(data: DataSettings) -> list[str]:
 
 def _split_problems(splits: SplitSettings) -> list[str]:
     problems = range_problem("splits.val", splits.val, 0.01, 0.9)
+    problems += _fold_problems("outer_fold", splits.outer_folds, splits.outer_fold)
     if splits.folds == 0:
         problems += range_problem("splits.test", splits.test, 0.0, 0.9)
         if splits.val + splits.test >= 1:
@@ -90,9 +91,15 @@ def _split_problems(splits: SplitSettings) -> list[str]:
                 f"splits: expected val + test below 1; received {splits.val:g} + {splits.test:g}."
             )
         return problems
-    if splits.folds < 2:
-        return [*problems, f"splits.folds: expected 0 (no folds) or at least 2; received {splits.folds}."]
-    return problems + range_problem("splits.fold", splits.fold, 0, splits.folds - 1)
+    return problems + _fold_problems("fold", splits.folds, splits.fold)
+
+
+def _fold_problems(name: str, folds: int, fold: int) -> list[str]:
+    if folds == 0:
+        return []
+    if folds < 2:
+        return [f"splits.{name}s: expected 0 (no folds) or at least 2; received {folds}."]
+    return range_problem(f"splits.{name}", fold, 0, folds - 1)
 
 
 def _shape_problems(preprocess: PreprocessSettings) -> list[str]:

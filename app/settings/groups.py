@@ -32,12 +32,17 @@ class DataSettings:
 
 @dataclass
 class SplitSettings:
-    """Fractions of the subjects, or k folds of which one is the test part."""
+    """Fractions of the subjects, or k folds of which one is the test part.
+
+    With outer folds, the outer fold's test part is set aside first: what is left is split as the rest says.
+    """
 
     val: float = 0.2
     test: float = 0.2
     folds: int = 0
     fold: int = 0
+    outer_folds: int = 0
+    outer_fold: int = 0
 
 
 @dataclass

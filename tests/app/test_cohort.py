@@ -6,9 +6,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from app.cohort import gather_cohort, prepare_cohort, write_cohort
+from app.cohort import (
+    gather_cohort,
+    load_subjects,
+    prepare_cohort,
+    set_outer_fold_aside,
+    split_subjects,
+    write_cohort,
+)
 from app.runs import RunFolder, read_rows
-from app.settings import DataSettings, PreprocessSettings, TrainSettings
+from app.settings import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
 from data_pipelines.manifest import ManifestError, Record
 from data_pipelines.volume import VolumeError
 
@@ -134,3 +141,52 @@ def test_rows_without_a_usable_label_are_counted_aloud(folder, caplog):
     assert len(cohort.records) == 12
     assert "1 with label missing" in caplog.text
     assert "1 with label 'c' is not a class" in caplog.text
+
+
+def parts(folder, **splits):
+    """Subjects per split, without the table's own split column."""
+    settings = settings_of(folder)
+    settings.data.split_column = None
+    settings.seed = splits.pop("seed", 0)
+    settings.splits = SplitSettings(**{"val": 0.2} | splits)
+    manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
+    found = split_subjects(manifest, settings)
+    return {
+        name: {r.subject for r, split in zip(manifest.records, found, strict=True) if split == name}
+        for name in ("train", "val", "test")
+    }
+
+
+@pytest.fixture
+def many(tmp_path):
+    write(tmp_path / "a.nii.gz", 0)
+    rows = ["file,label,subject"]
+    for index in range(40):
+        (tmp_path / f"{index}.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes())
+        rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_repeated_cross_validation_tests_everybody_once_per_seed_and_deals_anew(many):
+    first, second = (
+        [frozenset(parts(many, folds=5, fold=fold, seed=seed)["test"]) for fold in range(5)]
+        for seed in (0, 1)
+    )
+    for repeat in (first, second):
+        assert sorted(name for part in repeat for name in part) == sorted(f"s{i}" for i in range(40))
+    assert set(first) != set(second)
+
+
+@pytest.mark.parametrize("val", [0.1, 0.3])
+def test_nested_cross_validation_is_composed_of_outer_and_inner_folds(many, val):
+    for outer in range(5):
+        tested = parts(many, folds=5, fold=outer, val=val)["test"]
+        inner = [parts(many, folds=4, fold=k, outer_folds=5, outer_fold=outer, val=val) for k in range(4)]
+        assert all(not tested & set.union(*each.values()) for each in inner)
+        union = [name for each in inner for name in each["test"]]
+        assert sorted(union) == sorted({f"s{i}" for i in range(40)} - tested)
+
+
+def test_without_outer_folds_nobody_is_set_aside(many):
+    assert len(set.union(*parts(many).values())) == 40
