@@ -167,9 +167,15 @@ def _explain_key(text: str, error: BaseException) -> str:
 
 
 def _schema_keys() -> Iterator[str]:
-    from app.settings import AuditSettings, CompareSettings, EvaluateSettings, LiftSettings
+    from app.settings import (
+        AuditSettings,
+        CompareSettings,
+        EvaluateSettings,
+        LiftSettings,
+        PredictSettings,
+    )
 
-    for schema in (CompareSettings, EvaluateSettings, AuditSettings, LiftSettings):
+    for schema in (CompareSettings, EvaluateSettings, PredictSettings, AuditSettings, LiftSettings):
         yield from _flatten(OmegaConf.structured(schema), "")
 
 

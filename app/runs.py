@@ -4,6 +4,7 @@ config.yaml       the resolved configuration
 environment.json  versions, device, precision
 splits.csv        subject, image, label, split
 left_out.csv      bad files that were skipped
+training_range.json  spacing, size, orientation and intensities of the training volumes
 history.csv       one row per epoch
 model.keras       the best weights; takes volumes, gives logits
 predictions.csv   one row per volume, a probability per class
@@ -54,6 +55,11 @@ class RunFolder:
     def left_out(self) -> Path:
         """The bad files that `data.on_bad_file=skip` left out (CSV)."""
         return self.path / "left_out.csv"
+
+    @property
+    def training_range(self) -> Path:
+        """What the training volumes were like (JSON), so that prediction can tell what they were not."""
+        return self.path / "training_range.json"
 
     @property
     def model(self) -> Path:

@@ -99,6 +99,7 @@ def _train_into(
 ) -> None:
     from app.cohort import write_cohort
     from app.pages import write_run_page
+    from app.ranges import write_training_range
     from app.runtime import describe_environment
     from app.scoring import evaluate_run, scoring_cost, show_metrics
 
@@ -106,6 +107,7 @@ def _train_into(
     save_settings(settings, run)
     write_json(run.environment, describe_environment(precision))
     write_cohort(cohort, run)
+    write_training_range(cohort, run)
     cost = _fit(run, settings, cohort=cohort, networks=networks)
     networks.volume.save(run.model)
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)

@@ -68,6 +68,19 @@ def prepare_volume(paths: Paths, settings: Preprocess) -> Volume:
     Raises:
         VolumeError: A file cannot be used, or the channels do not share a grid.
     """
+    return prepare_stored(read_record(paths, settings), settings)
+
+
+def read_record(paths: Paths, settings: Preprocess) -> list[Stored]:
+    """Return one record's images as stored, non-finite voxels replaced, their grids checked.
+
+    Args:
+        paths: One file, or one per channel.
+        settings: What to do.
+
+    Raises:
+        VolumeError: A file cannot be used, or the channels do not share a grid.
+    """
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
     stored = [read_stored(path, time_axis=settings.time_axis, prefer=settings.prefer) for path in files]
     if not stored:
@@ -75,6 +88,11 @@ def prepare_volume(paths: Paths, settings: Preprocess) -> Volume:
     stored = [finite_only(one, settings) for one in stored]
     if settings.same_grid:
         check_same_grid(stored)
+    return stored
+
+
+def prepare_stored(stored: Sequence[Stored], settings: Preprocess) -> Volume:
+    """Return images that `read_record` gave as a prepared volume, as `prepare_volume` does."""
     first = stored[0]
     grid = plan_grid(stored, settings)
     _check_size(grid, first)

@@ -14,7 +14,7 @@ _NAMES = {
     "val": ("val", "valid", "validation", "dev", "tune"),
     "test": ("test", "testing", "holdout"),
 }
-_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ def rows_of_table(
     *,
     root: Path,
     image_columns: tuple[str, ...],
-    label_column: str,
+    label_column: str | None,
     subject_column: str | None,
     split_column: str | None,
 ) -> list[Row]:
     """Returns the table's rows, in order; without a subject column the images are the subject.
+
+    Without a label column, as where a model is to say the label, the labels are empty.
 
     Raises:
         ManifestError: A column is missing.
@@ -62,7 +64,7 @@ def rows_of_table(
         Row(
             subject=_name(cells, image_columns, subject_column),
             images=_paths(cells, image_columns, root),
-            label=cells[label_column],
+            label="" if label_column is None else cells[label_column],
             split=None if split_column is None else cells[split_column],
             line=line,
         )
@@ -88,7 +90,7 @@ def rows_of_folder(root: Path) -> list[Row]:
     if not listed:
         raise ManifestError(
             f"The folder {root} holds no images. Expected {root.name}/CLASS/FILE, with files ending in "
-            f"{', '.join(_SUFFIXES)} or a folder per DICOM series."
+            f"{', '.join(SUFFIXES)} or a folder per DICOM series."
         )
     return [
         Row(_folder_subject(folder, image), (image,), folder.name, split, number)
@@ -126,7 +128,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _images(folder: Path) -> Iterator[Path]:
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    yield from (path for path in files if path.name.lower().endswith(_SUFFIXES))
+    yield from (path for path in files if path.name.lower().endswith(SUFFIXES))
     for inner in _folders(folder):
         below = list(_images(inner))
         yield from below or ([inner] if any(path.is_file() for path in inner.iterdir()) else [])

@@ -161,9 +161,7 @@ def _resize(found: Tensor, sides: Sequence[int]) -> np.ndarray:
 
 
 def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
-    network = next(part for part in model.layers if isinstance(part, keras.Model))
-    if len(network.outputs) > 1:
-        network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    network = _slice_network(model)
     name = _find_layer(network, layer)
     folds = [part for part in model.layers if isinstance(part, FoldSlices)]
     total = np.zeros(inputs.shape[:-1], "float32")
@@ -176,6 +174,22 @@ def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str
         )
         total += np.moveaxis(volume, 1, AXES[fold.axis])
     return total / len(folds)
+
+
+def find_layer(model: keras.Model, name: str | None = None) -> str:
+    """Return the name of the layer that `grad_cam` looks at: of a slice model, within its 2D network.
+
+    Raises:
+        ValueError: A name that no spatial layer has, or no spatial layer at all.
+    """
+    return _find_layer(_slice_network(model) if is_slice_model(model) else model, name)
+
+
+def _slice_network(model: keras.Model) -> keras.Model:
+    network = next(part for part in model.layers if isinstance(part, keras.Model))
+    if len(network.outputs) == 1:
+        return network
+    return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
 
 
 def _find_layer(model: keras.Model, name: str | None) -> str:

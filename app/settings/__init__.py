@@ -22,6 +22,7 @@ from app.settings.commands import (
     CompareSettings,
     EvaluateSettings,
     LiftSettings,
+    PredictSettings,
     TrainSettings,
     register_schemas,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "LoggerSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "PredictSettings",
     "PreprocessSettings",
     "SettingsError",
     "SplitSettings",

@@ -61,6 +61,27 @@ class EvaluateSettings:
 
 
 @dataclass
+class PredictSettings:
+    """Everything that `voxlift-predict` reads."""
+
+    run: Any = None  # a run folder, or a list of them
+    input: str | None = None
+    output: str = "predictions.csv"
+    explain: Any = False  # false, true (Grad-CAM), gradcam, occlusion or both
+    explain_class: str | None = None
+    explain_layer: str | None = None
+    tta: str = "none"
+    image_columns: list[str] = field(default_factory=list)
+    subject_column: str | None = None
+    root: str | None = None
+    batch_size: int | None = None
+    workers: int = 0
+    overwrite: bool = False
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
 class AuditSettings:
     """Everything that `voxlift-audit` reads."""
 
@@ -104,5 +125,6 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainSettings)
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
+    store.store(name="predict_schema", node=PredictSettings)
     store.store(name="audit_schema", node=AuditSettings)
     store.store(name="lift_schema", node=LiftSettings)

@@ -1,0 +1,246 @@
+"""`voxlift-predict`: new volumes through finished runs, one row each, with maps if asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from app.cli import DONE, USER_ERROR, run_command, to_settings
+from app.progress import console, progress_bar
+from app.runs import write_json
+from app.settings import PredictSettings, SettingsError, choice_problem
+
+if TYPE_CHECKING:
+    from app.prediction.ensemble import Ensemble
+    from app.prediction.explained import Explaining
+    from app.prediction.running import Predictor
+    from data_pipelines.scans import Scan
+
+EXPLAIN = {False: None, "false": None, "none": None, True: "gradcam", "true": "gradcam"}
+METHODS = ("gradcam", "occlusion", "both")
+VIEWS = ("none", "flips", "half_turns", "shifts")
+
+
+def main() -> None:
+    """The console script."""
+    run_command("predict", lambda cfg: predict(read_settings(cfg)))
+
+
+def read_settings(cfg: DictConfig) -> PredictSettings:
+    """The composed configuration as values, checked before anything is read.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = to_settings(cfg, PredictSettings)
+    problems = choice_problem("tta", settings.tta, VIEWS)
+    if not settings.run:
+        problems.append("run: expected the folder of a finished run, or a list of them; say run=RUN_DIR.")
+    if settings.input is None:
+        problems.append("input: expected an image, a folder or a table; say input=PATH.")
+    if explain_method(settings) not in (None, *METHODS):
+        problems.append(f"explain: expected true, false, {', '.join(METHODS)}; received {settings.explain}.")
+    if settings.batch_size is not None and settings.batch_size < 1:
+        problems.append(f"batch_size: expected at least 1; received {settings.batch_size}.")
+    problems += _output_problems(settings)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def explain_method(settings: PredictSettings) -> Any:  # noqa: ANN401 - what the user gave, where it is none of ours
+    """`gradcam`, `occlusion`, `both`, or None for no maps."""
+    given = settings.explain
+    return EXPLAIN.get(given.lower() if isinstance(given, str) else given, given)
+
+
+def predict(settings: PredictSettings) -> int:
+    """Score every scan, write the table and how it was made, and say what came of it.
+
+    Returns:
+        The exit status: 0, or 2 where not one scan could be scored.
+
+    Raises:
+        SettingsError, ManifestError: the runs or the input cannot be used at all; nothing is written.
+    """
+    from app.prediction.ensemble import open_ensemble
+    from app.runtime import logging_to_file
+
+    runs = [str(run) for run in settings.run] if isinstance(settings.run, list) else [str(settings.run)]
+    with logging_to_file():
+        ensemble = open_ensemble(runs)
+        scans = _find_scans(settings, ensemble)
+        predictor = _build_predictor(settings, ensemble)
+        _say_rules(ensemble, settings)
+        rows = _predict_into(Path(settings.output).expanduser(), scans, predictor, settings=settings)
+    return _say_outcome(rows, predictor, settings=settings)
+
+
+def _predict_into(
+    output: Path, scans: Sequence[Scan], predictor: Predictor, *, settings: PredictSettings
+) -> list[dict[str, Any]]:
+    from app.prediction.partial import PartialTable
+    from app.prediction.running import scan_key
+
+    ensemble = predictor.ensemble
+    table = PartialTable(output, columns=predictor.columns, question=_question(ensemble, settings))
+    if table.rows:
+        console.print(f"{len(table.rows)} scans were scored before; going on with the others.")
+    try:
+        with progress_bar("Predicting", len(scans)) as advance:
+            predictor.predict(scans, table, advance=advance)
+    except KeyboardInterrupt:
+        console.print(
+            f"{len(table.rows)} of {len(scans)} scans are kept; the same command goes on from there.",
+            highlight=False,
+        )
+        raise
+    rows = table.finish([scan_key(scan) for scan in scans])
+    write_json(output.with_suffix(".json"), _account(rows, ensemble, settings))
+    return rows
+
+
+def _find_scans(settings: PredictSettings, ensemble: Ensemble) -> tuple[Scan, ...]:
+    from app.prediction.ensemble import image_columns
+    from data_pipelines.scans import find_scans
+    from data_pipelines.tables import read_table
+
+    own = ensemble.members[0].settings
+    source = Path(str(settings.input)).expanduser()
+    columns = tuple(settings.image_columns) or image_columns(own)
+    subject = settings.subject_column
+    if subject is None and source.suffix.lower() in {".csv", ".tsv", ".txt"} and source.is_file():
+        usual = own.data.subject_column if own.data.name == "manifest" else "participant_id"
+        # The run's own subject column is welcome, not demanded: new tables often know only files.
+        subject = usual if usual in read_table(source).columns else None
+    return find_scans(source, image_columns=columns, subject_column=subject, root=settings.root)
+
+
+def _build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
+    from app.prediction.ensemble import load_networks, member_views
+    from app.prediction.running import Predictor
+
+    views = member_views(ensemble, settings.tta)
+    explaining = _explaining(settings, ensemble)
+    with console.status("Loading the model"):
+        networks = load_networks(ensemble)
+    if explaining is not None:
+        _refuse_unknown_layer(explaining, networks)
+        explaining.folder.mkdir(parents=True, exist_ok=True)
+    return Predictor(
+        ensemble=ensemble,
+        networks=networks,
+        views=views,
+        batch_size=settings.batch_size or ensemble.members[0].settings.trainer.batch_size,
+        workers=settings.workers,
+        explaining=explaining,
+    )
+
+
+def _explaining(settings: PredictSettings, ensemble: Ensemble) -> Explaining | None:
+    from app.prediction.explained import Explaining
+
+    method = explain_method(settings)
+    if method is None:
+        return None
+    named, classes = settings.explain_class, ensemble.classes
+    if named is not None and named not in classes:
+        raise SettingsError(f"explain_class: expected one of {', '.join(classes)}; received {named}.")
+    output = Path(settings.output).expanduser()
+    label = None if named is None else classes.index(named)
+    return Explaining(output.with_name(f"{output.stem}_maps"), method, settings.explain_layer, label)
+
+
+def _refuse_unknown_layer(explaining: Explaining, networks: Sequence[Any]) -> None:
+    from models.explain import find_layer
+
+    if explaining.method == "occlusion":
+        return
+    for network in networks:
+        try:
+            find_layer(network, explaining.layer)
+        except ValueError as error:
+            raise SettingsError(f"explain_layer: {error}") from error
+
+
+def _question(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+    """All that a row depends on, besides its scan."""
+    models = [member.run.model for member in ensemble.members]
+    return {
+        "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
+        "tta": settings.tta,
+        "explain": [explain_method(settings), settings.explain_class, settings.explain_layer],
+    }
+
+
+def _account(rows: Sequence[dict[str, Any]], ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+    """How the table was made, for whoever reads it later."""
+    return {
+        "runs": [str(member.run.path.absolute()) for member in ensemble.members],
+        "input": str(Path(str(settings.input)).expanduser().absolute()),
+        "classes": list(ensemble.classes),
+        "threshold": ensemble.threshold,
+        "thresholds": [member.threshold for member in ensemble.members],
+        "temperatures": [member.temperature for member in ensemble.members],
+        "tta": settings.tta,
+        "explain": explain_method(settings),
+        "scans": len(rows),
+        "failed": sum(bool(row["reason"]) for row in rows),
+        "warned": sum(bool(row["warning"]) for row in rows),
+        "decisions": dict(Counter(row["decision"] for row in rows if row["decision"])),
+    }
+
+
+def _say_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
+    """How decisions are made, and what could not be compared."""
+    several = f", the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
+    if ensemble.threshold is not None:
+        name = ensemble.classes[1]
+        rule = f"{name} where p_{name} is at least {ensemble.threshold:.3f}, the threshold of the validation"
+    else:
+        rule = "the most probable class"
+    _say(f"Decision: {rule}{several}.")
+    temperatures = ", ".join(f"{member.temperature:.3f}" for member in ensemble.members)
+    _say(f"Calibrated: after temperature {temperatures}, fitted on validation.")
+    if settings.tta != "none":
+        _say(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
+    for member in ensemble.members:
+        if member.seen is None:
+            _say(f"{member.run.path} does not say what its training saw: no warnings compare with it.")
+
+
+def _say_outcome(rows: Sequence[dict[str, Any]], predictor: Predictor, *, settings: PredictSettings) -> int:
+    failed = sum(bool(row["reason"]) for row in rows)
+    warned = sum(bool(row["warning"]) for row in rows)
+    counts = Counter(row["decision"] for row in rows if row["decision"])
+    decided = ", ".join(f"{counts[name]} {name}" for name in predictor.ensemble.classes if counts[name])
+    said = f"{len(rows) - failed} of {len(rows)} scans scored" + (f": {decided}" if decided else "")
+    said += f"; {failed} could not be (see the column reason)" if failed else ""
+    _say(f"{said}; {warned} with a warning." if warned else f"{said}.")
+    if predictor.explaining is not None:
+        _say(f"Maps and pictures in {predictor.explaining.folder}")
+    _say(f"Results in {settings.output}")
+    return USER_ERROR if failed == len(rows) else DONE
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _output_problems(settings: PredictSettings) -> list[str]:
+    path = Path(settings.output).expanduser()
+    if path.suffix.lower() != ".csv":
+        return [f"output={settings.output}: expected a name that ends in .csv."]
+    if not path.parent.is_dir():
+        return [f"output={settings.output}: there is no folder {path.parent}; make it first."]
+    if path.exists() and not settings.overwrite:
+        return [f"output={settings.output}: the file exists; choose another, or say overwrite=true."]
+    return []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""New volumes through finished runs: found, prepared, scored, explained, written."""

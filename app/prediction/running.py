@@ -1,0 +1,175 @@
+"""The loop of a prediction: scans in, rows out, batch by batch, one bad file no reason to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from app.prediction.ensemble import Ensemble, decide, score_batch
+from app.prediction.explained import Explaining, explain_scan
+from app.prediction.partial import Key, PartialTable
+from app.prediction.preparing import Prepared, map_in_order, prepare_scan, take_batches
+from app.prediction.views import View
+from data_pipelines.preprocess import Preprocess
+from data_pipelines.ranges import outside_range
+from data_pipelines.scans import Scan
+
+log = logging.getLogger("voxlift")
+
+SAID_AT_MOST = 10  # scans whose trouble is printed; the table holds it all
+
+
+@dataclass
+class Predictor:
+    """All that turns scans into rows.
+
+    Attributes:
+        ensemble: the runs.
+        networks: theirs.
+        views: test-time augmentation, the plain view first.
+        batch_size: scans scored together.
+        workers: threads that read and prepare; 0 is one per CPU.
+        explaining: how maps are made; None makes none.
+    """
+
+    ensemble: Ensemble
+    networks: Sequence[Any]
+    views: Sequence[View]
+    batch_size: int
+    workers: int = 0
+    explaining: Explaining | None = None
+    _said: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of every row, in order."""
+        classes = self.ensemble.classes
+        return [
+            "subject",
+            "image",
+            "decision",
+            *(f"p_{name}" for name in classes),
+            *(f"calibrated_{name}" for name in classes),
+            *(["spread"] if len(self.ensemble.members) > 1 else []),
+            *(["map", "picture", "agreement"] if self.explaining else []),
+            "warning",
+            "reason",
+        ]
+
+    def predict(
+        self, scans: Sequence[Scan], table: PartialTable, *, advance: Callable[[], None] = lambda: None
+    ) -> None:
+        """Score every scan that the table does not hold yet, and add its row."""
+        numbered = list(enumerate(scans, start=1))
+        todo = [(number, scan) for number, scan in numbered if not _is_done(scan, table)]
+        for _ in range(len(scans) - len(todo)):
+            advance()
+        shape = tuple(self.networks[0].input_shape[1:])
+        prepare = partial(_prepare_numbered, settings=self.ensemble.preprocess, shape=shape)
+        ready = map_in_order(prepare, todo, workers=self.workers, ahead=2 * self.batch_size)
+        for batch in take_batches(ready, self.batch_size):
+            table.add(self.rows_of(batch))
+            for _ in batch:
+                advance()
+
+    def rows_of(self, batch: Sequence[tuple[int, Prepared]]) -> list[dict[str, Any]]:
+        """The rows of a batch, in its order."""
+        usable = [prepared for _, prepared in batch if prepared.voxels is not None]
+        answers = iter(self._answers(usable))
+        return [
+            self._row(number, prepared, next(answers) if prepared.voxels is not None else {})
+            for number, prepared in batch
+        ]
+
+    def _answers(self, usable: Sequence[Prepared]) -> list[dict[str, Any]]:
+        """Per usable scan the cells of its scores, and the raw numbers that an explanation needs."""
+        if not usable:
+            return []
+        voxels = np.stack([prepared.voxels for prepared in usable if prepared.voxels is not None])
+        answer = score_batch(self.ensemble, self.networks, voxels, self.views)
+        decisions = decide(self.ensemble, answer.probabilities)
+        return [
+            {"plain": plain, "calibrated": calibrated, "spread": float(spread), "decided": int(decided)}
+            for plain, calibrated, spread, decided in zip(
+                answer.probabilities, answer.calibrated, answer.spread, decisions, strict=True
+            )
+        ]
+
+    def _row(self, number: int, prepared: Prepared, answer: dict[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = dict.fromkeys(self.columns, "")
+        row |= dict(zip(("subject", "image"), scan_key(prepared.scan), strict=True))
+        reason = prepared.reason
+        if not reason and not np.isfinite(answer["plain"]).all():
+            reason = f"{prepared.scan.images[0]}: the network gave no finite score"
+        if reason:
+            self._say("cannot be scored", reason)
+            return row | {"reason": reason}
+        classes = self.ensemble.classes
+        row["decision"] = classes[answer["decided"]]
+        row |= {f"p_{name}": float(p) for name, p in zip(classes, answer["plain"], strict=True)}
+        row |= {f"calibrated_{name}": float(p) for name, p in zip(classes, answer["calibrated"], strict=True)}
+        if "spread" in row:
+            row["spread"] = answer["spread"]
+        return row | self._explained(number, prepared, answer)
+
+    def _explained(self, number: int, prepared: Prepared, answer: dict[str, Any]) -> dict[str, Any]:
+        warnings = self._outside(prepared)
+        if warnings:
+            self._say("outside what training saw", f"{prepared.scan.subject}: {'; '.join(warnings)}")
+        if self.explaining is None:
+            return {"warning": "; ".join(warnings)}
+        cells = explain_scan(
+            prepared,
+            how=self.explaining,
+            ensemble=self.ensemble,
+            networks=self.networks,
+            decided=answer["decided"],
+            probability=answer["plain"],
+            number=number,
+        )
+        return cells | {"warning": "; ".join([*warnings, *filter(None, [cells.get("warning", "")])])}
+
+    def _outside(self, prepared: Prepared) -> list[str]:
+        """What is unlike any member's training, each phrase once."""
+        found: dict[str, None] = {}
+        for member in self.ensemble.members:
+            if member.seen is not None and prepared.sketch is not None:
+                found |= dict.fromkeys(outside_range(prepared.sketch, member.seen))
+        return list(found)
+
+    def _say(self, kind: str, text: str) -> None:
+        self._said[kind] = self._said.get(kind, 0) + 1
+        if self._said[kind] <= SAID_AT_MOST:
+            log.info("%s: %s", kind[0].upper() + kind[1:], text)
+        elif self._said[kind] == SAID_AT_MOST + 1:
+            log.info("%s: more scans, named in the table alone", kind[0].upper() + kind[1:])
+
+
+def scan_key(scan: Scan) -> Key:
+    """Subject and images of a scan, as its row names them."""
+    return scan.subject, "|".join(map(str, scan.images))
+
+
+def _is_done(scan: Scan, table: PartialTable) -> bool:
+    """Whether an earlier attempt scored the scan, and nobody changed its images since."""
+    if scan_key(scan) not in table.rows:
+        return False
+    try:
+        return all(image.stat().st_mtime <= table.written for image in scan.images)
+    except OSError:
+        return False
+
+
+def _prepare_numbered(
+    item: tuple[int, Scan],
+    *,
+    settings: Preprocess,
+    shape: tuple[int | None, ...],
+) -> tuple[int, Prepared]:
+    number, scan = item
+    return number, prepare_scan(scan, settings, shape=shape)

@@ -1,0 +1,71 @@
+"""What lies outside the ranges of training is told, and what lies inside is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.ranges import find_range, outside_range, sketch_record
+from data_pipelines.volume import Stored
+
+RNG = np.random.default_rng(0)
+
+
+def evenly(shape):
+    """Values spread evenly over 0..1, so that every shape has the same statistics."""
+    return np.linspace(0, 1, np.prod(shape)).reshape(shape)
+
+
+def sketch(*, spacing=(3.0, 2.0, 1.0), shape=(5, 7, 11), scale=1.0, flip=False, channels=1):
+    """Of an image stored as k, j, i; spacing and shape are (depth, height, width)."""
+    affine = np.diag([*spacing[::-1], 1.0])
+    affine[0, 0] *= -1 if flip else 1
+    stored = Stored(np.zeros(shape[::-1], np.int16), affine, Path("a.nii"), "nifti1")
+    return sketch_record([stored], scale * evenly((*shape, channels)))
+
+
+SEEN = find_range([sketch(), sketch(spacing=(4.0, 2.0, 1.0), shape=(6, 7, 12))])
+
+
+def test_a_sketch_is_in_ras_and_ordered_depth_height_width():
+    found = sketch(flip=True)
+    assert found.spacing == pytest.approx((3.0, 2.0, 1.0))
+    assert found.shape == (5, 7, 11)
+    assert found.axcodes == "LAS"
+
+
+def test_its_statistics_are_those_of_the_prepared_voxels():
+    prepared = RNG.random((5, 7, 11, 2))
+    stored = Stored(np.zeros((11, 7, 5), np.int16), np.eye(4), Path("a.nii"), "nifti1")
+    found = sketch_record([stored], prepared).channels[1]
+    assert found["mean"] == pytest.approx(prepared[..., 1].mean())
+    assert found["sd"] == pytest.approx(prepared[..., 1].std())
+    assert found["p99"] == pytest.approx(np.percentile(prepared[..., 1], 99))
+
+
+def test_a_volume_like_those_of_training_is_passed_in_silence():
+    assert outside_range(sketch(spacing=(3.5, 2.0, 1.0)), SEEN) == ()
+    assert outside_range(sketch(spacing=(4.3, 2.1, 0.95)), SEEN) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"spacing": (5.0, 2.0, 1.0)}, "spacing along depth is 5 mm (training 3 to 4)"),
+        ({"shape": (5, 7, 30)}, "30 voxels along width (training 11 to 12)"),
+        ({"flip": True}, "stored as LAS (training RAS)"),
+        ({"scale": 3.0}, "intensity mean is"),
+    ],
+)
+def test_each_way_of_being_unlike_is_told_and_alone(changes, told):
+    found = outside_range(sketch(**changes), SEEN)
+    assert any(told in phrase for phrase in found), found
+    assert all("intensity" in phrase for phrase in found) or len(found) == 1
+
+
+def test_channels_are_named_where_there_are_several():
+    seen = find_range([sketch(channels=2)])
+    assert all(
+        "of channel 0" in text or "of channel 1" in text
+        for text in outside_range(sketch(channels=2, scale=9), seen)
+    )
