@@ -15,7 +15,7 @@ from app.ranges import read_training_range
 from app.runs import RunFolder, load_settings, open_run, read_json, read_rows
 from app.scoring import scores_from_rows, softmax
 from app.settings import SettingsError, TrainSettings
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import TrainingRange
 
 log = logging.getLogger("voxlift")

@@ -12,11 +12,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.cache import cache_dtype
 from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import Preprocess, prepare_stored, read_record
+from data_pipelines.preprocess import prepare_stored, read_record
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import Sketch, sketch_record
 from data_pipelines.scans import Scan
+from data_pipelines.stored_form import dtype_for
 from data_pipelines.volume import Affine, VolumeError
 
 Given = TypeVar("Given")
@@ -57,7 +58,8 @@ def prepare_scan(scan: Scan, settings: Preprocess, *, shape: tuple[int | None, .
         volume = prepare_stored(stored, settings)
     except (VolumeError, OSError, ValueError, RuntimeError, MemoryError) as error:
         return Prepared(scan, reason=_one_line(error))
-    tensor = np.ascontiguousarray(to_tensor_axes(volume.voxels)).astype(cache_dtype(settings))
+    tensor = np.ascontiguousarray(to_tensor_axes(volume.voxels))
+    tensor = tensor.astype(dtype_for(tensor, settings))
     if any(wanted not in (None, side) for wanted, side in zip(shape, tensor.shape, strict=True)):
         return Prepared(scan, reason=_misfit(scan, shape, tensor.shape))
     return Prepared(scan, tensor.astype(np.float32), volume.affine, sketch_record(stored, tensor))

@@ -15,7 +15,7 @@ from app.prediction.explained import Explaining, explain_scan
 from app.prediction.partial import Key, PartialTable
 from app.prediction.preparing import Prepared, map_in_order, prepare_scan, take_batches
 from app.prediction.views import View
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import outside_range
 from data_pipelines.scans import Scan
 

@@ -8,7 +8,8 @@ from keras import layers
 
 from app.explaining.maps import Explanation, agreement, box_of, ensemble_explanation, explain_volume
 from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import Preprocess, prepare_volume
+from data_pipelines.preprocess import prepare_volume
+from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.readers import load_volume
 from data_pipelines.writers import save_over
 from models.aggregation import wrap_slices

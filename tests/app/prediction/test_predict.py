@@ -80,10 +80,8 @@ def test_bad_files_end_as_rows_with_their_reason_and_the_others_are_scored(runs,
     rows = read_rows(table)
     (tmp_path / "torn.nii").write_bytes(b"not an image")
     bad = [{"participant_id": "torn", "file": str(tmp_path / "torn.nii")}]
-    bad += [
-        {"participant_id": "gone", "file": str(tmp_path / "gone.nii")},
-        {"participant_id": "none", "file": ""},
-    ]
+    bad += [{"participant_id": "gone", "file": str(tmp_path / "gone.nii")}]
+    bad += [{"participant_id": "none", "file": ""}]
     write_rows(table, [rows[0], *bad, *rows[1:]])
     found = predicted(runs["volume3d"], table, tmp_path / "out.csv")
     assert [row["subject"] for row in found[1:4]] == ["torn", "gone", "none"]
@@ -186,21 +184,19 @@ def changed_run(run, folder, old, new):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("fit: pad_crop", "fit: resize", "preprocess.fit: pad_crop in"),
+        ("interpolation: linear", "interpolation: nearest", "preprocess.interpolation: linear in"),
         ("time_axis: error", "time_axis: first", "preprocess.time_axis: error in"),
         ("  - vessel\n  - nodule", "  - nodule\n  - vessel", "classes: vessel, nodule in"),
     ],
 )
 def test_runs_that_do_not_fit_together_are_refused(old, new, told, runs, tmp_path):
     other = changed_run(runs["slice2d"], tmp_path / "other", old, new)
-    with pytest.raises(
-        SettingsError, match="expected runs with the same classes and preprocessing"
-    ) as caught:
+    with pytest.raises(SettingsError, match="expected runs with the same classes") as caught:
         open_ensemble([str(runs["slice2d"].path), str(other.path)])
     assert told in str(caught.value)
 
 
-def test_mistakes_are_told_before_anything_is_read(runs, tmp_path):
+def test_mistakes_are_told_before_anything_is_read(tmp_path):
     with pytest.raises(SettingsError) as caught:
         settings_for("tta=sideways", "explain=maybe", f"output={tmp_path}/no/out.csv", "batch_size=0")
     for told in (
@@ -214,15 +210,13 @@ def test_mistakes_are_told_before_anything_is_read(runs, tmp_path):
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(SettingsError, match="overwrite=true"):
         settings_for("run=a", "input=b", f"output={tmp_path}/out.csv")
+
+
+def test_an_unknown_layer_or_class_is_refused_by_name(runs, table, tmp_path):
     with pytest.raises(SettingsError, match="has no spatial layer 'nose'"):
-        predicted(
-            runs["volume3d"],
-            tmp_path / "out.csv",
-            tmp_path / "o.csv",
-            "explain=true",
-            "explain_layer=nose",
-            "image_columns=[mine]",
-        )
+        predicted(runs["volume3d"], table, tmp_path / "o.csv", "explain=true", "explain_layer=nose")
+    with pytest.raises(SettingsError, match="expected one of vessel, nodule; received wart"):
+        predicted(runs["volume3d"], table, tmp_path / "o.csv", "explain=true", "explain_class=wart")
 
 
 def test_memory_holds_a_few_scans_whatever_their_number():
