@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.datanotes import describe_data
 from app.runs import RunFolder, load_settings, read_json, read_rows
 from app.scoring import scores_from_rows
 
@@ -33,7 +34,7 @@ def write_run_page(
     worst, surest = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
         name=f"{settings.model.name} on {settings.data.task or settings.data.name}",
-        metrics={name: metrics[name] for name in ("val", "test") if name in metrics},
+        metrics=metric_blocks(metrics),
         scores=scores,
         split=split,
         history=read_rows(run.history),
@@ -44,10 +45,18 @@ def write_run_page(
         temperature=fit_temperature(scores["val"]),
         worst=worst,
         surest=surest,
-        notes=_notes(cohort),
+        audit=describe_data(run, settings),
+        notes=_notes(cohort, metrics),
         created=now(),
     )
     write_run_report(summary, run.report)
+
+
+def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks of metrics.json in the order of the page's columns; per subject where volumes are more."""
+    blocks = {name: metrics[name] for name in ("val", "test") if name in metrics}
+    by_subject = metrics.get("by_subject", {})
+    return blocks | {f"{name}, per subject": block for name, block in by_subject.items() if name == "test"}
 
 
 def read_scores(run: RunFolder, classes: tuple[str, ...]) -> dict[str, Scores]:
@@ -63,12 +72,18 @@ def count_splits(run: RunFolder) -> list[dict[str, object]]:
     return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
 
 
-def _notes(cohort: Cohort) -> list[str]:
-    if not cohort.left_out:
-        return []
-    return [
-        f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
-    ]
+def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
+    notes = []
+    threshold, reason = metrics.get("threshold"), metrics.get("threshold_reason")
+    if threshold is not None:
+        notes.append(f"Decision threshold {threshold:.3f} on {cohort.classes[1]}, {reason}.")
+    elif reason and len(cohort.classes) == 2:
+        notes.append(f"Decision threshold {reason}.")
+    if cohort.left_out:
+        notes.append(
+            f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
+        )
+    return notes
 
 
 def now() -> str:

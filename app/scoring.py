@@ -101,8 +101,9 @@ def evaluate_run(
     """Metrics with intervals for validation and test; writes `predictions.csv` for all three splits.
 
     The decision threshold of two classes is chosen on validation and stands in the result as `threshold`,
-    with `threshold_reason` beside it; `calibration` holds the temperature fitted on validation and what it
-    changes.
+    with `threshold_reason` beside it. Metrics are per volume; where subjects have several, `by_subject` holds
+    those of each subject's mean probability. `calibration` holds the temperature fitted on validation and
+    what it changes.
     """
     present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
     scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
@@ -121,7 +122,24 @@ def judge_scores(scores: Mapping[str, Scores]) -> dict[str, Any]:
         "threshold_reason": reason,
         "calibration": describe_calibration(scores["val"], judged),
         **{split: evaluate_scores(one, threshold=threshold) for split, one in judged.items()},
+        **_judge_by_subject(judged, threshold),
     }
+
+
+def _judge_by_subject(judged: Mapping[str, Scores], threshold: float | None) -> dict[str, Any]:
+    """Metrics of each subject's mean probability, where some subject has several volumes and one label."""
+    from app.evaluation.scores import average_by_subject
+
+    found = {}
+    for split, scores in judged.items():
+        if len(set(scores.subjects)) < len(scores):
+            try:
+                averaged = average_by_subject(scores)
+            except ScoresError as error:
+                log.info("No metrics per subject: %s", error)
+                continue
+            found[split] = evaluate_scores(averaged, threshold=threshold)
+    return {"by_subject": found} if found else {}
 
 
 def scoring_cost(network: Any, cohort: Cohort, *, batch_size: int) -> dict[str, float]:  # noqa: ANN401 - untyped Keras

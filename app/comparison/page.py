@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.comparison.cells import Comparable
+from app.comparison.disagreement import pick_disagreements
+from app.comparison.trials import Trial, trials_by_model
+from app.datanotes import describe_data
 from app.pages import count_splits, now
+from app.report.comparison import write_comparison_report
+from app.report.summary import ComparisonSummary
 from app.runs import load_settings, read_json, read_rows
 
 if TYPE_CHECKING:
@@ -24,12 +30,10 @@ def write_comparison_page(
     folder: Path,
 ) -> Path:
     """Write `report.html` of a comparison; its path."""
-    from app.report.html import write_comparison_report
-    from app.report.summary import ComparisonSummary
-
-    trials = found.trials
-    first = {trial.model: trial.run for trial in reversed(trials)}
-    settings = load_settings(trials[0].run)
+    by_model = trials_by_model(found.trials)
+    first = {name: of_model[0].run for name, of_model in by_model.items()}
+    run = found.trials[0].run
+    settings = load_settings(run)
     summary = ComparisonSummary(
         name=f"{' against '.join(models)} on {settings.data.task or settings.data.name}",
         comparisons=pairs,
@@ -37,10 +41,40 @@ def write_comparison_page(
         metrics={name: model["test"] for name, model in models.items()},
         costs={name: model["cost"] for name, model in models.items()},
         histories={name: read_rows(first[name].history) for name in models},
-        splits=count_splits(trials[0].run),
+        splits=count_splits(run),
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
-        environment=read_json(trials[0].run.environment),
+        environment=read_json(run.environment),
+        temperatures=read_temperatures(by_model),
+        trainings=[training_row(trial, folder) for trial in found.trials],
+        cases=pick_disagreements({name: own[0] for name, own in cells.items()}, run, settings),
+        audit=describe_data(run, settings),
         notes=found.notes,
         created=now(),
     )
     return write_comparison_report(summary, folder / "report.html")
+
+
+def read_temperatures(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list[float]]:
+    """The temperature of each training; nothing where a run of an earlier version has none."""
+    blocks = {
+        name: [read_json(trial.run.metrics).get("calibration") for trial in trials]
+        for name, trials in by_model.items()
+    }
+    if any(block is None for own in blocks.values() for block in own):
+        return {}
+    return {name: [float(block["temperature"]) for block in own if block] for name, own in blocks.items()}
+
+
+def training_row(trial: Trial, folder: Path) -> dict[str, object]:
+    """A training's row in the page's table."""
+    metrics = read_json(trial.run.metrics)
+    return {
+        "model": trial.model,
+        "fold": str(trial.fold),
+        "seed": str(trial.seed),
+        "best epoch": int(metrics["cost"]["best_epoch"]) + 1,
+        "validation AUC": metrics["val"]["auc"],
+        "test AUC": metrics["test"]["auc"],
+        "training (s)": metrics["cost"]["train_seconds"],
+        "run": os.path.relpath(trial.run.path, folder),
+    }

@@ -13,15 +13,16 @@ from rich.table import Table
 from app.comparison.cells import Comparable
 from app.comparison.page import write_comparison_page
 from app.comparison.trials import Trial, trials_by_model
-from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
+from app.evaluation.paired import Comparison, compare_models
 from app.evaluation.scores import Scores, with_threshold
+from app.evaluation.summary import summarise_models
 from app.evaluation.verdict import overall_verdict
 from app.progress import console
 from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
-COSTS = ("parameters", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
+COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
 def summarise_comparison(found: Comparable, *, folder: Path) -> None:
@@ -58,13 +59,9 @@ def describe_models(
     trials: Sequence[Trial], cells: Mapping[str, Sequence[Scores]], seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Per model its test metrics with intervals over all its trainings, and its costs."""
-    intervals = model_intervals(dict(cells), trainings=seeds)
+    blocks = summarise_models(cells, trainings=seeds)
     return {
-        name: {
-            "test": {**point_metrics(cells[name]), "intervals": intervals[name]},
-            "cost": mean_costs(of_model),
-            "trainings": len(of_model),
-        }
+        name: {"test": blocks[name], "cost": mean_costs(of_model), "trainings": len(of_model)}
         for name, of_model in trials_by_model(trials).items()
     }
 

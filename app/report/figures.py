@@ -14,15 +14,17 @@ from app.evaluation.scores import Scores
 from app.report.style import INK, MUTED, PAPER, SERIES, figure_style, new_axes, series_style, svg_markup
 
 
-def roc_figure(series: Mapping[str, tuple[Scores, int]], *, name: str, title: str) -> Markup:
-    """ROC curves with bands; each series is (scores, class against the rest)."""
+def roc_figure(
+    series: Mapping[str, tuple[Scores, int]], *, name: str, title: str, mark: bool = True
+) -> Markup:
+    """ROC curves with bands; each series is (scores, class against the rest), a ring marks its threshold."""
     with figure_style():
         figure, axes = new_axes()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
         for index, (label, (scores, klass)) in enumerate(series.items()):
             metrics = one_against_rest(scores, klass)
             _draw_curve(axes, roc_curve(scores, klass=klass), index, f"{label}  {metrics['auc']:.3f}")
-            if scores.is_binary:
+            if scores.is_binary and mark:
                 axes.plot(1 - metrics["specificity"], metrics["sensitivity"], **_marker(index))
         _unit_square(axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity")
         axes.legend(loc="lower right", title="ROC AUC", alignment="left")

@@ -1,19 +1,15 @@
-"""The report pages: one self-contained HTML file per run and per comparison."""
+"""The page of a run: one self-contained HTML file. What it shares with that of a comparison is here too."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from app.evaluation.calibration import apply_temperature
-from app.evaluation.intervals import RESAMPLES
-from app.evaluation.metrics import metric_label, score_metrics
-from app.evaluation.paired import model_intervals, point_metrics
+from app.evaluation.metrics import metric_label
 from app.evaluation.scores import Scores
-from app.evaluation.verdict import overall_verdict, run_verdict, winner
+from app.evaluation.verdict import run_verdict
 from app.report import tables
 from app.report.figures import calibration_figure, precision_recall_figure, roc_figure
 from app.report.montage import case_picture
@@ -21,7 +17,7 @@ from app.report.page import write_page
 from app.report.quantities import format_value
 from app.report.style import anchor
 from app.report.summary import Case, ComparisonSummary, Row, RunSummary
-from app.report.trends import difference_figure, forest_figure, history_figure, history_panels
+from app.report.trends import history_figure, history_panels
 
 MOST_CURVES = 6  # more bands in one figure cannot be told apart
 
@@ -31,46 +27,12 @@ def write_run_report(summary: RunSummary, path: Path) -> Path:
     return write_page("run.html.j2", path, run_page_values(summary))
 
 
-def write_comparison_report(summary: ComparisonSummary, path: Path) -> Path:
-    """Write the page of a comparison and return its path; UTF-8, no script, nothing loaded from elsewhere."""
-    return write_page("comparison.html.j2", path, comparison_page_values(summary))
-
-
-def summarise_models(
-    models: Mapping[str, Sequence[Scores]], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, dict[str, object]]:
-    """The blocks of `ComparisonSummary.metrics`: values over folds and seeds, with their intervals."""
-    bounds = model_intervals(models, resamples=resamples, seed=seed)
-    blocks: dict[str, dict[str, object]] = {}
-    for name, cells in models.items():
-        subjects = {subject for cell in cells for subject in cell.subjects}
-        volumes = {key for cell in cells for key in cell.keys}
-        blocks[name] = {key: _finite(value) for key, value in point_metrics(cells).items()}
-        blocks[name] |= {"n": len(volumes), "subjects": len(subjects)}
-        blocks[name]["intervals"] = {
-            key: [_finite(low), _finite(high)] for key, (low, high) in bounds[name].items()
-        }
-    return blocks
-
-
-def pool_cells(cells: Sequence[Scores]) -> Scores:
-    """All folds and seeds of a model as one set of rows, for curves and bins."""
-    first = cells[0]
-    return replace(
-        first,
-        subjects=tuple(subject for cell in cells for subject in cell.subjects),
-        items=tuple(f"{index}/{item}" for index, cell in enumerate(cells) for _, item in cell.keys),
-        labels=np.concatenate([cell.labels for cell in cells]),
-        probabilities=np.concatenate([cell.probabilities for cell in cells]),
-    )
-
-
 def run_page_values(summary: RunSummary) -> dict[str, Any]:
     """Everything that the template of a run needs."""
     scores = summary.scores.get(summary.split)
     block = summary.metrics.get(summary.split, {})
     classes = scores.classes if scores is not None else ()
-    return _shared(summary) | {
+    return shared(summary) | {
         "verdict": run_verdict(block, name=summary.name, split=summary.split),
         "rows": tables.metric_rows(summary.metrics),
         "class_rows": tables.class_rows(summary.metrics, classes),
@@ -79,10 +41,11 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "costs": tables.cost_rows({summary.name: summary.cost}),
         "cost_columns": [],
         "curves": _run_curves(scores, summary.split),
-        "confusions": [(summary.name, scores.classes, tables.confusion_rows(scores))] if scores else [],
+        "confusions": [(summary.name, scores.classes, tables.confusion_rows([scores]))] if scores else [],
         "calibration": _run_calibration(summary),
         "temperature": _temperature_rows(summary),
-        "histories": _history_figures({summary.name: summary.history}),
+        "is_binary": scores is None or scores.is_binary,
+        "histories": history_figures({summary.name: summary.history}),
         "cases": [
             ("Surest and wrong", _cases(summary.worst)),
             ("Surest and right", _cases(summary.surest)),
@@ -92,55 +55,20 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
-    """Everything that the template of a comparison needs."""
-    pooled = {name: pool_cells(cells) for name, cells in summary.models.items()}
-    primary = summary.comparisons[0].primary
-    label = metric_label(primary)
-    return _shared(summary) | {
-        "verdict": overall_verdict(summary.comparisons),
-        "primary": label,
-        "level": f"{summary.comparisons[0].level * 100:g}",
-        "subjects": summary.comparisons[0].subjects,
-        "cells": summary.comparisons[0].cells,
-        "winners": [winner(one) for one in summary.comparisons],
-        "pairs": tables.comparison_rows(summary.comparisons),
-        "details": [
-            (one.first, one.second, tables.difference_rows(one), one.mcnemar, one.delong)
-            for one in summary.comparisons
-        ],
-        "rows": tables.metric_rows(summary.metrics),
-        "class_rows": tables.class_rows(summary.metrics, next(iter(pooled.values())).classes),
-        "counts": tables.count_rows(summary.metrics),
-        "columns": list(summary.metrics),
-        "costs": tables.cost_rows(summary.costs),
-        "cost_columns": list(summary.costs),
-        "forest": forest_figure(summary.metrics, primary, name="forest", title=f"{label} of each model"),
-        "difference": difference_figure(
-            summary.comparisons, name="difference", title=f"Differences of {label}"
-        ),
-        "curves": _comparison_curves(pooled),
-        "confusions": [(name, s.classes, tables.confusion_rows(s)) for name, s in pooled.items()],
-        "calibration": calibration_figure(pooled, name="calibration", title="Calibration of each model"),
-        "temperature": [],
-        "histories": _history_figures(summary.histories),
-        "configs": summary.configs,
-    }
-
-
-def _shared(summary: RunSummary | ComparisonSummary) -> dict[str, Any]:
+def shared(summary: RunSummary | ComparisonSummary) -> dict[str, Any]:
+    """What both templates need."""
     return {
         "title": summary.name,
         "created": summary.created,
         "split": summary.split,
         "notes": summary.notes,
         "audit": summary.audit,
-        "splits": _table(summary.splits),
+        "splits": show_table(summary.splits),
         "environment": tables.flatten(summary.environment),
     }
 
 
-def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+def show_table(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     """Headings, and cells as (text, whether it is a number)."""
     headings = list(rows[0]) if rows else []
     body = [
@@ -156,24 +84,16 @@ def _run_curves(scores: Scores | None, split: str) -> list[tuple[str, Markup]]:
     wanted = [1] if scores.is_binary else range(min(len(scores.classes), MOST_CURVES))
     known = [k for k in wanted if 0 < (scores.labels == k).sum() < len(scores)]
     series = {scores.classes[k]: (scores, k) for k in known}
-    return _both_curves(series, split) if series else []
+    return both_curves(series, split) if series else []
 
 
-def _comparison_curves(pooled: Mapping[str, Scores]) -> list[tuple[str, Markup]]:
-    first = next(iter(pooled.values()))
-    wanted = [1] if first.is_binary else range(min(len(first.classes), MOST_CURVES))
-    found = []
-    for k in wanted:
-        if 0 < (first.labels == k).sum() < len(first):
-            series = {name: (scores, k) for name, scores in list(pooled.items())[:MOST_CURVES]}
-            found += _both_curves(series, first.classes[k])
-    return found
-
-
-def _both_curves(series: Mapping[str, tuple[Scores, int]], what: str) -> list[tuple[str, Markup]]:
+def both_curves(
+    series: Mapping[str, tuple[Scores, int]], what: str, *, mark: bool = True
+) -> list[tuple[str, Markup]]:
+    """The ROC and the precision-recall curve of each series, with captions; `mark` draws the threshold."""
     key = anchor(what)
     return [
-        (f"ROC, {what}", roc_figure(series, name=f"roc-{key}", title=f"ROC curve, {what}")),
+        (f"ROC, {what}", roc_figure(series, name=f"roc-{key}", title=f"ROC curve, {what}", mark=mark)),
         (
             f"Precision and recall, {what}",
             precision_recall_figure(series, name=f"pr-{key}", title=f"Precision-recall curve, {what}"),
@@ -191,21 +111,15 @@ def _run_calibration(summary: RunSummary) -> Markup | None:
     return calibration_figure(series, name="calibration", title="Calibration")
 
 
-def _temperature_rows(summary: RunSummary) -> list[tuple[str, str, str]]:
-    """Metric, before and after scaling, on the split that the page is about."""
+def _temperature_rows(summary: RunSummary) -> tables.CalibrationTable | None:
     scores = summary.scores.get(summary.split)
     if scores is None or summary.temperature is None:
-        return []
-    before = score_metrics(scores)
-    after = score_metrics(apply_temperature(scores, summary.temperature.value))
-    rows = [
-        (metric_label(name), format_value(before[name]), format_value(after[name]))
-        for name in ("log_loss", "brier", "ece")
-    ]
-    return [("Temperature (fitted on validation)", "1.000", format_value(summary.temperature.value)), *rows]
+        return None
+    return tables.calibration_table({"": [scores]}, {"": [summary.temperature.value]})
 
 
-def _history_figures(histories: Mapping[str, Sequence[Row]]) -> list[Markup]:
+def history_figures(histories: Mapping[str, Sequence[Row]]) -> list[Markup]:
+    """Loss and the followed metric over epochs, a figure each."""
     known = {name: history for name, history in histories.items() if history}
     if not known:
         return []
@@ -218,7 +132,3 @@ def _history_figures(histories: Mapping[str, Sequence[Row]]) -> list[Markup]:
 
 def _cases(cases: Sequence[Case]) -> list[tuple[Case, str]]:
     return [(case, case_picture(case)) for case in cases]
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -90,6 +90,10 @@ class ComparisonSummary:
         splits: Rows of the table of splits.
         configs: Model name to its resolved configuration as YAML text.
         environment: As in `RunSummary`.
+        temperatures: Model name to the temperature of each of its cells, fitted on validation; empty for
+            none.
+        trainings: Rows of the table of trainings: what was trained, where it lies, how it went.
+        cases: Volumes on which the models disagree most: per volume, model name to its case.
         split: The split that all were scored on.
         audit: As in `RunSummary`.
         notes: As in `RunSummary`.
@@ -105,6 +109,9 @@ class ComparisonSummary:
     splits: Sequence[Row] = ()
     configs: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
+    temperatures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    trainings: Sequence[Row] = ()
+    cases: Sequence[Mapping[str, Case]] = ()
     split: str = "test"
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
 from app.evaluation.kernels import weighted_confusion
 from app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
-from app.evaluation.paired import Comparison
+from app.evaluation.paired import Comparison, point_metrics
 from app.evaluation.scores import Scores
 from app.evaluation.verdict import format_p
 from app.report.quantities import (
@@ -49,6 +50,14 @@ class MetricRow:
     lower_is_better: bool
 
 
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Headings of the metrics; and per model its name, temperature, and (before, after) of each metric."""
+
+    headings: list[str]
+    rows: list[tuple[str, str, list[tuple[str, str]]]]
+
+
 def metric_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[MetricRow]:
     """The headline metrics, one row each and one cell per block."""
     names = headline_metrics(name for block in blocks.values() for name in block)
@@ -70,17 +79,41 @@ def count_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[tuple[str, li
     return [(names[name], [format_value(block.get(name)) for block in blocks.values()]) for name in present]
 
 
-def confusion_rows(scores: Scores) -> list[tuple[str, list[tuple[int, float]]]]:
-    """True class to (volumes, share of that class in percent) for each decided class."""
-    counts = weighted_confusion(
-        scores.labels, scores.decisions, len(scores.classes), np.ones((1, len(scores)))
-    )[0]
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shares = 100 * counts / totals
+def confusion_rows(cells: Sequence[Scores]) -> list[tuple[str, list[tuple[int, float]]]]:
+    """True class to (volumes, share of that class in percent) for each decided class.
+
+    Folds and seeds are added up, each decided at its own threshold.
+    """
+    classes = cells[0].classes
+    counts = sum(
+        weighted_confusion(one.labels, one.decisions, len(classes), np.ones((1, len(one))))[0]
+        for one in cells
+    )
+    counts = np.asarray(counts)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return [
         (name, [(int(count), float(share)) for count, share in zip(counts[k], shares[k], strict=True)])
-        for k, name in enumerate(scores.classes)
+        for k, name in enumerate(classes)
     ]
+
+
+def calibration_table(
+    models: Mapping[str, Sequence[Scores]], temperatures: Mapping[str, Sequence[float]]
+) -> CalibrationTable:
+    """Each model's temperature, and its calibration metrics as predicted and after scaling.
+
+    Args:
+        models: Name to scores, one per fold and seed; values are means over them.
+        temperatures: Name to the temperature of each of those, fitted on its validation subjects.
+    """
+    rows = []
+    for name, cells in models.items():
+        pairs = zip(cells, temperatures[name], strict=True)
+        before = point_metrics(cells)
+        after = point_metrics([apply_temperature(one, value) for one, value in pairs])
+        changes = [(format_value(before[key]), format_value(after[key])) for key in CALIBRATION_METRICS]
+        rows.append((name, format_value(float(np.mean(temperatures[name]))), changes))
+    return CalibrationTable([metric_label(key) for key in CALIBRATION_METRICS], rows)
 
 
 def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str]]]:

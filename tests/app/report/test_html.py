@@ -10,7 +10,9 @@ from app.evaluation.calibration import fit_temperature
 from app.evaluation.intervals import evaluate_scores
 from app.evaluation.paired import compare_models
 from app.evaluation.scores import Scores
-from app.report.html import pool_cells, summarise_models, write_comparison_report, write_run_report
+from app.evaluation.summary import summarise_models
+from app.report.comparison import pool_cells, write_comparison_report
+from app.report.html import write_run_report
 from app.report.summary import Case, ComparisonSummary, RunSummary
 
 VOID = {"meta", "link", "img", "br", "hr"}
