@@ -150,19 +150,19 @@ def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - u
 
     TensorFlow's bfloat16 kernel for the filter gradient reads memory that nobody wrote where the depth is not
     larger than the kernel's: seen as NaN after a few steps (2.21, AVX512-BF16; depth 2 under a kernel of 3,
-    depth 4 under one of 5). Such layers end a network and are small, so float32 costs little.
+    depth 4 under one of 5). Layers that take another route to that gradient are left alone.
     """
     import keras
+
+    from models.layers.few_positions import FewPositionsConv3D, is_shallow
 
     changed = []
     for layer in network._flatten_layers():  # noqa: SLF001 - Keras has no public walk into nested networks
         is_bfloat = getattr(layer, "compute_dtype", None) == "bfloat16"
-        if isinstance(layer, keras.layers.Conv3D) and is_bfloat and _is_shallow(layer):
+        if not (isinstance(layer, keras.layers.Conv3D) and is_bfloat):
+            continue
+        is_safe = isinstance(layer, FewPositionsConv3D) and layer.has_own_routes
+        if not is_safe and is_shallow(layer.input.shape[1], layer.kernel_size[0]):
             layer.dtype_policy = "float32"
             changed.append(str(layer.name))
     return changed
-
-
-def _is_shallow(layer: Any) -> bool:  # noqa: ANN401 - untyped Keras
-    depth = layer.input.shape[1]
-    return depth is not None and 1 < depth <= layer.kernel_size[0]

@@ -6,7 +6,7 @@ functions first needs them.
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -51,6 +51,74 @@ def fused_batch_norm(
     is_fused = has_fused_batch_norm(keras.backend.standardize_dtype(inputs.dtype))
     normalise = _tensorflow_batch_norm if is_fused else _plain_batch_norm
     return normalise(inputs, **tensors, epsilon=epsilon, training=training)
+
+
+def has_own_convolution(dtype: str) -> bool:
+    """Return whether `convolve_volumes` serves this backend, device and dtype: TensorFlow's CPU."""
+    if keras.backend.backend() != "tensorflow" or dtype not in {"bfloat16", "float32"}:
+        return False
+    tf = importlib.import_module("tensorflow")
+    return not tf.config.list_physical_devices("GPU")
+
+
+def convolve_volumes(
+    inputs: Tensor,
+    kernel: Tensor,
+    *,
+    strides: Sequence[int],
+    padding: str,
+    outputs_of: Callable[[Tensor, Tensor], Tensor] | None,
+    filter_gradient: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return TensorFlow's convolution of volumes with routes of one's own.
+
+    Args:
+        inputs: Tensor [B, D, H, W, C].
+        kernel: Tensor [taps, taps, taps, C, filters] in the dtype of the inputs.
+        strides: Per depth, height and width.
+        padding: `valid` or `same`.
+        outputs_of: Computes the outputs from inputs and kernel; None takes the kernel of TensorFlow.
+        filter_gradient: Computes the kernel's gradient from inputs and the outputs' gradient.
+    """
+    tf = importlib.import_module("tensorflow")
+    how = {"strides": [1, *strides, 1], "padding": padding.upper()}
+
+    @tf.custom_gradient
+    def convolve(voxels: Tensor, weights: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
+            of_voxels = tf.raw_ops.Conv3DBackpropInputV2(
+                input_sizes=tf.shape(voxels), filter=weights, out_backprop=upstream, **how
+            )
+            return of_voxels, filter_gradient(voxels, upstream)
+
+        if outputs_of is not None:
+            return outputs_of(voxels, weights), gradients
+        return tf.raw_ops.Conv3D(input=voxels, filter=weights, **how), gradients
+
+    return convolve(inputs, tf.convert_to_tensor(kernel))  # a variable's value, not the variable
+
+
+def float32_filter_gradient(
+    inputs: Tensor, upstream: Tensor, *, shape: Sequence[int], strides: Sequence[int], padding: str
+) -> Tensor:
+    """Return the gradient of a convolution's kernel, computed by TensorFlow in float32.
+
+    Args:
+        inputs: Tensor [B, D, H, W, C].
+        upstream: Gradient of the outputs.
+        shape: Of the kernel.
+        strides: Per depth, height and width.
+        padding: `valid` or `same`.
+    """
+    tf = importlib.import_module("tensorflow")
+    gradient = tf.raw_ops.Conv3DBackpropFilterV2(
+        input=tf.cast(inputs, tf.float32),
+        filter_sizes=list(shape),
+        out_backprop=tf.cast(upstream, tf.float32),
+        strides=[1, *strides, 1],
+        padding=padding.upper(),
+    )
+    return tf.cast(gradient, inputs.dtype)
 
 
 def has_fused_adam() -> bool:

@@ -184,7 +184,7 @@ def _per_output(operations: int) -> Rule:
 
 
 WITH_BIAS = frozenset(
-    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D"}
+    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D", "FewPositionsConv3D"}
     | {f"{kind}{rank}D" for kind in ("Conv", "SeparableConv") for rank in (1, 2, 3)}
     | {f"Conv{rank}DTranspose" for rank in (1, 2, 3)}
 )
@@ -200,6 +200,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("GroupNormalization", "LayerNormalization", "UnitNormalization"), _per_output(8)),
     **dict.fromkeys(("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "LayerScale"), _per_output(1)),
     "ACSConv3D": _acs,
+    "FewPositionsConv3D": _convolution,
     "Dense": _dense,
     "Rescaling": _per_output(2),
     "Softmax": _per_output(5),

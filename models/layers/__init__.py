@@ -1,16 +1,19 @@
 """Layers that Keras lacks: depthwise, separable and ACS convolutions of volumes.
 
-Together with trilinear upsampling and batch normalisation through the fused kernel.
+Together with trilinear upsampling, batch normalisation through the fused kernel, and convolution where only a
+few voxels are left.
 """
 
 from models.layers.acs import ACSConv3D
 from models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
+from models.layers.few_positions import FewPositionsConv3D
 from models.layers.normalization import FusedBatchNormalization
 from models.layers.upsampling import TrilinearUpSampling3D
 
 __all__ = [
     "ACSConv3D",
     "DepthwiseConv3D",
+    "FewPositionsConv3D",
     "FusedBatchNormalization",
     "SeparableConv3D",
     "TrilinearUpSampling3D",

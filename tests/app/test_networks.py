@@ -38,3 +38,12 @@ def test_the_protection_is_saved_with_the_model(tmp_path):
     network.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert loaded.get_layer("outer").compute_dtype == "float32"
+
+
+def test_a_convolution_with_a_safe_gradient_stays_in_bfloat16():
+    from models.layers import FewPositionsConv3D
+
+    inputs = keras.Input((2, 8, 8, 2))
+    x = FewPositionsConv3D(2, 3, padding="same", name="safe", dtype="mixed_bfloat16")(inputs)
+    x = FewPositionsConv3D(2, 3, padding="same", groups=2, name="grouped", dtype="mixed_bfloat16")(x)
+    assert protect_shallow_convolutions(keras.Model(inputs, x)) == ["grouped"]

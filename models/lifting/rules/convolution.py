@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
+from models.layers import ACSConv3D, DepthwiseConv3D, FewPositionsConv3D, SeparableConv3D
+from models.layers.few_positions import takes_few_positions
 from models.lifting.depth import DepthRule
 from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow, Shape
@@ -33,7 +34,7 @@ def lift_convolution(call: LayerCall) -> Lifted:
     if groups > 1 and groups == call.volume().channels:
         return _lift_grouped_as_depthwise(call)
     taps, changes, facts = _window(call)
-    layer_class, changes = _class_for(call, changes)
+    layer_class, changes = _class_for(call, changes, facts["outputs"][0])
     kernel_shape = call.weight_shapes[0] if layer_class is ACSConv3D else (taps, *call.weight_shapes[0])
     return Lifted(
         layer_class,
@@ -201,10 +202,12 @@ def _inexact(call: LayerCall, taps: int, stride: int, dilation: int, pads: tuple
     return "" if inside else "slices of zeros before it reach its centre tap"
 
 
-def _class_for(call: LayerCall, changes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _class_for(call: LayerCall, changes: dict[str, Any], output: Flow) -> tuple[Any, dict[str, Any]]:
     changes = _fix_constraint(call.config, changes, "kernel")
     if call.scheme != "acs" or changes["kernel_size"][0] == 1 or not _has_views(call.config, changes):
-        return keras.layers.Conv3D, changes
+        kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
+        is_few = takes_few_positions(call.flow.shape[1:4], output.shape[1:4], kernel_shape)
+        return FewPositionsConv3D if call.is_fused and is_few else keras.layers.Conv3D, changes
     return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}
 
 

@@ -14,6 +14,7 @@ import pytest
 from models.layers import (
     ACSConv3D,
     DepthwiseConv3D,
+    FewPositionsConv3D,
     FusedBatchNormalization,
     SeparableConv3D,
     TrilinearUpSampling3D,
@@ -57,6 +58,7 @@ def folder_fixture(tmp_path_factory):
     x = DepthwiseConv3D(3, strides=(2, 1, 1), dilation_rate=(1, 2, 2), padding="same")(x)
     x = ACSConv3D(5, 3, strides=2, padding="same", activation="tanh")(x)
     x = ACSConv3D(6, 2, padding="valid")(TrilinearUpSampling3D((2, 3, 1))(x))
+    x = FewPositionsConv3D(3, (2, 2, 1))(x)
     model = keras.Model(inputs, x)
     random = np.random.default_rng(0)
     np.save(folder / "voxels.npy", random.normal(size=(2, 6, 5, 7, 3)).astype("float32"))
@@ -77,7 +79,7 @@ def test_a_saved_model_gives_the_same_numbers_on_both_backends(folder):
     run_on_jax(folder)
     exec(SCRIPT, {"sys": SimpleNamespace(argv=["", str(folder)])})  # noqa: S102  # the same on TensorFlow
     on_jax, on_tensorflow = (np.load(folder / f"{name}.npz") for name in ("jax", "tensorflow"))
-    assert len(on_jax.files) == 2 + 1 + 11 + 2  # outputs, loss, gradients, moving averages
+    assert len(on_jax.files) == 2 + 1 + 13 + 2  # outputs, loss, gradients, moving averages
     for name in on_jax.files:
         ours, theirs = on_jax[name], on_tensorflow[name]
         assert ours.shape == theirs.shape
