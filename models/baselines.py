@@ -15,6 +15,7 @@ from models.layers import FusedBatchNormalization
 Shape: TypeAlias = tuple[int, int, int]  # height, width, channels
 Tensor: TypeAlias = Any
 
+RISING = frozenset({"relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softsign", "linear"})
 NORMALIZATION_MOMENTUM = 0.9  # with few steps per epoch, 0.99 leaves the moving averages far behind
 
 
@@ -79,9 +80,8 @@ def build_cnn(
     _check_stages("cnn", filters, input_shape, stages=(3, 5), poolings=len(filters) - 1)
     inputs = x = keras.Input(input_shape, name="slices")
     for stage, channels in enumerate(filters, 1):
-        if stage > 1:
-            x = layers.MaxPooling2D(2, name=f"pool{stage - 1}")(x)
-        x = _convolve(x, channels, name=f"stage{stage}", activation=activation)
+        x = _convolve(x, channels, name=f"stage{stage}", activation=None)
+        x = _activate_and_pool(x, activation, stage=stage, pools=stage < len(filters))
     return keras.Model(inputs, _pooled_head(x, classes, dropout), name="cnn")
 
 
@@ -208,6 +208,15 @@ def _convolve(x: Tensor, channels: int, *, name: str, activation: str | None, st
     x = layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = FusedBatchNormalization(momentum=NORMALIZATION_MOMENTUM, name=f"{name}_norm")(x)
     return x if activation is None else layers.Activation(activation, name=f"{name}_{activation}")(x)
+
+
+def _activate_and_pool(x: Tensor, activation: str, *, stage: int, pools: bool) -> Tensor:
+    activate = layers.Activation(activation, name=f"stage{stage}_{activation}")
+    if not pools:
+        return activate(x)
+    pool = layers.MaxPooling2D(2, name=f"pool{stage}")
+    # The largest value is the same before and after a rising function, and there are fewer values behind it.
+    return activate(pool(x)) if activation in RISING else pool(activate(x))
 
 
 def _residual_block(x: Tensor, channels: int, stride: int, *, name: str, activation: str) -> Tensor:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from models.aggregation import wrap_slices
+from models.backend import value_and_gradients
 from models.baselines import application_names, build_baseline
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -126,3 +127,22 @@ def test_a_saved_network_and_a_run_folder_come_back_with_their_weights(tmp_path)
 def test_errors_say_what_and_how(name, settings, message):
     with pytest.raises(ValueError, match=message):
         build_baseline(name, **({"input_shape": SHAPE, "classes": 2} | settings))
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu", "gelu"])
+def test_the_cnn_pools_activated_values(activation):
+    network = build_baseline("cnn", input_shape=(16, 20, 1), classes=2, activation=activation, dropout=0.0)
+    voxels = np.random.default_rng(0).normal(size=(3, 16, 20, 1)).astype("float32")
+
+    def plain(x):
+        for stage in (1, 2, 3):
+            for part in (f"stage{stage}_conv", f"stage{stage}_norm", f"stage{stage}_{activation}"):
+                x = network.get_layer(part)(x)
+            x = network.get_layer(f"pool{stage}")(x) if stage < 3 else x
+        return network.get_layer("logits")(network.get_layer("features")(x))
+
+    (value, gradients), (expected, of_plain) = (
+        value_and_gradients(lambda x, f=f: keras.ops.sum(f(x)[:, 0] ** 2), voxels) for f in (network, plain)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], of_plain[0], rtol=1e-4, atol=1e-5)
