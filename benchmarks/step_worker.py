@@ -124,6 +124,7 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
 
 def floor_step(model: Model, case: Case, *, training: bool) -> Step:
     """Return a step of the model's convolutions alone, each on data of its own, gradients too in training."""
+    import keras
     import tensorflow as tf
 
     jobs = [
@@ -133,7 +134,7 @@ def floor_step(model: Model, case: Case, *, training: bool) -> Step:
             {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper()},
             place > 0,  # the first layer's input needs no gradient
         )
-        for place, layer in enumerate(part for part in model.layers if type(part).__name__ == "Conv3D")
+        for place, layer in enumerate(part for part in model.layers if isinstance(part, keras.layers.Conv3D))
     ]
 
     @tf.function
