@@ -20,6 +20,7 @@ import psutil
 
 from app import __version__
 from app.devices import backend_name, check_backend, device_names, gpu_capability
+from app.processor import prepare_processor
 from app.settings import SettingsError
 
 log = logging.getLogger("voxlift")
@@ -62,7 +63,7 @@ def import_quietly() -> None:
 
 
 def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precision:
-    """Set seeds, memory growth, determinism and the precision policy of this process.
+    """Set seeds, threads, memory, determinism and the precision policy of this process.
 
     Args:
         precision: `auto` or a Keras policy name.
@@ -75,6 +76,7 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precis
     import_quietly()
     import keras
 
+    log.info("%s", prepare_processor())
     _prepare_gpus()
     if deterministic:
         _repeat_exactly()
@@ -157,6 +159,7 @@ def describe_environment(precision: Precision) -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in dict.fromkeys((*PACKAGES, backend))},
         "backend": backend,
         "device": ", ".join(device_names()),
+        "cpu": prepare_processor().described(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "precision": precision.policy,
         "precision_reason": precision.reason,

@@ -81,7 +81,9 @@ def build_keras_team(case: Case) -> Team:
     import tensorflow as tf
 
     from app.networks import protect_shallow_convolutions
+    from app.processor import prepare_processor
 
+    prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
     keras.config.set_dtype_policy("float32" if case.precision == "float32" else "mixed_bfloat16")
     model = step_networks.build_keras(case.network, case.side, CLASSES)

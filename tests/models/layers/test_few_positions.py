@@ -132,7 +132,7 @@ def test_unknown_sizes_equal_keras():
 
 
 def test_configuration_is_that_of_the_keras_layer():
-    plain, ours = build_pair((1, 2, 2, 2, 3), 3, name="few")
+    plain, ours = build_pair((1, 3, 3, 3, 3), 3, name="few")
     assert ours.get_config() == plain.get_config()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(ours))
     assert isinstance(again, FewPositionsConv3D)
