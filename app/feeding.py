@@ -35,6 +35,7 @@ class Feed:
 
     batches: tf.data.Dataset
     steps_per_epoch: int
+    batch_size: int
     soft_labels: bool
 
 
@@ -54,7 +55,7 @@ def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0)
     else:
         options, steps = _portion(options, labels, np.ones(len(labels), np.int64))
         batches = training_volumes(volumes, labels, options)
-    return Feed(batches, steps, soft_labels=options.mix is not None)
+    return Feed(batches, steps, options.batch_size, soft_labels=options.mix is not None)
 
 
 def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> TrainingOptions:

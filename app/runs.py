@@ -2,6 +2,7 @@
 
 config.yaml       the resolved configuration
 environment.json  versions, device, precision
+preflight.json    shapes, memory and rates, looked at before the first epoch
 splits.csv        subject, image, label, split
 left_out.csv      bad files that were skipped
 training_range.json  spacing, size, orientation and intensities of the training volumes
@@ -45,6 +46,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions, device and precision (JSON)."""
         return self.path / "environment.json"
+
+    @property
+    def preflight(self) -> Path:
+        """What was found before the first epoch (JSON)."""
+        return self.path / "preflight.json"
 
     @property
     def splits(self) -> Path:

@@ -71,11 +71,16 @@ def train(settings: TrainSettings) -> int:
             precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed
         )
         refuse_seen_subjects(settings.model, cohort)
+        from app.preflight.look import look_ahead  # Keras may be imported only now
+
         inflation = plan_inflation(settings, cohort) if trains_slices_first(settings.model) else None
         networks = inflation.slices if inflation else _build(settings, cohort)
+        found = look_ahead(settings, cohort, networks, inflation=inflation)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
         run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
         attach(run.log)
+        if found:
+            write_json(run.preflight, {"trainings": [finding.as_json() for finding in found]})
         if inflation:
             slices = slice_folder(run)
             _train_into(

@@ -16,6 +16,7 @@ from models.backend import Tensor
 from models.layers.arithmetic import positive_integers
 
 Shape: TypeAlias = tuple[int, ...]
+Visit: TypeAlias = Callable[[Any, str, Tensor, Tensor], None]
 Rule: TypeAlias = Callable[[Mapping[str, Any], Sequence[Shape], Shape], int]
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -55,39 +56,6 @@ def model_cost(model: keras.Model, input_shape: Sequence[Any] | None = None) -> 
     return ModelCost(costs, *(sum(getattr(cost, field) for cost in costs) for field in fields))
 
 
-def training_bytes(
-    model: keras.Model,
-    *,
-    batch_size: int,
-    optimizer_slots: int = 2,
-    precision: str = "float32",
-    input_shape: Sequence[Any] | None = None,
-) -> int:
-    """Return an estimate of the memory that a training step takes, in bytes.
-
-    Weights, their gradients and the optimiser's slots in float32; every activation once, since the backward
-    pass reads it, and twice the largest for the gradients under way. Workspaces of the kernels come on top.
-
-    Args:
-        model: A Functional or Sequential model.
-        batch_size: Samples per step.
-        optimizer_slots: Values that the optimiser keeps per weight (Adam 2, momentum 1).
-        precision: `float32`, `mixed_float16` or `mixed_bfloat16`.
-        input_shape: See `layer_costs`.
-
-    Raises:
-        ValueError: An unknown precision, and what `layer_costs` raises.
-    """
-    width = BYTES.get(precision.removeprefix("mixed_"))
-    if width is None:
-        raise ValueError(f"Expected float32, mixed_float16 or mixed_bfloat16, received {precision!r}.")
-    cost = model_cost(model, input_shape)
-    largest = max(layer.activations for layer in cost.layers)
-    kept = cost.parameters - cost.trainable_parameters
-    weights = 4 * (kept + cost.trainable_parameters * (2 + optimizer_slots))
-    return weights + batch_size * width * (cost.activations + 2 * largest)
-
-
 def layer_costs(model: keras.Model, input_shape: Sequence[Any] | None = None) -> tuple[LayerCost, ...]:
     """Return the cost of every layer for one sample, in the order of computation, nested models included.
 
@@ -102,14 +70,35 @@ def layer_costs(model: keras.Model, input_shape: Sequence[Any] | None = None) ->
     Raises:
         ValueError: A subclassed model, or sizes that stay unknown.
     """
+    ledger: list[LayerCost] = []
+    seen: set[int] = set()
+
+    def account(operation: Any, name: str, inputs: Tensor, outputs: Tensor) -> None:  # noqa: ANN401  # Keras's operations are untyped
+        ledger.append(_cost(operation, name, inputs, outputs, is_new=id(operation) not in seen))
+        seen.add(id(operation))
+
+    visit_operations(model, account, input_shape=input_shape)
+    return tuple(ledger)
+
+
+def visit_operations(model: keras.Model, visit: Visit, *, input_shape: Sequence[Any] | None = None) -> None:
+    """Call `visit` for every operation in the order of computation, nested models included, on one sample.
+
+    Args:
+        model: A Functional or Sequential model.
+        visit: Takes an operation, its path in the model, its inputs (a nested structure) and its outputs, all
+            symbolic. One tensor is one object, wherever it is used.
+        input_shape: See `layer_costs`.
+
+    Raises:
+        ValueError: What `layer_costs` raises.
+    """
     shapes = _input_shapes(model, input_shape)
     tensors = [
         keras.KerasTensor((1, *shape), dtype=tensor.dtype)
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
-    ledger: list[LayerCost] = []
-    _walk(model, tensors[0] if len(tensors) == 1 else tensors, "", ledger, set())
-    return tuple(ledger)
+    _walk(model, tensors[0] if len(tensors) == 1 else tensors, "", visit)
 
 
 def layer_flops(
@@ -227,15 +216,14 @@ def _input_shapes(model: keras.Model, input_shape: Sequence[Any] | None) -> list
     return shapes
 
 
-def _walk(model: keras.Model, inputs: Tensor, prefix: str, ledger: list[LayerCost], seen: set[int]) -> Tensor:
-    def account(operation: Any) -> Callable[..., Tensor]:  # noqa: ANN401  # Keras's operations are untyped
+def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tensor:
+    def follow(operation: Any) -> Callable[..., Tensor]:  # noqa: ANN401  # Keras's operations are untyped
         def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
             name = f"{prefix}{operation.name}"
             if isinstance(operation, keras.Model):
-                return _walk(operation, args[0], f"{name}/", ledger, seen)
+                return _walk(operation, args[0], f"{name}/", visit)
             outputs = operation.compute_output_spec(*args, **kwargs)
-            ledger.append(_cost(operation, name, (args, kwargs), outputs, is_new=id(operation) not in seen))
-            seen.add(id(operation))
+            visit(operation, name, (args, kwargs), outputs)
             return outputs
 
         return call
@@ -243,7 +231,7 @@ def _walk(model: keras.Model, inputs: Tensor, prefix: str, ledger: list[LayerCos
     # Keras's own walk of the graph, which clone_model uses too: symbolic, so that nothing is computed or
     # built.
     graph = model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001
-    return graph._run_through_graph(inputs, operation_fn=account)  # noqa: SLF001
+    return graph._run_through_graph(inputs, operation_fn=follow)  # noqa: SLF001
 
 
 def _cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor, *, is_new: bool) -> LayerCost:  # noqa: ANN401

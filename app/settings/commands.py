@@ -14,6 +14,7 @@ from app.settings.groups import (
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
+    PreflightSettings,
     PreprocessSettings,
     SplitSettings,
     TrainerSettings,
@@ -31,6 +32,7 @@ class TrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    preflight: PreflightSettings = field(default_factory=PreflightSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     precision: str = "auto"

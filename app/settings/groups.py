@@ -114,6 +114,14 @@ class TrainerSettings:
 
 
 @dataclass
+class PreflightSettings:
+    """What is looked at before the first epoch."""
+
+    enabled: bool = True
+    overfit_batch: bool = False  # also see whether the model can learn one batch by heart
+
+
+@dataclass
 class CacheSettings:
     """Where preprocessed volumes lie, and how much room they may take."""
 

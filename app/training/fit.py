@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from app.devices import backend_name
 from app.settings import OptimizerSettings, TrainerSettings
 from app.training.best import KeepBest
 from app.training.display import ShowProgress
@@ -36,7 +37,8 @@ def compile_network(
             optimizer, total_steps=trainer.epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch
         ),
         loss=build_loss(classes, label_smoothing=trainer.label_smoothing, soft_labels=soft_labels),
-        jit_compile=False,  # XLA is slower than oneDNN for 3D convolution on a CPU
+        # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
+        jit_compile=backend_name() != "tensorflow",
     )
 
 

@@ -7,7 +7,7 @@ from keras import layers
 
 from models.aggregation import wrap_slices
 from models.baselines import build_baseline
-from models.complexity import layer_costs, layer_flops, model_cost, training_bytes
+from models.complexity import layer_costs, layer_flops, model_cost
 from models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 
 
@@ -100,19 +100,6 @@ def test_half_precision_halves_activations():
     (cost,) = [cost for cost in layer_costs(keras.Model(inputs, outputs)) if cost.kind == "Conv3D"]
     assert cost.activations == 3 * 5 * 9 * 2
     assert cost.activation_bytes == 2 * cost.activations
-
-
-def test_training_memory_grows_with_batch_slots_and_width():
-    model = volume_cnn()
-    cost = model_cost(model)
-    base = training_bytes(model, batch_size=1)
-    largest = 9 * 12 * 10 * 8
-    assert training_bytes(model, batch_size=3) - base == 2 * 4 * (cost.activations + 2 * largest)
-    assert base - training_bytes(model, batch_size=1, optimizer_slots=0) == 8 * cost.trainable_parameters
-    half = training_bytes(model, batch_size=1, precision="mixed_bfloat16")
-    assert base - half == 2 * (cost.activations + 2 * largest)
-    with pytest.raises(ValueError, match="received 'int8'"):
-        training_bytes(model, batch_size=1, precision="int8")
 
 
 def test_a_layer_is_counted_without_being_built():

@@ -1,0 +1,138 @@
+"""The estimate of a training step's memory beside the measured peak, for lifted networks on a CPU.
+
+    python benchmarks/training_memory.py --network cnn resnet ResNet50 DenseNet121 --side 48 --batch 2 8
+
+Each line is a process of its own: three AdamW steps, peak resident memory (Linux's VmHWM) minus what the
+process held before the first. `per sample` compares the growth between the smallest and the largest batch,
+where what the engine takes for itself cancels out.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+MB = 1e6
+
+
+def main() -> int:
+    """Print a table; return the exit status."""
+    options = parse_arguments()
+    if options.child:
+        print(json.dumps(measure(options.network[0], options.side, options.batch[0], options.precision[0])))
+        return 0
+    print("| network | precision | batch | estimate, MB | measured, MB | estimate / measured |")
+    print("|---|---|---|---|---|---|")
+    for network in options.network:
+        for precision in options.precision:
+            compare(network, precision, side=options.side, batches=options.batch)
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", nargs="+", default=["cnn", "resnet", "ResNet50", "DenseNet121"])
+    parser.add_argument("--precision", nargs="+", default=["float32", "mixed_bfloat16"])
+    parser.add_argument("--side", type=int, default=48, help="voxels along each axis")
+    parser.add_argument("--batch", nargs="+", type=int, default=[2, 8])
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def compare(network: str, precision: str, *, side: int, batches: list[int]) -> None:
+    """Print a line per batch and one of the growth between them."""
+    found = [in_child(network, precision, side, batch) for batch in sorted(batches)]
+    for values in found:
+        line(network, precision, str(values["batch"]), values["estimate"], values["measured"])
+    if len(found) > 1:
+        first, last = found[0], found[-1]
+        more = last["batch"] - first["batch"]
+        growth = [(last[key] - first[key]) / more for key in ("estimate", "measured")]
+        line(network, precision, "per sample", *growth)
+
+
+def line(network: str, precision: str, batch: str, estimate: float, measured: float) -> None:
+    """Print one row of the table."""
+    ratio = estimate / measured
+    print(
+        f"| {network} | {precision} | {batch} | {estimate / MB:.0f} | {measured / MB:.0f} | {ratio:.2f} |",
+        flush=True,
+    )
+
+
+def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, Any]:
+    """Measure in a process of its own: a peak cannot be taken twice in one."""
+    options = ["--network", network, "--precision", precision, "--side", str(side), "--batch", str(batch)]
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", *options],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(network: str, side: int, batch: int, precision: str) -> dict[str, float]:
+    """Return batch, estimate and peak of three training steps, in bytes."""
+    import keras
+    import numpy as np
+
+    from models.memory import training_memory
+
+    keras.config.set_dtype_policy(precision)
+    model = build(network, side)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=not on_tensorflow)
+    voxels = np.random.default_rng(0).normal(size=(batch, side, side, side, 1)).astype("float32")
+    before = reset_peak()
+    for _ in range(3):
+        model.train_on_batch(voxels, np.zeros(batch, int))
+    memory = training_memory(model)
+    # The weights themselves lie there before the first step.
+    return {
+        "batch": batch,
+        "estimate": memory.total(batch) - memory.weights,
+        "measured": peak() - before,
+    }
+
+
+def build(network: str, side: int) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return the lifted network."""
+    import keras
+
+    from models import plan_lift
+    from models.baselines import build_baseline
+
+    if network in {"cnn", "resnet"}:
+        return plan_lift(build_baseline(network, input_shape=(side, side, 1), classes=2), depth=side).build()
+    source = getattr(keras.applications, network)(weights=None, input_shape=(side, side, 3), classes=2)
+    return plan_lift(source, depth=side, channels=1, logits=True).build()
+
+
+def reset_peak() -> int:
+    """Return the resident memory and let the peak start from it."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def peak() -> int:
+    """Return the peak of resident memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

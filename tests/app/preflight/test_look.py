@@ -1,0 +1,72 @@
+"""The preflight of whole runs: it changes nothing that a seed gives, and refuses before it writes."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from app.devices import Memory
+from app.runs import RunFolder, read_rows
+from app.settings import SettingsError, register_schemas
+from app.train import read_settings, train
+
+TINY = [
+    "data.subjects=16",
+    "preprocess.shape=[8,12,16]",
+    "preprocess.spacing=[8,5,4]",
+    "model.filters=[4,6,8]",
+    "trainer.epochs=2",
+    "trainer.batch_size=4",
+    "precision=float32",
+    "splits.val=0.25",
+    "splits.test=0.25",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+def run(folder, name, *overrides):
+    register_schemas()
+    path = folder / name
+    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={path}"]
+    with initialize_config_module("conf", version_base="1.3"):
+        assert train(read_settings(compose("train", overrides=[*TINY, *places, *overrides]))) == 0
+    return RunFolder(path)
+
+
+def losses(found):
+    return [(row["loss"], row["val_loss"]) for row in read_rows(found.history)]
+
+
+@pytest.mark.parametrize("model", ["slice2d", "volume3d"])
+def test_the_same_history_with_and_without(model, folder, monkeypatch):
+    monkeypatch.setattr("app.preflight.check.SHORT_SECONDS", 0.0)  # else the rates of tiny runs are not tried
+    name = f"model={model}"
+    with_it = run(
+        folder, f"{model}-with", name, "preflight.overfit_batch=true", "optimizer.learning_rate=0.02"
+    )
+    without = run(folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02")
+    assert losses(with_it) == losses(without)
+    assert not without.preflight.exists()
+    (found,) = json.loads(with_it.preflight.read_text())["trainings"]
+    assert found["rates"]["bottleneck"] in {"input", "compute"}
+    assert found["memory"]["bytes"] < found["memory"]["free"]
+    assert found["stages"][0]["sides"] == ([12, 16] if model == "slice2d" else [8, 12, 16])
+    assert len(found["overfit_losses"]) == 60
+
+
+def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder):
+    found = json.loads(run(folder, "inflated", "experiment=inflated").preflight.read_text())["trainings"]
+    assert [len(training["stages"][0]["sides"]) for training in found] == [2, 3]
+
+
+def test_what_cannot_fit_is_refused_before_a_folder_is_made(folder, monkeypatch):
+    monkeypatch.setattr(
+        "app.preflight.check.free_memory", lambda: Memory(28_000_000 + 400_000, "this machine")
+    )
+    with pytest.raises(SettingsError, match=r"trainer\.batch_size=\d would fit"):
+        run(folder, "refused")
+    assert not (folder / "refused").exists()

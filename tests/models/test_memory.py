@@ -1,0 +1,73 @@
+"""What training keeps: counted by hand on small networks, and monotone in all that enlarges it."""
+
+import keras
+import pytest
+from keras import layers
+
+from models.memory import TrainingMemory, training_memory
+
+VOXELS = 5 * 7 * 11
+
+
+def functional(*chain, channels=2):
+    inputs = x = keras.Input((5, 7, 11, channels))
+    for layer in chain:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def test_of_convolution_normalisation_and_relu_two_tensors_stay_and_the_input():
+    model = functional(
+        layers.Conv3D(3, 3, padding="same"), layers.BatchNormalization(), layers.Activation("relu")
+    )
+    kept = (2 + 3 + 3) * VOXELS  # the input for the kernel's gradient, the convolution's output, the ReLU's
+    assert training_memory(model).activations == 4 * kept
+    assert training_memory(model).passing == 4 * (3 + 3) * VOXELS
+
+
+def test_views_additions_and_paddings_keep_nothing_of_their_own():
+    inputs = keras.Input((5, 7, 11, 2))
+    x = layers.Conv3D(2, 1)(inputs)
+    y = layers.Add()([x, layers.Conv3D(2, 1)(inputs)])
+    outputs = layers.Flatten()(layers.ZeroPadding3D(0)(y))
+    assert (
+        training_memory(keras.Model(inputs, outputs)).activations == 4 * 2 * VOXELS
+    )  # the shared input, once
+
+
+def test_a_tensor_that_two_gradients_read_is_kept_once():
+    inputs = keras.Input((5, 7, 11, 2))
+    shared = layers.Conv3D(3, 1, activation="relu")(inputs)
+    outputs = layers.Concatenate()([layers.Conv3D(1, 1)(shared), layers.Conv3D(1, 1)(shared)])
+    assert training_memory(keras.Model(inputs, outputs)).activations == 4 * (2 + 3) * VOXELS
+
+
+def test_a_swish_keeps_its_input_and_dropout_a_mask_of_bytes():
+    swish = functional(layers.Activation("swish"))
+    assert training_memory(swish).activations == 4 * 2 * VOXELS
+    assert training_memory(functional(layers.Dropout(0.5))).activations == 2 * VOXELS
+
+
+def test_half_precision_halves_activations_and_leaves_weights():
+    def network(policy):
+        return functional(
+            layers.Conv3D(3, 3, padding="same", dtype=policy), layers.Activation("relu", dtype=policy)
+        )
+
+    single, half = (training_memory(network(policy)) for policy in ("float32", "mixed_bfloat16"))
+    assert half.activations * 2 == single.activations
+    assert half.fixed == single.fixed
+
+
+def test_weights_gradients_and_slots_count_what_is_trained():
+    model = functional(layers.BatchNormalization())
+    found = training_memory(model, optimizer_slots=3)
+    assert (found.weights, found.gradients, found.slots) == (4 * 8, 4 * 4, 4 * 12)
+
+
+@pytest.mark.parametrize("free", [0, 399, 400, 459, 460, 10_000])
+def test_the_largest_batch_fits_and_the_next_does_not(free):
+    memory = TrainingMemory(100, 100, 200, activations=50, passing=10)
+    batch = memory.largest_batch(free)
+    assert batch == 0 or memory.total(batch) <= free
+    assert memory.total(batch + 1) > free
