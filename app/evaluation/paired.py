@@ -1,5 +1,6 @@
 """Models compared on the same subjects: paired bootstrap, DeLong, McNemar, and Holm's correction."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -46,6 +47,7 @@ class Comparison:
         subjects: Number of subjects compared.
         cells: Number of folds times seeds.
         trainings: Number of seeds.
+        smallest_class: Subjects of the rarest class that occurs; None where that is not known.
         level: Coverage of the intervals.
     """
 
@@ -60,6 +62,7 @@ class Comparison:
     cells: int
     level: float
     trainings: int = 1
+    smallest_class: int | None = None
 
 
 def paired_bootstrap(
@@ -160,6 +163,7 @@ def compare_models(
             subjects=len({subject for cell in cells[a] for subject in cell.subjects}),
             cells=len(cells[a]),
             trainings=len(set(trainings)) if trainings else 1,
+            smallest_class=_smallest_class(cells[a]),
             level=level,
         )
         for a, b in pairs
@@ -200,7 +204,8 @@ def _differences(
         first, second = points[0][metric], points[1][metric]
         each = [after[metric] - before[metric] for before, after in zip(*by_training, strict=True)]
         spread = widen_draws(draws[1][metric] - draws[0][metric], second - first, each, level=level)
-        low, high = percentile_interval(spread, level)
+        reach = np.inf if metric in UNBOUNDED else 2.0 if metric == "mcc" else 1.0
+        low, high = percentile_interval(np.clip(spread, -reach, reach), level)
         found[metric] = Difference(metric, first, second, second - first, low, high, _two_sided(spread))
     return found
 
@@ -254,16 +259,23 @@ def _check_metric(primary: str, points: Mapping[str, Mapping[str, float]]) -> No
         raise ScoresError(f"metric {primary!r} is unknown for {shorten(missing)}: expected one of {known}")
 
 
+def _smallest_class(cells: Cells) -> int:
+    """Subjects of the rarest class that occurs, over all folds and seeds."""
+    carried = {
+        (subject, int(label))
+        for cell in cells
+        for subject, label in zip(cell.subjects, cell.labels, strict=True)
+    }
+    return min(Counter(label for _, label in carried).values())
+
+
 def _delong_or_none(
     first: Cells, second: Cells, *, trainings: Sequence[int] | None, level: float
 ) -> DeLong | None:
     """DeLong's test where it is defined: two classes, each cell with both, two subjects of each."""
     if not first[0].is_binary or any(len(set(cell.labels.tolist())) < 2 for cell in first):
         return None
-    per_class = [
-        {s for c in first for s, y in zip(c.subjects, c.labels, strict=True) if y == k} for k in (0, 1)
-    ]
-    if min(len(subjects) for subjects in per_class) < 2:
+    if _smallest_class(first) < 2:  # each cell has both classes
         return None
     return delong_difference(first, second, trainings=trainings, level=level)
 

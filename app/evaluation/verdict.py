@@ -8,26 +8,29 @@ from app.evaluation.paired import Comparison, Difference
 
 CHANCE = {"auc": 0.5}
 SIGNIFICANT = 0.05
+FEWEST = 5  # subjects of a class, below which resampling them says nothing of further ones
+FEW = 15  # below which a bootstrap interval tends to be too narrow
 
 
 def comparison_verdict(found: Comparison) -> str:
     """One to three sentences on a pair of models, from the primary metric's interval and adjusted p-values.
 
     A model is called better only where the interval of the difference excludes 0 and the Holm-adjusted
-    p-value of the bootstrap is below 0.05. What else is known is added: how large a difference the data
+    p-value of the bootstrap is below 0.05, and only with at least five subjects of each class. What else is
+    known is added: how large a difference the data
     leave possible, a DeLong test that disagrees, and that models trained once are two networks, not two
     kinds of network.
     """
     difference = found.differences[found.primary]
     if not math.isfinite(difference.difference):
         return f"{_label(found)} is undefined for {found.first} or {found.second} on these subjects."
-    return " ".join(part for part in (_decision(found, difference), _doubt(found), _scope(found)) if part)
+    return " ".join(part for part in (_decision(found, difference), *_reservations(found)) if part)
 
 
 def winner(found: Comparison) -> str | None:
     """The name of the model that is shown to be better; None where the data do not tell."""
     difference = found.differences[found.primary]
-    excludes = difference.low > 0 or difference.high < 0
+    excludes = (difference.low > 0 or difference.high < 0) and not _is_too_small(found)
     if not excludes or not found.adjusted["bootstrap"] < SIGNIFICANT:
         return None
     second_is_better = (difference.difference > 0) != (found.primary in LOWER_IS_BETTER)
@@ -49,8 +52,10 @@ def overall_verdict(found: Sequence[Comparison]) -> str:
     )
     if beaten and open_pairs:
         first = f"{first} Not told apart: {_listed(open_pairs)}."
-    scopes = [_scope(one) for one in found]
-    return " ".join([first, *[scope for scope in scopes if scope][:1]])
+    doubted = [f"{one.first} and {one.second}" for one in found if _doubt(one)]
+    doubts = f"DeLong's test disagrees on {_listed(doubted)}: unsettled." if doubted else ""
+    scope = next((_scope(one) for one in found if _scope(one)), "")
+    return " ".join(part for part in (first, doubts, _smallness(found[0]), scope) if part)
 
 
 def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test") -> str:
@@ -94,6 +99,11 @@ def _decision(found: Comparison, difference: Difference) -> str:
     better = winner(found)
     if better is not None:
         return _better(found, difference, better)
+    if _is_too_small(found):
+        return (
+            f"{found.first} and {found.second} cannot be told apart on {_size(found)}: "
+            f"the rarest class has only {found.smallest_class}. {_label(found)} is {difference.first:.3f} and {difference.second:.3f}."
+        )
     if difference.low == difference.high == 0:
         return (
             f"{found.first} and {found.second} have the same {_label(found)}, {difference.first:.3f}, "
@@ -131,6 +141,23 @@ def _doubt(found: Comparison) -> str:
     if better == (adjusted < SIGNIFICANT):
         return ""
     return f"DeLong's test disagrees (p {_p_equals(adjusted)}): take this as unsettled."
+
+
+def _reservations(found: Comparison) -> tuple[str, ...]:
+    """What a reader must hold against the decision."""
+    if _is_too_small(found):
+        return ()
+    return _doubt(found), _smallness(found), _scope(found)
+
+
+def _is_too_small(found: Comparison) -> bool:
+    return found.smallest_class is not None and found.smallest_class < FEWEST
+
+
+def _smallness(found: Comparison) -> str:
+    if found.smallest_class is None or found.smallest_class >= FEW:
+        return ""
+    return f"The rarest class has only {found.smallest_class} subjects: the interval is rough."
 
 
 def _scope(found: Comparison) -> str:

@@ -65,7 +65,8 @@ def test_disagreement_of_the_tests_is_said(p, delong, doubted):
 
 
 def test_same_scores_cannot_be_told_apart():
-    scores = Scores("abcd", [0, 0, 1, 1], [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]], ("no", "yes"))
+    chance = np.repeat([0.1, 0.2, 0.7, 0.9], 4)
+    scores = Scores([*map(str, range(16))], chance > 0.5, np.stack([1 - chance, chance], 1), ("no", "yes"))
     (found,) = compare_models({"a": scores, "b": scores}, resamples=50)
     assert comparison_verdict(found).startswith("a and b have the same ROC AUC, 1.000, in every resample")
 
@@ -102,3 +103,17 @@ def test_run_is_judged_by_its_interval(auc, bounds, words):
 def test_undefined_metric_is_said():
     assert "is undefined" in comparison_verdict(compared(np.nan, np.nan, np.nan))
     assert format_p(float("nan")) == "undefined"
+
+
+def test_a_handful_of_subjects_decides_nothing_and_few_are_said():
+    few = replace(compared(1.0, 1.0, 1.0), smallest_class=4)
+    assert winner(few) is None
+    assert comparison_verdict(few).endswith("the rarest class has only 4. ROC AUC is 0.800 and 1.800.")
+    some = replace(compared(0.05, 0.01, 0.09), smallest_class=12, trainings=2)
+    assert comparison_verdict(some).endswith("The rarest class has only 12 subjects: the interval is rough.")
+    assert "rarest" not in comparison_verdict(replace(some, smallest_class=15))
+
+
+def test_tests_that_disagree_are_named_among_several_pairs():
+    pairs = [compared(0.05, 0.01, 0.09, delong=0.3), compared(0.05, 0.01, 0.09, delong=0.01, names="ab")]
+    assert "DeLong's test disagrees on slice2d and volume3d: unsettled." in overall_verdict(pairs)
