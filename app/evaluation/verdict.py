@@ -100,9 +100,10 @@ def _decision(found: Comparison, difference: Difference) -> str:
     if better is not None:
         return _better(found, difference, better)
     if _is_too_small(found):
+        values = f"{difference.first:.3f} and {difference.second:.3f}"
         return (
             f"{found.first} and {found.second} cannot be told apart on {_size(found)}: "
-            f"the rarest class has only {found.smallest_class}. {_label(found)} is {difference.first:.3f} and {difference.second:.3f}."
+            f"the rarest class has only {found.smallest_class}. {_label(found)} is {values}."
         )
     if difference.low == difference.high == 0:
         return (

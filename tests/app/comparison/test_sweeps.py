@@ -1,0 +1,55 @@
+"""`voxlift-compare -m`: each job of a sweep is a comparison of its own, under any launcher."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+TINY = [
+    "data.subjects=24",
+    "preprocess.shape=[8,12,16]",
+    "preprocess.spacing=[8,5,4]",
+    "model.filters=[4,6,8]",
+    "trainer.epochs=1",
+    "trainer.batch_size=4",
+    "precision=float32",
+    "splits.val=0.25",
+    "splits.test=0.25",
+    "logger=none",
+]
+
+
+def compare(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "app.compare", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def test_a_sweep_whose_job_is_refused_ends_with_its_status(tmp_path):
+    answer = compare("-m", "models=[volume3d,nonsense],[slice2d,nonsense]", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "nonsense is neither a model" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
+def test_every_job_of_a_sweep_leaves_its_comparison(launcher, tmp_path):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    compare("models=[volume3d,acs]", *TINY, cwd=tmp_path)  # writes the phantom, and one of the comparisons
+    answer = compare("-m", "models=[volume3d,acs],[slice2d,volume3d]", *TINY, *launcher, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/comparison.json")]
+    assert sorted(sorted(one["models"]) for one in found) == [["acs", "volume3d"], ["slice2d", "volume3d"]]
+    # The second comparison's volume3d is the first's: the same settings, trained once.
+    assert len(list((tmp_path / "runs").glob("*/runs/volume3d-seed0/metrics.json"))) == 1
