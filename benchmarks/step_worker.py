@@ -110,6 +110,7 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
         infer = tf.function(lambda: model(voxels, training=False))
         return lambda: infer().numpy()
     optimizer = FusedAdamW(1e-4)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  # as voxlift-train does
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

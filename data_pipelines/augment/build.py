@@ -44,7 +44,9 @@ def build_augment(settings: Augment, *, spacing: tuple[float, float, float]) -> 
         drawn = draw_augment(settings, voxels.shape, spacing=spacing, seed=seed)
         return apply_augment(voxels, drawn, settings)
 
-    return augment
+    # There is nothing to convert, and looking for it took four seconds at each start.
+    plain: AugmentVoxels = tf.autograph.experimental.do_not_convert(augment)
+    return plain
 
 
 def draw_augment(
