@@ -92,6 +92,14 @@ def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Coh
     return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
 
 
+def reopen_all(settings: TrainSettings, run: RunFolder) -> tuple[Cohort, list[str]]:
+    """All splits of a run's cohort, from its folder; and the reasons why files cannot be used any more."""
+    rows, classes = read_rows(run.splits), tuple(settings.data.classes)
+    records, splits = [_record_of(row, classes) for row in rows], [row["split"] for row in rows]
+    cohort = prepare_cohort(records, classes, splits, settings=settings)
+    return cohort, [row["reason"] for row in cohort.left_out]
+
+
 def write_cohort(cohort: Cohort, run: RunFolder) -> None:
     """Write `splits.csv`, and `left_out.csv` where bad files were skipped."""
     pairs = zip(cohort.records, cohort.splits, strict=True)

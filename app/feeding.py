@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.networks import is_trained_on_slices
 from app.settings import SettingsError, TrainSettings
+from app.training.segments import Position
 from data_pipelines.augment import Augment, changes_handedness
 from data_pipelines.balance import class_weights
 from data_pipelines.pipeline import (
@@ -46,16 +47,44 @@ def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0)
         SettingsError: the augmentation's settings cannot be used.
     """
     model, labels, volumes = settings.model, cohort.labels("train"), cohort.prepared("train")
-    options = training_options(settings, cohort, first_epoch=first_epoch)
-    if is_trained_on_slices(model):
-        chosen = choose_slices(volumes, axis=model.axis, slices=model.slices)
-        options = replace(options, batch_size=options.batch_size * model.batch_factor)
-        options, steps = _portion(options, labels, chosen.sum(axis=1))
-        batches = training_slices(volumes, labels, options, chosen=chosen, axis=model.axis, slab=model.slab)
-    else:
-        options, steps = _portion(options, labels, np.ones(len(labels), np.int64))
+    options, steps, chosen = _portions(settings, cohort, first_epoch=first_epoch)
+    if chosen is None:
         batches = training_volumes(volumes, labels, options)
+    else:
+        batches = training_slices(volumes, labels, options, chosen=chosen, axis=model.axis, slab=model.slab)
     return Feed(batches, steps, options.batch_size, soft_labels=options.mix is not None)
+
+
+def batch_subjects(settings: TrainSettings, cohort: Cohort, at: Position) -> list[str]:
+    """The subjects of the batch that begins at a position, each once; whose voxels are not finite is said."""
+    from data_pipelines.replay import batch_members
+
+    options, _, chosen = _portions(settings, cohort, first_epoch=at.epoch)
+    members = batch_members(cohort.labels("train"), options, step=at.step, chosen=chosen)
+    indices = cohort.indices("train")[np.unique(members)]
+    return [_spoken_subject(cohort, int(index)) for index in indices]
+
+
+def _spoken_subject(cohort: Cohort, index: int) -> str:
+    subject = cohort.records[index].subject
+    voxels = np.fromfile(cohort.files[index], cohort.dtype)
+    return subject if np.isfinite(voxels).all() else f"{subject} (its voxels are not finite)"
+
+
+def _portions(
+    settings: TrainSettings, cohort: Cohort, *, first_epoch: int
+) -> tuple[TrainingOptions, int, NDArray[np.bool_] | None]:
+    """The options with a batch that an epoch can fill, an epoch's steps, and which slices train, if any."""
+    model, labels = settings.model, cohort.labels("train")
+    options, chosen = training_options(settings, cohort, first_epoch=first_epoch), None
+    per_volume = np.ones(len(labels), np.int64)
+    if is_trained_on_slices(model):
+        chosen = choose_slices(cohort.prepared("train"), axis=model.axis, slices=model.slices)
+        options = replace(options, batch_size=options.batch_size * model.batch_factor)
+        per_volume = chosen.sum(axis=1)
+    examples = examples_per_epoch(labels, options, per_volume)
+    batch_size = min(options.batch_size, examples)
+    return replace(options, batch_size=batch_size), examples // batch_size, chosen
 
 
 def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> TrainingOptions:
@@ -65,7 +94,6 @@ def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: in
         SettingsError: the augmentation's settings cannot be used.
     """
     trainer, augment = settings.trainer, read_augment(settings.augment)
-    warn_of_mirrors(augment)
     return TrainingOptions(
         batch_size=trainer.batch_size,
         epochs=trainer.epochs,
@@ -76,15 +104,6 @@ def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: in
         augment=build_augmentation(augment, cohort),
         mix=build_mixing(augment),
     )
-
-
-def _portion(
-    options: TrainingOptions, labels: NDArray[np.int64], per_volume: NDArray[np.int64]
-) -> tuple[TrainingOptions, int]:
-    """The options with a batch that an epoch can fill, and an epoch's steps."""
-    examples = examples_per_epoch(labels, options, per_volume)
-    batch_size = min(options.batch_size, examples)
-    return replace(options, batch_size=batch_size), examples // batch_size
 
 
 def read_augment(augment: Mapping[str, Any]) -> Augment:

@@ -31,6 +31,12 @@ class Inflation:
     slices: Networks
     plan: LiftPlan
 
+    def take_weights(self, run: RunFolder) -> None:
+        """Give the slice model the weights of a run that trained it to its end."""
+        from app.pretrained import load_trained
+
+        self.slices.trained.set_weights(load_trained(run.path).get_weights())
+
     def inflate(self) -> Networks:
         """The 3D network with the weights that the 2D one holds now."""
         from app.networks import lift_networks
@@ -77,7 +83,7 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
 def slice_folder(run: RunFolder) -> RunFolder:
     """The sub-run's folder, made on disk."""
     folder = RunFolder(run.path / SLICES)
-    folder.path.mkdir()
+    folder.path.mkdir(exist_ok=True)
     return folder
 
 

@@ -102,6 +102,11 @@ def _protect_on_cpu(network: Any) -> None:  # noqa: ANN401 - untyped Keras
         names = protect_shallow_convolutions(network)
         if names:
             log.info("float32 instead of bfloat16 for convolutions on few slices: %s", ", ".join(names))
+        pools = protect_pooling(network)
+        if pools:
+            log.info(
+                "float32 instead of float16 for pooling, which has no other kernel: %s", ", ".join(pools)
+            )
 
 
 def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
@@ -163,6 +168,23 @@ def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - u
             continue
         is_safe = isinstance(layer, FewPositionsConv3D) and layer.has_own_routes
         if not is_safe and is_shallow(layer.input.shape[1], layer.kernel_size[0]):
+            layer.dtype_policy = "float32"
+            changed.append(str(layer.name))
+    return changed
+
+
+def protect_pooling(network: Any) -> list[str]:  # noqa: ANN401 - untyped Keras
+    """Let 3D pooling compute in float32 instead of float16; the names of those changed.
+
+    TensorFlow has no float16 kernel of MaxPool3D and AvgPool3D for CPUs (2.21), alone among the operations of
+    our networks.
+    """
+    import keras
+
+    changed = []
+    for layer in network._flatten_layers():  # noqa: SLF001 - as above
+        is_pool = isinstance(layer, keras.layers.MaxPooling3D | keras.layers.AveragePooling3D)
+        if is_pool and layer.compute_dtype == "float16":
             layer.dtype_policy = "float32"
             changed.append(str(layer.name))
     return changed

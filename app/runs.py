@@ -7,6 +7,7 @@ splits.csv        subject, image, label, split
 left_out.csv      bad files that were skipped
 training_range.json  spacing, size, orientation and intensities of the training volumes
 history.csv       one row per epoch
+checkpoints/      the newest states of the training, from which `resume=` goes on
 model.keras       the best weights; takes volumes, gives logits
 predictions.csv   one row per volume, a probability per class
 metrics.json      per split; written last, so that its presence means the run is finished
@@ -16,9 +17,8 @@ report.html, log.txt, tensorboard/
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from app.files import write_beside
 from app.settings import SettingsError, TrainSettings
 
 
@@ -101,6 +102,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """TensorBoard's events."""
         return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The states that a resumed training goes on from."""
+        return self.path / "checkpoints"
 
     @property
     def is_finished(self) -> bool:
@@ -196,12 +202,7 @@ def open_run(run: str) -> RunFolder:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that a kill leaves the old file or the new one, never half of one."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    os.replace(file.name, path)  # noqa: PTH105 - Path.replace is the same call; this one names the promise
+    write_beside(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -227,14 +228,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with the same keys as CSV, atomically."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8", newline=""
-    ) as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    Path(file.name).chmod(0o644)
-    os.replace(file.name, path)  # noqa: PTH105 - as above
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from app.cli import run_command, to_settings
 from app.devices import check_backend
-from app.inflate import (
-    cost_of_slices,
-    plan_inflation,
-    settle_statistics,
-    slice_folder,
-    trains_slices_first,
-    tuning_optimizer,
-)
+from app.failures import told_in_sentences
+from app.inflate import Inflation, cost_of_slices, plan_inflation, slice_folder, trains_slices_first
 from app.pretrained import check_baseline, refuse_seen_subjects
 from app.progress import console
+from app.resuming import begin_again, is_complete, reopen_settings, reopen_subjects, saved_precision
 from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
 from app.settings import TrainSettings, check_settings
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
     from app.networks import Networks
+    from app.preflight.check import Preflight
     from app.runtime import Precision
 
 log = logging.getLogger("voxlift")
@@ -33,7 +29,17 @@ log = logging.getLogger("voxlift")
 
 def main() -> None:
     """The console script."""
-    run_command("train", lambda cfg: train(read_settings(cfg)))
+    run_command("train", _start)
+
+
+def _start(cfg: DictConfig) -> int:
+    """A new training, or one that goes on."""
+    if cfg.resume is None:
+        return train(read_settings(cfg))
+    overrides = [str(override) for override in HydraConfig.get().overrides.task]
+    run, settings = reopen_settings(cfg.resume, overrides=overrides, epochs=cfg.trainer.epochs)
+    check_backend()
+    return resume(run, settings)
 
 
 def read_settings(cfg: DictConfig) -> TrainSettings:
@@ -71,24 +77,111 @@ def train(settings: TrainSettings) -> int:
             precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed
         )
         refuse_seen_subjects(settings.model, cohort)
-        from app.preflight.look import look_ahead  # Keras may be imported only now
-
-        inflation = plan_inflation(settings, cohort) if trains_slices_first(settings.model) else None
-        networks = inflation.slices if inflation else _build(settings, cohort)
-        found = look_ahead(settings, cohort, networks, inflation=inflation)
+        parts = _build_parts(settings, cohort)
+        found = _look_ahead(settings, cohort, parts)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
         run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
         attach(run.log)
         if found:
             write_json(run.preflight, {"trainings": [finding.as_json() for finding in found]})
-        if inflation:
-            slices = slice_folder(run)
-            _train_into(
-                slices, inflation.settings, cohort=cohort, networks=inflation.slices, precision=precision
-            )
-            networks = inflation.inflate()
-        _train_into(run, settings, cohort=cohort, networks=networks, precision=precision)
+        _train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
     return 0
+
+
+def resume(run: RunFolder, settings: TrainSettings) -> int:
+    """Go on with a training that was killed, to the end that it would have had; or for more epochs.
+
+    Args:
+        run: its folder.
+        settings: its own, see `reopen_settings`.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, VolumeError, UserError: what stands in the way.
+    """
+    from app.runtime import logging_to_file, prepare_runtime
+
+    if is_complete(run, settings):
+        console.print("This run is finished; a higher trainer.epochs would train it further.")
+        console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+        return 0
+    with logging_to_file() as attach:
+        attach(run.log)
+        log.info("Going on with %s", run.path)
+        begin_again(run, settings)
+        cohort = reopen_subjects(run, settings)
+        precision = prepare_runtime(
+            precision=saved_precision(run, settings),
+            deterministic=settings.deterministic,
+            seed=settings.seed,
+        )
+        parts = _build_parts(settings, cohort)
+        _train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
+    return 0
+
+
+def _build_parts(settings: TrainSettings, cohort: Cohort) -> Networks | Inflation:
+    """What will be trained: networks, or slices first and what they are inflated to."""
+    is_first = trains_slices_first(settings.model)
+    return plan_inflation(settings, cohort) if is_first else _build(settings, cohort)
+
+
+def _look_ahead(
+    settings: TrainSettings, cohort: Cohort, parts: Networks | Inflation
+) -> tuple[Preflight, ...]:
+    """The preflight of every training that is to come."""
+    from app.preflight.look import look_ahead  # Keras may be imported only now
+
+    if isinstance(parts, Inflation):
+        return look_ahead(settings, cohort, parts.slices, inflation=parts)
+    return look_ahead(settings, cohort, parts)
+
+
+def _train_parts(
+    run: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    parts: Networks | Inflation,
+    precision: Precision,
+) -> None:
+    """Train what is not trained yet, into the run's folder."""
+    with told_in_sentences(run, settings.trainer):
+        _describe(run, settings, cohort=cohort, precision=precision)
+        if isinstance(parts, Inflation):
+            parts = _train_slices(run, parts, cohort=cohort, precision=precision)
+        _train_into(run, settings, cohort=cohort, networks=parts)
+
+
+def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, precision: Precision) -> Networks:
+    """Train the slice model unless that is done; the network that it is inflated to."""
+    import keras
+
+    first = slice_folder(run)
+    if first.is_finished:
+        inflation.take_weights(first)
+    else:
+        _describe(first, inflation.settings, cohort=cohort, precision=precision)
+        _train_into(first, inflation.settings, cohort=cohort, networks=inflation.slices)
+    keras.utils.set_random_seed(inflation.settings.seed)  # the same draws, whatever came before
+    return inflation.inflate()
+
+
+def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
+    """Write down what is trained, on whom and on what, where that has not been done."""
+    from app.cohort import write_cohort
+    from app.ranges import write_training_range
+    from app.runtime import describe_environment
+
+    log.info("Precision %s: %s", precision.policy, precision.reason)
+    if run.splits.exists():
+        return
+    save_settings(settings, run)
+    write_json(run.environment, describe_environment(precision))
+    write_training_range(cohort, run)
+    write_cohort(cohort, run)  # last: it tells a resumed training that the rest is there
 
 
 def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
@@ -99,22 +192,13 @@ def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
     return networks
 
 
-def _train_into(
-    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, precision: Precision
-) -> None:
-    from app.cohort import write_cohort
+def _train_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> None:
+    from app.fitting import save_model, train_network
     from app.pages import write_run_page
-    from app.ranges import write_training_range
-    from app.runtime import describe_environment
     from app.scoring import evaluate_run, scoring_cost, show_metrics
 
-    log.info("Precision %s: %s", precision.policy, precision.reason)
-    save_settings(settings, run)
-    write_json(run.environment, describe_environment(precision))
-    write_cohort(cohort, run)
-    write_training_range(cohort, run)
-    cost = _fit(run, settings, cohort=cohort, networks=networks)
-    networks.volume.save(run.model)
+    cost = train_network(run, settings, cohort=cohort, networks=networks)
+    save_model(networks.volume, run)
     metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
     scoring = scoring_cost(networks.volume, cohort, batch_size=settings.trainer.batch_size)
     metrics["cost"] = {**cost, **scoring, **cost_of_slices(run)}
@@ -122,44 +206,6 @@ def _train_into(
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     show_metrics(metrics, name=settings.model.name)
     console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
-
-
-def _fit(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> dict[str, float]:
-    """Train the network; what it cost."""
-    from app.feeding import build_feed
-    from app.runtime import peak_memory_bytes
-    from app.scoring import validation_score
-    from app.training.fit import compile_network, fit_network
-
-    trainer = settings.trainer
-    feed = build_feed(settings, cohort)
-    compile_network(
-        networks.trained,
-        optimizer=tuning_optimizer(settings),
-        trainer=trainer,
-        classes=len(cohort.classes),
-        steps_per_epoch=feed.steps_per_epoch,
-        soft_labels=feed.soft_labels,
-    )
-    started = time.perf_counter()
-    settle_statistics(networks.trained, feed.batches, settings.model)
-    keep = fit_network(
-        networks.trained,
-        feed.batches,
-        trainer=trainer,
-        steps_per_epoch=feed.steps_per_epoch,
-        score=validation_score(networks.volume, cohort, batch_size=trainer.batch_size),
-        history=run.history,
-        tensorboard=run.tensorboard if settings.logger.tensorboard else None,
-    )
-    seconds = time.perf_counter() - started
-    return {
-        "parameters": networks.trained.count_params(),
-        "best_epoch": keep.best_epoch,
-        "train_seconds": round(seconds, 2),
-        "seconds_per_epoch": round(seconds / max(1, keep.epochs_run), 3),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
 
 
 if __name__ == "__main__":

@@ -58,14 +58,16 @@ def _compile(
     feed: Feed,
     is_constant: bool,  # noqa: FBT001 - the form that `preflight` calls
 ) -> None:
-    from app.training.fit import compile_network
+    from app.training.fit import Task, compile_network
 
     optimizer = tuning_optimizer(settings)
-    compile_network(
+    task = Task(
         networks.trained,
+        lambda _: feed.batches,
+        feed.steps_per_epoch,
+        classes=len(cohort.classes),
         optimizer=replace(optimizer, schedule="constant") if is_constant else optimizer,
         trainer=settings.trainer,
-        classes=len(cohort.classes),
-        steps_per_epoch=feed.steps_per_epoch,
         soft_labels=feed.soft_labels,
     )
+    compile_network(task)

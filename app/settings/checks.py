@@ -131,6 +131,7 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
         *range_problem("model.dropout", model.dropout, 0.0, 0.95),
         *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
+        *range_problem("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
     ]
 
 
@@ -144,4 +145,9 @@ def _trainer_problems(settings: TrainSettings) -> list[str]:
         *range_problem("trainer.epochs", trainer.epochs, 1, 100_000),
         *range_problem("trainer.batch_size", trainer.batch_size, 1, 100_000),
         *range_problem("trainer.label_smoothing", trainer.label_smoothing, 0.0, 0.5),
+        *choice_problem("trainer.loss", trainer.loss, ("cross_entropy", "focal")),
+        *range_problem("trainer.focal_gamma", trainer.focal_gamma, 0.0, 10.0),
+        *range_problem("trainer.accumulate", trainer.accumulate, 1, 10_000),
+        *range_problem("trainer.ema", trainer.ema, 0.0, 0.99999),
+        *range_problem("trainer.checkpoint_steps", trainer.checkpoint_steps, 0, 10**9),
     ]

@@ -39,6 +39,7 @@ class TrainSettings:
     deterministic: bool = False
     seed: int = 0
     run_dir: str | None = None
+    resume: str | None = None  # a run folder whose training goes on
     runs_folder: str = "runs"
     debug: bool = False
 

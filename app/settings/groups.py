@@ -86,6 +86,7 @@ class ModelSettings:
     batch_factor: int = 1
     pretrain: bool = False  # train the 2D network on slices first, then lift it with what it learned
     rate_factor: float = 1.0  # of optimizer.learning_rate: trained weights are tuned with smaller steps
+    freeze_epochs: int = 0  # in which only the head of a network with trained weights learns
 
 
 @dataclass
@@ -111,6 +112,11 @@ class TrainerSettings:
     patience: int = 0
     balance: str = "none"
     label_smoothing: float = 0.0
+    loss: str = "cross_entropy"
+    focal_gamma: float = 2.0  # of loss=focal: the larger, the less an easy example counts
+    accumulate: int = 1  # batches whose gradients are averaged before each step
+    ema: float = 0.0  # momentum of the average of the weights that is scored and kept; 0: none
+    checkpoint_steps: int = 0  # batches between checkpoints within an epoch; 0: one after each epoch
 
 
 @dataclass

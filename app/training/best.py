@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
+
+from app.training.averaging import averaged_weights
+from app.training.checkpoints import Arrays
+from app.training.place import Remembering
 
 log = logging.getLogger("voxlift")
 
 
-class KeepBest(keras.callbacks.Callback):
+class KeepBest(Remembering):
     """Keeps the weights of the best epoch; stops when `patience` epochs brought no better one (0: never).
 
     Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
@@ -24,6 +28,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best: tuple[float, float] = (-np.inf, -np.inf)
         self.best_epoch = -1
         self.epochs_run = 0
+        self.stopped = False
         self.weights: list[NDArray[np.float32]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -32,12 +37,13 @@ class KeepBest(keras.callbacks.Callback):
         self.epochs_run += 1
         if standing > self.best:
             self.best, self.best_epoch = standing, epoch
-            self.weights = self.model.get_weights()
+            with averaged_weights(self.model):  # the weights that were scored
+                self.weights = self.model.get_weights()
         elif self.patience and epoch - self.best_epoch >= self.patience:
             log.info(
                 "No better %s for %d epochs: stopped after epoch %d", self.monitor, self.patience, epoch + 1
             )
-            self.model.stop_training = True
+            self.stopped = self.model.stop_training = True
 
     def _standing(self, logs: dict[str, float]) -> tuple[float, float]:
         """(metric, minus loss), larger is better; what is not a number is worse than anything."""
@@ -45,7 +51,23 @@ class KeepBest(keras.callbacks.Callback):
         metric = loss if self.monitor == "loss" else logs.get(f"val_{self.monitor}", -np.inf)
         return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Put the best weights back."""
+    def put_back(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+        """Give the network its best weights; whether there are any."""
         if self.weights:
-            self.model.set_weights(self.weights)
+            network.set_weights(self.weights)
+        return bool(self.weights)
+
+    def arrays(self) -> Arrays:
+        """The best weights as a checkpoint takes them."""
+        return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
+
+    def memory(self) -> dict[str, Any]:
+        """Best so far and patience used; the weights are saved apart."""
+        names = ("best", "best_epoch", "epochs_run", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Go on with the patience that was left."""
+        self.best = (float(memory["best"][0]), float(memory["best"][1]))
+        self.best_epoch, self.epochs_run = int(memory["best_epoch"]), int(memory["epochs_run"])
+        self.stopped = bool(memory["stopped"])

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Self
 
 import keras
 from rich.progress import Progress, TaskID
 
 from app.progress import build_progress
+from app.training.place import Place
 
 log = logging.getLogger("voxlift")
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """One bar over all steps of all epochs, with time left and the last epoch's scores beside it."""
+    """One bar over all steps of all epochs, with time left and the last epoch's scores beside it.
 
-    def __init__(self, *, epochs: int, steps: int, first_epoch: int = 0) -> None:
+    Used as a context around the fits, so that one bar serves several and closes in any case.
+    """
+
+    def __init__(self, place: Place, *, epochs: int, steps: int) -> None:
         super().__init__()
-        self.epochs, self.steps, self.first_epoch = epochs, steps, first_epoch
+        self.place, self.epochs, self.steps = place, epochs, steps
         self.progress: Progress = build_progress()
         self.task: TaskID | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Open the bar."""
-        self.progress.start()
-        self.task = self.progress.add_task(
-            "Training", total=self.epochs * self.steps, completed=self.first_epoch * self.steps, note=""
-        )
+        """Open the bar, where an earlier part of the training has not."""
+        if self.task is None:
+            segment = self.place.segment
+            self.progress.start()
+            self.task = self.progress.add_task(
+                "Training",
+                total=self.epochs * self.steps,
+                completed=segment.first * self.steps + segment.skip,
+                note="",
+            )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
         """Advance the bar."""
@@ -39,10 +54,6 @@ class ShowProgress(keras.callbacks.Callback):
         self._update(note=f"epoch {epoch + 1}/{self.epochs}  {note}")
         if self.progress.disable and _is_worth_a_line(epoch + 1, self.epochs):
             log.info("epoch %d/%d  %s", epoch + 1, self.epochs, note)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Close the bar."""
-        self.progress.stop()
 
     def _update(self, **changes: Any) -> None:  # noqa: ANN401 - what rich's update takes
         if self.task is not None:

@@ -1,23 +1,98 @@
-"""What ends a training early because something went wrong."""
+"""What may go wrong in a training: a loss that is not finite, gradients that overflow."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from app.cli import UserError
+from app.training.place import Place, Remembering
+from app.training.segments import Position
+
 log = logging.getLogger("voxlift")
+
+NAMED = 16  # subjects in a message
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Ends training at the first loss that is not finite; the best weights so far stay."""
+    """Ends training at the first batch whose loss is not finite, with its subjects named.
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Look at the running loss."""
-        if not np.isfinite((logs or {}).get("loss", 0.0)):
+    The mean that Keras runs over an epoch is finite up to that very batch, and never after it.
+
+    Args:
+        place: counts the batches; stands before this one among the callbacks.
+        name_subjects: who is in the batch that begins at a position.
+    """
+
+    def __init__(self, place: Place, name_subjects: Callable[[Position], Sequence[str]]) -> None:
+        super().__init__()
+        self.place, self.name_subjects = place, name_subjects
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Look at the running mean."""
+        if np.isfinite((logs or {}).get("loss", 0.0)):
+            return
+        epoch, step = self.place.position.epoch, self.place.position.step - 1
+        names = list(self.name_subjects(Position(epoch, step)))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        raise UserError(
+            f"The loss is not finite at batch {step + 1} of epoch {epoch + 1}: training stopped. "
+            f"The batch held {', '.join(names[:NAMED])}{more}. "
+            "Look at these volumes; a lower optimizer.learning_rate or precision=float32 often helps."
+        )
+
+
+class WatchLossScale(Remembering):
+    """Adds `loss_scale` and `skipped_steps` to each epoch's logs where the loss is scaled (float16)."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.begun = 0  # steps that had been taken when the epoch began
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Remember the steps so far, unless the epoch goes on after a kill."""
+        if self.place.position.step == 0:
+            self.begun = self._taken()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """What Keras skipped is what it did not count."""
+        optimizer = self.model.optimizer
+        if logs is None or not hasattr(optimizer, "dynamic_scale"):
+            return
+        batches = self.params["steps"] + (self.place.segment.skip if epoch == self.place.segment.first else 0)
+        scale, skipped = float(optimizer.dynamic_scale), batches - (self._taken() - self.begun)
+        logs |= {"loss_scale": scale, "skipped_steps": float(skipped)}
+        if skipped:
             log.info(
-                "The loss is not finite at step %d: stopped. A lower optimizer.learning_rate often helps.",
-                batch,
+                "Epoch %d: float16 gradients overflowed in %d of %d batches, now skipped; loss scale %g",
+                epoch + 1,
+                skipped,
+                batches,
+                scale,
             )
-            self.model.stop_training = True
+
+    def memory(self) -> dict[str, Any]:
+        """The steps before this epoch."""
+        return {"begun": self.begun}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Count on from there."""
+        self.begun = int(memory["begun"])
+
+    def _taken(self) -> int:
+        optimizer = self.model.optimizer
+        return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)  # noqa: SLF001 - batches, also where gradients are accumulated
+
+
+class LogLearningRate(keras.callbacks.Callback):
+    """Adds `learning_rate`, as it stands at the epoch's end, to the logs."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Read it off the schedule."""
+        if logs is not None:
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

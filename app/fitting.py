@@ -1,0 +1,140 @@
+"""One training in its run folder: the stream of batches, the callbacks, the checkpoints, and what it cost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from app.cli import UserError
+from app.feeding import Feed, batch_subjects, build_feed, read_augment, warn_of_mirrors
+from app.inflate import settle_statistics, tuning_optimizer
+from app.networks import Networks
+from app.runs import RunFolder
+from app.settings import TrainSettings
+from app.training.best import KeepBest
+from app.training.checkpoints import Checkpoints
+from app.training.display import ShowProgress
+from app.training.fit import Task, fit_network
+from app.training.history import WriteHistory
+from app.training.place import Place
+from app.training.segments import Position
+from app.training.timing import InputClock, SplitStepTime
+from app.training.validation import ScoreVolumes
+from app.training.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from app.cohort import Cohort
+
+log = logging.getLogger("voxlift")
+
+
+def train_network(
+    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks
+) -> dict[str, float]:
+    """Train, from the run's newest checkpoint on where there is one; the best weights are left in place.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        UserError: the loss or the validation scores are not finite; the best weights are saved as the run's
+            model before.
+    """
+    from app.runtime import peak_memory_bytes
+    from app.training.precision import keep_logits_precise
+
+    keep_logits_precise(networks.trained)
+    warn_of_mirrors(read_augment(settings.augment))
+    place, history = Place(), WriteHistory(run.history)
+    keep = KeepBest(settings.trainer.monitor, patience=settings.trainer.patience)
+    clock, feed = InputClock(), build_feed(settings, cohort)
+    task = _build_task(settings, cohort=cohort, networks=networks, feed=feed, clock=clock)
+    checkpoints = Checkpoints(run.checkpoints)
+    started = time.perf_counter()
+    if checkpoints.is_empty:
+        settle_statistics(networks.trained, feed.batches, settings.model)
+    settling = time.perf_counter() - started
+    display = ShowProgress(place, epochs=settings.trainer.epochs, steps=feed.steps_per_epoch)
+    callbacks = [
+        place,  # first: the others read where the training stands
+        SplitStepTime(clock, batch_size=feed.batch_size),
+        StopOnNonFinite(place, lambda at: batch_subjects(settings, cohort, at)),
+        WatchLossScale(place),
+        LogLearningRate(),
+        ScoreVolumes(validation(settings, cohort=cohort, networks=networks)),
+        history,  # behind all that adds to the logs
+        keep,
+        *recorders(run, settings, feed),
+        display,
+    ]
+    try:
+        with display:
+            fit_network(task, place=place, keep=keep, callbacks=callbacks, checkpoints=checkpoints)
+    except UserError as error:
+        raise UserError(f"{error}\n{_keep_good(run, networks, keep)}") from error
+    checkpoints.thin()
+    return {
+        "parameters": networks.trained.count_params(),
+        "best_epoch": keep.best_epoch,
+        "train_seconds": round(settling + history.seconds, 2),
+        "seconds_per_epoch": round(history.seconds / max(1, keep.epochs_run), 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
+    """Save the best weights of a training that broke off; what was kept."""
+    if not keep.weights:
+        return "No epoch was finished before, so there are no weights to keep."
+    save_model(networks.volume, run)
+    return f"The weights of epoch {keep.best_epoch + 1}, the best before that, are kept in {run.model}."
+
+
+def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
+    """The callbacks that write elsewhere than into the run folder's own files (group `logger`)."""
+    from app.training.tensorboard import WriteTensorBoard
+
+    logger = settings.logger
+    return [WriteTensorBoard(run.tensorboard, feed.batches)] if logger.tensorboard else []
+
+
+def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped Keras
+    """Write a network as the run's model, whole or not at all, without optimiser and loss."""
+    import keras
+
+    bare = keras.Model(network.inputs, network.outputs, name=network.name)  # the same layers and weights
+    beside = run.model.with_name(f".writing-{run.model.name}")
+    try:
+        bare.save(beside)
+        beside.replace(run.model)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> Any:  # noqa: ANN401 - see validation_score
+    """The function that scores the validation volumes."""
+    from app.scoring import validation_score
+
+    return validation_score(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+
+
+def _build_task(
+    settings: TrainSettings, *, cohort: Cohort, networks: Networks, feed: Feed, clock: InputClock
+) -> Task:
+    def stream(at: Position) -> tf.data.Dataset:
+        batches = build_feed(settings, cohort, first_epoch=at.epoch).batches
+        return clock.attach(batches.skip(at.step) if at.step else batches)
+
+    return Task(
+        networks.trained,
+        stream,
+        feed.steps_per_epoch,
+        classes=len(cohort.classes),
+        optimizer=tuning_optimizer(settings),
+        trainer=settings.trainer,
+        soft_labels=feed.soft_labels,
+        freeze_epochs=settings.model.freeze_epochs,
+    )
