@@ -49,6 +49,14 @@ def find_finished(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
     return None
 
 
+def has_begun(run: RunFolder, wanted: TrainSettings) -> bool:
+    """Whether a training with the same settings was broken off there, and can go on."""
+    try:
+        return not list_changes(load_settings(run), wanted)
+    except (SettingsError, OSError):
+        return False  # killed before it wrote its settings, or of a version with other keys
+
+
 def list_changes(saved: TrainSettings, wanted: TrainSettings) -> list[str]:
     """What differs between two trainings' settings, as `key: wanted instead of saved`.
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from app.comparison.locks import hold_lock
 from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
-from app.comparison.reuse import find_finished
-from app.comparison.trials import Trial
+from app.comparison.reuse import find_finished, has_begun
+from app.comparison.trials import Trial, quote_override
 from app.progress import console
 from app.runs import write_rows
 from app.settings import TrainSettings
@@ -84,10 +84,14 @@ def run_trial(
         if found is not None:
             say(f"finished before, reused from {found.path}")
             return Outcome(replace(trial, run=found), is_reused=True)
-        say("training")
-        if trial.run.path.exists():
-            shutil.rmtree(trial.run.path)  # what a killed training left in this comparison's own folder
-        command = [*TRAIN, *arguments, *trial.overrides]
+        if has_begun(trial.run, settings):
+            say("going on where it was broken off")
+            command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
+        else:
+            say("training")
+            if trial.run.path.exists():
+                shutil.rmtree(trial.run.path)  # other settings, or nothing to go on from
+            command = [*TRAIN, *arguments, *trial.overrides]
         status, reason = run_child(command, descriptors=descriptors)
     if status:
         say(f"failed, {reason}")

@@ -151,7 +151,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Raises:
         OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: the file is damaged.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return arrays, json.loads(arrays.pop(STATE).tobytes())
 
@@ -163,7 +163,7 @@ def _position_of(path: Path) -> Position:
 
 def _best_epoch_of(path: Path) -> int | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return int(json.loads(file[STATE].tobytes())["best_epoch"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

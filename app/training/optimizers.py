@@ -48,7 +48,7 @@ def build_optimizer(
     kind = _optimizer_class(settings.name)
     arguments = {
         "learning_rate": build_schedule(settings, steps=steps),
-        "weight_decay": settings.weight_decay or None,
+        "weight_decay": settings.weight_decay,
         "global_clipnorm": settings.clip_norm,
         "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
         **settings.options,
