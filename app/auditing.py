@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from app.cohort import locate_table, manifest_arguments
+from app.cohort import locate_table, table_options
 from app.progress import console, counted_bar
 from app.report.audited import AuditedData, suggested_overrides
 from app.runs import write_json, write_rows
@@ -91,12 +91,13 @@ def write_audit(found: AuditedData, folder: Path) -> None:
 
 
 def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
-    arguments = manifest_arguments(locate_table(data))
+    located = locate_table(data)
+    table, options = str(located.table), table_options(located)
     try:
-        return load_manifest(**arguments), []
+        return load_manifest(table, options), []
     except ManifestError as error:
         try:
-            manifest = load_all_rows(**arguments)
+            manifest = load_all_rows(table, options)
         except ManifestError:
             raise error from None
         if not manifest.records:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from app.settings import DataSettings, PreprocessSettings, SettingsError, TrainS
 from data_pipelines.audit.facts import read_facts
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
 from data_pipelines.leaks import hash_records, refuse_leaks
-from data_pipelines.manifest import Manifest, Record, load_manifest
+from data_pipelines.manifest import Manifest, Record, TableOptions, load_manifest
 from data_pipelines.prepared import PreparedVolumes
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.splits import assign_splits, select_records, split_table
@@ -272,23 +271,23 @@ def _joined(images: Sequence[Path]) -> str:
     return "|".join(str(image) for image in images)
 
 
-def manifest_arguments(data: DataSettings) -> dict[str, Any]:
-    """The data settings of a table as the arguments of `load_manifest`."""
-    return {
-        "table": Path(str(data.table)).expanduser(),
-        "root": Path(data.root).expanduser() if data.root else None,
-        "image_column": data.image_column,
-        "image_columns": tuple(data.image_columns),
-        "label_column": data.label_column,
-        "subject_column": data.subject_column,
-        "split_column": data.split_column,
-        "classes": tuple(data.classes),
-        "label_bins": tuple(data.label_bins),
-    }
+def table_options(data: DataSettings) -> TableOptions:
+    """What the data settings say of the table; an absent file is a bad file, to stop at or to skip."""
+    return TableOptions(
+        root=data.root or None,
+        image_column=data.image_column,
+        image_columns=tuple(data.image_columns),
+        label_column=data.label_column,
+        subject_column=data.subject_column,
+        split_column=data.split_column,
+        classes=tuple(data.classes),
+        label_bins=tuple(data.label_bins),
+        keep_absent=data.on_bad_file == "skip",
+    )
 
 
 def _load_table(data: DataSettings) -> Manifest:
-    manifest = load_manifest(**manifest_arguments(data))
+    manifest = load_manifest(str(data.table), table_options(data))
     if manifest.left_out:
         reasons = ", ".join(f"{count} with {reason}" for reason, count in manifest.left_out.items())
         log.info("Rows left out of %s: %s", manifest.source, reasons)

@@ -126,6 +126,8 @@ def _find(manifest: Manifest, splits: Sequence[str], keys: Iterable[str], shared
 
 def _identity(image: Path) -> str:
     """Returns what changes when the image does: path, size and time of change of all its files."""
+    if not image.exists():
+        return f"{image}:absent"
     files = sorted(path for path in image.rglob("*") if path.is_file()) if image.is_dir() else [image]
     # A header's own data file may change without it.
     halves = [image.with_suffix(suffix) for suffix in (".img", ".img.gz", ".raw", ".zraw")]

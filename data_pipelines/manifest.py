@@ -15,9 +15,9 @@ from pathlib import Path
 
 from data_pipelines.labels import index_labels, is_missing
 from data_pipelines.rows import SPLITS, Row, find_split, rows_of_folder, rows_of_table
-from data_pipelines.tables import ManifestError, list_some, read_table
+from data_pipelines.tables import ManifestError, Table, list_some, read_table
 
-__all__ = ["Manifest", "ManifestError", "Record", "load_manifest"]
+__all__ = ["Manifest", "ManifestError", "Record", "TableOptions", "load_manifest", "rows_of"]
 
 _SUBJECT_COLUMNS = ("participant_id", "subject_id", "subject", "patient_id", "patient")
 
@@ -58,24 +58,12 @@ class Manifest:
     source: Path
 
 
-def load_manifest(
-    table: str | Path,
-    *,
-    root: str | Path | None = None,
-    image_column: str = "image",
-    image_columns: Sequence[str] = (),
-    label_column: str = "label",
-    subject_column: str | None = None,
-    split_column: str | None = None,
-    classes: Sequence[str] = (),
-    label_bins: Sequence[float] = (),
-) -> Manifest:
-    """Returns the usable rows of a table, or of a folder per class.
+@dataclass(frozen=True)
+class TableOptions:
+    """What the columns of a table mean, the same for training and for an audit.
 
-    Args:
-        table: CSV or TSV file, or a folder `CLASS/file`, `CLASS/subject/file` or `train/CLASS/file`; `~` is
-            expanded.
-        root: Folder that relative image paths start from; by default the table's own.
+    Attributes:
+        root: Folder that relative image paths start from; by default the table's own. `~` is expanded.
         image_column: Column with the image path, or a pattern over columns such as
             `{participant_id}/anat/{participant_id}_T1w.nii.gz`, for tables that list subjects and no files.
         image_columns: Instead of `image_column`, one column (or pattern) per channel.
@@ -85,38 +73,72 @@ def load_manifest(
         classes: Class names in index order; by default all labels, sorted. Other labels are left out and
             counted.
         label_bins: Rising edges that cut a numeric label into classes; a value on an edge belongs above it.
+        keep_absent: Whether rows stay whose image does not exist, for those who leave bad files out later.
+    """
+
+    root: str | Path | None = None
+    image_column: str = "image"
+    image_columns: Sequence[str] = ()
+    label_column: str = "label"
+    subject_column: str | None = None
+    split_column: str | None = None
+    classes: Sequence[str] = ()
+    label_bins: Sequence[float] = ()
+    keep_absent: bool = False
+
+
+DEFAULTS = TableOptions()
+
+
+def load_manifest(table: str | Path, options: TableOptions = DEFAULTS) -> Manifest:
+    """Returns the usable rows of a table, or of a folder per class.
+
+    Args:
+        table: CSV or TSV file, or a folder `CLASS/file`, `CLASS/subject/file` or `train/CLASS/file`; `~` is
+            expanded.
+        options: What its columns mean.
 
     Raises:
         ManifestError: With everything that is wrong, by row.
     """
     source = Path(table).expanduser().absolute()
-    if source.is_dir():
-        rows = rows_of_folder(source)
-    else:
-        text = read_table(source)
-        rows = rows_of_table(
-            text,
-            root=Path(root).expanduser().absolute() if root is not None else source.parent,
-            image_columns=tuple(image_columns) or (image_column,),
-            label_column=label_column,
-            subject_column=subject_column,
-            split_column=split_column,
-        )
-        if subject_column is None:
-            _refuse_unused_subjects(text.columns, text.rows, source)
+    if options.subject_column is None and not source.is_dir():
+        _refuse_unused_subjects(read_table(source), source)
+    rows = rows_of(source, options)
     rows, left_out = _drop_unnamed(rows)
-    labels, names = index_labels([row.label for row in rows], classes=classes, label_bins=label_bins)
+    labels, names = index_labels(
+        [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
+    )
     kept = [(row, label) for row, label in zip(rows, labels, strict=True) if isinstance(label, int)]
     left_out += Counter(label for label in labels if isinstance(label, str))
     _check_cells(kept, source)
     once = _drop_repeated(kept, source)
     left_out += Counter({"image listed twice": len(kept) - len(once)})
-    _check_files((row for row, _ in once), source)
+    if not options.keep_absent:
+        _check_files((row for row, _ in once), source)
     records = tuple(
         Record(row.subject, row.images or (), label, row.split and find_split(row.split), row.line)
         for row, label in once
     )
     return Manifest(records, names, dict(left_out), source)
+
+
+def rows_of(source: Path, options: TableOptions) -> list[Row]:
+    """Returns every row of a table or of a folder per class, as text.
+
+    Raises:
+        ManifestError: It cannot be read, or lacks a column.
+    """
+    if source.is_dir():
+        return rows_of_folder(source)
+    return rows_of_table(
+        read_table(source),
+        root=Path(options.root).expanduser().absolute() if options.root is not None else source.parent,
+        image_columns=tuple(options.image_columns) or (options.image_column,),
+        label_column=options.label_column,
+        subject_column=options.subject_column,
+        split_column=options.split_column,
+    )
 
 
 def _drop_unnamed(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
@@ -133,10 +155,10 @@ def _drop_unnamed(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
     return kept, unnamed
 
 
-def _refuse_unused_subjects(columns: Sequence[str], rows: Sequence[Mapping[str, str]], source: Path) -> None:
+def _refuse_unused_subjects(table: Table, source: Path) -> None:
     """Without a subject column, a table that plainly repeats its subjects would leak them across splits."""
-    for column in (column for column in columns if column.lower() in _SUBJECT_COLUMNS):
-        counts = Counter(cells[column] for cells in rows if not is_missing(cells[column]))
+    for column in (column for column in table.columns if column.lower() in _SUBJECT_COLUMNS):
+        counts = Counter(cells[column] for cells in table.rows if not is_missing(cells[column]))
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ManifestError(
@@ -194,5 +216,6 @@ def _check_files(rows: Iterable[Row], source: Path) -> None:
         raise ManifestError(
             f"{source} names {len(absent)} {images} not exist: "
             f"{list_some(absent)}. "
-            "Relative paths start from data.root, by default the folder of the table."
+            "Relative paths start from data.root, by default the folder of the table. "
+            "Leave them out with data.on_bad_file=skip."
         )

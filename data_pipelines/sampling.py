@@ -28,10 +28,12 @@ def finite_only(stored: Stored, settings: Preprocess) -> Stored:
     if finite.all():
         return stored
     bad = int(finite.size - finite.sum())
-    if settings.nonfinite == "error" or bad == finite.size:
+    if bad == finite.size:
+        raise VolumeError(f"{stored.source}: every voxel is NaN or infinite. Repair the image, or remove it.")
+    if settings.nonfinite == "error":
         raise VolumeError(
             f"{stored.source}: {bad:,} of {finite.size:,} voxels are NaN or infinite."
-            " Repair the image, or set preprocess.nonfinite=pad (which needs at least one finite voxel)."
+            " Repair the image, or set preprocess.nonfinite=pad."
         )
     value = settings.pad if settings.window_hu is None or settings.pad is not None else settings.window_hu[0]
     if value is None:

@@ -1,59 +1,31 @@
 """A table that training refuses, read all the same, so that an audit can say everything about it at once."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.labels import index_labels
-from data_pipelines.manifest import Manifest, Record
-from data_pipelines.rows import Row, find_split, rows_of_folder, rows_of_table
-from data_pipelines.tables import read_table
+from data_pipelines.manifest import Manifest, Record, TableOptions, rows_of
+from data_pipelines.rows import Row, find_split
 
 
-def load_all_rows(
-    table: str | Path,
-    *,
-    root: str | Path | None = None,
-    image_column: str = "image",
-    image_columns: Sequence[str] = (),
-    label_column: str = "label",
-    subject_column: str | None = None,
-    split_column: str | None = None,
-    classes: Sequence[str] = (),
-    label_bins: Sequence[float] = (),
-) -> Manifest:
+def load_all_rows(table: str | Path, options: TableOptions) -> Manifest:
     """Returns every row that names an image and has a label, for an audit, never for training.
 
     Unlike `load_manifest`, it keeps rows whose image does not exist, rows that contradict each other, and
     rows without a subject or with an unknown split: reading and comparing the files tells what is wrong.
 
     Args:
-        table: As in `load_manifest`, like all others.
-        root: Where relative paths start.
-        image_column: The image.
-        image_columns: One per channel.
-        label_column: The label.
-        subject_column: The subject.
-        split_column: The split.
-        classes: Class names.
-        label_bins: Edges.
+        table: As in `load_manifest`.
+        options: What its columns mean.
 
     Raises:
         ManifestError: The table itself cannot be read, lacks a column, or holds fewer than two classes.
     """
     source = Path(table).expanduser().absolute()
-    if source.is_dir():
-        rows = rows_of_folder(source)
-    else:
-        rows = rows_of_table(
-            read_table(source),
-            root=Path(root).expanduser().absolute() if root is not None else source.parent,
-            image_columns=tuple(image_columns) or (image_column,),
-            label_column=label_column,
-            subject_column=subject_column,
-            split_column=split_column,
-        )
-    labels, names = index_labels([row.label for row in rows], classes=classes, label_bins=label_bins)
+    rows = rows_of(source, options)
+    labels, names = index_labels(
+        [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
+    )
     pairs = list(zip(rows, labels, strict=True))
     left_out = Counter(label for _, label in pairs if isinstance(label, str))
     left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label in pairs)

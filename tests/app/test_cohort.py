@@ -190,3 +190,12 @@ def test_nested_cross_validation_is_composed_of_outer_and_inner_folds(many, val)
 
 def test_without_outer_folds_nobody_is_set_aside(many):
     assert len(set.union(*parts(many).values())) == 40
+
+
+def test_an_absent_image_is_a_bad_file_like_others(folder):
+    (folder / "3.nii.gz").unlink()
+    with pytest.raises(ManifestError, match=r"1 image that does not exist.*data\.on_bad_file=skip"):
+        gather(folder)
+    cohort = gather(folder, on_bad_file="skip")
+    assert len(cohort.records) == 11
+    assert "3.nii.gz: no such file" in cohort.left_out[0]["reason"]

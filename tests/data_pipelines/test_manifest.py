@@ -2,7 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.manifest import ManifestError, load_manifest
+from data_pipelines.manifest import ManifestError, TableOptions, load_manifest
+
+
+def load(table, **options):
+    return load_manifest(table, TableOptions(**options))
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def test_a_table_reads_the_same_whatever_wrote_it(folder, delimiter, encoding, n
     text = PLAIN.replace(",", delimiter).replace("\n", newline)
     table = folder / "labels.txt"
     table.write_bytes(text.encode(encoding))
-    manifest = load_manifest(table)
+    manifest = load(table)
     assert manifest.classes == ("sick", "well")
     assert [record.label for record in manifest.records] == [0, 1, 0]
     assert [record.row for record in manifest.records] == [2, 3, 4]
@@ -44,7 +48,7 @@ def test_a_table_reads_the_same_whatever_wrote_it(folder, delimiter, encoding, n
 def test_quoted_cells_may_hold_delimiters_and_blank_lines_do_not_count(folder):
     (folder / "images" / "odd, name.nii").touch()
     text = 'image,label,note\n\n"images/odd, name.nii",x,"a\nb"\nimages/a.nii.gz,y,\n,,\n'
-    manifest = load_manifest(write(folder, text))
+    manifest = load(write(folder, text))
     assert manifest.records[0].images[0].name == "odd, name.nii"
     assert manifest.records[1].row == 5
 
@@ -54,7 +58,7 @@ def test_bids_participants_find_their_files_by_a_pattern(folder):
         (folder / name / "anat").mkdir(parents=True)
         (folder / name / "anat" / f"{name}_T1w.nii.gz").touch()
     table = write(folder, "participant_id\tgroup\nsub-01\tHC\nsub-02\tAD\n", name="participants.tsv")
-    manifest = load_manifest(
+    manifest = load(
         table,
         image_column="{participant_id}/anat/{participant_id}_T1w.nii.gz",
         label_column="group",
@@ -71,7 +75,7 @@ def test_paths_may_be_absolute_relative_to_a_root_or_start_at_home(folder, tmp_p
     elsewhere = tmp_path_factory.mktemp("tables")
     monkeypatch.setenv("HOME", str(folder))
     text = f"image,label\n{folder / 'images' / 'a.nii.gz'},x\n~/images/c.nii.gz,y\nimages/d.nii.gz,y\n"
-    manifest = load_manifest(write(elsewhere, text), root="~")
+    manifest = load(write(elsewhere, text), root="~")
     assert [record.images[0] for record in manifest.records] == [
         folder / "images" / name for name in ("a.nii.gz", "c.nii.gz", "d.nii.gz")
     ]
@@ -90,33 +94,33 @@ def test_rows_without_a_usable_label_are_counted_by_reason(folder):
     text = "image,label\n" + "".join(
         row if row[0] == "," else f"images/{row}" for row in (r + "\n" for r in rows)
     )
-    manifest = load_manifest(write(folder, text), classes=["MCA", "ACA"])
+    manifest = load(write(folder, text), classes=["MCA", "ACA"])
     assert [(record.label, record.row) for record in manifest.records] == [(0, 2), (1, 5)]
     assert manifest.left_out == {"label missing": 3, "label 'mixed' is not a class": 1, "image missing": 1}
 
 
 def test_a_class_may_be_named_like_a_missing_value(folder):
     text = "image,label\nimages/a.nii.gz,NA\nimages/c.nii.gz,Cl\n"
-    assert [r.label for r in load_manifest(write(folder, text), classes=["Cl", "NA"]).records] == [1, 0]
+    assert [r.label for r in load(write(folder, text), classes=["Cl", "NA"]).records] == [1, 0]
 
 
 def test_numeric_classes_sort_by_value_and_floats_mean_integers(folder):
     text = "image,label\nimages/a.nii.gz,10.0\nimages/c.nii.gz,2\nimages/d.nii.gz,10\n"
-    manifest = load_manifest(write(folder, text))
+    manifest = load(write(folder, text))
     assert manifest.classes == ("2", "10")
     assert [record.label for record in manifest.records] == [1, 0, 1]
 
 
 def test_bins_put_a_value_on_the_edge_above_it(folder):
     text = "image,label\nimages/a.nii.gz,4.99\nimages/b 1.nii.gz,5\nimages/c.nii.gz,?\nimages/d.nii.gz,17.0\n"
-    manifest = load_manifest(write(folder, text), label_bins=[5], classes=["minor", "severe"])
+    manifest = load(write(folder, text), label_bins=[5], classes=["minor", "severe"])
     assert [record.label for record in manifest.records] == [0, 1, 1]
     assert manifest.left_out == {"label '?' is not a number": 1}
 
 
 def test_one_file_per_channel(folder):
     text = "t1,flair,label\nimages/a.nii.gz,images/b 1.nii.gz,x\nimages/c.nii.gz,images/d.nii.gz,y\n"
-    manifest = load_manifest(write(folder, text), image_columns=["t1", "flair"])
+    manifest = load(write(folder, text), image_columns=["t1", "flair"])
     assert [tuple(p.name for p in r.images) for r in manifest.records] == [
         ("a.nii.gz", "b 1.nii.gz"),
         ("c.nii.gz", "d.nii.gz"),
@@ -126,13 +130,13 @@ def test_one_file_per_channel(folder):
 
 def test_split_names_have_synonyms_and_gaps_are_counted(folder):
     text = "image,label,part\nimages/a.nii.gz,x,Training\nimages/c.nii.gz,y,VALID\nimages/d.nii.gz,y,n/a\n"
-    manifest = load_manifest(write(folder, text), split_column="part")
+    manifest = load(write(folder, text), split_column="part")
     assert [record.split for record in manifest.records] == ["train", "val"]
     assert manifest.left_out == {"split missing": 1}
 
 
 def test_a_plain_repetition_of_a_row_is_left_out_and_counted(folder):
-    manifest = load_manifest(write(folder, PLAIN + "images/a.nii.gz,sick\n"))
+    manifest = load(write(folder, PLAIN + "images/a.nii.gz,sick\n"))
     assert len(manifest.records) == 3
     assert manifest.left_out == {"image listed twice": 1}
 
@@ -148,7 +152,7 @@ def test_a_folder_per_class_groups_subject_folders(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    manifest = load_manifest(tmp_path)
+    manifest = load(tmp_path)
     assert manifest.classes == ("AD", "HC")
     assert [(r.subject, r.images[0].relative_to(tmp_path).as_posix(), r.label) for r in manifest.records] == [
         ("s1", "AD/s1/x.nii.gz", 0),
@@ -163,14 +167,14 @@ def test_a_folder_per_split_and_class_keeps_its_split(tmp_path):
         for label in ("a", "b"):
             (tmp_path / split / label).mkdir(parents=True)
             (tmp_path / split / label / f"{split}{label}.nii").touch()
-    manifest = load_manifest(tmp_path)
+    manifest = load(tmp_path)
     assert manifest.classes == ("a", "b")
     assert {record.split for record in manifest.records} == {"train", "val", "test"}
 
 
 def message(*args, **kwargs) -> str:
     with pytest.raises(ManifestError) as caught:
-        load_manifest(*args, **kwargs)
+        load(*args, **kwargs)
     return str(caught.value)
 
 
@@ -221,7 +225,7 @@ def test_repeated_subjects_without_a_subject_column_are_refused(folder):
     text = "participant_id,image,label\ns1,images/a.nii.gz,x\ns1,images/c.nii.gz,y\n"
     table = write(folder, text)
     assert "data.subject_column=participant_id" in message(table)
-    assert len(load_manifest(table, subject_column="image").records) == 2
+    assert len(load(table, subject_column="image").records) == 2
 
 
 @pytest.mark.parametrize(

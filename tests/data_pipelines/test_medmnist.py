@@ -4,10 +4,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.manifest import ManifestError, load_manifest
+from data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 from data_pipelines.medmnist import name_classes, write_medmnist
 
 SIDES = (3, 5, 7)
+
+
+def load(table, **options):
+    return load_manifest(table, TableOptions(**options))
 
 
 def arrays(classes=2, **changes):
@@ -28,7 +32,7 @@ def npz(tmp_path):
 
 def test_volumes_and_the_official_split_survive(npz, tmp_path):
     table = write_medmnist(npz, tmp_path / "out")
-    manifest = load_manifest(
+    manifest = load(
         table,
         image_column="file",
         subject_column="participant_id",

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from data_pipelines.manifest import ManifestError, load_manifest
+from data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 from data_pipelines.phantom import PHANTOM_CLASSES, draw_subject, write_phantom
 from data_pipelines.phantom_scenes import Grid, draw_beads, draw_helix, draw_scene
 
 GRID = Grid((34, 40, 44), (2.0, 1.75, 1.5))
+
+
+def load(table, **options):
+    return load_manifest(table, TableOptions(**options))
 
 
 def twins(seed, task):
@@ -82,7 +86,7 @@ def written(tmp_path_factory):
 
 
 def test_files_hold_what_was_drawn_in_patient_axes(written):
-    manifest = load_manifest(
+    manifest = load(
         written, image_column="file", subject_column="participant_id", classes=PHANTOM_CLASSES["nodule"]
     )
     assert Counter(record.label for record in manifest.records) == {0: 4, 1: 4}
