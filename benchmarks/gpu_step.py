@@ -1,0 +1,248 @@
+"""Training steps on a GPU: throughput, memory, precision, the largest batch that fits, agreement.
+
+    python benchmarks/gpu_step.py                             TensorFlow, all networks at 96^3 and 128^3
+    KERAS_BACKEND=jax python benchmarks/gpu_step.py           the same on JAX; TensorFlow need not be there
+    python benchmarks/gpu_step.py --network demo --side 16 --batch 2 --limit 4     a trial on a CPU
+
+The demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Needs Keras, its engine, and of this
+project the folder `models` and `step_networks.py` beside this file. Every measurement is a process of its
+own: memory that one has taken, or an error of the device, cannot touch the next. Prints a Markdown table and
+writes it as CSV.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+NETWORKS = ("demo", "resnet18", "densenet121")  # those of step_networks.py
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+COLUMNS = (
+    "device",
+    "backend",
+    "network",
+    "side",
+    "precision",
+    "batch",
+    "ms_per_step",
+    "volumes_per_s",
+    "peak_mb",
+    "largest_batch",
+    "loss",
+    "differs_from_float32",
+)
+WARM_UP, STEPS = 3, 10
+NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
+
+
+def main() -> int:
+    """Measure, print a table, write the CSV file; return the exit status."""
+    options = parse_arguments()
+    if options.child:
+        print(json.dumps(measure(json.loads(options.child))))
+        return 0
+    rows: list[dict[str, Any]] = []
+    for network in options.network:
+        for side in options.side:
+            rows += compare_precisions(network, side, options)
+            write_csv(options.output, rows)  # after each network: a machine that is taken away loses nothing
+    print_table(rows)
+    print(f"Table in {options.output}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--side", nargs="+", type=int, default=[96, 128], help="voxels along each axis")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--batch", type=int, default=4, help="volumes of the timed steps")
+    parser.add_argument("--limit", type=int, default=256, help="batches above this are not tried")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds of one measurement")
+    parser.add_argument("--output", type=Path, default=Path("gpu_step.csv"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def compare_precisions(network: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row per precision, with the losses after the same steps compared to that of float32."""
+    rows = []
+    for precision in options.precision:
+        task = {"network": network, "side": side, "precision": precision}
+
+        def attempt(batch: int, steps: int = 1, task: dict[str, Any] = task) -> dict[str, Any] | None:
+            return in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
+
+        found = attempt(options.batch, STEPS)
+        if found is None:
+            rows.append({**task, "batch": options.batch, "ms_per_step": "does not fit"})
+            continue
+        largest = largest_that_fits(lambda batch: attempt(batch) is not None, options.batch, options.limit)
+        rows.append({**task, **found, "largest_batch": largest})
+        print(f"{network} {side}^3 {precision}: {found['volumes_per_s']} volumes/s", file=sys.stderr)
+    return with_agreement(rows)
+
+
+def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with the relative difference of their losses to that of float32, where there is one.
+
+    >>> with_agreement([{"precision": "float32", "loss": 0.5}, {"precision": "x", "loss": 0.51}])[1]
+    {'precision': 'x', 'loss': 0.51, 'differs_from_float32': 0.02}
+    """
+    exact = next((row["loss"] for row in rows if row["precision"] == "float32" and "loss" in row), None)
+    if exact is None:
+        return rows
+    return [
+        {**row, "differs_from_float32": round(abs(row["loss"] - exact) / abs(exact), 5)}
+        if "loss" in row
+        else row
+        for row in rows
+    ]
+
+
+def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> int:
+    """Return the largest batch up to a limit that fits: doubling until it does not, then halving the gap.
+
+    >>> largest_that_fits(lambda batch: batch <= 37, known=4, limit=256)
+    37
+    >>> largest_that_fits(lambda batch: True, known=4, limit=24)
+    24
+    """
+    good, bad = known, None
+    while bad is None and good < limit:
+        trial = min(2 * good, limit)
+        good, bad = (trial, None) if fits(trial) else (good, trial)
+    while bad is not None and bad - good > 1:
+        trial = (good + bad) // 2
+        good, bad = (trial, bad) if fits(trial) else (good, trial)
+    return good
+
+
+def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
+    """Measure in a process of its own; None where the memory did not suffice.
+
+    Raises:
+        SystemExit: the process failed for another reason.
+    """
+    command = [sys.executable, __file__, "--child", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode == 0:
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    # The kernel kills what takes too much of a CPU's memory.
+    if done.returncode == -9 or any(word in done.stderr for word in NO_MEMORY):
+        return None
+    raise SystemExit(f"{task}: the measurement failed.\n{done.stderr[-2000:]}")
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """Return time, memory and loss of training steps on made-up volumes."""
+    import keras
+    import numpy as np
+    from step_networks import build_keras
+
+    prepare_device()
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(task["precision"])
+    model = build_keras(task["network"], task["side"], classes=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    is_jax = keras.backend.backend() == "jax"
+    model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=is_jax)
+    random = np.random.default_rng(0)
+    batch, side = task["batch"], task["side"]
+    voxels = random.normal(size=(batch, side, side, side, 1)).astype("float32")
+    labels = np.arange(batch) % 2
+    seconds, last = [], 0.0
+    for step in range(task["steps"] + (WARM_UP if task["steps"] > 1 else 0)):
+        started = time.perf_counter()
+        last = float(model.train_on_batch(voxels, labels))  # the loss is awaited: the device has finished
+        if step >= WARM_UP or task["steps"] == 1:
+            seconds.append(time.perf_counter() - started)
+    median = float(np.median(seconds))
+    return {
+        "device": device_name(),
+        "backend": keras.backend.backend(),
+        "batch": batch,
+        "ms_per_step": round(1000 * median, 2),
+        "volumes_per_s": round(batch / median, 2),
+        "peak_mb": round(peak_bytes() / 1e6),
+        "loss": last,
+    }
+
+
+def prepare_device() -> None:
+    """Let the engine take memory as it needs it: only so is the peak that of the network."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        return  # its peak counts what arrays take, not what was set aside
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 - the API's own form
+
+
+def device_name() -> str:
+    """Return the first GPU's name, or the number of the CPU's cores."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        return str(device.device_kind) if device.platform == "gpu" else cpu_name()
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    return str(details.get("device_name", "GPU")) if gpus else cpu_name()
+
+
+def cpu_name() -> str:
+    """Return what stands in the table where there is no GPU."""
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def peak_bytes() -> int:
+    """Return the peak of the GPU's memory in use, or of this process's resident memory on a CPU."""
+    import resource
+
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import jax
+
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        return int(statistics.get("peak_bytes_in_use", resident))
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return int(resident)
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows, whatever has been measured of each."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows as Markdown."""
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    for row in rows:
+        print("| " + " | ".join(str(row.get(column, "")) for column in COLUMNS) + " |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

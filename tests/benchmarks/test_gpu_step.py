@@ -1,0 +1,66 @@
+"""The parts of the GPU benchmark that need no GPU: the search for the largest batch, agreement, the table."""
+
+import argparse
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_step.py"
+
+
+@pytest.fixture(name="bench", scope="module")
+def bench_fixture():
+    spec = importlib.util.spec_from_file_location("gpu_step", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    path, sys.path[:] = list(sys.path), list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+@pytest.mark.parametrize("capacity", [4, 5, 8, 31, 32, 37, 63, 64, 200])
+def test_the_largest_batch_is_found_in_few_tries(capacity, bench):
+    tried = []
+
+    def fits(batch):
+        tried.append(batch)
+        return batch <= capacity
+
+    assert bench.largest_that_fits(fits, known=4, limit=64) == min(capacity, 64)
+    assert len(tried) == len(set(tried)) <= 10
+    assert max(tried) <= 64
+
+
+def test_a_network_that_does_not_fit_is_a_row_and_losses_are_compared(bench, monkeypatch, tmp_path):
+    def answer(task, **_):
+        if task["precision"] == "mixed_float16":
+            return None
+        if task["batch"] > 6:
+            return None
+        loss = 0.5 if task["precision"] == "float32" else 0.51
+        return {"batch": task["batch"], "volumes_per_s": 1.0, "ms_per_step": 2.0, "loss": loss}
+
+    monkeypatch.setattr(bench, "in_child", answer)
+    options = argparse.Namespace(precision=bench.PRECISIONS, batch=4, limit=64, timeout=1.0)
+    rows = bench.compare_precisions("demo", 16, options)
+    assert [row.get("largest_batch") for row in rows] == [6, 6, None]
+    assert [row.get("differs_from_float32") for row in rows] == [0, 0.02, None]
+    assert rows[2]["ms_per_step"] == "does not fit"
+    bench.write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open() as file:
+        assert [row["precision"] for row in csv.DictReader(file)] == list(bench.PRECISIONS)
+
+
+@pytest.mark.parametrize(("code", "words"), [(-9, ""), (1, "RESOURCE_EXHAUSTED: Out of memory allocating")])
+def test_a_child_out_of_memory_is_an_answer_and_another_failure_is_not(code, words, bench, monkeypatch):
+    def child(status, errors):
+        return lambda *_, **__: argparse.Namespace(returncode=status, stdout="", stderr=errors)
+
+    monkeypatch.setattr(bench.subprocess, "run", child(code, words))
+    assert bench.in_child({}, timeout=1) is None
+    monkeypatch.setattr(bench.subprocess, "run", child(1, "ImportError: no module"))
+    with pytest.raises(SystemExit, match="no module"):
+        bench.in_child({}, timeout=1)
