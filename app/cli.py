@@ -171,11 +171,19 @@ def _schema_keys() -> Iterator[str]:
         AuditSettings,
         CompareSettings,
         EvaluateSettings,
+        ExportSettings,
         LiftSettings,
         PredictSettings,
     )
 
-    for schema in (CompareSettings, EvaluateSettings, PredictSettings, AuditSettings, LiftSettings):
+    for schema in (
+        CompareSettings,
+        EvaluateSettings,
+        PredictSettings,
+        ExportSettings,
+        AuditSettings,
+        LiftSettings,
+    ):
         yield from _flatten(OmegaConf.structured(schema), "")
 
 

@@ -85,6 +85,17 @@ class PredictSettings:
 
 
 @dataclass
+class ExportSettings:
+    """Everything that `voxlift-export` reads."""
+
+    run: str | None = None
+    output: str | None = None
+    format: str = "saved_model"
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
 class AuditSettings:
     """Everything that `voxlift-audit` reads."""
 
@@ -129,5 +140,6 @@ def register_schemas() -> None:
     store.store(name="compare_schema", node=CompareSettings)
     store.store(name="evaluate_schema", node=EvaluateSettings)
     store.store(name="predict_schema", node=PredictSettings)
+    store.store(name="export_schema", node=ExportSettings)
     store.store(name="audit_schema", node=AuditSettings)
     store.store(name="lift_schema", node=LiftSettings)

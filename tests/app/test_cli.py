@@ -31,7 +31,7 @@ def imported_by(code):
     return answer.stdout.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "predict", "lift"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "predict", "export", "lift"])
 def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_path):
     answer = run(f"app.{command}", "--help", cwd=tmp_path)
     assert answer.returncode == 0
@@ -56,6 +56,8 @@ def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_pat
         (["app.evaluate"], "run"),
         (["app.predict", "outptu=a.csv"], "unknown key outptu. Did you mean output?"),
         (["app.predict", "run=nowhere", "input=."], "run=nowhere: expected a run folder"),
+        (["app.export", "formt=onnx"], "unknown key formt. Did you mean format?"),
+        (["app.export"], "output: where should the export go?"),
         (["app.predict"], "input: expected an image, a folder or a table"),
         (["app.compare", "models=[volume3d,resnet9000]"], "resnet9000 is neither a model"),
         (["app.compare", "models=[volume3d]"], "at least two"),

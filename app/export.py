@@ -1,0 +1,163 @@
+"""`voxlift-export`: a finished run as a model for other programs, with all that they must know beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from app.cli import DONE, UserError, run_command, to_settings
+from app.progress import console
+from app.runs import write_json, write_text
+from app.settings import ExportSettings, SettingsError, choice_problem
+
+if TYPE_CHECKING:
+    from app.exporting.writing import Difference, Written
+    from app.prediction.ensemble import Ensemble
+
+FORMATS = ("saved_model", "onnx")
+ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
+FLOAT32_TOLERANCE = 1e-4  # of a probability: rounding in another order stays below it
+HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits, and other kernels round elsewhere
+COPIED = ("contract.schema.json", "score_image.py")
+
+
+def main() -> None:
+    """The console script."""
+    run_command("export", lambda cfg: export(read_settings(cfg)))
+
+
+def read_settings(cfg: DictConfig) -> ExportSettings:
+    """The composed configuration as values, checked before anything is read.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = to_settings(cfg, ExportSettings)
+    problems = choice_problem("format", settings.format, FORMATS)
+    if settings.run is None:
+        problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
+    if settings.output is None:
+        problems.append("output: where should the export go? Say output=FOLDER.")
+    else:
+        problems += _folder_problems(Path(settings.output).expanduser())
+    absent = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if settings.format == "onnx" and absent:
+        problems.append(
+            f"format=onnx: expected the package{'s' * (len(absent) > 1)} {', '.join(absent)}. "
+            "Install them with: pip install 'voxlift[onnx]'."
+        )
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def export(settings: ExportSettings) -> int:
+    """Write the model, read it back, compare it, and write the contract beside it.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError: the run is none, or not finished.
+        UserError: the written model gives other scores than the run's own; nothing is left.
+    """
+    from app.prediction.ensemble import open_ensemble
+    from app.runtime import logging_to_file
+
+    folder = Path(str(settings.output)).expanduser()
+    existed = folder.exists()
+    with logging_to_file():
+        ensemble = open_ensemble([str(settings.run)])
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            difference = _export_into(folder, ensemble, settings.format)
+        except BaseException:
+            _remove_all(folder, keep=existed)
+            raise
+    console.print(
+        f"Read back and compared on {difference.volumes} volumes: scores differ by at most "
+        f"{difference.scores:.1e}, probabilities by {difference.probabilities:.1e}.",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(f"Export in {folder}", soft_wrap=True, highlight=False)
+    return DONE
+
+
+def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Difference:
+    from app.exporting.contract import build_contract
+    from app.exporting.writing import compare_written, in_float32, write_onnx, write_saved_model
+    from app.runtime import load_network
+
+    (member,) = ensemble.members
+    own, written_from = load_network(member.run.model), load_network(member.run.model)
+    if file_format == "onnx" and in_float32(written_from):
+        console.print("ONNX has no bfloat16 convolution: the export computes in float32.")
+    write = write_onnx if file_format == "onnx" else write_saved_model
+    with console.status(f"Writing {file_format}"):
+        written = write(written_from, folder)
+    difference = compare_written(written.score, own, member.seen)
+    _refuse_other_scores(difference, own)
+    contract = build_contract(
+        member,
+        ensemble.preprocess,
+        file=written.file,
+        file_format=file_format,
+        input_name=written.input_name,
+        output_name=written.output_name,
+        shape=own.input_shape,
+        checked=_account(difference),
+    )
+    _write_beside(folder, contract, written)
+    return difference
+
+
+def _write_beside(folder: Path, contract: dict[str, Any], written: Written) -> None:
+    for name in COPIED:
+        write_text(folder / name, resources.files("app.exporting").joinpath(name).read_text("utf-8"))
+    write_json(folder / "contract.json", contract)  # last: an export with a contract is whole
+    if not (folder / written.file).exists():
+        raise UserError(f"{folder / written.file}: expected the exporter to write it; it did not.")
+
+
+def _account(difference: Difference) -> dict[str, Any]:
+    return {
+        "volumes": difference.volumes,
+        "largest_score_difference": difference.scores,
+        "largest_probability_difference": difference.probabilities,
+    }
+
+
+def _refuse_other_scores(difference: Difference, own: Any) -> None:  # noqa: ANN401 - untyped Keras
+    layers = own._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
+    is_half = any(getattr(layer, "compute_dtype", None) in {"float16", "bfloat16"} for layer in layers)
+    tolerance = HALF_TOLERANCE if is_half else FLOAT32_TOLERANCE
+    if not difference.probabilities <= tolerance:
+        raise UserError(
+            f"The exported model was expected to agree with the run's own to {tolerance:g}; its "
+            f"probabilities differ by {difference.probabilities:.1e}. Nothing is written; try the other "
+            "format."
+        )
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return [f"output={folder}: expected a new or empty folder; choose another."]
+    return []
+
+
+def _remove_all(folder: Path, *, keep: bool) -> None:
+    """Undo a failed export: the folder was new or empty."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not keep:
+        folder.rmdir()
+
+
+if __name__ == "__main__":
+    main()
