@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("saved_model", "onnx")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
-FLOAT32_TOLERANCE = 1e-4  # of a probability: rounding in another order stays below it
+FLOAT32_TOLERANCE = 1e-4  # of the largest score: rounding in another order stays below it
 HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits, and other kernels round elsewhere
 COPIED = ("contract.schema.json", "score_image.py")
 
@@ -101,8 +101,9 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
     write = write_onnx if file_format == "onnx" else write_saved_model
     with console.status(f"Writing {file_format}"):
         written = write(written_from, folder)
+    # The file is held to the network that it was made of; what is told is how far it is from the run's.
+    _refuse_other_scores(compare_written(written.score, written_from, member.seen), written_from)
     difference = compare_written(written.score, own, member.seen)
-    _refuse_other_scores(difference, own)
     contract = build_contract(
         member,
         ensemble.preprocess,
@@ -133,15 +134,15 @@ def _account(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _refuse_other_scores(difference: Difference, own: Any) -> None:  # noqa: ANN401 - untyped Keras
-    layers = own._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
+def _refuse_other_scores(difference: Difference, network: Any) -> None:  # noqa: ANN401 - untyped Keras
+    layers = network._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
     is_half = any(getattr(layer, "compute_dtype", None) in {"float16", "bfloat16"} for layer in layers)
     tolerance = HALF_TOLERANCE if is_half else FLOAT32_TOLERANCE
-    if not difference.probabilities <= tolerance:
+    if not difference.relative <= tolerance:
         raise UserError(
-            f"The exported model was expected to agree with the run's own to {tolerance:g}; its "
-            f"probabilities differ by {difference.probabilities:.1e}. Nothing is written; try the other "
-            "format."
+            f"The exported model was expected to agree to {tolerance:g} of the largest score with the "
+            f"network it was made of; it differs by {difference.relative:.1e}. Nothing is written; try the "
+            "other format."
         )
 
 

@@ -45,10 +45,18 @@ class Written:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a written model is from the network it was made of."""
+    """How far a written model is from a network.
+
+    Attributes:
+        volumes: that both scored.
+        scores: the largest difference of a score.
+        relative: the same over the largest score, or over 1 where that is smaller.
+        probabilities: the largest difference of a probability.
+    """
 
     volumes: int
     scores: float
+    relative: float
     probabilities: float
 
 
@@ -114,14 +122,17 @@ def compare_written(
     seed: int = 0,
 ) -> Difference:
     """The largest differences between a written model and a network, on random volumes of two batch sizes."""
-    scores, probabilities = 0.0, 0.0
+    scores, probabilities, largest = 0.0, 0.0, 1.0
     for count in BATCHES:
         voxels = random_volumes(network.input_shape, count, seen, seed=seed + count)
         own = np.asarray(network(voxels, training=False), np.float32)
         other = np.asarray(written(voxels), np.float32)
-        scores = max(scores, float(np.abs(own - other).max()))
+        scores, largest = (
+            max(scores, float(np.abs(own - other).max())),
+            max(largest, float(np.abs(own).max())),
+        )
         probabilities = max(probabilities, float(np.abs(softmax(own) - softmax(other)).max()))
-    return Difference(sum(BATCHES), scores, probabilities)
+    return Difference(sum(BATCHES), scores, scores / largest, probabilities)
 
 
 def random_volumes(

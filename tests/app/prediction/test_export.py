@@ -133,9 +133,9 @@ def test_a_model_that_scores_otherwise_is_refused_and_leaves_nothing(runs, tmp_p
     monkeypatch.setattr(
         writing,
         "compare_written",
-        lambda *_, **__: writing.Difference(volumes=4, scores=9.0, probabilities=0.5),
+        lambda *_, **__: writing.Difference(volumes=4, scores=9.0, relative=0.5, probabilities=0.5),
     )
-    with pytest.raises(UserError, match=r"differ by 5\.0e-01"):
+    with pytest.raises(UserError, match=r"it differs by 5\.0e-01"):
         exported(runs["slice2d"], tmp_path / "out", "saved_model")
     assert not (tmp_path / "out").exists()
 
