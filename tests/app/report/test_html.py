@@ -1,3 +1,4 @@
+import itertools
 import re
 import shutil
 import subprocess
@@ -79,9 +80,12 @@ def comparison_summary(classes=("benign", "malignant")):
     }
     return ComparisonSummary(
         name="Slices against volumes",
-        comparisons=compare_models(models, resamples=200),
+        comparisons=compare_models(models, trainings=[4, 5], resamples=200),
         models=models,
-        metrics=summarise_models(models, resamples=200),
+        metrics=summarise_models(models, trainings=[4, 5], resamples=200),
+        temperatures={name: [1.8, 2.2] for name in models},
+        trainings=[{"model": name, "seed": "4", "validation AUC": 0.81, "run": "runs/x"} for name in models],
+        cases=[{name: case(i, maps=False) for name in models} for i in range(4)],
         costs=dict.fromkeys(models, COST),
         histories={name: history(0.7 + 0.1 * i) for i, name in enumerate(models)},
         splits=SPLITS,
@@ -132,10 +136,13 @@ def written_pages(tmp_path_factory):
         "run": write_run_report(run_summary(), folder / "run.html"),
         "classes": write_run_report(run_summary(("MCA", "PCA", "VB")), folder / "classes.html"),
         "comparison": write_comparison_report(comparison_summary(), folder / "comparison.html"),
+        "comparison of classes": write_comparison_report(
+            comparison_summary(("MCA", "PCA", "VB")), folder / "comparison-classes.html"
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", ["run", "classes", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "classes", "comparison", "comparison of classes"])
 def test_page_is_well_formed_and_loads_nothing_from_elsewhere(pages, kind):
     page = parsed(pages[kind])
     assert len(page.ids) == len(set(page.ids))
@@ -174,6 +181,47 @@ def test_comparison_shows_verdict_pairs_and_costs(pages):
     assert "72 subjects, 2 folds and seeds" in words
     assert "12.3 ms" in words
     assert "Nothing was found." in words
+    assert "the spread between the 2 seeds is added" in words
+    assert "Temperature-scaled, fitted on validation" in words
+    assert "Where the models disagree" in words
+    assert "One row per training" in words
+
+
+def test_headings_step_down_by_one_and_pictures_have_words(pages):
+    for path in pages.values():
+        text = path.read_text(encoding="utf-8")
+        levels = [int(level) for level in re.findall(r"<h([1-6])", text)]
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+        assert len(re.findall(r"<img ", text)) == len(re.findall(r'<img [^>]*alt="[^"]+"', text))
+        assert all("aria-label=" in tag for tag in re.findall(r'<svg role="img"[^>]*>', text))
+
+
+def contrast(first, second):
+    """The contrast of two colours.  Source: WCAG 2.1, relative luminance."""
+
+    def luminance(colour):
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_text_and_lines_stand_out_from_the_paper_on_screen_at_night_and_in_print(pages):
+    text = pages["run"].read_text(encoding="utf-8")
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    ]
+    assert len(themes) == 3
+    for theme in themes:
+        for name in ("ink", "muted", "accent"):
+            assert contrast(theme[name], theme["paper"]) >= 4.5, name
+        for name in (key for key in theme if key.startswith("series")):
+            assert contrast(theme[name], theme["paper"]) >= 3, name
 
 
 def test_names_are_escaped(pages):
@@ -212,7 +260,7 @@ def test_pooled_cells_keep_every_row_of_a_subject_apart():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["run", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "classes", "comparison", "comparison of classes"])
 def test_browser_renders_the_page_without_a_console_error(pages, kind, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
