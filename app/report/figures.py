@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from app.evaluation.calibration import Reliability, reliability_bins
@@ -51,8 +52,8 @@ def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -
     first = next(iter(series.values()))
     what = f"of {first.classes[1]}" if first.is_binary else "of the decided class"
     with figure_style():
-        figure, axes = new_axes(height=4.5)
-        counts = axes.inset_axes((0, -0.42, 1, 0.2), sharex=axes)
+        figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
         for index, (label, scores) in enumerate(series.items()):
             bins = reliability_bins(scores)
