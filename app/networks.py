@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voxlift")
 
+CONFIGURED = ("cnn", "resnet")
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -79,11 +81,17 @@ def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: A
         LiftError: layers or settings stand in the way.
     """
     from models.lifting import plan_lift
+    from models.lifting.depth import with_depth_kernel
 
+    policy: Any = model.depth_policy
+    if model.depth_kernel is not None:
+        policy = with_depth_kernel(policy, model.depth_kernel)
+    if model.filter_scale != 1 and not is_built_here(model):
+        changes["filters"] = model.filter_scale
     return plan_lift(
         network,
         depth=cohort.shape[0],
-        depth_policy=model.depth_policy,
+        depth_policy=policy,
         init=model.init,
         spacing=cohort.preprocess.spacing,
         **changes,
@@ -114,14 +122,20 @@ def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, 
     from models.baselines import build_baseline
 
     options: dict[str, Any] = {"input_shape": input_shape, "classes": len(cohort.classes)}
-    if model.baseline in {"cnn", "resnet"}:
-        options |= {"filters": tuple(model.filters), "dropout": model.dropout}
+    if is_built_here(model):
+        filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
+        options |= {"filters": filters, "dropout": model.dropout, "head": model.head}
     try:
         return build_baseline(_baseline_source(model.baseline), **options)
     except ValueError as error:
         if type(error).__name__ == "LiftError":
             raise
         raise SettingsError(f"model.baseline={model.baseline}: {error}") from error
+
+
+def is_built_here(model: ModelSettings) -> bool:
+    """Whether the 2D network is one whose filters and head the settings decide."""
+    return model.baseline in CONFIGURED
 
 
 def _baseline_source(baseline: str) -> str:

@@ -15,6 +15,7 @@ from models.layers import FusedBatchNormalization
 Shape: TypeAlias = tuple[int, int, int]  # height, width, channels
 Tensor: TypeAlias = Any
 
+HEADS = ("pool", "flatten")
 RISING = frozenset({"relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softsign", "linear"})
 NORMALIZATION_MOMENTUM = 0.9  # with few steps per epoch, 0.99 leaves the moving averages far behind
 
@@ -26,6 +27,7 @@ def build_baseline(
     classes: int,
     filters: Sequence[int] | None = None,
     dropout: float | None = None,
+    head: str | None = None,
     activation: str = "relu",
     weights: str | Path | None = None,
 ) -> keras.Model:
@@ -39,6 +41,8 @@ def build_baseline(
         classes: Number of classes; two classes have two logits.
         filters: Channels per stage of `cnn` (3 to 5), `resnet` (2 to 5) or `tutorial` (2).
         dropout: Rate before the head of `cnn` and `resnet`, 0.2 unless told otherwise.
+        head: Of `cnn` and `resnet`: `pool` (global average, the default), or `flatten` (a weight for every
+            place).
         activation: Of `cnn` and `resnet`.
         weights: For a name of `keras.applications`: None, `imagenet` (a download), or a weights file of the
             network without its top.
@@ -48,10 +52,10 @@ def build_baseline(
         another
             input or number of classes.
     """
-    settings = {"filters": filters, "dropout": dropout, "weights": weights}
+    settings = {"filters": filters, "dropout": dropout, "head": head, "weights": weights}
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if name in BUILDERS:
-        _refuse(name, given, allowed={"filters"} if name == "tutorial" else {"filters", "dropout"})
+        _refuse(name, given, allowed={"filters"} if name == "tutorial" else {"filters", "dropout", "head"})
         more = {} if name == "tutorial" else {"activation": activation}
         return BUILDERS[name](input_shape=input_shape, classes=classes, **given, **more)
     if name in application_names():
@@ -70,6 +74,7 @@ def build_cnn(
     classes: int,
     filters: Sequence[int] = (32, 64, 128),
     dropout: float = 0.2,
+    head: str = "pool",
     activation: str = "relu",
 ) -> keras.Model:
     """Return a flat CNN: per stage a convolution, normalisation, activation and pooling; then global pooling.
@@ -82,7 +87,7 @@ def build_cnn(
     for stage, channels in enumerate(filters, 1):
         x = _convolve(x, channels, name=f"stage{stage}", activation=None)
         x = _activate_and_pool(x, activation, stage=stage, pools=stage < len(filters))
-    return keras.Model(inputs, _pooled_head(x, classes, dropout), name="cnn")
+    return keras.Model(inputs, _head(x, classes, dropout, kind=head), name="cnn")
 
 
 def build_resnet(
@@ -91,6 +96,7 @@ def build_resnet(
     classes: int,
     filters: Sequence[int] = (16, 32, 64),
     dropout: float = 0.2,
+    head: str = "pool",
     activation: str = "relu",
 ) -> keras.Model:
     """Return a small residual network: a stem, then per stage two residual blocks, the first downsampling.
@@ -107,7 +113,7 @@ def build_resnet(
         for block in (1, 2):
             stride = 2 if stage > 1 and block == 1 else 1
             x = _residual_block(x, channels, stride, name=f"stage{stage}_block{block}", activation=activation)
-    return keras.Model(inputs, _pooled_head(x, classes, dropout), name="resnet")
+    return keras.Model(inputs, _head(x, classes, dropout, kind=head), name="resnet")
 
 
 def build_tutorial(*, input_shape: Shape, classes: int, filters: Sequence[int] = (32, 64)) -> keras.Model:
@@ -164,9 +170,7 @@ def _build_application(
         )
     except ValueError as error:
         raise ValueError(f"keras.applications.{name} refuses slices of {input_shape}: {error}") from error
-    return keras.Model(
-        features.input, _pooled_head(features.outputs[0], classes, dropout), name=features.name
-    )
+    return keras.Model(features.input, _head(features.outputs[0], classes, dropout), name=features.name)
 
 
 def _without_preprocessing(build: Callable[..., keras.Model]) -> dict[str, bool]:
@@ -231,9 +235,12 @@ def _residual_block(x: Tensor, channels: int, stride: int, *, name: str, activat
     return layers.Activation(activation, name=f"{name}_out")(layers.Add(name=f"{name}_add")([y, shortcut]))
 
 
-def _pooled_head(x: Tensor, classes: int, dropout: float) -> Tensor:
+def _head(x: Tensor, classes: int, dropout: float, *, kind: str = "pool") -> Tensor:
+    if kind not in HEADS:
+        raise ValueError(f"Expected a head of {' or '.join(HEADS)}, received {kind!r}.")
     if len(x.shape) == 4:
-        x = layers.GlobalAveragePooling2D(name="features")(x)
+        gather = layers.Flatten if kind == "flatten" else layers.GlobalAveragePooling2D
+        x = gather(name="features")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(classes, dtype="float32", name="logits")(x)

@@ -76,7 +76,16 @@ def check_trial(trial: Trial) -> TrainSettings:
     Raises:
         SettingsError: listing what is wrong with them.
     """
-    return read_settings(compose("train", overrides=list(trial.overrides)))
+    return compose_training(trial.overrides)
+
+
+def compose_training(overrides: Sequence[str]) -> TrainSettings:
+    """The checked settings of a training with these overrides.
+
+    Raises:
+        SettingsError: listing what is wrong with them.
+    """
+    return read_settings(compose("train", overrides=list(overrides)))
 
 
 def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def run_trial(
     label: str,
     runs_folder: Path | None = None,
     arguments: Sequence[str] = (),
+    log: Path | None = None,
 ) -> Outcome:
     """Train in a child process unless a finished run gives the same.
 
@@ -67,6 +69,7 @@ def run_trial(
         label: said before what happens, such as `3/10  volume3d-seed0`.
         runs_folder: where finished runs are looked for, besides the trial's own folder; None: nowhere.
         arguments: further arguments of the command.
+        log: the file that gets what the training says; None lets it speak on the terminal.
 
     Raises:
         KeyboardInterrupt: the user interrupted the training.
@@ -92,24 +95,40 @@ def run_trial(
             if trial.run.path.exists():
                 shutil.rmtree(trial.run.path)  # other settings, or nothing to go on from
             command = [*TRAIN, *arguments, *trial.overrides]
-        status, reason = run_child(command, descriptors=descriptors)
+        status, reason = run_child(command, descriptors=descriptors, log=log)
     if status:
         say(f"failed, {reason}")
     return Outcome(trial, status, reason)
 
 
-def run_child(command: Sequence[str], *, descriptors: Sequence[int] = ()) -> tuple[int, str]:
-    """Run a command of ours with its output shown; its exit status, and its last words where that is not 0.
+def run_child(
+    command: Sequence[str], *, descriptors: Sequence[int] = (), log: Path | None = None
+) -> tuple[int, str]:
+    """Run a command of ours; its exit status, and its last words where that is not 0.
+
+    Args:
+        command: a module of ours and its arguments.
+        descriptors: open files that the child inherits.
+        log: the file that gets its output; None shows it.
 
     Raises:
         KeyboardInterrupt: the child was interrupted.
     """
     words = ""
-    with subprocess.Popen(  # noqa: S603 - our own module, no shell
-        command, stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=tuple(descriptors)
-    ) as child:
+    with ExitStack() as stack:
+        file = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
+        child = stack.enter_context(
+            subprocess.Popen(  # noqa: S603 - our own module, no shell
+                command,
+                stdout=file,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                pass_fds=tuple(descriptors),
+            )
+        )
         for line in child.stderr or ():
-            sys.stderr.write(line)
+            (file or sys.stderr).write(line)
             words = line.strip() or words
     status = child.returncode
     if status in {INTERRUPTED, -signal.SIGINT}:

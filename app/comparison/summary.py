@@ -47,10 +47,10 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
 
 
-def scores_of(trial: Trial) -> Scores:
-    """The test scores of one training, decided at the threshold that its validation chose."""
+def scores_of(trial: Trial, *, split: str = "test") -> Scores:
+    """The scores of one training on a split, decided at the threshold that its validation chose."""
     classes = tuple(load_settings(trial.run).data.classes)
-    scores = scores_from_rows(read_rows(trial.run.predictions), classes, split="test")
+    scores = scores_from_rows(read_rows(trial.run.predictions), classes, split=split)
     threshold = read_json(trial.run.metrics)["threshold"]
     return scores if threshold is None else with_threshold(scores, threshold)
 

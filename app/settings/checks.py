@@ -129,10 +129,33 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
         *choice_problem("model.init", model.init, INITS),
         *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
+        *choice_problem("model.head", model.head, ("pool", "flatten")),
+        *range_problem("model.filter_scale", model.filter_scale, 0.01, 16.0),
+        *(
+            []
+            if model.depth_kernel is None
+            else range_problem("model.depth_kernel", model.depth_kernel, 1, 99)
+        ),
+        *_scale_problems(model),
         *range_problem("model.dropout", model.dropout, 0.0, 0.95),
         *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
         *range_problem("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
     ]
+
+
+def _scale_problems(model: ModelSettings) -> list[str]:
+    """What only the networks that are built here can follow: other networks are cut when they are lifted."""
+    if model.baseline in {"cnn", "resnet"}:
+        return []
+    problems = []
+    if model.head != "pool":
+        problems.append(f"model.head={model.head}: only the baselines cnn and resnet have a choice of heads.")
+    if model.filter_scale > 1 or (model.filter_scale < 1 and model.kind == "slice"):
+        problems.append(
+            f"model.filter_scale={model.filter_scale:g}: model.baseline={model.baseline} can only be cut to "
+            "fewer filters, and only when it is lifted; expected up to 1, with a volume model."
+        )
+    return problems
 
 
 def _trainer_problems(settings: TrainSettings) -> list[str]:

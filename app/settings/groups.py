@@ -76,6 +76,9 @@ class ModelSettings:
     kind: str = MISSING
     baseline: str = "cnn"
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
+    filter_scale: float = 1.0  # of all filter counts; up to 1 also for a network of another making
+    head: str = "pool"  # of cnn and resnet: global pooling, or flatten with a weight for every place
+    depth_kernel: int | None = None  # taps along depth; null: as many as along height
     dropout: float = 0.2
     depth_policy: str = "isotropic"
     init: str = "centre"

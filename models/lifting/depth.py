@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -135,6 +135,29 @@ def read_policy(value: PolicyLike, spacing: Sequence[float] | None, *, network: 
     if spacing is None and "spacing" in (*by_stage, *(choice for _, choice in by_layer)):
         raise _fault(network, "depth_policy 'spacing' needs spacing=(depth, height, width) in mm.")
     return DepthPolicy(by_layer, by_stage, None if spacing is None else _triple(spacing))
+
+
+def with_depth_kernel(value: PolicyLike, kernel: int) -> PolicyLike:
+    """Return a policy as it was written, with another number of taps along depth for every convolution.
+
+    >>> with_depth_kernel("preserve", 5)
+    DepthRule(kernel=5, stride=1, pool=1)
+
+    Args:
+        value: See `read_policy`; the choice "spacing" stays as it is, since it decides about kernels itself.
+        kernel: Taps along depth.
+    """
+    if isinstance(value, str):
+        return replace(POLICIES[value], kernel=kernel) if value in POLICIES else value
+    if isinstance(value, DepthRule):
+        return replace(value, kernel=kernel)
+    if isinstance(value, Mapping) and _is_rule(value):
+        return {**value, "kernel": kernel}
+    if isinstance(value, Mapping):
+        return {key: with_depth_kernel(choice, kernel) for key, choice in value.items()} | (
+            {} if "default" in value else {"default": replace(ISOTROPIC, kernel=kernel)}
+        )
+    return [with_depth_kernel(choice, kernel) for choice in value]
 
 
 def _is_rule(value: Mapping[str, Any]) -> bool:

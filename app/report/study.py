@@ -1,0 +1,99 @@
+"""The page of a study: the recommendation first, then what was varied, what was found, and how."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from app.report import tables
+from app.report.export import export_figure
+from app.report.page import write_page
+from app.report.style import figure_style, svg_markup
+
+Table = tuple[list[str], list[list[tuple[str, bool]]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure of a page: its name (of the files too), what it shows, and the figure itself."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of a page: what it shows, its headings, and its rows as texts; a number's text is set right."""
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers_from: int = 1  # the column where numbers begin
+
+
+@dataclass(frozen=True, eq=False)
+class StudySummary:
+    """All that a study's page says.
+
+    Attributes:
+        name: Heading.
+        recommendation: What to do, in a sentence or two.
+        findings: What the recommendation rests on, and what the data cannot tell, a sentence each.
+        varied: What was varied, with its values.
+        fixed: What was held fixed, with its value.
+        drawings: Figures, also written as files.
+        tables: Tables.
+        notes: How it was measured, and what limits it.
+        config: The composed configuration as YAML text.
+        environment: Versions, device and precision.
+        created: When, as text.
+    """
+
+    name: str
+    recommendation: str
+    findings: Sequence[str]
+    varied: Sequence[tuple[str, str]]
+    fixed: Sequence[tuple[str, str]]
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[TextTable] = ()
+    notes: Sequence[str] = ()
+    config: str = ""
+    environment: Mapping[str, object] = field(default_factory=dict)
+    created: str = ""
+
+
+def write_study_report(summary: StudySummary, path: Path, *, figures: Path) -> Path:
+    """Write the page, and every figure as PNG and SVG into the folder `figures`; the page's path."""
+    with figure_style():
+        drawn = [
+            (one.caption, svg_markup(one.figure, name=one.name, title=one.caption))
+            for one in summary.drawings
+        ]
+    for one in summary.drawings:  # after the page's own: the files' colours are final
+        export_figure(one.figure, figures, one.name)
+    return write_page("study.html.j2", path, study_page_values(summary) | {"figures": drawn})
+
+
+def study_page_values(summary: StudySummary) -> dict[str, Any]:
+    """Everything that the template of a study needs, but for its figures."""
+    return {
+        "title": summary.name,
+        "created": summary.created,
+        "verdict": summary.recommendation,
+        "notes": [],
+        "findings": list(summary.findings),
+        "varied": list(summary.varied),
+        "fixed": list(summary.fixed),
+        "tables": [(table.caption, _cells(table)) for table in summary.tables],
+        "method": list(summary.notes),
+        "config": summary.config,
+        "environment": tables.flatten(summary.environment),
+    }
+
+
+def _cells(table: TextTable) -> Table:
+    rows = [[(text, column >= table.numbers_from) for column, text in enumerate(row)] for row in table.rows]
+    return list(table.headings), rows

@@ -1,0 +1,1 @@
+"""Architecture: score against cost over settings of the model."""

@@ -1,0 +1,99 @@
+"""Which architecture to take, in words that follow from the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from app.report.quantities import format_interval, format_quantity, format_value
+from app.studies.architecture.points import BASE, Variant
+from app.studies.scoring import PointScore, Standing, pick_cheapest
+
+UNITS = {
+    "flops": ("operations per volume", ""),
+    "parameters": ("parameters", ""),
+    "seconds_per_volume": ("inference time", "s"),
+    "train_seconds": ("training time", "s"),
+    "peak_memory_bytes": ("peak memory", "B"),
+}
+
+
+def recommend(
+    variants: Sequence[Variant], scores: Mapping[str, PointScore], best: Mapping[str, Standing], *, cost: str
+) -> str:
+    """The cheapest network that scores like the best.
+
+    Args:
+        variants: All of them.
+        scores: Of those that have all their seeds.
+        best: Every other one against the best.
+        cost: The key of the cost that counts.
+    """
+    costs = {label: one.cost[cost] for label, one in scores.items()}
+    chosen = next(v for v in variants if v.label == pick_cheapest(scores, best, costs))
+    one, (name, unit) = scores[chosen.label], UNITS[cost]
+    what = f"Take {' '.join(chosen.overrides)}" if chosen.changes else "Keep the base as it is"
+    if chosen.factor == "model.init" and chosen.changes["model.init"] != "random":
+        what += " on a trained slice model (model.baseline=SLICE_RUN)"
+    told = [label for label, standing in best.items() if standing.is_worse]
+    ground = (
+        f"{len(told)} of the other {len(best)} are shown to score less than the best."
+        if told
+        else "No two can be told apart by score on these subjects, so cost decides."
+    )
+    return (
+        f"{what}: validation AUC {format_value(one.auc)} {format_interval(one.low, one.high)} at "
+        f"{format_quantity(float(one.cost[cost]), unit)} {name}, the cheapest within 0.01 of the best score. "
+        f"{ground}"
+    )
+
+
+def explain_factors(
+    variants: Sequence[Variant],
+    scores: Mapping[str, PointScore],
+    against_base: Mapping[str, Standing],
+    *,
+    cost: str,
+) -> list[str]:
+    """For each setting what its values did to score and cost, against the base."""
+    if BASE not in scores:
+        return ["The base has no result, so nothing can be set against it."]
+    sentences = []
+    for factor in dict.fromkeys(variant.factor for variant in variants if variant.factor):
+        spoken = [
+            _said(variant, scores[variant.label], against_base[variant.label], scores[BASE], cost)
+            for variant in variants
+            if variant.factor == factor and variant.label in scores
+        ]
+        if spoken:
+            sentences.append(f"{factor}: {'; '.join(spoken)}.")
+    return sentences
+
+
+def say_front(variants: Sequence[Variant], front: Sequence[str], scores: Mapping[str, PointScore]) -> str:
+    """The networks that no other beats in score and cost, cheapest first."""
+    names = {variant.label: variant.name for variant in variants}
+    spoken = ", ".join(f"{names[label]} ({format_value(scores[label].auc)})" for label in front)
+    return f"Pareto front, cheapest first: {spoken}."
+
+
+def say_certainty(scores: Mapping[str, PointScore]) -> str:
+    """What the number of seeds and subjects lets one know."""
+    spreads = [one.spread for one in scores.values() if math.isfinite(one.spread)]
+    if not spreads:
+        return (
+            "One seed: the spread over seeds, below which nothing can be told, is unknown; add study.seeds."
+        )
+    median = format_value(sorted(spreads)[len(spreads) // 2])
+    return f"Over seeds the AUC spreads by {median} (standard deviation, median over networks)."
+
+
+def _said(variant: Variant, one: PointScore, standing: Standing, base: PointScore, cost: str) -> str:
+    sign = "+" if standing.difference > 0 else ""
+    verdict = "worse" if standing.is_worse else "better" if standing.is_better else "not told apart"
+    return (
+        f"{variant.name.rpartition(' ')[2]} {sign}{format_value(standing.difference)} "
+        f"{format_interval(standing.low, standing.high)} at {one.cost[cost] / base.cost[cost]:.2g} times the "
+        "cost "
+        f"({verdict})"
+    )

@@ -1,0 +1,126 @@
+"""Table, figures and page of the study of the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.report.quantities import format_interval, format_quantity, format_value
+from app.report.study import Drawing, TextTable
+from app.settings.studies import StudySettings
+from app.studies.architecture.advice import UNITS, explain_factors, recommend, say_certainty, say_front
+from app.studies.architecture.figures import draw_effects, draw_front
+from app.studies.architecture.points import BASE, Variant
+from app.studies.design import NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed
+from app.studies.folder import StudyFolder
+from app.studies.outputs import Written, environment_of, write_study
+from app.studies.pareto import pareto_front
+from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
+from app.studies.space import read_values
+from app.studies.trainings import finished_trials, say_failures
+
+if TYPE_CHECKING:
+    from app.studies.architecture.run import ArchitectureFindings
+
+NOTE_INIT = (
+    "Inflated kernels (init centre, mean, acs) start from a slice model that was trained on the same "
+    "subjects for as "
+    "many epochs; its training is not in their cost. All others start from random weights."
+)
+NOTE_DESIGN = {
+    "one_at_a_time": "One setting is changed at a time, so that what two changes do together is not seen; "
+    "study.design=grid does.",
+    "grid": "Every combination of the values is trained.",
+}
+
+
+def report_architecture(settings: StudySettings, folder: StudyFolder, found: ArchitectureFindings) -> None:
+    """Write all that the study leaves, and print its recommendation."""
+    study, trials = settings.study, finished_trials(found.outcomes)
+    points, scores = read_points(trials)
+    variants = [variant for variant in found.variants if variant.label in points]
+    best = stand_against(scores, best_label(points))
+    against_base = stand_against(scores, BASE) if BASE in scores else {}
+    labels = [variant.label for variant in variants]
+    costs = [float(points[label].cost[study.cost]) for label in labels]
+    front = [labels[i] for i in pareto_front([points[label].auc for label in labels], costs)]
+    rows = [_row(variant, points[variant.label], against_base, front) for variant in variants]
+    values = read_values(study.vary, where="study.vary")
+    effects = [
+        Drawing(
+            "effects",
+            "What every change does to the score; colours as above.",
+            draw_effects(variants, points, against_base),
+        )
+    ]
+    written = Written(
+        name=f"Architecture of {settings.model.name} on {settings.data.task or settings.data.name}",
+        recommendation=recommend(variants, points, best, cost=study.cost),
+        findings=[
+            say_front(variants, front, points),
+            *explain_factors(variants, points, against_base, cost=study.cost),
+            say_certainty(points),
+            *found.refusals,
+            *say_failures(found.outcomes),
+        ],
+        varied=[
+            *((key, ", ".join(map(str, options))) for key, options in values.items()),
+            ("seed", ", ".join(map(str, study.seeds))),
+        ],
+        fixed=describe_fixed(found.base, varied=list(values)),
+        rows=rows,
+        more={},
+        values={"front": front, "cost": study.cost},
+        drawings=[
+            Drawing(
+                "front",
+                "Score against cost. Diamond: base; colours: the setting changed; bars: single seeds.",
+                draw_front(variants, points, front, cost=study.cost),
+            ),
+            *(effects if against_base else []),
+        ],
+        tables=[_table(rows)],
+        notes=[NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, NOTE_DESIGN[study.design], NOTE_INIT],
+    )
+    write_study(written, folder, environment=environment_of(trials))
+
+
+def _row(
+    variant: Variant, point: PointScore, against_base: Mapping[str, Standing], front: Sequence[str]
+) -> dict[str, Any]:
+    standing = against_base.get(variant.label)
+    return {
+        "variant": variant.label,
+        "name": variant.name,
+        "changes": " ".join(variant.overrides),
+        "seeds": len(point.by_seed),
+        "val_auc": point.auc,
+        "val_auc_low": point.low,
+        "val_auc_high": point.high,
+        "sd_over_seeds": point.spread,
+        "difference": standing.difference if standing else 0.0,
+        "difference_low": standing.low if standing else 0.0,
+        "difference_high": standing.high if standing else 0.0,
+        "p": standing.p if standing else 1.0,
+        "on_front": variant.label in front,
+        **{key: point.cost[key] for key in UNITS if key in point.cost},
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    texts = [
+        [
+            str(row["name"]),
+            format_value(row["val_auc"]),
+            format_interval(row["val_auc_low"], row["val_auc_high"]),
+            format_value(row["sd_over_seeds"]),
+            "" if row["variant"] == BASE else format_value(row["difference"]),
+            "" if row["variant"] == BASE else format_interval(row["difference_low"], row["difference_high"]),
+            "yes" if row["on_front"] else "",
+            *(format_quantity(float(row[key]), UNITS[key][1]) for key in UNITS if key in row),
+        ]
+        for row in rows
+    ]
+    costs = [UNITS[key][0] for key in UNITS if key in rows[0]]
+    headings = ("Network", "AUC", "95 %", "SD over seeds", "difference", "95 %", "on the front", *costs)
+    return TextTable("Scores on validation; differences are paired, against the base.", headings, texts)

@@ -1,0 +1,1 @@
+"""Batch size: speed, memory, score and stability."""

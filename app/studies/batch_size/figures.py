@@ -1,0 +1,154 @@
+"""Figures of the study of the batch size: speed and memory, scores, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from app.report.style import INK, MUTED, SERIES, figure_style, series_style
+from app.studies.axes import from_zero
+from app.studies.batch_size.memory import MemoryFound
+from app.studies.batch_size.points import BatchPoint
+from app.studies.scoring import PointScore
+
+WIDTH, HEIGHT = 7.2, 3.2
+TITLES = {"epochs": "Equal epochs", "steps": "Equal steps"}
+
+
+def draw_cost(steps: Mapping[int, Mapping[str, Any]], memory: MemoryFound) -> Figure:
+    """Volumes per second, and peak memory with the limit, over the batch size."""
+    sizes = list(steps)
+    with figure_style():
+        figure, (speed, peak) = _panels()
+        speed.plot(
+            sizes, [one["volumes_per_second"] for one in steps.values()], marker="o", **series_style(0)
+        )
+        speed.set(xlabel="Batch size, volumes", ylabel="Training speed, volumes/s", title="Speed")
+        from_zero(speed)
+        gib = [one["peak_memory_bytes"] / 2**30 for one in steps.values()]
+        peak.plot(sizes, gib, marker="o", **series_style(1))
+        _mark_limit(peak, memory)
+        peak.set(xlabel="Batch size, volumes", ylabel="Peak memory, GiB", title="Memory")
+        from_zero(peak)
+        for axes in (speed, peak):
+            _size_axis(axes, sizes)
+        return figure
+
+
+def draw_scores(
+    points: Sequence[BatchPoint], outcomes: Mapping[str, PointScore], equal: Sequence[str]
+) -> Figure:
+    """AUC over the batch size: a panel for what is held equal, a line for each rule of the learning rate."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        panels = figure.subplots(1, len(equal), sharey=True, squeeze=False)[0]
+        rules = list(dict.fromkeys(point.scaling for point in points if point.equal != "both")) or ["none"]
+        for axes, what in zip(panels, equal, strict=True):
+            for index, rule in enumerate(rules):
+                chosen = [p for p in points if p.equal == "both" or (p.equal, p.scaling) == (what, rule)]
+                known = [p for p in chosen if p.label in outcomes]
+                _draw_line(axes, known, outcomes, index=index, count=len(rules), label=_rule_name(rule))
+            axes.set(xlabel="Batch size, volumes", title=TITLES[what])
+            _size_axis(axes, sorted({point.batch_size for point in points}))
+        panels[0].set_ylabel("Validation ROC AUC")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="Learning rate")
+        return figure
+
+
+def draw_stability(steps: Mapping[int, Mapping[str, Any]], noise: Mapping[str, Any]) -> Figure:
+    """Step-to-step noise of the loss over the batch size, and the gradient noise scale before and after."""
+    sizes = list(steps)
+    with figure_style():
+        figure, (loss, scale) = _panels()
+        values = [one["step_noise"] for one in steps.values()]
+        loss.plot(sizes, values, marker="o", label="measured", **series_style(0))
+        root = values[0] * np.sqrt(sizes[0] / np.asarray(sizes, float))
+        loss.plot(
+            sizes, root, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label="1 / root of batch size"
+        )
+        loss.set(xlabel="Batch size, volumes", ylabel="SD of the loss between steps", title="Loss")
+        from_zero(loss)
+        loss.legend()
+        _size_axis(loss, sizes)
+        _draw_scale(scale, noise, sizes)
+        return figure
+
+
+def _panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    return figure, (left, right)
+
+
+def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(visible=True)
+
+
+def _mark_limit(axes: Axes, memory: MemoryFound) -> None:
+    if memory.limit_bytes is None:
+        return
+    limit, (_, top) = memory.limit_bytes / 2**30, axes.get_ylim()
+    if limit < 3 * top:
+        axes.axhline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
+        axes.annotate(
+            "limit", (1, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+        )
+
+
+def _draw_line(
+    axes: Axes,
+    points: Sequence[BatchPoint],
+    outcomes: Mapping[str, PointScore],
+    *,
+    index: int,
+    count: int,
+    label: str,
+) -> None:
+    style = series_style(index)
+    shift = 2 ** (0.08 * (index - (count - 1) / 2))  # beside each other, so that whiskers stay apart
+    found = [outcomes[point.label] for point in points]
+    x = np.array([point.batch_size for point in points]) * shift
+    axes.vlines(
+        x, [one.low for one in found], [one.high for one in found], color=style["color"], linewidth=0.9
+    )
+    axes.plot(x, [one.auc for one in found], marker="o", markersize=4.5, label=label, **style)
+    for place, one in zip(x, found, strict=True):
+        if len(one.by_seed) > 1:
+            axes.plot([place] * len(one.by_seed), one.by_seed, "_", color=style["color"], markersize=7)
+
+
+def _draw_scale(axes: Axes, noise: Mapping[str, Any], sizes: Sequence[int]) -> None:
+    names = {"start": "before training", "trained": "after training"}
+    for row, key in enumerate(names):
+        found = noise.get(key)
+        if not found or not np.isfinite(found["scale"]) or found["scale"] <= 0:
+            axes.annotate(
+                "cannot be told from infinite",
+                (0.03, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+            )
+            continue
+        high = found["high"] if np.isfinite(found["high"]) else found["scale"] * 100
+        axes.plot([max(found["low"], 1e-2), high], [row, row], color=SERIES[row], linewidth=1.2)
+        axes.plot(found["scale"], row, "o", color=INK, markersize=5)
+    axes.axvspan(min(sizes), max(sizes), color=SERIES[7], alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yticks([0, 1], list(names.values()))
+    axes.set_ylim(-0.6, 1.6)
+    axes.invert_yaxis()
+    axes.set(xlabel="Examples (shaded: batch sizes tried)", title="Gradient noise scale")
+    axes.grid(visible=True, axis="x")
+
+
+def _rule_name(rule: str) -> str:
+    return {"none": "fixed", "sqrt": "with root of batch size", "linear": "with batch size"}[rule]

@@ -1,0 +1,95 @@
+"""The largest batch that fits, by bisection: every size is tried in a child process under a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from app.devices import host_memory
+from app.runs import read_json, write_json
+from app.settings import TrainSettings
+from app.studies.bisection import Largest, bisect_largest
+from app.studies.folder import StudyFolder
+from app.studies.measuring import measure, say
+
+SHARE = 0.8  # of the free memory: the rest is for what else runs here
+FAILURE = {"fits": False, "how": "the process died"}
+
+
+@dataclass(frozen=True)
+class MemoryFound:
+    """What is known about memory.
+
+    Attributes:
+        largest: The search.
+        limit_bytes: Of the search; None for a GPU's own.
+        limit_name: In words.
+        how: How the limit was set.
+        bytes_per_volume: Slope of the peaks over the batch sizes; nan where it cannot be told.
+    """
+
+    largest: Largest
+    limit_bytes: int | None
+    limit_name: str
+    how: str
+    bytes_per_volume: float
+
+
+def find_largest(
+    settings: TrainSettings,
+    steps: Mapping[int, Mapping[str, Any]],
+    *,
+    most: int,
+    memory_gb: float | None,
+    folder: StudyFolder,
+) -> MemoryFound:
+    """Search the largest batch up to `most`.
+
+    Args:
+        settings: Of the reference training.
+        steps: The measured steps of each batch size, which say where to begin.
+        most: The largest batch that is tried.
+        memory_gb: Limit in GiB; None takes four fifths of what is free now (and remembers it).
+        folder: Of the study.
+    """
+    on_gpu = next(iter(steps.values()))["device"] == "GPU"
+    limit, name = _limit(memory_gb, folder, on_gpu=on_gpu)
+    base, slope = fit_line(steps)
+    ways: list[str] = []
+
+    def fits(size: int) -> bool:
+        request = {"kind": "fit", "batch_size": size, "limit_bytes": limit}
+        answer = measure(f"fit-{size}", settings, request, folder=folder, failure=FAILURE)
+        say(f"  batch of {size}: {'fits' if answer['fits'] else 'does not fit'}")
+        ways.append(str(answer["how"]))
+        return bool(answer["fits"])
+
+    first = most if limit is None or not slope > 0 else int((limit - base) / slope)
+    found = bisect_largest(fits, first=max(1, min(first, most)), most=most)
+    how = next((way for way in ways if way != FAILURE["how"]), ways[0])
+    return MemoryFound(found, limit, name, how, slope)
+
+
+def fit_line(steps: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:
+    """Peak memory over the batch size as (bytes at 0, bytes per volume)."""
+    if len(steps) < 2:
+        return float("nan"), float("nan")
+    peaks = [float(one["peak_memory_bytes"]) for one in steps.values()]
+    slope, base = np.polyfit([float(size) for size in steps], peaks, 1)
+    return float(base), float(slope)
+
+
+def _limit(memory_gb: float | None, folder: StudyFolder, *, on_gpu: bool) -> tuple[int | None, str]:
+    if on_gpu:
+        return None, "the GPU's own memory"
+    if memory_gb is not None:
+        return int(memory_gb * 2**30), f"study.memory_gb={memory_gb:g}"
+    file = folder.path / "memory.json"  # free memory changes: a study that goes on keeps its limit
+    if not file.exists():
+        memory = host_memory()
+        write_json(file, {"limit_bytes": int(SHARE * memory.free), "of": memory.name})
+    kept = read_json(file)
+    return int(kept["limit_bytes"]), f"four fifths of what was free on {kept['of']}"

@@ -1,0 +1,229 @@
+"""The table, figures and page of the study of the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from app.report.quantities import format_interval, format_quantity, format_value
+from app.report.study import Drawing, TextTable
+from app.settings.studies import StudySettings
+from app.studies.batch_size.advice import choose_point, explain_findings, recommend
+from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
+from app.studies.batch_size.points import BatchPoint
+from app.studies.design import NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed, say_load
+from app.studies.folder import StudyFolder
+from app.studies.outputs import Written, environment_of, write_study
+from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
+from app.studies.trainings import finished_trials, say_failures
+
+if TYPE_CHECKING:
+    from app.studies.batch_size.run import BatchFindings
+
+VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")
+
+
+def report_batch_size(settings: StudySettings, folder: StudyFolder, found: BatchFindings) -> None:
+    """Write all that the study leaves, and print its recommendation."""
+    outcomes, scores = read_points(finished_trials(found.outcomes))
+    reference = next(point for point in found.points if point.equal == "both")
+    at_equal_epochs = {
+        p.label: outcomes[p.label] for p in found.points if p.equal != "steps" and p.label in outcomes
+    }
+    best = stand_against({label: scores[label] for label in at_equal_epochs}, best_label(at_equal_epochs))
+    standings = stand_against(scores, reference.label) if reference.label in scores else {}
+    chosen = choose_point(found.points, outcomes, best, found.steps)
+    is_told = any(one.is_worse for one in best.values())
+    rows = [
+        _row(point, outcomes[point.label], standings) for point in found.points if point.label in outcomes
+    ]
+    cost_rows = [_cost_row(size, one) for size, one in found.steps.items()]
+    written = Written(
+        name=f"Batch size of {settings.model.name} on {settings.data.task or settings.data.name}",
+        recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
+        findings=[
+            *explain_findings(found, outcomes, standings, reference=reference),
+            *say_failures(found.outcomes),
+        ],
+        varied=_varied(settings, found),
+        fixed=describe_fixed(settings, varied=VARIED),
+        rows=rows,
+        more={"cost": cost_rows},
+        values={"memory": _memory_values(found), "noise": dict(found.noise)},
+        drawings=_drawings(settings, found, outcomes),
+        tables=[_score_table(rows), _cost_table(cost_rows), *_fit_table(found)],
+        notes=_notes(settings, found),
+    )
+    write_study(written, folder, environment=environment_of(finished_trials(found.outcomes)))
+
+
+def _row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, Standing]) -> dict[str, Any]:
+    standing = standings.get(point.label)
+    return {
+        "point": point.label,
+        "batch_size": point.batch_size,
+        "equal": point.equal,
+        "scaling": point.scaling,
+        "learning_rate": point.learning_rate,
+        "epochs": point.epochs,
+        "steps": point.steps,
+        "seeds": len(outcome.by_seed),
+        "val_auc": outcome.auc,
+        "val_auc_low": outcome.low,
+        "val_auc_high": outcome.high,
+        "sd_over_seeds": outcome.spread,
+        "difference": standing.difference if standing else 0.0,
+        "difference_low": standing.low if standing else 0.0,
+        "difference_high": standing.high if standing else 0.0,
+        "p": standing.p if standing else 1.0,
+        "train_seconds": outcome.cost["train_seconds"],
+    }
+
+
+def _cost_row(size: int, one: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "batch_size": size,
+        "volumes_per_second": one["volumes_per_second"],
+        "steps_per_second": 1 / one["seconds_per_step"],
+        "peak_memory_bytes": one["peak_memory_bytes"],
+        "memory_before_bytes": one["before_bytes"],
+        "step_noise": one["step_noise"],
+    }
+
+
+def _memory_values(found: BatchFindings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(found.memory).items() if key != "largest"} | {
+        "fits": found.memory.largest.fits,
+        "fails": found.memory.largest.fails,
+    }
+
+
+def _varied(settings: StudySettings, found: BatchFindings) -> list[tuple[str, str]]:
+    rules = dict.fromkeys(point.scaling for point in found.points)
+    return [
+        ("trainer.batch_size", ", ".join(map(str, found.steps))),
+        (
+            "optimizer.learning_rate",
+            f"rules: {', '.join(rules)}; {settings.optimizer.learning_rate:g} at the reference",
+        ),
+        (
+            "length of training",
+            (
+                f"equal {' and equal '.join(settings.study.equal)}, {settings.study.epochs} epochs at the "
+                "reference"
+            ),
+        ),
+        ("seed", ", ".join(map(str, settings.study.seeds))),
+    ]
+
+
+def _drawings(
+    settings: StudySettings, found: BatchFindings, outcomes: Mapping[str, PointScore]
+) -> list[Drawing]:
+    return [
+        Drawing(
+            "scores",
+            "Validation AUC with 95 % intervals over subjects; short bars: single seeds. The reference is in "
+            "both panels.",
+            draw_scores(found.points, outcomes, settings.study.equal),
+        ),
+        Drawing(
+            "cost",
+            "Training speed (reading and augmentation included), and the peak memory of the process or GPU.",
+            draw_cost(found.steps, found.memory),
+        ),
+        Drawing(
+            "stability",
+            "Left: how much the loss varies from step to step, its trend left out. Right: gradient noise "
+            "scale with "
+            "95 % jackknife intervals.",
+            draw_stability(found.steps, found.noise),
+        ),
+    ]
+
+
+def _score_table(rows: list[dict[str, Any]]) -> TextTable:
+    texts = [
+        [
+            str(row["batch_size"]),
+            row["equal"],
+            row["scaling"],
+            f"{row['learning_rate']:.3g}",
+            str(row["epochs"]),
+            str(row["steps"]),
+            format_value(row["val_auc"]),
+            format_interval(row["val_auc_low"], row["val_auc_high"]),
+            format_value(row["sd_over_seeds"]),
+            format_value(row["difference"]) if row["equal"] != "both" else "reference",
+            format_interval(row["difference_low"], row["difference_high"]) if row["equal"] != "both" else "",
+            format_quantity(float(row["train_seconds"]), "s"),
+        ]
+        for row in rows
+    ]
+    headings = (
+        "Batch",
+        "equal",
+        "scaling",
+        "rate",
+        "epochs",
+        "steps",
+        "AUC",
+        "95 %",
+        "SD over seeds",
+        "difference",
+    )
+    return TextTable(
+        "Scores on validation; differences are paired, against the reference.",
+        (*headings, "95 %", "training"),
+        texts,
+        3,
+    )
+
+
+def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
+    texts = [
+        [
+            str(row["batch_size"]),
+            f"{row['volumes_per_second']:.3g}",
+            f"{row['steps_per_second']:.3g}",
+            format_quantity(float(row["peak_memory_bytes"]), "B"),
+            format_value(float(row["step_noise"])),
+        ]
+        for row in rows
+    ]
+    return TextTable(
+        "Measured in a process of its own for each batch size.",
+        ("Batch", "volumes/s", "steps/s", "peak memory", "SD of the loss between steps"),
+        texts,
+    )
+
+
+def _fit_table(found: BatchFindings) -> list[TextTable]:
+    tried = sorted(found.memory.largest.tried)
+    rows = [[str(size), "fits" if fits else "does not fit"] for size, fits in tried]
+    return [TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)]
+
+
+def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
+    study = settings.study
+    return [
+        NOTE_AUC,
+        NOTE_INTERVAL,
+        NOTE_SPLIT,
+        (
+            "Equal steps: the number of epochs follows the batch size, and so does the warm-up, so that "
+            "every training "
+            "sees the same learning rate at the same share of its steps."
+        ),
+        f"Speed is the median of {study.timed_steps} training steps after two that are not counted.",
+        f"The largest batch: {found.memory.how}; two steps on noise of the right shape have to pass.",
+        (
+            f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "
+            f"{settings.trainer.batch_size} "
+            "(McCandlish et al. 2018, arXiv:1812.06162), with augmentation, dropout and batch statistics as "
+            "in "
+            "training; after training means the best weights of the reference's first seed."
+        ),
+        *say_load([float(one["load_per_core"]) for one in found.steps.values()]),
+    ]

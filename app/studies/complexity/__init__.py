@@ -1,0 +1,1 @@
+"""Complexity: what models cost as the volume grows."""

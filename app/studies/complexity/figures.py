@@ -1,0 +1,94 @@
+"""Figures of the study of complexity: costs over voxels on logarithmic axes, and ratios to the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from app.report.quantities import format_quantity
+from app.report.style import figure_style, series_style
+from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
+from app.studies.complexity.run import Cost
+
+WIDTH = 7.2
+PANELS = ("flops", "activation_bytes", "train_seconds", "infer_seconds")
+
+
+def draw_growth(costs: Sequence[Cost]) -> Figure:
+    """Each cost over the voxels of the volume, with its fitted power law; the legends say the exponents."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
+        for axes, quantity in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+            _draw_quantity(axes, costs, quantity)
+        return figure
+
+
+def draw_ratios(costs: Sequence[Cost], baseline: str) -> Figure:
+    """What each model costs in units of the baseline, on volumes of the same size."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        panels = figure.subplots(1, 3)
+        for axes, quantity in zip(panels, ("flops", "activation_bytes", "train_seconds"), strict=True):
+            ratios = ratio_to(costs, baseline, quantity)
+            for index, (name, of_model) in enumerate(costs_by_model(costs).items()):
+                known = [cost for cost in of_model if (name, cost.voxels) in ratios]
+                values = [ratios[name, cost.voxels] for cost in known]
+                axes.plot([c.voxels for c in known], values, marker="o", label=name, **series_style(index))
+            axes.set_title(QUANTITIES[quantity][0])
+            _voxel_axis(axes, costs)
+            axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
+        panels[0].set_ylabel(f"Times {baseline}")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        return figure
+
+
+def _draw_quantity(axes: Axes, costs: Sequence[Cost], quantity: str) -> None:
+    label, unit = QUANTITIES[quantity]
+    laws = fit_laws(costs, quantity)
+    for index, (name, of_model) in enumerate(costs_by_model(costs).items()):
+        style, law = series_style(index), laws[name]
+        voxels = np.array([cost.voxels for cost in of_model])
+        values = [float(getattr(cost, quantity)) for cost in of_model]
+        axes.plot(
+            voxels, values, "o", color=style["color"], markersize=4.5, label=f"{name}  {say_exponent(law)}"
+        )
+        if law is not None:
+            axes.plot(voxels, [law.at(float(one)) for one in voxels], **{**style, "linewidth": 1.1})
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_quantity(float(value), unit)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title(label)
+    _voxel_axis(axes, costs)
+    axes.legend(title="Exponent of the voxels", alignment="left", fontsize=7, title_fontsize=7)
+
+
+def _voxel_axis(axes: Axes, costs: Sequence[Cost]) -> None:
+    sizes = {cost.voxels: cost.shape for cost in sorted(costs, key=lambda cost: cost.voxels)}
+    axes.set_xscale("log")
+    chosen = _apart(list(sizes))
+    axes.set_xticks(chosen, [_size(sizes[voxels]) for voxels in chosen])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Volume, voxels")
+    axes.grid(visible=True)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """A volume's sides; those of a cube as a power."""
+    sides = shape[:3]
+    return (
+        f"{sides[0]}\N{SUPERSCRIPT THREE}"
+        if len(set(sides)) == 1
+        else "\N{MULTIPLICATION SIGN}".join(map(str, sides))
+    )
+
+
+def _apart(voxels: list[int], most: int = 4) -> list[int]:
+    """At most four of the sizes, the ends among them, so that their labels do not touch."""
+    picked = np.linspace(0, len(voxels) - 1, min(most, len(voxels)))
+    return [voxels[round(float(place))] for place in picked]

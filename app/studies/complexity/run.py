@@ -1,0 +1,93 @@
+"""The study of complexity: every model at every size, each measured in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.comparison.planning import choose_model, compose_training
+from app.progress import progress_bar
+from app.settings import SettingsError, TrainSettings
+from app.settings.studies import StudySettings
+from app.studies.folder import StudyFolder
+from app.studies.measuring import measure, say
+from app.studies.trainings import given_overrides
+
+REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
+FAILURE: dict[str, Any] = {"failed": True}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one volume of one size costs one model.
+
+    Attributes:
+        model: Name of the group `model`.
+        shape: Depth, height, width, channels.
+        parameters: Of the model.
+        flops: Of one forward pass.
+        activation_bytes: Of one forward pass, every layer's output once.
+        train_seconds: Of one training step, per volume (all of its slices, for a slice model).
+        infer_seconds: Of scoring one volume.
+        peak_memory_bytes: Of the measuring process, or the GPU.
+        load_per_core: How busy the machine was before.
+    """
+
+    model: str
+    shape: tuple[int, int, int, int]
+    parameters: int
+    flops: int
+    activation_bytes: int
+    train_seconds: float
+    infer_seconds: float
+    peak_memory_bytes: int
+    load_per_core: float
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the volume, channels not counted."""
+        depth, height, width, _ = self.shape
+        return depth * height * width
+
+
+def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
+    """Measure every model at every size; write table, figures and page."""
+    study, shared = settings.study, given_overrides(refused=REFUSED)
+    trainings = {name: compose_training([*shared, *choose_model(name)]) for name in study.models}
+    costs, refusals = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)
+    if not costs:
+        raise SettingsError("\n".join(["no model could be measured at any size:", *refusals]))
+    from app.studies.complexity.report import report_complexity
+
+    report_complexity(settings, folder, costs, refusals, training=next(iter(trainings.values())))
+
+
+def measure_costs(
+    trainings: dict[str, TrainSettings], scales: Sequence[float], *, steps: int, folder: StudyFolder
+) -> tuple[list[Cost], list[str]]:
+    """Every model at every scale, and a sentence for each that cannot be: too small a volume, say."""
+    costs, refusals = [], []
+    with progress_bar("Measurements", len(trainings) * len(scales)) as advance:
+        for scale in scales:
+            for name, training in trainings.items():
+                request = {"kind": "size", "scale": scale, "steps": steps}
+                answer = measure(f"{name}-x{scale:g}", training, request, folder=folder, failure=FAILURE)
+                advance()
+                if answer.get("failed"):
+                    refusals.append(f"{name} at {scale:g} times the size: {answer['reason']}")
+                    say(f"  {refusals[-1]}")
+                    continue
+                costs.append(_cost(name, answer))
+                say(_spoken(costs[-1]))
+    return costs, refusals
+
+
+def _cost(name: str, answer: dict[str, Any]) -> Cost:
+    depth, height, width, channels = answer["shape"]
+    return Cost(name, (depth, height, width, channels), **{k: v for k, v in answer.items() if k != "shape"})
+
+
+def _spoken(cost: Cost) -> str:
+    sides = "x".join(map(str, cost.shape[:3]))
+    return f"  {cost.model} at {sides}: {1000 * cost.train_seconds:.3g} ms to train on a volume"

@@ -1,0 +1,1 @@
+"""Search: hyper-parameters by Optuna, judged on validation."""

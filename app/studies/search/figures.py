@@ -1,0 +1,98 @@
+"""Figures of a search: what its trials reached, where, and which settings mattered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from app.report.style import INK, MUTED, PAPER, SERIES, figure_style
+from app.studies.space import Choices, Range
+
+WIDTH = 7.2
+ACROSS = 3  # panels in a row
+
+
+def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_better: bool) -> Figure:
+    """What each trial reached, in order, with the best so far; pruned ones are hollow."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for state, fill, label in (
+            ("complete", SERIES[0], "trained to the end"),
+            ("pruned", PAPER, "stopped early"),
+        ):
+            chosen = [trial for trial in trials if trial["state"] == state and trial["value"] is not None]
+            if chosen:
+                numbers, values = ([trial[key] for trial in chosen] for key in ("number", "value"))
+                edge: dict[str, Any] = {"markeredgecolor": SERIES[0], "markeredgewidth": 1.2}
+                axes.plot(numbers, values, "o", color=fill, markersize=5.5, label=label, **edge)
+        full = [trial for trial in trials if trial["state"] == "complete"]
+        so_far = (np.minimum if is_lower_better else np.maximum).accumulate(
+            [trial["value"] for trial in full]
+        )
+        axes.step([t["number"] for t in full], so_far, where="post", color=SERIES[1], label="best so far")
+        given = next((trial for trial in full if trial["is_given"]), None)
+        if given:
+            axes.axhline(
+                given["value"], color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label="given settings"
+            )
+        axes.set(xlabel="Trial", ylabel=f"Validation {metric}")
+        axes.grid(visible=True)
+        figure.legend(loc="outside lower center", ncols=4)
+        return figure
+
+
+def draw_slices(
+    trials: Sequence[Mapping[str, Any]], space: Mapping[str, Range | Choices], *, metric: str
+) -> Figure:
+    """What trials reached over every searched setting."""
+    rows = -(-len(space) // ACROSS)
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 2.5 * rows), layout="constrained")
+        panels = figure.subplots(rows, min(ACROSS, len(space)), sharey=True, squeeze=False)
+        for axes, (key, one) in zip(panels.flat, space.items(), strict=False):
+            _draw_slice(axes, trials, key, one)
+        for axes in panels.flat[len(space) :]:
+            axes.set_axis_off()
+        for row in panels:
+            row[0].set_ylabel(f"Validation {metric}")
+        return figure
+
+
+def draw_importance(importance: Mapping[str, float]) -> Figure:
+    """The share of the variation of the score that each setting explains."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(importance)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(range(len(importance)), list(importance.values()), color=SERIES[0], height=0.6)
+        axes.set_yticks(range(len(importance)), list(importance))
+        axes.invert_yaxis()
+        axes.set(xlabel="Share of the variation explained (fANOVA)", xlim=(0, 1))
+        axes.grid(visible=True, axis="x")
+        return figure
+
+
+def _draw_slice(axes: Axes, trials: Sequence[Mapping[str, Any]], key: str, one: Range | Choices) -> None:
+    for trial in trials:
+        if trial["value"] is None or key not in trial["params"]:
+            continue
+        value = trial["params"][key]
+        place = (
+            [str(choice) for choice in one.values].index(str(value)) if isinstance(one, Choices) else value
+        )
+        hollow = trial["state"] != "complete"
+        axes.plot(
+            place, trial["value"], "D" if trial["is_given"] else "o", color=PAPER if hollow else SERIES[0],
+            markersize=5, markeredgecolor=INK if trial["is_given"] else SERIES[0],
+        )  # fmt: skip
+    if isinstance(one, Choices):
+        axes.set_xticks(range(len(one.values)), [str(choice) for choice in one.values])
+        axes.set_xlim(-0.5, len(one.values) - 0.5)
+    elif one.log:
+        axes.set_xscale("log")
+    axes.set_xlabel(key)
+    axes.grid(visible=True)

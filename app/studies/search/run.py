@@ -1,0 +1,190 @@
+"""The search: ask for settings, train with them, tell what they reached; then check the gain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.comparison.outcomes import Outcome
+from app.comparison.planning import check_trial, compose_training, config_dir_arguments
+from app.comparison.trials import Trial
+from app.progress import progress_bar
+from app.settings import SettingsError, TrainSettings
+from app.settings.studies import StudySettings
+from app.studies.folder import StudyFolder
+from app.studies.measuring import say
+from app.studies.overrides import format_override, format_value, value_of, without_keys
+from app.studies.search.store import build_distributions, count_done, import_optuna, open_store
+from app.studies.search.trial import read_values, train_watched
+from app.studies.space import Choices, Range, read_space
+from app.studies.trainings import given_overrides, plan_trainings, run_trainings
+
+if TYPE_CHECKING:
+    import optuna
+
+GIVEN, BEST = "given", "best"  # labels of the trainings that check the gain
+
+
+@dataclass(frozen=True)
+class SearchFindings:
+    """What the search found.
+
+    Attributes:
+        base: The given settings.
+        space: What was searched.
+        known: The search with all of its trials.
+        shared: Overrides of every trial.
+        confirmed: The trainings that check the gain on other seeds.
+    """
+
+    base: TrainSettings
+    space: Mapping[str, Range | Choices]
+    known: optuna.Study
+    shared: Sequence[str]
+    confirmed: Sequence[Outcome]
+
+
+def study_search(settings: StudySettings, folder: StudyFolder) -> None:
+    """Run what is left of the search, check the gain, write table, figures and page."""
+    study = settings.study
+    space = read_space(study.space, where="study.space")
+    given = given_overrides(refused=dict.fromkeys(space, "leave it out of study.space, or do not set it."))
+    shared = [*given, f"trainer.epochs={study.epochs}"]
+    base = compose_training(shared)
+    known = open_store(study, folder.path / "search.db")
+    _queue_given(known, space, base)
+    search(known, space, shared, settings, folder)
+    confirmed = _confirm(known, space, shared, settings, folder)
+    from app.studies.search.report import report_search
+
+    report_search(settings, folder, SearchFindings(base, space, known, shared, confirmed))
+
+
+def search(
+    known: optuna.Study,
+    space: Mapping[str, Range | Choices],
+    shared: Sequence[str],
+    settings: StudySettings,
+    folder: StudyFolder,
+) -> None:
+    """Train trials until there are as many as asked for.
+
+    Raises:
+        SettingsError: all trials failed.
+    """
+    study, distributions = settings.study, build_distributions(space)
+    folder.logs.mkdir(exist_ok=True)
+    reasons: list[str] = []
+    with progress_bar("Trials", int(study.trials)) as advance:
+        for _ in range(done := count_done(known)):
+            advance()
+        while done < study.trials:
+            asked = known.ask(distributions)
+            reasons += _run_trial(known, asked, shared, settings, folder)
+            done = count_done(known)
+            advance()
+    if not finished(known):
+        raise SettingsError(f"no trial came to an end: {reasons[0] if reasons else 'see the logs'}")
+
+
+def finished(known: optuna.Study) -> list[Any]:
+    """The trials that were trained to the end."""
+    state = import_optuna().trial.TrialState.COMPLETE
+    return list(known.get_trials(deepcopy=False, states=(state,)))
+
+
+def overrides_of(params: Mapping[str, Any]) -> list[str]:
+    """A trial's settings as overrides; lists and mappings are kept as text in Hydra's grammar."""
+    return [
+        f"{key}={value}"
+        if isinstance(value, str) and value[:1] in {"[", "{"}
+        else format_override(key, value)
+        for key, value in params.items()
+    ]
+
+
+def _run_trial(
+    known: optuna.Study,
+    asked: optuna.Trial,
+    shared: Sequence[str],
+    settings: StudySettings,
+    folder: StudyFolder,
+) -> list[str]:
+    """Train one trial and tell the search; why it failed, where it did."""
+    study, states = settings.study, import_optuna().trial.TrialState
+    trial = plan_trial(asked.params, shared, settings, folder)
+    log = folder.logs / f"{trial.run.path.name}.txt"
+    column = f"val_{study.metric}"
+
+    def watch(epoch: int, value: float) -> bool:
+        asked.report(value, epoch)
+        return bool(study.prune and asked.should_prune())
+
+    status = train_watched(
+        trial, column=column, watch=watch, log=log, arguments=tuple(config_dir_arguments())
+    )
+    values = read_values(trial.run.history, column)
+    if status is None:
+        known.tell(asked, state=states.PRUNED)
+    elif status or not values:
+        known.tell(asked, state=states.FAIL)
+    else:
+        known.tell(asked, min(values) if study.metric == "loss" else max(values))
+    _say(known, asked.number, study.metric)
+    if not status:
+        return []
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return [lines[-1] if lines else f"exit status {status}"]
+
+
+def plan_trial(
+    params: Mapping[str, Any], shared: Sequence[str], settings: StudySettings, folder: StudyFolder
+) -> Trial:
+    """The training of a trial; its folder is named by its settings, so that it is found again."""
+    text = format_value(dict(sorted(params.items())))
+    label = f"trial-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    own = without_keys(shared, {*params, "seed"})
+    (trial,) = plan_trainings({label: overrides_of(params)}, [settings.seed], shared=own, folder=folder)
+    check_trial(trial)
+    return trial
+
+
+def _queue_given(known: optuna.Study, space: Mapping[str, Range | Choices], base: TrainSettings) -> None:
+    """The given settings are the first trial, where they lie in the space: the gain is measured from them."""
+    if known.trials:
+        return
+    values = {key: value_of(base, key) for key in space}
+    if all(one.holds(values[key]) for key, one in space.items()):
+        known.enqueue_trial(values, user_attrs={GIVEN: True})
+
+
+def _confirm(
+    known: optuna.Study,
+    space: Mapping[str, Range | Choices],
+    shared: Sequence[str],
+    settings: StudySettings,
+    folder: StudyFolder,
+) -> list[Outcome]:
+    """The best and the given settings with seeds that the search has not seen."""
+    seeds = [seed for seed in settings.study.confirm_seeds if seed != settings.seed]
+    if not seeds:
+        return []
+    say("Training the best and the given settings with other seeds")
+    own = without_keys(shared, {*space, "seed"})
+    points = {GIVEN: [], BEST: overrides_of(known.best_params)}
+    trials = plan_trainings(points, seeds, shared=own, folder=folder)
+    return run_trainings(trials, folder, runs_folder=settings.runs_folder)
+
+
+def _say(known: optuna.Study, number: int, metric: str) -> None:
+    trial = known.get_trials(deepcopy=False)[number]
+    words = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.params.items())
+    ended = trial.state.name.lower()
+    value = "" if trial.value is None else f" {metric} {trial.value:.3f}"
+    say(f"  trial {number}:{value} {ended} ({words})")
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

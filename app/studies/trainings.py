@@ -1,0 +1,120 @@
+"""A study's trainings: planned like a comparison's, run in child processes, read for validation alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from app.comparison.outcomes import Outcome
+from app.comparison.planning import check_trial, config_dir_arguments
+from app.comparison.reuse import refuse_other_runs
+from app.comparison.running import run_trial
+from app.comparison.trials import Trial, lay_out_trials, trials_by_model
+from app.progress import progress_bar
+from app.runs import read_json
+from app.settings import SettingsError
+from app.studies.folder import StudyFolder
+
+if TYPE_CHECKING:
+    from app.evaluation.scores import Scores
+
+OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
+
+
+def given_overrides(*, refused: Mapping[str, str]) -> list[str]:
+    """What the user set and every training gets; a study's own keys are left out.
+
+    Args:
+        refused: Keys that the study sets itself, each with the way out.
+
+    Raises:
+        SettingsError: the user set one of those.
+    """
+    given = [str(override) for override in HydraConfig.get().overrides.task]
+    keys = [override.lstrip("+~").partition("=")[0] for override in given]
+    clash = [f"{key}: the study sets it itself; {refused[key]}" for key in keys if key in refused]
+    if clash:
+        raise SettingsError("\n".join(clash))
+    own = [key.partition(".")[0] in OWN_KEYS for key in keys]
+    logger = [] if "logger" in keys else ["logger=none"]
+    return [*(override for override, is_own in zip(given, own, strict=True) if not is_own), *logger]
+
+
+def given_keys() -> list[str]:
+    """The keys that the user set on the command line."""
+    return [str(override).lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task]
+
+
+def plan_trainings(
+    points: Mapping[str, Sequence[str]], seeds: Sequence[int], *, shared: Sequence[str], folder: StudyFolder
+) -> list[Trial]:
+    """A training for every point and seed; a point is a label with the overrides that make it."""
+    return lay_out_trials(
+        list(points), seeds, folds=[0], folder=folder.path, shared=shared, choice_of=lambda name: points[name]
+    )
+
+
+def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: str) -> list[Outcome]:
+    """Train what is not trained yet; one that fails leaves the others be.
+
+    Args:
+        trials: What to train.
+        folder: Of the study; what a training says goes into its `logs`.
+        runs_folder: Finished runs with the same settings are looked for here too.
+
+    Raises:
+        SettingsError: none can be composed, the folder holds others, or all of them failed.
+        KeyboardInterrupt: the user stopped a training.
+    """
+    settings = [check_trial(trial) for trial in trials]  # all of them, before the first is trained
+    for trial, wanted in zip(trials, settings, strict=True):
+        refuse_other_runs(trial, wanted)
+    arguments, place = tuple(config_dir_arguments()), Path(runs_folder)
+    folder.logs.mkdir(exist_ok=True)
+    outcomes = []
+    with progress_bar("Trainings", len(trials)) as advance:
+        for number, (trial, wanted) in enumerate(zip(trials, settings, strict=True), start=1):
+            name = trial.run.path.name
+            label, log = f"{number}/{len(trials)}  {name}", folder.logs / f"{name}.txt"
+            outcomes.append(
+                run_trial(trial, wanted, label=label, runs_folder=place, arguments=arguments, log=log)
+            )
+            advance()
+    if not any(outcome.is_finished for outcome in outcomes):
+        raise SettingsError(f"all {len(trials)} trainings failed, the first with: {outcomes[0].reason}")
+    return outcomes
+
+
+def finished_trials(outcomes: Sequence[Outcome]) -> list[Trial]:
+    """The trainings that have results."""
+    return [outcome.trial for outcome in outcomes if outcome.is_finished]
+
+
+def say_failures(outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence for every training that came to no end."""
+    failed = [outcome for outcome in outcomes if not outcome.is_finished]
+    return [f"{outcome.trial.run.path.name} came to no end: {outcome.reason}" for outcome in failed]
+
+
+def complete_points(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The finished trainings of every point that has as many seeds as any."""
+    points = trials_by_model(trials)
+    most = max((len(of_point) for of_point in points.values()), default=0)
+    return {name: of_point for name, of_point in points.items() if len(of_point) == most}
+
+
+def validation_scores(trial: Trial) -> Scores:
+    """The validation scores of one training."""
+    from app.comparison.summary import scores_of
+
+    return scores_of(trial, split="val")
+
+
+def cost_of(trials: Sequence[Trial]) -> dict[str, float]:
+    """Each cost that the trainings wrote down, averaged over them."""
+    costs: list[dict[str, Any]] = [read_json(trial.run.metrics)["cost"] for trial in trials]
+    shared = [key for key in costs[0] if all(key in cost for cost in costs)]
+    return {key: sum(cost[key] for cost in costs) / len(costs) for key in shared}

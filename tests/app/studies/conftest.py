@@ -1,0 +1,130 @@
+"""A study's tests compose the real configuration; a function stands in for the trainings and measurements."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from app.comparison import running
+from app.runs import RunFolder, save_settings, write_json, write_rows
+from app.settings import register_schemas
+from app.settings.studies import register_study_schemas
+from app.studies import measuring
+from app.study import append_open_key, read_settings, study
+from app.train import read_settings as read_training
+
+TINY = [
+    "data.subjects=24",
+    "preprocess.shape=[8,12,16]",
+    "preprocess.spacing=[8,5,4]",
+    "model.filters=[4,6,8]",
+    "precision=float32",
+    "splits.val=0.25",
+    "splits.test=0.25",
+]
+
+
+@contextmanager
+def compose_study(*overrides):
+    """The settings of a study, inside the configuration that its trainings are composed from."""
+    register_schemas()
+    register_study_schemas()
+    with initialize_config_module("conf", version_base="1.3"):
+        told = [append_open_key(one) for one in overrides]
+        cfg = compose("study", overrides=told, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        yield read_settings(cfg)
+    HydraConfig.instance().cfg = None
+
+
+def run_tiny_study(*overrides):
+    """Run a study as its command does; its folder."""
+    with compose_study(*TINY, *overrides) as settings:
+        assert study(settings) == 0
+        return Path(settings.run_dir)
+
+
+@pytest.fixture
+def composed():
+    """A function: the context of a study's settings."""
+    return compose_study
+
+
+@pytest.fixture
+def run_study():
+    """A function: runs a study on the tiny settings."""
+    return run_tiny_study
+
+
+class StandIn:
+    """Writes what a training or a measurement leaves; `score` says how well a training separates classes."""
+
+    def __init__(self, score, answers=None):
+        self.score, self.answers = score, answers or {}
+        self.trained, self.measured = [], []
+        self.before = lambda _: None
+
+    def __call__(self, command, *, log, **_):
+        log.write_text("it said so\n")
+        if command[2] == "app.train":
+            return self.train([one for one in command[3:] if "=" in one])
+        return self.measure(RunFolder(Path(command[-1])))
+
+    def train(self, overrides):
+        settings = read_training(compose("train", overrides=overrides))
+        run = RunFolder(Path(settings.run_dir))
+        self.before(run.path.name)
+        quality = self.score(settings)
+        if quality is None:
+            return 70, "the reason"
+        self.trained.append(run.path.name)
+        run.path.mkdir(parents=True)
+        settings.data.classes = ["a", "b"]
+        save_settings(settings, run)
+        write_json(run.environment, {"voxlift": "0"})
+        write_rows(run.history, [{"epoch": 0, "val_auc": quality}])
+        write_rows(run.predictions, predictions(quality, seed=settings.seed))
+        cost = {"parameters": 10.0, "flops": 1e6 * settings.model.filter_scale, "seconds_per_volume": 0.01}
+        cost |= {"train_seconds": 1.0, "peak_memory_bytes": 1e9}
+        write_json(run.metrics, {"threshold": 0.5, "cost": cost})
+        return 0, ""
+
+    def measure(self, place):
+        self.before(place.path.name)
+        self.measured.append(place.path.name)
+        request = json.loads((place.path / "request.json").read_text())
+        write_json(place.path / "answer.json", self.answers[request["kind"]](request, place))
+        return 0, ""
+
+
+def predictions(quality, *, seed, subjects=80):
+    """Validation rows of 80 subjects whose probabilities separate the classes the better the quality."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(subjects) % 2
+    logits = quality * 4 * (labels - 0.5) + rng.normal(0, 1, subjects)
+    shares = 1 / (1 + np.exp(-logits))
+    return [
+        {"subject": f"s{i}", "image": f"{i}.nii", "split": "val", "label": "ab"[y], "p_a": 1 - p, "p_b": p}
+        for i, (y, p) in enumerate(zip(labels, shares, strict=True))
+    ]
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Put a stand-in in the place of child processes, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def install(score, answers=None):
+        one = StandIn(score, answers)
+        monkeypatch.setattr(running, "run_child", one)
+        monkeypatch.setattr(measuring, "run_child", one)
+        return one
+
+    return install

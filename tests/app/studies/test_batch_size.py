@@ -1,0 +1,156 @@
+"""The study of the batch size with a stand-in for trainings and measurements."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from app.settings import SettingsError
+from app.studies.batch_size.memory import fit_line
+from app.studies.batch_size.points import lay_out_points, scale_rate
+from app.studies.noise import NoiseScale
+
+LIMIT = 40  # volumes that fit, in the stand-in's machine
+STUDY = [
+    "study=batch_size",
+    "trainer.batch_size=8",
+    "study.batch_sizes=[4,16]",
+    "study.seeds=[0,1]",
+    "study.epochs=6",
+    "study.largest=100",
+    "study.memory_gb=1",
+    "run_dir=out",
+]
+
+
+def answer_steps(_, place):
+    size = int(place.path.name.partition("-")[2])
+    losses = [0.7, 0.6, 0.5]
+    return {
+        "train_volumes": 100,
+        "steps_per_epoch": 100 // size,
+        "device": "CPU",
+        "seconds_per_step": 0.1,
+        "volumes_per_step": size,
+        "volumes_per_second": 10.0 * size,
+        "step_noise": 1 / math.sqrt(size),
+        "losses": losses,
+        "peak_memory_bytes": 2**29 + size * 2**23,
+        "before_bytes": 2**29,
+        "load_per_core": 0.1,
+    }
+
+
+def answer_fit(request, _):
+    return {"fits": request["batch_size"] <= LIMIT, "how": "a wish", "reason": ""}
+
+
+def answer_noise(*_):
+    return {when: vars(NoiseScale(12.0, 8.0, 18.0, 24.0, 2.0)) for when in ("start", "trained")}
+
+
+ANSWERS = {"steps": answer_steps, "fit": answer_fit, "noise": answer_noise}
+
+
+def score(settings):
+    """Batches of 16 are bad; the others are alike."""
+    return 0.1 if settings.trainer.batch_size == 16 else 1.0
+
+
+@pytest.fixture
+def folder(stand_in, run_study):
+    stand_in(score, ANSWERS)
+    return run_study(*STUDY)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_every_size_rule_and_equality(folder):
+    rows = {row["point"]: row for row in read(folder / "table.csv")}
+    assert set(rows) == {"batch8"} | {
+        f"batch{size}-{rule}-{equal}"
+        for size in (4, 16)
+        for rule in ("none", "sqrt")
+        for equal in ("epochs", "steps")
+    }
+    assert rows["batch16-none-steps"]["epochs"] == "12"  # 72 steps of the reference at 6 an epoch
+    assert rows["batch4-none-steps"]["steps"] == "75"  # nearest whole number of epochs of 25 steps
+    assert float(rows["batch16-sqrt-epochs"]["learning_rate"]) == pytest.approx(2e-3 * math.sqrt(2))
+    assert float(rows["batch16-none-epochs"]["difference_high"]) < 0
+    assert all(row["seeds"] == "2" for row in rows.values())
+
+
+def test_the_recommendation_follows_from_the_table(folder):
+    results = json.loads((folder / "results.json").read_text())
+    # 16 is fastest but shown to be worse; of 4 and 8, which score alike, 8 is faster.
+    assert "trainer.batch_size=8" in results["recommendation"]
+    assert any("worse than batch8: 16" in finding for finding in results["findings"])
+    assert results["memory"]["fits"] <= LIMIT < results["memory"]["fails"] <= LIMIT * 1.1 + 1
+    assert any("accumulat" in finding for finding in results["findings"])
+    assert any("noise scale is about 12" in finding for finding in results["findings"])
+
+
+def test_the_page_says_what_was_varied_and_what_was_held_fixed(folder):
+    page = (folder / "report.html").read_text()
+    assert page.index("Take trainer.batch_size=8") < page.index("Held fixed")
+    assert "rules: none, sqrt" in page
+    assert "model.depth_policy" in page
+    assert "src=" not in page
+    for name in ("scores", "cost", "stability"):
+        assert (folder / "figures" / f"{name}.svg").stat().st_size > 1000
+        assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_killed_study_goes_on_with_what_is_missing(stand_in, run_study):
+    one = stand_in(score, ANSWERS)
+
+    def interrupt(name):
+        if name == "batch16-none-epochs-seed0":
+            raise KeyboardInterrupt
+
+    one.before = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run_study(*STUDY)
+    trained, measured = list(one.trained), list(one.measured)
+    one.before = lambda _: None
+    run_study(*STUDY)
+    assert trained
+    assert len(one.trained) == len(set(one.trained)) == 18  # none twice
+    assert len(one.measured) == len(set(one.measured)) > len(measured)
+
+
+def test_a_training_that_fails_leaves_the_others_be(stand_in, run_study):
+    stand_in(lambda settings: None if settings.trainer.batch_size == 4 else 1.0, ANSWERS)
+    folder = run_study(*STUDY)
+    findings = json.loads((folder / "results.json").read_text())["findings"]
+    assert any(finding == "batch4-none-epochs-seed0 came to no end: the reason" for finding in findings)
+    assert len(read(folder / "table.csv")) == 5
+
+
+def test_all_trainings_failing_is_an_error_with_the_first_reason(stand_in, run_study):
+    stand_in(lambda _: None, ANSWERS)
+    with pytest.raises(SettingsError, match="all 18 trainings failed, the first with: the reason"):
+        run_study(*STUDY)
+
+
+def test_a_seed_of_the_study_is_not_set_twice(stand_in, run_study):
+    stand_in(score, ANSWERS)
+    with pytest.raises(SettingsError, match=r"seed: the study sets it itself; say study.seeds"):
+        run_study(*STUDY, "seed=3")
+
+
+def test_sgd_scales_in_proportion(composed):
+    with composed("study=batch_size", "optimizer=sgd", "study.batch_sizes=[32]") as settings:
+        points = lay_out_points(settings, [8, 32], steps_per_epoch={8: 18, 32: 4})
+    rates = {point.scaling: point.learning_rate for point in points}
+    assert rates == {"none": 0.05, "linear": 0.2}
+    assert scale_rate("sqrt", 0.25) == 0.5
+
+
+def test_memory_per_volume_is_the_slope():
+    base, slope = fit_line({4: {"peak_memory_bytes": 140.0}, 8: {"peak_memory_bytes": 180.0}})
+    assert (base, slope) == (pytest.approx(100.0), pytest.approx(10.0))

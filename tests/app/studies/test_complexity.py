@@ -1,0 +1,72 @@
+"""The study of complexity with a stand-in whose costs follow known laws."""
+
+import csv
+import json
+
+import pytest
+
+from app.studies.complexity.laws import fit_laws, ratio_to
+from app.studies.complexity.run import Cost
+
+STUDY = ["study=complexity", "study.scales=[0.5,1.0,2.0]", "run_dir=out"]
+
+
+def answer_size(request, place):
+    name = place.path.name.partition("-")[0]
+    shape = [round(side * request["scale"]) for side in (8, 12, 16)] + [1]
+    voxels = shape[0] * shape[1] * shape[2]
+    factor, power = {"slice2d": (1.0, 1.0), "slab25d": (1.2, 1.0), "volume3d": (0.5, 1.5)}[name]
+    return {
+        "shape": shape,
+        "parameters": 100,
+        "flops": round(10 * voxels),
+        "activation_bytes": 4 * voxels,
+        "train_seconds": 1e-6 * factor * voxels**power,
+        "infer_seconds": 1e-7 * factor * voxels**power,
+        "peak_memory_bytes": 2**30,
+        "load_per_core": 0.9,
+    }
+
+
+@pytest.fixture
+def folder(stand_in, run_study):
+    stand_in(lambda _: 1.0, {"size": answer_size})
+    return run_study(*STUDY)
+
+
+def test_the_exponents_are_those_of_the_laws(folder):
+    with (folder / "exponents.csv").open(newline="") as file:
+        rows = {(row["quantity"], row["model"]): float(row["exponent"]) for row in csv.DictReader(file)}
+    assert rows["train_seconds", "volume3d"] == pytest.approx(1.5)
+    assert rows["train_seconds", "slice2d"] == pytest.approx(1.0)
+    assert rows["parameters", "volume3d"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_recommendation_compares_with_the_baseline_at_the_largest_size(folder):
+    results = json.loads((folder / "results.json").read_text())
+    factor = 0.5 * (16 * 24 * 32) ** 0.5
+    assert f"volume3d {factor:.2g} times" in results["recommendation"]
+    assert "choose slab25d, volume3d only for a better score" in results["recommendation"]
+    assert "volume3d 23" in results["recommendation"]  # 8 ** 1.5: every side doubled
+    assert "Other work kept this machine busy" in (folder / "report.html").read_text()
+
+
+def test_a_model_that_a_size_does_not_fit_is_named_and_left_out(stand_in, run_study):
+    def answer(request, place):
+        if place.path.name == "volume3d-x0.5":
+            return {"failed": True, "reason": "depth would reach 0"}
+        return answer_size(request, place)
+
+    stand_in(lambda _: 1.0, {"size": answer})
+    findings = json.loads((run_study(*STUDY) / "results.json").read_text())["findings"]
+    assert "volume3d at 0.5 times the size: depth would reach 0" in findings
+
+
+def test_ratios_are_taken_at_the_same_size():
+    costs = [
+        Cost(model, (size, size, size, 1), 1, 10, 10, seconds * size**3, 0.1, 1, 0.0)
+        for model, seconds in (("slice2d", 2.0), ("volume3d", 5.0))
+        for size in (4, 8)
+    ]
+    assert ratio_to(costs, "slice2d", "train_seconds")["volume3d", 512] == pytest.approx(2.5)
+    assert fit_laws(costs, "train_seconds")["volume3d"].exponent == pytest.approx(1.0)

@@ -1,0 +1,39 @@
+"""The exponent and its interval are those of the statistics library, and of the law that made the data."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from app.studies.growth import fit_power_law
+
+
+def test_the_fit_is_that_of_linear_regression():
+    rng = np.random.default_rng(3)
+    sizes = np.array([512, 4096, 13824, 32768, 110592])
+    costs = 1e-6 * sizes**1.2 * np.exp(rng.normal(0, 0.1, len(sizes)))
+    law = fit_power_law(sizes, costs)
+    oracle = stats.linregress(np.log(sizes), np.log(costs))
+    reach = stats.t.ppf(0.975, len(sizes) - 2) * oracle.stderr
+    assert law.exponent == pytest.approx(oracle.slope)
+    assert (law.low, law.high) == pytest.approx((oracle.slope - reach, oracle.slope + reach))
+    assert law.at(1000) == pytest.approx(np.exp(oracle.intercept + oracle.slope * np.log(1000)))
+
+
+def test_the_interval_holds_the_true_exponent_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(100, 10_000, 5)
+    laws = [fit_power_law(sizes, sizes**1.5 * np.exp(rng.normal(0, 0.2, 5))) for _ in range(400)]
+    held = np.mean([law.low <= 1.5 <= law.high for law in laws])
+    assert 0.92 <= held <= 0.98
+
+
+def test_two_points_give_an_exponent_without_an_interval():
+    law = fit_power_law([10, 1000], [1, 100])
+    assert law.exponent == pytest.approx(1.0)
+    assert np.isnan(law.low)
+    assert np.isnan(law.high)
+
+
+@pytest.mark.parametrize(("sizes", "costs"), [([10], [1]), ([10, 10], [1, 2]), ([10, 20], [0, 5])])
+def test_no_law_without_two_sizes_or_with_a_cost_of_nothing(sizes, costs):
+    assert fit_power_law(sizes, costs) is None

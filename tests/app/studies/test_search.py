@@ -1,0 +1,116 @@
+"""The search with a script in the place of trainings: it learns, prunes, goes on after a kill, and checks."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from app.studies.search import trial as trials_room
+from app.studies.search.store import count_done, import_optuna, open_store
+from app.studies.search.trial import read_values
+
+pytest.importorskip("optuna")
+SCRIPT = """
+import pathlib, sys, time
+told = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+run = pathlib.Path(told["run_dir"].strip('"'))
+dropout = float(told["model.dropout"])
+run.mkdir(parents=True)
+with (run / "history.csv").open("w") as history:
+    history.write("epoch,val_auc\\n")
+    for epoch in range(int(told["trainer.epochs"])):
+        history.write(f"{epoch},{0.9 - abs(dropout - 0.3) + 0.001 * epoch}\\n")
+        history.flush()
+        time.sleep(0.15 if dropout > 0.35 else 0)
+(run / "metrics.json").write_text("{}")
+"""
+STUDY = [
+    "study=search",
+    "study.space.optimizer.learning_rate=null",
+    "study.space.optimizer.weight_decay=null",
+    "study.space.trainer.batch_size=null",
+    "study.epochs=6",
+    "study.trials=8",
+    "study.startup_trials=2",
+    "study.warmup_epochs=1",
+    "run_dir=out",
+]
+
+
+@pytest.fixture
+def script(stand_in, monkeypatch, tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text(SCRIPT)
+    monkeypatch.setattr(trials_room, "TRAIN", (sys.executable, str(path)))
+    monkeypatch.setattr(trials_room, "PAUSE", 0.02)
+    return stand_in(lambda _: 1.0)
+
+
+def rows_of(folder):
+    with (folder / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_of_the_trials_is_found_and_poor_ones_are_stopped(script, run_study):
+    folder = run_study(*STUDY)
+    rows, results = rows_of(folder), json.loads((folder / "results.json").read_text())
+    assert len(rows) == 8
+    assert rows[0]["is_given"] == "True"
+    assert float(rows[0]["model.dropout"]) == 0.2
+    best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["value"]))
+    assert f"model.dropout={best['model.dropout']}" in results["command"]
+    assert results["command"].startswith("voxlift-train ")
+    assert "logger=none" not in results["command"]
+    stopped = [row for row in rows if row["state"] == "pruned"]
+    assert all(int(row["epochs"]) < 6 or float(row["value"]) < float(best["value"]) for row in stopped)
+    assert script.trained == ["given-seed1", "best-seed1"]
+    assert "cannot be told from nothing" in results["recommendation"]
+
+
+@pytest.mark.usefixtures("script")
+def test_a_search_goes_on_where_it_was_killed(monkeypatch, run_study):
+    watched, calls = trials_room.train_watched, []
+
+    def dying(trial, **options):
+        calls.append(trial.run.path.name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return watched(trial, **options)
+
+    monkeypatch.setattr("app.studies.search.run.train_watched", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(*STUDY)
+    folder = run_study(*STUDY)
+    assert calls[3] == calls[4]  # the interrupted trial is done again with the same settings
+    rows = rows_of(folder)
+    assert sum(row["state"] in {"complete", "pruned"} for row in rows) == 8
+    assert len(calls) == 9
+
+
+@pytest.mark.usefixtures("script")
+def test_more_trials_go_on_with_the_same_search(run_study):
+    run_study(*STUDY, "study.confirm_seeds=[]")
+    folder = run_study(*STUDY, "study.confirm_seeds=[]", "study.trials=10")
+    assert len(rows_of(folder)) == 10
+    assert "not checked on another" in json.loads((folder / "results.json").read_text())["recommendation"]
+
+
+def test_a_trial_left_running_counts_only_once(tmp_path, composed):
+    with composed("study=search") as settings:
+        first = open_store(settings.study, tmp_path / "search.db")
+        kinds = import_optuna().distributions
+        asked = first.ask({"x": kinds.FloatDistribution(0, 1)})
+        again = open_store(settings.study, tmp_path / "search.db")
+    assert count_done(again) == 0
+    retried = again.ask({"x": kinds.FloatDistribution(0, 1)})
+    assert retried.params == asked.params
+    again.tell(retried, 0.5)
+    assert count_done(again) == 1
+
+
+def test_half_a_line_of_a_history_is_not_read(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,val_auc\n0,0.5\n1,0.7")
+    assert read_values(path, "val_auc") == [0.5]
+    assert read_values(tmp_path / "absent.csv", "val_auc") == []
