@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.comparison.trials import Trial
+from app.evaluation.intervals import RESAMPLES
 from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
 from app.evaluation.verdict import SIGNIFICANT
 from app.studies.trainings import complete_points, cost_of, validation_scores
@@ -71,7 +72,7 @@ def read_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[st
     """The outcome of every point that has all of its seeds, and the scores behind it."""
     cells = complete_points(trials)
     scores = {label: [validation_scores(trial) for trial in of_point] for label, of_point in cells.items()}
-    intervals = model_intervals(scores)
+    intervals = model_intervals(scores, resamples=RESAMPLES)
     outcomes = {}
     for label, of_point in cells.items():
         low, high = intervals[label]["auc"]
@@ -90,7 +91,7 @@ def stand_against(scores: Mapping[str, Sequence[Scores]], reference: str) -> dic
     """Every other point against a reference, on the same subjects and seeds."""
     if len(scores) < 2:
         return {}
-    pairs: Sequence[Comparison] = compare_models(scores, reference=reference)
+    pairs: Sequence[Comparison] = compare_models(scores, reference=reference, resamples=RESAMPLES)
     found = {}
     for pair in pairs:
         one = pair.differences["auc"]

@@ -19,6 +19,7 @@ WORDS = {
     "sqrt": "the learning rate grown with the root",
     "linear": "grown with it",
 }
+VAGUE = 30  # times: an interval as wide as that gives no advice
 
 
 def choose_point(
@@ -158,14 +159,17 @@ def _say_noise(noise: Mapping[str, Any]) -> list[str]:
     if not math.isfinite(found["scale"]):
         return ["After training the mean gradient is lost in noise: the noise scale has no upper bound here."]
     high = f"{found['high']:.3g}" if math.isfinite(found["high"]) else "infinity"
-    return [
-        (
-            f"The gradient noise scale is about {found['scale']:.3g} examples after training "
-            f"[{found['low']:.3g}, {high}] and {noise['start']['scale']:.3g} before: batches well below it "
-            "make use of "
-            "every example, batches well above it waste most of them."
-        )
-    ]
+    if found["high"] > VAGUE * found["low"]:
+        return [
+            (
+                "The gradient noise scale after training is not known from so few batches: "
+                f"[{found['low']:.3g}, {high}] examples. A larger study.noise_batches narrows it."
+            )
+        ]
+    before = f"{noise['start']['scale']:.3g}"
+    scale = f"{found['scale']:.3g} examples after training [{found['low']:.3g}, {high}] and {before} before"
+    advice = "batches well below it use every example well, batches well above it waste most of them"
+    return [f"The gradient noise scale is about {scale}: {advice}."]
 
 
 def _say_memory(memory: MemoryFound, reference_size: int) -> str:

@@ -44,6 +44,7 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
         recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
         findings=[
             *explain_findings(found, outcomes, standings, reference=reference),
+            *say_load([float(one["load_per_core"]) for one in found.steps.values()]),
             *say_failures(found.outcomes),
         ],
         varied=_varied(settings, found),
@@ -225,5 +226,4 @@ def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
             "in "
             "training; after training means the best weights of the reference's first seed."
         ),
-        *say_load([float(one["load_per_core"]) for one in found.steps.values()]),
     ]

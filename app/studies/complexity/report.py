@@ -40,7 +40,12 @@ def report_complexity(
     written = Written(
         name=f"Complexity of {', '.join(study.models)} on {settings.data.task or settings.data.name}",
         recommendation=recommend(costs, baseline),
-        findings=[*say_growth(costs), *say_memory(costs, baseline), *refusals],
+        findings=[
+            *say_growth(costs),
+            *say_memory(costs, baseline),
+            *say_load([cost.load_per_core for cost in costs]),
+            *refusals,
+        ],
         varied=[
             ("model", ", ".join(study.models)),
             (
@@ -65,7 +70,7 @@ def report_complexity(
             ),
         ],
         tables=[_cost_table(rows, baseline), _law_table(costs)],
-        notes=_notes(settings, costs),
+        notes=_notes(settings),
     )
     write_study(written, folder, environment={})
 
@@ -176,7 +181,7 @@ def _law_table(costs: Sequence[Cost]) -> TextTable:
     return TextTable("Fitted exponents of the voxels, with 95 % intervals (Student's t).", ("", *names), rows)
 
 
-def _notes(settings: StudySettings, costs: Sequence[Cost]) -> list[str]:
+def _notes(settings: StudySettings) -> list[str]:
     return [
         (
             "Every model at every size is measured in a process of its own, on noise: nothing is trained to "
@@ -201,7 +206,6 @@ def _notes(settings: StudySettings, costs: Sequence[Cost]) -> list[str]:
             "sizes: small volumes are ruled by fixed costs, so do not carry a law far beyond the sizes "
             "measured."
         ),
-        *say_load([cost.load_per_core for cost in costs]),
     ]
 
 

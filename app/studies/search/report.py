@@ -239,8 +239,8 @@ def _notes(settings: StudySettings) -> list[str]:
     return [
         (
             "Trials are proposed by Optuna's TPE sampler (Bergstra et al. 2011) and judged by "
-            f"{study.metric} on validation at their best epoch, all with seed {settings.seed}. The test part is "
-            "not used."
+            f"{study.metric} on validation at their best epoch, all with seed {settings.seed}. "
+            "The test part is not used."
         ),
         rule,
         NOTE_SPLIT,

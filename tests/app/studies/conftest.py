@@ -11,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from app.comparison import running
+from app.report import export
 from app.runs import RunFolder, save_settings, write_json, write_rows
 from app.settings import register_schemas
 from app.settings.studies import register_study_schemas
-from app.studies import measuring
+from app.studies import measuring, scoring
 from app.study import append_open_key, read_settings, study
 from app.train import read_settings as read_training
 
@@ -55,6 +56,18 @@ def run_tiny_study(*overrides):
 def composed():
     """A function: the context of a study's settings."""
     return compose_study
+
+
+@pytest.fixture
+def composed_training():
+    """A function: the settings of a tiny training."""
+
+    def compose_one(*overrides):
+        register_schemas()
+        with initialize_config_module("conf", version_base="1.3"):
+            return read_training(compose("train", overrides=[*TINY, *overrides]))
+
+    return compose_one
 
 
 @pytest.fixture
@@ -120,6 +133,8 @@ def predictions(quality, *, seed, subjects=80):
 def stand_in(monkeypatch, tmp_path):
     """Put a stand-in in the place of child processes, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "DOTS_PER_INCH", 30)  # what takes time here is drawing and resampling
+    monkeypatch.setattr(scoring, "RESAMPLES", 500)
 
     def install(score, answers=None):
         one = StandIn(score, answers)

@@ -1,0 +1,85 @@
+"""Measurements on a real tiny network: they answer with what they promise, on volumes and on slices."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.runs import RunFolder, save_settings, write_json
+from app.studies import bench
+from app.studies.measure import MEASUREMENTS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("measured")
+
+
+@pytest.fixture
+def training(place, composed_training):
+    return composed_training(
+        f"data.folder={place}/data", f"cache.folder={place}/cache", "trainer.batch_size=4"
+    )
+
+
+def test_steps_are_measured_on_real_batches(training):
+    answer = MEASUREMENTS["steps"](training, {"steps": 3})
+    assert (answer["train_volumes"], answer["steps_per_epoch"], answer["volumes_per_step"]) == (12, 3, 4.0)
+    assert answer["volumes_per_second"] == pytest.approx(4 / answer["seconds_per_step"])
+    assert len(answer["losses"]) == 3
+    assert answer["step_noise"] == pytest.approx(bench.step_noise(answer["losses"]))
+    assert answer["peak_memory_bytes"] > answer["before_bytes"] > 2**20
+
+
+def test_a_size_costs_what_is_counted_and_grows_with_the_volume(training):
+    small, large = (MEASUREMENTS["size"](training, {"scale": scale, "steps": 1}) for scale in (1.0, 2.0))
+    assert small["shape"] == [8, 12, 16, 1]
+    assert large["shape"] == [16, 24, 32, 1]
+    assert small["parameters"] == large["parameters"]
+    assert large["flops"] == pytest.approx(8 * small["flops"], rel=0.02)
+    assert min(large["train_seconds"], large["infer_seconds"]) > 0
+
+
+def test_the_gradients_of_batches_give_a_noise_scale(training):
+    table = bench.set_up_bench(training)
+    batch = next(bench.endless_batches(table))
+    products = bench.gradient_products(table, iter([batch, batch, batch]), 3)
+    assert products.shape == (3, 3)
+    assert np.isfinite(products).all()
+    assert np.allclose(products, products.T)
+
+
+def test_a_batch_that_the_memory_cannot_hold_does_not_fit(training, monkeypatch):
+    monkeypatch.setattr(bench, "limit_memory", lambda limit: f"no limit but the comparison with {limit}")
+    enough = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**45})
+    scarce = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**20})
+    assert (enough["fits"], scarce["fits"]) == (True, False)
+
+
+def test_a_batch_is_repeated_to_any_length():
+    voxels, labels = np.arange(6).reshape(3, 2), np.array([0, 1, 2])
+    longer = bench.repeat_batch((voxels, labels), 7)
+    assert longer[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert longer[0][6].tolist() == voxels[0].tolist()
+
+
+def test_noise_between_steps_leaves_a_trend_out():
+    rng = np.random.default_rng(0)
+    falling = np.linspace(5, 1, 4000) + rng.normal(0, 0.1, 4000)
+    assert bench.step_noise(falling) == pytest.approx(0.1, rel=0.05)
+    assert math.isnan(bench.step_noise([1.0]))
+
+
+def test_the_folder_of_a_measurement_is_all_that_its_process_reads(tmp_path, training, monkeypatch):
+    from app.studies import measure
+
+    place = RunFolder(tmp_path)
+    save_settings(training, place)
+    write_json(tmp_path / "request.json", {"kind": "steps", "steps": 3})
+    monkeypatch.setitem(
+        measure.MEASUREMENTS, "steps", lambda settings, _: {"size": settings.trainer.batch_size}
+    )
+    monkeypatch.setattr("sys.argv", ["measure", str(tmp_path)])
+    assert measure.main() == 0
+    assert Path(tmp_path / "answer.json").read_text().split() == ["{", '"size":', "4", "}"]
