@@ -20,7 +20,7 @@ from app.inflate import tuning_optimizer
 from app.networks import Networks, build_networks, is_trained_on_slices
 from app.runtime import peak_memory_bytes, prepare_runtime
 from app.settings import TrainSettings
-from app.training.fit import compile_network
+from app.training.fit import Task, compile_network
 
 Batch = tuple[Any, ...]  # voxels, labels, and sometimes weights
 
@@ -55,14 +55,18 @@ def set_up_bench(settings: TrainSettings, *, scale: float = 1.0) -> Bench:
     cohort = replace(cohort, shape=scale_shape(cohort.shape, scale))
     prepare_runtime(precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed)
     networks = build_networks(settings.model, cohort)
-    steps = build_feed(settings, cohort).steps_per_epoch if scale == 1.0 else 1
-    compile_network(
-        networks.trained,
+    feed = build_feed(settings, cohort) if scale == 1.0 else None
+    steps = feed.steps_per_epoch if feed else 1
+    task = Task(
+        network=networks.trained,
+        stream=lambda _: feed.batches if feed else None,
+        steps_per_epoch=steps,
+        classes=len(cohort.classes),
         optimizer=tuning_optimizer(settings),
         trainer=settings.trainer,
-        classes=len(cohort.classes),
-        steps_per_epoch=steps,
+        soft_labels=feed is not None and feed.soft_labels,
     )
+    compile_network(task)
     return Bench(settings, cohort, networks, _examples_per_volume(settings, cohort), steps)
 
 

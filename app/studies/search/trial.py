@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.comparison.planning import check_trial
+from app.comparison.reuse import has_begun
 from app.comparison.running import TRAIN
-from app.comparison.trials import Trial
+from app.comparison.trials import Trial, quote_override
 
 PAUSE = 0.5  # seconds between two looks at the history
 INTERRUPTED = {130, -signal.SIGINT}
@@ -26,7 +28,7 @@ def train_watched(
     """Train in a child process; its exit status, None where `watch` wanted it stopped.
 
     Args:
-        trial: What to train; what a stopped training left in its folder is removed first.
+        trial: What to train; a training that was broken off there goes on.
         column: Of the history, whose values are watched.
         watch: Called once for each epoch with its number and value; True stops the training.
         log: Gets what the training says.
@@ -39,9 +41,11 @@ def train_watched(
         for epoch, value in enumerate(read_values(trial.run.history, column)):
             watch(epoch, value)
         return 0
-    if trial.run.path.exists():
-        shutil.rmtree(trial.run.path)
-    command = [*TRAIN, *arguments, *trial.overrides]
+    if has_begun(trial.run, check_trial(trial)):
+        command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
+    else:
+        shutil.rmtree(trial.run.path, ignore_errors=True)
+        command = [*TRAIN, *arguments, *trial.overrides]
     with log.open("w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603 - our own module, no shell
         try:
