@@ -56,6 +56,11 @@ def gpu_capability() -> tuple[int, int] | None:
     return (int(major), int(minor)) if found else None
 
 
+def has_gpu() -> bool:
+    """Whether the engine sees a GPU that it may use."""
+    return bool(_jax_names() if backend_name() == "jax" else _tensorflow_names())
+
+
 def device_names() -> list[str]:
     """The GPUs by name, or the CPU with its cores."""
     found = _jax_names() if backend_name() == "jax" else _tensorflow_names()
@@ -113,7 +118,7 @@ def _droppable(statistics: Path) -> int:
 def _tensorflow_capability() -> str:
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     found = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability") if gpus else None
     return f"{found[0]}.{found[1]}" if found else ""
 
@@ -121,7 +126,7 @@ def _tensorflow_capability() -> str:
 def _tensorflow_names() -> list[str]:
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     return [str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")) for gpu in gpus]
 
 

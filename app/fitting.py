@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from app.cli import UserError
@@ -17,6 +18,7 @@ from app.training.checkpoints import Checkpoints
 from app.training.display import ShowProgress
 from app.training.fit import Task, fit_network
 from app.training.history import WriteHistory
+from app.training.mlflow import WriteMlflow, flat_settings
 from app.training.place import Place
 from app.training.segments import Position
 from app.training.timing import InputClock, SplitStepTime
@@ -57,6 +59,7 @@ def train_network(
     if checkpoints.is_empty:
         settle_statistics(networks.trained, feed.batches, settings.model)
     settling = time.perf_counter() - started
+    written = recorders(run, settings, feed)
     display = ShowProgress(place, epochs=settings.trainer.epochs, steps=feed.steps_per_epoch)
     callbacks = [
         place,  # first: the others read where the training stands
@@ -67,7 +70,7 @@ def train_network(
         ScoreVolumes(validation(settings, cohort=cohort, networks=networks)),
         history,  # behind all that adds to the logs
         keep,
-        *recorders(run, settings, feed),
+        *written,
         display,
     ]
     try:
@@ -76,6 +79,8 @@ def train_network(
     except UserError as error:
         raise UserError(f"{error}\n{_keep_good(run, networks, keep)}") from error
     checkpoints.thin()
+    for recorder in written:
+        recorder.finish()
     return {
         "parameters": networks.trained.count_params(),
         "best_epoch": keep.best_epoch,
@@ -97,8 +102,12 @@ def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
     """The callbacks that write elsewhere than into the run folder's own files (group `logger`)."""
     from app.training.tensorboard import WriteTensorBoard
 
-    logger = settings.logger
-    return [WriteTensorBoard(run.tensorboard, feed.batches)] if logger.tensorboard else []
+    found: list[Any] = []
+    if settings.logger.tensorboard:
+        found.append(WriteTensorBoard(run.tensorboard, feed.batches))
+    if settings.logger.mlflow:
+        found.append(WriteMlflow(settings.logger, name=run.path.name, params=flat_settings(asdict(settings))))
+    return found
 
 
 def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped Keras

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from app import __version__
-from app.devices import backend_name, check_backend, device_names, gpu_capability
+from app.devices import backend_name, check_backend, device_names, gpu_capability, has_gpu
 from app.processor import prepare_processor
 from app.settings import SettingsError
 
@@ -62,21 +62,26 @@ def import_quietly() -> None:
             os.close(shown)
 
 
-def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precision:
+def prepare_runtime(*, precision: str, deterministic: bool, seed: int, device: str = "auto") -> Precision:
     """Set seeds, threads, memory, determinism and the precision policy of this process.
 
     Args:
         precision: `auto` or a Keras policy name.
         deterministic: whether every operation must give the same bits again; slower on a GPU.
         seed: for Python, numpy and Keras.
+        device: `gpu` insists on one, `cpu` leaves it alone, `auto` takes what there is.
 
     Returns:
         The policy in force, and why.
+
+    Raises:
+        SettingsError: a GPU is asked for, and there is none.
     """
     import_quietly()
     import keras
 
     log.info("%s", prepare_processor())
+    _choose_device(device)
     _prepare_gpus()
     if deterministic:
         _repeat_exactly()
@@ -86,6 +91,26 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int) -> Precis
     return chosen
 
 
+def _choose_device(device: str) -> None:
+    """Hide the GPUs, or insist on one.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    import tensorflow as tf
+
+    if device == "cpu":
+        if backend_name() == "jax":
+            os.environ["JAX_PLATFORMS"] = "cpu"  # read when JAX first meets a device, which is yet to come
+        else:
+            tf.config.set_visible_devices([], "GPU")
+    if device == "gpu" and not has_gpu():
+        raise SettingsError(
+            "device=gpu: expected a GPU, but the engine sees none: the driver, CUDA_VISIBLE_DEVICES or the "
+            "extra voxlift[gpu] may be missing. device=auto trains on the CPU."
+        )
+
+
 def _prepare_gpus() -> None:
     """Let TensorFlow take GPU memory as it needs it, and none where another engine computes."""
     import tensorflow as tf
@@ -93,7 +118,7 @@ def _prepare_gpus() -> None:
     if backend_name() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")  # it only reads and augments here
         return
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in tf.config.get_visible_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 - the API's own form
 
 

@@ -74,7 +74,10 @@ def train(settings: TrainSettings) -> int:
             cohort.classes
         )  # saved with the run, so that later commands index the same way
         precision = prepare_runtime(
-            precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed
+            precision=settings.precision,
+            device=settings.device,
+            deterministic=settings.deterministic,
+            seed=settings.seed,
         )
         refuse_seen_subjects(settings.model, cohort)
         parts = _build_parts(settings, cohort)
@@ -114,6 +117,7 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         cohort = reopen_subjects(run, settings)
         precision = prepare_runtime(
             precision=saved_precision(run, settings),
+            device=settings.device,
             deterministic=settings.deterministic,
             seed=settings.seed,
         )

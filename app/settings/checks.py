@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from types import UnionType
 
 from app.settings.commands import AuditSettings, TrainSettings
-from app.settings.groups import DataSettings, ModelSettings, PreprocessSettings, SplitSettings
+from app.settings.groups import DataSettings, LoggerSettings, ModelSettings, PreprocessSettings, SplitSettings
 
 MODEL_KINDS = ("slice", "volume")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
@@ -158,10 +159,19 @@ def _scale_problems(model: ModelSettings) -> list[str]:
     return problems
 
 
+def _logger_problems(logger: LoggerSettings) -> list[str]:
+    if not logger.mlflow or importlib.util.find_spec("mlflow") is not None:
+        return []
+    way_out = "Install it with: pip install 'voxlift[mlflow]'."
+    return [f"logger=mlflow: expected the package mlflow, which is not installed. {way_out}"]
+
+
 def _trainer_problems(settings: TrainSettings) -> list[str]:
     trainer = settings.trainer
     return [
         *choice_problem("precision", settings.precision, PRECISIONS),
+        *_logger_problems(settings.logger),
+        *choice_problem("device", settings.device, ("auto", "cpu", "gpu")),
         *choice_problem("trainer.balance", trainer.balance, ("none", "sample", "weights")),
         *choice_problem("trainer.monitor", trainer.monitor, ("auc", "loss", "balanced_accuracy", "accuracy")),
         *choice_problem("optimizer.schedule", settings.optimizer.schedule, ("cosine", "constant")),

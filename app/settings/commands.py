@@ -36,7 +36,8 @@ class TrainSettings:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     precision: str = "auto"
-    deterministic: bool = False
+    device: str = "auto"  # gpu: refuse to train without one; cpu: leave a GPU alone
+    deterministic: bool = False  # see voxlift-train --help for what it costs and cannot promise
     seed: int = 0
     run_dir: str | None = None
     resume: str | None = None  # a run folder whose training goes on

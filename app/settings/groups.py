@@ -144,3 +144,6 @@ class LoggerSettings:
     """What is written beside the run folder's own files (group `logger`)."""
 
     tensorboard: bool = True
+    mlflow: bool = False
+    mlflow_uri: str | None = None  # a server, or a folder as file:PATH; null: what MLflow itself chooses
+    mlflow_experiment: str = "voxlift"

@@ -63,6 +63,10 @@ class WriteTensorBoard(Remembering):
             writer.close()
         self.writers = {}
 
+    def finish(self) -> None:
+        """Nothing is left open."""
+        self.on_train_end()
+
     def memory(self) -> dict[str, Any]:
         """Whether the pictures are there."""
         return {"has_pictures": self.has_pictures}

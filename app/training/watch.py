@@ -37,13 +37,18 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if np.isfinite((logs or {}).get("loss", 0.0)):
             return
         epoch, step = self.place.position.epoch, self.place.position.step - 1
-        names = list(self.name_subjects(Position(epoch, step)))
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        # A step may spoil the weights while its own loss is finite: pooling swallows what is no number.
+        before = f" ({self._named(Position(epoch, step - 1))} in the one before it)" if step else ""
         raise UserError(
             f"The loss is not finite at batch {step + 1} of epoch {epoch + 1}: training stopped. "
-            f"The batch held {', '.join(names[:NAMED])}{more}. "
+            f"The batch held {self._named(Position(epoch, step))}{before}. "
             "Look at these volumes; a lower optimizer.learning_rate or precision=float32 often helps."
         )
+
+    def _named(self, at: Position) -> str:
+        names = list(self.name_subjects(at))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"{', '.join(names[:NAMED])}{more}"
 
 
 class WatchLossScale(Remembering):
