@@ -84,15 +84,18 @@ def show_comparison(models: Mapping[str, Mapping[str, Any]], pairs: Sequence[Com
 
 def cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """What each model costs, in units that a person reads."""
+    from app.report.quantities import format_quantity
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
-    for heading in ("parameters", "s per epoch", "ms per volume", "peak memory"):
+    for heading in ("parameters", "FLOPs per volume", "s per epoch", "ms per volume", "peak memory"):
         table.add_column(heading, justify="right")
     for name, model in models.items():
         cost = model["cost"]
         table.add_row(
             name,
             f"{cost['parameters']:,.0f}",
+            format_quantity(cost.get("flops")),
             f"{cost['seconds_per_epoch']:.2f}",
             f"{1000 * cost['seconds_per_volume']:.1f}",
             f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB",
