@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from app.cli import UserError, run_command, to_settings
 from app.pretrained import check_slice_run, load_trained
 from app.progress import console
-from app.settings import DEPTH_POLICIES, INITS, LiftSettings, SettingsError, choice_problem
+from app.settings import INITS, LiftSettings, SettingsError, choice_problem, depth_policy_problems
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
@@ -166,8 +166,7 @@ def _network_problems(settings: LiftSettings) -> list[str]:
 def _size_problems(settings: LiftSettings) -> list[str]:
     shape, depth, policy = settings.input_shape, settings.depth, settings.depth_policy
     problems = choice_problem("init", settings.init, INITS)
-    if isinstance(policy, str):
-        problems += choice_problem("depth_policy", policy, DEPTH_POLICIES)
+    problems += depth_policy_problems("depth_policy", policy)
     if policy == "spacing" and settings.spacing is None:
         problems.append("spacing: depth_policy=spacing needs it; say 'spacing=[depth,height,width]' in mm.")
     if shape is not None and (len(shape) != 3 or min(shape) < 1):

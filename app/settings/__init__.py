@@ -15,6 +15,7 @@ from app.settings.checks import (
     check_audit_settings,
     check_settings,
     choice_problem,
+    depth_policy_problems,
     range_problem,
 )
 from app.settings.commands import (
@@ -66,6 +67,7 @@ __all__ = [
     "check_audit_settings",
     "check_settings",
     "choice_problem",
+    "depth_policy_problems",
     "range_problem",
     "register_schemas",
 ]

@@ -31,6 +31,30 @@ def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[st
     return [f"{key}: expected one of {', '.join(allowed)}; received {value}."]
 
 
+def depth_policy_problems(key: str, policy: object) -> list[str]:
+    """What is wrong with a depth policy: a name, a list of one per stage, a rule, or choices by layer.
+
+    >>> depth_policy_problems("depth_policy", {"default": "preserve", "block5*": {"stride": 2}})
+    []
+    >>> depth_policy_problems("depth_policy", ["preserve", "deep"])
+    ['depth_policy: expected one of isotropic, preserve, slicewise, spacing; received deep.']
+    """
+    if isinstance(policy, dict) and policy and set(policy) <= {"kernel", "stride", "pool"}:
+        wrong = {part: size for part, size in policy.items() if not _is_depth_size(size)}
+        return [
+            f"{key}.{part}: expected height or a number above 0; received {size}."
+            for part, size in wrong.items()
+        ]
+    if isinstance(policy, dict | list) and policy:
+        choices = policy.values() if isinstance(policy, dict) else policy
+        return [problem for choice in choices for problem in depth_policy_problems(key, choice)]
+    return choice_problem(key, policy, DEPTH_POLICIES)
+
+
+def _is_depth_size(size: object) -> bool:
+    return size == "height" or (isinstance(size, int) and not isinstance(size, bool) and size > 0)
+
+
 def range_problem(key: str, value: float, low: float, high: float) -> list[str]:
     """One sentence when `value` lies outside [low, high], else nothing."""
     return [] if low <= value <= high else [f"{key}: expected {low:g} to {high:g}; received {value:g}."]
@@ -129,7 +153,7 @@ def _model_problems(model: ModelSettings) -> list[str]:
         *choice_problem("model.slices", model.slices, ("all", "central", "foreground")),
         *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
         *choice_problem("model.init", model.init, INITS),
-        *choice_problem("model.depth_policy", model.depth_policy, DEPTH_POLICIES),
+        *depth_policy_problems("model.depth_policy", model.depth_policy),
         *choice_problem("model.head", model.head, ("pool", "flatten")),
         *range_problem("model.filter_scale", model.filter_scale, 0.01, 16.0),
         *(

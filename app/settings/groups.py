@@ -80,7 +80,7 @@ class ModelSettings:
     head: str = "pool"  # of cnn and resnet: global pooling, or flatten with a weight for every place
     depth_kernel: int | None = None  # taps along depth; null: as many as along height
     dropout: float = 0.2
-    depth_policy: str = "isotropic"
+    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
     init: str = "centre"
     axis: str = "depth"
     slices: str = "all"

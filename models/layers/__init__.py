@@ -1,12 +1,13 @@
 """Layers that Keras lacks: depthwise, separable and ACS convolutions of volumes.
 
-Together with trilinear upsampling, batch normalisation through the fused kernel, and convolution where only a
-few voxels are left.
+Together with trilinear upsampling, concatenation that repeats single slices, batch normalisation through the
+fused kernel, and convolution where only a few voxels are left.
 """
 
 from models.layers.acs import ACSConv3D
 from models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from models.layers.few_positions import FewPositionsConv3D
+from models.layers.joining import RepeatingConcatenate3D
 from models.layers.normalization import FusedBatchNormalization
 from models.layers.upsampling import TrilinearUpSampling3D
 
@@ -15,6 +16,7 @@ __all__ = [
     "DepthwiseConv3D",
     "FewPositionsConv3D",
     "FusedBatchNormalization",
+    "RepeatingConcatenate3D",
     "SeparableConv3D",
     "TrilinearUpSampling3D",
 ]

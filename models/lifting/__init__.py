@@ -6,7 +6,7 @@ from models.lifting.proof import LiftProof
 from models.lifting.registry import register_lift_rule, unregister_lift_rule
 from models.lifting.rules.base import LayerCall, Lifted
 from models.lifting.sources import application_names, load_network
-from models.lifting.verify import verify_lift
+from models.lifting.verify import settle_network, verify_lift
 
 __all__ = [
     "LayerCall",
@@ -18,6 +18,7 @@ __all__ = [
     "load_network",
     "plan_lift",
     "register_lift_rule",
+    "settle_network",
     "to_3d",
     "unregister_lift_rule",
     "verify_lift",

@@ -23,6 +23,7 @@ class Flow:
         is_nonnegative: No value below zero can occur, so that zero padding before a maximum changes nothing.
         depth_padding: Slices of zeros that a padding layer has put in front and behind for the next layer.
         reduction: By what factor (depth, height) have been downsampled so far.
+        is_global: Whether it was pooled over the whole volume: its single slice stands for all.
         repeats: How often each feature of the 2D tensor stands on the last axis: a flattened volume repeats
             them once per slice. None where they are not the 2D tensor's at all.
     """
@@ -33,6 +34,7 @@ class Flow:
     is_nonnegative: bool = False
     depth_padding: tuple[int, int] = (0, 0)
     reduction: tuple[float, float] = (1.0, 1.0)
+    is_global: bool = False
     repeats: int | None = 1
 
     @property

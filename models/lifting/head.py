@@ -1,5 +1,6 @@
 """The end of a network: its head found, renewed for other classes, stripped to logits, kept in float32."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,13 +46,13 @@ def edit_head(model: Model, edits: Edits, *, classes: int | None, logits: bool) 
         logits: Whether a softmax or sigmoid at the end is taken away.
 
     Raises:
-        RefusedError: New classes for a network of several outputs.
+        RefusedError: New classes for a network of several outputs; logits of a softmax read elsewhere.
     """
     heads = [find_head(model, output) for output in model.outputs]
     for output, head in zip(model.outputs, heads, strict=True):
         _keep_float32(model, output, head, edits)
         if logits:
-            _strip(head, edits)
+            _strip(model, output, head, edits)
     if classes is None:
         return False
     if len(heads) != 1:
@@ -95,13 +96,37 @@ def _keep_float32(model: Model, output: Tensor, head: Head, edits: Edits) -> Non
             edits.add(call.operation, float32_edit(call.operation))
 
 
-def _strip(head: Head, edits: Edits) -> None:
-    for call in (*head.tail, *([head.classifier] if head.classifier else [])):
+def _strip(model: Model, output: Tensor, head: Head, edits: Edits) -> None:
+    last = next(_backwards(model, output), None)
+    calls = (*head.tail, head.classifier) if head.classifier else (last,)
+    squashing = [call for call in calls if call is not None and _is_squashing(call.operation)]
+    readers = _count_readers(model) if squashing else Counter()
+    for call in squashing:
         layer = call.operation
+        if readers[id(layer)] > 1 or readers[id(call.outputs[0])] > 1:
+            raise RefusedError(
+                f"{layer.name!r} gives probabilities that are read in more than one place.",
+                "Let a layer of its own give the network's output.",
+            )
         if isinstance(layer, layers.Softmax):
             edits.add(layer, Edit(is_dropped=True, source="left out: the network gives logits"))
-        elif _activation_name(layer) in SQUASHING:
+        else:
             edits.add(layer, Edit({"activation": "linear"}))
+
+
+def _is_squashing(layer: Layer) -> bool:
+    return isinstance(layer, layers.Softmax) or _activation_name(layer) in SQUASHING
+
+
+def _count_readers(model: Model) -> Counter[int]:
+    """Return how often each tensor is read, as an output too, and each layer called, by their ids."""
+    graph = read_graph(model)
+    counts = Counter(map(id, graph.outputs))
+    for call in graph.calls:
+        counts.update([id(call.operation), *map(id, call.inputs)])
+        if is_network(call.operation):
+            counts.update(_count_readers(call.operation))
+    return counts
 
 
 def _activation_name(layer: Layer) -> str:  # any layer

@@ -1,5 +1,6 @@
 """Inputs for the proof of a lift: random images in the sizes and slices that a network can do with."""
 
+import keras
 import numpy as np
 
 from models.lifting.errors import LiftError
@@ -7,23 +8,41 @@ from models.lifting.flow import Shape
 from models.lifting.inflate import Array
 from models.lifting.kinds import Model
 from models.lifting.plan import LiftPlan
+from models.lifting.settle import walk_layers
 
+SETTLING = 8  # images behind random batch statistics
+PROBES = 2  # slices compared, so that it shows whether the outputs follow the image
 OPEN_SIZES = (32, 64, 96, 128)
 OPEN_DEPTHS = (8, 16, 32, 64, 128)
 
 
 def settling_images(plan: LiftPlan, seed: int) -> list[Array]:
-    """Return images of the 2D network's own size."""
+    """Return images of the 2D network's own size, the probes among them where they have that size."""
+    images = random_images(plan.model_2d, _own_size(plan), count=SETTLING, seed=seed)
+    channels = [tensor.shape[-1] for tensor in plan.model_2d.inputs]
+    if plan.settings["channels"]:
+        images = [in_channels(image[..., :1], count) for image, count in zip(images, channels, strict=True)]
+    return images
+
+
+def probe_images(plan: LiftPlan, size: tuple[int, int], seed: int) -> list[Array]:
+    """Return the slices that a proof compares on, with the channels of the lifted network's volumes."""
+    batch = next((tensor.shape[0] for tensor in plan.model_2d.inputs), None) or PROBES
+    images = [image[:batch] for image in random_images(plan.model_2d, size, count=SETTLING, seed=seed)]
+    channels = plan.settings["channels"]
+    if channels is None:
+        return images
+    return [np.repeat(image[..., :1], channels, axis=-1) if image.ndim == 4 else image for image in images]
+
+
+def _own_size(plan: LiftPlan) -> tuple[int, int]:
     image = next((tensor.shape for tensor in plan.model_2d.inputs if len(tensor.shape) == 4), (None,) * 4)
     height, width = size_of(plan)
-    return random_images(plan.model_2d, (image[1] or height, image[2] or width), count=8, seed=seed + 1)
+    return image[1] or height, image[2] or width
 
 
 def in_channels(image: Array, count: int) -> Array:
-    """Return the image as the 2D network wants it.
-
-    Images for the proof have equal channels where they are adapted.
-    """
+    """Return an image as the 2D network wants it: where channels are adapted, images have equal ones."""
     return image if image.shape[-1] == count or image.ndim != 4 else np.repeat(image[..., :1], count, axis=-1)
 
 
@@ -59,30 +78,36 @@ def with_depth(plan: LiftPlan, size: tuple[int, int]) -> LiftPlan:
     return plan
 
 
-def random_images(
-    model: Model, size: tuple[int, int], *, count: int, seed: int, channels: int | None = None
-) -> list[Array]:
-    """Return one normally distributed float32 array per input of a network.
+def random_images(model: Model, size: tuple[int, int], *, count: int, seed: int) -> list[Array]:
+    """Return one random array per input of a network: float32, or small whole numbers for integers.
 
     Args:
         model: The network, of rank 2.
         size: Height and width of the images.
         count: Images, where the network leaves the batch open.
         seed: Of the random values.
-        channels: Channels of the images, all equal; None for the network's own.
     """
     generator = np.random.default_rng(seed)
+    mean, spread = _grey_values(model)
     images = []
     for tensor in model.inputs:
         shape: Shape = tuple(tensor.shape)
-        batch = shape[0] or count
-        if len(shape) != 4:
-            images.append(
-                generator.normal(size=(batch, *[side or 8 for side in shape[1:]])).astype("float32")
-            )
-            continue
-        image = generator.normal(size=(batch, *size, 1 if channels else int(shape[-1] or 1))).astype(
-            "float32"
-        )
-        images.append(np.repeat(image, channels, axis=-1) if channels else image)
+        if len(shape) == 4:
+            image = (shape[0] or count, *size, int(shape[-1] or 1))
+            images.append(generator.normal(mean, spread, size=image).astype("float32"))
+        else:
+            sides = (shape[0] or count, *[side or 8 for side in shape[1:]])
+            is_float = "float" in str(tensor.dtype)
+            values = generator.normal(size=sides) if is_float else generator.integers(0, 2, size=sides)
+            images.append(values.astype("float32" if is_float else tensor.dtype))
     return images
+
+
+def _grey_values(model: Model) -> tuple[float, float]:
+    """Return the mean and spread of images that a network was made for: 0 to 255 where it scales down."""
+    for layer in walk_layers(model):
+        is_scaling = isinstance(layer, keras.layers.Rescaling) and np.abs(layer.scale).max() < 0.05
+        is_normal = isinstance(layer, keras.layers.Normalization) and layer.built
+        if is_scaling or (is_normal and np.max(keras.ops.convert_to_numpy(layer.variance)) > 100):
+            return 128.0, 64.0
+    return 0.0, 1.0

@@ -6,6 +6,7 @@ from typing import Any
 PROVED = "proved"
 NOT_EXACT_BY_PLAN = "not exact by plan"
 NOT_PROVED = "NOT PROVED"
+NO_SIGNAL = "no signal"
 SHOWN = 10
 
 
@@ -18,15 +19,19 @@ class LiftProof:
         policy: The depth policy asked for.
         init: The initialisation asked for.
         precision: In which both networks were computed, "float32" or "float64".
-        difference: Largest relative difference of the centre lift's outputs from the 2D network's, on a
-            repeated random slice.
-        promised_difference: The same over all layers that the plan calls exact: those that are named in
-            `inexact`, and all that read from them, are left out.
+        difference: Largest relative difference of the centre lift's outputs from the 2D network's, on
+            repeated random slices.
+        promised_difference: The same over all layers that the plan calls exact, each behind a layer that is
+            named in `inexact` being fed with what 2D has there.
         worst_layer: The first layer whose promised difference is above the tolerance; empty if none is.
         scheme_difference: Largest relative deviation of the chosen scheme's kernels, their taps added up (or
             their views as they are), from the 2D kernels.
         tolerance: Up to where a difference counts as rounding.
         inexact: Layers that can make a difference, with the reason.
+        layers: How many calls of layers were compared.
+        layer_count: How many there are; the inexact ones make the difference.
+        response: By how much the 2D outputs differ between two slices, relative; None where only one could
+            be computed. A network that answers every slice alike proves nothing.
         seconds: Time that the proof took.
     """
 
@@ -40,6 +45,9 @@ class LiftProof:
     scheme_difference: float
     tolerance: float
     inexact: dict[str, str]
+    layers: int
+    layer_count: int
+    response: float | None
     seconds: float
 
     @property
@@ -49,9 +57,12 @@ class LiftProof:
         Returns:
             "proved": the 3D network equals the 2D one. "not exact by plan": it does so up to the layers that
             the plan names, and differs behind them. "NOT PROVED": it differs where the plan calls it exact.
+            "no signal": no difference, but two different slices make none either.
         """
         if not max(self.promised_difference, self.scheme_difference) <= self.tolerance:
             return NOT_PROVED
+        if self.response is not None and self.response <= 10 * self.tolerance:
+            return NO_SIGNAL
         if self.difference <= self.tolerance:
             return PROVED
         return NOT_EXACT_BY_PLAN if self.inexact else NOT_PROVED
@@ -73,8 +84,10 @@ class LiftProof:
     def __str__(self) -> str:
         where = f"{self.network}, {self.policy}, on a repeated slice in {self.precision}"
         lines = [f"{where}: {self.verdict}.", f"  largest relative difference from 2D: {self.difference:.1e}"]
-        if self.inexact:
-            lines.append(f"  in the layers that the plan calls exact: {self.promised_difference:.1e}")
+        if self.response is not None:
+            lines[-1] += f"; between two slices: {self.response:.1e}"
+        exact = f"in the {self.layers} layers (of {self.layer_count}) that the plan calls exact"
+        lines.append(f"  {exact}: {self.promised_difference:.1e}")
         if self.worst_layer:
             lines.append(f"  first layer above {self.tolerance:.0e} against the plan: {self.worst_layer}")
         if self.init != "random":

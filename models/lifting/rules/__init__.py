@@ -34,7 +34,13 @@ from models.lifting.rules.pooling import (
     lift_max_pooling,
     lift_upsampling,
 )
-from models.lifting.rules.shape import lift_cropping, lift_flatten, lift_reshape, lift_zero_padding
+from models.lifting.rules.shape import (
+    lift_cropping,
+    lift_flatten,
+    lift_permute,
+    lift_reshape,
+    lift_zero_padding,
+)
 
 RULES: Mapping[Any, LiftRule] = {
     layers.Conv2D: lift_convolution,
@@ -50,6 +56,7 @@ RULES: Mapping[Any, LiftRule] = {
     layers.Cropping2D: lift_cropping,
     layers.Flatten: lift_flatten,
     layers.Reshape: lift_reshape,
+    layers.Permute: lift_permute,
     layers.BatchNormalization: lift_batch_normalisation,
     FusedBatchNormalization: lift_batch_normalisation,
     layers.LayerNormalization: lift_channel_normalisation,

@@ -1,5 +1,6 @@
 """Rules for layers that join several tensors."""
 
+from models.layers import RepeatingConcatenate3D
 from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow
 from models.lifting.rules.base import LayerCall, Lifted
@@ -22,6 +23,13 @@ def lift_concatenate(call: LayerCall) -> Lifted:
         )
     axis = first.axis_3d(call.config["axis"])
     _check_depths(flows)
+    is_last = axis == len(first.shape) - 1
+    single = [flow for flow in flows if flow.depth == 1]
+    is_repeating = first.is_volume and 0 < len(single) < len(flows)
+    if is_repeating and not is_last:
+        raise RefusedError("it joins single slices with whole volumes in space.", "Join them along channels.")
+    if is_repeating:
+        first = next(flow for flow in flows if flow.depth != 1)
     sizes = [flow.shape[axis] for flow in flows]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
@@ -29,8 +37,11 @@ def lift_concatenate(call: LayerCall) -> Lifted:
         shape=shape,
         shape_2d=call.shapes_2d[0],
         is_nonnegative=all(flow.is_nonnegative for flow in flows),
+        is_global=all(flow.is_global for flow in flows),
     )
-    is_last = axis == len(shape) - 1
+    if is_repeating:
+        kept = {key: call.config[key] for key in ("name", "dtype") if key in call.config}
+        return Lifted(RepeatingConcatenate3D, kept, (output,), note="single slices are repeated along depth")
     return Lifted(type(call.layer), {**call.config, "axis": -1 if is_last else axis}, (output,))
 
 
@@ -44,7 +55,12 @@ def lift_joined(call: LayerCall) -> Flow:
             if shape[-back] == 1:
                 shape[-back] = flow.shape[-back]
     largest = max(flows, key=lambda flow: (flow.is_volume, flow.depth or 0))
-    return widest.become(shape=tuple(shape), shape_2d=call.shapes_2d[0], reduction=largest.reduction)
+    return widest.become(
+        shape=tuple(shape),
+        shape_2d=call.shapes_2d[0],
+        reduction=largest.reduction,
+        is_global=all(flow.is_global for flow in flows if "D" in flow.axes),
+    )
 
 
 def check_alike(flows: tuple[Flow, ...]) -> None:

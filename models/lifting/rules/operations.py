@@ -11,7 +11,7 @@ from models.lifting.flow import VOLUME_AXES, Flow, Shape
 from models.lifting.kinds import Layer, Value
 from models.lifting.rules.base import LayerCall, Lifted, LiftRule
 from models.lifting.rules.merging import check_alike, lift_concatenate, lift_joined
-from models.lifting.rules.shape import lift_reshape
+from models.lifting.rules.shape import lift_reshape, transposed
 
 KEEPS_SIGN = {"Cast", "StopGradient", "Copy", "Maximum", "Add", "Multiply", "Minimum", "Sqrt", "Divide"}
 MAKES_NONNEGATIVE = {
@@ -84,7 +84,8 @@ def lift_reduction(call: LayerCall) -> Lifted:
     ]
     keepdims = bool(call.config.get("keepdims"))
     shape = tuple(1 if index in reduced else size for index, size in enumerate(flow.shape))
-    output = _without_axes(flow.become(shape=shape), [] if keepdims else reduced, call.shapes_2d[0])
+    pooled = flow.become(shape=shape, is_global=flow.is_global or takes_depth)
+    output = _without_axes(pooled, [] if keepdims else reduced, call.shapes_2d[0])
     grows = takes_depth and type(call.layer).__name__ in GROWS_WITH_DEPTH and flow.depth != 1
     new_axis = (
         None if axis is None else reduced[0] if isinstance(axis, int) and len(reduced) == 1 else reduced
@@ -166,18 +167,10 @@ def lift_squeeze(call: LayerCall) -> Lifted:
 
 def lift_transposition(call: LayerCall) -> Lifted:
     """Return the same order of axes, depth behind the batch."""
-    flow, axes_2d = call.flow, call.flow.axes.replace("D", "")
-    if "D" not in flow.axes:
+    if "D" not in call.flow.axes:
         return keep_operation(call)
-    order = call.config.get("axes") or tuple(reversed(range(len(axes_2d))))
-    moved = [axes_2d[number] for number in order]
-    if moved[0] != "B":
-        raise RefusedError("it moves the batch axis.")
-    moved.insert(1, "D")
-    places = [flow.axes.index(label) for label in moved]
-    output = flow.become(
-        axes="".join(moved), shape=tuple(flow.shape[place] for place in places), shape_2d=call.shapes_2d[0]
-    )
+    order = call.config.get("axes") or tuple(reversed(range(len(call.flow.shape_2d))))
+    places, output = transposed(call, order)
     return _again(call, output, axes=places)
 
 
@@ -272,7 +265,7 @@ def _is_single_pixel(shape_2d: Shape) -> bool:
 
 def _as_single_voxel(call: LayerCall) -> Lifted:
     shape_2d = call.shapes_2d[0]
-    output = Flow(VOLUME_AXES, (call.flow.shape[0], 1, 1, 1, shape_2d[-1]), shape_2d)
+    output = Flow(VOLUME_AXES, (call.flow.shape[0], 1, 1, 1, shape_2d[-1]), shape_2d, is_global=True)
     return _reshaped(call, (1, 1, 1, shape_2d[-1]), output)
 
 

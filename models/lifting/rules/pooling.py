@@ -33,7 +33,7 @@ def lift_global_pooling(call: LayerCall) -> Lifted:
     flow = call.volume()
     shape_2d = call.shapes_2d[0]
     if call.config.get("keepdims"):
-        output = spatial_output(call, (1, 1, 1))
+        output = spatial_output(call, (1, 1, 1)).become(is_global=True)
     else:
         output = flow.become(axes="BC", shape=(flow.shape[0], flow.channels), shape_2d=shape_2d)
     output = output.become(is_nonnegative=flow.is_nonnegative)
@@ -108,6 +108,9 @@ def lift_upsampling(call: LayerCall) -> Lifted:
 
 
 def _upsampling(call: LayerCall, height: int) -> int:
-    # What was never downsampled along depth is not upsampled either (the way back of an anisotropic encoder).
+    # What was never downsampled along depth is not upsampled either (the way back of an anisotropic encoder),
+    # nor what stands for all slices.
+    if call.flow.is_global:
+        return 1
     wanted = call.rule.pool_for(height)
     return wanted if call.flow.reduction[0] >= wanted or call.flow.reduction[1] < height else 1

@@ -1,11 +1,12 @@
 """Rules for layers that pad, crop, flatten or reshape."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 
 from models.lifting.errors import RefusedError
-from models.lifting.flow import VOLUME_AXES, Flow
+from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
 from models.lifting.rules.base import Follower, LayerCall, Lifted, keep, spatial_output
 from models.lifting.rules.convolution import depth_taps
 from models.lifting.windows import dilated, same_padding, split_padding
@@ -65,7 +66,7 @@ def lift_reshape(call: LayerCall) -> Lifted:
     flow, target = call.flow, tuple(call.config["target_shape"])
     shape_2d = call.shapes_2d[0]
     if flow.is_plain and len(shape_2d) == 4 and shape_2d[1:3] == (1, 1):
-        output = Flow(VOLUME_AXES, (flow.shape[0], 1, 1, 1, shape_2d[-1]), shape_2d)
+        output = Flow(VOLUME_AXES, (flow.shape[0], 1, 1, 1, shape_2d[-1]), shape_2d, is_global=True)
         return Lifted(
             type(call.layer),
             {**call.config, "target_shape": (1, *target)},
@@ -81,9 +82,65 @@ def lift_reshape(call: LayerCall) -> Lifted:
         return Lifted(
             type(call.layer), {**call.config, "target_shape": (-1,)}, (output,), note=_flatten_note(call)
         )
+    if _regroups_channels(flow, shape_2d):
+        return _regroup_channels(call)
     raise RefusedError(
         f"{flow.shape_2d[1:]} to {target} has no meaning with one axis more.",
-        "Only (1, 1, C), (C,) behind a global pool, and (-1,) do; use Flatten or a global pool.",
+        "Only (1, 1, C), (C,) behind a global pool, (-1,), and channels parted or joined again do; "
+        "use Flatten or a global pool.",
+    )
+
+
+def lift_permute(call: LayerCall) -> Lifted:
+    """Return Permute of parted channels, depth behind the batch; a channel shuffle does that."""
+    flow, dims = call.flow, tuple(call.config["dims"])
+    if "D" not in flow.axes:
+        return Lifted(type(call.layer), call.config, (plain_flow(call.shapes_2d[0]),))
+    if dims[:2] != (1, 2) or not flow.axes.startswith("BDHW"):
+        raise RefusedError(
+            f"it moves height or width (dims={dims}), and depth would have to move with them or not.",
+            "Leave height and width in their places, or register a rule of your own with register_lift_rule.",
+        )
+    places, output = transposed(call, (0, *dims))
+    return Lifted(type(call.layer), {**call.config, "dims": tuple(places[1:])}, (output,))
+
+
+def transposed(call: LayerCall, order: Sequence[int]) -> tuple[list[int], Flow]:
+    """Return the order of axes in 3D, depth behind the batch, and the tensor that it gives.
+
+    Raises:
+        RefusedError: The batch does not stay first.
+    """
+    flow, axes_2d = call.flow, call.flow.axes.replace("D", "")
+    moved = [axes_2d[number] for number in order]
+    if moved[0] != "B":
+        raise RefusedError("it moves the batch axis.")
+    moved.insert(1, "D")
+    places = [flow.axes.index(label) for label in moved]
+    shape = tuple(flow.shape[place] for place in places)
+    return places, flow.become(axes="".join(moved), shape=shape, shape_2d=call.shapes_2d[0])
+
+
+def _regroups_channels(flow: Flow, shape_2d: Shape) -> bool:
+    """Return whether a reshape leaves the plane and only parts the channels, or joins parts again."""
+    is_in_plane = shape_2d[1:3] == flow.shape_2d[1:3] and len(flow.shape_2d) > 3
+    return flow.axes.startswith("BDHW") and is_in_plane and len(shape_2d) > 3
+
+
+def _regroup_channels(call: LayerCall) -> Lifted:
+    flow, shape_2d = call.flow, call.shapes_2d[0]
+    parts = shape_2d[3:]
+    space = [-1 if size is None else size for size in flow.shape[1:4]]
+    if None in parts or space.count(-1) > 1:
+        raise RefusedError(
+            "it parts channels of an image of unknown size.", "Build the 2D network for one size of images."
+        )
+    axes = "BDHW" + ("C" if len(parts) == 1 else "pqrstuv"[: len(parts)])
+    output = flow.become(axes=axes, shape=(*flow.shape[:4], *parts), shape_2d=shape_2d)
+    config = {"name": call.config["name"], "target_shape": (*space, *parts)}
+    dtype = {"dtype": call.config["dtype"]} if "dtype" in call.config else {}
+    return Lifted(
+        keras.layers.Reshape, {**config, **dtype}, (output.become(is_nonnegative=flow.is_nonnegative),)
     )
 
 

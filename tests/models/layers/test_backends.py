@@ -16,6 +16,7 @@ from models.layers import (
     DepthwiseConv3D,
     FewPositionsConv3D,
     FusedBatchNormalization,
+    RepeatingConcatenate3D,
     SeparableConv3D,
     TrilinearUpSampling3D,
 )
@@ -59,7 +60,8 @@ def folder_fixture(tmp_path_factory):
     x = ACSConv3D(5, 3, strides=2, padding="same", activation="tanh")(x)
     x = ACSConv3D(6, 2, padding="valid")(TrilinearUpSampling3D((2, 3, 1))(x))
     x = FewPositionsConv3D(3, (2, 2, 1))(x)
-    model = keras.Model(inputs, x)
+    pooled = keras.layers.MaxPooling3D((x.shape[1], 1, 1))(x)
+    model = keras.Model(inputs, RepeatingConcatenate3D()([x, pooled]))
     random = np.random.default_rng(0)
     np.save(folder / "voxels.npy", random.normal(size=(2, 6, 5, 7, 3)).astype("float32"))
     np.save(folder / "weights.npy", random.normal(size=(2, *model.output_shape[1:])).astype("float32"))

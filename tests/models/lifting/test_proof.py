@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from models.lifting import inflate, plan_lift, verify_lift
@@ -61,6 +62,70 @@ def test_an_inexact_layer_hides_no_mistake_before_it(monkeypatch):
     assert proof.inexact
     assert proof.is_refuted
     assert proof.worst_layer == "first"
+
+
+def test_an_inexact_layer_hides_no_mistake_behind_it(monkeypatch):
+    image = keras.Input(IMAGE)
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(image))
+    x = layers.Conv2D(3, 3, padding="same", name="behind")(x)
+    plan = plan_lift(keras.Model(image, layers.GlobalAveragePooling2D()(x)), depth=7)
+    right = verify_lift(plan, precision="float64")
+    assert (right.verdict, right.layers, right.layer_count) == ("not exact by plan", 3, 4)
+    assert right.difference > 1e-3
+    assert right.promised_difference < 1e-13
+    _misplace_tap(monkeypatch)
+    wrong = verify_lift(plan, precision="float64")
+    assert (wrong.verdict, wrong.worst_layer) == ("NOT PROVED", "behind")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("squash", ["softmax", "sigmoid"])
+def test_a_head_that_is_sure_of_itself_hides_nothing(monkeypatch, squash, apart):
+    image = keras.Input(IMAGE)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, padding="same")(image))
+    if apart:
+        x = layers.Activation(squash, name="squash")(layers.Dense(2, name="head")(x))
+    else:
+        x = layers.Dense(2, activation=squash, name="head")(x)
+    network = keras.Model(image, x)
+    head = network.get_layer("head")
+    head.set_weights([np.full((3, 2), 1e-6), np.array([90.0, -90.0])])
+    assert np.asarray(network(np.ones((1, *IMAGE)))).max() == pytest.approx(1)
+    assert (
+        verify_lift(plan_lift(network, depth=7)).verdict == "no signal"
+    )  # the logits follow no slice either
+    head.set_weights([np.array([[900.0, -900]] * 3), np.zeros(2)])
+    assert verify_lift(plan_lift(network, depth=7)).is_proved
+    _misplace_tap(monkeypatch)
+    assert verify_lift(plan_lift(network, depth=7)).difference > 0.01
+    assert network.get_layer("squash" if apart else "head").activation.__name__ == squash
+
+
+def test_two_calls_of_a_layer_are_compared_both():
+    image = keras.Input(IMAGE)
+    shared = layers.Conv2D(2, 3, padding="same", name="shared")
+    network = keras.Model(image, layers.GlobalAveragePooling2D()(shared(shared(image))))
+    proof = verify_lift(plan_lift(network, depth=5))
+    assert (proof.layers, proof.layer_count) == (3, 3)
+    assert "in the 3 layers (of 3)" in str(proof)
+
+
+def test_a_proof_in_float64_leaves_the_layers_in_their_own_precision():
+    image = keras.Input(IMAGE)
+    x = layers.Conv2D(3, 3, dtype="mixed_bfloat16")(image)
+    network = keras.Model(image, layers.GlobalAveragePooling2D(dtype="float32")(x))
+    before = [layer.dtype_policy.name for layer in network.layers]
+    proof = verify_lift(plan_lift(network, depth=5), precision="float64")
+    assert proof.difference < 1e-12
+    assert [layer.dtype_policy.name for layer in network.layers] == before
+
+
+def test_images_have_the_grey_values_that_the_network_was_made_for():
+    image = keras.Input(IMAGE)
+    x = layers.Conv2D(3, 3)(layers.Normalization(mean=[120.0, 130.0], variance=[3000.0, 3500.0])(image))
+    proof = verify_lift(plan_lift(keras.Model(image, layers.GlobalAveragePooling2D()(x)), depth=5))
+    assert proof.response > 0.05
+    assert proof.is_proved
 
 
 def test_float64_settles_what_float32_leaves_open():
