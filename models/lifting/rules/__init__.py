@@ -8,7 +8,7 @@ from keras import layers
 from models.layers import FusedBatchNormalization
 from models.lifting.kinds import Layer
 from models.lifting.rules.base import LiftRule
-from models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable, lift_transposed
+from models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
 from models.lifting.rules.elementwise import (
     drop_augmentation,
     lift_activation,
@@ -41,6 +41,7 @@ from models.lifting.rules.shape import (
     lift_reshape,
     lift_zero_padding,
 )
+from models.lifting.rules.transposed import lift_transposed
 
 RULES: Mapping[Any, LiftRule] = {
     layers.Conv2D: lift_convolution,

@@ -8,7 +8,7 @@ import keras
 from models.lifting.errors import RefusedError
 from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
 from models.lifting.rules.base import Follower, LayerCall, Lifted, keep, spatial_output
-from models.lifting.rules.convolution import depth_taps
+from models.lifting.rules.kernels import depth_taps
 from models.lifting.windows import dilated, same_padding, split_padding
 
 

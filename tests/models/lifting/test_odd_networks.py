@@ -9,7 +9,8 @@ from models.lifting import LiftError, plan_lift, verify_lift
 
 
 def _multi_input():
-    one, two, age = keras.Input((12, 16, 1)), keras.Input((12, 16, 2)), keras.Input((5,))
+    one, two = keras.Input((12, 16, 1), name="t1"), keras.Input((12, 16, 2), name="flair")
+    age = keras.Input((5,), name="age")
     x = layers.Concatenate(axis=3)(
         [layers.Conv2D(4, 3, padding="same")(one), layers.Conv2D(4, 5, padding="same")(two)]
     )

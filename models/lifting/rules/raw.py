@@ -1,0 +1,35 @@
+"""What the rules for raw `keras.ops` calls share."""
+
+from typing import Any
+
+from models.lifting.flow import Flow, Shape
+from models.lifting.kinds import Value
+from models.lifting.rules.base import LayerCall, Lifted
+
+
+def keep_operation(call: LayerCall) -> Lifted:
+    """Return an operation as it is, for tensors without a place in space."""
+    outputs = tuple(Flow(plain_axes(shape), shape, shape) for shape in call.shapes_2d)
+    return Lifted(type(call.layer), call.config, outputs)
+
+
+def again(call: LayerCall, output: Flow, **changes: Value) -> Lifted:  # arguments of any operation
+    """Return the same operation with some arguments changed."""
+    return Lifted(type(call.layer), {**call.config, **changes}, (output,))
+
+
+def without_axes(flow: Flow, dropped: list[int], shape_2d: Shape) -> Flow:
+    """Return a flow without the axes at these places."""
+    kept = [index for index in range(len(flow.axes)) if index not in dropped]
+    axes = "".join(flow.axes[index] for index in kept)
+    return flow.become(axes=axes, shape=tuple(flow.shape[index] for index in kept), shape_2d=shape_2d)
+
+
+def plain_axes(shape: Shape) -> str:
+    """Return axes for a tensor without a place in space."""
+    return "BC" if len(shape) == 2 else "B" + "x" * (len(shape) - 1)
+
+
+def as_list(axis: Any) -> list[int]:  # noqa: ANN401  # one axis or several
+    """Return one axis or several as a list."""
+    return list(axis) if isinstance(axis, list | tuple) else [axis]

@@ -1,0 +1,97 @@
+"""The rule for transposed convolutions."""
+
+import keras
+
+from models.lifting.errors import RefusedError
+from models.lifting.inflate import inflate_transposed
+from models.lifting.rules.base import (
+    Extra,
+    LayerCall,
+    Lifted,
+    Weights,
+    dtype_of,
+    spatial_output,
+    weights_of,
+)
+from models.lifting.rules.kernels import describe, fix_constraint, odd_if_dilated, pair, reduced, scheme_of
+from models.lifting.windows import dilated, split_padding, transposed_output
+
+
+def lift_transposed(call: LayerCall) -> Lifted:
+    """Return Conv3DTranspose for Conv2DTranspose."""
+    flow, config = call.volume(), call.config
+    stride = call.rule.stride_for(config["strides"][0])
+    dilation = config["dilation_rate"][0] if stride == 1 else 1
+    # Fewer taps than the stride would leave slices that no kernel reaches.
+    taps = max(odd_if_dilated(call.rule.kernel_for(config["kernel_size"][0]), dilation), stride)
+    extra = _output_padding(call, stride)
+    is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
+    sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
+    crop = split_padding(dilated(taps, dilation) - 1) if is_cropped else (0, 0)
+    depth = flow.depth if is_cropped else sizes[0]
+    inexact = "" if is_cropped else _transposed_inexact(config["padding"], taps, stride)
+    output = spatial_output(call, (depth, *sizes[1:])).become(
+        reduction=reduced(flow, 1 / stride, 1 / config["strides"][0])
+    )
+
+    def transfer(weights: Weights) -> Weights:
+        return [inflate_transposed(weights[0], taps, scheme_of(call), stride=stride), *weights[1:]]
+
+    changes = {
+        "kernel_size": (taps, *config["kernel_size"]),
+        "strides": (stride, *config["strides"]),
+        "dilation_rate": (dilation, *config["dilation_rate"]),
+        "output_padding": extra,
+    }
+    return Lifted(
+        keras.layers.Conv3DTranspose,
+        {**config, **fix_constraint(config, changes, "kernel")},
+        (output,),
+        weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
+        after=(_depth_crop(call, crop),) if is_cropped else (),
+        window=describe(changes, config["padding"]),
+        inexact=inexact,
+        **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
+    )
+
+
+def _transposed_sizes(call: LayerCall, depth: tuple[int, int, int, int | None]) -> tuple[int | None, ...]:
+    config, flow = call.config, call.flow
+    extra = pair(config["output_padding"]) if config["output_padding"] is not None else (None, None)
+    in_plane = zip(config["kernel_size"], config["strides"], config["dilation_rate"], extra, strict=True)
+    return tuple(
+        transposed_output(
+            size, window, stride=stride, padding=config["padding"], dilation=dilation, extra=added
+        )
+        for size, (window, stride, dilation, added) in zip(flow.shape[1:4], (depth, *in_plane), strict=True)
+    )
+
+
+def _output_padding(call: LayerCall, stride: int) -> tuple[int, int, int] | None:
+    extra = call.config["output_padding"]
+    if extra is None:
+        return None
+    height, width = pair(extra)
+    if stride == call.config["strides"][0] and call.rule.kernel == "height":
+        return height, height, width
+    if stride == 1:
+        return 0, height, width
+    raise RefusedError(
+        "output_padding has no meaning for a depth stride of its own.",
+        "Let its depth kernel and stride follow height, or take stride 1.",
+    )
+
+
+def _transposed_inexact(padding: str, taps: int, stride: int) -> str:
+    if padding == "same" or taps == stride:
+        return ""
+    return "the first and last slices of a 'valid' transposed convolution get less than the whole kernel"
+
+
+def _depth_crop(call: LayerCall, crop: tuple[int, int]) -> Extra:
+    config = {
+        "name": f"{call.config['name']}_depth_crop",
+        "cropping": (crop, (0, 0), (0, 0)),
+        **dtype_of(call),
+    }
+    return Extra(keras.layers.Cropping3D, config)
