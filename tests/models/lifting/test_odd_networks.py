@@ -140,7 +140,9 @@ def test_odd_networks_prove_themselves(build, policy, tmp_path):
     again = keras.saving.load_model(tmp_path / "lifted.keras")
     random = np.random.default_rng(0)
     volumes = [random.uniform(size=(1, *tensor.shape[1:])).astype(tensor.dtype) for tensor in lifted.inputs]
-    for one, other in zip(*(keras.tree.flatten(model(volumes)) for model in (lifted, again)), strict=True):
+    inputs = keras.tree.pack_sequence_as(lifted.input, volumes)
+    outputs = [keras.tree.flatten(model(inputs)) for model in (lifted, again)]
+    for one, other in zip(*outputs, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
