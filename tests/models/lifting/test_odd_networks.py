@@ -140,7 +140,9 @@ def test_odd_networks_prove_themselves(build, policy, tmp_path):
     again = keras.saving.load_model(tmp_path / "lifted.keras")
     random = np.random.default_rng(0)
     volumes = [random.uniform(size=(1, *tensor.shape[1:])).astype(tensor.dtype) for tensor in lifted.inputs]
-    inputs = keras.tree.pack_sequence_as(lifted.input, volumes)
+    is_named = isinstance(lifted.input, dict)
+    several = dict(zip(sorted(lifted.input), volumes, strict=True)) if is_named else volumes
+    inputs = several if len(volumes) > 1 else volumes[0]
     outputs = [keras.tree.flatten(model(inputs)) for model in (lifted, again)]
     for one, other in zip(*outputs, strict=True):
         np.testing.assert_array_equal(one, other)
