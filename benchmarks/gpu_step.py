@@ -46,6 +46,10 @@ WARM_UP, STEPS = 3, 10
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
 
 
+class MeasurementError(RuntimeError):
+    """A measurement that failed for another reason than memory, with the end of what it said."""
+
+
 def main() -> int:
     """Measure, print a table, write the CSV file; return the exit status."""
     options = parse_arguments()
@@ -87,7 +91,12 @@ def compare_precisions(network: str, side: int, options: argparse.Namespace) -> 
         def attempt(batch: int, steps: int = 1, task: dict[str, Any] = task) -> dict[str, Any] | None:
             return in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
 
-        found = attempt(options.batch, STEPS)
+        try:
+            found = attempt(options.batch, STEPS)
+        except MeasurementError as error:  # a device may have no kernel for a precision: the others go on
+            print(f"{network} {side}^3 {precision}: {error}", file=sys.stderr)
+            rows.append({**task, "batch": options.batch, "ms_per_step": "fails"})
+            continue
         if found is None:
             rows.append({**task, "batch": options.batch, "ms_per_step": "does not fit"})
             continue
@@ -136,7 +145,7 @@ def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
     """Measure in a process of its own; None where the memory did not suffice.
 
     Raises:
-        SystemExit: the process failed for another reason.
+        MeasurementError: the process failed for another reason.
     """
     command = [sys.executable, __file__, "--child", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -145,7 +154,7 @@ def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
     # The kernel kills what takes too much of a CPU's memory.
     if done.returncode == -9 or any(word in done.stderr for word in NO_MEMORY):
         return None
-    raise SystemExit(f"{task}: the measurement failed.\n{done.stderr[-2000:]}")
+    raise MeasurementError(done.stderr[-2000:])
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:

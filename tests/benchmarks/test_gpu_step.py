@@ -62,5 +62,7 @@ def test_a_child_out_of_memory_is_an_answer_and_another_failure_is_not(code, wor
     monkeypatch.setattr(bench.subprocess, "run", child(code, words))
     assert bench.in_child({}, timeout=1) is None
     monkeypatch.setattr(bench.subprocess, "run", child(1, "ImportError: no module"))
-    with pytest.raises(SystemExit, match="no module"):
+    with pytest.raises(bench.MeasurementError, match="no module"):
         bench.in_child({}, timeout=1)
+    options = argparse.Namespace(precision=["float32"], batch=4, limit=64, timeout=1.0)
+    assert bench.compare_precisions("demo", 16, options)[0]["ms_per_step"] == "fails"
