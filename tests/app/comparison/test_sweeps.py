@@ -19,6 +19,7 @@ TINY = [
     "splits.test=0.25",
     "logger=none",
 ]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def compare(*arguments, cwd):
@@ -33,8 +34,9 @@ def compare(*arguments, cwd):
     )
 
 
-def test_a_sweep_whose_job_is_refused_ends_with_its_status(tmp_path):
-    answer = compare("-m", "models=[volume3d,nonsense],[slice2d,nonsense]", cwd=tmp_path)
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
+def test_a_sweep_whose_job_is_refused_ends_with_its_status(launcher, tmp_path):
+    answer = compare("-m", "models=[volume3d,nonsense],[slice2d,nonsense]", *launcher, cwd=tmp_path)
     assert answer.returncode == 2
     assert "nonsense is neither a model" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -42,10 +44,8 @@ def test_a_sweep_whose_job_is_refused_ends_with_its_status(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
 def test_every_job_of_a_sweep_leaves_its_comparison(launcher, tmp_path):
-    if launcher:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     compare("models=[volume3d,acs]", *TINY, cwd=tmp_path)  # writes the phantom, and one of the comparisons
     answer = compare("-m", "models=[volume3d,acs],[slice2d,volume3d]", *TINY, *launcher, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
