@@ -101,6 +101,7 @@ class StandIn:
         run.path.mkdir(parents=True)
         settings.data.classes = ["a", "b"]
         save_settings(settings, run)
+        run.model.write_bytes(b"")  # looked for, never loaded
         write_json(run.environment, {"voxlift": "0"})
         write_rows(run.history, [{"epoch": 0, "val_auc": quality}])
         write_rows(run.predictions, predictions(quality, seed=settings.seed))
