@@ -115,11 +115,17 @@ def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped 
     import keras
 
     bare = keras.Model(network.inputs, network.outputs, name=network.name)  # the same layers and weights
+    # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
+    parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
     beside = run.model.with_name(f".writing-{run.model.name}")
     try:
+        for part in parts:
+            part.compiled = False
         bare.save(beside)
         beside.replace(run.model)
     finally:
+        for part in parts:
+            part.compiled = True
         beside.unlink(missing_ok=True)
 
 
