@@ -83,7 +83,12 @@ def fit_network(
     start = found.position if found else Position()
     remembering = [callback for callback in callbacks if isinstance(callback, Remembering)]
     saver = SaveCheckpoints(
-        checkpoints, place=place, keep=keep, remembering=remembering, steps=task.trainer.checkpoint_steps
+        checkpoints,
+        place=place,
+        keep=keep,
+        remembering=remembering,
+        steps=task.trainer.checkpoint_steps,
+        steps_per_epoch=task.steps_per_epoch,
     )
     body, thaw = find_body(network), task.freeze_epochs
     if found:

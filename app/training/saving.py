@@ -22,14 +22,17 @@ class SaveCheckpoints(Remembering):
         keep: KeepBest,
         remembering: Sequence[Remembering],
         steps: int = 0,
+        steps_per_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.checkpoints, self.place, self.keep, self.steps = checkpoints, place, keep, steps
+        self.steps_per_epoch = steps_per_epoch
         self.remembering = tuple(remembering)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Save within an epoch, where that was asked for."""
-        if self.steps and self.place.position.step % self.steps == 0:
+        """Save within an epoch, where that was asked for; its last batch is saved with the epoch's end."""
+        step = self.place.position.step
+        if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above

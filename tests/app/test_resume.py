@@ -120,7 +120,7 @@ def moments(run):
     """Files whose appearance marks a moment of a training, the last ones within scoring and the report."""
     inner = [
         run.checkpoints / f"at-{epoch:04d}-{step:06d}.npz"
-        for epoch, step in [(0, 2), (0, 6), (1, 0), (1, 4), (2, 0), (2, 2), (3, 0)]
+        for epoch, step in [(0, 2), (1, 0), (1, 4), (2, 0), (2, 2), (3, 0)]
     ]
     return [run.config, *inner, run.model, run.predictions, run.report]
 
