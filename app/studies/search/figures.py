@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from app.evaluation.metrics import metric_label
 from app.report.style import INK, MUTED, PAPER, SERIES, figure_style
 from app.studies.space import Choices, Range
 
@@ -40,7 +42,8 @@ def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_
             axes.axhline(
                 given["value"], color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label="given settings"
             )
-        axes.set(xlabel="Trial", ylabel=f"Validation {metric}")
+        axes.set(xlabel="Trial", ylabel=f"Validation {metric_label(metric)}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True)
         figure.legend(loc="outside lower center", ncols=4)
         return figure
@@ -59,7 +62,7 @@ def draw_slices(
         for axes in panels.flat[len(space) :]:
             axes.set_axis_off()
         for row in panels:
-            row[0].set_ylabel(f"Validation {metric}")
+            row[0].set_ylabel(f"Validation {metric_label(metric)}")
         return figure
 
 
@@ -92,7 +95,9 @@ def _draw_slice(axes: Axes, trials: Sequence[Mapping[str, Any]], key: str, one: 
     if isinstance(one, Choices):
         axes.set_xticks(range(len(one.values)), [str(choice) for choice in one.values])
         axes.set_xlim(-0.5, len(one.values) - 0.5)
-    elif one.log:
-        axes.set_xscale("log")
+    else:
+        axes.set_xscale("log" if one.log else "linear")
+        axes.set_xlim(one.low, one.high)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(key)
     axes.grid(visible=True)
