@@ -98,6 +98,8 @@ def best_command(found: SearchFindings) -> str:
 def recommend(found: SearchFindings, standing: Standing | None, command: str, *, metric: str) -> str:
     """The best settings, unless other seeds speak against them; always the command line."""
     value = f"validation {metric_label(metric)} {format_value(found.known.best_value)}"
+    if found.known.best_trial.user_attrs.get(GIVEN):
+        return f"Keep the given settings: no trial reached more ({value})."
     if standing is None:
         return f"Best trial, {value} on one seed, not checked on another: {command}"
     size = f"{format_value(standing.difference)} {format_interval(standing.low, standing.high)}"
