@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from app.devices import Memory
+from app.preflight.fits import MARGIN
 from app.runs import RunFolder, read_rows
 from app.settings import SettingsError, register_schemas
 from app.train import read_settings, train
@@ -64,9 +65,9 @@ def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder)
 
 
 def test_what_cannot_fit_is_refused_before_a_folder_is_made(folder, monkeypatch):
-    monkeypatch.setattr(
-        "app.preflight.check.free_memory", lambda: Memory(28_000_000 + 400_000, "this machine")
-    )
+    engine, three_of_four = 28_000_000, 400_000
+    memory = Memory(int((engine + three_of_four) / MARGIN), "this machine")
+    monkeypatch.setattr("app.preflight.check.free_memory", lambda: memory)
     with pytest.raises(SettingsError, match=r"trainer\.batch_size=\d would fit"):
         run(folder, "refused")
     assert not (folder / "refused").exists()
