@@ -114,7 +114,8 @@ def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped 
     """Write a network as the run's model, whole or not at all, without optimiser and loss."""
     import keras
 
-    bare = keras.Model(network.inputs, network.outputs, name=network.name)  # the same layers and weights
+    # The same layers and weights; a tensor in and a tensor out, not lists of one, which warn when called.
+    bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
     parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
     beside = run.model.with_name(f".writing-{run.model.name}")
