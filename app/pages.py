@@ -29,7 +29,7 @@ def write_run_page(
     from app.report.summary import RunSummary
 
     settings = load_settings(run)
-    scores = read_scores(run, tuple(settings.data.classes))
+    scores = read_scores(run, tuple(settings.data.classes), threshold=metrics["threshold"])
     split = "test" if "test" in scores else "val"
     worst, surest = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
@@ -59,11 +59,22 @@ def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return blocks | {f"{name}, per subject": block for name, block in by_subject.items() if name == "test"}
 
 
-def read_scores(run: RunFolder, classes: tuple[str, ...]) -> dict[str, Scores]:
-    """The scores of each split of a run, from `predictions.csv`."""
+def read_scores(run: RunFolder, classes: tuple[str, ...], *, threshold: float | None) -> dict[str, Scores]:
+    """The scores of each split of a run, from `predictions.csv`.
+
+    Args:
+        run: the folder.
+        classes: names in index order.
+        threshold: on the probability of class 1, as validation chose it; None for several classes.
+    """
+    from app.evaluation.scores import with_threshold
+
     rows = read_rows(run.predictions)
     present = dict.fromkeys(row["split"] for row in rows)
-    return {split: scores_from_rows(rows, classes, split=split) for split in present}
+    scores = {split: scores_from_rows(rows, classes, split=split) for split in present}
+    if threshold is None:
+        return scores
+    return {split: with_threshold(values, threshold) for split, values in scores.items()}
 
 
 def count_splits(run: RunFolder) -> list[dict[str, object]]:

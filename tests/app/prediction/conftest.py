@@ -36,4 +36,11 @@ def run_once(folder, name, *overrides):
 
 @pytest.fixture(scope="package")
 def runs(work):
-    return {name: run_once(work, name, f"model={name}") for name in ("slice2d", "slab25d", "volume3d")}
+    names = ("slice2d", "slice2d_attention", "slab25d", "volume3d")
+    return {name: run_once(work, name, f"model={name}") for name in names}
+
+
+@pytest.fixture(scope="package")
+def train_once(work):
+    """Trains one more tiny run, by name and overrides."""
+    return lambda name, *overrides: run_once(work, name, *overrides)

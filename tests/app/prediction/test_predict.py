@@ -43,7 +43,7 @@ def table(runs, tmp_path):
     return tmp_path / "test.csv"
 
 
-@pytest.mark.parametrize("name", ["slice2d", "slab25d", "volume3d"])
+@pytest.mark.parametrize("name", ["slice2d", "slice2d_attention", "slab25d", "volume3d"])
 def test_predictions_of_the_test_subjects_are_the_runs_own(name, runs, table, tmp_path):
     rows, own = predicted(runs[name], table, tmp_path / "out.csv"), own_rows(runs[name])
     assert [row["subject"] for row in rows] == [row["subject"] for row in own]
@@ -54,6 +54,23 @@ def test_predictions_of_the_test_subjects_are_the_runs_own(name, runs, table, tm
     threshold = json.loads(runs[name].metrics.read_text())["threshold"]
     assert all((row["decision"] == "nodule") == (float(row["p_nodule"]) >= threshold) for row in rows)
     assert json.loads((tmp_path / "out.json").read_text())["threshold"] == pytest.approx(threshold)
+
+
+def test_a_run_of_two_channels_finds_both_in_a_table(runs, train_once, tmp_path):
+    kept = {"participant_id": "subject", "t1": "image", "flair": "image", "label": "label", "split": "split"}
+    rows = [
+        {name: row[column] for name, column in kept.items()} for row in read_rows(runs["volume3d"].splits)
+    ]
+    write_rows(tmp_path / "two.csv", rows)
+    columns = ["data.label_column=label", "data.subject_column=participant_id", "data.split_column=split"]
+    data = ["data=manifest", f"data.table={tmp_path / 'two.csv'}", "data.image_columns=[t1,flair]", *columns]
+    run = train_once("two_channels", *data, "model=volume3d")
+    unlabelled = [{name: row[name] for name in ("participant_id", "t1", "flair")} for row in rows]
+    write_rows(tmp_path / "new.csv", unlabelled)
+    found = {row["subject"]: row for row in predicted(run, tmp_path / "new.csv", tmp_path / "out.csv")}
+    assert len(found) == len(rows)
+    for row in own_rows(run):
+        assert float(found[row["subject"]]["p_nodule"]) == pytest.approx(float(row["p_nodule"]), abs=1e-6)
 
 
 def test_an_ensemble_is_the_mean_of_its_members_and_tells_their_spread(runs, table, tmp_path):
