@@ -74,7 +74,7 @@ def settle_contests(
 
 
 def describe_choices(choices: Sequence[Choice]) -> list[str]:
-    """One sentence per contest: how often each candidate was chosen, and the mean validation AUCs."""
+    """One sentence per contest: who won, how often where there were several cells, and the mean AUCs."""
     sentences = []
     for contest in dict.fromkeys(choice.contest for choice in choices):
         own = [choice for choice in choices if choice.contest == contest]
@@ -84,11 +84,11 @@ def describe_choices(choices: Sequence[Choice]) -> list[str]:
             values = [choice.scores[name] for choice in own if name in choice.scores]
             count = sum(choice.chosen == name for choice in own)
             taken = f", chosen {count} of {len(own)} times" if len(own) > 1 and count else ""
-            taken = ", chosen" if len(own) == 1 and count else taken
             parts.append(f"{name} {sum(values) / len(values):.3f}{taken}")
+        winner = f"{own[0].chosen}, " if len(own) == 1 else ""
         sentences.append(
-            f"{contest} is the best of {len(names)} models, chosen on validation "
-            f"(ROC AUC: {'; '.join(parts)})."
+            f"{contest} is {winner}the best of {len(names)} models, chosen on validation "
+            f"(ROC AUC, then log loss; AUCs: {'; '.join(parts)})."
         )
     return sentences
 

@@ -59,8 +59,11 @@ def test_the_choice_is_told(tmp_path):
     _, outcomes = planned(tmp_path, ["best", "c"], scores=FULL)
     (told,) = describe_choices(settle_contests(["best"], outcomes, CONTESTS)[1])
     assert told == (
-        "best is the best of 2 models, chosen on validation (ROC AUC: a 0.750; b 0.800, chosen 2 of 2 times)."
+        "best is the best of 2 models, chosen on validation "
+        "(ROC AUC, then log loss; AUCs: a 0.750; b 0.800, chosen 2 of 2 times)."
     )
+    (told,) = describe_choices(settle_contests(["best"], outcomes, CONTESTS)[1][:1])
+    assert told.startswith("best is b, the best of 2 models, chosen on validation (")
 
 
 def test_a_failed_candidate_leaves_the_contest_to_the_others(tmp_path):
@@ -96,6 +99,7 @@ def test_slices_along_all_axes_enter_the_contest_where_the_volumes_are_cubes(sha
         HydraConfig.instance().set_config(cfg)
         plan = plan_comparison(cfg)
     assert ("slice2d_axes" in plan.contests["best_slice"]) is (shape == "[12,12,12]")
+    assert plan.contests["best_slice"][:3] == ("slice2d", "slice2d_height", "slice2d_width")
     assert {trial.model for trial in plan.trials} == {*plan.contests["best_slice"], "volume3d"}
     assert all("best_of" not in override for trial in plan.trials for override in trial.overrides)
     assert all(values.trainer.epochs == 1 for values in plan.settings)
