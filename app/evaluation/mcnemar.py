@@ -27,9 +27,9 @@ def mcnemar_test(first: Scores | Sequence[Scores], second: Scores | Sequence[Sco
 
     With one volume per subject and one cell this is McNemar's exact test and its mid-p variant (the better
     default: the exact one rejects too rarely). Otherwise each subject's surplus (volumes that only the
-        second model has right
-    minus those that only the first has, over folds and seeds) is one draw whose sign is arbitrary if the
-    models are equal: the distribution of the sum over all signs is computed exactly, and subjects stay whole.
+    second model has right minus those that only the first has, over folds and seeds) is one draw whose sign
+    is arbitrary if the models are equal: the distribution of the sum over all signs is computed exactly, and
+    subjects stay whole.
 
     Source: McNemar 1947, doi:10.1007/BF02295996; mid-p: Fagerland, Lydersen and Laake 2013,
         doi:10.1186/1471-2288-13-91.
@@ -45,6 +45,8 @@ def mcnemar_test(first: Scores | Sequence[Scores], second: Scores | Sequence[Sco
 def sign_flip_p(surplus: Integers) -> tuple[float, float]:
     """Exact two-sided p and mid-p of a sum of integers whose signs are each as likely plus as minus."""
     steps = np.abs(surplus[surplus != 0])
+    if not steps.size:
+        return 1.0, 1.0  # nobody decides differently: half of the mass would be a mid-p of one half
     reach = int(steps.sum())
     chance: Floats = np.zeros(2 * reach + 1)
     chance[reach] = 1.0
