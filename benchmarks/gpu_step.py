@@ -43,6 +43,7 @@ COLUMNS = (
     "differs_from_float32",
 )
 WARM_UP, STEPS = 3, 10
+SEEN = 2  # volumes whose logits are compared: few, so that they need less memory than a step
 NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
 
 
@@ -83,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare_precisions(network: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row per precision, with the losses after the same steps compared to that of float32."""
+    """Return a row per precision, with the untrained network's logits compared to those in float32."""
     rows = []
     for precision in options.precision:
         task = {"network": network, "side": side, "precision": precision}
@@ -107,20 +108,30 @@ def compare_precisions(network: str, side: int, options: argparse.Namespace) -> 
 
 
 def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with the relative difference of their losses to that of float32, where there is one.
+    """Return the rows with the farthest distance of their logits from float32's, in parts of the largest.
 
-    >>> with_agreement([{"precision": "float32", "loss": 0.5}, {"precision": "x", "loss": 0.51}])[1]
-    {'precision': 'x', 'loss': 0.51, 'differs_from_float32': 0.02}
+    Logits of inference, since dropout draws otherwise in another width, so that losses differ for that alone.
+
+    >>> with_agreement([{"precision": "float32", "logits": [[0.5, -1.0]]}, {"logits": [[0.51, -1.0]]}])[1]
+    {'logits': [[0.51, -1.0]], 'differs_from_float32': 0.01}
     """
-    exact = next((row["loss"] for row in rows if row["precision"] == "float32" and "loss" in row), None)
+    exact = next(
+        (row["logits"] for row in rows if row.get("precision") == "float32" and "logits" in row), None
+    )
     if exact is None:
         return rows
     return [
-        {**row, "differs_from_float32": round(abs(row["loss"] - exact) / abs(exact), 5)}
-        if "loss" in row
-        else row
+        {**row, "differs_from_float32": farthest(row["logits"], exact)} if "logits" in row else row
         for row in rows
     ]
+
+
+def farthest(logits: list[list[float]], exact: list[list[float]]) -> float:
+    """Return the largest difference of two tables of numbers in parts of the second's largest."""
+    pairs = [
+        pair for ours, theirs in zip(logits, exact, strict=True) for pair in zip(ours, theirs, strict=True)
+    ]
+    return round(max(abs(a - b) for a, b in pairs) / max(abs(b) for _, b in pairs), 5)
 
 
 def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> int:
@@ -158,7 +169,7 @@ def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Return time, memory and loss of training steps on made-up volumes."""
+    """Return time, memory and loss of training steps on made-up volumes, and the logits before them."""
     import keras
     import numpy as np
     from step_networks import build_keras
@@ -174,11 +185,13 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     batch, side = task["batch"], task["side"]
     voxels = random.normal(size=(batch, side, side, side, 1)).astype("float32")
     labels = np.arange(batch) % 2
+    is_timed = task["steps"] > 1
+    logits = model.predict_on_batch(voxels[:SEEN]).tolist() if is_timed else []
     seconds, last = [], 0.0
-    for step in range(task["steps"] + (WARM_UP if task["steps"] > 1 else 0)):
+    for step in range(task["steps"] + (WARM_UP if is_timed else 0)):
         started = time.perf_counter()
         last = float(model.train_on_batch(voxels, labels))  # the loss is awaited: the device has finished
-        if step >= WARM_UP or task["steps"] == 1:
+        if step >= WARM_UP or not is_timed:
             seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds))
     return {
@@ -189,6 +202,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "volumes_per_s": round(batch / median, 2),
         "peak_mb": round(peak_bytes() / 1e6),
         "loss": last,
+        "logits": logits,
     }
 
 
@@ -241,7 +255,7 @@ def peak_bytes() -> int:
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the rows, whatever has been measured of each."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 

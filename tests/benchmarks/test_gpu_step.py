@@ -34,14 +34,20 @@ def test_the_largest_batch_is_found_in_few_tries(capacity, bench):
     assert max(tried) <= 64
 
 
-def test_a_network_that_does_not_fit_is_a_row_and_losses_are_compared(bench, monkeypatch, tmp_path):
+def test_a_network_that_does_not_fit_is_a_row_and_logits_are_compared(bench, monkeypatch, tmp_path):
     def answer(task, **_):
         if task["precision"] == "mixed_float16":
             return None
         if task["batch"] > 6:
             return None
-        loss = 0.5 if task["precision"] == "float32" else 0.51
-        return {"batch": task["batch"], "volumes_per_s": 1.0, "ms_per_step": 2.0, "loss": loss}
+        logits = [[-0.5, 0.25]] if task["precision"] == "float32" else [[-0.49, 0.25]]
+        return {
+            "batch": task["batch"],
+            "volumes_per_s": 1.0,
+            "ms_per_step": 2.0,
+            "loss": 1.0,
+            "logits": logits,
+        }
 
     monkeypatch.setattr(bench, "in_child", answer)
     options = argparse.Namespace(precision=bench.PRECISIONS, batch=4, limit=64, timeout=1.0)
