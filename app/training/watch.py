@@ -70,7 +70,8 @@ class WatchLossScale(Remembering):
         if logs is None or not hasattr(optimizer, "dynamic_scale"):
             return
         batches = self.params["steps"] + (self.place.segment.skip if epoch == self.place.segment.first else 0)
-        scale, skipped = float(optimizer.dynamic_scale), batches - (self._taken() - self.begun)
+        scale = float(keras.ops.convert_to_numpy(optimizer.dynamic_scale))
+        skipped = batches - (self._taken() - self.begun)
         logs |= {"loss_scale": scale, "skipped_steps": float(skipped)}
         if skipped:
             log.info(
@@ -91,7 +92,8 @@ class WatchLossScale(Remembering):
 
     def _taken(self) -> int:
         optimizer = self.model.optimizer
-        return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)  # noqa: SLF001 - batches, also where gradients are accumulated
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        return int(keras.ops.convert_to_numpy(inner._iterations))  # noqa: SLF001 - batches, also where gradients are accumulated
 
 
 class LogLearningRate(keras.callbacks.Callback):
