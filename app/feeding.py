@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.networks import is_trained_on_slices
 from app.settings import SettingsError, TrainSettings
+from app.strategy.mirrored import device_count, even_share
 from app.training.segments import Position
 from data_pipelines.augment import Augment, changes_handedness
 from data_pipelines.balance import class_weights
@@ -83,7 +84,7 @@ def _portions(
         options = replace(options, batch_size=options.batch_size * model.batch_factor)
         per_volume = chosen.sum(axis=1)
     examples = examples_per_epoch(labels, options, per_volume)
-    batch_size = min(options.batch_size, examples)
+    batch_size = even_share(min(options.batch_size, examples), device_count(settings))
     return replace(options, batch_size=batch_size), examples // batch_size, chosen
 
 

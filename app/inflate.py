@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from app.pretrained import trained_source
 from app.runs import RunFolder, read_json
 from app.settings import ModelSettings, OptimizerSettings, TrainSettings
+from app.strategy.mirrored import build_spread
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
@@ -42,7 +43,7 @@ class Inflation:
         from app.networks import lift_networks
 
         log.info("Inflating the trained slice network, init=%s", self.plan.settings["init"])
-        return lift_networks(self.plan)
+        return build_spread(self.settings, lambda: lift_networks(self.plan))
 
 
 def trains_slices_first(model: ModelSettings) -> bool:
@@ -59,7 +60,7 @@ def plan_inflation(settings: TrainSettings, cohort: Cohort) -> Inflation:
     from app.networks import build_networks, plan_volume
 
     first = slice_settings(settings)
-    slices = build_networks(first.model, cohort)
+    slices = build_spread(first, lambda: build_networks(first.model, cohort))
     log.info("Model %s, trained first: %s parameters", SLICES, f"{slices.trained.count_params():,}")
     return Inflation(first, slices, plan_volume(settings.model, cohort, slices.trained))
 

@@ -17,6 +17,7 @@ from app.progress import console
 from app.resuming import begin_again, is_complete, reopen_settings, reopen_subjects, saved_precision
 from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
 from app.settings import TrainSettings, check_settings
+from app.strategy.mirrored import build_spread, prepare_devices
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
@@ -80,6 +81,7 @@ def train(settings: TrainSettings) -> int:
             seed=settings.seed,
         )
         refuse_seen_subjects(settings.model, cohort)
+        prepare_devices(settings)
         parts = _build_parts(settings, cohort)
         found = _look_ahead(settings, cohort, parts)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
@@ -121,6 +123,7 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
             deterministic=settings.deterministic,
             seed=settings.seed,
         )
+        prepare_devices(settings)
         parts = _build_parts(settings, cohort)
         _train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
     return 0
@@ -191,7 +194,7 @@ def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precis
 def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
     from app.networks import build_networks
 
-    networks = build_networks(settings.model, cohort)
+    networks = build_spread(settings, lambda: build_networks(settings.model, cohort))
     log.info("Model %s: %s parameters", settings.model.name, f"{networks.trained.count_params():,}")
     return networks
 

@@ -6,7 +6,7 @@ of an addition neither. So of convolution, normalisation and ReLU two tensors st
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -50,6 +50,14 @@ class TrainingMemory:
     def total(self, batch_size: int) -> int:
         """The bytes of a step with `batch_size` samples."""
         return self.fixed + batch_size * self.per_sample
+
+    def shared_by(self, devices: int) -> "TrainingMemory":
+        """Return what each of several devices needs: all weights, and its part of every batch's samples.
+
+        >>> TrainingMemory(100, 100, 200, activations=50, passing=10).shared_by(2).total(4)
+        520
+        """
+        return replace(self, activations=self.activations // devices, passing=self.passing // devices)
 
     def largest_batch(self, free: int) -> int:
         """The largest batch that fits into `free` bytes; 0 where not even one sample does.

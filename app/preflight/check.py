@@ -16,6 +16,7 @@ from app.preflight.rates import Rates, measure_rates
 from app.preflight.show import show_memory, show_stages, spoken_rates
 from app.preflight.stages import Stage, network_stages
 from app.settings import SettingsError, TrainSettings
+from app.strategy.mirrored import device_count
 
 if TYPE_CHECKING:
     from app.feeding import Feed
@@ -111,12 +112,14 @@ def _estimate(settings: TrainSettings, networks: Networks, feed: Feed, *, layers
 
     batch, size = feed.batch_size, settings.trainer.batch_size
     scoring = training_memory(networks.volume, optimizer_slots=0)
+    training = replace(training_memory(networks.trained), slots=slot_bytes(networks.trained))
+    has_gpu = gpu_capability() is not None
     return Need(
-        training=replace(training_memory(networks.trained), slots=slot_bytes(networks.trained)),
+        training=training.shared_by(device_count(settings)) if has_gpu else training,
         batch=batch,
         per_setting=max(1, batch // size),
         scoring=size * scoring.passing + scoring.weights,
-        engine=layers * ENGINE_BYTES if gpu_capability() is None else 0,
+        engine=0 if has_gpu else layers * ENGINE_BYTES,
     )
 
 

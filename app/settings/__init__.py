@@ -31,6 +31,7 @@ from app.settings.commands import (
 from app.settings.groups import (
     CacheSettings,
     DataSettings,
+    DevicesSettings,
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "CacheSettings",
     "CompareSettings",
     "DataSettings",
+    "DevicesSettings",
     "EvaluateSettings",
     "ExportSettings",
     "LiftSettings",

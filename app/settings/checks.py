@@ -10,6 +10,7 @@ from app.settings.groups import DataSettings, LoggerSettings, ModelSettings, Pre
 
 MODEL_KINDS = ("slice", "volume")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
+STRATEGIES = ("single", "mirrored")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 SPLIT_NAMES = ("train", "val", "test")
 INITS = ("centre", "mean", "acs", "random")
@@ -196,6 +197,8 @@ def _trainer_problems(settings: TrainSettings) -> list[str]:
         *choice_problem("precision", settings.precision, PRECISIONS),
         *_logger_problems(settings.logger),
         *choice_problem("device", settings.device, ("auto", "cpu", "gpu")),
+        *range_problem("devices.logical_cpus", settings.devices.logical_cpus, 0, 64),
+        *_strategy_problems(settings),
         *choice_problem("trainer.balance", trainer.balance, ("none", "sample", "weights")),
         *choice_problem("trainer.monitor", trainer.monitor, ("auc", "loss", "balanced_accuracy", "accuracy")),
         *choice_problem("optimizer.schedule", settings.optimizer.schedule, ("cosine", "constant")),
@@ -208,3 +211,14 @@ def _trainer_problems(settings: TrainSettings) -> list[str]:
         *range_problem("trainer.ema", trainer.ema, 0.0, 0.99999),
         *range_problem("trainer.checkpoint_steps", trainer.checkpoint_steps, 0, 10**9),
     ]
+
+
+def _strategy_problems(settings: TrainSettings) -> list[str]:
+    if settings.strategy == "hosts":
+        return ["strategy: hosts is not there yet; single and mirrored are, for the devices of one host."]
+    problems = choice_problem("strategy", settings.strategy, STRATEGIES)
+    if settings.strategy == "mirrored" and settings.trainer.accumulate > 1:
+        problems.append("trainer.accumulate: expected 1 with strategy=mirrored; raise trainer.batch_size.")
+    if settings.strategy != "mirrored" and settings.devices.logical_cpus:
+        problems.append("devices.logical_cpus: expected 0 unless strategy=mirrored, which alone reads it.")
+    return problems

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from app.settings.groups import (
     CacheSettings,
     DataSettings,
+    DevicesSettings,
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
@@ -38,6 +39,8 @@ class TrainSettings:
     precision: str = "auto"
     device: str = "auto"  # gpu: refuse to train without one; cpu: leave a GPU alone
     deterministic: bool = False  # see voxlift-train --help for what it costs and cannot promise
+    strategy: str = "single"
+    devices: DevicesSettings = field(default_factory=DevicesSettings)
     seed: int = 0
     run_dir: str | None = None
     resume: str | None = None  # a run folder whose training goes on

@@ -123,6 +123,13 @@ class TrainerSettings:
 
 
 @dataclass
+class DevicesSettings:
+    """What `strategy=mirrored` runs on."""
+
+    logical_cpus: int = 0  # to try it without GPUs: so many devices made of the CPU; 0: this host's GPUs
+
+
+@dataclass
 class PreflightSettings:
     """What is looked at before the first epoch."""
 

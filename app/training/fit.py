@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.devices import backend_name
 from app.settings import OptimizerSettings, TrainerSettings
+from app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
 from app.training.best import KeepBest
 from app.training.checkpoints import Checkpoint, Checkpoints
 from app.training.freezing import find_body
@@ -47,6 +48,13 @@ def compile_network(task: Task, *, done: int = 0) -> None:
         done: batches that were trained before, by another optimiser.
     """
     steps = Steps(task.trainer.epochs * task.steps_per_epoch, task.steps_per_epoch, done)
+    with scope_of(task.network):
+        _compile(task, steps)
+    if is_mirrored(task.network):
+        sum_before_clipping(task.network)
+
+
+def _compile(task: Task, steps: Steps) -> None:
     task.network.compile(
         optimizer=build_optimizer(
             task.optimizer,

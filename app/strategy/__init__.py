@@ -1,0 +1,1 @@
+"""Where a training runs: on one device, or on all devices of this host."""
