@@ -35,10 +35,10 @@ def pick_cases(
     is_right = scores.decisions == scores.labels
     wrong = [int(i) for i in order if not is_right[i]][:SHOWN_CASES]
     right = [int(i) for i in order if is_right[i]][:SHOWN_CASES]
-    positions = {"|".join(map(str, record.images)): i for i, record in enumerate(cohort.records)}
+    positions = positions_of(cohort)
 
     def build(index: int) -> Case:
-        return _case(scores, index, read_prepared(cohort, positions[scores.items[index]]), network)
+        return build_case(scores, index, read_prepared(cohort, positions[scores.items[index]]), network)
 
     return [build(i) for i in wrong], [build(i) for i in right]
 
@@ -49,7 +49,20 @@ def read_prepared(cohort: Cohort, position: int) -> NDArray[np.float32]:
     return stored.astype(np.float32)
 
 
-def _case(scores: Scores, index: int, voxels: NDArray[np.float32], network: Any) -> Case:  # noqa: ANN401 - as above
+def positions_of(cohort: Cohort) -> dict[str, int]:
+    """Where each volume stands among a cohort's records, by its item in scores."""
+    return {"|".join(map(str, record.images)): i for i, record in enumerate(cohort.records)}
+
+
+def build_case(scores: Scores, index: int, voxels: NDArray[np.float32], network: Any | None = None) -> Case:  # noqa: ANN401 - as above
+    """One volume to look at: cut through the maximum of Grad-CAM for the decided class, else in the middle.
+
+    Args:
+        scores: the model's.
+        index: the volume's row in them.
+        voxels: [D, H, W, C] as prepared.
+        network: draws Grad-CAM; None shows the volume plain.
+    """
     from app.report.planes import three_planes
     from app.report.summary import Case
 

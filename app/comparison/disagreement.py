@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.runs import RunFolder
-from app.settings import SettingsError, TrainSettings
+from app.runs import RunFolder, load_settings
+from app.settings import SettingsError
 from data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
@@ -21,15 +21,12 @@ log = logging.getLogger("voxlift")
 SHOWN = 6
 
 
-def pick_disagreements(
-    cells: Mapping[str, Scores], run: RunFolder, settings: TrainSettings
-) -> list[dict[str, Case]]:
+def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder]) -> list[dict[str, Case]]:
     """The test volumes with the widest spread of the true class' probability over the models.
 
     Args:
         cells: model to its scores on the same volumes.
-        run: one of the runs, whose prepared volumes are shown.
-        settings: that run's.
+        runs: model to the run that gave them, whose network draws Grad-CAM over its prepared volumes.
 
     Returns:
         Per volume, model name to its case; nothing where the volumes are no longer there.
@@ -43,39 +40,30 @@ def pick_disagreements(
     spread = rated.max(axis=0) - rated.min(axis=0)
     chosen = [int(row) for row in np.argsort(-spread, kind="stable")[:SHOWN]]
     try:
-        return _build_cases(aligned, chosen, run, settings)
+        shown = {name: _cases_of(runs[name], scores, chosen) for name, scores in aligned.items()}
     except (SettingsError, VolumeError, OSError) as error:
         log.info("The page shows no cases: %s", error)  # a finished comparison is worth more than a picture
         return []
+    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(chosen))]
 
 
-def _build_cases(
-    aligned: Mapping[str, Scores], rows: list[int], run: RunFolder, settings: TrainSettings
-) -> list[dict[str, Case]]:
-    from app.cases import read_prepared
+def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
+    from app.cases import build_case, positions_of, read_prepared
     from app.cohort import reopen_cohort
-    from app.report.planes import three_planes
 
-    cohort = reopen_cohort(settings, run, split="test")
-    positions = {"|".join(map(str, record.images)): i for i, record in enumerate(cohort.records)}
-    anchor = next(iter(aligned.values()))
-    found = []
-    for row in rows:
-        voxels = read_prepared(cohort, positions[anchor.items[row]])[..., 0]
-        depth, height, width = (side // 2 for side in voxels.shape)
-        planes = three_planes(voxels, (depth, height, width))
-        found.append({name: _case(scores, row, planes) for name, scores in aligned.items()})
-    return found
+    cohort, network = reopen_cohort(load_settings(run), run, split="test"), _load(run)
+    positions = positions_of(cohort)
+    return [
+        build_case(scores, row, read_prepared(cohort, positions[scores.items[row]]), network) for row in rows
+    ]
 
 
-def _case(scores: Scores, row: int, planes: list[np.ndarray]) -> Case:
-    from app.report.summary import Case
+def _load(run: RunFolder) -> Any | None:  # noqa: ANN401 - Keras ships no types
+    """The run's network; None where it cannot be loaded, and its cases are shown plain."""
+    from app.runtime import load_network
 
-    decided = int(scores.decisions[row])
-    return Case(
-        subject=scores.subjects[row],
-        truth=scores.classes[scores.labels[row]],
-        decided=scores.classes[decided],
-        probability=float(scores.probabilities[row, decided]),
-        planes=planes,
-    )
+    try:
+        return load_network(run.model)
+    except SettingsError as error:
+        log.info("The page shows no Grad-CAM: %s", error)
+        return None

@@ -46,7 +46,7 @@ def write_comparison_page(
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
         trainings=[training_row(trial, folder) for trial in found.trials],
-        cases=pick_disagreements({name: own[0] for name, own in cells.items()}, run, settings),
+        cases=pick_disagreements({name: own[0] for name, own in cells.items()}, first),
         audit=describe_data(run, settings),
         notes=found.notes,
         created=now(),

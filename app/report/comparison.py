@@ -61,6 +61,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         else None,
         "histories": history_figures(summary.histories),
         "cases": [[(name, one, case_picture(one)) for name, one in case.items()] for case in summary.cases],
+        "has_maps": any(one.maps for case in summary.cases for one in case.values()),
         "trainings": show_table(summary.trainings),
         "configs": summary.configs,
     }

@@ -2,6 +2,7 @@ import itertools
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -184,7 +185,15 @@ def test_comparison_shows_verdict_pairs_and_costs(pages):
     assert "the spread between the 2 seeds is added" in words
     assert "Temperature-scaled, fitted on validation" in words
     assert "Where the models disagree" in words
+    assert "Middle axial, coronal and sagittal plane" in words
     assert "One row per training" in words
+
+
+def test_each_models_map_stands_beside_the_others_where_the_models_disagree(tmp_path):
+    mapped = replace(comparison_summary(), cases=[{name: case(0, maps=True) for name in ("a", "b")}])
+    text = write_comparison_report(mapped, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.findall(r"<img [^>]*alt=\"Planes of sub-000, Grad-CAM of (\w)\"", text) == ["a", "b"]
+    assert "maximum of its Grad-CAM for the class that it decided" in text
 
 
 def test_headings_step_down_by_one_and_pictures_have_words(pages):

@@ -1,0 +1,75 @@
+"""The cases that a comparison's page shows: those rated most differently, each model with its own map."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from app.comparison.disagreement import SHOWN, pick_disagreements
+from app.evaluation.scores import Scores
+from app.runs import RunFolder
+from app.settings import SettingsError
+
+SHAPE, VOLUMES = (4, 6, 8, 1), 8
+
+
+def scored(probabilities):
+    p = np.asarray(probabilities)
+    items = tuple(f"{i}.nii" for i in range(VOLUMES))
+    return Scores(
+        [f"sub-{i}" for i in range(VOLUMES)],
+        np.ones(VOLUMES, int),
+        np.stack([1 - p, p], 1),
+        ("a", "b"),
+        items,
+    )
+
+
+@pytest.fixture
+def cells(monkeypatch, tmp_path):
+    """Two models' scores, further apart from volume to volume, on a cohort of bright spots."""
+    files = []
+    for i in range(VOLUMES):
+        voxels = np.zeros(SHAPE, np.float32)
+        voxels[1, 2, 5] = i + 1
+        voxels.tofile(tmp_path / f"{i}.raw")
+        files.append(tmp_path / f"{i}.raw")
+    records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
+    cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
+    monkeypatch.setattr("app.comparison.disagreement.load_settings", lambda run: None)
+    monkeypatch.setattr("app.cohort.reopen_cohort", lambda settings, run, split: cohort)
+    steps = np.linspace(0, 0.4, VOLUMES)
+    return {"slice2d": scored(0.5 + steps), "volume3d": scored(0.5 - steps)}
+
+
+def network():
+    inputs = keras.Input(SHAPE)
+    features = keras.layers.Conv3D(2, 1, activation="relu", kernel_initializer="ones")(inputs)
+    pooled = keras.layers.GlobalAveragePooling3D()(features)
+    return keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="ones")(pooled))
+
+
+def runs_of(cells, folder):
+    return {name: RunFolder(folder / name) for name in cells}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(cells, monkeypatch, tmp_path):
+    monkeypatch.setattr("app.runtime.load_network", lambda path: network())
+    found = pick_disagreements(cells, runs_of(cells, tmp_path))
+    assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN)]
+    assert (found[0]["slice2d"].decided, found[0]["volume3d"].decided) == ("b", "a")
+    for case in found[0].values():
+        assert [plane.shape for plane in case.maps] == [plane.shape for plane in case.planes]
+        assert all(plane.max() == 8 for plane in case.planes)  # cut where the network looked, at the spot
+
+
+def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(cells, monkeypatch, tmp_path):
+    def refuse(path):
+        raise SettingsError(f"{path}: damaged")
+
+    monkeypatch.setattr("app.runtime.load_network", refuse)
+    found = pick_disagreements(cells, runs_of(cells, tmp_path))
+    assert len(found) == SHOWN
+    assert all(case.maps == () for group in found for case in group.values())
