@@ -150,7 +150,7 @@ def _run_with_offset(
     graph = network._functional if isinstance(network, keras.Sequential) else network  # noqa: SLF001
     # Keras's own walk of the graph, which clone_model uses too.
     outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=account)  # noqa: SLF001
-    return outputs, found[-1]
+    return keras.tree.flatten(outputs)[0], found[-1]  # a loaded network may hold its one output in a list
 
 
 def _resize(found: Tensor, sides: Sequence[int]) -> np.ndarray:

@@ -53,6 +53,13 @@ def test_grad_cam_finds_the_spot_in_a_volume(layer):
     assert found[1].max() < 0.1 * found[0].max()
 
 
+def test_grad_cam_is_the_same_where_the_one_output_is_in_a_list_as_in_loaded_networks():
+    network = detector(3)
+    listed = keras.Model(network.inputs, network.outputs)
+    maps = [grad_cam(one, volumes(), label=1) for one in (network, listed)]
+    np.testing.assert_allclose(*maps, rtol=1e-5)
+
+
 def test_grad_cam_finds_the_spot_in_a_slice_and_nothing_for_the_class_against_it():
     images = volumes()[:, 5]
     assert share_inside(grad_cam(detector(2), images, label=1)[0], SPOT[1:]) > 0.9

@@ -37,8 +37,8 @@ def cells(monkeypatch, tmp_path):
         files.append(tmp_path / f"{i}.raw")
     records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
     cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
-    monkeypatch.setattr("app.comparison.disagreement.load_settings", lambda run: None)
-    monkeypatch.setattr("app.cohort.reopen_cohort", lambda settings, run, split: cohort)
+    monkeypatch.setattr("app.comparison.disagreement.load_settings", lambda _: None)
+    monkeypatch.setattr("app.cohort.reopen_cohort", lambda *_, **__: cohort)
     steps = np.linspace(0, 0.4, VOLUMES)
     return {"slice2d": scored(0.5 + steps), "volume3d": scored(0.5 - steps)}
 
@@ -56,7 +56,7 @@ def runs_of(cells, folder):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(cells, monkeypatch, tmp_path):
-    monkeypatch.setattr("app.runtime.load_network", lambda path: network())
+    monkeypatch.setattr("app.runtime.load_network", lambda _: network())
     found = pick_disagreements(cells, runs_of(cells, tmp_path))
     assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN)]
     assert (found[0]["slice2d"].decided, found[0]["volume3d"].decided) == ("b", "a")
