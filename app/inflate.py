@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.pretrained import trained_source
-from app.runs import RunFolder, read_json
+from app.runs import RunFolder, read_json, save_settings
 from app.settings import ModelSettings, OptimizerSettings, TrainSettings
 from app.strategy.mirrored import build_spread
 
@@ -66,11 +67,17 @@ def plan_inflation(settings: TrainSettings, cohort: Cohort) -> Inflation:
 
 
 def slice_settings(settings: TrainSettings) -> TrainSettings:
-    """The settings of the slice model that is trained first: the same in all that is not the model's kind."""
+    """The settings of the slice model that is trained first: the same in all that is not the model's kind.
+
+    What only a lift asks for is left at its default, as `model=slice2d` leaves it.
+    """
     model = replace(
         settings.model,
         name=SLICES,
         kind="slice",
+        init=ModelSettings.init,
+        depth_policy=ModelSettings.depth_policy,
+        depth_kernel=ModelSettings.depth_kernel,
         axis="depth",
         slices="all",
         aggregate="mean",
@@ -86,6 +93,30 @@ def slice_folder(run: RunFolder) -> RunFolder:
     folder = RunFolder(run.path / SLICES)
     folder.path.mkdir(exist_ok=True)
     return folder
+
+
+def borrow_slices(first: RunFolder, wanted: TrainSettings) -> bool:
+    """Copy the same slice model into the sub-run where the run's comparison has trained it already.
+
+    Args:
+        first: the sub-run's folder; nothing is borrowed where its own training has begun.
+        wanted: its settings.
+
+    Returns:
+        Whether the folder now holds a finished run.
+    """
+    from app.comparison.reuse import find_beside
+
+    found = None if any(first.path.iterdir()) else find_beside(first.path.parent, wanted)
+    if found is None:
+        return False
+    log.info("The slice network of %s is taken: the same training", found.path)
+    partial = RunFolder(first.path.with_name(f".{SLICES}.partial"))
+    shutil.rmtree(partial.path, ignore_errors=True)
+    shutil.copytree(found.path, partial.path, ignore=shutil.ignore_patterns("checkpoints"))
+    save_settings(wanted, partial)
+    partial.path.replace(first.path)  # in one step: a killed copy is not taken for a run
+    return True
 
 
 def cost_of_slices(run: RunFolder) -> dict[str, float]:

@@ -11,7 +11,14 @@ from omegaconf import DictConfig
 from app.cli import run_command, to_settings
 from app.devices import check_backend
 from app.failures import told_in_sentences
-from app.inflate import Inflation, cost_of_slices, plan_inflation, slice_folder, trains_slices_first
+from app.inflate import (
+    Inflation,
+    borrow_slices,
+    cost_of_slices,
+    plan_inflation,
+    slice_folder,
+    trains_slices_first,
+)
 from app.pretrained import check_baseline, refuse_seen_subjects
 from app.progress import console
 from app.resuming import begin_again, is_complete, reopen_settings, reopen_subjects, saved_precision
@@ -167,7 +174,7 @@ def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, preci
     import keras
 
     first = slice_folder(run)
-    if first.is_finished:
+    if first.is_finished or borrow_slices(first, inflation.settings):
         inflation.take_weights(first)
     else:
         _describe(first, inflation.settings, cohort=cohort, precision=precision)

@@ -9,10 +9,11 @@ from typing import Any
 
 from app import __version__
 from app.comparison.trials import Trial
-from app.runs import RunFolder, load_settings, read_json
+from app.runs import RunFolder, load_settings, read_json, read_rows
 from app.settings import SettingsError, TrainSettings
 
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
+TRIALS = "trials.csv"  # a comparison's table of its trainings, up to date after each
 PLACES = ("*", "*/runs/*")  # of run folders in the folder of all runs: single runs, and those of comparisons
 
 
@@ -45,6 +46,16 @@ def find_finished(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
         except SettingsError:
             continue  # a folder of something else, or of a version with other keys
         if is_own_version and not list_changes(settings, wanted) and _is_newer_than_table(run, wanted):
+            return run
+    return None
+
+
+def find_beside(folder: Path, wanted: TrainSettings) -> RunFolder | None:
+    """A finished run with the same settings in the comparison that a run's folder belongs to, if in one."""
+    table = folder.parent.parent / TRIALS
+    for row in read_rows(table) if table.is_file() else []:
+        run = RunFolder(Path(row["run"]))
+        if run.is_finished and has_begun(run, wanted):
             return run
     return None
 

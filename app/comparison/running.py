@@ -17,7 +17,7 @@ from pathlib import Path
 from app.comparison.locks import hold_lock
 from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
-from app.comparison.reuse import find_finished, has_begun
+from app.comparison.reuse import TRIALS, find_finished, has_begun
 from app.comparison.trials import Trial, quote_override
 from app.progress import console
 from app.runs import write_rows
@@ -46,7 +46,7 @@ def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) 
     for number, (trial, wanted) in enumerate(zip(plan.trials, plan.settings, strict=True), start=1):
         label = f"{number}/{len(plan.trials)}  {trial.run.path.name}"
         outcomes.append(run_trial(trial, wanted, label=label, runs_folder=runs_folder, arguments=arguments))
-        write_rows(plan.folder / "trials.csv", [outcome_row(outcome) for outcome in outcomes])
+        write_rows(plan.folder / TRIALS, [outcome_row(outcome) for outcome in outcomes])
         if number == models and all(outcome.status == USER_ERROR for outcome in outcomes):
             break
     return outcomes

@@ -10,8 +10,11 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from app.inflate import (
+    borrow_slices,
+    cost_of_slices,
     plan_inflation,
     settle_statistics,
+    slice_folder,
     slice_settings,
     trains_slices_first,
     tuning_optimizer,
@@ -268,3 +271,19 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     with pytest.raises(SettingsError, match="held out here"):
         train(composed(*overrides, "seed=1", f"run_dir={inflated.folder}/leaky"))
     assert not (inflated.folder / "leaky").exists()
+
+
+def test_the_slice_model_of_the_same_comparison_is_taken_and_no_other(tmp_path):
+    beside, run = (RunFolder(tmp_path / "runs" / name) for name in ("slice2d-seed0", "inflated-seed0"))
+    for one in (beside, run):
+        one.path.mkdir(parents=True)
+    save_settings(composed("model=slice2d"), beside)
+    write_json(beside.metrics, {"cost": {"train_seconds": 7.0}})
+    wanted, first = slice_settings(composed("model=inflated")), slice_folder(run)
+    assert not borrow_slices(first, wanted)  # in no comparison
+    write_rows(tmp_path / "trials.csv", [{"model": "slice2d", "run": str(beside.path)}])
+    assert not borrow_slices(first, slice_settings(composed("model=inflated", "seed=1")))
+    assert borrow_slices(first, wanted)
+    assert load_settings(first) == wanted
+    assert cost_of_slices(run) == {"pretrain_seconds": 7.0}
+    assert not borrow_slices(first, wanted)  # what has begun is not overwritten
