@@ -8,7 +8,7 @@ from typing import Any
 
 from app.auditing import JSON, data_name
 from app.runs import RunFolder, read_json, read_rows
-from app.settings import SettingsError, TrainSettings
+from app.settings import DataSettings, SettingsError, TrainSettings
 
 NO_AUDIT = "No audit was found: voxlift-audit looks at headers, copies and confounding."
 MOST = 12  # findings on the page; the audit's own page has them all
@@ -27,6 +27,15 @@ def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
             "No audit was found: voxlift-audit looks at headers, copies and confounding.",
         ]
     return [*_describe_rows(run), *_describe_audit(found)]
+
+
+def spoken_task(data: DataSettings) -> str:
+    """What is told apart, for a heading: the task, or the column of a table of labels.
+
+    >>> spoken_task(DataSettings(name="manifest", label_column="territory"))
+    'territory'
+    """
+    return data.task or (data.label_column if data.name == "manifest" else None) or data.name
 
 
 def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from app.datanotes import describe_data
+from app.datanotes import describe_data, spoken_task
 from app.runs import RunFolder, load_settings, read_json, read_rows
 from app.scoring import scores_from_rows
 
@@ -33,7 +33,7 @@ def write_run_page(
     split = "test" if "test" in scores else "val"
     worst, surest = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
-        name=f"{settings.model.name} on {settings.data.task or settings.data.name}",
+        name=f"{settings.model.name} on {spoken_task(settings.data)}",
         metrics=metric_blocks(metrics),
         scores=scores,
         split=split,

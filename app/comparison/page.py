@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.comparison.cells import Comparable
 from app.comparison.disagreement import pick_disagreements
 from app.comparison.trials import Trial, trials_by_model
-from app.datanotes import describe_data
+from app.datanotes import describe_data, spoken_task
 from app.pages import count_splits, now
 from app.report.comparison import write_comparison_report
 from app.report.summary import ComparisonSummary
@@ -35,7 +35,7 @@ def write_comparison_page(
     run = found.trials[0].run
     settings = load_settings(run)
     summary = ComparisonSummary(
-        name=f"{' against '.join(models)} on {settings.data.task or settings.data.name}",
+        name=f"{' against '.join(models)} on {spoken_task(settings.data)}",
         comparisons=pairs,
         models=cells,
         metrics={name: model["test"] for name, model in models.items()},

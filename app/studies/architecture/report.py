@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.datanotes import spoken_task
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
 from app.settings.studies import StudySettings
@@ -54,7 +55,7 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
         )
     ]
     written = Written(
-        name=f"Architecture of {settings.model.name} on {settings.data.task or settings.data.name}",
+        name=f"Architecture of {settings.model.name} on {spoken_task(settings.data)}",
         recommendation=recommend(variants, points, best, cost=study.cost),
         findings=[
             say_front(variants, front, points),

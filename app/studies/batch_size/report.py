@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from app.datanotes import spoken_task
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
 from app.settings.studies import StudySettings
@@ -40,7 +41,7 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
     ]
     cost_rows = [_cost_row(size, one) for size, one in found.steps.items()]
     written = Written(
-        name=f"Batch size of {settings.model.name} on {settings.data.task or settings.data.name}",
+        name=f"Batch size of {settings.model.name} on {spoken_task(settings.data)}",
         recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
         findings=[
             *explain_findings(found, outcomes, standings, reference=reference),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.datanotes import spoken_task
 from app.report.quantities import format_quantity
 from app.report.study import Drawing, TextTable
 from app.settings import TrainSettings
@@ -38,7 +39,7 @@ def report_complexity(
         for name, law in fit_laws(costs, quantity).items()
     ]
     written = Written(
-        name=f"Complexity of {', '.join(study.models)} on {settings.data.task or settings.data.name}",
+        name=f"Complexity of {', '.join(study.models)} on {spoken_task(settings.data)}",
         recommendation=recommend(costs, baseline),
         findings=[
             *say_growth(costs),

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.datanotes import spoken_task
 from app.evaluation.metrics import metric_label
 from app.report.quantities import format_interval, format_value
 from app.report.study import Drawing, TextTable
@@ -50,7 +51,7 @@ def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFin
             Drawing("importance", "Which settings mattered in this space.", draw_importance(importance))
         )
     written = Written(
-        name=f"Search for {settings.model.name} on {settings.data.task or settings.data.name}",
+        name=f"Search for {settings.model.name} on {spoken_task(settings.data)}",
         recommendation=recommend(found, standing, command, metric=study.metric),
         findings=[
             *explain(found, trials, points, standing, study.metric),
