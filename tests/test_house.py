@@ -51,7 +51,9 @@ def test_hydra_is_known_to_the_app_alone():
 
 
 def test_every_package_of_the_tree_ships():
-    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    declared = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    )
     present = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for floor in (*FLOORS, "conf")
@@ -79,7 +81,7 @@ def test_the_top_level_is_the_users():
 
 
 def test_constraints_name_versions_and_nothing_else():
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         name, separator, version = line.partition("==")
         assert separator == "==", line
         assert name.replace("-", "").replace("_", "").replace(".", "").isalnum(), line

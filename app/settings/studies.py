@@ -35,6 +35,7 @@ class BatchSizeStudy(TrainedStudy):
     batch_sizes: list[int] | None = None
     scaling: list[str] = field(default_factory=lambda: ["none", "auto"])
     equal: list[str] = field(default_factory=lambda: ["epochs", "steps"])
+    accumulate: int = 4
     timed_steps: int | None = None
     noise_batches: int | None = None
     largest: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
@@ -122,17 +123,26 @@ def train_steps(
     network: Any,  # noqa: ANN401 - untyped Keras
     batches: Iterator[Batch],
     steps: int,
+    *,
+    portions: int = 1,
 ) -> tuple[list[float], list[float], int]:
-    """Take real training steps; their seconds (reading included), their losses, and the examples of all."""
+    """Take real training steps; their seconds (reading included), their losses, and the examples of all.
+
+    Args:
+        network: compiled.
+        batches: endless, or long enough.
+        steps: how many.
+        portions: batches of each step, as many as the optimiser accumulates.
+    """
     seconds, losses, examples = [], [], 0
     for _ in range(steps):
         started = time.perf_counter()
-        batch = next(batches)
-        network.reset_metrics()  # else the loss would be a running mean
-        loss = network.train_on_batch(*batch)
-        seconds.append(time.perf_counter() - started)
+        network.reset_metrics()  # else the loss would be a mean over all steps so far
+        for batch in itertools.islice(batches, portions):
+            loss = network.train_on_batch(*batch)  # the mean since the reset
+            examples += len(batch[0])
         losses.append(float(np.ravel(loss)[0]))
-        examples += len(batch[0])
+        seconds.append(time.perf_counter() - started)
     return seconds, losses, examples
 
 

@@ -95,6 +95,7 @@ def _batch_size_problems(study: BatchSizeStudy) -> list[str]:
         *(problem for key, name, known in names for problem in choice_problem(f"study.{key}", name, known)),
         *range_problem("study.epochs", study.epochs or 0, 1, 100_000),
         *range_problem("study.timed_steps", study.timed_steps or 0, 3, 100_000),
+        *range_problem("study.accumulate", study.accumulate, 1, 10_000),
         *range_problem("study.noise_batches", study.noise_batches or 0, 3, 1000),
         *range_problem("study.largest", study.largest or 0, 1, 1_000_000),
         *([] if study.memory_gb is None else range_problem("study.memory_gb", study.memory_gb, 0.001, 1e6)),

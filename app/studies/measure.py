@@ -27,15 +27,20 @@ def main() -> int:
 
 
 def measure_steps(settings: TrainSettings, request: Answer) -> Answer:
-    """Speed, memory and noise of the loss over real training steps, the first two left out."""
+    """Speed, memory and noise of the loss over real training steps, the first two left out.
+
+    With accumulated gradients a step is one of the optimiser: all of its batches.
+    """
     from app.studies import bench
 
     load = bench.load_per_core()
     table = bench.set_up_bench(settings)
     before = bench.resident_bytes()
-    batches = bench.endless_batches(table)
-    bench.train_steps(table.networks.trained, batches, 2)  # tracing, and the first touch of memory
-    seconds, losses, examples = bench.train_steps(table.networks.trained, batches, int(request["steps"]))
+    batches, portions = bench.endless_batches(table), settings.trainer.accumulate
+    bench.train_steps(table.networks.trained, batches, 2 * portions)  # tracing, and the first touch of memory
+    seconds, losses, examples = bench.train_steps(
+        table.networks.trained, batches, int(request["steps"]), portions=portions
+    )
     volumes = examples / table.examples_per_volume
     median = sorted(seconds)[len(seconds) // 2]
     return {

@@ -96,7 +96,7 @@ def test_clean_data_pass_with_three_files_and_status_0(folder, monkeypatch, caps
     assert run_main(monkeypatch, *arguments) == 0  # its own earlier audit is overwritten
     (folder / "2.nii.gz").write_bytes(b"junk")
     assert run_main(monkeypatch, *arguments) == 1
-    assert json.loads((results / "audit.json").read_text())["spoils"] is True
+    assert json.loads((results / "audit.json").read_text(encoding="utf-8"))["spoils"] is True
 
 
 def test_a_folder_with_other_things_is_refused_before_any_file_is_read(folder):
@@ -146,7 +146,7 @@ def test_files_hold_every_finding_and_one_row_per_image(folder, tmp_path):
     write(folder / "4.nii.gz", 0)
     found = audit_data(settings_of(folder))
     write_audit(found, tmp_path / "out")
-    saved = json.loads((tmp_path / "out" / "audit.json").read_text())
+    saved = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
     assert [one["kind"] for one in saved["findings"]] == [one.kind for one in found.audit.findings]
     assert (saved["files"], saved["unreadable"], saved["classes"]) == (6, 1, {"a": 3, "b": 3})
     assert saved["facts"]["shape"] == {"5x7x11": 5}
@@ -163,10 +163,12 @@ def test_files_hold_every_finding_and_one_row_per_image(folder, tmp_path):
 
 def test_the_page_is_self_contained_and_says_findings_first(folder, tmp_path):
     (folder / "2.nii.gz").write_bytes(b"junk")
-    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace(",s3,", ",<b>s3</b>,"))
+    (folder / "labels.csv").write_text(
+        (folder / "labels.csv").read_text(encoding="utf-8").replace(",s3,", ",<b>s3</b>,")
+    )
     found = audit_data(settings_of(folder, thumbnails=3))
     write_audit(found, tmp_path / "out")
-    text = (tmp_path / "out" / "audit.html").read_text()
+    text = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
     assert all(source.startswith("data:") for source in page.sources)
@@ -181,10 +183,12 @@ def test_pictures_can_be_left_out_and_flagged_files_come_first(folder, tmp_path)
     write(folder / "4.nii.gz", 3)
     shown = audit_data(settings_of(folder, thumbnails=2))
     write_audit(shown, tmp_path / "some")
-    names = re.findall(r'alt="Middle slices of ([^"]+)"', (tmp_path / "some" / "audit.html").read_text())
+    names = re.findall(
+        r'alt="Middle slices of ([^"]+)"', (tmp_path / "some" / "audit.html").read_text(encoding="utf-8")
+    )
     assert names == ["3.nii.gz", "4.nii.gz"]
     write_audit(audit_data(settings_of(folder, thumbnails=0)), tmp_path / "none")
-    assert "<img" not in (tmp_path / "none" / "audit.html").read_text()
+    assert "<img" not in (tmp_path / "none" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):

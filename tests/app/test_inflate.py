@@ -245,11 +245,11 @@ def test_one_option_trains_the_slice_model_inflates_it_and_tunes(inflated):
     assert load_settings(first).model.kind == "slice"
     saved = load_settings(run).model
     assert (saved.name, saved.baseline, saved.pretrain) == ("inflated", "cnn", True)
-    assert first.splits.read_text() == run.splits.read_text()
-    cost = json.loads(run.metrics.read_text())["cost"]
-    earlier = json.loads(first.metrics.read_text())["cost"]
+    assert first.splits.read_text(encoding="utf-8") == run.splits.read_text(encoding="utf-8")
+    cost = json.loads(run.metrics.read_text(encoding="utf-8"))["cost"]
+    earlier = json.loads(first.metrics.read_text(encoding="utf-8"))["cost"]
     assert cost["pretrain_seconds"] == earlier["train_seconds"] > 0
-    assert "measured anew" in run.log.read_text()
+    assert "measured anew" in run.log.read_text(encoding="utf-8")
     assert len(read_rows(run.history)) == 1
 
 

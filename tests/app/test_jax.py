@@ -44,8 +44,8 @@ def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     run = RunFolder(tmp_path / "run")
-    assert json.loads(run.environment.read_text())["backend"] == "jax"
-    metrics, history = json.loads(run.metrics.read_text()), read_rows(run.history)
+    assert json.loads(run.environment.read_text(encoding="utf-8"))["backend"] == "jax"
+    metrics, history = json.loads(run.metrics.read_text(encoding="utf-8")), read_rows(run.history)
     assert metrics["test"]["n"] == 4
     assert np.isfinite([float(row["loss"]) for row in history]).all()
     best = history[metrics["cost"]["best_epoch"]]  # whose weights the saved model has

@@ -197,7 +197,7 @@ def test_a_broken_save_leaves_the_old_file_and_no_other(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         save_network(Broken(), target)
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 

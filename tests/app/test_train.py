@@ -57,14 +57,16 @@ def test_a_run_folder_holds_what_every_other_command_needs(name, runs):
     settings = load_settings(run)
     assert (settings.model.name, settings.data.name, settings.data.task) == (name, "phantom", "nodule")
     assert settings.data.classes == ["vessel", "nodule"]
-    metrics = json.loads(run.metrics.read_text())
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
     assert metrics["test"]["n"] == 6
     assert {"auc", "balanced_accuracy", "accuracy", "intervals"} <= set(metrics["test"])
     assert len(read_rows(run.history)) == 2
 
 
 def test_both_models_see_the_same_subjects(runs):
-    assert runs["slice2d"].splits.read_text() == runs["volume3d"].splits.read_text()
+    assert runs["slice2d"].splits.read_text(encoding="utf-8") == runs["volume3d"].splits.read_text(
+        encoding="utf-8"
+    )
     splits = {row["subject"]: row["split"] for row in read_rows(runs["volume3d"].splits)}
     assert sorted(splits.values()).count("test") == 6
     for run in runs.values():
@@ -77,7 +79,7 @@ def test_both_models_see_the_same_subjects(runs):
 @pytest.mark.parametrize("name", ["slice2d", "volume3d"])
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_a_finished_run_scores_the_same_again(name, split, runs):
-    first = json.loads(runs[name].metrics.read_text())[split]
+    first = json.loads(runs[name].metrics.read_text(encoding="utf-8"))[split]
     again = score_again(str(runs[name].path), split=split)[split]
     assert set(again) == set(first)
     for key in set(first) - {"intervals"}:
@@ -98,7 +100,7 @@ def test_the_same_seed_gives_the_same_history_and_another_does_not(name, folder,
 
 def test_the_slice_model_learns_at_the_level_of_volumes_with_attention(folder):
     run = run_once(folder, "attention", "model=slice2d", "model.aggregate=attention")
-    assert json.loads(run.metrics.read_text())["test"]["n"] == 6
+    assert json.loads(run.metrics.read_text(encoding="utf-8"))["test"]["n"] == 6
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Reader:
 
     def __call__(self, path):
         self.read.append(path.name)
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
 
 
 def test_the_same_voxels_in_two_splits_are_refused_with_both_names(manifest):
@@ -85,7 +85,10 @@ def test_a_changed_slice_of_a_series_is_noticed(tmp_path):
     series.mkdir()
     (series / "1.dcm").write_text("old")
     record = Record("s", (series,), 0, None, 1)
-    settings = {"hash_file": lambda folder: (folder / "1.dcm").read_text(), "cache": tmp_path / "hashes.json"}
+    settings = {
+        "hash_file": lambda folder: (folder / "1.dcm").read_text(encoding="utf-8"),
+        "cache": tmp_path / "hashes.json",
+    }
     assert hash_records([record], **settings) == ("old",)
     (series / "1.dcm").write_text("newer")
     assert hash_records([record], **settings) == ("newer",)

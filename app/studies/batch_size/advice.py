@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from app.report.quantities import format_quantity, format_value
 from app.studies.batch_size.memory import MemoryFound
 from app.studies.batch_size.points import BatchPoint
+from app.studies.batch_size.portions import say_portions
+from app.studies.bisection import Largest
 from app.studies.scoring import PointScore, Standing, pick_cheapest
 
 if TYPE_CHECKING:
@@ -22,21 +24,27 @@ WORDS = {
 VAGUE = 30  # times: an interval as wide as that gives no advice
 
 
+def fitting_points(points: Sequence[BatchPoint], largest: Largest) -> list[BatchPoint]:
+    """The points trained for equal epochs whose batch the memory holds; all of them where it holds none."""
+    candidates = [point for point in points if point.equal != "steps"]
+    return [point for point in candidates if point.batch_size <= largest.fits] or candidates
+
+
 def choose_point(
     points: Sequence[BatchPoint],
     outcomes: Mapping[str, PointScore],
     standings: Mapping[str, Standing],
     steps: Mapping[int, Mapping[str, Any]],
 ) -> BatchPoint:
-    """The fastest of the points trained for equal epochs that score like the best of them.
+    """The fastest of the points that score like the best of them.
 
     Args:
-        points: All that were planned.
+        points: That may be recommended.
         outcomes: Of those that have all their seeds.
-        standings: Of every other point against the best one at equal epochs.
+        standings: Of every other one of them against the best.
         steps: The measured steps of each batch size.
     """
-    by_label = {point.label: point for point in points if point.label in outcomes and point.equal != "steps"}
+    by_label = {point.label: point for point in points if point.label in outcomes}
     speed = {
         label: -float(steps[point.batch_size]["volumes_per_second"]) for label, point in by_label.items()
     }
@@ -87,6 +95,7 @@ def explain_findings(
         *_say_spread(outcomes),
         _say_stability(found.steps),
         *_say_noise(found.noise),
+        *say_portions(found.portioned, found.steps[max(found.steps)]),
         _say_memory(found.memory, reference.batch_size),
     ]
 
@@ -184,11 +193,12 @@ def _say_memory(memory: MemoryFound, reference_size: int) -> str:
     )
     if found.fails is None:
         return f"Within {limit} a batch of {found.fits} fits, the largest that was tried{slope}."
+    if found.fits == 0:
+        return f"Within {limit} not even one volume fits: use smaller volumes or filters, or float16."
+    portion = min(reference_size, found.fits)
     return (
         f"Within {limit} a batch of {found.fits} fits and one of {found.fails} does not{slope}. A larger one "
-        "is had by "
-        f"gradient accumulation: trainer.batch_size={reference_size} trainer.accumulate="
-        f"{max(2, math.ceil(2 * found.fits / reference_size))} takes steps of twice that size in the memory "
-        "of "
-        f"{reference_size}."
+        f"is had by gradient accumulation: trainer.batch_size={portion} trainer.accumulate="
+        f"{max(2, math.ceil(2 * found.fits / portion))} takes steps of at least twice that size in about the "
+        f"memory of {portion}."
     )

@@ -14,14 +14,17 @@ from app.report.style import INK, MUTED, SERIES, figure_style, series_style
 from app.studies.axes import from_zero
 from app.studies.batch_size.memory import MemoryFound
 from app.studies.batch_size.points import BatchPoint
+from app.studies.batch_size.portions import Portioned
 from app.studies.scoring import PointScore
 
 WIDTH, HEIGHT = 7.2, 3.2
 TITLES = {"epochs": "Equal epochs", "steps": "Equal steps"}
 
 
-def draw_cost(steps: Mapping[int, Mapping[str, Any]], memory: MemoryFound) -> Figure:
-    """Volumes per second, and peak memory with the limit, over the batch size."""
+def draw_cost(
+    steps: Mapping[int, Mapping[str, Any]], portioned: Portioned | None, memory: MemoryFound
+) -> Figure:
+    """Volumes per second, and peak memory with the limit, over the batch size, one also in portions."""
     sizes = list(steps)
     with figure_style():
         figure, (speed, peak) = _panels()
@@ -29,9 +32,11 @@ def draw_cost(steps: Mapping[int, Mapping[str, Any]], memory: MemoryFound) -> Fi
             sizes, [one["volumes_per_second"] for one in steps.values()], marker="o", **series_style(0)
         )
         speed.set(xlabel="Batch size, volumes", ylabel="Training speed, volumes/s", title="Speed")
+        _mark_portions(speed, portioned, "volumes_per_second", index=0)
         from_zero(speed)
         gib = [one["peak_memory_bytes"] / 2**30 for one in steps.values()]
         peak.plot(sizes, gib, marker="o", **series_style(1))
+        _mark_portions(peak, portioned, "peak_memory_bytes", index=1, unit=2**30)
         _mark_limit(peak, memory)
         peak.set(xlabel="Batch size, volumes", ylabel="Peak memory, GiB", title="Memory")
         from_zero(peak)
@@ -91,6 +96,24 @@ def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True)
+
+
+def _mark_portions(
+    axes: Axes, portioned: Portioned | None, key: str, *, index: int, unit: float = 1.0
+) -> None:
+    """A hollow marker beside the batch in one piece."""
+    if portioned is None:
+        return
+    axes.plot(
+        portioned.batch_size,
+        float(portioned.answer[key]) / unit,
+        "D",
+        color=SERIES[index],
+        markerfacecolor="none",
+        markersize=6,
+        label=f"accumulated, {portioned.name}",
+    )
+    axes.legend()
 
 
 def _mark_limit(axes: Axes, memory: MemoryFound) -> None:

@@ -10,7 +10,7 @@ from app.datanotes import spoken_task
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
 from app.settings.studies import StudySettings
-from app.studies.batch_size.advice import choose_point, explain_findings, recommend
+from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
 from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
 from app.studies.batch_size.points import BatchPoint
 from app.studies.design import NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed, say_load
@@ -29,17 +29,18 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
     """Write all that the study leaves, and print its recommendation."""
     outcomes, scores = read_points(finished_trials(found.outcomes))
     reference = next(point for point in found.points if point.equal == "both")
-    at_equal_epochs = {
-        p.label: outcomes[p.label] for p in found.points if p.equal != "steps" and p.label in outcomes
-    }
+    candidates = fitting_points(found.points, found.memory.largest)
+    at_equal_epochs = {p.label: outcomes[p.label] for p in candidates if p.label in outcomes}
     best = stand_against({label: scores[label] for label in at_equal_epochs}, best_label(at_equal_epochs))
     standings = stand_against(scores, reference.label) if reference.label in scores else {}
-    chosen = choose_point(found.points, outcomes, best, found.steps)
+    chosen = choose_point(candidates, outcomes, best, found.steps)
     is_told = any(one.is_worse for one in best.values())
     rows = [
         _row(point, outcomes[point.label], standings) for point in found.points if point.label in outcomes
     ]
-    cost_rows = [_cost_row(size, one) for size, one in found.steps.items()]
+    cost_rows = [_cost_row(size, settings.trainer.accumulate, one) for size, one in found.steps.items()]
+    if (cut := found.portioned) is not None:
+        cost_rows.append(_cost_row(cut.batch_size // cut.portions, cut.portions, cut.answer))
     written = Written(
         name=f"Batch size of {settings.model.name} on {spoken_task(settings.data)}",
         recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
@@ -83,9 +84,11 @@ def _row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, Standin
     }
 
 
-def _cost_row(size: int, one: Mapping[str, Any]) -> dict[str, Any]:
+def _cost_row(size: int, accumulate: int, one: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "batch_size": size,
+        "accumulate": accumulate,
+        "volumes_per_step": size * accumulate,
         "volumes_per_second": one["volumes_per_second"],
         "steps_per_second": 1 / one["seconds_per_step"],
         "peak_memory_bytes": one["peak_memory_bytes"],
@@ -133,7 +136,7 @@ def _drawings(
         Drawing(
             "cost",
             "Training speed (reading and augmentation included), and the peak memory of the process or GPU.",
-            draw_cost(found.steps, found.memory),
+            draw_cost(found.steps, found.portioned, found.memory),
         ),
         Drawing(
             "stability",
@@ -187,6 +190,8 @@ def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
     texts = [
         [
             str(row["batch_size"]),
+            str(row["accumulate"]),
+            str(row["volumes_per_step"]),
             f"{row['volumes_per_second']:.3g}",
             f"{row['steps_per_second']:.3g}",
             format_quantity(float(row["peak_memory_bytes"]), "B"),
@@ -195,8 +200,16 @@ def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
         for row in rows
     ]
     return TextTable(
-        "Measured in a process of its own for each batch size.",
-        ("Batch", "volumes/s", "steps/s", "peak memory", "SD of the loss between steps"),
+        "Measured in a process of its own for each batch size; a step is one of the optimiser.",
+        (
+            "Batch",
+            "accumulated",
+            "volumes a step",
+            "volumes/s",
+            "steps/s",
+            "peak memory",
+            "SD of the loss",
+        ),
         texts,
     )
 
@@ -218,7 +231,10 @@ def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
             "every training "
             "sees the same learning rate at the same share of its steps."
         ),
-        f"Speed is the median of {study.timed_steps} training steps after two that are not counted.",
+        (
+            f"Speed is the median of {study.timed_steps} training steps after two that are not counted; a "
+            "step of accumulated gradients is all of its portions."
+        ),
         f"The largest batch: {found.memory.how}; two steps on noise of the right shape have to pass.",
         (
             f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "

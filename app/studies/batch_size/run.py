@@ -13,6 +13,7 @@ from app.settings import TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.batch_size.memory import MemoryFound, find_largest
 from app.studies.batch_size.points import BatchPoint, lay_out_points
+from app.studies.batch_size.portions import Portioned, cut_batch
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
 from app.studies.trainings import finished_trials, given_overrides, plan_trainings, run_trainings
@@ -28,6 +29,7 @@ class BatchFindings:
         points: What was trained, in order.
         outcomes: What became of every point's trainings.
         steps: The measured steps of each batch size.
+        portioned: The largest of them once more, in portions; None where it cannot be cut.
         memory: The search for the largest batch.
         noise: The gradient noise scale, `start` and `trained`; empty where it could not be measured.
     """
@@ -35,6 +37,7 @@ class BatchFindings:
     points: Sequence[BatchPoint]
     outcomes: Sequence[Outcome]
     steps: Mapping[int, Answer]
+    portioned: Portioned | None
     memory: MemoryFound
     noise: Answer
 
@@ -43,6 +46,7 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     """Measure steps, memory and noise; train every point; write table, figures and page."""
     shared = given_overrides(refused={"seed": "say study.seeds=[...]."})
     steps = _measure_steps(settings, shared, folder)
+    portioned = _measure_portions(settings, max(steps), shared, folder)
     points = lay_out_points(
         settings,
         list(steps),
@@ -55,7 +59,7 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     noise = _measure_noise(settings, finished_trials(outcomes), shared, folder)
     from app.studies.batch_size.report import report_batch_size
 
-    report_batch_size(settings, folder, BatchFindings(points, outcomes, steps, memory, noise))
+    report_batch_size(settings, folder, BatchFindings(points, outcomes, steps, portioned, memory, noise))
 
 
 def _measure_steps(settings: StudySettings, shared: Sequence[str], folder: StudyFolder) -> dict[int, Answer]:
@@ -74,6 +78,22 @@ def _measure_steps(settings: StudySettings, shared: Sequence[str], folder: Study
             continue
         found[size] = one
         say(f"  batch of {size}: {one['volumes_per_second']:.1f} volumes/s")
+    return found
+
+
+def _measure_portions(
+    settings: StudySettings, size: int, shared: Sequence[str], folder: StudyFolder
+) -> Portioned | None:
+    """Real steps of one batch size whose gradients are accumulated from smaller batches."""
+    portions = cut_batch(size, settings.study.accumulate)
+    if portions == 1 or settings.trainer.accumulate > 1:
+        return None
+    training = _training(settings, shared, size // portions, accumulate=portions)
+    request = {"kind": "steps", "steps": settings.study.timed_steps}
+    found = Portioned(
+        size, portions, measure(f"steps-{size}-in-{portions}", training, request, folder=folder)
+    )
+    say(f"  {found.name}: {found.answer['volumes_per_second']:.1f} volumes/s")
     return found
 
 
@@ -104,7 +124,10 @@ def _measure_noise(
     return measure("noise", _training(settings, shared, size), request, folder=folder)
 
 
-def _training(settings: StudySettings, shared: Sequence[str], size: int) -> TrainSettings:
+def _training(
+    settings: StudySettings, shared: Sequence[str], size: int, *, accumulate: int | None = None
+) -> TrainSettings:
     study = settings.study
     own = [f"trainer.batch_size={size}", f"trainer.epochs={study.epochs}", f"seed={study.seeds[0]}"]
-    return compose_training([*shared, *own])
+    portions = [] if accumulate is None else [f"trainer.accumulate={accumulate}"]
+    return compose_training([*shared, *own, *portions])

@@ -32,7 +32,7 @@ with open(pathlib.Path(__file__).with_name("calls"), "a") as calls:
     calls.write(run.name + "\\n")
 run.mkdir(parents=True)
 (run / "half").write_text("written before the end")
-what = behaviour.read_text() if behaviour.exists() else ""
+what = behaviour.read_text(encoding="utf-8") if behaviour.exists() else ""
 if what == "wait":
     time.sleep(60)
 if what == "die":
@@ -75,7 +75,7 @@ def plan_of(folder, names=("a", "b"), seeds=(0, 1)):
 
 def calls_of(stand_in):
     calls = stand_in.with_name("calls")
-    return calls.read_text().split() if calls.exists() else []
+    return calls.read_text(encoding="utf-8").split() if calls.exists() else []
 
 
 def run_all(folder, **options):
@@ -210,7 +210,7 @@ def test_a_run_older_than_the_table_or_of_another_version_is_not_used(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("image,label\n")
     saved = tmp_path / "single" / "config.yaml"
-    saved.write_text(saved.read_text().replace("table: null", f"table: {table}"))
+    saved.write_text(saved.read_text(encoding="utf-8").replace("table: null", f"table: {table}"))
     wanted.data.table = str(table)
     assert find_finished(wanted, tmp_path) is not None
     os.utime(table, (time.time() + 60, time.time() + 60))
@@ -270,5 +270,7 @@ def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one
         assert compare(killed, kill_when=moment) == -signal.SIGKILL
     assert compare(killed) == 0
     assert compare(calm) == 0
-    first, second = (json.loads((folder / "comparison.json").read_text()) for folder in (killed, calm))
+    first, second = (
+        json.loads((folder / "comparison.json").read_text(encoding="utf-8")) for folder in (killed, calm)
+    )
     assert first["pairs"] == second["pairs"]

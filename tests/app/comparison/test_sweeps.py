@@ -49,7 +49,9 @@ def test_every_job_of_a_sweep_leaves_its_comparison(launcher, tmp_path):
     compare("models=[volume3d,acs]", *TINY, cwd=tmp_path)  # writes the phantom, and one of the comparisons
     answer = compare("-m", "models=[volume3d,acs],[slice2d,volume3d]", *TINY, *launcher, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/comparison.json")]
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "runs").glob("*/comparison.json")
+    ]
     assert sorted(sorted(one["models"]) for one in found) == [["acs", "volume3d"], ["slice2d", "volume3d"]]
     # The second comparison's volume3d is the first's: the same settings, trained once.
     assert len(list((tmp_path / "runs").glob("*/runs/volume3d-seed0/metrics.json"))) == 1

@@ -32,7 +32,7 @@ def settings_for(*overrides):
 
 def exported(run, folder, file_format):
     assert export(settings_for(f"run={run.path}", f"output={folder}", f"format={file_format}")) == 0
-    return json.loads((folder / "contract.json").read_text())
+    return json.loads((folder / "contract.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -43,11 +43,13 @@ def test_an_export_scores_as_the_run_and_its_contract_keeps_to_the_schema(
     import jsonschema
 
     contract = exported(runs[name], tmp_path / "out", file_format)
-    jsonschema.validate(contract, json.loads((tmp_path / "out" / "contract.schema.json").read_text()))
+    jsonschema.validate(
+        contract, json.loads((tmp_path / "out" / "contract.schema.json").read_text(encoding="utf-8"))
+    )
     assert contract["checked"]["largest_probability_difference"] < 1e-5
     assert contract["model"]["input"]["shape"] == [None, 8, 12, 16, 1]
     assert contract["classes"] == ["vessel", "nodule"]
-    assert contract["threshold"] == json.loads(runs[name].metrics.read_text())["threshold"]
+    assert contract["threshold"] == json.loads(runs[name].metrics.read_text(encoding="utf-8"))["threshold"]
     shown = capsys.readouterr().out.strip().splitlines()
     assert "scores differ by at most" in " ".join(shown)
     assert shown[-1] == f"Export in {tmp_path}/out"
@@ -70,9 +72,9 @@ def test_the_example_scores_an_image_without_voxlift(file_format, runs, tmp_path
     assert answer.returncode == 0, answer.stderr
     said = dict(line.split("\t")[:2] for line in answer.stdout.splitlines())
     assert float(said["nodule"]) == pytest.approx(float(row["p_nodule"]), abs=1e-4)
-    threshold = json.loads(run.metrics.read_text())["threshold"]
+    threshold = json.loads(run.metrics.read_text(encoding="utf-8"))["threshold"]
     assert said["decision"] == ("nodule" if float(row["p_nodule"]) >= threshold else "vessel")
-    text = (tmp_path / "out" / "score_image.py").read_text()
+    text = (tmp_path / "out" / "score_image.py").read_text(encoding="utf-8")
     assert not [
         name
         for name in ("app", "data_pipelines", "models")

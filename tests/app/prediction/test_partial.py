@@ -29,7 +29,7 @@ def test_rows_come_out_in_the_order_asked_for_and_nothing_else_stays(tmp_path):
 def test_a_killed_table_goes_on_without_its_torn_row_and_its_failures(tmp_path):
     table = open_table(tmp_path, tta="none")
     table.add([row("a"), row("b", "no such file"), row("c")])
-    text = table.path.read_text()
+    text = table.path.read_text(encoding="utf-8")
     table.path.write_text(text[:-4])  # the kill tore the last row
     again = open_table(tmp_path, tta="none")
     assert set(again.rows) == {("a", "a.nii")}

@@ -51,9 +51,11 @@ def test_predictions_of_the_test_subjects_are_the_runs_own(name, runs, table, tm
         np.testing.assert_allclose(
             [float(row[column]) for row in rows], [float(row[column]) for row in own], atol=1e-6, rtol=0
         )
-    threshold = json.loads(runs[name].metrics.read_text())["threshold"]
+    threshold = json.loads(runs[name].metrics.read_text(encoding="utf-8"))["threshold"]
     assert all((row["decision"] == "nodule") == (float(row["p_nodule"]) >= threshold) for row in rows)
-    assert json.loads((tmp_path / "out.json").read_text())["threshold"] == pytest.approx(threshold)
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["threshold"] == pytest.approx(
+        threshold
+    )
 
 
 def test_a_run_of_two_channels_finds_both_in_a_table(runs, train_once, tmp_path):
@@ -108,7 +110,7 @@ def test_bad_files_end_as_rows_with_their_reason_and_the_others_are_scored(runs,
     own = [float(row["p_nodule"]) for row in own_rows(runs["volume3d"])]
     good = [float(row["p_nodule"]) for row in found if not row["reason"]]
     np.testing.assert_allclose(good, own, atol=1e-6)
-    assert json.loads((tmp_path / "out.json").read_text())["failed"] == 3
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["failed"] == 3
 
 
 def test_status_2_and_a_table_when_no_scan_could_be_scored(runs, tmp_path):
@@ -194,7 +196,7 @@ def test_views_are_averaged_and_flips_refused_without_mirroring_in_training(runs
 def changed_run(run, folder, old, new):
     shutil.copytree(run.path, folder)
     other = RunFolder(folder)
-    other.config.write_text(other.config.read_text().replace(old, new))
+    other.config.write_text(other.config.read_text(encoding="utf-8").replace(old, new))
     return other
 
 

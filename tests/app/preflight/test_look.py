@@ -52,7 +52,7 @@ def test_the_same_history_with_and_without(model, folder, monkeypatch):
     without = run(folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02")
     assert losses(with_it) == losses(without)
     assert not without.preflight.exists()
-    (found,) = json.loads(with_it.preflight.read_text())["trainings"]
+    (found,) = json.loads(with_it.preflight.read_text(encoding="utf-8"))["trainings"]
     assert found["rates"]["bottleneck"] in {"input", "compute"}
     assert found["memory"]["bytes"] < found["memory"]["free"]
     assert found["stages"][0]["sides"] == ([12, 16] if model == "slice2d" else [8, 12, 16])
@@ -60,7 +60,9 @@ def test_the_same_history_with_and_without(model, folder, monkeypatch):
 
 
 def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder):
-    found = json.loads(run(folder, "inflated", "experiment=inflated").preflight.read_text())["trainings"]
+    found = json.loads(run(folder, "inflated", "experiment=inflated").preflight.read_text(encoding="utf-8"))[
+        "trainings"
+    ]
     assert [len(training["stages"][0]["sides"]) for training in found] == [2, 3]
 
 

@@ -113,7 +113,7 @@ class StandIn:
     def measure(self, place):
         self.before(place.path.name)
         self.measured.append(place.path.name)
-        request = json.loads((place.path / "request.json").read_text())
+        request = json.loads((place.path / "request.json").read_text(encoding="utf-8"))
         write_json(place.path / "answer.json", self.answers[request["kind"]](request, place))
         return 0, ""
 

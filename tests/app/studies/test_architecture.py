@@ -43,14 +43,14 @@ def test_every_value_that_is_not_the_base_is_trained_on_every_seed(study_folder)
 def test_inflated_kernels_start_from_the_slice_model_of_their_own_seed(study_folder):
     _, folder = study_folder
     for seed in (0, 1):
-        config = (folder / "runs" / f"init-mean-seed{seed}" / "config.yaml").read_text()
+        config = (folder / "runs" / f"init-mean-seed{seed}" / "config.yaml").read_text(encoding="utf-8")
         assert f"runs/slices-seed{seed}" in config
-    assert "kind: slice" in (folder / "runs" / "slices-seed0" / "config.yaml").read_text()
+    assert "kind: slice" in (folder / "runs" / "slices-seed0" / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_the_cheapest_of_those_that_score_alike_is_advised(study_folder):
     _, folder = study_folder
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["recommendation"].startswith("Take model.filter_scale=0.5: validation AUC")
     assert "1 of the other 11 are shown to score less" in results["recommendation"]
     assert results["front"] == ["filter_scale-0-5"]
@@ -66,7 +66,7 @@ def test_a_slice_model_has_no_depth_to_vary(stand_in, run_study):
 def test_what_cannot_be_composed_is_a_finding_and_the_rest_is_trained(stand_in, run_study):
     stand_in(score)
     folder = run_study(*STUDY, "study.vary.model.head=[pool,sphere]", "study.vary.model.init=null")
-    findings = json.loads((folder / "results.json").read_text())["findings"]
+    findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
     assert any("head sphere: model.head: expected one of pool, flatten" in one for one in findings)
     assert "head sphere" not in rows_of(folder)
 

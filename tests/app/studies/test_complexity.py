@@ -43,12 +43,12 @@ def test_the_exponents_are_those_of_the_laws(folder):
 
 
 def test_the_recommendation_compares_with_the_baseline_at_the_largest_size(folder):
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     factor = 0.5 * (16 * 24 * 32) ** 0.5
     assert f"volume3d {factor:.2g} times" in results["recommendation"]
     assert "choose slab25d, volume3d only for a better score" in results["recommendation"]
     assert "volume3d 23" in results["recommendation"]  # 8 ** 1.5: every side doubled
-    assert "Other work kept this machine busy" in (folder / "report.html").read_text()
+    assert "Other work kept this machine busy" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_model_that_a_size_does_not_fit_is_named_and_left_out(stand_in, run_study):
@@ -58,7 +58,7 @@ def test_a_model_that_a_size_does_not_fit_is_named_and_left_out(stand_in, run_st
         return answer_size(request, place)
 
     stand_in(lambda _: 1.0, {"size": answer})
-    findings = json.loads((run_study(*STUDY) / "results.json").read_text())["findings"]
+    findings = json.loads((run_study(*STUDY) / "results.json").read_text(encoding="utf-8"))["findings"]
     assert "volume3d at 0.5 times the size: depth would reach 0" in findings
 
 

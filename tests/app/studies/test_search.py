@@ -54,7 +54,7 @@ def rows_of(folder):
 
 def test_the_best_of_the_trials_is_found_and_poor_ones_are_stopped(script, run_study):
     folder = run_study(*STUDY)
-    rows, results = rows_of(folder), json.loads((folder / "results.json").read_text())
+    rows, results = rows_of(folder), json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert len(rows) == 8
     assert rows[0]["is_given"] == "True"
     assert float(rows[0]["model.dropout"]) == 0.2
@@ -93,7 +93,10 @@ def test_more_trials_go_on_with_the_same_search(run_study):
     run_study(*STUDY, "study.confirm_seeds=[]")
     folder = run_study(*STUDY, "study.confirm_seeds=[]", "study.trials=10")
     assert len(rows_of(folder)) == 10
-    assert "not checked on another" in json.loads((folder / "results.json").read_text())["recommendation"]
+    assert (
+        "not checked on another"
+        in json.loads((folder / "results.json").read_text(encoding="utf-8"))["recommendation"]
+    )
 
 
 def test_a_trial_left_running_counts_only_once(tmp_path, composed):
