@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from app.runs import load_settings
 from app.settings import SettingsError
 from app.studies.batch_size.memory import fit_line
 from app.studies.batch_size.points import lay_out_points, scale_rate
@@ -25,7 +26,8 @@ STUDY = [
 
 
 def answer_steps(_, place):
-    size = int(place.path.name.partition("-")[2])
+    trainer = load_settings(place).trainer
+    size = trainer.batch_size * trainer.accumulate
     losses = [0.7, 0.6, 0.5]
     return {
         "train_volumes": 100,
@@ -36,7 +38,7 @@ def answer_steps(_, place):
         "volumes_per_second": 10.0 * size,
         "step_noise": 1 / math.sqrt(size),
         "losses": losses,
-        "peak_memory_bytes": 2**29 + size * 2**23,
+        "peak_memory_bytes": 2**29 + trainer.batch_size * 2**23,
         "before_bytes": 2**29,
         "load_per_core": 0.1,
     }
@@ -85,7 +87,7 @@ def test_the_table_has_every_size_rule_and_equality(folder):
 
 
 def test_the_recommendation_follows_from_the_table(folder):
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     # 16 is fastest but shown to be worse; of 4 and 8, which score alike, 8 is faster.
     assert "trainer.batch_size=8" in results["recommendation"]
     assert any("worse than batch8: 16" in finding for finding in results["findings"])
@@ -94,8 +96,26 @@ def test_the_recommendation_follows_from_the_table(folder):
     assert any("noise scale is about 12" in finding for finding in results["findings"])
 
 
+def test_the_largest_batch_is_measured_in_portions_too(folder):
+    rows = {(row["batch_size"], row["accumulate"]): row for row in read(folder / "cost.csv")}
+    assert set(rows) == {("4", "1"), ("8", "1"), ("16", "1"), ("4", "4")}
+    assert rows["4", "4"]["volumes_per_step"] == "16"
+    assert rows["4", "4"]["peak_memory_bytes"] == rows["4", "1"]["peak_memory_bytes"]
+    findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
+    assert any("16 as 4 x 4 volumes (trainer.batch_size=4 trainer.accumulate=4)" in one for one in findings)
+    assert "accumulated" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_only_a_batch_that_the_memory_holds_is_recommended(stand_in, run_study):
+    few = ANSWERS | {"fit": lambda request, _: answer_fit(request, _) | {"fits": request["batch_size"] <= 5}}
+    stand_in(lambda _: 1.0, few)
+    results = json.loads((run_study(*STUDY) / "results.json").read_text(encoding="utf-8"))
+    assert "trainer.batch_size=4 " in results["recommendation"]
+    assert any("trainer.batch_size=5 trainer.accumulate=2 takes" in one for one in results["findings"])
+
+
 def test_the_page_says_what_was_varied_and_what_was_held_fixed(folder):
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.index("Take trainer.batch_size=8") < page.index("Held fixed")
     assert "rules: none, sqrt" in page
     assert "model.depth_policy" in page
@@ -126,7 +146,7 @@ def test_a_killed_study_goes_on_with_what_is_missing(stand_in, run_study):
 def test_a_training_that_fails_leaves_the_others_be(stand_in, run_study):
     stand_in(lambda settings: None if settings.trainer.batch_size == 4 else 1.0, ANSWERS)
     folder = run_study(*STUDY)
-    findings = json.loads((folder / "results.json").read_text())["findings"]
+    findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
     assert any(finding == "batch4-none-epochs-seed0 came to no end: the reason" for finding in findings)
     assert len(read(folder / "table.csv")) == 5
 

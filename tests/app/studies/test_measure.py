@@ -32,6 +32,13 @@ def test_steps_are_measured_on_real_batches(training):
     assert answer["peak_memory_bytes"] > answer["before_bytes"] > 2**20
 
 
+def test_a_step_of_accumulated_gradients_is_all_of_its_batches(training):
+    training.trainer.batch_size, training.trainer.accumulate = 2, 2
+    answer = MEASUREMENTS["steps"](training, {"steps": 3})
+    assert (answer["steps_per_epoch"], answer["volumes_per_step"], len(answer["losses"])) == (6, 4.0, 3)
+    assert answer["volumes_per_second"] == pytest.approx(4 / answer["seconds_per_step"])
+
+
 def test_a_size_costs_what_is_counted_and_grows_with_the_volume(training):
     small, large = (MEASUREMENTS["size"](training, {"scale": scale, "steps": 1}) for scale in (1.0, 2.0))
     assert small["shape"] == [8, 12, 16, 1]
@@ -82,4 +89,4 @@ def test_the_folder_of_a_measurement_is_all_that_its_process_reads(tmp_path, tra
     )
     monkeypatch.setattr("sys.argv", ["measure", str(tmp_path)])
     assert measure.main() == 0
-    assert Path(tmp_path / "answer.json").read_text().split() == ["{", '"size":', "4", "}"]
+    assert Path(tmp_path / "answer.json").read_text(encoding="utf-8").split() == ["{", '"size":', "4", "}"]
