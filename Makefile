@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A library that the tests load sets the process's locale to C: text stays UTF-8 all the same.
+export PYTHONUTF8 := 1
 
 .PHONY: demo test test-slow lint install clean
 
