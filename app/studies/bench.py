@@ -220,7 +220,8 @@ def load_per_core() -> float:
 def limit_memory(limit: int) -> str:
     """Let this process take no more than `limit` bytes of resident memory from now on; how that is done.
 
-    Address space is what Linux can limit; what is mapped without being used so far is granted on top.
+    Address space is what Linux can limit; what is mapped without being used so far is granted on top. Native
+    code that gets no memory may crash, which leaves no core file.
     """
     if platform.system() != "Linux":
         return "no limit is set on this system; memory is measured afterwards"
@@ -229,5 +230,6 @@ def limit_memory(limit: int) -> str:
     memory = psutil.Process().memory_info()
     granted = max(0, limit - memory.rss)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     resource.setrlimit(resource.RLIMIT_AS, (memory.vms + granted, hard))
     return "a limit on the process's address space (RLIMIT_AS)"
