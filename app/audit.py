@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
-from app.cli import DONE, FOUND, run_command, to_settings
+from app.cli import DONE, FOUND, open_command
 from app.progress import console
-from app.settings import AuditSettings, check_audit_settings
+from app.settings import AuditSettings, audit_problems
 
 
 def main() -> None:
     """The console script."""
-    run_command("audit", lambda cfg: audit(read_settings(cfg)))
-
-
-def read_settings(cfg: DictConfig) -> AuditSettings:
-    """The composed configuration as values, checked.
-
-    Raises:
-        SettingsError: listing every problem.
-    """
-    settings = to_settings(cfg, AuditSettings)
-    check_audit_settings(settings)
-    return settings
+    open_command("audit", AuditSettings, problems=audit_problems, job=audit)
 
 
 def audit(settings: AuditSettings) -> int:

@@ -6,29 +6,27 @@ ours (its traceback is kept).
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from app.settings import SettingsError, register_schemas
+from app.errors import MendableError, SettingsError, refuse_problems
+from app.settings import register_schemas
+from app.wording import explain
+from data_pipelines.errors import DataError
 
 Settings = TypeVar("Settings")
 
 DONE, FOUND, USER_ERROR, CRASH, INTERRUPTED = 0, 1, 2, 70, 130
-
-
-class UserError(ValueError):
-    """The user's input is at fault, said in a sentence or two, where no room has an error of its own."""
 
 
 class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why
@@ -68,8 +66,42 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
     sys.exit(max([status, *statuses]))
 
 
+def open_command(
+    config_name: str,
+    schema: type[Settings],
+    *,
+    problems: Callable[[Settings], Sequence[str]],
+    job: Callable[[Settings], int],
+) -> NoReturn:
+    """Run a command whose whole input is one value: composed, checked, handed over.
+
+    Args:
+        config_name: the command's primary configuration.
+        schema: what the configuration is composed from.
+        problems: everything that is wrong with the settings, one sentence each.
+        job: the command; returns an exit status.
+    """
+    run_command(config_name, lambda cfg: job(read_settings(cfg, schema, problems=problems)))
+
+
+def read_settings(
+    cfg: DictConfig,
+    schema: type[Settings],
+    *,
+    problems: Callable[[Settings], Sequence[str]],
+) -> Settings:
+    """The composed configuration as a value of its schema, checked before anything is read.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = to_settings(cfg, schema)
+    refuse_problems(problems(settings))
+    return settings
+
+
 def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
-    """A composed configuration as a value of its schema.
+    """A composed configuration as a value of its schema, unchecked.
 
     Raises:
         TypeError: the configuration was composed from another schema, which is a mistake of ours.
@@ -113,88 +145,11 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
-    names = {"SettingsError", "ManifestError", "VolumeError", "LiftError", "UserError", "ScoresError"}
-    ours = any(cls.__name__ in names for cls in type(error).__mro__)
-    return ours or isinstance(error, HydraException | OmegaConfBaseException | OSError)
+    mendable = (MendableError, DataError, HydraException, OmegaConfBaseException, OSError)
+    return isinstance(error, (*mendable, *_lift_errors()))
 
 
-def explain(error: BaseException) -> str:
-    """The error as one or two sentences for the terminal, without the machinery's vocabulary."""
-    if isinstance(error, OverrideParseException):
-        return _explain_grammar(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_choice(error)
-    text = str(error).strip()
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_key(text, error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
-    return text
-
-
-def _explain_grammar(error: OverrideParseException) -> str:
-    key, separator, value = error.override.partition("=")
-    if not separator:
-        return f"{error.override}: expected key=value. See --help for the keys."
-    return (
-        f"{error.override}: this value needs quotes. Write it as '{key}=\"{value}\"' (both kinds of quotes)."
-    )
-
-
-def _explain_choice(error: MissingConfigException) -> str:
-    options = [option for option in error.options or () if not option.endswith("_schema")]
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    if not options:
-        return str(error).split("\n", maxsplit=1)[0]
-    return f"{group}={name} is not known.{_nearest(name, options)} Expected one of: {', '.join(options)}."
-
-
-def _explain_key(text: str, error: BaseException) -> str:
-    """Hydra's `Could not override 'a.b'` chain, with the nearest key that exists."""
-    cause = str(error.__cause__).split("\n", maxsplit=1)[0] if error.__cause__ else ""
-    first = text.split("\n", maxsplit=1)[0]
-    quoted = text.split("'")
-    key = quoted[1] if first.startswith("Could not override") and len(quoted) > 1 else ""
-    if key and ("not in" in text + cause):
-        others = [known for known in _schema_keys() if known != key]  # it may be another command's key
-        return f"unknown key {key}.{_nearest(key, others)} See --help for every key."
-    lines = [
-        line.strip()
-        for line in text.splitlines()
-        if "object_type" not in line and "reference_type" not in line
-    ]
-    return " ".join([*lines, cause]).strip()
-
-
-def _schema_keys() -> Iterator[str]:
-    from app.settings import (
-        AuditSettings,
-        CompareSettings,
-        EvaluateSettings,
-        ExportSettings,
-        LiftSettings,
-        PredictSettings,
-    )
-
-    for schema in (
-        CompareSettings,
-        EvaluateSettings,
-        PredictSettings,
-        ExportSettings,
-        AuditSettings,
-        LiftSettings,
-    ):
-        yield from _flatten(OmegaConf.structured(schema), "")
-
-
-def _flatten(node: DictConfig, prefix: str) -> Iterator[str]:
-    for key in map(str, node):
-        name = f"{prefix}{key!s}"
-        yield name
-        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node._get_node(key)):  # noqa: SLF001 - no public way to look without resolving
-            yield from _flatten(node[key], f"{name}.")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]}?" if matches else ""
+def _lift_errors() -> tuple[type[Exception], ...]:
+    """The lift's own error, where its room was entered: to import it would bring Keras in."""
+    room = sys.modules.get("models.lifting.errors")
+    return () if room is None else (room.LiftError,)

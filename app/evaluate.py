@@ -4,40 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig
-
-from app.cli import run_command
+from app.cli import DONE, open_command
 from app.progress import console
 from app.runs import load_settings, open_run, read_json, write_json
-from app.settings import SPLIT_NAMES, SettingsError, choice_problem
+from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem
 
 
 def main() -> None:
     """The console script."""
-    run_command("evaluate", evaluate)
+    open_command("evaluate", EvaluateSettings, problems=find_problems, job=evaluate)
 
 
-def evaluate(cfg: DictConfig) -> int:
+def find_problems(settings: EvaluateSettings) -> list[str]:
+    """One sentence for each thing wrong with the settings, before anything is read."""
+    problems = choice_problem("on", settings.on, SPLIT_NAMES)
+    if settings.run is None:
+        problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
+    return problems
+
+
+def evaluate(settings: EvaluateSettings) -> int:
     """Score one split of a finished run and print the metrics.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        SettingsError: the folder is no finished run, or the split is unknown or empty.
+        SettingsError: the folder is no finished run, or nobody is in the split.
     """
-    problems = choice_problem("on", cfg.on, SPLIT_NAMES)
-    if problems:
-        raise SettingsError(problems[0])
-    metrics = score_again(str(cfg.run), split=str(cfg.on))
+    run = open_run(str(settings.run))
+    metrics = score_again(str(settings.run), split=settings.on)
     from app.scoring import show_metrics
 
-    run = open_run(str(cfg.run))
-    target = run.path / f"evaluation-{cfg.on}.json"
+    target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)
     show_metrics(metrics, name=load_settings(run).model.name)
     console.print(f"Results in {target}", soft_wrap=True, highlight=False)
-    return 0
+    return DONE
 
 
 def score_again(run_dir: str, *, split: str) -> dict[str, Any]:

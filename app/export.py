@@ -8,12 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from app.cli import DONE, UserError, run_command, to_settings
+from app.cli import DONE, open_command
+from app.errors import UserError
 from app.progress import console
 from app.runs import write_json, write_text
-from app.settings import ExportSettings, SettingsError, choice_problem
+from app.settings import ExportSettings, choice_problem
 
 if TYPE_CHECKING:
     from app.exporting.writing import Difference, Written
@@ -28,16 +27,11 @@ COPIED = ("contract.schema.json", "score_image.py")
 
 def main() -> None:
     """The console script."""
-    run_command("export", lambda cfg: export(read_settings(cfg)))
+    open_command("export", ExportSettings, problems=find_problems, job=export)
 
 
-def read_settings(cfg: DictConfig) -> ExportSettings:
-    """The composed configuration as values, checked before anything is read.
-
-    Raises:
-        SettingsError: listing every problem.
-    """
-    settings = to_settings(cfg, ExportSettings)
+def find_problems(settings: ExportSettings) -> list[str]:
+    """One sentence for each thing wrong with the settings, before anything is read."""
     problems = choice_problem("format", settings.format, FORMATS)
     if settings.run is None:
         problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
@@ -51,9 +45,7 @@ def read_settings(cfg: DictConfig) -> ExportSettings:
             f"format=onnx: expected the package{'s' * (len(absent) > 1)} {', '.join(absent)}. "
             "Install them with: pip install 'voxlift[onnx]'."
         )
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
+    return problems
 
 
 def export(settings: ExportSettings) -> int:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.cli import UserError
+from app.errors import UserError
 from app.runs import RunFolder
 from app.settings import TrainerSettings
 

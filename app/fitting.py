@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from app.cli import UserError
+from app.errors import UserError
 from app.feeding import Feed, batch_subjects, build_feed, read_augment, warn_of_mirrors
 from app.inflate import settle_statistics, tuning_optimizer
 from app.networks import Networks

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from app.cli import UserError, run_command, to_settings
+from app.cli import open_command
+from app.errors import UserError
 from app.pretrained import check_slice_run, load_trained
 from app.progress import console
-from app.settings import INITS, LiftSettings, SettingsError, choice_problem, depth_policy_problems
+from app.settings import INITS, LiftSettings, choice_problem, depth_policy_problems
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
@@ -22,20 +21,12 @@ HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits: each rounding moves a value 
 
 def main() -> None:
     """The console script."""
-    run_command("lift", lambda cfg: lift(read_settings(cfg)))
+    open_command("lift", LiftSettings, problems=find_problems, job=lift)
 
 
-def read_settings(cfg: DictConfig) -> LiftSettings:
-    """The composed configuration as values, checked before any network is touched.
-
-    Raises:
-        SettingsError: listing every problem.
-    """
-    settings = to_settings(cfg, LiftSettings)
-    problems = [*_network_problems(settings), *_size_problems(settings), *_output_problems(settings)]
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
+def find_problems(settings: LiftSettings) -> list[str]:
+    """One sentence for each thing wrong with the settings, before any network is touched."""
+    return [*_network_problems(settings), *_size_problems(settings), *_output_problems(settings)]
 
 
 def lift(settings: LiftSettings) -> int:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from app.cli import DONE, USER_ERROR, run_command, to_settings
+from app.cli import DONE, USER_ERROR, open_command
 from app.progress import console, progress_bar
 from app.runs import write_json
 from app.settings import PredictSettings, SettingsError, choice_problem
@@ -27,16 +25,11 @@ VIEWS = ("none", "flips", "half_turns", "shifts")
 
 def main() -> None:
     """The console script."""
-    run_command("predict", lambda cfg: predict(read_settings(cfg)))
+    open_command("predict", PredictSettings, problems=find_problems, job=predict)
 
 
-def read_settings(cfg: DictConfig) -> PredictSettings:
-    """The composed configuration as values, checked before anything is read.
-
-    Raises:
-        SettingsError: listing every problem.
-    """
-    settings = to_settings(cfg, PredictSettings)
+def find_problems(settings: PredictSettings) -> list[str]:
+    """One sentence for each thing wrong with the settings, before anything is read."""
     problems = choice_problem("tta", settings.tta, VIEWS)
     if not settings.run:
         problems.append("run: expected the folder of a finished run, or a list of them; say run=RUN_DIR.")
@@ -47,9 +40,7 @@ def read_settings(cfg: DictConfig) -> PredictSettings:
     if settings.batch_size is not None and settings.batch_size < 1:
         problems.append(f"batch_size: expected at least 1; received {settings.batch_size}.")
     problems += _output_problems(settings)
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
+    return problems
 
 
 def explain_method(settings: PredictSettings) -> Any:  # noqa: ANN401 - what the user gave, where it is none of ours

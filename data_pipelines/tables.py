@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.errors import DataError
+
 _DELIMITERS = ("\t", ",", ";")
 
 
-class ManifestError(ValueError):
+class ManifestError(DataError):
     """The user's table, folder or file list cannot be used as it stands."""
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.errors import DataError
+
 Array = NDArray[Any]
 Affine = NDArray[np.float64]
 
 
-class VolumeError(ValueError):
+class VolumeError(DataError):
     """An image that cannot be used; the message says what was expected, found, where, and the way out."""
 
 

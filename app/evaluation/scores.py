@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import MendableError
+
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -15,7 +17,7 @@ SHOWN = 10
 SUM_TOLERANCE = 1e-3  # float16 probabilities and rounded tables stay within it
 
 
-class ScoresError(ValueError):
+class ScoresError(MendableError):
     """Scores that cannot be evaluated, or two sets of scores that cannot be compared."""
 
 

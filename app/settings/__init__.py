@@ -4,19 +4,11 @@ The classes are not frozen because Hydra must be able to override their fields; 
 `check_settings`. Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
 """
 
+from app.errors import SettingsError
 from app.settings.checks import (
-    DATA_NAMES,
-    DEPTH_POLICIES,
-    INITS,
-    MODEL_KINDS,
-    PRECISIONS,
     SPLIT_NAMES,
-    SettingsError,
-    check_audit_settings,
+    audit_problems,
     check_settings,
-    choice_problem,
-    depth_policy_problems,
-    range_problem,
 )
 from app.settings.commands import (
     AuditSettings,
@@ -40,13 +32,11 @@ from app.settings.groups import (
     SplitSettings,
     TrainerSettings,
 )
+from app.settings.model_checks import INITS, depth_policy_problems
+from app.settings.sentences import choice_problem, range_problem
 
 __all__ = [
-    "DATA_NAMES",
-    "DEPTH_POLICIES",
     "INITS",
-    "MODEL_KINDS",
-    "PRECISIONS",
     "SPLIT_NAMES",
     "AuditSettings",
     "CacheSettings",
@@ -66,7 +56,7 @@ __all__ = [
     "SplitSettings",
     "TrainSettings",
     "TrainerSettings",
-    "check_audit_settings",
+    "audit_problems",
     "check_settings",
     "choice_problem",
     "depth_policy_problems",

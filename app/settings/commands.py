@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from app.settings.groups import (
     CacheSettings,
@@ -61,7 +60,7 @@ class CompareSettings(TrainSettings):
 class EvaluateSettings:
     """Everything that `voxlift-evaluate` reads."""
 
-    run: str = MISSING
+    run: str | None = None
     on: str = "test"
     runs_folder: str = "runs"
     debug: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.cli import UserError
+from app.errors import UserError
 from app.training.place import Place, Remembering
 from app.training.segments import Position
 

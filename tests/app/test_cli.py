@@ -7,8 +7,10 @@ import time
 
 import pytest
 
-from app.cli import explain, is_user_error
+from app.cli import is_user_error
+from app.errors import UserError
 from app.settings import SettingsError
+from app.wording import explain
 
 
 def run(*arguments, cwd, timeout=60):
@@ -97,7 +99,13 @@ def test_a_crash_keeps_its_traceback_and_an_interrupt_needs_none(deed, status, s
 
 
 def test_our_errors_are_the_users_to_mend_and_others_are_ours():
-    assert is_user_error(SettingsError("x"))
+    from app.scoring import DivergedError
+    from data_pipelines.tables import ManifestError
+    from data_pipelines.volume import VolumeError
+    from models.lifting import LiftError
+
+    ours = (SettingsError("x"), UserError("x"), DivergedError("x"), ManifestError("x"), VolumeError("x"))
+    assert all(map(is_user_error, (*ours, LiftError("net", []))))
     assert is_user_error(FileNotFoundError(2, "No such file", "a.nii"))
     assert not is_user_error(ValueError("x"))
     assert explain(FileNotFoundError(2, "No such file", "a.nii")) == "No such file: a.nii"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import UserError
+from app.errors import UserError
 from app.failures import told_in_sentences
 from app.files import write_beside
 from app.resuming import begin_again, is_complete, reopen_settings

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from app.lift import lift, read_settings, save_network
+from app.errors import refuse_problems
+from app.lift import find_problems, lift, save_network
 from app.pretrained import load_trained
 from app.runs import RunFolder, save_settings, write_json
 from app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
@@ -148,7 +149,7 @@ def test_an_unproved_lift_is_not_written(saved, tmp_path, monkeypatch):
     from dataclasses import replace
 
     import models.lifting
-    from app.cli import UserError
+    from app.errors import UserError
 
     honest = models.lifting.verify_lift
     monkeypatch.setattr(
@@ -221,42 +222,35 @@ def test_a_broken_save_leaves_the_old_file_and_no_other(tmp_path):
     ],
 )
 def test_every_mistake_is_a_sentence_before_a_network_is_touched(settings, told, tmp_path, monkeypatch):
-    from omegaconf import OmegaConf
-
     monkeypatch.chdir(tmp_path)
     Path("taken.keras").write_text("")
     given = {"network": "ResNet50", "output": "new.keras", **settings}
     with pytest.raises(SettingsError) as caught:
-        read_settings(OmegaConf.structured(LiftSettings(**given)))
+        refuse_problems(find_problems(LiftSettings(**given)))
     assert told in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_all_mistakes_are_told_at_once():
-    from omegaconf import OmegaConf
-
     with pytest.raises(SettingsError) as caught:
-        read_settings(OmegaConf.structured(LiftSettings(init="zeros", depth=0)))
+        refuse_problems(find_problems(LiftSettings(init="zeros", depth=0)))
     assert len(str(caught.value).splitlines()) == 4
 
 
 def test_a_volume_run_and_an_unfinished_run_are_refused(tmp_path):
-    from omegaconf import OmegaConf
-
     slice_run(tmp_path / "volume", kind="volume")
     with pytest.raises(SettingsError, match="3D already"):
-        read_settings(OmegaConf.structured(LiftSettings(network=str(tmp_path / "volume"), plan_only=True)))
+        refuse_problems(find_problems(LiftSettings(network=str(tmp_path / "volume"), plan_only=True)))
     with pytest.raises(SettingsError, match=r"metrics\.json is not in it"):
-        read_settings(OmegaConf.structured(LiftSettings(network=str(tmp_path), plan_only=True)))
+        refuse_problems(find_problems(LiftSettings(network=str(tmp_path), plan_only=True)))
 
 
 def test_an_existing_output_is_replaced_on_request(saved, tmp_path):
-    from omegaconf import OmegaConf
-
     target = tmp_path / "out.keras"
     target.write_text("old")
     given = LiftSettings(network=str(saved[1]), depth=6, output=str(target), overwrite=True, verify=False)
-    assert lift(read_settings(OmegaConf.structured(given))) == 0
+    assert find_problems(given) == []
+    assert lift(given) == 0
     assert keras.saving.load_model(target).input_shape == (None, 6, 8, 10, 1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import UserError
+from app.errors import UserError
 from app.settings.studies import SearchStudy
 from app.studies.space import Choices, Range
 

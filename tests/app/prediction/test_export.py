@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from app.export import export, read_settings
+from app.cli import read_settings
+from app.export import export, find_problems
 from app.exporting.score_image import prepare
 from app.exporting.writing import in_float32
 from app.runs import RunFolder, read_rows
-from app.settings import SettingsError, register_schemas
+from app.settings import ExportSettings, SettingsError, register_schemas
 from data_pipelines.geometry import to_tensor_axes
 from data_pipelines.preprocess import prepare_volume
 from data_pipelines.preprocess_settings import Preprocess
@@ -27,7 +28,8 @@ FORMATS = ["saved_model", "onnx"]
 def settings_for(*overrides):
     register_schemas()
     with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("export", overrides=list(overrides)))
+        cfg = compose("export", overrides=list(overrides))
+    return read_settings(cfg, ExportSettings, problems=find_problems)
 
 
 def exported(run, folder, file_format):
@@ -129,7 +131,7 @@ def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
 
 
 def test_a_model_that_scores_otherwise_is_refused_and_leaves_nothing(runs, tmp_path, monkeypatch):
-    from app.cli import UserError
+    from app.errors import UserError
     from app.exporting import writing
 
     monkeypatch.setattr(

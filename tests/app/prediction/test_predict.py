@@ -10,10 +10,11 @@ import pytest
 from hydra import compose, initialize_config_module
 from matplotlib.image import imread
 
-from app.predict import predict, read_settings
+from app.cli import read_settings
+from app.predict import find_problems, predict
 from app.prediction.ensemble import open_ensemble
 from app.runs import RunFolder, read_rows, write_rows
-from app.settings import SettingsError, register_schemas
+from app.settings import PredictSettings, SettingsError, register_schemas
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def settings_for(*overrides):
     register_schemas()
     with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("predict", overrides=list(overrides)))
+        cfg = compose("predict", overrides=list(overrides))
+    return read_settings(cfg, PredictSettings, problems=find_problems)
 
 
 def predicted(run, source, output, *overrides, status=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.cli import UserError
+from app.errors import UserError
 from app.settings import OptimizerSettings, TrainerSettings
 from app.training.best import KeepBest
 from app.training.checkpoints import Checkpoints
