@@ -115,6 +115,7 @@ def build_schedule(settings: OptimizerSettings, *, steps: Steps) -> float | Call
     )
 
 
+@keras.saving.register_keras_serializable(package="voxlift")
 class ShiftedCosine(keras.optimizers.schedules.CosineDecay):
     """A cosine decay that begins `shift` steps on its way."""
 

@@ -155,3 +155,11 @@ def test_the_loss_of_a_compiled_network_is_ours():
     found = network.evaluate(VOXELS, LABELS, batch_size=8, verbose=0)
     expected = build_loss(TrainerSettings(loss="focal"), classes=2)(LABELS, network(VOXELS))
     assert found == pytest.approx(float(np.mean(expected)), rel=1e-5)
+
+
+def test_the_schedule_survives_being_saved():
+    schedule = build_schedule(OptimizerSettings(warmup_epochs=1.0), steps=Steps(20, 5, done=3))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert type(again) is type(schedule)
+    assert again.get_config() == schedule.get_config()
+    assert float(again(4)) == float(schedule(4))
