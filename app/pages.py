@@ -37,7 +37,7 @@ def write_run_page(
         metrics=metric_blocks(metrics),
         scores=scores,
         split=split,
-        history=read_rows(run.history),
+        history=read_history(run),
         splits=count_splits(run),
         config=run.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
@@ -75,6 +75,11 @@ def read_scores(run: RunFolder, classes: tuple[str, ...], *, threshold: float | 
     if threshold is None:
         return scores
     return {split: with_threshold(values, threshold) for split, values in scores.items()}
+
+
+def read_history(run: RunFolder) -> list[dict[str, str]]:
+    """One row per epoch; none of a run that has no epochs."""
+    return read_rows(run.history) if run.history.exists() else []
 
 
 def count_splits(run: RunFolder) -> list[dict[str, object]]:

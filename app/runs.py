@@ -192,6 +192,11 @@ def open_run(run: str) -> RunFolder:
     if not folder.path.is_dir():
         raise SettingsError(f"run={run}: expected a run folder; there is no such folder.")
     missing = [path.name for path in (folder.config, folder.splits, folder.model) if not path.exists()]
+    if missing and (folder.path / "coefficients.csv").exists():
+        raise SettingsError(
+            f"run={run}: expected the run of a network; this one is a regression on columns of the table, "
+            "whose results stand in metrics.json, predictions.csv and coefficients.csv."
+        )
     if missing:
         raise SettingsError(
             f"run={run}: expected a finished run's folder; {', '.join(missing)} is not in it. "

@@ -62,6 +62,11 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - untyped Keras
     """The scores of one split's volumes."""
     probabilities = predict_probabilities(network, cohort.prepared(split), batch_size=batch_size)
+    return scores_of_split(cohort, split, probabilities)
+
+
+def scores_of_split(cohort: Cohort, split: str, probabilities: NDArray[np.float64]) -> Scores:
+    """One split's volumes with their class probabilities [N, K], in the cohort's order."""
     records = [cohort.records[i] for i in cohort.indices(split)]
     return Scores(
         subjects=tuple(record.subject for record in records),

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from app.cli import run_command, to_settings
+from app.covariates import train_on_table
 from app.devices import check_backend
 from app.failures import told_in_sentences
 from app.inflate import (
@@ -76,6 +77,8 @@ def train(settings: TrainSettings) -> int:
     from app.runtime import logging_to_file, prepare_runtime
 
     refuse_used_folder(settings.run_dir)
+    if settings.model.kind == "table":
+        return train_on_table(settings)
     with logging_to_file() as attach:
         cohort = gather_cohort(settings)
         settings.data.classes = list(
@@ -119,6 +122,8 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         console.print("This run is finished; a higher trainer.epochs would train it further.")
         console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
         return 0
+    if settings.model.kind == "table":
+        return train_on_table(settings, run)
     with logging_to_file() as attach:
         attach(run.log)
         log.info("Going on with %s", run.path)

@@ -11,10 +11,11 @@ from app.comparison.cells import Comparable
 from app.comparison.disagreement import pick_disagreements
 from app.comparison.trials import Trial, trials_by_model
 from app.datanotes import describe_data, spoken_task
-from app.pages import count_splits, now
+from app.pages import count_splits, now, read_history
 from app.report.comparison import write_comparison_report
+from app.report.quantities import MISSING
 from app.report.summary import ComparisonSummary
-from app.runs import load_settings, read_json, read_rows
+from app.runs import load_settings, read_json
 
 if TYPE_CHECKING:
     from app.evaluation.paired import Comparison
@@ -40,7 +41,7 @@ def write_comparison_page(
         models=cells,
         metrics={name: model["test"] for name, model in models.items()},
         costs={name: model["cost"] for name, model in models.items()},
-        histories={name: read_rows(first[name].history) for name in models},
+        histories={name: read_history(first[name]) for name in models},
         splits=count_splits(run),
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
         environment=read_json(run.environment),
@@ -72,9 +73,13 @@ def training_row(trial: Trial, folder: Path) -> dict[str, object]:
         "model": trial.model,
         "fold": str(trial.fold),
         "seed": str(trial.seed),
-        "best epoch": int(metrics["cost"]["best_epoch"]) + 1,
+        "best epoch": _best_epoch(metrics["cost"]),
         "validation AUC": metrics["val"]["auc"],
         "test AUC": metrics["test"]["auc"],
         "training (s)": metrics["cost"]["train_seconds"],
         "run": os.path.relpath(trial.run.path, folder),
     }
+
+
+def _best_epoch(cost: Mapping[str, int]) -> str:
+    return str(cost["best_epoch"] + 1) if "best_epoch" in cost else MISSING

@@ -18,6 +18,7 @@ from app.evaluation.scores import Scores, with_threshold
 from app.evaluation.summary import summarise_models
 from app.evaluation.verdict import overall_verdict
 from app.progress import console
+from app.report.quantities import MISSING, format_quantity
 from app.runs import load_settings, read_json, read_rows, write_json, write_rows
 from app.scoring import scores_from_rows
 
@@ -84,8 +85,6 @@ def show_comparison(models: Mapping[str, Mapping[str, Any]], pairs: Sequence[Com
 
 def cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """What each model costs, in units that a person reads."""
-    from app.report.quantities import format_quantity
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     for heading in ("parameters", "FLOPs per volume", "s per epoch", "ms per volume", "peak memory"):
@@ -96,11 +95,16 @@ def cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
             name,
             f"{cost['parameters']:,.0f}",
             format_quantity(cost.get("flops")),
-            f"{cost['seconds_per_epoch']:.2f}",
-            f"{1000 * cost['seconds_per_volume']:.1f}",
+            _fixed(cost.get("seconds_per_epoch"), digits=2),
+            _fixed(cost.get("seconds_per_volume"), digits=1, scale=1000),
             f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB",
         )
     return table
+
+
+def _fixed(value: float | None, *, digits: int, scale: float = 1.0) -> str:
+    """A number that a regression on the table does not have."""
+    return MISSING if value is None else f"{scale * value:.{digits}f}"
 
 
 def _flat(name: str, model: Mapping[str, Any]) -> dict[str, str | float]:

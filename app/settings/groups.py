@@ -82,6 +82,7 @@ class ModelSettings:
     dropout: float = 0.2
     depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
     init: str = "centre"
+    columns: list[str] = field(default_factory=list)  # of the table, which kind=table predicts from
     axis: str = "depth"
     slices: str = "all"
     aggregate: str = "mean"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.settings.groups import ModelSettings
 from app.settings.sentences import choice_problem, range_problem
 
-MODEL_KINDS = ("slice", "volume")
+MODEL_KINDS = ("slice", "volume", "table")
 INITS = ("centre", "mean", "acs", "random")
 DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
 
@@ -14,6 +14,7 @@ def model_problems(model: ModelSettings) -> list[str]:
     """One sentence for each thing wrong with the network or its lift (group `model`)."""
     return [
         *choice_problem("model.kind", model.kind, MODEL_KINDS),
+        *_column_problems(model),
         *choice_problem("model.axis", model.axis, ("depth", "height", "width", "all")),
         *choice_problem("model.slices", model.slices, ("all", "central", "foreground")),
         *choice_problem("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
@@ -31,6 +32,12 @@ def model_problems(model: ModelSettings) -> list[str]:
         *range_problem("model.rate_factor", model.rate_factor, 1e-6, 100.0),
         *range_problem("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
     ]
+
+
+def _column_problems(model: ModelSettings) -> list[str]:
+    if model.kind != "table" or model.columns:
+        return []
+    return ["model.columns: expected columns of the table to predict from, as in 'model.columns=[age,sex]'."]
 
 
 def _scale_problems(model: ModelSettings) -> list[str]:

@@ -13,7 +13,11 @@ from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
 
 CONF = Path(__file__).parents[2] / "conf"
-NEEDED = {"manifest": ["data.table=labels.csv"], "medmnist3d": ["data.npz=a.npz"]}
+NEEDED = {
+    "manifest": ["data.table=labels.csv"],
+    "medmnist3d": ["data.npz=a.npz"],
+    "covariates": ["model.columns=[age]"],
+}
 OPTIONS = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
