@@ -84,6 +84,7 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         slab=1,
         pretrain=False,
         rate_factor=1.0,
+        freeze_epochs=0,  # an untrained network has nothing to keep
     )
     return replace(settings, model=model)
 

@@ -64,7 +64,8 @@ def check_baseline(model: ModelSettings) -> None:
     """Pass when `model.baseline` names a network by name, or trained weights that this model can start from.
 
     Raises:
-        SettingsError: no such file, no finished slice run, or an `init` that would throw the weights away.
+        SettingsError: no such file, no finished slice run, an `init` that would throw the weights away, or
+            epochs in which an untrained network would be frozen.
     """
     source = trained_source(model.baseline)
     problems = []
@@ -76,6 +77,12 @@ def check_baseline(model: ModelSettings) -> None:
     if model.kind == "volume" and is_trained and model.init == "random":
         problems.append(
             "model.init=random would throw the trained 2D weights away; say model.init=centre or mean."
+        )
+    if model.freeze_epochs and not is_trained:
+        problems.append(
+            f"model.freeze_epochs={model.freeze_epochs}: expected 0 for a network without trained weights, "
+            "of which only the head would learn. Start from trained weights, with experiment=inflated or "
+            "model.baseline=SLICE_RUN_DIR, or leave the key out."
         )
     if problems:
         raise SettingsError("\n".join(problems))

@@ -172,6 +172,13 @@ def test_random_kernels_on_top_of_trained_weights_are_refused(slice_run):
     check_baseline(volume_model("cnn", init="random"))
 
 
+def test_freezing_an_untrained_network_is_refused(slice_run):
+    with pytest.raises(SettingsError, match=r"model.freeze_epochs=2: expected 0.*experiment=inflated"):
+        composed("model=volume3d", "model.freeze_epochs=2")
+    check_baseline(volume_model(slice_run.baseline, freeze_epochs=2))
+    assert slice_settings(composed("model=inflated", "model.freeze_epochs=2")).model.freeze_epochs == 0
+
+
 def test_a_baseline_that_is_no_finished_slice_run_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="expected a finished slice run"):
         check_baseline(volume_model(str(tmp_path)))
