@@ -7,20 +7,17 @@ never ask which model they hold.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cohort import Cohort
-from app.devices import backend_name, gpu_capability
 from app.pretrained import adaptations, load_trained, trained_source
+from app.protection import protect_training
 from app.settings import ModelSettings, SettingsError
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
-
-log = logging.getLogger("voxlift")
 
 CONFIGURED = ("cnn", "resnet")
 
@@ -101,20 +98,8 @@ def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: A
 def lift_networks(plan: LiftPlan) -> Networks:
     """The lifted network, which is trained on volumes and scores them."""
     lifted = plan.build()
-    _protect_on_cpu(lifted)
+    protect_training(lifted)
     return Networks(lifted, lifted)
-
-
-def _protect_on_cpu(network: Any) -> None:  # noqa: ANN401 - untyped Keras
-    if backend_name() == "tensorflow" and gpu_capability() is None:
-        names = protect_shallow_convolutions(network)
-        if names:
-            log.info("float32 instead of bfloat16 for convolutions on few slices: %s", ", ".join(names))
-        pools = protect_pooling(network)
-        if pools:
-            log.info(
-                "float32 instead of float16 for pooling, which has no other kernel: %s", ", ".join(pools)
-            )
 
 
 def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
@@ -162,43 +147,3 @@ def _plane(shape: tuple[int, ...], axis: str) -> tuple[int, int]:
         "width": (depth, height),
         "all": (height, width),
     }[axis]
-
-
-def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - untyped Keras
-    """Let 3D convolutions on few slices compute in float32 instead of bfloat16; the names of those changed.
-
-    TensorFlow's bfloat16 kernel for the filter gradient reads memory that nobody wrote where the depth is not
-    larger than the kernel's: seen as NaN after a few steps (2.21, AVX512-BF16; depth 2 under a kernel of 3,
-    depth 4 under one of 5). Layers that take another route to that gradient are left alone.
-    """
-    import keras
-
-    from models.layers.few_positions import FewPositionsConv3D, is_shallow
-
-    changed = []
-    for layer in network._flatten_layers():  # noqa: SLF001 - Keras has no public walk into nested networks
-        is_bfloat = getattr(layer, "compute_dtype", None) == "bfloat16"
-        if not (isinstance(layer, keras.layers.Conv3D) and is_bfloat):
-            continue
-        is_safe = isinstance(layer, FewPositionsConv3D) and layer.has_own_routes
-        if not is_safe and is_shallow(layer.input.shape[1], layer.kernel_size[0]):
-            layer.dtype_policy = "float32"
-            changed.append(str(layer.name))
-    return changed
-
-
-def protect_pooling(network: Any) -> list[str]:  # noqa: ANN401 - untyped Keras
-    """Let 3D pooling compute in float32 instead of float16; the names of those changed.
-
-    TensorFlow has no float16 kernel of MaxPool3D and AvgPool3D for CPUs (2.21), alone among the operations of
-    our networks.
-    """
-    import keras
-
-    changed = []
-    for layer in network._flatten_layers():  # noqa: SLF001 - as above
-        is_pool = isinstance(layer, keras.layers.MaxPooling3D | keras.layers.AveragePooling3D)
-        if is_pool and layer.compute_dtype == "float16":
-            layer.dtype_policy = "float32"
-            changed.append(str(layer.name))
-    return changed

@@ -21,6 +21,7 @@ import psutil
 from app import __version__
 from app.devices import backend_name, check_backend, device_names, gpu_capability, has_gpu
 from app.processor import prepare_processor
+from app.protection import protect_scoring
 from app.settings import SettingsError
 
 log = logging.getLogger("voxlift")
@@ -256,7 +257,7 @@ class TerminalHandler(logging.Handler):
 
 
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
-    """A saved network, with our own layers known to Keras.
+    """A saved network, with our own layers known to Keras, able to score on this device.
 
     Raises:
         SettingsError: the file is not a Keras model, or is damaged.
@@ -268,7 +269,9 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     import models.layers  # noqa: F401 - importing a layer registers it
 
     try:
-        return keras.saving.load_model(path, compile=False)
+        network = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         first = str(error).strip().split("\n", maxsplit=1)[0]
         raise SettingsError(f"{path}: expected a Keras model that can be loaded; {first}") from error
+    protect_scoring(network)
+    return network
