@@ -1,12 +1,12 @@
 """A killed training goes on and ends where an unbroken one ends, bit for bit on one machine's CPU."""
 
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from app.runtime import load_network
 from app.training.checkpoints import Checkpoints, read_arrays
 
 ROOT = Path(__file__).parents[2]
-STOPPING = Path(__file__).with_name("stopping_training.py")
+NURSERY = Path(__file__).with_name("nursery.py")
 TINY = [
     "data.subjects=24",
     "preprocess.shape=[8,12,16]",
@@ -38,7 +38,6 @@ KINDS = {
     "slice2d": ["model=slice2d", "precision=float32"],
     "inflated": ["experiment=inflated", "model.init=mean", "model.freeze_epochs=1", "precision=float32"],
 }
-CEILING = 7200  # seconds, for a machine on which much else runs; nothing waits for the clock
 CLOCKS = {"seconds", "input_seconds", "compute_seconds"}  # what no two runs share
 
 
@@ -48,59 +47,53 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(folder):
+def train(folder):
+    """Runs a training to its end, or to where it is killed; whether it was, and what it said."""
+    nursery = subprocess.Popen(
+        [sys.executable, str(NURSERY)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def train_once(run, kind=None, *, until=("batch", 0)):
+        places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={run.path}"]
+        arguments = [*TINY, *KINDS[kind], *places] if kind else [f"resume={run.path}"]
+        output = run.path.with_suffix(".txt")
+        asked = {
+            "folder": str(run.path),
+            "kind": until[0],
+            "moment": until[1],
+            "arguments": arguments,
+            "output": str(output),
+        }
+        nursery.stdin.write(json.dumps(asked) + "\n")
+        nursery.stdin.flush()
+        found, said = json.loads(nursery.stdout.readline()), output.read_text(encoding="utf-8")
+        assert found["status"] == (-signal.SIGKILL if found["killed"] else 0), said
+        return found["killed"], said
+
+    with nursery:
+        yield train_once
+        nursery.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder, train):
     """The runs that nobody killed, each made when it is first asked for, and their batches and files."""
     made = {}
 
     def run_of(kind):
         if kind not in made:
             run = RunFolder(folder / f"{kind}-unbroken")
-            said = finish(begin(folder, kind, run))
+            _, said = train(run, kind)
             batches, files = map(int, said.split("counted")[-1].split())
             made[kind] = run, {"batch": batches, "file": files}
         return made[kind]
 
     return run_of
-
-
-def begin(folder, kind, run, stop=("batch", 0)):
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={run.path}"]
-    return start(run, [*TINY, *KINDS[kind], *places], stop)
-
-
-def go_on(run, stop=("batch", 0)):
-    return start(run, [f"resume={run.path}"], stop)
-
-
-def start(run, arguments, stop):
-    said = run.path.with_suffix(".txt")  # a file: a pipe would hold the child up when it is full
-    with said.open("w") as stream:
-        child = subprocess.Popen(
-            [sys.executable, str(STOPPING), str(run.path), *map(str, stop), *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-    return child, said
-
-
-def finish(started):
-    child, said = started
-    assert child.wait(CEILING) == 0, said.read_text(encoding="utf-8")
-    return said.read_text(encoding="utf-8")
-
-
-def kill(started):
-    """SIGKILL where the training has stopped itself; whether it came that far before its end."""
-    child, said = started
-    until = time.monotonic() + CEILING
-    while not (seen := os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG)):
-        assert time.monotonic() < until, said.read_text(encoding="utf-8")
-        time.sleep(0.02)
-    is_stopped = seen.si_code == os.CLD_STOPPED
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(CEILING) == (-signal.SIGKILL if is_stopped else 0), said.read_text(encoding="utf-8")
-    return is_stopped
 
 
 def history_of(run):
@@ -128,15 +121,17 @@ def assert_same_end(run, reference):
         assert read_json(run.metrics)[split] == read_json(reference.metrics)[split]
 
 
-def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbroken_one(folder, unbroken):
+def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbroken_one(
+    folder, train, unbroken
+):
     reference, _ = unbroken("volume3d")
     run = RunFolder(folder / "killed")
-    assert kill(begin(folder, "volume3d", run, ("batch", 11)))
+    assert train(run, "volume3d", until=("batch", 11))[0]
     assert (run.checkpoints / "at-0001-000004.npz").exists()
-    assert kill(go_on(run, ("file", "predictions.csv")))
+    assert train(run, until=("file", "predictions.csv"))[0]
     assert run.model.exists()
     assert not run.predictions.exists()
-    said = finish(go_on(run))
+    _, said = train(run)
     assert said.partition("counted")[0].rstrip().endswith(str(run.path))
     assert_same_end(run, reference)
     assert len(Checkpoints(run.checkpoints)._all()) == 1
@@ -144,21 +139,25 @@ def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trial", range(20))
-def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, unbroken):
+def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, train, unbroken):
     rng = random.Random(trial)  # noqa: S311 - a repeatable choice, no secret
     kind, what = ("volume3d", "inflated", "slice2d")[trial % 3], rng.choice(("batch", "batch", "file"))
     reference, counted = unbroken(kind)
     run = RunFolder(folder / f"trial{trial}")
     first = rng.randint(1, counted[what])
-    assert kill(begin(folder, kind, run, (what, first)))
-    second = rng.randint(1, max(1, counted[what] - first))
+    assert train(run, kind, until=(what, first))[0]
     told = f"seed {trial}, {kind}: killed at {what} {first} of {counted[what]}"
-    if run.config.exists():
-        told += f", then at {what} {second}: {kill(go_on(run, (what, second)))}"
-        finish(go_on(run))
-    else:  # nothing had begun: the sentence of `resume=` says to start anew
+    if not run.config.exists():  # nothing had begun: the sentence of `resume=` says to start anew
         shutil.rmtree(run.path)
-        finish(begin(folder, kind, run))
+        train(run, kind)
+    else:
+        if rng.random() < 0.5:
+            second = rng.randint(1, max(1, counted[what] - first))
+            is_again, _ = train(run, until=(what, second))
+            told += (
+                f", and again at {what} {second}" if is_again else f"; its end came before {what} {second}"
+            )
+        train(run)
     print(told)  # noqa: T201 - for pytest -rP
     assert_same_end(run, reference)
     if kind == "inflated":
