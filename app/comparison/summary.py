@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     seeds = [trial.seed for trial in next(iter(by_model.values()))]
     pairs = compare_models(cells, trainings=seeds)
     models = describe_models(trials, cells, seeds)
+    found = replace(found, notes=(*found.notes, describe_validation(models)))
     write_rows(folder / "comparison.csv", [_flat(name, model) for name, model in models.items()])
     write_json(
         folder / "comparison.json",
@@ -45,6 +47,7 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     )
     report = write_comparison_page(found, models, pairs, cells=cells, folder=folder)
     show_comparison(models, pairs)
+    console.print(found.notes[-1], highlight=False)
     console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
 
 
@@ -62,9 +65,36 @@ def describe_models(
     """Per model its test metrics with intervals over all its trainings, and its costs."""
     blocks = summarise_models(cells, trainings=seeds)
     return {
-        name: {"test": blocks[name], "cost": mean_costs(of_model), "trainings": len(of_model)}
+        name: {
+            "test": blocks[name],
+            "validation_auc": mean_validation_auc(of_model),
+            "cost": mean_costs(of_model),
+            "trainings": len(of_model),
+        }
         for name, of_model in trials_by_model(trials).items()
     }
+
+
+def mean_validation_auc(trials: Sequence[Trial]) -> float | None:
+    """The AUC of the validation subjects, averaged over trainings; None where one has no such value."""
+    values = [read_json(trial.run.metrics)["val"]["auc"] for trial in trials]
+    if any(value is None or not math.isfinite(value) for value in values):
+        return None
+    return float(sum(values) / len(values))
+
+
+def describe_validation(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which model the validation subjects prefer: whoever chooses one, chooses by these and not by the test.
+
+    >>> describe_validation({"slice2d": {"validation_auc": 0.75}, "volume3d": {"validation_auc": 0.8125}})
+    'Validation prefers volume3d (mean ROC AUC on validation subjects: volume3d 0.812, slice2d 0.750).'
+    """
+    known = {name: model["validation_auc"] for name, model in models.items()}
+    if any(value is None for value in known.values()):
+        return "Validation prefers no model: a training has no ROC AUC on its validation subjects."
+    ranked = sorted(known, key=lambda name: -known[name])
+    values = ", ".join(f"{name} {known[name]:.3f}" for name in ranked)
+    return f"Validation prefers {ranked[0]} (mean ROC AUC on validation subjects: {values})."
 
 
 def mean_costs(trials: Sequence[Trial]) -> dict[str, float]:
@@ -107,10 +137,11 @@ def _fixed(value: float | None, *, digits: int, scale: float = 1.0) -> str:
     return MISSING if value is None else f"{scale * value:.{digits}f}"
 
 
-def _flat(name: str, model: Mapping[str, Any]) -> dict[str, str | float]:
+def _flat(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """A model's row in the table for a spreadsheet."""
     test = model["test"]
-    row: dict[str, str | float] = {"model": name, "trainings": model["trainings"]}
+    row: dict[str, Any] = {"model": name, "trainings": model["trainings"]}
+    row["validation_auc"] = model["validation_auc"]
     for metric in HEADLINE:
         low, high = test["intervals"][metric]
         row |= {metric: test[metric], f"{metric}_low": low, f"{metric}_high": high}

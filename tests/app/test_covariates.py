@@ -84,6 +84,7 @@ def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path,
     summarise_comparison(Comparable(trials, ()), folder=tmp_path)
     told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert told["models"]["volume"]["test"]["auc"] == 1.0
+    assert told["notes"][-1].startswith("Validation prefers volume (")
     assert "volume" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "volume" in capsys.readouterr().out
 

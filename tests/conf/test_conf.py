@@ -16,6 +16,9 @@ CONF = Path(__file__).parents[2] / "conf"
 NEEDED = {
     "manifest": ["data.table=labels.csv"],
     "medmnist3d": ["data.npz=a.npz"],
+    "adrenal": ["data.npz=a.npz"],
+    "soop_territory": ["data.table=labels.csv"],
+    "soop_severity": ["data.table=labels.csv"],
     "covariates": ["model.columns=[age]"],
 }
 OPTIONS = [
