@@ -49,7 +49,7 @@ def assert_equal(actual, expected, tolerance):
         assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (3, 5, 7, 6)])
+@pytest.mark.parametrize("shape", [SHAPE, (3, 5, 7, 6), (2, 3, 5, 4, 16)])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("training", [True, False])
 def test_outputs_gradients_and_moving_averages_equal_keras(shape, policy, training):
@@ -97,6 +97,26 @@ def test_last_axis_goes_through_the_kernel_and_another_axis_does_not(monkeypatch
     for axis, expected in ((-1, 1), (4, 2), (3, 2)):
         build_pair(axis=axis)[1](draw(), training=True)
         assert len(calls) == expected
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(6, "float32"), (16, "bfloat16"), (24, "float32"), (32, "bfloat16")]
+)
+def test_bfloat16_reaches_the_kernel_only_in_blocks_of_channels(channels, dtype, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    kernel, seen = tf.compat.v1.nn.fused_batch_norm, []
+
+    def watch(inputs, *arguments, **options):
+        seen.append(inputs.dtype.name)
+        return kernel(inputs, *arguments, **options)
+
+    monkeypatch.setattr(tf.compat.v1.nn, "fused_batch_norm", watch)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind: [])
+    layer = FusedBatchNormalization(dtype="mixed_bfloat16")
+    outputs = layer(ops.cast(draw((2, 3, 5, 4, channels)), "bfloat16"), training=True)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    assert seen == [dtype]
 
 
 def test_statistics_stay_float32_where_half_precision_would_lose_them():
