@@ -1,4 +1,4 @@
-"""`make demo`: slice model against volume model on both phantom tasks, one table, one page.
+"""`make demo`: slice model against volume model on both phantom tasks, one table, one picture, two pages.
 
 Not a command of its own: it calls `voxlift-compare` twice, with `experiment=demo`.
 """
@@ -10,11 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from app.cohort import build_preprocess, load_subjects
 from app.progress import console
-from app.runs import read_json
+from app.report.demo import write_demo_picture
+from app.runs import RunFolder, load_settings, read_json, read_rows
+from data_pipelines.preprocess import prepare_tensor
 
 FOLDER = Path("runs/demo")
 TASKS = ("nodule", "chirality")
@@ -28,7 +33,12 @@ def main() -> int:
         if status:
             return status
     console.rule("Demo")
-    console.print(demo_table({task: read_json(FOLDER / task / "comparison.json") for task in TASKS}))
+    comparisons = {task: read_json(FOLDER / task / "comparison.json") for task in TASKS}
+    console.print(demo_table(comparisons))
+    picture = write_demo_picture(
+        FOLDER / "picture.png", volumes=example_volumes(FOLDER / TASKS[0]), comparisons=comparisons
+    )
+    console.print(f"Picture in {picture}", highlight=False, soft_wrap=True)
     for task in TASKS:
         console.print(f"Report in {FOLDER / task / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
@@ -38,6 +48,19 @@ def comparison_command(task: str) -> list[str]:
     """The command that a user would type for one task."""
     settings = ["experiment=demo", f"data.task={task}", f"run_dir={FOLDER / task}"]
     return [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *settings]
+
+
+def example_volumes(comparison: Path) -> dict[str, NDArray[np.float32]]:
+    """A volume [D, H, W] of each class, prepared as a comparison's trainings had it."""
+    run = RunFolder(Path(read_rows(comparison / "trials.csv")[0]["run"]))
+    settings = load_settings(run)
+    manifest = load_subjects(settings.data)
+    preprocess = build_preprocess(settings.preprocess, settings.data)
+    firsts = {record.label: record for record in reversed(manifest.records)}
+    return {
+        manifest.classes[label]: prepare_tensor(firsts[label].images, preprocess)[..., 0]
+        for label in sorted(firsts)
+    }
 
 
 def demo_table(comparisons: dict[str, dict[str, Any]]) -> Table:

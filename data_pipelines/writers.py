@@ -31,13 +31,27 @@ def save_volume(volume: Volume, path: str | Path) -> Path:
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise VolumeError(f"{path}: a volume is written as NIfTI. End the name in .nii.gz or .nii.")
+    image = _to_image(volume, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def volume_bytes(volume: Volume) -> bytes:
+    """Return what an uncompressed `.nii` file of a volume would hold, see `save_volume`.
+
+    Raises:
+        VolumeError: The voxels are not real numbers.
+    """
+    return bytes(_to_image(volume, volume.source).to_bytes())
+
+
+def _to_image(volume: Volume, path: Path) -> nib.Nifti1Image:
     image = nib.Nifti1Image(_writable(volume.voxels, path), volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=SCANNER)
     image.set_qform(volume.affine, code=0 if _is_sheared(volume.affine) else SCANNER)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return path
+    return image
 
 
 def onto_source(

@@ -90,23 +90,23 @@ def explain_scan(
 
 
 def _write_picture(path: Path, prepared: Prepared, found: Explanation, said: str, ensemble: Ensemble) -> Path:
-    from app.report.overlay import write_overlay
+    from app.report.overlay import draw_planes, save_planes
 
     assert prepared.voxels is not None  # noqa: S101 - explain_scan has looked
     assert prepared.affine is not None  # noqa: S101
     note = METHOD_NAMES[found.method]
     if found.agreement is not None:
         note += f"; rank agreement with occlusion {found.agreement:.2f}"
-    return write_overlay(
-        path,
-        volume=prepared.voxels[..., 0],
-        heat=found.shown,
+    figure = draw_planes(
+        prepared.voxels[..., 0],
+        found.shown,
         at=found.peak,
         spacing=spacing_of(prepared.affine),
         title=f"{prepared.scan.subject}: {said}",
         note=note,
-        axcodes=ensemble.preprocess.axcodes or "",
+        lettered=ensemble.preprocess.axcodes == "RAS",
     )
+    return save_planes(figure, path)
 
 
 def _doubt(found: Explanation, method: str) -> str:

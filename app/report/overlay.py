@@ -1,4 +1,4 @@
-"""The picture of one explained volume: three planes through the map's maximum."""
+"""Three planes of a volume, with a map laid over them where there is one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -16,30 +18,34 @@ SIDES = (("L", "R"), ("L", "R"), ("P", "A"))  # left and right edge of each pict
 WIDTH = 9.0  # inches, of the whole picture
 
 
-def write_overlay(
-    path: Path,
-    *,
+def save_planes(figure: Figure, path: Path) -> Path:
+    """Write what `draw_planes` drew as a PNG, and return its path."""
+    figure.savefig(path, dpi=130, format="png", facecolor="black")
+    return path
+
+
+def draw_planes(
     volume: NDArray[np.float32],
-    heat: NDArray[np.float32],
+    heat: NDArray[np.float32] | None = None,
+    *,
     at: tuple[int, int, int],
     spacing: Sequence[float],
-    title: str,
+    title: str = "",
     note: str = "",
-    axcodes: str = "RAS",
-) -> Path:
-    """Write a PNG of a volume with its map laid over it, and return the path.
+    lettered: bool = True,
+) -> Figure:
+    """The axial, coronal and sagittal plane of a volume through one voxel, in true proportions, on black.
 
     Args:
-        path: where to.
-        volume: [D, H, W] as prepared, one channel.
-        heat: [D, H, W] in 0..1, drawn clear where it is 0.
+        volume: [D, H, W], one channel; grey from its 1st to its 99.5th percentile.
+        heat: [D, H, W] in 0..1, drawn clear where it is 0; None draws the volume alone.
         at: (depth, height, width) of the planes, marked by lines.
         spacing: mm (depth, height, width), so that pixels are shown in their true proportions.
         title: one line above.
         note: one line below.
-        axcodes: where the prepared axes point; other than RAS the edges are not lettered.
+        lettered: write the patient's sides at the edges, which holds where the axes point to RAS.
     """
-    planes, maps = three_planes(volume, at), three_planes(heat, at)
+    planes, maps = three_planes(volume, at), None if heat is None else three_planes(heat, at)
     depth, height, width = spacing
     millimetres = ((height, width), (depth, width), (depth, height))
     extents = [
@@ -53,26 +59,34 @@ def write_overlay(
     for index, one in enumerate(axes):
         extent = (0.0, extents[index][0], 0.0, extents[index][1])
         one.imshow(planes[index], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
-        shown = one.imshow(
-            maps[index],
-            cmap="inferno",
-            vmin=0,
-            vmax=1,
-            alpha=0.6 * np.clip(maps[index] * 2, 0, 1),
-            extent=extent,
-            interpolation="bilinear",
-        )
-        _label(one, index, lettered=axcodes == "RAS")
+        if maps is not None:
+            _lay_over(one, maps[index], extent)
+        _label(one, index, lettered=lettered)
         _mark(one, _place(index, at), millimetres[index], extents[index])
     figure.suptitle(title, color="white", fontsize=10)
     figure.text(0.5, 0.02, note, color="#b8c0c8", fontsize=8, ha="center")
     figure.subplots_adjust(left=0.03, right=0.91, top=0.86, bottom=0.12, wspace=0.08)
-    bar = figure.colorbar(shown, cax=figure.add_axes((0.925, 0.2, 0.012, 0.58)), ticks=[0, 1])
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)
+    if maps is not None:
+        _add_bar(figure)
+    return figure
+
+
+def _lay_over(axes: Axes, heat: NDArray[np.float32], extent: tuple[float, float, float, float]) -> None:
+    axes.imshow(
+        heat,
+        cmap="inferno",
+        vmin=0,
+        vmax=1,
+        alpha=0.6 * np.clip(heat * 2, 0, 1),
+        extent=extent,
+        interpolation="bilinear",
+    )
+
+
+def _add_bar(figure: Figure) -> None:
+    colours = ScalarMappable(Normalize(0, 1), "inferno")
+    bar = figure.colorbar(colours, cax=figure.add_axes((0.925, 0.2, 0.012, 0.58)), ticks=[0, 1])
     bar.ax.tick_params(colors="white", labelsize=7)
-    figure.savefig(path, dpi=130, format="png", facecolor="black")
-    return path
 
 
 def _place(index: int, at: tuple[int, int, int]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from app.report.overlay import write_overlay
+from app.report.overlay import draw_planes, save_planes
 from app.report.planes import three_planes
 
 SHAPE = (5, 7, 11)  # [S, A, R]
@@ -22,17 +22,13 @@ def test_the_picture_is_hot_where_the_map_is_and_grey_elsewhere(tmp_path):
     volume = np.random.default_rng(0).random(SHAPE).astype("float32")
     heat = np.zeros(SHAPE, "float32")
     heat[3, 5, 2] = 1
-    path = write_overlay(
-        tmp_path / "a.png", volume=volume, heat=heat, at=(3, 5, 2), spacing=(3.0, 1.0, 0.5), title="a scan"
-    )
-    pixels = imread(path)[..., :3]
-    left = pixels[:, : int(pixels.shape[1] * 0.9)]  # without the colour bar
-    coloured = (left.max(-1) - left.min(-1)) > 0.25
-    assert 0 < coloured.mean() < 0.2
-    plain = imread(
-        write_overlay(
-            tmp_path / "b.png", volume=volume, heat=0 * heat, at=(3, 5, 2), spacing=(3.0, 1.0, 0.5), title="a"
-        )
-    )[..., :3]
-    blank = plain[:, : int(plain.shape[1] * 0.9)]
-    assert ((blank.max(-1) - blank.min(-1)) > 0.25).mean() < coloured.mean()
+    where = {"at": (3, 5, 2), "spacing": (3.0, 1.0, 0.5), "title": "a scan"}
+
+    def share_coloured(heat):
+        pixels = imread(save_planes(draw_planes(volume, heat, **where), tmp_path / "a.png"))[..., :3]
+        left = pixels[:, : int(pixels.shape[1] * 0.9)]  # without the colour bar
+        return ((left.max(-1) - left.min(-1)) > 0.25).mean()
+
+    assert 0 < share_coloured(heat) < 0.2
+    assert share_coloured(0 * heat) < share_coloured(heat)
+    assert share_coloured(None) == share_coloured(0 * heat)
