@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from app.choices import register_choices
 from app.errors import MendableError, SettingsError, refuse_problems
 from app.settings import register_schemas
 from app.wording import explain
@@ -47,6 +48,7 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
     # Hydra otherwise swallows exceptions, prints its own hint and leaves with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()
+    register_choices()
     statuses: list[int] = []
 
     def guarded(cfg: DictConfig) -> int:
@@ -57,11 +59,12 @@ def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> No
             if status:
                 raise JobFailed(status)
             return status
-        statuses.append(_status_of(lambda: job(cfg) or DONE, debug=bool(cfg.get("debug", False))))
+        debug = bool(cfg.get("debug", False))
+        statuses.append(_status_of(lambda: job(cfg) or DONE, config_name, debug=debug))
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)
-    status = _status_of(lambda: start() or DONE, debug=False)
+    status = _status_of(lambda: start() or DONE, config_name, debug=False)
     sys.stdout.flush()
     sys.exit(max([status, *statuses]))
 
@@ -121,7 +124,7 @@ def _refuse_shared_run_dir(cfg: DictConfig) -> None:
         )
 
 
-def _status_of(call: Callable[[], int], *, debug: bool) -> int:
+def _status_of(call: Callable[[], int], command: str, *, debug: bool) -> int:
     try:
         return call()
     except BrokenPipeError:
@@ -139,7 +142,7 @@ def _status_of(call: Callable[[], int], *, debug: bool) -> int:
             return CRASH
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {explain(error)}\n")
+        sys.stderr.write(f"error: {explain(error, command=command)}\n")
         return USER_ERROR
 
 

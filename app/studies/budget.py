@@ -40,6 +40,9 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
     study: Any = settings.study
     if type(study) not in STUDIES.values():
         raise SettingsError(f"study: expected one of {', '.join(STUDIES)}; say study=batch_size.")
+    foreign = _foreign_keys(study, given)
+    if foreign:
+        raise SettingsError("\n".join(foreign))
     filled: Any = fill_budget(study)
     if "trainer.epochs" in given and getattr(study, "epochs", 0) is None:
         filled = replace(filled, epochs=settings.trainer.epochs)
@@ -47,6 +50,22 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
     if problems:
         raise SettingsError("\n".join(problems))
     return replace(settings, study=filled)
+
+
+def _foreign_keys(study: Study, given: Sequence[str]) -> list[str]:
+    """A sentence for each key of another study: those under an open one (`study.space`) pass Hydra unseen."""
+    own = {field.name for field in fields(study)}
+    parts = dict.fromkeys(key.split(".")[1] for key in given if key.startswith("study."))
+    return [
+        f"study.{part}: study={study.name} does not read it{_owner_of(part)}."
+        for part in parts
+        if part not in own
+    ]
+
+
+def _owner_of(part: str) -> str:
+    owners = [name for name, schema in STUDIES.items() if part in {field.name for field in fields(schema)}]
+    return f"; it is a key of study={owners[0]}" if owners else ""
 
 
 def fill_budget(study: AnyStudy) -> AnyStudy:

@@ -33,12 +33,28 @@ def imported_by(code):
     return answer.stdout.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "predict", "export", "lift"])
+COMMANDS = {  # with the groups that each may choose from
+    "train": "augment data experiment logger model optimizer preprocess",
+    "compare": "augment data experiment logger model optimizer preprocess",
+    "study": "augment data experiment logger model optimizer preprocess study",
+    "audit": "data preprocess",
+    "evaluate": "",
+    "predict": "",
+    "export": "",
+    "lift": "",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_path):
     answer = run(f"app.{command}", "--help", cwd=tmp_path)
     assert answer.returncode == 0
     assert f"voxlift-{command}" in answer.stdout
     assert "Examples" in answer.stdout
+    _, _, choices = answer.stdout.partition("== Choices (group=option) ==")
+    groups = [line.partition(":")[0] for line in choices.partition("==")[0].splitlines() if line]
+    assert groups == COMMANDS[command].split()
+    assert "_schema" not in choices
     assert imported_by(f"sys.argv = ['x', '--help']; from app.{command} import main; main()") == "[]"
     assert not list(tmp_path.iterdir())
 
@@ -64,6 +80,11 @@ def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_pat
         (["app.compare", "models=[volume3d,resnet9000]"], "resnet9000 is neither a model"),
         (["app.compare", "models=[volume3d]"], "at least two"),
         (["app.compare", "model=slice2d"], "models=[...]"),
+        (["app.study", "study=search", "study.trails=3"], "Did you mean study.trials?"),
+        (
+            ["app.study", "study.space.seed=[1,2]"],
+            "study=batch_size does not read it; it is a key of study=search",
+        ),
         (["app.train", "-m", "seed=0,1", "run_dir=here"], "run_dir=here with -m"),
     ],
 )
