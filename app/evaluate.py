@@ -56,9 +56,10 @@ def score_again(run_dir: str, *, split: str) -> dict[str, Any]:
     from app.evaluation.intervals import evaluate_scores
     from app.runtime import load_network
     from app.scoring import score_split
+    from models.folding import fold_normalisation
 
     cohort = reopen_cohort(settings, run, split=split)
-    network = load_network(run.model)
+    network = fold_normalisation(load_network(run.model))
     scores = score_split(network, cohort, split, batch_size=settings.trainer.batch_size)
     return {split: evaluate_scores(scores, threshold=saved["threshold"])}
 

@@ -147,13 +147,18 @@ def _judge_by_subject(judged: Mapping[str, Scores], threshold: float | None) -> 
     return {"by_subject": found} if found else {}
 
 
-def scoring_cost(network: Any, cohort: Cohort, *, batch_size: int) -> dict[str, float]:  # noqa: ANN401 - untyped Keras
-    """What scoring a volume costs: `flops` where the network's layers can be counted, and seconds."""
+def scoring_cost(network: Any, scorer: Any, cohort: Cohort, *, batch_size: int) -> dict[str, float]:  # noqa: ANN401 - untyped Keras
+    """What scoring a volume costs: `flops` where the network's layers can be counted, and seconds.
+
+    Args:
+        network: as it was trained.
+        scorer: what scores in its place, see `fold_normalisation`.
+        cohort: whose validation volumes are scored.
+        batch_size: volumes at once.
+    """
     from models.complexity import model_cost
 
-    cost: dict[str, float] = {
-        "seconds_per_volume": seconds_per_volume(network, cohort, batch_size=batch_size)
-    }
+    cost: dict[str, float] = {"seconds_per_volume": seconds_per_volume(scorer, cohort, batch_size=batch_size)}
     try:
         return {"flops": model_cost(network, cohort.shape).flops, **cost}
     except ValueError as error:

@@ -215,11 +215,13 @@ def _train_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, netw
     from app.fitting import save_model, train_network
     from app.pages import write_run_page
     from app.scoring import evaluate_run, scoring_cost, show_metrics
+    from models.folding import fold_normalisation
 
     cost = train_network(run, settings, cohort=cohort, networks=networks)
     save_model(networks.volume, run)
-    metrics = evaluate_run(networks.volume, cohort, batch_size=settings.trainer.batch_size, run=run)
-    scoring = scoring_cost(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+    scorer = fold_normalisation(networks.volume)
+    metrics = evaluate_run(scorer, cohort, batch_size=settings.trainer.batch_size, run=run)
+    scoring = scoring_cost(networks.volume, scorer, cohort, batch_size=settings.trainer.batch_size)
     metrics["cost"] = {**cost, **scoring, **cost_of_slices(run)}
     write_run_page(run, metrics, cohort, networks.volume)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run

@@ -80,8 +80,8 @@ def build_keras_team(case: Case) -> Team:
     import step_networks
     import tensorflow as tf
 
-    from app.networks import protect_shallow_convolutions
     from app.processor import prepare_processor
+    from app.protection import protect_shallow_convolutions
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
@@ -102,12 +102,14 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
     import keras
     import tensorflow as tf
 
+    from models.folding import fold_normalisation
     from models.optimizers import FusedAdamW
 
     voxels = tf.random.normal((case.batch, *[case.side] * 3, 1))
     labels = tf.zeros(case.batch, tf.int32)
     if not training:
-        infer = tf.function(lambda: model(voxels, training=False))
+        scorer = fold_normalisation(model)  # as every command that scores does
+        infer = tf.function(lambda: scorer(voxels, training=False))
         return lambda: infer().numpy()
     optimizer = FusedAdamW(1e-4)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  # as voxlift-train does

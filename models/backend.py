@@ -54,6 +54,17 @@ def fused_batch_norm(
     return normalise(inputs, **tensors, epsilon=epsilon, training=training)
 
 
+def add_bias(inputs: Tensor, bias: Tensor) -> Tensor:
+    """Return [B, ..., C] plus [C], in the dtype of the inputs.
+
+    On TensorFlow by the one operation that the graph's optimiser melts into a convolution before it.
+    """
+    bias = ops.cast(bias, inputs.dtype)
+    if keras.backend.backend() != "tensorflow":
+        return inputs + bias
+    return importlib.import_module("tensorflow").nn.bias_add(inputs, bias)
+
+
 def has_own_convolution(dtype: str) -> bool:
     """Return whether `convolve_volumes` serves this backend, device and dtype: TensorFlow's CPU."""
     if keras.backend.backend() != "tensorflow" or dtype not in {"bfloat16", "float32"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,13 @@ class Predictor:
     workers: int = 0
     explaining: Explaining | None = None
     _said: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def scorers(self) -> tuple[Any, ...]:
+        """What scores in the networks' place, faster; the networks themselves are what is explained."""
+        from models.folding import fold_normalisation
+
+        return tuple(fold_normalisation(network) for network in self.networks)
 
     @property
     def columns(self) -> list[str]:
@@ -91,7 +98,7 @@ class Predictor:
         if not usable:
             return []
         voxels = np.stack([prepared.voxels for prepared in usable if prepared.voxels is not None])
-        answer = score_batch(self.ensemble, self.networks, voxels, self.views)
+        answer = score_batch(self.ensemble, self.scorers, voxels, self.views)
         decisions = decide(self.ensemble, answer.probabilities)
         return [
             {"plain": plain, "calibrated": calibrated, "spread": float(spread), "decided": int(decided)}

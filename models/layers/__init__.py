@@ -1,10 +1,11 @@
 """Layers that Keras lacks: depthwise, separable and ACS convolutions of volumes.
 
 Together with trilinear upsampling, concatenation that repeats single slices, batch normalisation through the
-fused kernel, and convolution where only a few voxels are left.
+fused kernel or folded away, and convolution where only a few voxels are left.
 """
 
 from models.layers.acs import ACSConv3D
+from models.layers.bias import ChannelBias
 from models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from models.layers.few_positions import FewPositionsConv3D
 from models.layers.joining import RepeatingConcatenate3D
@@ -13,6 +14,7 @@ from models.layers.upsampling import TrilinearUpSampling3D
 
 __all__ = [
     "ACSConv3D",
+    "ChannelBias",
     "DepthwiseConv3D",
     "FewPositionsConv3D",
     "FusedBatchNormalization",
