@@ -1,7 +1,7 @@
 """The front door of every command: Hydra started our way, and each outcome turned into its exit status.
 
 0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of
-ours (its traceback is kept).
+ours (its traceback is kept) or of the engine, 128 + N ended from outside by signal N.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from app.choices import register_choices
 from app.errors import MendableError, SettingsError, refuse_problems
 from app.settings import register_schemas
+from app.supervising import hand_over
 from app.wording import explain
 from data_pipelines.errors import DataError
 
@@ -38,13 +39,18 @@ class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what fai
         self.status = status
 
 
-def run_command(config_name: str, job: Callable[[DictConfig], int | None]) -> NoReturn:
+def run_command(
+    config_name: str, job: Callable[[DictConfig], int | None], *, is_supervised: bool = False
+) -> NoReturn:
     """Run `job` under Hydra with `conf/<config_name>.yaml` and leave the process with its exit status.
 
     Args:
         config_name: the command's primary configuration.
         job: gets the composed configuration; returns an exit status, or None for 0.
+        is_supervised: whether another process shall say how this one ended, where it cannot do so itself.
     """
+    if is_supervised:
+        hand_over()
     # Hydra otherwise swallows exceptions, prints its own hint and leaves with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()

@@ -10,11 +10,24 @@ from contextlib import contextmanager
 from app.errors import UserError
 from app.runs import RunFolder
 from app.settings import TrainerSettings
+from app.supervising import tell
 
 log = logging.getLogger("voxlift")
 
 MEMORY = ("ResourceExhaustedError", "RESOURCE_EXHAUSTED", "OOM when allocating", "Unable to allocate")
 ROOM = ("No space left on device", "Disk quota exceeded")
+
+
+def announce(trainer: TrainerSettings, run: RunFolder | None = None) -> None:
+    """Tell the supervising process what it shall say, should the engine end without a word.
+
+    Args:
+        trainer: the settings that decide how much memory is needed.
+        run: whose training can go on, as soon as there is one.
+    """
+    tell(doing=f"trainer.batch_size={trainer.batch_size}", way_out=_needs_less(trainer))
+    if run is not None:
+        tell(way_on=way_on(run))
 
 
 @contextmanager
@@ -43,7 +56,7 @@ def explain_failure(error: Exception, trainer: TrainerSettings) -> str | None:
         where = getattr(error, "filename", None) or "the run folder's disk"
         return f"No space left on device ({where}): what was finished stays as it is. Make room there."
     if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
-        return f"Out of memory: {_smaller(trainer)}, or a smaller preprocess.shape, needs less."
+        return f"Out of memory with trainer.batch_size={trainer.batch_size}. {_needs_less(trainer)}"
     return None
 
 
@@ -52,9 +65,13 @@ def way_on(run: RunFolder) -> str:
     return f"To go on from the newest checkpoint: voxlift-train resume={run.path}"
 
 
+def _needs_less(trainer: TrainerSettings) -> str:
+    return f"Less is needed by {_smaller(trainer)}, or by a smaller preprocess.shape."
+
+
 def _smaller(trainer: TrainerSettings) -> str:
     """Half the batch, and the same step."""
     if trainer.batch_size == 1:
-        return "one volume at a time does not fit; fewer model.filters"
+        return "fewer model.filters (it was one volume at a time already)"
     half, portions = trainer.batch_size // 2, trainer.accumulate * 2
     return f"trainer.batch_size={half} trainer.accumulate={portions} (the same step in half the memory)"

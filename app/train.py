@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from app.cli import run_command, to_settings
 from app.covariates import train_on_table
 from app.devices import check_backend
-from app.failures import told_in_sentences
+from app.failures import announce, told_in_sentences
 from app.inflate import (
     Inflation,
     borrow_slices,
@@ -38,7 +38,7 @@ log = logging.getLogger("voxlift")
 
 def main() -> None:
     """The console script."""
-    run_command("train", _start)
+    run_command("train", _start, is_supervised=True)
 
 
 def _start(cfg: DictConfig) -> int:
@@ -167,6 +167,7 @@ def _train_parts(
     precision: Precision,
 ) -> None:
     """Train what is not trained yet, into the run's folder."""
+    announce(settings.trainer, run)
     with told_in_sentences(run, settings.trainer):
         _describe(run, settings, cohort=cohort, precision=precision)
         if isinstance(parts, Inflation):

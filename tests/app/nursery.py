@@ -24,6 +24,7 @@ import app.pages
 import app.preflight.look
 import app.scoring
 import app.train
+from app.cli import run_command
 from app.training.place import Place
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -39,7 +40,7 @@ def train(asked):
     counts = stop_at(asked["folder"], asked["kind"], str(asked["moment"]))
     sys.argv = ["voxlift-train", *asked["arguments"]]
     try:
-        app.train.main()
+        run_command("train", app.train._start)  # itself, not in a process of its own
     finally:
         print("counted", *counts.values())  # noqa: T201 - the test reads it
 
