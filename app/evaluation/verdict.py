@@ -51,7 +51,7 @@ def overall_verdict(found: Sequence[Comparison]) -> str:
         else f"No pair of models can be told apart by {label} on {_size(found[0])}."
     )
     if beaten and open_pairs:
-        first = f"{first} Not told apart: {_listed(open_pairs)}."
+        first = f"{first} Not told apart: {'; '.join(open_pairs)}."
     doubted = [f"{one.first} and {one.second}" for one in found if _doubt(one)]
     doubts = f"DeLong's test disagrees on {_listed(doubted)}: unsettled." if doubted else ""
     scope = next((_scope(one) for one in found if _scope(one)), "")
