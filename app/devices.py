@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from app.settings import SettingsError
 
 BACKENDS = ("tensorflow", "jax")  # each needs the package of its name
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+LIMITS = (  # of a control group and what it uses, version 2 and 1
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,34 +80,61 @@ def free_memory() -> Memory:
     return Memory(limit, device_names()[0])
 
 
-def host_memory(cgroup: Path = CGROUP) -> Memory:
-    """Free memory of the machine, or what a container's limit leaves where that is less."""
-    available = int(psutil.virtual_memory().available)
-    left = cgroup_bytes_left(cgroup)
-    if left is not None and left < available:
-        return Memory(left, "this container")
-    return Memory(available, "this machine")
+def host_memory(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> Memory:
+    """Free memory of the machine, or what a container, a batch job or `ulimit -v` leaves of it."""
+    found = [Memory(int(psutil.virtual_memory().available), "this machine")]
+    in_group, in_process = cgroup_bytes_left(cgroup, own), address_space_left()
+    if in_group is not None:
+        found.append(Memory(in_group, "this container or batch job"))
+    if in_process is not None:
+        found.append(Memory(in_process, "this process (ulimit -v)"))
+    return min(found, key=lambda memory: memory.free)
 
 
-def cgroup_bytes_left(cgroup: Path = CGROUP) -> int | None:
-    """Limit minus use of the control group, version 2 or 1; None where there is no limit.
+def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
+    """Limit minus use of the tightest control group around this process; None where there is no limit.
 
     What the kernel can drop (pages of files) does not count as used.
+
+    Args:
+        cgroup: where control groups of version 2, or the folder `memory` of version 1, are mounted.
+        own: the file that names this process's groups below that.
     """
-    places = (
-        (cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"),
-        (
-            cgroup / "memory/memory.limit_in_bytes",
-            cgroup / "memory/memory.usage_in_bytes",
-            cgroup / "memory/memory.stat",
-        ),
-    )
-    for limit, used, statistics in places:
-        try:
-            left = int(limit.read_text()) - int(used.read_text())
-        except (OSError, ValueError):  # no such version, or the word `max`
+    found = [_group_left(folder) for folder in _groups_around(cgroup, own)]
+    return min((left for left in found if left is not None), default=None)
+
+
+def address_space_left() -> int | None:
+    """What `ulimit -v` still allows; None where it sets no limit."""
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
+
+
+def _groups_around(cgroup: Path, own: Path) -> Iterator[Path]:
+    """The folders of the process's group and of all that hold it; a container may see the outermost alone."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    yield from (cgroup, cgroup / "memory")
+    for line in lines:
+        _, controllers, path = line.split(":", maxsplit=2)
+        if controllers and "memory" not in controllers.split(","):
             continue
-        return left + _droppable(statistics)
+        root = cgroup / "memory" if controllers else cgroup
+        inner = root / path.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if root in folder.parents)
+
+
+def _group_left(folder: Path) -> int | None:
+    for limit, used in LIMITS:
+        try:
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+        except (OSError, ValueError):  # another version, or the word `max`
+            continue
+        return left + _droppable(folder / "memory.stat")
     return None
 
 
