@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -124,7 +125,7 @@ def prepare_cohort(
         shape=cached.shape,
         dtype=cached.dtype,
         preprocess=preprocess,
-        left_out=_left_out_rows(records, cached),
+        left_out=_left_out_rows(records, cached, splits),
     )
 
 
@@ -240,10 +241,14 @@ def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainS
         )
 
 
-def _left_out_rows(records: Sequence[Record], cached: CachedVolumes) -> tuple[dict[str, str], ...]:
-    bad = [record for record, file in zip(records, cached.files, strict=True) if file is None]
+def _left_out_rows(
+    records: Sequence[Record], cached: CachedVolumes, splits: Sequence[str]
+) -> tuple[dict[str, str], ...]:
+    absent = [i for i, file in enumerate(cached.files) if file is None]
+    bad = [records[i] for i in absent]
     if bad:
-        log.info("%d bad file(s) left out; left_out.csv in the run folder names them", len(bad))
+        counts = ", ".join(f"{split} {count}" for split, count in Counter(splits[i] for i in absent).items())
+        log.info("%d bad file(s) left out (%s); left_out.csv in the run folder names them", len(bad), counts)
     return tuple(
         {"subject": record.subject, "image": _joined(record.images), "reason": problem}
         for record, problem in zip(bad, cached.problems, strict=True)

@@ -200,9 +200,17 @@ def open_run(run: str) -> RunFolder:
     if missing:
         raise SettingsError(
             f"run={run}: expected a finished run's folder; {', '.join(missing)} is not in it. "
-            "voxlift-train writes one and names it in its last line."
+            f"{_runs_inside(folder.path)}"
         )
     return folder
+
+
+def _runs_inside(folder: Path) -> str:
+    """Where the runs are: a comparison keeps those of its trainings in its folder."""
+    inside = sorted(str(path.parent) for path in folder.glob("runs/*/metrics.json"))
+    if inside:
+        return f"It is a comparison's folder, which holds the runs {', '.join(inside[:6])}: name one of them."
+    return "voxlift-train writes one and names it in its last line."
 
 
 def write_text(path: Path, text: str) -> None:

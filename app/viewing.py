@@ -84,8 +84,7 @@ class VolumeView:
         if widget is None:
             return bundle
         live = widget._repr_mimebundle_()
-        bundle.update(live[0] if isinstance(live, tuple) else live)
-        return bundle
+        return {**(live[0] if isinstance(live, tuple) else live), **bundle}
 
     def __repr__(self) -> str:
         depth, height, width = _to_tensor(self.volume).shape

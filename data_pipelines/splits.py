@@ -208,9 +208,23 @@ def _check_counts(manifest: Manifest, parts: int) -> None:
     if few:
         raise ManifestError(
             f"{parts} splits need {parts} subjects of every class, but of {manifest.source} the class "
-            f"{list_some(few)}. "
-            "Ask for fewer splits or folds, or leave the class out of data.classes."
+            f"{list_some(few)}. {_way_out(manifest.classes)}"
         )
+
+
+def _way_out(classes: Sequence[str]) -> str:
+    """Fewer parts, or other classes; a number for a label wants to be cut into classes."""
+    if len(classes) > 2 and all(_is_number(name) for name in classes):
+        return "Cut a number into classes: 'data.label_bins=[EDGE]' 'data.classes=[BELOW,FROM_IT_ON]'."
+    return "Ask for fewer splits or folds, or leave the class out of data.classes."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_classes(manifest: Manifest, splits: Sequence[str]) -> None:

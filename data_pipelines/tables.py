@@ -85,7 +85,8 @@ def require_columns(table: Table, names: Sequence[str]) -> None:
     hints = [_nearest(name, table.columns) for name in absent]
     raise ManifestError(
         f"{table.source} has no column {list_some(map(repr, absent))}{''.join(hints)}. "
-        f"Its columns are {list_some(map(repr, table.columns), limit=40)}."
+        f"Its columns are {list_some(map(repr, table.columns), limit=40)}; image_column, label_column and "
+        "subject_column say which are meant."
     )
 
 

@@ -18,7 +18,7 @@ from app.comparison.reuse import refuse_other_runs
 from app.comparison.trials import Trial, lay_out_trials
 from app.progress import console
 from app.runs import refuse_used_folder
-from app.settings import SettingsError, TrainSettings
+from app.settings import DataSettings, SettingsError, TrainSettings
 from app.train import read_settings
 
 OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
@@ -48,6 +48,7 @@ def plan_comparison(cfg: DictConfig) -> Plan:
 
     Raises:
         SettingsError: the settings name no comparison, a trial's are wrong, or the folder holds others.
+        ManifestError: the table is at fault, which is told once, not by every training.
     """
     names, seeds = [str(name) for name in cfg.models], [int(seed) for seed in cfg.seeds]
     contests = _contests_of(cfg, names)
@@ -67,6 +68,7 @@ def plan_comparison(cfg: DictConfig) -> Plan:
     kept = {trial: values for trial, values in settings.items() if trial.model in wanted}
     for trial, values in kept.items():
         refuse_other_runs(trial, values)
+    _read_table(next(iter(kept.values())).data)
     return Plan(folder, tuple(kept), tuple(kept.values()), tuple(names), contests)
 
 
@@ -184,6 +186,15 @@ def _fit_candidates(
                 f"{contest}: {name} is left out, it needs a cubic preprocess.shape", highlight=False
             )
     return fit
+
+
+def _read_table(data: DataSettings) -> None:
+    """Pass when the user's own table can be used; written tables need no look."""
+    if data.name == "manifest":
+        from app.cohort import table_options
+        from data_pipelines.manifest import load_manifest
+
+        load_manifest(str(data.table), table_options(data))
 
 
 def _check_lists(names: list[str], seeds: list[int]) -> None:

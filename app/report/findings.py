@@ -142,6 +142,10 @@ def print_audit(found: AuditedData, *, console: Console | None = None) -> None:
     if groups:
         target.print(_table(groups, below=shared_folder(found.audit.facts)))
     target.print(Text(verdict(found), style="bold"))
+    if any(one.error for one in found.audit.facts):
+        target.print(
+            "data.on_bad_file=skip leaves unreadable and absent files out of a training.", soft_wrap=True
+        )
     overrides = suggested_overrides(found.audit)
     if overrides:
         target.print("Suggested for training (depth, height, width):")

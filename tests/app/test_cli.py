@@ -79,6 +79,7 @@ def test_help_names_examples_and_keys_and_imports_no_tensorflow(command, tmp_pat
         (["app.predict"], "input: expected an image, a folder or a table"),
         (["app.compare", "models=[volume3d,resnet9000]"], "resnet9000 is neither a model"),
         (["app.compare", "models=[volume3d]"], "at least two"),
+        (["app.compare", "data=manifest", "data.table=nowhere.csv"], "There is no table"),
         (["app.compare", "model=slice2d"], "models=[...]"),
         (["app.study", "study=search", "study.trails=3"], "Did you mean study.trials?"),
         (

@@ -43,6 +43,14 @@ def test_what_is_not_a_run_is_told(tmp_path):
         open_run(str(tmp_path))
 
 
+def test_a_comparisons_folder_tells_the_runs_inside_it(tmp_path):
+    run = tmp_path / "runs" / "volume3d-seed0"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"a comparison's folder, which holds the runs .*volume3d-seed0"):
+        open_run(str(tmp_path))
+
+
 def test_settings_come_back_as_they_were(tmp_path):
     settings = TrainSettings(
         data=DataSettings(name="phantom", task="nodule", classes=["a", "b"]),

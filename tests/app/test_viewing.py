@@ -69,6 +69,7 @@ def test_with_the_viewer_a_cell_holds_it_and_the_planes(voxels):
     heat = np.where(voxels > 0.9, voxels, 0)
     bundle = show_volume(voxels, heat=heat)._repr_mimebundle_()
     assert bundle[LIVE] == {"model_id": "1"}
+    assert bundle["text/plain"].startswith("volume: 5 x 7 x 11")
     assert picture_of(bundle).ndim == 3
 
 

@@ -187,6 +187,7 @@ def test_a_missing_column_names_those_that_exist_and_the_nearest(folder):
     assert "'lable'" in said
     assert "did you mean 'label'" in said
     assert "'image', 'label'" in said
+    assert "label_column" in said
 
 
 def test_missing_images_are_reported_together_ten_shown(folder):

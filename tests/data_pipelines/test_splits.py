@@ -136,6 +136,12 @@ def test_requests_that_cannot_be_met_say_why(sizes, settings, expected):
         assign_splits(make(sizes), **{"val": 0.2, "test": 0.2, "seed": 0, **settings})
 
 
+def test_a_number_for_a_label_is_told_how_to_become_classes():
+    numbers = replace(make([1, 1, 1]), classes=("41", "42.5", "57"))
+    with pytest.raises(ManifestError, match=r"'data\.label_bins=\[EDGE\]'"):
+        assign_splits(numbers, val=0.2, test=0.2, seed=0)
+
+
 def test_a_subject_in_two_splits_is_listed():
     manifest = make((4, 4), volumes=2)
     torn = tuple(
