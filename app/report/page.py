@@ -6,9 +6,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from app.files import write_beside
+
 
 def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
-    """Write a page (UTF-8, no script, nothing loaded from elsewhere) and return its path."""
+    """Write a page (UTF-8, no script, nothing loaded from elsewhere), whole or not at all; its path.
+
+    Raises:
+        OSError: naming the path, such as on a full disk.
+    """
     environment = Environment(
         loader=PackageLoader("app.report"),
         autoescape=True,
@@ -16,5 +22,6 @@ def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path.write_text(environment.get_template(template).render(values), encoding="utf-8")
+    page = environment.get_template(template).render(values).encode()
+    write_beside(path, lambda file: file.write(page))
     return path
