@@ -41,6 +41,8 @@ class TrainingOptions:
         augment: a function of one volume's voxels, float32, and an int32 [2] seed.
         mix: a function of a batch's voxels, float32, its one-hot labels and a seed; labels are then float32
             [B, K].
+        part: (index, count): the stream gives the index-th of so many equal parts of each batch, in order.
+            Together the parts are the batches that the stream gives without.
     """
 
     batch_size: int
@@ -51,6 +53,7 @@ class TrainingOptions:
     weights: NDArray[np.float32] | None = None
     augment: Augmentation | None = None
     mix: Mixing | None = None
+    part: tuple[int, int] = (0, 1)
 
 
 def training_volumes(
@@ -68,9 +71,13 @@ def training_volumes(
     # Each epoch gives whole batches of rows: so no batch spans two, and reading never pauses in between.
     whole = len(volumes) // options.batch_size * options.batch_size
     rows = _ordered_examples(labels, options).flat_map(lambda epoch: epoch.take(whole))
+    size, is_mixed = options.batch_size, options.mix is not None
+    if options.part[1] > 1 and not is_mixed:  # who is mixed may have a partner in any part: all are read
+        rows, size = _own_part(rows.batch(size), options).unbatch(), size // options.part[1]
     loaded = rows.map(_loader(volumes, options), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = loaded.batch(options.batch_size, drop_remainder=True)
-    return _mixed(batches, labels, options.mix).prefetch(2).with_options(_ordered())
+    batches = _mixed(loaded.batch(size, drop_remainder=True), labels, options.mix)
+    parts = _own_part(batches, options) if is_mixed else batches
+    return parts.prefetch(2).with_options(_ordered())
 
 
 def training_slices(
@@ -110,7 +117,7 @@ def training_slices(
         mixed = slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
         batches = mixed.batch(options.batch_size, drop_remainder=True)
         # Volumes may bring unequal numbers of slices, yet every epoch has as many steps as the shortest.
-        return _mixed(batches.take(steps), labels, options.mix)
+        return _own_part(_mixed(batches.take(steps), labels, options.mix), options)
 
     return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
 
@@ -156,6 +163,16 @@ def _loader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[...,
         return (varied, label, weight, key) if options.mix else (varied, label, weight)
 
     return load
+
+
+def _own_part(batches: tf.data.Dataset, options: TrainingOptions) -> tf.data.Dataset:
+    """The batches, of which only the part that the options name is kept."""
+    index, count = options.part
+    if count == 1:
+        return batches
+    size = options.batch_size // count
+    first, last = index * size, (index + 1) * size
+    return batches.map(lambda *values: tuple(value[first:last] for value in values))
 
 
 def _ordered_examples(labels: NDArray[np.int64], options: TrainingOptions) -> tf.data.Dataset:

@@ -97,6 +97,27 @@ def test_a_resumed_stream_is_the_rest_of_the_whole_one(volumes, builder):
         np.testing.assert_array_equal(one[0], two[0])
 
 
+@pytest.mark.parametrize("builder", [train, train_slices])
+@pytest.mark.parametrize("varied", ["plainly", "augmented", "mixed"])
+def test_the_parts_of_a_batch_together_are_the_batch(volumes, builder, varied):
+    def augment(voxels, key):
+        return voxels + tf.cast(key[1], tf.float32)
+
+    def mix(voxels, labels, key):
+        order = tf.constant([2, 3, 0, 1])  # partners from another part
+        return voxels + tf.gather(voxels, order), labels + tf.cast(key[1], tf.float32)
+
+    options = {"plainly": {}, "augmented": {"augment": augment}, "mixed": {"mix": mix}}[varied]
+    options |= {"batch_size": 4}
+    whole = builder(volumes, **options)
+    parts = [builder(volumes, **options, part=(index, 2)) for index in range(2)]
+    assert len(whole) >= 2
+    for batch, first, second in zip(whole, *parts, strict=True):
+        for value, *halves in zip(batch, first, second, strict=True):
+            assert len(halves[0]) == 2
+            np.testing.assert_array_equal(value, np.concatenate(halves))
+
+
 def test_augmentation_gets_another_key_for_every_example(volumes):
     keys = []
 
