@@ -1,7 +1,8 @@
 """The front door of every command: Hydra started our way, and each outcome turned into its exit status.
 
 0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of
-ours (its traceback is kept) or of the engine, 128 + N ended from outside by signal N.
+ours (its traceback is kept) or of the engine, 75 a process of several was lost and the run can go on, 128 + N
+ended from outside by signal N.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from data_pipelines.errors import DataError
 
 Settings = TypeVar("Settings")
 
-DONE, FOUND, USER_ERROR, CRASH, INTERRUPTED = 0, 1, 2, 70, 130
+DONE, FOUND, USER_ERROR, CRASH, LOST, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 
 class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why

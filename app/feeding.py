@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.networks import is_trained_on_slices
 from app.settings import SettingsError, TrainSettings
-from app.strategy.mirrored import device_count, even_share
+from app.strategy.even import even_share
+from app.strategy.spreading import batch_part, device_count
 from app.training.segments import Position
 from data_pipelines.augment import Augment, changes_handedness
 from data_pipelines.balance import class_weights
@@ -104,6 +105,7 @@ def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: in
         weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
         augment=build_augmentation(augment, cohort),
         mix=build_mixing(augment),
+        part=batch_part(settings),
     )
 
 

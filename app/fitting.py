@@ -13,6 +13,9 @@ from app.inflate import settle_statistics, tuning_optimizer
 from app.networks import Networks
 from app.runs import RunFolder
 from app.settings import TrainSettings
+from app.strategy.hosts.followed import FollowedCheckpoints
+from app.strategy.hosts.meeting import is_follower
+from app.strategy.hosts.spread import global_batches, hand_over_weights, score_together
 from app.training.best import KeepBest
 from app.training.checkpoints import Checkpoints
 from app.training.display import ShowProgress
@@ -49,17 +52,19 @@ def train_network(
     from app.training.precision import keep_logits_precise
 
     keep_logits_precise(networks.trained)
+    keep_logits_precise(networks.own)
     warn_of_mirrors(read_augment(settings.augment))
     place, history = Place(), WriteHistory(run.history)
     keep = KeepBest(settings.trainer.monitor, patience=settings.trainer.patience)
     clock, feed = InputClock(), build_feed(settings, cohort)
     task = _build_task(settings, cohort=cohort, networks=networks, feed=feed, clock=clock)
-    checkpoints = Checkpoints(run.checkpoints)
+    follows = is_follower(settings)
+    checkpoints = FollowedCheckpoints(run.checkpoints) if follows else Checkpoints(run.checkpoints)
     started = time.perf_counter()
     if checkpoints.is_empty:
-        settle_statistics(networks.trained, feed.batches, settings.model)
+        _settle(networks, feed, settings)
     settling = time.perf_counter() - started
-    written = recorders(run, settings, feed)
+    written = [] if follows else recorders(run, settings, feed)
     display = ShowProgress(place, epochs=settings.trainer.epochs, steps=feed.steps_per_epoch)
     callbacks = [
         place,  # first: the others read where the training stands
@@ -77,7 +82,9 @@ def train_network(
         with display:
             fit_network(task, place=place, keep=keep, callbacks=callbacks, checkpoints=checkpoints)
     except UserError as error:
-        raise UserError(f"{error}\n{_keep_good(run, networks, keep)}") from error
+        kept = "" if follows else f"\n{_keep_good(run, networks, keep)}"
+        raise UserError(f"{error}{kept}") from error
+    hand_over_weights(networks)
     checkpoints.thin()
     for recorder in written:
         recorder.finish()
@@ -90,10 +97,17 @@ def train_network(
     }
 
 
+def _settle(networks: Networks, feed: Feed, settings: TrainSettings) -> None:
+    """Measure batch statistics anew where the lift asks for it, on whole batches wherever their parts lie."""
+    batches = global_batches(feed.batches) if settings.strategy == "hosts" else feed.batches
+    settle_statistics(networks.trained, batches, settings.model)
+
+
 def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
     """Save the best weights of a training that broke off; what was kept."""
     if not keep.weights:
         return "No epoch was finished before, so there are no weights to keep."
+    hand_over_weights(networks)
     save_model(networks.volume, run)
     return f"The weights of epoch {keep.best_epoch + 1}, the best before that, are kept in {run.model}."
 
@@ -134,6 +148,8 @@ def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -
     """The function that scores the validation volumes."""
     from app.scoring import validation_score
 
+    if settings.strategy == "hosts":
+        return score_together(networks, cohort, batch_size=settings.trainer.batch_size)
     return validation_score(networks.volume, cohort, batch_size=settings.trainer.batch_size)
 
 

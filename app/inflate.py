@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from app.pretrained import trained_source
 from app.runs import RunFolder, read_json, save_settings
 from app.settings import ModelSettings, OptimizerSettings, TrainSettings
-from app.strategy.mirrored import build_spread
+from app.strategy.spreading import build_spread
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
@@ -37,7 +37,9 @@ class Inflation:
         """Give the slice model the weights of a run that trained it to its end."""
         from app.pretrained import load_trained
 
-        self.slices.trained.set_weights(load_trained(run.path).get_weights())
+        weights = load_trained(run.path).get_weights()
+        self.slices.trained.set_weights(weights)
+        self.slices.own.set_weights(weights)
 
     def inflate(self) -> Networks:
         """The 3D network with the weights that the 2D one holds now."""
@@ -63,7 +65,7 @@ def plan_inflation(settings: TrainSettings, cohort: Cohort) -> Inflation:
     first = slice_settings(settings)
     slices = build_spread(first, lambda: build_networks(first.model, cohort))
     log.info("Model %s, trained first: %s parameters", SLICES, f"{slices.trained.count_params():,}")
-    return Inflation(first, slices, plan_volume(settings.model, cohort, slices.trained))
+    return Inflation(first, slices, plan_volume(settings.model, cohort, slices.own))
 
 
 def slice_settings(settings: TrainSettings) -> TrainSettings:
@@ -108,7 +110,8 @@ def borrow_slices(first: RunFolder, wanted: TrainSettings) -> bool:
     """
     from app.comparison.reuse import find_beside
 
-    found = None if any(first.path.iterdir()) else find_beside(first.path.parent, wanted)
+    is_open = wanted.strategy != "hosts" and not any(first.path.iterdir())  # other hosts may see no such run
+    found = find_beside(first.path.parent, wanted) if is_open else None
     if found is None:
         return False
     log.info("The slice network of %s is taken: the same training", found.path)

@@ -24,10 +24,20 @@ CONFIGURED = ("cnn", "resnet")
 
 @dataclass(frozen=True)
 class Networks:
-    """`trained` takes what training feeds (slices or volumes); `volume` takes [B, D, H, W, C]."""
+    """`trained` takes what training feeds (slices or volumes); `volume` takes [B, D, H, W, C].
+
+    They share their weights, but where the trained one is spread over several hosts: there `volume` shares
+    them with `twin`, which is like the trained one.
+    """
 
     trained: Any
     volume: Any
+    twin: Any = None
+
+    @property
+    def own(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The trained network, or its twin where the trained one does not lie on this host alone."""
+        return self.trained if self.twin is None else self.twin
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.runs import RunFolder, load_settings, save_settings
-from app.settings import SettingsError, TrainSettings
+from app.settings import HostsSettings, SettingsError, TrainSettings
+from app.strategy.hosts.member import find_member, is_placed
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 
-ALLOWED = ("resume", "trainer.epochs", "debug")  # beside `resume=`; all else would be another training
+# Beside `resume=`; all else would be another training. Which host this is (`hosts.*`) may change as well.
+ALLOWED = ("resume", "trainer.epochs", "debug")
 
 
 def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tuple[RunFolder, TrainSettings]:
@@ -33,7 +35,7 @@ def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tupl
     """
     run = RunFolder(Path(path).expanduser())
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    others = [key for key in keys if key not in ALLOWED]
+    others = [key for key in keys if key not in ALLOWED and not key.startswith("hosts.")]
     if others:
         raise SettingsError(
             f"resume={path} goes on with that run's own configuration: {', '.join(others)} cannot be changed "
@@ -53,6 +55,13 @@ def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tupl
         )
     trainer = replace(settings.trainer, epochs=wanted)
     return run, replace(settings, trainer=trainer, run_dir=str(run.path))
+
+
+def resumes_elsewhere(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
+    """Whether host 0 alone has the run's folder: this process, another host's, is given what it needs."""
+    if RunFolder(Path(path).expanduser()).config.exists() or not is_placed(hosts, environment):
+        return False
+    return not find_member(hosts, environment).leads
 
 
 def is_complete(run: RunFolder, settings: TrainSettings) -> bool:

@@ -20,6 +20,8 @@ from data_pipelines.prepared import PreparedVolumes
 
 log = logging.getLogger("voxlift")
 
+Predict = Callable[..., NDArray[np.float32]]  # of the form of `predict_logits`
+
 
 class DivergedError(ScoresError):
     """The network's weights give no numbers."""
@@ -30,22 +32,33 @@ def predict_probabilities(
     volumes: PreparedVolumes,
     *,
     batch_size: int,
+    predict: Predict | None = None,
 ) -> NDArray[np.float64]:
     """Class probabilities [N, K] float64 of prepared volumes, each scored once, in order.
+
+    Args:
+        network: gives logits.
+        volumes: what is scored.
+        batch_size: volumes at once.
+        predict: what gives the logits, by default `predict_logits`.
 
     Raises:
         DivergedError: the network gives values that are no numbers.
     """
-    from data_pipelines.pipeline import evaluation_volumes
-
-    batches = evaluation_volumes(volumes, batch_size=batch_size)
-    logits = network.predict(batches, verbose=0)
+    logits = (predict or predict_logits)(network, volumes, batch_size=batch_size)
     if not np.isfinite(logits).all():
         raise DivergedError(
             "expected finite scores from the network, but some are not numbers: its training diverged. Try a "
             "lower optimizer.learning_rate, or precision=float32."
         )
     return softmax(logits)
+
+
+def predict_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
+    """Logits [N, K] of prepared volumes, each computed once, in order."""
+    from data_pipelines.pipeline import evaluation_volumes
+
+    return np.asarray(network.predict(evaluation_volumes(volumes, batch_size=batch_size), verbose=0))
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -59,9 +72,17 @@ def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def score_split(network: Any, cohort: Cohort, split: str, *, batch_size: int) -> Scores:  # noqa: ANN401 - untyped Keras
-    """The scores of one split's volumes."""
-    probabilities = predict_probabilities(network, cohort.prepared(split), batch_size=batch_size)
+def score_split(
+    network: Any,  # noqa: ANN401 - untyped Keras
+    cohort: Cohort,
+    split: str,
+    *,
+    batch_size: int,
+    predict: Predict | None = None,
+) -> Scores:
+    """The scores of one split's volumes; `predict` as in `predict_probabilities`."""
+    volumes = cohort.prepared(split)
+    probabilities = predict_probabilities(network, volumes, batch_size=batch_size, predict=predict)
     return scores_of_split(cohort, split, probabilities)
 
 
@@ -77,7 +98,13 @@ def scores_of_split(cohort: Cohort, split: str, probabilities: NDArray[np.float6
     )
 
 
-def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:  # noqa: ANN401 - untyped Keras
+def validation_score(
+    network: Any,  # noqa: ANN401 - untyped Keras
+    cohort: Cohort,
+    *,
+    batch_size: int,
+    predict: Predict | None = None,
+) -> Callable[[], dict[str, float]]:
     """A function that scores the validation volumes with the network's present weights.
 
     Weights that have diverged give nan for every metric, so that the best epoch before it is kept.
@@ -86,7 +113,8 @@ def validation_score(network: Any, cohort: Cohort, *, batch_size: int) -> Callab
 
     def score() -> dict[str, float]:
         try:
-            metrics = score_metrics(score_split(network, cohort, "val", batch_size=batch_size))
+            scores = score_split(network, cohort, "val", batch_size=batch_size, predict=predict)
+            metrics = score_metrics(scores)
         except DivergedError:
             return dict.fromkeys(("loss", "auc", "accuracy", "balanced_accuracy"), math.nan)
         return {"loss": metrics["log_loss"]} | {

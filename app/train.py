@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,10 +23,20 @@ from app.inflate import (
 )
 from app.pretrained import check_baseline, refuse_seen_subjects
 from app.progress import console
-from app.resuming import begin_again, is_complete, reopen_settings, reopen_subjects, saved_precision
+from app.resuming import (
+    begin_again,
+    is_complete,
+    reopen_settings,
+    reopen_subjects,
+    resumes_elsewhere,
+    saved_precision,
+)
 from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
-from app.settings import TrainSettings, check_settings
-from app.strategy.mirrored import build_spread, prepare_devices
+from app.settings import HostsSettings, SettingsError, TrainSettings, check_settings
+from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
+from app.strategy.hosts.meeting import announce_run, in_turn, is_follower
+from app.strategy.hosts.supervise import check_engine, supervise
+from app.strategy.spreading import build_spread, do_once, prepare_devices
 
 if TYPE_CHECKING:
     from app.cohort import Cohort
@@ -44,9 +55,17 @@ def main() -> None:
 def _start(cfg: DictConfig) -> int:
     """A new training, or one that goes on."""
     if cfg.resume is None:
-        return train(read_settings(cfg))
+        settings = read_settings(cfg)
+        return supervise(settings, settings.hosts) if settings.strategy == "hosts" else train(settings)
     overrides = [str(override) for override in HydraConfig.get().overrides.task]
+    hosts = HostsSettings(**cfg.hosts)
+    if resumes_elsewhere(cfg.resume, hosts, os.environ):
+        return supervise(None, hosts, resumes=True)
     run, settings = reopen_settings(cfg.resume, overrides=overrides, epochs=cfg.trainer.epochs)
+    if settings.strategy == "hosts":
+        return supervise(settings, hosts, resumes=True)
+    if hosts != HostsSettings():
+        raise SettingsError(f"hosts: {run.path} is a run of one host; leave the keys of hosts out.")
     check_backend()
     return resume(run, settings)
 
@@ -60,7 +79,7 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
     settings = to_settings(cfg, TrainSettings)
     check_settings(settings)
     check_baseline(settings.model)
-    check_backend()
+    check_engine() if settings.strategy == "hosts" else check_backend()
     return settings
 
 
@@ -80,7 +99,9 @@ def train(settings: TrainSettings) -> int:
     if settings.model.kind == "table":
         return train_on_table(settings)
     with logging_to_file() as attach:
-        cohort = gather_cohort(settings)
+        with in_turn(settings):
+            cohort = gather_cohort(settings)
+        agree_on_subjects(settings, cohort)
         settings.data.classes = list(
             cohort.classes
         )  # saved with the run, so that later commands index the same way
@@ -90,12 +111,14 @@ def train(settings: TrainSettings) -> int:
             deterministic=settings.deterministic,
             seed=settings.seed,
         )
+        agree_on_precision(settings, precision.policy)
         refuse_seen_subjects(settings.model, cohort)
         prepare_devices(settings)
         parts = _build_parts(settings, cohort)
         found = _look_ahead(settings, cohort, parts)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
         run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
+        announce_run(settings, run.path)
         attach(run.log)
         if found:
             write_json(run.preflight, {"trainings": [finding.as_json() for finding in found]})
@@ -128,13 +151,17 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         attach(run.log)
         log.info("Going on with %s", run.path)
         begin_again(run, settings)
-        cohort = reopen_subjects(run, settings)
+        announce_run(settings, run.path)
+        with in_turn(settings):
+            cohort = reopen_subjects(run, settings)
+        agree_on_subjects(settings, cohort)
         precision = prepare_runtime(
             precision=saved_precision(run, settings),
             device=settings.device,
             deterministic=settings.deterministic,
             seed=settings.seed,
         )
+        agree_on_precision(settings, precision.policy)
         prepare_devices(settings)
         parts = _build_parts(settings, cohort)
         _train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
@@ -172,7 +199,7 @@ def _train_parts(
         _describe(run, settings, cohort=cohort, precision=precision)
         if isinstance(parts, Inflation):
             parts = _train_slices(run, parts, cohort=cohort, precision=precision)
-        _train_into(run, settings, cohort=cohort, networks=parts)
+        _train_into(run, settings, cohort=cohort, networks=parts, is_last=True)
 
 
 def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, precision: Precision) -> Networks:
@@ -196,7 +223,7 @@ def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precis
     from app.runtime import describe_environment
 
     log.info("Precision %s: %s", precision.policy, precision.reason)
-    if run.splits.exists():
+    if run.splits.exists() or is_follower(settings):
         return
     save_settings(settings, run)
     write_json(run.environment, describe_environment(precision))
@@ -212,13 +239,33 @@ def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
     return networks
 
 
-def _train_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> None:
-    from app.fitting import save_model, train_network
+def _train_into(
+    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, is_last: bool = False
+) -> None:
+    from app.fitting import train_network
+
+    cost = train_network(run, settings, cohort=cohort, networks=networks)
+
+    def finish() -> None:
+        _finish(run, settings, cohort=cohort, networks=networks, cost=cost)
+
+    do_once(finish, settings, name=f"{settings.model.name} is scored", is_last=is_last)
+
+
+def _finish(
+    run: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    networks: Networks,
+    cost: dict[str, float],
+) -> None:
+    """Save, score and report a network that is trained."""
+    from app.fitting import save_model
     from app.pages import write_run_page
     from app.scoring import evaluate_run, scoring_cost, show_metrics
     from models.folding import fold_normalisation
 
-    cost = train_network(run, settings, cohort=cohort, networks=networks)
     save_model(networks.volume, run)
     scorer = fold_normalisation(networks.volume)
     metrics = evaluate_run(scorer, cohort, batch_size=settings.trainer.batch_size, run=run)

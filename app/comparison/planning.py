@@ -87,7 +87,12 @@ def compose_training(overrides: Sequence[str]) -> TrainSettings:
     Raises:
         SettingsError: listing what is wrong with them.
     """
-    return read_settings(compose("train", overrides=list(overrides)))
+    settings = read_settings(compose("train", overrides=list(overrides)))
+    if settings.strategy == "hosts":
+        raise SettingsError(
+            "strategy=hosts: only voxlift-train spreads over several hosts; here each training runs on one."
+        )
+    return settings
 
 
 def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:

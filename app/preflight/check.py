@@ -16,7 +16,7 @@ from app.preflight.rates import Rates, measure_rates
 from app.preflight.show import show_memory, show_stages, spoken_rates
 from app.preflight.stages import Stage, network_stages
 from app.settings import SettingsError, TrainSettings
-from app.strategy.mirrored import device_count
+from app.strategy.spreading import device_count
 
 if TYPE_CHECKING:
     from app.feeding import Feed
@@ -114,8 +114,10 @@ def _estimate(settings: TrainSettings, networks: Networks, feed: Feed, *, layers
     scoring = training_memory(networks.volume, optimizer_slots=0)
     training = replace(training_memory(networks.trained), slots=slot_bytes(networks.trained))
     has_gpu = gpu_capability() is not None
+    # Devices that are made of one CPU share its memory.
+    is_shared = has_gpu or settings.strategy == "hosts"
     return Need(
-        training=training.shared_by(device_count(settings)) if has_gpu else training,
+        training=training.shared_by(device_count(settings)) if is_shared else training,
         batch=batch,
         per_setting=max(1, batch // size),
         scoring=size * scoring.passing + scoring.weights,

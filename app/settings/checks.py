@@ -7,11 +7,11 @@ import importlib.util
 from app.errors import refuse_problems
 from app.settings.commands import AuditSettings, TrainSettings
 from app.settings.data_checks import data_problems, shape_problems, split_problems
-from app.settings.groups import LoggerSettings
+from app.settings.groups import HostsSettings, LoggerSettings
 from app.settings.model_checks import model_problems
 from app.settings.sentences import choice_problem, range_problem
 
-STRATEGIES = ("single", "mirrored")
+STRATEGIES = ("single", "mirrored", "hosts")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -73,11 +73,14 @@ def _trainer_problems(settings: TrainSettings) -> list[str]:
 
 
 def _strategy_problems(settings: TrainSettings) -> list[str]:
-    if settings.strategy == "hosts":
-        return ["strategy: hosts is not there yet; single and mirrored are, for the devices of one host."]
     problems = choice_problem("strategy", settings.strategy, STRATEGIES)
     if settings.strategy == "mirrored" and settings.trainer.accumulate > 1:
         problems.append("trainer.accumulate: expected 1 with strategy=mirrored; raise trainer.batch_size.")
     if settings.strategy != "mirrored" and settings.devices.logical_cpus:
         problems.append("devices.logical_cpus: expected 0 unless strategy=mirrored, which alone reads it.")
+    if settings.strategy == "hosts" and settings.model.kind == "table":
+        name = settings.model.name
+        problems.append(f"strategy: expected single for model={name}, which one process fits at once.")
+    if settings.strategy != "hosts" and settings.hosts != HostsSettings():
+        problems.append("hosts: expected none of its keys unless strategy=hosts, which alone reads them.")
     return problems

@@ -11,6 +11,7 @@ from app.settings.groups import (
     CacheSettings,
     DataSettings,
     DevicesSettings,
+    HostsSettings,
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
@@ -40,6 +41,7 @@ class TrainSettings:
     deterministic: bool = False  # see voxlift-train --help for what it costs and cannot promise
     strategy: str = "single"
     devices: DevicesSettings = field(default_factory=DevicesSettings)
+    hosts: HostsSettings = field(default_factory=HostsSettings)
     seed: int = 0
     run_dir: str | None = None
     resume: str | None = None  # a run folder whose training goes on

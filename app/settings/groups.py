@@ -131,6 +131,16 @@ class DevicesSettings:
 
 
 @dataclass
+class HostsSettings:
+    """Which of several processes this one is, for `strategy=hosts`; Slurm tells what is null."""
+
+    coordinator: str | None = None  # HOST:PORT of host 0, where all processes meet
+    count: int | None = None  # of processes
+    index: int | None = None  # of this one; 0 writes the run folder
+    wait_seconds: int = 300  # for the others, at the start
+
+
+@dataclass
 class PreflightSettings:
     """What is looked at before the first epoch."""
 

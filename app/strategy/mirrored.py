@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.devices import backend_name
 from app.settings import SettingsError, TrainSettings
+from app.strategy.even import refuse_uneven_batches
 
 if TYPE_CHECKING:
     from app.networks import Networks
@@ -81,37 +82,6 @@ def build_spread(settings: TrainSettings, build: Callable[[], Networks]) -> Netw
     _average_statistics(networks.trained)
     (inputs,), (outputs,) = networks.volume.inputs, networks.volume.outputs
     return replace(networks, volume=keras.Model(inputs, outputs, name=networks.volume.name))
-
-
-def refuse_uneven_batches(batch_size: int, devices: int) -> None:
-    """Pass when every device gets as many samples: only then the mean of their means is the batch's mean.
-
-    Raises:
-        SettingsError: with the nearest batch sizes.
-    """
-    rest = batch_size % devices
-    if rest:
-        lower = batch_size - rest
-        nearest = f"{lower} or {lower + devices}" if lower else str(devices)
-        raise SettingsError(
-            f"trainer.batch_size={batch_size}: expected a multiple of {devices} devices; choose {nearest}."
-        )
-
-
-def even_share(batch_size: int, devices: int) -> int:
-    """The largest batch up to `batch_size` that gives every device as many samples.
-
-    Raises:
-        SettingsError: there are fewer samples than devices.
-
-    >>> even_share(13, 4)
-    12
-    """
-    if batch_size < devices:
-        raise SettingsError(
-            f"strategy=mirrored: expected a sample for each of {devices} devices, found {batch_size}."
-        )
-    return batch_size - batch_size % devices
 
 
 def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras

@@ -92,6 +92,11 @@ class Checkpoints:
             )
         return None
 
+    def files_of(self, checkpoint: Checkpoint) -> list[Path]:
+        """Where a saved checkpoint lies, its best weights too."""
+        best = [self._best(int(checkpoint.state["best_epoch"]))] if checkpoint.best else []
+        return [self._at(checkpoint.position), *best]
+
     def thin(self) -> None:
         """Keep only the newest, from which more epochs can be trained."""
         if self.folder.is_dir():

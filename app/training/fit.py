@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.devices import backend_name
+from app.errors import UserError
 from app.settings import OptimizerSettings, TrainerSettings
 from app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
 from app.training.best import KeepBest
@@ -122,9 +123,12 @@ def fit_network(
                 shuffle=False,  # the stream is shuffled already
                 verbose=0,
             )
+    except UserError:
+        keep.put_back(network)  # for the caller to save; what else may end a training leaves nothing to save
+        raise
     finally:
         body.set_trainable(True)
-        keep.put_back(network)
+    keep.put_back(network)
 
 
 def _restore(task: Task, found: Checkpoint) -> None:
