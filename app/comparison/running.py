@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Timer
 
 from app.comparison.locks import hold_lock
 from app.comparison.outcomes import Outcome, outcome_row
@@ -23,7 +24,7 @@ from app.progress import console
 from app.runs import write_rows
 from app.settings import TrainSettings
 
-USER_ERROR, CRASH, INTERRUPTED = 2, 70, 130
+USER_ERROR, CRASH, TIMED_OUT, INTERRUPTED = 2, 70, 124, 130
 TRAIN = (sys.executable, "-m", "app.train")
 
 
@@ -102,7 +103,11 @@ def run_trial(
 
 
 def run_child(
-    command: Sequence[str], *, descriptors: Sequence[int] = (), log: Path | None = None
+    command: Sequence[str],
+    *,
+    descriptors: Sequence[int] = (),
+    log: Path | None = None,
+    seconds: float | None = None,
 ) -> tuple[int, str]:
     """Run a command of ours; its exit status, and its last words where that is not 0.
 
@@ -110,6 +115,7 @@ def run_child(
         command: a module of ours and its arguments.
         descriptors: open files that the child inherits.
         log: the file that gets its output; None shows it.
+        seconds: that it may take before it is killed; None for any number.
 
     Raises:
         KeyboardInterrupt: the child was interrupted.
@@ -127,15 +133,37 @@ def run_child(
                 pass_fds=tuple(descriptors),
             )
         )
+        alarm = stack.enter_context(_kill_after(child, seconds))
         for line in child.stderr or ():
             (file or sys.stderr).write(line)
             words = line.strip() or words
+        child.wait()
+    if alarm.is_set():
+        return TIMED_OUT, f"no end within {seconds:g} s"
     status = child.returncode
     if status in {INTERRUPTED, -signal.SIGINT}:
         raise KeyboardInterrupt
     if status < 0:
         return CRASH, _describe_signal(-status)
     return status, words.removeprefix("error: ") if status else ""
+
+
+@contextmanager
+def _kill_after(child: subprocess.Popen[str], seconds: float | None) -> Iterator[Event]:
+    """Kill a child that runs for longer; the event says whether that was done."""
+    rang = Event()
+
+    def ring() -> None:
+        rang.set()
+        child.kill()
+
+    timer = Timer(seconds or 0, ring)
+    if seconds is not None:
+        timer.start()
+    try:
+        yield rang
+    finally:
+        timer.cancel()
 
 
 def _describe_signal(number: int) -> str:

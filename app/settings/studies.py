@@ -40,6 +40,7 @@ class BatchSizeStudy(TrainedStudy):
     noise_batches: int | None = None
     largest: int | None = None
     memory_gb: float | None = None
+    fit_seconds: float = 600
 
 
 @dataclass

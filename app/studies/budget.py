@@ -117,6 +117,7 @@ def _batch_size_problems(study: BatchSizeStudy) -> list[str]:
         *range_problem("study.accumulate", study.accumulate, 1, 10_000),
         *range_problem("study.noise_batches", study.noise_batches or 0, 3, 1000),
         *range_problem("study.largest", study.largest or 0, 1, 1_000_000),
+        *range_problem("study.fit_seconds", study.fit_seconds, 1, 1e6),
         *([] if study.memory_gb is None else range_problem("study.memory_gb", study.memory_gb, 0.001, 1e6)),
     ]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from app.comparison.reuse import list_changes
 from app.comparison.running import run_child
 from app.progress import console
 from app.runs import RunFolder, load_settings, read_json, save_settings, write_json
-from app.settings import SettingsError, TrainSettings
+from app.settings import TrainSettings
+from app.studies.endings import Ending, MeasurementError
 from app.studies.folder import StudyFolder
 
 Answer = dict[str, Any]
@@ -21,7 +23,8 @@ def measure(
     request: Answer,
     *,
     folder: StudyFolder,
-    failure: Answer | None = None,
+    judge: Callable[[Ending], Answer | None] | None = None,
+    seconds: float | None = None,
 ) -> Answer:
     """The answer to a request, measured in a child process unless the folder holds it already.
 
@@ -30,11 +33,12 @@ def measure(
         settings: Of the training that is measured.
         request: `kind`, one of `app.studies.measure`, and what that kind reads.
         folder: Of the study.
-        failure: What a child that ends badly is taken to say, its last words added as `reason`; None makes
+        judge: What a child that ended without an answer is taken to say, and to be remembered; None makes
             it an error.
+        seconds: That the child may take; None for any number.
 
     Raises:
-        SettingsError: the child failed, and that is no answer.
+        MeasurementError: the child failed, and that is no answer.
         KeyboardInterrupt: the child was interrupted.
     """
     place = RunFolder(folder.measurements / name)
@@ -46,11 +50,13 @@ def measure(
     save_settings(settings, place)
     write_json(place.path / "request.json", request)
     command = [sys.executable, "-m", "app.studies.measure", str(place.path)]
-    status, reason = run_child(command, log=place.log)
-    if status and failure is None:
-        raise SettingsError(f"measuring {name} failed: {reason} ({place.log} has it all)")
+    status, reason = run_child(command, log=place.log, seconds=seconds)
     if status:
-        write_json(answer, {**(failure or {}), "reason": reason})
+        ending = Ending(status, reason, place.log)
+        judged = judge(ending) if judge else None
+        if judged is None:
+            raise MeasurementError(name, ending)
+        write_json(answer, judged)
     return read_json(answer)
 
 

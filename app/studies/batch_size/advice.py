@@ -27,7 +27,7 @@ VAGUE = 30  # times: an interval as wide as that gives no advice
 def fitting_points(points: Sequence[BatchPoint], largest: Largest) -> list[BatchPoint]:
     """The points trained for equal epochs whose batch the memory holds; all of them where it holds none."""
     candidates = [point for point in points if point.equal != "steps"]
-    return [point for point in candidates if point.batch_size <= largest.fits] or candidates
+    return [point for point in candidates if largest.may_fit(point.batch_size)] or candidates
 
 
 def choose_point(
@@ -191,6 +191,8 @@ def _say_memory(memory: MemoryFound, reference_size: int) -> str:
         if not memory.bytes_per_volume > 0
         else f", about {format_quantity(memory.bytes_per_volume, 'B')} a volume"
     )
+    if memory.problem:
+        return _say_broken(memory, limit)
     if found.fails is None:
         return f"Within {limit} a batch of {found.fits} fits, the largest that was tried{slope}."
     if found.fits == 0:
@@ -201,4 +203,16 @@ def _say_memory(memory: MemoryFound, reference_size: int) -> str:
         f"is had by gradient accumulation: trainer.batch_size={portion} trainer.accumulate="
         f"{max(2, math.ceil(2 * found.fits / portion))} takes steps of at least twice that size in about the "
         f"memory of {portion}."
+    )
+
+
+def _say_broken(memory: MemoryFound, limit: str) -> str:
+    """How far a search came that ended for another reason than memory."""
+    found = memory.largest
+    known = [f"a batch of {found.fits} fits"] if found.fits else []
+    known += [f"one of {found.fails} does not"] if found.fails else []
+    return (
+        f"The largest batch is not known: the search within {limit} ended at a batch of {found.unanswered} "
+        f"for another reason than memory ({memory.problem.rstrip('.')}). "
+        f"{' and '.join(known).capitalize() or 'No other was tried'}."
     )

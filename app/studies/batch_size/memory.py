@@ -12,11 +12,12 @@ from app.devices import host_memory
 from app.runs import read_json, write_json
 from app.settings import TrainSettings
 from app.studies.bisection import Largest, bisect_largest
+from app.studies.endings import Ending, MeasurementError
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
 
 SHARE = 0.8  # of the free memory: the rest is for what else runs here
-FAILURE = {"fits": False, "how": "the process died"}
+DIED = "the process died"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class MemoryFound:
         limit_name: In words.
         how: How the limit was set.
         bytes_per_volume: Slope of the peaks over the batch sizes; nan where it cannot be told.
+        problem: Why the search ended without an answer; empty where it came to its end.
     """
 
     largest: Largest
@@ -36,6 +38,7 @@ class MemoryFound:
     limit_name: str
     how: str
     bytes_per_volume: float
+    problem: str = ""
 
 
 def find_largest(
@@ -44,6 +47,7 @@ def find_largest(
     *,
     most: int,
     memory_gb: float | None,
+    seconds: float,
     folder: StudyFolder,
 ) -> MemoryFound:
     """Search the largest batch up to `most`.
@@ -53,24 +57,38 @@ def find_largest(
         steps: The measured steps of each batch size, which say where to begin.
         most: The largest batch that is tried.
         memory_gb: Limit in GiB; None takes four fifths of what is free now (and remembers it).
+        seconds: That one try may take; one that takes longer ends the search.
         folder: Of the study.
     """
     on_gpu = next(iter(steps.values()))["device"] == "GPU"
     limit, name = _limit(memory_gb, folder, on_gpu=on_gpu)
     base, slope = fit_line(steps)
     ways: list[str] = []
+    problems: list[str] = []
 
-    def fits(size: int) -> bool:
+    def fits(size: int) -> bool | None:
         request = {"kind": "fit", "batch_size": size, "limit_bytes": limit}
-        answer = measure(f"fit-{size}", settings, request, folder=folder, failure=FAILURE)
+        try:
+            answer = measure(
+                f"fit-{size}", settings, request, folder=folder, judge=judge_fit, seconds=seconds
+            )
+        except MeasurementError as error:
+            problems.append(error.reason)
+            say(f"  batch of {size}: no answer, {error.reason}")
+            return None
         say(f"  batch of {size}: {'fits' if answer['fits'] else 'does not fit'}")
         ways.append(str(answer["how"]))
         return bool(answer["fits"])
 
     first = most if limit is None or not slope > 0 else int((limit - base) / slope)
     found = bisect_largest(fits, first=max(1, min(first, most)), most=most)
-    how = next((way for way in ways if way != FAILURE["how"]), ways[0])
-    return MemoryFound(found, limit, name, how, slope)
+    how = next((way for way in ways if way != DIED), "the process died in every try")
+    return MemoryFound(found, limit, name, how, slope, "".join(problems))
+
+
+def judge_fit(ending: Ending) -> dict[str, Any] | None:
+    """A child that ran out of memory says that the batch does not fit; any other end says nothing of it."""
+    return {"fits": False, "how": DIED, "reason": ending.reason} if ending.is_memory else None
 
 
 def fit_line(steps: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:

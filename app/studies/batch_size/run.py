@@ -107,6 +107,7 @@ def _find_largest(
         steps,
         most=max(int(study.largest), *steps),
         memory_gb=study.memory_gb,
+        seconds=study.fit_seconds,
         folder=folder,
     )
 

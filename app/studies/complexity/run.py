@@ -10,12 +10,12 @@ from app.comparison.planning import choose_model, compose_training
 from app.progress import progress_bar
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.endings import Ending
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
 from app.studies.trainings import given_overrides
 
 REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
-FAILURE: dict[str, Any] = {"failed": True}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def measure_costs(
         for scale in scales:
             for name, training in trainings.items():
                 request = {"kind": "size", "scale": scale, "steps": steps}
-                answer = measure(f"{name}-x{scale:g}", training, request, folder=folder, failure=FAILURE)
+                answer = measure(f"{name}-x{scale:g}", training, request, folder=folder, judge=judge_size)
                 advance()
                 if answer.get("failed"):
                     refusals.append(f"{name} at {scale:g} times the size: {answer['reason']}")
@@ -81,6 +81,11 @@ def measure_costs(
                 costs.append(_cost(name, answer))
                 say(_spoken(costs[-1]))
     return costs, refusals
+
+
+def judge_size(ending: Ending) -> dict[str, Any]:
+    """A child that failed says that the model cannot be measured at that size."""
+    return {"failed": True, "reason": ending.sentence}
 
 
 def _cost(name: str, answer: dict[str, Any]) -> Cost:

@@ -18,7 +18,7 @@ from app.comparison.cells import pick_comparable
 from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
 from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
-from app.comparison.running import run_child, run_trials
+from app.comparison.running import TIMED_OUT, run_child, run_trials
 from app.comparison.trials import lay_out_trials, quote_override
 from app.runs import RunFolder, save_settings, write_json
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
@@ -236,6 +236,14 @@ def test_rows_and_paths_are_written_as_they_must_be_read(tmp_path):
     assert quote_override('a "b"') == '"a \\"b\\""'
     assert run_child([sys.executable, "-c", "pass"]) == (0, "")
     assert trial.overrides == ("model=a", "seed=0", f'run_dir="{tmp_path}/runs/a-seed0"')
+
+
+def test_a_child_that_hangs_is_ended_after_its_time():
+    hanging = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started = time.monotonic()
+    assert run_child(hanging, seconds=0.3) == (TIMED_OUT, "no end within 0.3 s")
+    assert time.monotonic() - started < 30
+    assert run_child([sys.executable, "-c", "pass"], seconds=60) == (0, "")
 
 
 @pytest.mark.slow

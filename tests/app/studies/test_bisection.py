@@ -25,6 +25,16 @@ def test_a_coarse_search_ends_within_its_precision():
     assert found.fits <= 700 < found.fails <= found.fits * 1.1 + 1
 
 
+def test_no_answer_ends_the_search_and_is_no_limit():
+    found = bisect_largest(lambda n: None if n == 32 else n < 50, first=8, most=64)
+    assert (found.fits, found.fails, found.unanswered) == (16, None, 32)
+    assert found.may_fit(64)
+    found = bisect_largest(lambda n: None if n == 4 else n < 2, first=8, most=64)
+    assert (found.fits, found.fails, found.unanswered) == (0, 8, 4)
+    assert found.may_fit(7)
+    assert not found.may_fit(8)
+
+
 def test_the_front_holds_what_nothing_beats():
     scores, costs = [0.7, 0.9, 0.9, 0.8, 0.95, 0.6], [1.0, 3.0, 2.0, 2.5, 9.0, 1.0]
     front = pareto_front(scores, costs)
