@@ -28,6 +28,7 @@ DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (2, 3)),
     (0, (10, 2, 2, 2)),
 )
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")  # of markers: they tell series apart in grey
 VARIABLES: Mapping[str, str] = MappingProxyType(
     {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
     | {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
@@ -86,6 +87,11 @@ def figure_style() -> AbstractContextManager[None]:
 def series_style(index: int) -> dict[str, Any]:
     """Colour and dash of the series of that index; the dash tells lines apart without colour."""
     return {"color": SERIES[index % len(SERIES)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def series_shape(index: int) -> str:
+    """The marker of the series of that index."""
+    return SHAPES[index % len(SHAPES)]
 
 
 def svg_markup(figure: Figure, *, name: str, title: str) -> Markup:

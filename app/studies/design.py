@@ -17,6 +17,11 @@ NOTE_INTERVAL = (
     "0 "
     "and the Holm-adjusted p-value over all points is below 0.05."
 )
+CAPTION_DIFFERENCES = (
+    "Scores on validation. Differences are paired, against the {}; their intervals are those of each pair "
+    "alone, p is adjusted over all pairs (Holm). Told apart (better, worse) are those whose interval "
+    "excludes 0 and whose p is below 0.05."
+)
 NOTE_SPLIT = "A seed decides the split, the initial weights and the order of the batches alike."
 
 

@@ -99,6 +99,17 @@ def measure_fit(settings: TrainSettings, request: Answer) -> Answer:
     return {"fits": limit is None or peak <= limit, "how": how, "peak_memory_bytes": peak, "reason": ""}
 
 
+def measure_networks(settings: TrainSettings, request: Answer) -> Answer:
+    """For each of several models a print of its structure and first weights, or why it cannot be built."""
+    from app.cohort import gather_cohort
+    from app.studies.prints import print_model
+
+    cohort = gather_cohort(settings)
+    return {
+        "networks": {name: print_model(settings, cohort, model) for name, model in request["models"].items()}
+    }
+
+
 def measure_size(settings: TrainSettings, request: Answer) -> Answer:
     """Parameters, operations, memory and seconds per volume of a model on volumes of a scaled size."""
     from app.studies import bench
@@ -132,6 +143,7 @@ MEASUREMENTS: dict[str, Callable[[TrainSettings, Answer], Answer]] = {
     "noise": measure_noise,
     "fit": measure_fit,
     "size": measure_size,
+    "networks": measure_networks,
 }
 
 if __name__ == "__main__":

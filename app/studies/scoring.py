@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.comparison.trials import Trial
 from app.evaluation.intervals import RESAMPLES
 from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
-from app.evaluation.verdict import SIGNIFICANT
+from app.evaluation.verdict import SIGNIFICANT, format_p
 from app.studies.trainings import complete_points, cost_of, validation_scores
 
 if TYPE_CHECKING:
@@ -66,6 +66,19 @@ class Standing:
     def is_better(self) -> bool:
         """Whether the data show that the point scores more."""
         return self.low > 0 and self.p < SIGNIFICANT
+
+    @property
+    def verdict(self) -> str:
+        """`worse`, `better` or `not told apart`."""
+        return "worse" if self.is_worse else "better" if self.is_better else "not told apart"
+
+    @property
+    def ground(self) -> str:
+        """The verdict with its p-value; what speaks against an interval that excludes 0 is said."""
+        text = f"{self.verdict}, p {format_p(self.p)}"
+        if self.verdict == "not told apart" and not self.low <= 0 <= self.high:
+            text += ": the interval alone excludes 0, but not after adjusting for all that were tried"
+        return text
 
 
 def read_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[str, list[Scores]]]:

@@ -18,6 +18,12 @@ UNITS = {
 }
 
 
+P_ADJUSTED = (
+    "Intervals are those of each difference alone; p is adjusted over all changes (Holm), and only where "
+    "both agree is a change called better or worse."
+)
+
+
 def recommend(
     variants: Sequence[Variant], scores: Mapping[str, PointScore], best: Mapping[str, Standing], *, cost: str
 ) -> str:
@@ -67,7 +73,7 @@ def explain_factors(
         ]
         if spoken:
             sentences.append(f"{factor}: {'; '.join(spoken)}.")
-    return sentences
+    return [*sentences, P_ADJUSTED] if sentences else []
 
 
 def say_front(variants: Sequence[Variant], front: Sequence[str], scores: Mapping[str, PointScore]) -> str:
@@ -90,10 +96,8 @@ def say_certainty(scores: Mapping[str, PointScore]) -> str:
 
 def _said(variant: Variant, one: PointScore, standing: Standing, base: PointScore, cost: str) -> str:
     sign = "+" if standing.difference > 0 else ""
-    verdict = "worse" if standing.is_worse else "better" if standing.is_better else "not told apart"
     return (
         f"{variant.name.rpartition(' ')[2]} {sign}{format_value(standing.difference)} "
         f"{format_interval(standing.low, standing.high)} at {one.cost[cost] / base.cost[cost]:.2g} times the "
-        "cost "
-        f"({verdict})"
+        f"cost ({standing.ground})"
     )

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.datanotes import spoken_task
+from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
 from app.settings.studies import StudySettings
 from app.studies.architecture.advice import UNITS, explain_factors, recommend, say_certainty, say_front
 from app.studies.architecture.figures import draw_effects, draw_front
+from app.studies.architecture.networks import say_twins
 from app.studies.architecture.points import BASE, Variant
-from app.studies.design import NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed
+from app.studies.design import CAPTION_DIFFERENCES, NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
 from app.studies.pareto import pareto_front
@@ -50,7 +52,8 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
     effects = [
         Drawing(
             "effects",
-            "What every change does to the score; colours as above.",
+            "What every change does to the score. Full: told apart from the base, by the interval and by the "
+            "p-value adjusted over all changes (Holm); hollow: not told apart.",
             draw_effects(variants, points, against_base),
         )
     ]
@@ -61,6 +64,7 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
             say_front(variants, front, points),
             *explain_factors(variants, points, against_base, cost=study.cost),
             say_certainty(points),
+            *say_twins(found.variants, found.twins),
             *found.refusals,
             *say_failures(found.outcomes),
         ],
@@ -71,16 +75,21 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
         fixed=describe_fixed(found.base, varied=list(values)),
         rows=rows,
         more={},
-        values={"front": front, "cost": study.cost},
+        values={
+            "front": front,
+            "cost": study.cost,
+            "same_network": {label: twin.label for label, twin in found.twins.items()},
+        },
         drawings=[
             Drawing(
                 "front",
-                "Score against cost. Diamond: base; colours: the setting changed; bars: single seeds.",
+                "Score against cost; each point is named by the value of the setting that was changed. "
+                "Short bars: single seeds.",
                 draw_front(variants, points, front, cost=study.cost),
             ),
             *(effects if against_base else []),
         ],
-        tables=[_table(rows)],
+        tables=[_score_table(rows), _cost_table(rows)],
         notes=[NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, NOTE_DESIGN[study.design], NOTE_INIT],
     )
     write_study(written, folder, environment=environment_of(trials))
@@ -103,25 +112,41 @@ def _row(
         "difference_low": standing.low if standing else 0.0,
         "difference_high": standing.high if standing else 0.0,
         "p": standing.p if standing else 1.0,
+        "verdict": standing.verdict if standing else "",
         "on_front": variant.label in front,
         **{key: point.cost[key] for key in UNITS if key in point.cost},
     }
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+def _score_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
     texts = [
         [
             str(row["name"]),
             format_value(row["val_auc"]),
             format_interval(row["val_auc_low"], row["val_auc_high"]),
             format_value(row["sd_over_seeds"]),
-            "" if row["variant"] == BASE else format_value(row["difference"]),
-            "" if row["variant"] == BASE else format_interval(row["difference_low"], row["difference_high"]),
-            "yes" if row["on_front"] else "",
-            *(format_quantity(float(row[key]), UNITS[key][1]) for key in UNITS if key in row),
+            *(_against_base(row) if row["variant"] != BASE else [""] * 4),
         ]
         for row in rows
     ]
-    costs = [UNITS[key][0] for key in UNITS if key in rows[0]]
-    headings = ("Network", "AUC", "95 %", "SD over seeds", "difference", "95 %", "on the front", *costs)
-    return TextTable("Scores on validation; differences are paired, against the base.", headings, texts)
+    headings = ("Network", "AUC", "95 %", "SD over seeds", "difference", "95 %", "p (Holm)", "verdict")
+    return TextTable(CAPTION_DIFFERENCES.format("base"), headings, texts)
+
+
+def _against_base(row: Mapping[str, Any]) -> list[str]:
+    interval = format_interval(row["difference_low"], row["difference_high"])
+    return [format_value(row["difference"]), interval, format_p(float(row["p"])), str(row["verdict"])]
+
+
+def _cost_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+    keys = [key for key in UNITS if key in rows[0]]
+    texts = [
+        [
+            str(row["name"]),
+            "yes" if row["on_front"] else "",
+            *(format_quantity(float(row[key]), UNITS[key][1]) for key in keys),
+        ]
+        for row in rows
+    ]
+    headings = ("Network", "on the front", *(UNITS[key][0] for key in keys))
+    return TextTable("Costs, averaged over seeds.", headings, texts)

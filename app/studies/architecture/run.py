@@ -11,6 +11,7 @@ from app.comparison.trials import Trial
 from app.pretrained import trained_source
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.architecture.networks import line_up
 from app.studies.architecture.points import BASE, Variant, lay_out_variants
 from app.studies.folder import StudyFolder
 from app.studies.overrides import format_override, without_keys
@@ -28,12 +29,14 @@ class ArchitectureFindings:
         base: The settings that were changed.
         variants: All that were wanted, the base first.
         outcomes: What became of their trainings.
+        twins: For each variant that was not trained the one that is the same network.
         refusals: A sentence for each variant that no training could follow.
     """
 
     base: TrainSettings
     variants: Sequence[Variant]
     outcomes: Sequence[Outcome]
+    twins: Mapping[str, Variant]
     refusals: Sequence[str]
 
 
@@ -42,19 +45,21 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
     study = settings.study
     given = given_overrides(refused={"seed": "say study.seeds=[...]."})
     shared = [*given, f"trainer.epochs={study.epochs}"]
-    base = compose_training(shared)
+    base = compose_training([*shared, f"seed={study.seeds[0]}"])
     _refuse_slices(base)
     variants = lay_out_variants(read_values(study.vary, where="study.vary"), base, design=study.design)
-    needs = (
-        any(variant.starts_trained(base) for variant in variants)
-        and trained_source(base.model.baseline) is None
-    )
-    sources = _train_slices(shared, study.seeds, folder, settings) if needs else {}
-    trials, refusals = _plan(variants, shared, sources, base=base, settings=settings, folder=folder)
+    composed, refusals = _compose(variants, shared, seed=study.seeds[0], folder=folder)
+    wanted = [variant for variant in variants if variant.label in composed]
+    lineup = line_up(wanted, composed, base=base, folder=folder)
+    if BASE not in {variant.label for variant in lineup.variants}:
+        raise SettingsError("\n".join([*refusals, *lineup.refusals]))
+    sources = _train_sources(lineup.variants, shared, base=base, settings=settings, folder=folder)
+    trials, unsourced = _plan(lineup.variants, shared, sources, base=base, settings=settings, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
     from app.studies.architecture.report import report_architecture
 
-    report_architecture(settings, folder, ArchitectureFindings(base, variants, outcomes, refusals))
+    told = [*refusals, *lineup.refusals, *unsourced]
+    report_architecture(settings, folder, ArchitectureFindings(base, variants, outcomes, lineup.twins, told))
 
 
 def _refuse_slices(base: TrainSettings) -> None:
@@ -65,13 +70,36 @@ def _refuse_slices(base: TrainSettings) -> None:
         )
 
 
-def _train_slices(
-    shared: Sequence[str], seeds: Sequence[int], folder: StudyFolder, settings: StudySettings
-) -> dict[int, Trial]:
-    """The slice model of each seed, trained as the base is but on slices."""
+def _compose(
+    variants: Sequence[Variant], shared: Sequence[str], *, seed: int, folder: StudyFolder
+) -> tuple[dict[str, TrainSettings], list[str]]:
+    """The settings of every variant's training, and a sentence for each that has none."""
+    composed, refusals = {}, []
+    for variant in variants:
+        own = without_keys(shared, variant.changes)
+        (trial,) = plan_trainings({variant.label: variant.overrides}, [seed], shared=own, folder=folder)
+        try:
+            composed[variant.label] = check_trial(trial)
+        except SettingsError as error:
+            refusals.append(f"{variant.name}: {error}")
+    return composed, refusals
+
+
+def _train_sources(
+    variants: Sequence[Variant],
+    shared: Sequence[str],
+    *,
+    base: TrainSettings,
+    settings: StudySettings,
+    folder: StudyFolder,
+) -> dict[int, Trial] | None:
+    """The slice model of each seed, trained as the base is but on slices; None where none is needed."""
+    is_given = trained_source(base.model.baseline) is not None
+    if is_given or not any(variant.starts_trained(base) for variant in variants):
+        return None
     own = [*without_keys(shared, {"model", "experiment"}), *choose_model("slice2d")]
     own = without_keys(own, {"model.init", "model.depth_policy", "model.depth_kernel"})
-    trials = plan_trainings({SLICES: []}, seeds, shared=own, folder=folder)
+    trials = plan_trainings({SLICES: []}, settings.study.seeds, shared=own, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
     return {trial.seed: trial for trial in finished_trials(outcomes)}
 
@@ -79,31 +107,23 @@ def _train_slices(
 def _plan(
     variants: Sequence[Variant],
     shared: Sequence[str],
-    sources: Mapping[int, Trial],
+    sources: Mapping[int, Trial] | None,
     *,
     base: TrainSettings,
     settings: StudySettings,
     folder: StudyFolder,
 ) -> tuple[list[Trial], list[str]]:
-    """The trainings that can be composed, and a sentence for each variant that cannot."""
-    trials, refusals = [], {}
+    """The trainings, and a sentence for each whose slice model came to no end."""
+    trials, unsourced = [], []
     for seed in settings.study.seeds:
         for variant in variants:
-            overrides = [*variant.overrides, *_source(variant, base, sources.get(seed))]
+            source = []
+            if sources is not None and variant.starts_trained(base):
+                if seed not in sources:
+                    unsourced.append(f"{variant.name}, seed {seed}: the slice model to start from failed.")
+                    continue
+                source = [format_override("model.baseline", str(sources[seed].run.path))]
             own = without_keys(shared, variant.changes)
-            (trial,) = plan_trainings({variant.label: overrides}, [seed], shared=own, folder=folder)
-            try:
-                check_trial(trial)
-            except SettingsError as error:
-                refusals[variant.label] = f"{variant.name}: {error}"
-                continue
-            trials.append(trial)
-    if BASE in refusals or not trials:
-        raise SettingsError("\n".join(refusals.values()))
-    return trials, list(refusals.values())
-
-
-def _source(variant: Variant, base: TrainSettings, slices: Trial | None) -> list[str]:
-    if slices is None or not variant.starts_trained(base):
-        return []
-    return [format_override("model.baseline", str(slices.run.path))]
+            points = {variant.label: [*variant.overrides, *source]}
+            trials += plan_trainings(points, [seed], shared=own, folder=folder)
+    return trials, unsourced

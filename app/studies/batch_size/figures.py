@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from app.report.style import INK, MUTED, SERIES, figure_style, series_style
+from app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
 from app.studies.axes import from_zero
 from app.studies.batch_size.memory import MemoryFound
 from app.studies.batch_size.points import BatchPoint
@@ -143,7 +143,8 @@ def _draw_line(
     axes.vlines(
         x, [one.low for one in found], [one.high for one in found], color=style["color"], linewidth=0.9
     )
-    axes.plot(x, [one.auc for one in found], marker="o", markersize=4.5, label=label, **style)
+    shape = series_shape(index)
+    axes.plot(x, [one.auc for one in found], marker=shape, markersize=5, label=label, **style)
     for place, one in zip(x, found, strict=True):
         if len(one.by_seed) > 1:
             axes.plot([place] * len(one.by_seed), one.by_seed, "_", color=style["color"], markersize=7)

@@ -7,13 +7,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from app.datanotes import spoken_task
+from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
 from app.settings.studies import StudySettings
 from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
 from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
 from app.studies.batch_size.points import BatchPoint
-from app.studies.design import NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed, say_load
+from app.studies.design import (
+    CAPTION_DIFFERENCES,
+    NOTE_AUC,
+    NOTE_INTERVAL,
+    NOTE_SPLIT,
+    describe_fixed,
+    say_load,
+)
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
 from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
@@ -22,6 +30,7 @@ from app.studies.trainings import finished_trials, say_failures
 if TYPE_CHECKING:
     from app.studies.batch_size.run import BatchFindings
 
+PLAN = ("Batch", "equal", "scaling")  # columns that name a point
 VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")
 
 
@@ -55,7 +64,7 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
         more={"cost": cost_rows},
         values={"memory": _memory_values(found), "noise": dict(found.noise)},
         drawings=_drawings(settings, found, outcomes),
-        tables=[_score_table(rows), _cost_table(cost_rows), *_fit_table(found)],
+        tables=[_score_table(rows), _plan_table(rows), _cost_table(cost_rows), *_fit_table(found)],
         notes=_notes(settings, found),
     )
     write_study(written, folder, environment=environment_of(finished_trials(found.outcomes)))
@@ -80,6 +89,7 @@ def _row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, Standin
         "difference_low": standing.low if standing else 0.0,
         "difference_high": standing.high if standing else 0.0,
         "p": standing.p if standing else 1.0,
+        "verdict": standing.verdict if standing else "",
         "train_seconds": outcome.cost["train_seconds"],
     }
 
@@ -101,6 +111,7 @@ def _memory_values(found: BatchFindings) -> dict[str, Any]:
     return {key: value for key, value in asdict(found.memory).items() if key != "largest"} | {
         "fits": found.memory.largest.fits,
         "fails": found.memory.largest.fails,
+        "unanswered": found.memory.largest.unanswered,
     }
 
 
@@ -151,39 +162,40 @@ def _drawings(
 def _score_table(rows: list[dict[str, Any]]) -> TextTable:
     texts = [
         [
-            str(row["batch_size"]),
-            row["equal"],
-            row["scaling"],
-            f"{row['learning_rate']:.3g}",
-            str(row["epochs"]),
-            str(row["steps"]),
+            *_plan_of(row),
             format_value(row["val_auc"]),
             format_interval(row["val_auc_low"], row["val_auc_high"]),
             format_value(row["sd_over_seeds"]),
-            format_value(row["difference"]) if row["equal"] != "both" else "reference",
-            format_interval(row["difference_low"], row["difference_high"]) if row["equal"] != "both" else "",
+            *(_against_reference(row) if row["equal"] != "both" else ["reference", "", "", ""]),
+        ]
+        for row in rows
+    ]
+    headings = ("AUC", "95 %", "SD over seeds", "difference", "95 %", "p (Holm)", "verdict")
+    return TextTable(CAPTION_DIFFERENCES.format("reference"), (*PLAN, *headings), texts, len(PLAN))
+
+
+def _against_reference(row: Mapping[str, Any]) -> list[str]:
+    interval = format_interval(row["difference_low"], row["difference_high"])
+    return [format_value(row["difference"]), interval, format_p(float(row["p"])), str(row["verdict"])]
+
+
+def _plan_table(rows: list[dict[str, Any]]) -> TextTable:
+    texts = [
+        [
+            *_plan_of(row),
+            f"{row['learning_rate']:.3g}",
+            str(row["epochs"]),
+            str(row["steps"]),
             format_quantity(float(row["train_seconds"]), "s"),
         ]
         for row in rows
     ]
-    headings = (
-        "Batch",
-        "equal",
-        "scaling",
-        "rate",
-        "epochs",
-        "steps",
-        "AUC",
-        "95 %",
-        "SD over seeds",
-        "difference",
-    )
-    return TextTable(
-        "Scores on validation; differences are paired, against the reference.",
-        (*headings, "95 %", "training"),
-        texts,
-        3,
-    )
+    headings = (*PLAN, "learning rate", "epochs", "steps", "training")
+    return TextTable("What was trained; both: the reference, alike in epochs and steps.", headings, texts, 3)
+
+
+def _plan_of(row: Mapping[str, Any]) -> list[str]:
+    return [str(row["batch_size"]), row["equal"], row["scaling"]]
 
 
 def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
@@ -215,8 +227,9 @@ def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
 
 
 def _fit_table(found: BatchFindings) -> list[TextTable]:
-    tried = sorted(found.memory.largest.tried)
-    rows = [[str(size), "fits" if fits else "does not fit"] for size, fits in tried]
+    tried = sorted(found.memory.largest.tried, key=lambda pair: pair[0])
+    words = {True: "fits", False: "does not fit", None: f"no answer: {found.memory.problem}"}
+    rows = [[str(size), words[fits]] for size, fits in tried]
     return [TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)]
 
 
@@ -235,7 +248,11 @@ def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
             f"Speed is the median of {study.timed_steps} training steps after two that are not counted; a "
             "step of accumulated gradients is all of its portions."
         ),
-        f"The largest batch: {found.memory.how}; two steps on noise of the right shape have to pass.",
+        (
+            f"The largest batch: {found.memory.how}; two steps on noise of the right shape have to pass "
+            f"within {study.fit_seconds:g} s, and only a process that ended for want of memory counts as one "
+            "that does not fit."
+        ),
         (
             f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "
             f"{settings.trainer.batch_size} "

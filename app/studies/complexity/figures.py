@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from app.report.quantities import format_quantity
-from app.report.style import figure_style, series_style
+from app.report.style import figure_style, series_shape, series_style
 from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
 from app.studies.complexity.run import Cost
 
@@ -37,7 +37,8 @@ def draw_ratios(costs: Sequence[Cost], baseline: str) -> Figure:
             for index, (name, of_model) in enumerate(costs_by_model(costs).items()):
                 known = [cost for cost in of_model if (name, cost.voxels) in ratios]
                 values = [ratios[name, cost.voxels] for cost in known]
-                axes.plot([c.voxels for c in known], values, marker="o", label=name, **series_style(index))
+                style = {"marker": series_shape(index), "markersize": 5, **series_style(index)}
+                axes.plot([cost.voxels for cost in known], values, label=name, **style)
             axes.set_title(QUANTITIES[quantity][0])
             _voxel_axis(axes, costs)
             axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
@@ -48,24 +49,38 @@ def draw_ratios(costs: Sequence[Cost], baseline: str) -> Figure:
 
 
 def _draw_quantity(axes: Axes, costs: Sequence[Cost], quantity: str) -> None:
-    label, unit = QUANTITIES[quantity]
+    title, unit = QUANTITIES[quantity]
     laws = fit_laws(costs, quantity)
     for index, (name, of_model) in enumerate(costs_by_model(costs).items()):
         style, law = series_style(index), laws[name]
         voxels = np.array([cost.voxels for cost in of_model])
         values = [float(getattr(cost, quantity)) for cost in of_model]
-        axes.plot(
-            voxels, values, "o", color=style["color"], markersize=4.5, label=f"{name}  {say_exponent(law)}"
-        )
+        label = f"{name}  {say_exponent(law)}"
+        axes.plot(voxels, values, series_shape(index), color=style["color"], markersize=4.5, label=label)
         if law is not None:
             axes.plot(voxels, [law.at(float(one)) for one in voxels], **{**style, "linewidth": 1.1})
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=_ticks_of_a_decade(axes)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_quantity(float(value), unit)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title(label)
+    axes.set_title(title)
     _voxel_axis(axes, costs)
-    axes.legend(title="Exponent of the voxels", alignment="left", fontsize=7, title_fontsize=7)
+    _make_room_above(axes, share=0.12 + 0.07 * len(laws))
+    legend = {"loc": "upper left", "alignment": "left", "borderaxespad": 0.2}
+    axes.legend(title="Exponent of the voxels", fontsize=7, title_fontsize=7, **legend)
+
+
+def _ticks_of_a_decade(axes: Axes) -> tuple[float, ...]:
+    """Few enough ticks over many decades, enough of them within one."""
+    low, high = axes.dataLim.intervaly
+    return (1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0) if high < 1000 * low else (1.0,)
+
+
+def _make_room_above(axes: Axes, *, share: float) -> None:
+    """Leave that share of the logarithmic axis free above the data, for the legend."""
+    low, high = np.log10(axes.dataLim.intervaly)
+    height = max(high - low, 0.3)
+    axes.set_ylim(10 ** (low - 0.06 * height), 10 ** (high + height * (share / (1 - share) + 0.06)))
 
 
 def _voxel_axis(axes: Axes, costs: Sequence[Cost]) -> None:

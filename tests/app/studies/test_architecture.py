@@ -1,13 +1,20 @@
 """The study of the architecture with a stand-in: what is trained, from what, and what is advised."""
 
 import csv
+import itertools
 import json
+from copy import deepcopy
 
 import pytest
+from matplotlib.text import Text
 
+from app.report.labels import label_points
 from app.settings import ModelSettings, SettingsError, TrainSettings
-from app.studies.architecture.points import is_same_value, lay_out_variants
+from app.studies.architecture import figures
+from app.studies.architecture.networks import is_twin
+from app.studies.architecture.points import Variant, is_same_value, lay_out_variants
 from app.studies.overrides import format_override, value_of
+from app.studies.scoring import PointScore, Standing
 
 STUDY = ["study=architecture", "study.seeds=[0,1]", "run_dir=out"]
 
@@ -17,10 +24,9 @@ def score(settings):
     return 0.1 if settings.model.head == "flatten" else 1.0
 
 
-@pytest.fixture
-def study_folder(stand_in, run_study):
-    one = stand_in(score)
-    return one, run_study(*STUDY)
+@pytest.fixture(scope="module")
+def study_folder(study_once):
+    return study_once(STUDY, score)
 
 
 def rows_of(folder):
@@ -32,8 +38,8 @@ def test_every_value_that_is_not_the_base_is_trained_on_every_seed(study_folder)
     one, folder = study_folder
     rows = rows_of(folder)
     assert set(rows) == {
-        "base", "depth_policy preserve", "depth_policy slicewise", "depth_kernel 1", "depth_kernel 3",
-        "depth_kernel 5", "filter_scale 0.5", "filter_scale 2.0", "init centre", "init mean", "init acs",
+        "base", "depth_policy preserve", "depth_policy slicewise", "depth_kernel 1", "depth_kernel 5",
+        "filter_scale 0.5", "filter_scale 2.0", "init centre", "init mean", "init acs",
         "head flatten",
     }  # fmt: skip
     assert len(one.trained) == 2 * (len(rows) + 1)  # and the slice model
@@ -52,9 +58,55 @@ def test_the_cheapest_of_those_that_score_alike_is_advised(study_folder):
     _, folder = study_folder
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["recommendation"].startswith("Take model.filter_scale=0.5: validation AUC")
-    assert "1 of the other 11 are shown to score less" in results["recommendation"]
+    assert "1 of the other 10 are shown to score less" in results["recommendation"]
     assert results["front"] == ["filter_scale-0-5"]
-    assert any("head: flatten" in finding and "(worse)" in finding for finding in results["findings"])
+    assert any("head: flatten" in finding and "(worse, p " in finding for finding in results["findings"])
+
+
+def test_the_same_network_is_trained_once_and_the_page_says_so(study_folder):
+    _, folder = study_folder
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["same_network"] == {"depth_kernel-3": "base"}
+    assert "Not trained twice, being the same network: depth_kernel 3 is base." in results["findings"]
+
+
+def test_another_training_of_the_same_network_is_no_twin():
+    base = TrainSettings(model=ModelSettings(name="volume3d", kind="volume", init="random"))
+    values = {"model.init": ("centre",), "model.depth_kernel": (3,), "trainer.batch_size": (4,)}
+    variants = lay_out_variants(values, base, design="one_at_a_time")
+    settings = {variant.label: deepcopy(base) for variant in variants}
+    settings["batch_size-4"].trainer.batch_size = 4
+    looked = {variant.label: {"print": "the same", "problem": ""} for variant in variants}
+    twins = [one.label for one in variants[1:] if is_twin(one, variants[0], settings, looked, base)]
+    assert twins == ["depth_kernel-3"]  # centre starts from a trained slice model
+
+
+def test_a_verdict_says_why_an_interval_without_0_is_not_enough():
+    assert Standing(-0.1, -0.2, -0.05, 0.004).ground == "worse, p 0.004"
+    assert "the interval alone excludes 0, but not after adjusting" in Standing(0.1, 0.02, 0.2, 0.2).ground
+    assert Standing(0.1, -0.02, 0.2, 0.2).ground == "not told apart, p 0.200"
+
+
+def test_no_name_of_the_front_covers_another_or_leaves_the_axes(monkeypatch):
+    """Ten networks of one cost and nearly one score, and one at each end."""
+    names = [Variant(f"v{i}", {"model.init": f"init number {i}"}, "model.init") for i in range(12)]
+    costs = [1e6, *[5e7] * 10, 1e9]
+    scores = {
+        one.label: PointScore(one.label, 0.9 + 0.001 * i, 0, 1, (0.9,), {"flops": costs[i]})
+        for i, one in enumerate(names)
+    }
+    labels = []
+    monkeypatch.setattr(
+        figures, "label_points", lambda *given, **more: labels.extend(label_points(*given, **more))
+    )
+    figure = figures.draw_front(names, scores, ["v0", "v11"], cost="flops")
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(label) for label in labels]
+    assert len(boxes) == 12
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    frame = figure.axes[0].bbox
+    assert all(frame.containsx(box.x0) and frame.containsx(box.x1) for box in boxes)
+    assert all(frame.containsy(box.y0) and frame.containsy(box.y1) for box in boxes)
 
 
 def test_a_slice_model_has_no_depth_to_vary(stand_in, run_study):
@@ -65,7 +117,8 @@ def test_a_slice_model_has_no_depth_to_vary(stand_in, run_study):
 
 def test_what_cannot_be_composed_is_a_finding_and_the_rest_is_trained(stand_in, run_study):
     stand_in(score)
-    folder = run_study(*STUDY, "study.vary.model.head=[pool,sphere]", "study.vary.model.init=null")
+    few = [f"study.vary.model.{key}=null" for key in ("init", "depth_policy", "depth_kernel", "filter_scale")]
+    folder = run_study(*STUDY, "study.seeds=[0]", "study.vary.model.head=[pool,sphere]", *few)
     findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
     assert any("head sphere: model.head: expected one of pool, flatten" in one for one in findings)
     assert "head sphere" not in rows_of(folder)

@@ -1,6 +1,7 @@
 """Measurements on a real tiny network: they answer with what they promise, on volumes and on slices."""
 
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ def test_a_size_costs_what_is_counted_and_grows_with_the_volume(training):
     assert small["parameters"] == large["parameters"]
     assert large["flops"] == pytest.approx(8 * small["flops"], rel=0.02)
     assert min(large["train_seconds"], large["infer_seconds"]) > 0
+
+
+def test_equal_networks_have_equal_prints_and_what_cannot_be_built_says_why(training):
+    def model(**changes):
+        return asdict(replace(training.model, **changes))
+
+    models = {
+        "base": model(),
+        "three taps": model(depth_kernel=3),
+        "one tap": model(depth_kernel=1),
+        "no depth left": model(depth_policy="elsewhere"),
+    }
+    found = MEASUREMENTS["networks"](training, {"models": models})["networks"]
+    assert found["base"] == found["three taps"] != found["one tap"]
+    assert found["base"]["print"]
+    assert "elsewhere" in found["no depth left"]["problem"]
 
 
 def test_the_gradients_of_batches_give_a_noise_scale(training):
