@@ -49,7 +49,7 @@ def run_tiny_study(*overrides):
     """Run a study as its command does; its folder."""
     with compose_study(*TINY, *overrides) as settings:
         assert study(settings) == 0
-        return Path(settings.run_dir)
+        return Path(settings.run_dir).absolute()
 
 
 @pytest.fixture
@@ -80,7 +80,8 @@ class StandIn:
     """Writes what a training or a measurement leaves; `score` says how well a training separates classes."""
 
     def __init__(self, score, answers=None):
-        self.score, self.answers = score, answers or {}
+        self.score, self.answers = score, {"networks": answer_networks} | (answers or {})
+        self.endings = {}  # of measurements without an answer: status and reason
         self.trained, self.measured = [], []
         self.before = lambda _: None
 
@@ -113,9 +114,20 @@ class StandIn:
     def measure(self, place):
         self.before(place.path.name)
         self.measured.append(place.path.name)
+        if place.path.name in self.endings:
+            return self.endings[place.path.name]
         request = json.loads((place.path / "request.json").read_text(encoding="utf-8"))
         write_json(place.path / "answer.json", self.answers[request["kind"]](request, place))
         return 0, ""
+
+
+def answer_networks(request, _):
+    """Every model is another network, but for a kernel of three taps, which is as deep as it is high."""
+    plain = {
+        name: model | {"depth_kernel": model["depth_kernel"] or 3}
+        for name, model in request["models"].items()
+    }
+    return {"networks": {name: {"print": json.dumps(one), "problem": ""} for name, one in plain.items()}}
 
 
 def predictions(quality, *, seed, subjects=80):
@@ -130,17 +142,30 @@ def predictions(quality, *, seed, subjects=80):
     ]
 
 
-@pytest.fixture
-def stand_in(monkeypatch, tmp_path):
-    """Put a stand-in in the place of child processes, in an empty working directory."""
-    monkeypatch.chdir(tmp_path)
+def install_stand_in(monkeypatch, folder, score, answers):
+    """Put a stand-in in the place of child processes, in a working directory of its own."""
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(export, "DOTS_PER_INCH", 30)  # what takes time here is drawing and resampling
     monkeypatch.setattr(scoring, "RESAMPLES", 500)
+    one = StandIn(score, answers)
+    monkeypatch.setattr(running, "run_child", one)
+    monkeypatch.setattr(measuring, "run_child", one)
+    return one
 
-    def install(score, answers=None):
-        one = StandIn(score, answers)
-        monkeypatch.setattr(running, "run_child", one)
-        monkeypatch.setattr(measuring, "run_child", one)
-        return one
 
-    return install
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """A function: installs a stand-in, in an empty working directory."""
+    return lambda score, answers=None: install_stand_in(monkeypatch, tmp_path, score, answers)
+
+
+@pytest.fixture(scope="module")
+def study_once(tmp_path_factory):
+    """A function: runs a study with a stand-in for several tests to look at; the stand-in and the folder."""
+
+    def run_once(overrides, score, answers=None):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            one = install_stand_in(monkeypatch, tmp_path_factory.mktemp("study"), score, answers)
+            return one, run_tiny_study(*overrides)
+
+    return run_once

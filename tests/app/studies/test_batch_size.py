@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from app.comparison.running import TIMED_OUT
 from app.runs import load_settings
 from app.settings import SettingsError
 from app.studies.batch_size.memory import fit_line
@@ -23,6 +24,7 @@ STUDY = [
     "study.memory_gb=1",
     "run_dir=out",
 ]
+SHORT = [*STUDY, "study.seeds=[0]", "study.scaling=[none]", "study.equal=[epochs]"]  # 3 trainings, not 18
 
 
 def answer_steps(_, place):
@@ -60,10 +62,9 @@ def score(settings):
     return 0.1 if settings.trainer.batch_size == 16 else 1.0
 
 
-@pytest.fixture
-def folder(stand_in, run_study):
-    stand_in(score, ANSWERS)
-    return run_study(*STUDY)
+@pytest.fixture(scope="module")
+def folder(study_once):
+    return study_once(STUDY, score, ANSWERS)[1]
 
 
 def read(path):
@@ -109,9 +110,24 @@ def test_the_largest_batch_is_measured_in_portions_too(folder):
 def test_only_a_batch_that_the_memory_holds_is_recommended(stand_in, run_study):
     few = ANSWERS | {"fit": lambda request, _: answer_fit(request, _) | {"fits": request["batch_size"] <= 5}}
     stand_in(lambda _: 1.0, few)
-    results = json.loads((run_study(*STUDY) / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((run_study(*SHORT) / "results.json").read_text(encoding="utf-8"))
     assert "trainer.batch_size=4 " in results["recommendation"]
     assert any("trainer.batch_size=5 trainer.accumulate=2 takes" in one for one in results["findings"])
+
+
+def test_a_try_that_fails_for_another_reason_ends_the_search_and_is_no_limit_of_memory(stand_in, run_study):
+    one = stand_in(lambda _: 1.0, ANSWERS)
+    one.endings = {"fit-64": (TIMED_OUT, "no end within 600 s")}
+    folder = run_study(*SHORT)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["memory"]["fits"] == 0
+    assert results["memory"]["fails"] is None
+    assert results["memory"]["unanswered"] == 64
+    (told,) = [one for one in results["findings"] if "The largest batch is not known" in one]
+    assert "no end within 600 s" in told
+    assert "no answer: no end within 600 s" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "trainer.batch_size=16" in results["recommendation"]  # the fastest: nothing speaks against it
+    assert not (folder / "measurements" / "fit-64" / "answer.json").exists()  # the next call tries again
 
 
 def test_the_page_says_what_was_varied_and_what_was_held_fixed(folder):
@@ -134,27 +150,27 @@ def test_a_killed_study_goes_on_with_what_is_missing(stand_in, run_study):
 
     one.before = interrupt
     with pytest.raises(KeyboardInterrupt):
-        run_study(*STUDY)
+        run_study(*SHORT)
     trained, measured = list(one.trained), list(one.measured)
     one.before = lambda _: None
-    run_study(*STUDY)
+    run_study(*SHORT)
     assert trained
-    assert len(one.trained) == len(set(one.trained)) == 18  # none twice
+    assert len(one.trained) == len(set(one.trained)) == 3  # none twice
     assert len(one.measured) == len(set(one.measured)) > len(measured)
 
 
 def test_a_training_that_fails_leaves_the_others_be(stand_in, run_study):
     stand_in(lambda settings: None if settings.trainer.batch_size == 4 else 1.0, ANSWERS)
-    folder = run_study(*STUDY)
+    folder = run_study(*SHORT)
     findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
     assert any(finding == "batch4-none-epochs-seed0 came to no end: the reason" for finding in findings)
-    assert len(read(folder / "table.csv")) == 5
+    assert len(read(folder / "table.csv")) == 2
 
 
 def test_all_trainings_failing_is_an_error_with_the_first_reason(stand_in, run_study):
     stand_in(lambda _: None, ANSWERS)
-    with pytest.raises(SettingsError, match="all 18 trainings failed, the first with: the reason"):
-        run_study(*STUDY)
+    with pytest.raises(SettingsError, match="all 3 trainings failed, the first with: the reason"):
+        run_study(*SHORT)
 
 
 def test_a_seed_of_the_study_is_not_set_twice(stand_in, run_study):

@@ -28,10 +28,9 @@ def answer_size(request, place):
     }
 
 
-@pytest.fixture
-def folder(stand_in, run_study):
-    stand_in(lambda _: 1.0, {"size": answer_size})
-    return run_study(*STUDY)
+@pytest.fixture(scope="module")
+def folder(study_once):
+    return study_once(STUDY, lambda _: 1.0, {"size": answer_size})[1]
 
 
 def test_the_exponents_are_those_of_the_laws(folder):

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from app.studies.folder import open_folder
 from app.studies.search import trial as trials_room
+from app.studies.search.run import plan_trial
 from app.studies.search.store import count_done, import_optuna, open_store
 from app.studies.search.trial import read_values
 
@@ -110,6 +112,34 @@ def test_a_trial_left_running_counts_only_once(tmp_path, composed):
     assert retried.params == asked.params
     again.tell(retried, 0.5)
     assert count_done(again) == 1
+
+
+@pytest.mark.slow
+def test_a_real_training_is_stopped_at_the_epoch_where_the_pruner_says_so(tmp_path, composed):
+    shared = [
+        "data.subjects=24",
+        "preprocess.shape=[8,12,16]",
+        "preprocess.spacing=[8,5,4]",
+        "model.filters=[4,6,8]",
+        "precision=float32",
+        "trainer.epochs=500",
+        f"data.folder={tmp_path}/data",
+        f"cache.folder={tmp_path}/cache",
+    ]
+    seen = []
+
+    def watch(epoch, value):
+        seen.append((epoch, value))
+        return epoch >= 2
+
+    with composed("study=search", *shared, f"run_dir={tmp_path}/out") as settings:
+        trial = plan_trial({"model.dropout": 0.1}, shared, settings, open_folder(settings))
+        status = trials_room.train_watched(trial, column="val_auc", watch=watch, log=tmp_path / "log.txt")
+    assert status is None
+    assert [epoch for epoch, _ in seen] == [0, 1, 2]
+    assert read_values(trial.run.history, "val_auc")[:3] == [value for _, value in seen]
+    assert len(read_values(trial.run.history, "val_auc")) < 500
+    assert not trial.run.is_finished
 
 
 def test_half_a_line_of_a_history_is_not_read(tmp_path):
