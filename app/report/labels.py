@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from app.report.style import INK, MUTED
 
 Point = tuple[float, float, str]  # x and y in the units of the data, and the name
+Pixels = NDArray[np.float64]  # x and y
 DISTANCES = (6, 12, 20, 30, 42, 56, 72)  # from the point, in points of the page
 SIDES = ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-LINE = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
+LINE: dict[str, Any] = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
 LEADER = 10  # a name further away than that gets a line to its point
 
 
@@ -56,10 +59,10 @@ def label_points(
 
 
 def _best_place(
-    place: np.ndarray, size: tuple[float, float], taken: Sequence[Bbox], frame: Bbox, *, scale: float
-) -> tuple[np.ndarray, Bbox]:
+    place: Pixels, size: tuple[float, float], taken: Sequence[Bbox], frame: Bbox, *, scale: float
+) -> tuple[Pixels, Bbox]:
     """The shift of a name's middle from its point, in pixels, and the box that it fills there."""
-    best: tuple[float, np.ndarray, Bbox] | None = None
+    best: tuple[float, Pixels, Bbox] | None = None
     for shift in _shifts(size, scale):
         middle, half = place + shift, np.asarray(size) / 2
         box = Bbox.from_extents(*(middle - half), *(middle + half))
@@ -73,7 +76,7 @@ def _best_place(
     return best[1], best[2]
 
 
-def _shifts(size: tuple[float, float], scale: float) -> Iterator[np.ndarray]:
+def _shifts(size: tuple[float, float], scale: float) -> Iterator[Pixels]:
     """Places to try, the nearest first: right, above, left, below, then the corners."""
     half = np.asarray(size) / 2
     for distance in DISTANCES:
@@ -91,6 +94,6 @@ def _area_outside(box: Bbox, frame: Bbox) -> float:
     return float(box.width * box.height) - _shared_area(box, frame)
 
 
-def _gap(box: Bbox, place: np.ndarray) -> np.ndarray:
+def _gap(box: Bbox, place: Pixels) -> Pixels:
     """From a point to the nearest edge of a box, in pixels."""
     return np.maximum(0, np.maximum(box.min - place, place - box.max))

@@ -71,7 +71,7 @@ def draw_effects(
         axes.invert_yaxis()
         axes.set_xlabel(f"Difference of validation ROC AUC from the {BASE}, with 95 % interval")
         axes.grid(visible=True, axis="x")
-        shapes = {"color": MUTED, "marker": "o", "linestyle": "none", "markersize": 6}
+        shapes: dict[str, Any] = {"color": MUTED, "marker": "o", "linestyle": "none", "markersize": 6}
         told = Line2D([], [], label="told apart", **shapes)
         untold = Line2D(
             [], [], markerfacecolor=PAPER, label="not told apart (interval and Holm-adjusted p)", **shapes
@@ -80,7 +80,7 @@ def draw_effects(
         return figure
 
 
-def _draw_point(axes: Axes, one: PointScore, cost: str, *, style: Mapping[str, str]) -> None:
+def _draw_point(axes: Axes, one: PointScore, cost: str, *, style: Mapping[str, Any]) -> None:
     """A hollow marker, so that one upon another is seen, and a short bar for every seed."""
     axes.plot(one.cost[cost], one.auc, zorder=3, **HOLLOW, **style)
     if len(one.by_seed) > 1:
@@ -114,7 +114,7 @@ def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]
         yield from ((next_cost, float(y)) for y in np.linspace(auc, next_auc, 10))
 
 
-def _style(variant: Variant, known: Sequence[Variant]) -> dict[str, str]:
+def _style(variant: Variant, known: Sequence[Variant]) -> dict[str, Any]:
     """Colour and shape of the setting that was changed; the base is an inky diamond."""
     if not variant.factor:
         return {"color": INK, "marker": "D"}

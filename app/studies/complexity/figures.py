@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,11 @@ def draw_ratios(costs: Sequence[Cost], baseline: str) -> Figure:
             for index, (name, of_model) in enumerate(costs_by_model(costs).items()):
                 known = [cost for cost in of_model if (name, cost.voxels) in ratios]
                 values = [ratios[name, cost.voxels] for cost in known]
-                style = {"marker": series_shape(index), "markersize": 5, **series_style(index)}
+                style: dict[str, Any] = {
+                    "marker": series_shape(index),
+                    "markersize": 5,
+                    **series_style(index),
+                }
                 axes.plot([cost.voxels for cost in known], values, label=name, **style)
             axes.set_title(QUANTITIES[quantity][0])
             _voxel_axis(axes, costs)
@@ -66,7 +71,7 @@ def _draw_quantity(axes: Axes, costs: Sequence[Cost], quantity: str) -> None:
     axes.set_title(title)
     _voxel_axis(axes, costs)
     _make_room_above(axes, share=0.12 + 0.07 * len(laws))
-    legend = {"loc": "upper left", "alignment": "left", "borderaxespad": 0.2}
+    legend: dict[str, Any] = {"loc": "upper left", "alignment": "left", "borderaxespad": 0.2}
     axes.legend(title="Exponent of the voxels", fontsize=7, title_fontsize=7, **legend)
 
 
