@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
@@ -17,6 +18,7 @@ from app.studies.batch_size.points import BatchPoint
 from app.studies.batch_size.portions import Portioned
 from app.studies.scoring import PointScore
 
+HOLLOW: dict[str, Any] = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 6}
 WIDTH, HEIGHT = 7.2, 3.2
 TITLES = {"epochs": "Equal epochs", "steps": "Equal steps"}
 
@@ -42,6 +44,10 @@ def draw_cost(
         from_zero(peak)
         for axes in (speed, peak):
             _size_axis(axes, sizes)
+        if portioned is not None:
+            whole = Line2D([], [], color=MUTED, marker="o", linestyle="none", label="in one piece")
+            cut = Line2D([], [], color=MUTED, label=f"accumulated, {portioned.name}", **HOLLOW)
+            figure.legend(handles=[whole, cut], loc="outside lower center", ncols=2)
         return figure
 
 
@@ -79,7 +85,7 @@ def draw_stability(steps: Mapping[int, Mapping[str, Any]], noise: Mapping[str, A
         )
         loss.set(xlabel="Batch size, volumes", ylabel="SD of the loss between steps", title="Loss")
         from_zero(loss)
-        loss.legend()
+        figure.legend(loc="outside lower left", ncols=2)
         _size_axis(loss, sizes)
         _draw_scale(scale, noise, sizes)
         return figure
@@ -107,13 +113,9 @@ def _mark_portions(
     axes.plot(
         portioned.batch_size,
         float(portioned.answer[key]) / unit,
-        "D",
         color=SERIES[index],
-        markerfacecolor="none",
-        markersize=6,
-        label=f"accumulated, {portioned.name}",
+        **HOLLOW,
     )
-    axes.legend()
 
 
 def _mark_limit(axes: Axes, memory: MemoryFound) -> None:
