@@ -13,7 +13,7 @@ from app.settings import SettingsError
 from app.wording import explain
 
 
-def run(*arguments, cwd, timeout=60):
+def run(*arguments, cwd, timeout=600):
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=cwd,

@@ -23,7 +23,7 @@ from models.lifting import LiftError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def run(*arguments, cwd, timeout=120):
+def run(*arguments, cwd, timeout=600):
     return subprocess.run(
         [sys.executable, "-m", "app.lift", *arguments],
         cwd=cwd,

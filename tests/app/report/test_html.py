@@ -281,6 +281,6 @@ def test_browser_renders_the_page_without_a_console_error(pages, kind, tmp_path)
         f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--window-size=1280,6000",
         f"--screenshot={picture}", pages[kind].as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     assert picture.stat().st_size > 50_000  # an empty page of this size is far smaller
