@@ -29,7 +29,7 @@ class AverageMixin:
             for variable in variables
         ]
         for average, variable in zip(self.averages, variables, strict=True):
-            average.assign(variable)
+            average.assign(ops.copy(variable))  # JAX would let both be one array, and a step give it up twice
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
         """One step of the optimiser, then one of the averages; none while gradients are only collected."""
@@ -58,7 +58,7 @@ def averaged_weights(network: Any) -> Iterator[None]:  # noqa: ANN401 - untyped 
     pairs = list(zip(getattr(optimizer, "averages", ()), optimizer._trainable_variables, strict=False))  # noqa: SLF001 - the order of the averages
     kept = [ops.convert_to_numpy(variable) for _, variable in pairs]
     for average, variable in pairs:
-        variable.assign(average)
+        variable.assign(ops.copy(average))  # as above: scoring gives the array up on JAX
     try:
         yield
     finally:
