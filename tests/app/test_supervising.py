@@ -20,6 +20,7 @@ from app.failures import announce
 from app.runs import RunFolder
 from app.settings import TrainerSettings
 from app.supervising import hand_over
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 hand_over()
 announce(TrainerSettings(batch_size=8), RunFolder(pathlib.Path("runs/x")))
 print(os.getpid(), flush=True)
