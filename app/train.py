@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from app.cli import run_command, to_settings
-from app.covariates import train_on_table
 from app.devices import check_backend
 from app.failures import announce, told_in_sentences
 from app.inflate import (
@@ -97,6 +96,8 @@ def train(settings: TrainSettings) -> int:
 
     refuse_used_folder(settings.run_dir)
     if settings.model.kind == "table":
+        from app.covariates import train_on_table
+
         return train_on_table(settings)
     with logging_to_file() as attach:
         with in_turn(settings):
@@ -146,6 +147,8 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
         return 0
     if settings.model.kind == "table":
+        from app.covariates import train_on_table
+
         return train_on_table(settings, run)
     with logging_to_file() as attach:
         attach(run.log)
