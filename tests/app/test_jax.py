@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from app.runs import RunFolder, read_rows
+from app.training.checkpoints import read_arrays
 
 TINY = [
     "data.subjects=16",
@@ -55,3 +57,54 @@ def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
     page = run.report.read_text(encoding="utf-8")
     assert "Grad-CAM" in page
     assert page.count("data:image/png") >= 2  # the maps of the worst and the surest cases
+
+
+def start(folder, *arguments):
+    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache"]
+    own = arguments if arguments[0].startswith("resume=") else [*TINY, *places, *arguments]
+    compiled = {  # once for all processes of a test
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.train", *own],
+        env={
+            **os.environ,
+            **compiled,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(child):
+    _, told = child.communicate(timeout=3600)
+    assert child.returncode == 0, told[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
+def test_a_killed_training_on_jax_goes_on_to_the_end_of_an_unbroken_one(tmp_path):
+    whole, killed = (RunFolder(tmp_path / name) for name in ("whole", "killed"))
+    options = ["trainer.epochs=4", "trainer.checkpoint_steps=1", "trainer.ema=0.9", "preflight.enabled=false"]
+    finish(start(tmp_path, *options, f"run_dir={whole.path}"))
+    child = start(tmp_path, *options, f"run_dir={killed.path}")
+    while not (killed.checkpoints / "at-0001-000001.npz").exists():  # within an epoch
+        assert child.poll() is None
+        time.sleep(0.005)
+    child.kill()
+    child.communicate()
+    assert not killed.is_finished
+    finish(start(tmp_path, f"resume={killed.path}"))
+    for column in ("loss", "val_loss", "val_auc", "learning_rate"):
+        found, expected = ([float(row[column]) for row in read_rows(run.history)] for run in (killed, whole))
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=column)
+    states = [read_arrays(max(run.checkpoints.glob("at-*.npz")))[0] for run in (killed, whole)]
+    assert states[0].keys() == states[1].keys()
+    for name, values in states[0].items():
+        np.testing.assert_allclose(values, states[1][name], atol=1e-6, err_msg=name)
