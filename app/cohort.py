@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.progress import console, counted_bar, progress_bar
 from app.runs import RunFolder, read_rows, write_rows
-from app.settings import DataSettings, PreprocessSettings, SettingsError, TrainSettings
+from app.settings import SPLIT_NAMES, DataSettings, PreprocessSettings, SettingsError, TrainSettings
 from data_pipelines.audit.facts import read_facts
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
 from data_pipelines.leaks import hash_records, refuse_leaks
@@ -45,6 +45,11 @@ class Cohort:
     dtype: str
     preprocess: Preprocess
     left_out: tuple[dict[str, str], ...] = ()  # bad files that were skipped, with the reason
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The splits that hold somebody, training first."""
+        return tuple(split for split in SPLIT_NAMES if split in self.splits)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Positions of one split's records."""

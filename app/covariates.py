@@ -6,7 +6,6 @@ The subjects, splits, files and metrics are those of a network's run; in place o
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Sequence
@@ -21,13 +20,11 @@ from app.progress import console
 from app.resuming import reopen_subjects
 from app.runs import RunFolder, create_run, save_settings, write_json, write_rows
 from app.scoring import judge_scores, prediction_rows, scores_of_split, show_metrics
-from app.settings import SPLIT_NAMES, SettingsError, TrainSettings
+from app.settings import SettingsError, TrainSettings
 from data_pipelines.columns import read_columns
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-log = logging.getLogger("voxlift")
 
 Cells = NDArray[np.object_]
 
@@ -168,10 +165,9 @@ def _describe(run: RunFolder, settings: TrainSettings, cohort: Cohort) -> None:
 
 
 def _score(model: Pipeline, cohort: Cohort, cells: Cells) -> dict[str, Scores]:
-    present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
     return {
         split: scores_of_split(cohort, split, model.predict_proba(cells[cohort.indices(split)]))
-        for split in present
+        for split in cohort.present
     }
 
 

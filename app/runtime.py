@@ -212,8 +212,9 @@ def peak_memory_bytes() -> int:
     """The largest resident memory that this process has had so far."""
     import resource  # not on Windows, and only this function needs it
 
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes * (1 if platform.system() == "Darwin" else 1024)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counted = largest * (1 if platform.system() == "Darwin" else 1024)
+    return max(counted, psutil.Process().memory_info().rss)  # the count lags a little behind
 
 
 @contextmanager

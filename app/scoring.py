@@ -15,7 +15,6 @@ from app.cohort import Cohort
 from app.evaluation.intervals import evaluate_scores
 from app.evaluation.scores import Scores, ScoresError
 from app.runs import RunFolder, write_rows
-from app.settings import SPLIT_NAMES
 from data_pipelines.prepared import PreparedVolumes
 
 log = logging.getLogger("voxlift")
@@ -138,8 +137,7 @@ def evaluate_run(
     those of each subject's mean probability. `calibration` holds the temperature fitted on validation and
     what it changes.
     """
-    present = [split for split in SPLIT_NAMES if len(cohort.indices(split)) > 0]
-    scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in present}
+    scores = {split: score_split(network, cohort, split, batch_size=batch_size) for split in cohort.present}
     write_rows(run.predictions, prediction_rows(scores))
     return judge_scores(scores)
 
