@@ -207,8 +207,12 @@ def device_peak_bytes() -> int:
     return peak_memory_bytes()
 
 
-def resident_bytes() -> int:
-    """What this process holds in memory now."""
+def held_bytes() -> int:
+    """What is held now of the memory whose peak `device_peak_bytes` gives."""
+    import tensorflow as tf
+
+    if device_kind() == "GPU":
+        return int(tf.config.experimental.get_memory_info("GPU:0")["current"])
     return int(psutil.Process().memory_info().rss)
 
 

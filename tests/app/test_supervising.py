@@ -81,6 +81,7 @@ def test_an_interruption_comes_once_though_two_processes_get_it():
     child = start(
         """
 try:
+    print("within reach", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     time.sleep(0.5)  # in which the one that was passed on comes
@@ -88,6 +89,7 @@ except KeyboardInterrupt:
 """
     )
     inner = int(child.stdout.readline())
+    assert child.stdout.readline() == "within reach\n"
     os.kill(inner, signal.SIGINT)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate()

@@ -30,7 +30,7 @@ def test_steps_are_measured_on_real_batches(training):
     assert answer["volumes_per_second"] == pytest.approx(4 / answer["seconds_per_step"])
     assert len(answer["losses"]) == 3
     assert answer["step_noise"] == pytest.approx(bench.step_noise(answer["losses"]))
-    assert answer["peak_memory_bytes"] > answer["before_bytes"] > 2**20
+    assert answer["peak_memory_bytes"] >= answer["before_bytes"] > 2**20
 
 
 def test_a_step_of_accumulated_gradients_is_all_of_its_batches(training):
