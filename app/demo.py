@@ -1,6 +1,6 @@
 """`make demo`: slice model against volume model on both phantom tasks, one table, one picture, two pages.
 
-Not a command of its own: it calls `voxlift-compare` twice, with `experiment=demo`.
+It takes no arguments and calls `voxlift-compare` twice, with `experiment=demo`; results go to runs/demo.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ TASKS = ("nodule", "chirality")
 
 def main() -> int:
     """Run both comparisons, print one table and where the pages are; the exit status."""
+    if sys.argv[1:]:
+        sys.stdout.write(f"{__doc__}")
+        return 0 if set(sys.argv[1:]) <= {"-h", "--help"} else 2
     for task in TASKS:
         console.rule(f"Phantom task {task}")
         status = subprocess.run(comparison_command(task), check=False).returncode  # noqa: S603 - our own module, no shell
