@@ -33,10 +33,8 @@ def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_
                 edge: dict[str, Any] = {"markeredgecolor": SERIES[0], "markeredgewidth": 1.2}
                 axes.plot(numbers, values, "o", color=fill, markersize=5.5, label=label, **edge)
         full = [trial for trial in trials if trial["state"] == "complete"]
-        so_far = (np.minimum if is_lower_better else np.maximum).accumulate(
-            [trial["value"] for trial in full]
-        )
-        axes.step([t["number"] for t in full], so_far, where="post", color=SERIES[1], label="best so far")
+        if full:
+            _draw_best(axes, full, last=trials[-1]["number"], is_lower_better=is_lower_better)
         given = next((trial for trial in full if trial["is_given"]), None)
         if given:
             axes.axhline(
@@ -47,6 +45,13 @@ def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_
         axes.grid(visible=True)
         figure.legend(loc="outside lower center", ncols=4)
         return figure
+
+
+def _draw_best(axes: Axes, full: Sequence[Mapping[str, Any]], *, last: int, is_lower_better: bool) -> None:
+    """The best so far, up to the search's last trial, which may have been stopped early."""
+    best = (np.minimum if is_lower_better else np.maximum).accumulate([trial["value"] for trial in full])
+    numbers = [trial["number"] for trial in full]
+    axes.step([*numbers, last], [*best, best[-1]], where="post", color=SERIES[1], label="best so far")
 
 
 def draw_slices(
@@ -90,7 +95,7 @@ def _draw_slice(axes: Axes, trials: Sequence[Mapping[str, Any]], key: str, one: 
         hollow = trial["state"] != "complete"
         axes.plot(
             place, trial["value"], "D" if trial["is_given"] else "o", color=PAPER if hollow else SERIES[0],
-            markersize=5, markeredgecolor=INK if trial["is_given"] else SERIES[0],
+            markersize=5, clip_on=False, markeredgecolor=INK if trial["is_given"] else SERIES[0],
         )  # fmt: skip
     if isinstance(one, Choices):
         axes.set_xticks(range(len(one.values)), [str(choice) for choice in one.values])

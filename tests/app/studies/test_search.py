@@ -8,6 +8,7 @@ import pytest
 
 from app.studies.folder import open_folder
 from app.studies.search import trial as trials_room
+from app.studies.search.figures import draw_progress
 from app.studies.search.run import plan_trial
 from app.studies.search.store import count_done, import_optuna, open_store
 from app.studies.search.trial import read_values
@@ -147,3 +148,13 @@ def test_half_a_line_of_a_history_is_not_read(tmp_path):
     path.write_text("epoch,val_auc\n0,0.5\n1,0.7")
     assert read_values(path, "val_auc") == [0.5]
     assert read_values(tmp_path / "absent.csv", "val_auc") == []
+
+
+def test_the_best_so_far_goes_on_to_the_last_trial():
+    trials = [
+        {"number": number, "value": value, "state": state, "is_given": number == 0}
+        for number, (value, state) in enumerate([(0.7, "complete"), (0.9, "complete"), (0.6, "pruned")])
+    ]
+    (axes,) = draw_progress(trials, metric="auc", is_lower_better=False).axes
+    (best,) = [line for line in axes.lines if line.get_label() == "best so far"]
+    assert best.get_xydata().tolist() == [[0, 0.7], [1, 0.9], [2, 0.9]]
