@@ -174,7 +174,7 @@ def _label(found: Comparison) -> str:
 
 
 def _size(found: Comparison) -> str:
-    cells = f", {found.cells} folds and seeds" if found.cells > 1 else ""
+    cells = f", {found.cells} trainings of each" if found.cells > 1 else ""
     return f"{found.subjects} subjects{cells}"
 
 

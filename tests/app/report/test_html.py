@@ -179,7 +179,7 @@ def test_comparison_shows_verdict_pairs_and_costs(pages):
     assert "volume3d over slice2d" in words
     assert "inflated \N{MINUS SIGN} volume3d" in words
     assert "Holm-adjusted over the 3 pairs" in words
-    assert "72 subjects, 2 folds and seeds" in words
+    assert "72 subjects, 2 trainings of each" in words
     assert "12.3 ms" in words
     assert "Nothing was found." in words
     assert "the spread between the 2 seeds is added" in words
