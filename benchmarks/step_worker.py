@@ -170,6 +170,8 @@ def build_torch_team(case: Case) -> Team:
     """Return PyTorch in both memory formats; without PyTorch, exit with a sentence."""
     import step_networks
 
+    # What MONAI imports brings TensorFlow along; both in one process disturb each other, up to a crash.
+    sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # None forbids the import
     try:
         torch = importlib.import_module("torch")
         network = step_networks.build_torch(torch, case.network, CLASSES)
