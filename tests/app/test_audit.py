@@ -18,6 +18,7 @@ from app.auditing import audit_data, audit_folder, data_name, write_audit
 from app.report.audited import suggested_overrides
 from app.report.findings import group_findings, print_audit, sentence, shorten
 from app.settings import AuditSettings, DataSettings, SettingsError
+from commands import compose_command
 from data_pipelines.audit import Finding
 from data_pipelines.manifest import ManifestError
 
@@ -206,15 +207,9 @@ def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
 
 
 def test_suggestions_can_be_pasted_into_a_training(folder):
-    from hydra import compose, initialize_config_module
-
-    from app.settings import register_schemas
-
-    register_schemas()
     found = audit_data(settings_of(folder))
     overrides = [override.strip("'") for override in suggested_overrides(found.audit)]
-    with initialize_config_module("conf", version_base="1.3"):
-        composed = compose("train", overrides=overrides).preprocess
+    composed = compose_command("train", *overrides).preprocess
     assert list(composed.spacing) == [3, 2, 1]
     assert list(composed.shape) == [8, 8, 16]
 

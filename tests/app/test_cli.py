@@ -10,18 +10,11 @@ from app.cli import is_user_error
 from app.errors import UserError
 from app.settings import SettingsError
 from app.wording import explain
+from commands import run_python
 
 
 def run(*arguments, cwd, timeout=600):
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return run_python("-m", *arguments, cwd=cwd, timeout=timeout)
 
 
 HEAVY = {

@@ -6,7 +6,6 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 
 from app.comparison.cells import Comparable
 from app.comparison.summary import summarise_comparison
@@ -14,8 +13,9 @@ from app.comparison.trials import Trial
 from app.covariates import build_regression, coefficient_rows
 from app.evaluate import score_again
 from app.runs import RunFolder, read_rows
-from app.settings import SettingsError, register_schemas
+from app.settings import SettingsError
 from app.train import read_settings, resume, train
+from commands import compose_command
 from data_pipelines.tables import ManifestError
 
 SUBJECTS = 48
@@ -41,7 +41,6 @@ def table(tmp_path_factory):
 
 
 def settings_for(table, *overrides):
-    register_schemas()
     shared = [
         "data=manifest",
         f"data.table={table}",
@@ -54,8 +53,7 @@ def settings_for(table, *overrides):
         "logger=none",
         "model=covariates",
     ]
-    with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("train", overrides=[*shared, *overrides]))
+    return read_settings(compose_command("train", *shared, *overrides))
 
 
 def fit(table, path, columns):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 
 from app.inflate import (
     borrow_slices,
@@ -22,11 +21,13 @@ from app.inflate import (
 from app.networks import build_networks
 from app.pretrained import check_baseline, refuse_seen_subjects
 from app.runs import RunFolder, load_settings, read_rows, save_settings, write_json, write_rows
-from app.settings import ModelSettings, SettingsError, TrainSettings, register_schemas
+from app.settings import ModelSettings, SettingsError, TrainSettings
 from app.train import read_settings, train
+from commands import compose_command
 from models.aggregation import wrap_slices
 from models.baselines import build_baseline
 from models.layers import ACSConv3D
+from tiny import TINY, places_in
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -69,9 +70,7 @@ def volume_model(baseline, **settings):
 
 
 def composed(*overrides):
-    register_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("train", overrides=list(overrides)))
+    return read_settings(compose_command("train", *overrides))
 
 
 @pytest.mark.parametrize("init", ["centre", "mean"])
@@ -221,27 +220,14 @@ def test_acs_has_as_many_parameters_as_2d():
     assert lifted.count_params() == flat.count_params()
 
 
-TINY = [
-    "data.subjects=12",
-    "preprocess.shape=[8,12,16]",
-    "preprocess.spacing=[8,5,4]",
-    "model.filters=[4,6,8]",
-    "trainer.epochs=1",
-    "trainer.batch_size=4",
-    "precision=float32",
-    "splits.val=0.25",
-    "splits.test=0.25",
-]
-
-
 @pytest.fixture(scope="module")
 def inflated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache"]
+    overrides = [*TINY, "data.subjects=12", "trainer.epochs=1", *places_in(folder)]
     run = RunFolder(folder / "inflated")
-    wanted = composed("experiment=inflated", "model.init=mean", *TINY, *places, f"run_dir={run.path}")
+    wanted = composed("experiment=inflated", "model.init=mean", *overrides, f"run_dir={run.path}")
     assert train(wanted) == 0
-    return SimpleNamespace(run=run, overrides=[*TINY, *places], folder=folder)
+    return SimpleNamespace(run=run, overrides=overrides, folder=folder)
 
 
 @pytest.mark.slow

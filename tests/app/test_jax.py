@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,37 +11,17 @@ import pytest
 
 from app.runs import RunFolder, read_rows
 from app.training.checkpoints import read_arrays
+from commands import own_environment, run_python
+from tiny import TINY, places_in
 
-TINY = [
-    "data.subjects=16",
-    "preprocess.shape=[8,12,16]",
-    "preprocess.spacing=[8,5,4]",
-    "model.filters=[4,6,8]",
-    "trainer.epochs=2",
-    "trainer.batch_size=4",
-    "precision=float32",
-    "splits.val=0.25",
-    "splits.test=0.25",
-]
-
+ON_JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
 @pytest.mark.parametrize("model", ["volume3d", "slice2d"])
 def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
-    places = [f"data.folder={tmp_path}/data", f"cache.folder={tmp_path}/cache", f"run_dir={tmp_path}/run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "app.train", *TINY, *places, f"model={model}"],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = [*TINY, *places_in(tmp_path, "run"), f"model={model}"]
+    done = run_python("-m", "app.train", *arguments, **ON_JAX)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     run = RunFolder(tmp_path / "run")
@@ -60,8 +39,7 @@ def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
 
 
 def start(folder, *arguments):
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache"]
-    own = arguments if arguments[0].startswith("resume=") else [*TINY, *places, *arguments]
+    own = arguments if arguments[0].startswith("resume=") else [*TINY, *places_in(folder), *arguments]
     compiled = {  # once for all processes of a test
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -69,13 +47,7 @@ def start(folder, *arguments):
     }
     return subprocess.Popen(
         [sys.executable, "-m", "app.train", *own],
-        env={
-            **os.environ,
-            **compiled,
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
+        env=own_environment(**compiled, **ON_JAX),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,8 +1,5 @@
 """The command that lifts a network: what it prints, what it writes, what it refuses."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -15,6 +12,7 @@ from app.lift import find_problems, lift, save_network
 from app.pretrained import load_trained
 from app.runs import RunFolder, save_settings, write_json
 from app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
+from commands import run_python
 from models.aggregation import wrap_slices
 from models.baselines import build_baseline
 from models.lifting import LiftError
@@ -24,15 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def run(*arguments, cwd, timeout=600):
-    return subprocess.run(
-        [sys.executable, "-m", "app.lift", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    return run_python("-m", "app.lift", *arguments, cwd=cwd, timeout=timeout)
 
 
 def small_network(seed=0):
@@ -268,14 +258,8 @@ def test_the_users_mistakes_end_in_status_2_without_tensorflow(arguments, told, 
         f"import sys\nsys.argv = ['x', *{arguments!r}]\ntry:\n    from app.lift import main; main()\n"
         f"except SystemExit as end:\n    status = end.code\n{look}"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    answer = run_python("-c", code, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip().splitlines()[-1] == "[] 2"
     assert told in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -1,13 +1,12 @@
 """What is wrong with the user's data is told in a sentence that names it, before anything is trained."""
 
 import csv
-import os
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+
+from commands import run_python
 
 CLASSES = ("benign", "malign")
 
@@ -41,15 +40,7 @@ def train(folder, *overrides):
         "data.subject_column=subject",
     ]
     small = ["preprocess=none", "trainer.epochs=1", "runs_folder=runs"]
-    return subprocess.run(
-        [sys.executable, "-m", "app.train", *table, *small, *overrides],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_python("-m", "app.train", *table, *small, *overrides, cwd=folder, timeout=600)
 
 
 def expect_refusal(answer, folder, *told):

@@ -15,6 +15,7 @@ import pytest
 from app.runs import RunFolder, read_json, read_rows
 from app.runtime import load_network
 from app.training.checkpoints import Checkpoints, read_arrays
+from tiny import places_in
 
 ROOT = Path(__file__).parents[2]
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -66,8 +67,7 @@ def train(folder):
     )
 
     def train_once(run, kind=None, *, until=("batch", 0)):
-        places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={run.path}"]
-        arguments = [*TINY, *KINDS[kind], *places] if kind else [f"resume={run.path}"]
+        arguments = [*TINY, *KINDS[kind], *places_in(folder, run.path.name)] if kind else [f"resume={run.path}"]
         output = run.path.with_suffix(".txt")
         asked = {
             "folder": str(run.path),

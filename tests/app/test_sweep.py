@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from app.runs import RunFolder, load_settings, read_rows
+from commands import run_python
 
 
 def write_subjects(folder):
@@ -38,25 +39,8 @@ def test_a_sweep_over_seeds_trains_on_two_channels(tmp_path):
         "logger=none",
         "preprocess=none",
     ]
-    answer = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "app.train",
-            "-m",
-            "data=manifest",
-            "data.table=labels.tsv",
-            *columns,
-            *small,
-            "seed=0,1",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    table = ["data=manifest", "data.table=labels.tsv", *columns]
+    answer = run_python("-m", "app.train", "-m", *table, *small, "seed=0,1", cwd=tmp_path, timeout=300)
     assert answer.returncode == 0, answer.stderr
     assert "2 with label missing" in answer.stdout
     runs = [RunFolder(path) for path in sorted((tmp_path / "runs").iterdir()) if path.is_dir()]

@@ -5,24 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 
 from app.evaluate import score_again
-from app.runs import RunFolder, load_settings, read_rows
-from app.settings import register_schemas
-from app.train import read_settings, train
-
-TINY = [
-    "data.subjects=24",
-    "preprocess.shape=[8,12,16]",
-    "preprocess.spacing=[8,5,4]",
-    "model.filters=[4,6,8]",
-    "trainer.epochs=2",
-    "trainer.batch_size=4",
-    "precision=float32",
-    "splits.val=0.25",
-    "splits.test=0.25",
-]
+from app.runs import load_settings, read_rows
+from tiny import train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +16,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 
 
-def settings_for(folder, *overrides):
-    register_schemas()
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache"]
-    with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("train", overrides=[*TINY, *places, *overrides]))
-
-
 def run_once(folder, name, *overrides):
-    run = RunFolder(folder / name)
-    assert train(settings_for(folder, f"run_dir={run.path}", *overrides)) == 0
-    return run
+    return train_tiny(folder, name, "data.subjects=24", *overrides)
 
 
 @pytest.fixture(scope="module")

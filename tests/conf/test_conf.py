@@ -4,10 +4,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 
-from app.settings import PreprocessSettings, register_schemas
+from app.settings import PreprocessSettings
 from app.train import read_settings
+from commands import compose_command
 from data_pipelines.augment import PRESETS, Augment
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
@@ -30,9 +30,7 @@ OPTIONS = [
 
 
 def compose_settings(*overrides):
-    register_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
-        return read_settings(compose("train", overrides=list(overrides)))
+    return read_settings(compose_command("train", *overrides))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -22,6 +22,8 @@ from app.comparison.running import TIMED_OUT, run_child, run_trials
 from app.comparison.trials import lay_out_trials, quote_override
 from app.runs import RunFolder, save_settings, write_json
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
+from commands import own_environment
+from tiny import TINY
 
 STAND_IN = """
 import os, pathlib, sys, time
@@ -101,7 +103,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped(killed_in, stand_in, tmp_p
     driver.write_text(DRIVER)
     child = subprocess.Popen(
         [sys.executable, str(driver), str(stand_in), str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=own_environment(),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
     )
@@ -248,19 +250,8 @@ def test_a_child_that_hangs_is_ended_after_its_time():
 
 @pytest.mark.slow
 def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one(tmp_path):
-    tiny = [
-        "data.subjects=24",
-        "preprocess.shape=[8,12,16]",
-        "preprocess.spacing=[8,5,4]",
-        "model.filters=[4,6,8]",
-        "trainer.epochs=2",
-        "trainer.batch_size=4",
-        "precision=float32",
-        "splits.val=0.25",
-        "splits.test=0.25",
-    ]
-    command = [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *tiny]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *TINY, "data.subjects=24"]
+    environment = own_environment()
 
     def compare(folder, *, kill_when=None):
         child = subprocess.Popen(

@@ -1,37 +1,18 @@
 """`voxlift-compare -m`: each job of a sweep is a comparison of its own, under any launcher."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-TINY = [
-    "data.subjects=24",
-    "preprocess.shape=[8,12,16]",
-    "preprocess.spacing=[8,5,4]",
-    "model.filters=[4,6,8]",
-    "trainer.epochs=1",
-    "trainer.batch_size=4",
-    "precision=float32",
-    "splits.val=0.25",
-    "splits.test=0.25",
-    "logger=none",
-]
+from commands import run_python
+from tiny import TINY
+
+SHORT = [*TINY, "data.subjects=24", "trainer.epochs=1", "logger=none"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def compare(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "app.compare", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    return run_python("-m", "app.compare", *arguments, cwd=cwd, timeout=900)
 
 
 @pytest.mark.parametrize("launcher", [[], JOBLIB])
@@ -46,8 +27,8 @@ def test_a_sweep_whose_job_is_refused_ends_with_its_status(launcher, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], JOBLIB])
 def test_every_job_of_a_sweep_leaves_its_comparison(launcher, tmp_path):
-    compare("models=[volume3d,acs]", *TINY, cwd=tmp_path)  # writes the phantom, and one of the comparisons
-    answer = compare("-m", "models=[volume3d,acs],[slice2d,volume3d]", *TINY, *launcher, cwd=tmp_path)
+    compare("models=[volume3d,acs]", *SHORT, cwd=tmp_path)  # writes the phantom, and one of the comparisons
+    answer = compare("-m", "models=[volume3d,acs],[slice2d,volume3d]", *SHORT, *launcher, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     found = [
         json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "runs").glob("*/comparison.json")

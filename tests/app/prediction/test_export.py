@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 
 from app.cli import read_settings
 from app.export import export, find_problems
 from app.exporting.score_image import prepare
 from app.exporting.writing import in_float32
 from app.runs import RunFolder, read_rows
-from app.settings import ExportSettings, SettingsError, register_schemas
+from app.settings import ExportSettings, SettingsError
+from commands import compose_command
 from data_pipelines.geometry import to_tensor_axes
 from data_pipelines.preprocess import prepare_volume
 from data_pipelines.preprocess_settings import Preprocess
@@ -26,9 +26,7 @@ FORMATS = ["saved_model", "onnx"]
 
 
 def settings_for(*overrides):
-    register_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("export", overrides=list(overrides))
+    cfg = compose_command("export", *overrides)
     return read_settings(cfg, ExportSettings, problems=find_problems)
 
 

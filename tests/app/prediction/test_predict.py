@@ -7,22 +7,20 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from matplotlib.image import imread
 
 from app.cli import read_settings
 from app.predict import find_problems, predict
 from app.prediction.ensemble import open_ensemble
 from app.runs import RunFolder, read_rows, write_rows
-from app.settings import PredictSettings, SettingsError, register_schemas
+from app.settings import PredictSettings, SettingsError
+from commands import compose_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def settings_for(*overrides):
-    register_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("predict", overrides=list(overrides))
+    cfg = compose_command("predict", *overrides)
     return read_settings(cfg, PredictSettings, problems=find_problems)
 
 

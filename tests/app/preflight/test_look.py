@@ -3,39 +3,17 @@
 import json
 
 import pytest
-from hydra import compose, initialize_config_module
 
 from app.devices import Memory
 from app.preflight.fits import MARGIN
-from app.runs import RunFolder, read_rows
-from app.settings import SettingsError, register_schemas
-from app.train import read_settings, train
-
-TINY = [
-    "data.subjects=16",
-    "preprocess.shape=[8,12,16]",
-    "preprocess.spacing=[8,5,4]",
-    "model.filters=[4,6,8]",
-    "trainer.epochs=2",
-    "trainer.batch_size=4",
-    "precision=float32",
-    "splits.val=0.25",
-    "splits.test=0.25",
-]
+from app.runs import read_rows
+from app.settings import SettingsError
+from tiny import train_tiny
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
-
-
-def run(folder, name, *overrides):
-    register_schemas()
-    path = folder / name
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={path}"]
-    with initialize_config_module("conf", version_base="1.3"):
-        assert train(read_settings(compose("train", overrides=[*TINY, *places, *overrides]))) == 0
-    return RunFolder(path)
 
 
 def losses(found):
@@ -46,10 +24,10 @@ def losses(found):
 def test_the_same_history_with_and_without(model, folder, monkeypatch):
     monkeypatch.setattr("app.preflight.check.SHORT_SECONDS", 0.0)  # else the rates of tiny runs are not tried
     name = f"model={model}"
-    with_it = run(
+    with_it = train_tiny(
         folder, f"{model}-with", name, "preflight.overfit_batch=true", "optimizer.learning_rate=0.02"
     )
-    without = run(folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02")
+    without = train_tiny(folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02")
     assert losses(with_it) == losses(without)
     assert not without.preflight.exists()
     (found,) = json.loads(with_it.preflight.read_text(encoding="utf-8"))["trainings"]
@@ -60,7 +38,7 @@ def test_the_same_history_with_and_without(model, folder, monkeypatch):
 
 
 def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder):
-    found = json.loads(run(folder, "inflated", "experiment=inflated").preflight.read_text(encoding="utf-8"))[
+    found = json.loads(train_tiny(folder, "inflated", "experiment=inflated").preflight.read_text(encoding="utf-8"))[
         "trainings"
     ]
     assert [len(training["stages"][0]["sides"]) for training in found] == [2, 3]
@@ -71,5 +49,5 @@ def test_what_cannot_fit_is_refused_before_a_folder_is_made(folder, monkeypatch)
     memory = Memory(int((engine + three_of_four) / MARGIN), "this machine")
     monkeypatch.setattr("app.preflight.check.free_memory", lambda: memory)
     with pytest.raises(SettingsError, match=r"trainer\.batch_size=\d would fit"):
-        run(folder, "refused")
+        train_tiny(folder, "refused")
     assert not (folder / "refused").exists()

@@ -34,6 +34,7 @@ from app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
 from app.strategy.hosts.spread import deal_back
 from app.strategy.hosts.supervise import check_engine, supervise
 from app.strategy.hosts.verdict import Report, judge, way_on
+from commands import run_python
 
 SLURM = {
     "SLURM_JOB_ID": "4097",
@@ -421,14 +422,8 @@ def test_a_refusal_imports_no_engine(tmp_path):
         "except SystemExit as left:\n"
         "    print(left.code, sorted({'jax', 'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
+    answer = run_python("-c", code, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "2 []"
     assert "hosts.coordinator" in answer.stderr
     assert "hosts.index" in answer.stderr

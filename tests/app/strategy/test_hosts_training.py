@@ -16,6 +16,8 @@ import pytest
 from app.cli import LOST
 from app.runs import RunFolder, read_rows
 from app.training.checkpoints import read_arrays
+from commands import own_environment
+from tiny import places_in
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,12 +52,11 @@ def environment(folder, **more):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return {**os.environ, **cache, "PYTHONPATH": os.pathsep.join(sys.path), **more}
+    return own_environment(**cache, **more)
 
 
-def places(folder, name, *overrides):
-    here = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={folder}/{name}"]
-    return [*TINY, *here, *overrides]
+def arguments_for(folder, name, *overrides):
+    return [*TINY, *places_in(folder, name), *overrides]
 
 
 def start_both(folder, *arguments):
@@ -83,7 +84,7 @@ def ends_of(both):
 
 def train_alone(folder, name, *overrides):
     done = subprocess.run(
-        [sys.executable, "-m", "app.train", *places(folder, name, *overrides)],
+        [sys.executable, "-m", "app.train", *arguments_for(folder, name, *overrides)],
         env=environment(folder, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu"),
         capture_output=True,
         text=True,
@@ -94,7 +95,7 @@ def train_alone(folder, name, *overrides):
 
 
 def train_together(folder, name, *overrides):
-    statuses, shown, told = ends_of(start_both(folder, *places(folder, name, "strategy=hosts", *overrides)))
+    statuses, shown, told = ends_of(start_both(folder, *arguments_for(folder, name, "strategy=hosts", *overrides)))
     assert statuses == [0, 0], told
     assert told == ["", ""]
     assert shown[0].rstrip().endswith(str(folder / name))
@@ -152,7 +153,7 @@ def first_child(process):
 def test_a_killed_process_ends_the_run_with_a_sentence_and_a_folder_to_go_on_with(killed, folder, unbroken):
     run = RunFolder(folder / f"killed-{killed}")
     overrides = ("model=volume3d", "trainer.epochs=5", "trainer.checkpoint_steps=1", "strategy=hosts")
-    both = start_both(folder, *places(folder, run.path.name, *overrides))
+    both = start_both(folder, *arguments_for(folder, run.path.name, *overrides))
     while not (run.checkpoints / "at-0001-000000.npz").exists():
         assert all(one.poll() is None for one in both), ends_of(both)
         time.sleep(0.01)

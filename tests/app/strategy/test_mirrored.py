@@ -1,9 +1,5 @@
 """Several devices of one host step as one does on the same batch; trainings in processes of their own."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,6 +7,8 @@ from app.runs import RunFolder, read_rows
 from app.settings import DevicesSettings, SettingsError, TrainerSettings, TrainSettings, check_settings
 from app.strategy.even import even_share, refuse_uneven_batches
 from app.strategy.mirrored import prepare_devices
+from commands import run_python
+from tiny import places_in
 
 # No batch normalisation in the tutorial's network, and no dropout: what is drawn per device would differ.
 TINY = [
@@ -30,14 +28,7 @@ TINY = [
 
 
 def train(folder, name, *overrides):
-    places = [f"data.folder={folder}/data", f"cache.folder={folder}/cache", f"run_dir={folder}/{name}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "app.train", *TINY, *places, *overrides],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-m", "app.train", *TINY, *places_in(folder, name), *overrides)
     return RunFolder(folder / name), done
 
 
@@ -130,11 +121,5 @@ assert means[0] > 3
 
 @pytest.mark.slow
 def test_moving_statistics_are_those_of_all_devices():
-    done = subprocess.run(
-        [sys.executable, "-c", STATISTICS],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", STATISTICS)
     assert done.returncode == 0, done.stderr[-2000:]
