@@ -61,6 +61,10 @@ class KeepBest(Remembering):
         """The best weights as a checkpoint takes them."""
         return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
 
+    def take_up(self, arrays: Arrays) -> None:
+        """The inverse of `arrays`."""
+        self.weights = [arrays[name] for name in sorted(arrays)]
+
     def memory(self) -> dict[str, Any]:
         """Best so far and patience used; the weights are saved apart."""
         names = ("best", "best_epoch", "epochs_run", "stopped")

@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from app.devices import backend_name
 from app.errors import UserError
 from app.settings import OptimizerSettings, TrainerSettings
 from app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
 from app.training.best import KeepBest
 from app.training.checkpoints import Checkpoint, Checkpoints
-from app.training.freezing import find_body
+from app.training.freezing import Body, find_body
 from app.training.losses import build_loss
 from app.training.optimizers import Steps, build_optimizer
 from app.training.place import Place, Remembering
 from app.training.saving import SaveCheckpoints, recall_all
-from app.training.segments import Position, plan_segments
+from app.training.segments import Position, Segment, plan_segments
 from app.training.state import restore_arrays, select_arrays
 
 if TYPE_CHECKING:
@@ -87,9 +89,12 @@ def fit_network(
         keep: holds the best weights, and tells when patience has ended.
         callbacks: in Keras's order, `place` and `keep` among them.
         checkpoints: where to go on from, and where the newest states go.
+
+    Raises:
+        UserError: a callback broke the training off; the best weights so far are in place.
+        SettingsError: the newest checkpoint is another network's.
     """
-    network, found = task.network, checkpoints.load()
-    start = found.position if found else Position()
+    found = checkpoints.load()
     remembering = [callback for callback in callbacks if isinstance(callback, Remembering)]
     saver = SaveCheckpoints(
         checkpoints,
@@ -99,36 +104,63 @@ def fit_network(
         steps=task.trainer.checkpoint_steps,
         steps_per_epoch=task.steps_per_epoch,
     )
-    body, thaw = find_body(network), task.freeze_epochs
     if found:
         recall_all(remembering, found.state)
-        keep.weights = [found.best[name] for name in sorted(found.best)]
+        keep.take_up(found.best)
+    body = find_body(task.network)
     try:
-        for segment in plan_segments(start, epochs=task.trainer.epochs, thaw=thaw):
+        for segment in plan_segments(_start(found), epochs=task.trainer.epochs, thaw=task.freeze_epochs):
             if keep.stopped:
                 break
-            is_begun = segment.first == start.epoch
-            if is_begun or segment.first == thaw:
-                body.set_trainable(segment.first >= thaw)
-                compile_network(task, done=thaw * task.steps_per_epoch if segment.first >= thaw else 0)
-            if is_begun and found:
-                _restore(task, found)
-            place.enter(segment, select_arrays(found.arrays, "means") if is_begun and found else ())
-            network.fit(
-                task.stream(Position(segment.first, segment.skip)),
-                initial_epoch=segment.first,
-                epochs=segment.last,
-                steps_per_epoch=task.steps_per_epoch - segment.skip,
-                callbacks=[*callbacks, saver],
-                shuffle=False,  # the stream is shuffled already
-                verbose=0,
-            )
+            means = _prepare_segment(task, segment, body=body, found=found)
+            place.enter(segment, means)
+            _fit_segment(task, segment, callbacks=[*callbacks, saver])
     except UserError:
-        keep.put_back(network)  # for the caller to save; what else may end a training leaves nothing to save
+        keep.put_back(task.network)  # for the caller to save; what else may end a training leaves nothing
         raise
     finally:
         body.set_trainable(True)
-    keep.put_back(network)
+    keep.put_back(task.network)
+
+
+def _start(found: Checkpoint | None) -> Position:
+    return found.position if found else Position()
+
+
+def _prepare_segment(
+    task: Task, segment: Segment, *, body: Body, found: Checkpoint | None
+) -> list[NDArray[Any]]:
+    """Compile the network for a segment where it must be, and put a checkpoint's numbers into the first one.
+
+    Returns:
+        The running means of the epoch that the checkpoint broke off; none in a segment that begins anew.
+    """
+    is_first = segment.first == _start(found).epoch
+    if is_first or segment.first == task.freeze_epochs:
+        _compile_from(task, segment.first, body)
+    if not (is_first and found):
+        return []
+    _restore(task, found)
+    return select_arrays(found.arrays, "means")
+
+
+def _compile_from(task: Task, epoch: int, body: Body) -> None:
+    """Compile for the epochs from `epoch` on: the body is frozen before the thaw, and trained behind it."""
+    is_thawed = epoch >= task.freeze_epochs
+    body.set_trainable(is_thawed)
+    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_thawed else 0)
+
+
+def _fit_segment(task: Task, segment: Segment, *, callbacks: Sequence[Any]) -> None:
+    task.network.fit(
+        task.stream(Position(segment.first, segment.skip)),
+        initial_epoch=segment.first,
+        epochs=segment.last,
+        steps_per_epoch=task.steps_per_epoch - segment.skip,
+        callbacks=list(callbacks),
+        shuffle=False,  # the stream is shuffled already
+        verbose=0,
+    )
 
 
 def _restore(task: Task, found: Checkpoint) -> None:
