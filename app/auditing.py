@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.cohort import locate_table, table_options
+from app.files import write_json, write_rows
 from app.progress import console, counted_bar
 from app.report.audited import AuditedData, suggested_overrides
-from app.runs import write_json, write_rows
 from app.settings import AuditSettings, DataSettings, SettingsError
 from data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
 from data_pipelines.audit.lenient import load_all_rows

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.files import read_rows, write_rows
 from app.progress import console, counted_bar, progress_bar
-from app.runs import RunFolder, read_rows, write_rows
+from app.runs import RunFolder
 from app.settings import SPLIT_NAMES, DataSettings, PreprocessSettings, SettingsError, TrainSettings
 from data_pipelines.audit.facts import read_facts
 from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache

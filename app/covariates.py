@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from app.cohort import Cohort, gather_cohort, locate_table, write_cohort
 from app.evaluation.scores import Scores
+from app.files import write_json, write_rows
 from app.progress import console
 from app.resuming import reopen_subjects
-from app.runs import RunFolder, create_run, save_settings, write_json, write_rows
+from app.runs import RunFolder, create_run, save_settings
 from app.scoring import judge_scores, prediction_rows, scores_of_split, show_metrics
 from app.settings import SettingsError, TrainSettings
 from data_pipelines.columns import read_columns

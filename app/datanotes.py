@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.auditing import JSON, data_name
-from app.runs import RunFolder, read_json, read_rows
+from app.files import read_json, read_rows
+from app.runs import RunFolder
 from app.settings import DataSettings, SettingsError, TrainSettings
 
 NO_AUDIT = "No audit was found: voxlift-audit looks at headers, copies and confounding."

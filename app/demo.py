@@ -16,9 +16,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from app.cohort import build_preprocess, load_subjects
+from app.files import read_json, read_rows
 from app.progress import console
 from app.report.demo import write_demo_picture
-from app.runs import RunFolder, load_settings, read_json, read_rows
+from app.runs import RunFolder, load_settings
 from data_pipelines.preprocess import prepare_tensor
 
 FOLDER = Path("runs/demo")

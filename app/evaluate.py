@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from app.cli import DONE, open_command
+from app.files import read_json, write_json
 from app.progress import console
-from app.runs import load_settings, open_run, read_json, write_json
+from app.runs import load_settings, open_run
 from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli import DONE, open_command
 from app.errors import UserError
+from app.files import write_json, write_text
 from app.progress import console
-from app.runs import write_json, write_text
 from app.settings import ExportSettings, choice_problem
 
 if TYPE_CHECKING:

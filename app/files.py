@@ -1,12 +1,17 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, then renamed; and read back, told where absent."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from app.errors import SettingsError
 
 
 def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -39,3 +44,50 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` so that a kill leaves the old file or the new one, never half of one."""
+    write_beside(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a run folder.
+
+    Raises:
+        SettingsError: the file is missing or not JSON.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.") from error
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}: expected JSON; {error}.") from error
+    return dict(value)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, atomically."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of a run folder, all values as text.
+
+    Raises:
+        SettingsError: the file does not exist.
+    """
+    if not path.exists():
+        raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from app.files import read_json
 from app.pretrained import trained_source
-from app.runs import RunFolder, read_json, save_settings
+from app.runs import RunFolder, save_settings
 from app.settings import ModelSettings, OptimizerSettings, TrainSettings
 from app.strategy.spreading import build_spread
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.datanotes import describe_data, spoken_task
-from app.runs import RunFolder, load_settings, read_json, read_rows
+from app.files import read_json, read_rows
+from app.runs import RunFolder, load_settings
 from app.scoring import scores_from_rows
 
 if TYPE_CHECKING:

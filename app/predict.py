@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli import DONE, USER_ERROR, open_command
+from app.files import write_json
 from app.progress import console, progress_bar
-from app.runs import write_json
 from app.settings import PredictSettings, SettingsError, choice_problem
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.runs import RunFolder, load_settings, read_rows
+from app.files import read_rows
+from app.runs import RunFolder, load_settings
 from app.settings import ModelSettings, SettingsError
 
 if TYPE_CHECKING:

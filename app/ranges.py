@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.files import read_json, write_json
 from app.progress import progress_bar
-from app.runs import RunFolder, read_json, write_json
+from app.runs import RunFolder
 from app.settings import SettingsError
 from data_pipelines.preprocess import read_record
 from data_pipelines.ranges import Sketch, TrainingRange, find_range, sketch_record

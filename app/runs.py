@@ -16,19 +16,13 @@ report.html, log.txt, tensorboard/
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from app.files import write_beside
 from app.settings import SettingsError, TrainSettings
 
 
@@ -211,50 +205,3 @@ def _runs_inside(folder: Path) -> str:
     if inside:
         return f"It is a comparison's folder, which holds the runs {', '.join(inside[:6])}: name one of them."
     return "voxlift-train writes one and names it in its last line."
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that a kill leaves the old file or the new one, never half of one."""
-    write_beside(path, lambda file: file.write(text.encode()))
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a run folder.
-
-    Raises:
-        SettingsError: the file is missing or not JSON.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.") from error
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{path}: expected JSON; {error}.") from error
-    return dict(value)
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, atomically."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of a run folder, all values as text.
-
-    Raises:
-        SettingsError: the file does not exist.
-    """
-    if not path.exists():
-        raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from app.cohort import Cohort
 from app.evaluation.intervals import evaluate_scores
 from app.evaluation.scores import Scores, ScoresError
-from app.runs import RunFolder, write_rows
+from app.files import write_rows
+from app.runs import RunFolder
 from data_pipelines.prepared import PreparedVolumes
 
 log = logging.getLogger("voxlift")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from app.cli import run_command, to_settings
 from app.devices import check_backend
 from app.failures import announce, told_in_sentences
+from app.files import write_json
 from app.inflate import (
     Inflation,
     borrow_slices,
@@ -30,7 +31,7 @@ from app.resuming import (
     resumes_elsewhere,
     saved_precision,
 )
-from app.runs import RunFolder, create_run, refuse_used_folder, save_settings, write_json
+from app.runs import RunFolder, create_run, refuse_used_folder, save_settings
 from app.settings import HostsSettings, SettingsError, TrainSettings, check_settings
 from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
 from app.strategy.hosts.meeting import announce_run, in_turn, is_follower

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from app.comparison.outcomes import Outcome
 from app.comparison.trials import Trial
-from app.runs import read_json
+from app.files import read_json
 
 
 @dataclass(frozen=True)

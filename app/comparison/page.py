@@ -11,11 +11,12 @@ from app.comparison.cells import Comparable
 from app.comparison.disagreement import pick_disagreements
 from app.comparison.trials import Trial, trials_by_model
 from app.datanotes import describe_data, spoken_task
+from app.files import read_json
 from app.pages import count_splits, now, read_history
 from app.report.comparison import write_comparison_report
 from app.report.quantities import MISSING
 from app.report.summary import ComparisonSummary
-from app.runs import load_settings, read_json
+from app.runs import load_settings
 
 if TYPE_CHECKING:
     from app.evaluation.paired import Comparison

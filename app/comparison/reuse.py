@@ -9,7 +9,8 @@ from typing import Any
 
 from app import __version__
 from app.comparison.trials import Trial
-from app.runs import RunFolder, load_settings, read_json, read_rows
+from app.files import read_json, read_rows
+from app.runs import RunFolder, load_settings
 from app.settings import SettingsError, TrainSettings
 
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result

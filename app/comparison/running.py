@@ -20,8 +20,8 @@ from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
 from app.comparison.reuse import TRIALS, find_finished, has_begun
 from app.comparison.trials import Trial, quote_override
+from app.files import write_rows
 from app.progress import console
-from app.runs import write_rows
 from app.settings import TrainSettings
 
 USER_ERROR, CRASH, TIMED_OUT, INTERRUPTED = 2, 70, 124, 130

@@ -18,9 +18,10 @@ from app.evaluation.paired import Comparison, compare_models
 from app.evaluation.scores import Scores, with_threshold
 from app.evaluation.summary import summarise_models
 from app.evaluation.verdict import overall_verdict
+from app.files import read_json, read_rows, write_json, write_rows
 from app.progress import console
 from app.report.quantities import MISSING, format_quantity
-from app.runs import load_settings, read_json, read_rows, write_json, write_rows
+from app.runs import load_settings
 from app.scoring import scores_from_rows
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.files import read_json, read_rows
 from app.prediction.views import View, build_views
 from app.ranges import read_training_range
-from app.runs import RunFolder, load_settings, open_run, read_json, read_rows
+from app.runs import RunFolder, load_settings, open_run
 from app.scoring import scores_from_rows, softmax
 from app.settings import SettingsError, TrainSettings
 from data_pipelines.preprocess_settings import Preprocess

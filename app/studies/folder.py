@@ -18,7 +18,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from app.runs import refuse_used_folder, write_text
+from app.files import write_text
+from app.runs import refuse_used_folder
 from app.settings import SettingsError
 from app.settings.studies import StudySettings
 

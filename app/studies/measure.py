@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.runs import RunFolder, load_settings, read_json, write_json
+from app.files import read_json, write_json
+from app.runs import RunFolder, load_settings
 from app.settings import TrainSettings
 
 Answer = dict[str, Any]

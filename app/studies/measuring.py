@@ -8,8 +8,9 @@ from typing import Any
 
 from app.comparison.reuse import list_changes
 from app.comparison.running import run_child
+from app.files import read_json, write_json
 from app.progress import console
-from app.runs import RunFolder, load_settings, read_json, save_settings, write_json
+from app.runs import RunFolder, load_settings, save_settings
 from app.settings import TrainSettings
 from app.studies.endings import Ending, MeasurementError
 from app.studies.folder import StudyFolder

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.comparison.trials import Trial
+from app.files import read_json, write_json, write_rows
 from app.progress import console
 from app.report.study import Drawing, StudySummary, TextTable, write_study_report
-from app.runs import read_json, write_json, write_rows
 from app.studies.folder import StudyFolder
 
 

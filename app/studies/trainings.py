@@ -13,8 +13,8 @@ from app.comparison.planning import check_trial, config_dir_arguments
 from app.comparison.reuse import refuse_other_runs
 from app.comparison.running import run_trial
 from app.comparison.trials import Trial, lay_out_trials, trials_by_model
+from app.files import read_json
 from app.progress import progress_bar
-from app.runs import read_json
 from app.settings import SettingsError
 from app.studies.folder import StudyFolder
 

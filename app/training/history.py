@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.runs import write_rows
+from app.files import write_rows
 from app.training.place import Remembering
 
 

@@ -15,7 +15,8 @@ from app.cohort import (
     split_subjects,
     write_cohort,
 )
-from app.runs import RunFolder, read_rows
+from app.files import read_rows
+from app.runs import RunFolder
 from app.settings import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
 from data_pipelines.manifest import ManifestError, Record
 from data_pipelines.volume import VolumeError

@@ -12,7 +12,8 @@ from app.comparison.summary import summarise_comparison
 from app.comparison.trials import Trial
 from app.covariates import build_regression, coefficient_rows
 from app.evaluate import score_again
-from app.runs import RunFolder, read_rows
+from app.files import read_rows
+from app.runs import RunFolder
 from app.settings import SettingsError
 from app.train import read_settings, resume, train
 from commands import compose_command

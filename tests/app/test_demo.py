@@ -8,8 +8,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from app import demo
+from app.files import write_rows
 from app.report.demo import write_demo_picture
-from app.runs import RunFolder, save_settings, write_rows
+from app.runs import RunFolder, save_settings
 from app.settings import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
 
 SHAPE = (8, 10, 12)

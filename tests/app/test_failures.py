@@ -8,9 +8,9 @@ import pytest
 
 from app.errors import UserError
 from app.failures import told_in_sentences
-from app.files import write_beside
+from app.files import write_beside, write_json
 from app.resuming import begin_again, is_complete, reopen_settings
-from app.runs import RunFolder, load_settings, save_settings, write_json
+from app.runs import RunFolder, load_settings, save_settings
 from app.settings import (
     DataSettings,
     ModelSettings,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from app.files import read_rows, write_json, write_rows
 from app.inflate import (
     borrow_slices,
     cost_of_slices,
@@ -20,7 +21,7 @@ from app.inflate import (
 )
 from app.networks import build_networks
 from app.pretrained import check_baseline, refuse_seen_subjects
-from app.runs import RunFolder, load_settings, read_rows, save_settings, write_json, write_rows
+from app.runs import RunFolder, load_settings, save_settings
 from app.settings import ModelSettings, SettingsError, TrainSettings
 from app.train import read_settings, train
 from commands import compose_command

@@ -9,12 +9,14 @@ import time
 import numpy as np
 import pytest
 
-from app.runs import RunFolder, read_rows
+from app.files import read_rows
+from app.runs import RunFolder
 from app.training.checkpoints import read_arrays
 from commands import own_environment, run_python
 from tiny import TINY, places_in
 
 ON_JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")

@@ -8,9 +8,10 @@ import pytest
 from keras import layers
 
 from app.errors import refuse_problems
+from app.files import write_json
 from app.lift import find_problems, lift, save_network
 from app.pretrained import load_trained
-from app.runs import RunFolder, save_settings, write_json
+from app.runs import RunFolder, save_settings
 from app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
 from commands import run_python
 from models.aggregation import wrap_slices

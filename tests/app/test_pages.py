@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.files import write_rows
 from app.pages import read_scores
-from app.runs import RunFolder, write_rows
+from app.runs import RunFolder
 
 
 def rows_of(probabilities):

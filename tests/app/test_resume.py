@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.runs import RunFolder, read_json, read_rows
+from app.files import read_json, read_rows
+from app.runs import RunFolder
 from app.runtime import load_network
 from app.training.checkpoints import Checkpoints, read_arrays
 from tiny import places_in
@@ -67,7 +68,9 @@ def train(folder):
     )
 
     def train_once(run, kind=None, *, until=("batch", 0)):
-        arguments = [*TINY, *KINDS[kind], *places_in(folder, run.path.name)] if kind else [f"resume={run.path}"]
+        arguments = (
+            [*TINY, *KINDS[kind], *places_in(folder, run.path.name)] if kind else [f"resume={run.path}"]
+        )
         output = run.path.with_suffix(".txt")
         asked = {
             "folder": str(run.path),

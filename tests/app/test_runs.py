@@ -1,18 +1,7 @@
 import pytest
 
-from app.runs import (
-    RunFolder,
-    create_run,
-    load_settings,
-    open_run,
-    read_json,
-    read_rows,
-    refuse_used_folder,
-    save_settings,
-    write_json,
-    write_rows,
-    write_text,
-)
+from app.files import read_json, read_rows, write_json, write_rows, write_text
+from app.runs import RunFolder, create_run, load_settings, open_run, refuse_used_folder, save_settings
 from app.settings import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
 
 

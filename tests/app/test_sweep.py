@@ -1,14 +1,12 @@
 """A sweep over seeds on a user's own two-channel table, from the command line to predictions."""
 
 import csv
-import os
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
 
-from app.runs import RunFolder, load_settings, read_rows
+from app.files import read_rows
+from app.runs import RunFolder, load_settings
 from commands import run_python
 
 

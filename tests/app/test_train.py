@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from app.evaluate import score_again
-from app.runs import load_settings, read_rows
+from app.files import read_rows
+from app.runs import load_settings
 from tiny import train_tiny
 
 

@@ -1,9 +1,8 @@
 """The smallest training that still does everything, for tests that need a real one."""
 
-from commands import compose_command
-
 from app.runs import RunFolder
 from app.train import read_settings, train
+from commands import compose_command
 
 # The last word wins in Hydra: a test that needs another number says it behind these.
 TINY = (

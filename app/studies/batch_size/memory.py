@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.devices import host_memory
-from app.runs import read_json, write_json
+from app.files import read_json, write_json
 from app.settings import TrainSettings
 from app.studies.bisection import Largest, bisect_largest
 from app.studies.endings import Ending, MeasurementError

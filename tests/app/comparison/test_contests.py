@@ -7,7 +7,7 @@ from app.comparison.contests import describe_choices, expand_names, settle_conte
 from app.comparison.outcomes import Outcome
 from app.comparison.planning import Plan
 from app.comparison.trials import lay_out_trials
-from app.runs import write_json
+from app.files import write_json
 from app.settings import TrainSettings
 
 CONTESTS = {"best": ("a", "b")}

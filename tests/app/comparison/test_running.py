@@ -20,7 +20,8 @@ from app.comparison.planning import Plan
 from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
 from app.comparison.running import TIMED_OUT, run_child, run_trials
 from app.comparison.trials import lay_out_trials, quote_override
-from app.runs import RunFolder, save_settings, write_json
+from app.files import write_json
+from app.runs import RunFolder, save_settings
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
 from commands import own_environment
 from tiny import TINY

@@ -10,9 +10,10 @@ import pytest
 from matplotlib.image import imread
 
 from app.cli import read_settings
+from app.files import read_rows, write_rows
 from app.predict import find_problems, predict
 from app.prediction.ensemble import open_ensemble
-from app.runs import RunFolder, read_rows, write_rows
+from app.runs import RunFolder
 from app.settings import PredictSettings, SettingsError
 from commands import compose_command
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from app.devices import Memory
+from app.files import read_rows
 from app.preflight.fits import MARGIN
-from app.runs import read_rows
 from app.settings import SettingsError
 from tiny import train_tiny
 
@@ -27,7 +27,9 @@ def test_the_same_history_with_and_without(model, folder, monkeypatch):
     with_it = train_tiny(
         folder, f"{model}-with", name, "preflight.overfit_batch=true", "optimizer.learning_rate=0.02"
     )
-    without = train_tiny(folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02")
+    without = train_tiny(
+        folder, f"{model}-without", name, "preflight.enabled=false", "optimizer.learning_rate=0.02"
+    )
     assert losses(with_it) == losses(without)
     assert not without.preflight.exists()
     (found,) = json.loads(with_it.preflight.read_text(encoding="utf-8"))["trainings"]
@@ -38,9 +40,9 @@ def test_the_same_history_with_and_without(model, folder, monkeypatch):
 
 
 def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder):
-    found = json.loads(train_tiny(folder, "inflated", "experiment=inflated").preflight.read_text(encoding="utf-8"))[
-        "trainings"
-    ]
+    found = json.loads(
+        train_tiny(folder, "inflated", "experiment=inflated").preflight.read_text(encoding="utf-8")
+    )["trainings"]
     assert [len(training["stages"][0]["sides"]) for training in found] == [2, 3]
 
 

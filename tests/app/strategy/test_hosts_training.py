@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from app.cli import LOST
-from app.runs import RunFolder, read_rows
+from app.files import read_rows
+from app.runs import RunFolder
 from app.training.checkpoints import read_arrays
 from commands import own_environment
 from tiny import places_in
@@ -95,7 +96,9 @@ def train_alone(folder, name, *overrides):
 
 
 def train_together(folder, name, *overrides):
-    statuses, shown, told = ends_of(start_both(folder, *arguments_for(folder, name, "strategy=hosts", *overrides)))
+    statuses, shown, told = ends_of(
+        start_both(folder, *arguments_for(folder, name, "strategy=hosts", *overrides))
+    )
     assert statuses == [0, 0], told
     assert told == ["", ""]
     assert shown[0].rstrip().endswith(str(folder / name))

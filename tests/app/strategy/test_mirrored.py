@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from app.runs import RunFolder, read_rows
+from app.files import read_rows
+from app.runs import RunFolder
 from app.settings import DevicesSettings, SettingsError, TrainerSettings, TrainSettings, check_settings
 from app.strategy.even import even_share, refuse_uneven_batches
 from app.strategy.mirrored import prepare_devices

@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from app.comparison import running
+from app.files import write_json, write_rows
 from app.report import export
-from app.runs import RunFolder, save_settings, write_json, write_rows
+from app.runs import RunFolder, save_settings
 from app.settings import register_schemas
 from app.settings.studies import register_study_schemas
 from app.studies import measuring, scoring

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.runs import RunFolder, save_settings, write_json
+from app.files import write_json
+from app.runs import RunFolder, save_settings
 from app.studies import bench
 from app.studies.measure import MEASUREMENTS
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.runs import read_rows
+from app.files import read_rows
 from app.settings import OptimizerSettings, TrainerSettings
 from app.training.best import KeepBest
 from app.training.checkpoints import Checkpoints
