@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed; and read back, told where absent."""
+"""Files that are whole or not there: written beside their place, then renamed; absent ones are told."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from app.files import write_text
 from app.settings import SettingsError, TrainSettings
 
 

@@ -1,6 +1,5 @@
 """Exit statuses and messages of the commands, as a user meets them: in a process of their own."""
 
-import os
 import subprocess
 import sys
 

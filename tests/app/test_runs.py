@@ -1,6 +1,6 @@
 import pytest
 
-from app.files import read_json, read_rows, write_json, write_rows, write_text
+from app.files import write_text
 from app.runs import RunFolder, create_run, load_settings, open_run, refuse_used_folder, save_settings
 from app.settings import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
 
@@ -57,21 +57,3 @@ def test_a_foreign_configuration_is_told(tmp_path):
     write_text(run.config, "unheard_of: 1\n")
     with pytest.raises(SettingsError, match=r"config\.yaml: expected a configuration"):
         load_settings(run)
-
-
-def test_rows_and_json_come_back(tmp_path):
-    write_rows(tmp_path / "a.csv", [{"x": 1, "y": "a,b"}, {"x": 2, "y": 'c"d'}])
-    assert read_rows(tmp_path / "a.csv") == [{"x": "1", "y": "a,b"}, {"x": "2", "y": 'c"d'}]
-    write_json(tmp_path / "a.json", {"test": {"auc": 0.5}})
-    assert read_json(tmp_path / "a.json") == {"test": {"auc": 0.5}}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.json"]
-
-
-def test_missing_and_broken_files_are_told(tmp_path):
-    with pytest.raises(SettingsError, match="does not exist"):
-        read_rows(tmp_path / "a.csv")
-    with pytest.raises(SettingsError, match="does not exist"):
-        read_json(tmp_path / "a.json")
-    write_text(tmp_path / "a.json", "{")
-    with pytest.raises(SettingsError, match="expected JSON"):
-        read_json(tmp_path / "a.json")
