@@ -17,8 +17,8 @@ def compose_command(name, *overrides):
 
 
 def own_environment(**more):
-    """This process's environment, with all that it can import, and what is named besides."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **more}
+    """This process's environment, with all that it can import, and what is named besides; text is UTF-8."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1", **more}
 
 
 def run_python(*arguments, cwd=None, timeout=None, **environment):
@@ -28,7 +28,7 @@ def run_python(*arguments, cwd=None, timeout=None, **environment):
         cwd=cwd,
         env=own_environment(**environment),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=timeout,
         check=False,
     )
