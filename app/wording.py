@@ -9,6 +9,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from app.suggestions import suggest, suggest_key
 
+MERGING = "Error merging override "  # Hydra's words before the override whose value does not fit its key
+EXPECTED = {  # what OmegaConf says then, and what was expected
+    "converted to Integer": "a whole number",
+    "converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "is not Optional": "a value",
+    "is not a ListConfig": "a list",
+    "Cannot assign": "a group of keys, each set by itself",
+    "is not a subclass": "a group of keys, each set by itself",
+}
+
 
 def explain(error: BaseException, *, command: str = "train") -> str:
     """The error as one or two sentences for the terminal, without the machinery's vocabulary.
@@ -54,9 +65,22 @@ def _explain_key(text: str, error: BaseException, command: str) -> str:
     key = quoted[1] if first.startswith("Could not override") and len(quoted) > 1 else ""
     if key and ("not in" in text + cause):
         return f"unknown key {key}.{suggest_key(key, command, sys.argv[1:])} See --help for every key."
+    if first.startswith(MERGING):
+        return _explain_value(first.removeprefix(MERGING), cause)
     lines = [
         line.strip()
         for line in text.splitlines()
         if "object_type" not in line and "reference_type" not in line
     ]
     return " ".join([*lines, cause]).strip()
+
+
+def _explain_value(override: str, cause: str) -> str:
+    """What a key expects, for a value of another kind."""
+    key, _, value = override.partition("=")
+    key = key.lstrip("+")
+    expected = next((words for mark, words in EXPECTED.items() if mark in cause), None)
+    if expected is None:
+        return f"{key}: {cause}."
+    way_out = f" Write '{key}=[{value}]'." if expected == "a list" else ""
+    return f"{key}: expected {expected}; received {value}.{way_out}"
