@@ -45,13 +45,21 @@ def recommend(
     ground = (
         f"{len(told)} of the other {len(best)} are shown to score less than the best."
         if told
-        else "No two can be told apart by score on these subjects, so cost decides."
+        else f"No two can be told apart by score on these subjects{_cheapest_of_all(costs, chosen.label)}."
     )
     return (
         f"{what}: validation AUC {format_value(one.auc)} {format_interval(one.low, one.high)} at "
         f"{format_quantity(float(one.cost[cost]), unit)} {name}, the cheapest within 0.01 of the best score. "
         f"{ground}"
     )
+
+
+def _cheapest_of_all(costs: Mapping[str, float], chosen: str) -> str:
+    """Where score tells nothing apart: that cost decides, or which network costs less than the one chosen."""
+    cheapest = min(costs, key=costs.__getitem__)
+    if costs[cheapest] == costs[chosen]:
+        return ", so cost decides"
+    return f": {cheapest}, at {costs[cheapest] / costs[chosen]:.2g} times its cost, may serve as well"
 
 
 def explain_factors(

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from app.report.labels import label_points
 from app.settings import ModelSettings, SettingsError, TrainSettings
 from app.studies.architecture import figures
+from app.studies.architecture.advice import recommend
 from app.studies.architecture.networks import is_twin
 from app.studies.architecture.points import Variant, is_same_value, lay_out_variants
 from app.studies.overrides import format_override, value_of
@@ -85,6 +86,17 @@ def test_a_verdict_says_why_an_interval_without_0_is_not_enough():
     assert Standing(-0.1, -0.2, -0.05, 0.004).ground == "worse, p 0.004"
     assert "the interval alone excludes 0, but not after adjusting" in Standing(0.1, 0.02, 0.2, 0.2).ground
     assert Standing(0.1, -0.02, 0.2, 0.2).ground == "not told apart, p 0.200"
+
+
+def test_where_score_tells_nothing_apart_a_cheaper_network_is_named():
+    variants = (Variant("base"), Variant("large", {"model.filter_scale": 2.0}, "model.filter_scale"))
+    scores = {
+        label: PointScore(label, auc, 0.6, 0.9, (auc,), {"flops": cost})
+        for label, auc, cost in (("base", 0.70, 1e6), ("large", 0.75, 4e6))
+    }
+    advice = recommend(variants, scores, {"base": Standing(0.05, -0.02, 0.12, 0.2)}, cost="flops")
+    assert advice.startswith("Take model.filter_scale=2.0: validation AUC 0.750")
+    assert advice.endswith("on these subjects: base, at 0.25 times its cost, may serve as well.")
 
 
 def test_no_name_of_the_front_covers_another_or_leaves_the_axes(monkeypatch):
