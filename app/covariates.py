@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cohort import Cohort, gather_cohort, locate_table, write_cohort
+from app.cohort import Cohort, gather_cohort, locate_table
 from app.evaluation.scores import Scores
 from app.files import write_json, write_rows
 from app.progress import console
 from app.resuming import reopen_subjects
-from app.runs import RunFolder, create_run, save_settings
+from app.runs import RunFolder, create_run
 from app.scoring import judge_scores, prediction_rows, scores_of_split, show_metrics
 from app.settings import SettingsError, TrainSettings
 from data_pipelines.columns import read_columns
@@ -155,14 +155,11 @@ def _spell_feature(name: str, columns: Sequence[str]) -> str:
 
 
 def _describe(run: RunFolder, settings: TrainSettings, cohort: Cohort) -> None:
-    from app.ranges import write_training_range
-    from app.runtime import describe_environment, prepare_runtime
+    from app.describing import describe_run
+    from app.runtime import prepare_runtime
 
     precision = prepare_runtime(precision="float32", device="cpu", deterministic=False, seed=settings.seed)
-    save_settings(settings, run)
-    write_json(run.environment, describe_environment(precision))
-    write_training_range(cohort, run)
-    write_cohort(cohort, run)
+    describe_run(run, settings, cohort=cohort, precision=precision)
 
 
 def _score(model: Pipeline, cohort: Cohort, cells: Cells) -> dict[str, Scores]:

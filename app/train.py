@@ -31,7 +31,7 @@ from app.resuming import (
     resumes_elsewhere,
     saved_precision,
 )
-from app.runs import RunFolder, create_run, refuse_used_folder, save_settings
+from app.runs import RunFolder, create_run, refuse_used_folder
 from app.settings import HostsSettings, SettingsError, TrainSettings, check_settings
 from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
 from app.strategy.hosts.meeting import announce_run, in_turn, is_follower
@@ -222,17 +222,12 @@ def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, preci
 
 def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
     """Write down what is trained, on whom and on what, where that has not been done."""
-    from app.cohort import write_cohort
-    from app.ranges import write_training_range
-    from app.runtime import describe_environment
+    from app.describing import describe_run
 
     log.info("Precision %s: %s", precision.policy, precision.reason)
     if run.splits.exists() or is_follower(settings):
         return
-    save_settings(settings, run)
-    write_json(run.environment, describe_environment(precision))
-    write_training_range(cohort, run)
-    write_cohort(cohort, run)  # last: it tells a resumed training that the rest is there
+    describe_run(run, settings, cohort=cohort, precision=precision)
 
 
 def _build(settings: TrainSettings, cohort: Cohort) -> Networks:

@@ -1,0 +1,21 @@
+"""What a run's folder says from its start: what is trained, on what machine, on whom."""
+
+from __future__ import annotations
+
+from app.cohort import Cohort, write_cohort
+from app.files import write_json
+from app.ranges import write_training_range
+from app.runs import RunFolder, save_settings
+from app.runtime import Precision, describe_environment
+from app.settings import TrainSettings
+
+
+def describe_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
+    """Write the settings, the environment, the range of the training voxels and the splits.
+
+    The splits come last: they tell a resumed training that the rest is there.
+    """
+    save_settings(settings, run)
+    write_json(run.environment, describe_environment(precision))
+    write_training_range(cohort, run)
+    write_cohort(cohort, run)
