@@ -122,6 +122,8 @@ def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:
 def shared_overrides() -> list[str]:
     """What the user set and every training gets; what a comparison sets itself is refused or left out.
 
+    Of a key that is given twice the last word counts, as it does for Hydra.
+
     Raises:
         SettingsError: an override of what a comparison varies.
     """
@@ -132,9 +134,8 @@ def shared_overrides() -> list[str]:
         raise SettingsError(
             f"{clash[0]}: a comparison sets it itself; use models=[...], seeds=[...] and splits.folds."
         )
-    return [
-        override for override, key in zip(given, keys, strict=True) if key.partition(".")[0] not in OWN_KEYS
-    ]
+    last = dict(zip(keys, given, strict=True))
+    return [override for key, override in last.items() if key.partition(".")[0] not in OWN_KEYS]
 
 
 def choose_folder(cfg: DictConfig) -> Path:

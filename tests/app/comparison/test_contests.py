@@ -83,8 +83,9 @@ def test_an_undefined_validation_score_loses_to_any_other(tmp_path):
     assert choice.scores["b"] == -math.inf
 
 
-@pytest.mark.parametrize("shape", ["[8,12,16]", "[12,12,12]"])
-def test_slices_along_all_axes_enter_the_contest_where_the_volumes_are_cubes(shape, tmp_path, monkeypatch):
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Plans the comparison of these overrides, in a folder of its own."""
     from hydra import compose, initialize_config_module
     from hydra.core.hydra_config import HydraConfig
 
@@ -92,14 +93,32 @@ def test_slices_along_all_axes_enter_the_contest_where_the_volumes_are_cubes(sha
     from app.settings import register_schemas
 
     monkeypatch.chdir(tmp_path)
-    register_schemas()
-    overrides = ["models=[best_slice,volume3d]", f"preprocess.shape={shape}", "trainer.epochs=1"]
-    with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("compare", overrides=overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        plan = plan_comparison(cfg)
-    assert ("slice2d_axes" in plan.contests["best_slice"]) is (shape == "[12,12,12]")
-    assert plan.contests["best_slice"][:3] == ("slice2d", "slice2d_height", "slice2d_width")
-    assert {trial.model for trial in plan.trials} == {*plan.contests["best_slice"], "volume3d"}
-    assert all("best_of" not in override for trial in plan.trials for override in trial.overrides)
-    assert all(values.trainer.epochs == 1 for values in plan.settings)
+
+    def plan_one(*overrides):
+        register_schemas()
+        with initialize_config_module("conf", version_base="1.3"):
+            cfg = compose("compare", overrides=list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            return plan_comparison(cfg)
+
+    return plan_one
+
+
+@pytest.mark.parametrize("shape", ["[8,12,16]", "[12,12,12]"])
+def test_slices_along_all_axes_enter_the_contest_where_the_volumes_are_cubes(shape, plan):
+    found = plan("models=[best_slice,volume3d]", f"preprocess.shape={shape}", "trainer.epochs=1")
+    assert ("slice2d_axes" in found.contests["best_slice"]) is (shape == "[12,12,12]")
+    assert found.contests["best_slice"][:3] == ("slice2d", "slice2d_height", "slice2d_width")
+    assert {trial.model for trial in found.trials} == {*found.contests["best_slice"], "volume3d"}
+    assert all("best_of" not in override for trial in found.trials for override in trial.overrides)
+    assert all(values.trainer.epochs == 1 for values in found.settings)
+
+
+def test_of_a_key_given_twice_the_last_word_names_the_folder_and_is_trained(plan):
+    once, twice, turned = (
+        plan("models=[slice2d,volume3d]", *(f"trainer.epochs={epochs}" for epochs in given))
+        for given in ([1], [2, 1], [1, 2])
+    )
+    assert once.folder == twice.folder != turned.folder
+    assert {values.trainer.epochs for values in twice.settings} == {1}
+    assert {values.trainer.epochs for values in turned.settings} == {2}
