@@ -29,7 +29,7 @@ TASKS = ("nodule", "chirality")
 def main() -> int:
     """Run both comparisons, print one table and where the pages are; the exit status."""
     if sys.argv[1:]:
-        sys.stdout.write(f"{__doc__}")
+        sys.stdout.write(__doc__ or "")
         return 0 if set(sys.argv[1:]) <= {"-h", "--help"} else 2
     for task in TASKS:
         console.rule(f"Phantom task {task}")

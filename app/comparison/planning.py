@@ -134,8 +134,10 @@ def shared_overrides() -> list[str]:
         raise SettingsError(
             f"{clash[0]}: a comparison sets it itself; use models=[...], seeds=[...] and splits.folds."
         )
-    last = dict(zip(keys, given, strict=True))
-    return [override for key, override in last.items() if key.partition(".")[0] not in OWN_KEYS]
+    last = {
+        override.partition("=")[0]: place for place, override in enumerate(given)
+    }  # ~key takes out, +key adds
+    return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in OWN_KEYS]
 
 
 def choose_folder(cfg: DictConfig) -> Path:

@@ -9,6 +9,7 @@ from app.comparison.planning import Plan
 from app.comparison.trials import lay_out_trials
 from app.files import write_json
 from app.settings import TrainSettings
+from commands import compose_command
 
 CONTESTS = {"best": ("a", "b")}
 
@@ -122,3 +123,11 @@ def test_of_a_key_given_twice_the_last_word_names_the_folder_and_is_trained(plan
     assert once.folder == twice.folder != turned.folder
     assert {values.trainer.epochs for values in twice.settings} == {1}
     assert {values.trainer.epochs for values in turned.settings} == {2}
+
+
+def test_what_is_taken_out_and_put_in_again_are_two_words(plan):
+    """As for a training: Hydra takes the group out, and adds it again in another place."""
+    words = ("~logger", "+logger=none")
+    wanted = dict(compose_command("train", *words).logger)
+    found = plan("models=[slice2d,volume3d]", *words)
+    assert [vars(values.logger) for values in found.settings] == [wanted, wanted]
