@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cli import DONE, FOUND, open_command
+from app.door.cli import DONE, FOUND, open_command
 from app.progress import console
 from app.settings import AuditSettings, audit_problems
 
@@ -21,8 +21,8 @@ def audit(settings: AuditSettings) -> int:
     Raises:
         SettingsError, ManifestError: the folder holds other things, or the table cannot be read at all.
     """
-    from app.auditing import audit_data, audit_folder, write_audit
     from app.report.findings import print_audit
+    from app.subjects.auditing import audit_data, audit_folder, write_audit
 
     folder = audit_folder(settings)
     found = audit_data(settings)

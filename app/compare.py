@@ -10,10 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from app.cli import run_command
 from app.comparison.cells import pick_comparable
 from app.comparison.planning import config_dir_arguments, plan_comparison
 from app.comparison.running import run_trials
+from app.door.cli import run_command
 from app.progress import console
 
 

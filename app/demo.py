@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from app.cohort import build_preprocess, load_subjects
 from app.files import read_json, read_rows
 from app.progress import console
 from app.report.demo import write_demo_picture
-from app.runs import RunFolder, load_settings
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
+from app.subjects.cohort import build_preprocess
+from app.subjects.sources import load_subjects
 from data_pipelines.preprocess import prepare_tensor
 
 FOLDER = Path("runs/demo")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.cli import DONE, open_command
+from app.door.cli import DONE, open_command
 from app.files import read_json, write_json
 from app.progress import console
-from app.runs import load_settings, open_run
+from app.runs.configuration import load_settings
+from app.runs.opening import open_run
 from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem
 
 
@@ -35,7 +36,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     """
     run = open_run(str(settings.run))
     metrics = score_again(str(settings.run), split=settings.on)
-    from app.scoring import show_metrics
+    from app.scoring.judging import show_metrics
 
     target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)
@@ -53,10 +54,10 @@ def score_again(run_dir: str, *, split: str) -> dict[str, Any]:
     run = open_run(run_dir)
     settings = load_settings(run)
     saved = read_json(run.metrics)
-    from app.cohort import reopen_cohort
     from app.evaluation.intervals import evaluate_scores
-    from app.runtime import load_network
-    from app.scoring import score_split
+    from app.networks.files import load_network
+    from app.scoring.predicting import score_split
+    from app.subjects.saved import reopen_cohort
     from models.folding import fold_normalisation
 
     cohort = reopen_cohort(settings, run, split=split)

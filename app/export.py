@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import DONE, open_command
+from app.door.cli import DONE, open_command
 from app.errors import UserError
 from app.files import write_json, write_text
 from app.progress import console
@@ -59,7 +59,7 @@ def export(settings: ExportSettings) -> int:
         UserError: the written model gives other scores than the run's own; nothing is left.
     """
     from app.prediction.ensemble import open_ensemble
-    from app.runtime import logging_to_file
+    from app.process.logs import logging_to_file
 
     folder = Path(str(settings.output)).expanduser()
     existed = folder.exists()
@@ -84,7 +84,7 @@ def export(settings: ExportSettings) -> int:
 def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Difference:
     from app.exporting.contract import build_contract
     from app.exporting.writing import compare_written, in_float32, write_onnx, write_saved_model
-    from app.runtime import load_network
+    from app.networks.files import load_network
 
     (member,) = ensemble.members
     own, written_from = load_network(member.run.model), load_network(member.run.model)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import open_command
+from app.door.cli import open_command
 from app.errors import UserError
-from app.pretrained import check_slice_run, load_trained
+from app.networks.pretrained import check_slice_run, load_trained
 from app.progress import console
 from app.settings import INITS, LiftSettings, choice_problem, depth_policy_problems
 
@@ -39,7 +39,7 @@ def lift(settings: LiftSettings) -> int:
         SettingsError, LiftError: the network cannot be had, or cannot be lifted.
         UserError: the lift did not prove itself; nothing is written.
     """
-    from app.runtime import import_quietly
+    from app.process.runtime import import_quietly
 
     import_quietly()
     import keras

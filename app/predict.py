@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli import DONE, USER_ERROR, open_command
+from app.door.cli import DONE, USER_ERROR, open_command
 from app.files import write_json
 from app.progress import console, progress_bar
 from app.settings import PredictSettings, SettingsError, choice_problem
@@ -59,7 +59,7 @@ def predict(settings: PredictSettings) -> int:
         SettingsError, ManifestError: the runs or the input cannot be used at all; nothing is written.
     """
     from app.prediction.ensemble import open_ensemble
-    from app.runtime import logging_to_file
+    from app.process.logs import logging_to_file
 
     runs = [str(run) for run in settings.run] if isinstance(settings.run, list) else [str(settings.run)]
     with logging_to_file():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from app.cli import run_command, to_settings
+from app.door.cli import run_command, to_settings
 from app.settings.studies import StudySettings, register_study_schemas
 from app.studies.budget import resolve_study
 from app.studies.folder import StudyFolder, open_folder

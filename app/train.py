@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from app.cli import run_command, to_settings
-from app.devices import check_backend
-from app.failures import announce, told_in_sentences
+from app.door.cli import run_command, to_settings
 from app.files import write_json
-from app.inflate import (
+from app.networks.pretrained import check_baseline, refuse_seen_subjects
+from app.process.devices import check_backend
+from app.process.failures import announce, told_in_sentences
+from app.progress import console
+from app.runs.folder import RunFolder
+from app.runs.opening import create_run, refuse_used_folder
+from app.settings import HostsSettings, SettingsError, TrainSettings, check_settings
+from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
+from app.strategy.hosts.meeting import announce_run, in_turn, is_follower
+from app.strategy.hosts.supervise import check_engine, supervise
+from app.strategy.spreading import build_spread, do_once, prepare_devices
+from app.training.inflation import (
     Inflation,
     borrow_slices,
     cost_of_slices,
@@ -21,9 +30,7 @@ from app.inflate import (
     slice_folder,
     trains_slices_first,
 )
-from app.pretrained import check_baseline, refuse_seen_subjects
-from app.progress import console
-from app.resuming import (
+from app.training.resuming import (
     begin_again,
     is_complete,
     reopen_settings,
@@ -31,18 +38,12 @@ from app.resuming import (
     resumes_elsewhere,
     saved_precision,
 )
-from app.runs import RunFolder, create_run, refuse_used_folder
-from app.settings import HostsSettings, SettingsError, TrainSettings, check_settings
-from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
-from app.strategy.hosts.meeting import announce_run, in_turn, is_follower
-from app.strategy.hosts.supervise import check_engine, supervise
-from app.strategy.spreading import build_spread, do_once, prepare_devices
 
 if TYPE_CHECKING:
-    from app.cohort import Cohort
-    from app.networks import Networks
+    from app.networks.building import Networks
     from app.preflight.check import Preflight
-    from app.runtime import Precision
+    from app.process.precision import Precision
+    from app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 
@@ -92,12 +93,13 @@ def train(settings: TrainSettings) -> int:
     Raises:
         SettingsError, ManifestError, VolumeError, LiftError: the input is at fault; no folder is left.
     """
-    from app.cohort import gather_cohort
-    from app.runtime import logging_to_file, prepare_runtime
+    from app.process.logs import logging_to_file
+    from app.process.runtime import prepare_runtime
+    from app.subjects.cohort import gather_cohort
 
     refuse_used_folder(settings.run_dir)
     if settings.model.kind == "table":
-        from app.covariates import train_on_table
+        from app.training.covariates import train_on_table
 
         return train_on_table(settings)
     with logging_to_file() as attach:
@@ -141,14 +143,15 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
     Raises:
         SettingsError, VolumeError, UserError: what stands in the way.
     """
-    from app.runtime import logging_to_file, prepare_runtime
+    from app.process.logs import logging_to_file
+    from app.process.runtime import prepare_runtime
 
     if is_complete(run, settings):
         console.print("This run is finished; a higher trainer.epochs would train it further.")
         console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
         return 0
     if settings.model.kind == "table":
-        from app.covariates import train_on_table
+        from app.training.covariates import train_on_table
 
         return train_on_table(settings, run)
     with logging_to_file() as attach:
@@ -222,7 +225,7 @@ def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, preci
 
 def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
     """Write down what is trained, on whom and on what, where that has not been done."""
-    from app.describing import describe_run
+    from app.runs.describing import describe_run
 
     log.info("Precision %s: %s", precision.policy, precision.reason)
     if run.splits.exists() or is_follower(settings):
@@ -231,7 +234,7 @@ def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precis
 
 
 def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
-    from app.networks import build_networks
+    from app.networks.building import build_networks
 
     networks = build_spread(settings, lambda: build_networks(settings.model, cohort))
     log.info("Model %s: %s parameters", settings.model.name, f"{networks.trained.count_params():,}")
@@ -241,7 +244,7 @@ def _build(settings: TrainSettings, cohort: Cohort) -> Networks:
 def _train_into(
     run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, is_last: bool = False
 ) -> None:
-    from app.fitting import train_network
+    from app.training.network import train_network
 
     cost = train_network(run, settings, cohort=cohort, networks=networks)
 
@@ -260,9 +263,10 @@ def _finish(
     cost: dict[str, float],
 ) -> None:
     """Save, score and report a network that is trained."""
-    from app.fitting import save_model
-    from app.pages import write_run_page
-    from app.scoring import evaluate_run, scoring_cost, show_metrics
+    from app.runs.page import write_run_page
+    from app.scoring.cost import scoring_cost
+    from app.scoring.judging import evaluate_run, show_metrics
+    from app.training.network import save_model
     from models.folding import fold_normalisation
 
     save_model(networks.volume, run)

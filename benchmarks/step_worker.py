@@ -80,8 +80,8 @@ def build_keras_team(case: Case) -> Team:
     import step_networks
     import tensorflow as tf
 
-    from app.processor import prepare_processor
-    from app.protection import protect_shallow_convolutions
+    from app.networks.protection import protect_shallow_convolutions
+    from app.process.processor import prepare_processor
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)

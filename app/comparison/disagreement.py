@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.runs import RunFolder, load_settings
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
 from app.settings import SettingsError
 from data_pipelines.volume import VolumeError
 
@@ -48,8 +49,8 @@ def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder
 
 
 def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
-    from app.cases import build_case, positions_of, read_prepared
-    from app.cohort import reopen_cohort
+    from app.runs.cases import build_case, positions_of, read_prepared
+    from app.subjects.saved import reopen_cohort
 
     cohort, network = reopen_cohort(load_settings(run), run, split="test"), _load(run)
     positions = positions_of(cohort)
@@ -60,7 +61,7 @@ def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
 
 def _load(run: RunFolder) -> Any | None:  # noqa: ANN401 - Keras ships no types
     """The run's network; None where it cannot be loaded, and its cases are shown plain."""
-    from app.runtime import load_network
+    from app.networks.files import load_network
 
     try:
         return load_network(run.model)

@@ -17,7 +17,7 @@ from app.comparison.contests import expand_names
 from app.comparison.reuse import refuse_other_runs
 from app.comparison.trials import Trial, lay_out_trials
 from app.progress import console
-from app.runs import refuse_used_folder
+from app.runs.opening import refuse_used_folder
 from app.settings import DataSettings, SettingsError, TrainSettings
 from app.train import read_settings
 
@@ -199,7 +199,7 @@ def _fit_candidates(
 def _read_table(data: DataSettings) -> None:
     """Pass when the user's own table can be used; written tables need no look."""
     if data.name == "manifest":
-        from app.cohort import table_options
+        from app.subjects.sources import table_options
         from data_pipelines.manifest import load_manifest
 
         load_manifest(str(data.table), table_options(data))

@@ -10,7 +10,8 @@ from typing import Any
 from app import __version__
 from app.comparison.trials import Trial
 from app.files import read_json, read_rows
-from app.runs import RunFolder, load_settings
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
 from app.settings import SettingsError, TrainSettings
 
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result

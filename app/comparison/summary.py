@@ -21,8 +21,8 @@ from app.evaluation.verdict import overall_verdict
 from app.files import read_json, read_rows, write_json, write_rows
 from app.progress import console
 from app.report.quantities import MISSING, format_quantity
-from app.runs import load_settings
-from app.scoring import scores_from_rows
+from app.runs.configuration import load_settings
+from app.runs.predictions import scores_from_rows
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")

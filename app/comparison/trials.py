@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

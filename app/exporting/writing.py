@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.scoring import softmax
+from app.scoring.predicting import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from app.files import read_json, read_rows
 from app.prediction.views import View, build_views
-from app.ranges import read_training_range
-from app.runs import RunFolder, load_settings, open_run
-from app.scoring import scores_from_rows, softmax
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
+from app.runs.opening import open_run
+from app.runs.predictions import scores_from_rows
+from app.runs.ranges import read_training_range
+from app.scoring.predicting import softmax
 from app.settings import SettingsError, TrainSettings
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import TrainingRange
@@ -77,7 +80,7 @@ def open_ensemble(runs: Sequence[str]) -> Ensemble:
     Raises:
         SettingsError: a folder is no finished run, or the runs do not fit together.
     """
-    from app.cohort import build_preprocess
+    from app.subjects.cohort import build_preprocess
 
     members = tuple(_open_member(run) for run in runs)
     ways = [build_preprocess(one.settings.preprocess, one.settings.data) for one in members]
@@ -99,7 +102,7 @@ def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
     Raises:
         SettingsError: a file is damaged, or the networks take volumes of different shapes.
     """
-    from app.runtime import load_network
+    from app.networks.files import load_network
 
     networks = tuple(load_network(member.run.model) for member in ensemble.members)
     shapes = {

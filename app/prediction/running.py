@@ -15,6 +15,7 @@ from app.prediction.explained import Explaining, explain_scan
 from app.prediction.partial import Key, PartialTable
 from app.prediction.preparing import Prepared, map_in_order, prepare_scan, take_batches
 from app.prediction.views import View
+from app.subjects.images import join_images
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import outside_range
 from data_pipelines.scans import Scan
@@ -159,7 +160,7 @@ class Predictor:
 
 def scan_key(scan: Scan) -> Key:
     """Subject and images of a scan, as its row names them."""
-    return scan.subject, "|".join(map(str, scan.images))
+    return scan.subject, join_images(scan.images)
 
 
 def _is_done(scan: Scan, table: PartialTable) -> bool:

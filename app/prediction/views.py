@@ -52,7 +52,7 @@ def build_views(name: str, augment: Mapping[str, Any]) -> tuple[View, ...]:
 
 def mirrored_axes(augment: Mapping[str, Any]) -> tuple[int, ...]:
     """The axes of [B, D, H, W, C] along which a run's training mirrored its volumes."""
-    from app.feeding import read_augment
+    from app.training.feeding import read_augment
 
     settings = read_augment(augment)
     if settings.keep_handedness:

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from app.devices import Memory, free_memory, gpu_capability
 from app.preflight.fits import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
 from app.preflight.overfit import OverfitResult, overfit_batch
 from app.preflight.rates import Rates, measure_rates
 from app.preflight.show import show_memory, show_stages, spoken_rates
 from app.preflight.stages import Stage, network_stages
+from app.process.devices import Memory, free_memory, gpu_capability
 from app.settings import SettingsError, TrainSettings
 from app.strategy.spreading import device_count
 
 if TYPE_CHECKING:
-    from app.feeding import Feed
-    from app.networks import Networks
+    from app.networks.building import Networks
+    from app.training.feeding import Feed
 
 log = logging.getLogger("voxlift")
 

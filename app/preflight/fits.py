@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.devices import Memory
+from app.process.devices import Memory
 from app.settings import SettingsError, TrainSettings
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from app.inflate import Inflation, tuning_optimizer
 from app.preflight.check import Preflight, preflight, unchanged_randomness
 from app.settings import TrainSettings
+from app.training.inflation import Inflation, tuning_optimizer
 
 if TYPE_CHECKING:
-    from app.cohort import Cohort
-    from app.feeding import Feed
-    from app.networks import Networks
+    from app.networks.building import Networks
+    from app.subjects.cohort import Cohort
+    from app.training.feeding import Feed
 
 
 def look_ahead(
@@ -44,7 +44,7 @@ def look_ahead(
 
 
 def _look(settings: TrainSettings, cohort: Cohort, networks: Networks) -> Preflight:
-    from app.feeding import build_feed
+    from app.training.feeding import build_feed
 
     feed = build_feed(settings, cohort)
     compile_anew = partial(_compile, settings, cohort, networks, feed)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from app.devices import Memory
 from app.preflight.fits import Need
 from app.preflight.rates import Rates
 from app.preflight.stages import Stage
+from app.process.devices import Memory
 from app.progress import console
 
 

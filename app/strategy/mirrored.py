@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app.devices import backend_name
+from app.process.devices import backend_name
 from app.settings import SettingsError, TrainSettings
 from app.strategy.even import refuse_uneven_batches
 
 if TYPE_CHECKING:
-    from app.networks import Networks
+    from app.networks.building import Networks
 
 log = logging.getLogger("voxlift")
 

@@ -10,7 +10,7 @@ from app.strategy import mirrored
 from app.strategy.hosts.meeting import is_follower, leave, meet, own_index, process_count
 
 if TYPE_CHECKING:
-    from app.networks import Networks
+    from app.networks.building import Networks
 
 
 def prepare_devices(settings: TrainSettings) -> None:

@@ -15,13 +15,14 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from app.cohort import Cohort, gather_cohort
-from app.feeding import Feed, build_feed
-from app.inflate import tuning_optimizer
-from app.networks import Networks, build_networks, is_trained_on_slices
-from app.runtime import peak_memory_bytes, prepare_runtime
+from app.networks.building import Networks, build_networks, is_trained_on_slices
+from app.process.environment import peak_memory_bytes
+from app.process.runtime import prepare_runtime
 from app.settings import TrainSettings
+from app.subjects.cohort import Cohort, gather_cohort
+from app.training.feeding import Feed, build_feed
 from app.training.fit import Task, compile_network
+from app.training.inflation import tuning_optimizer
 
 Batch = tuple[Any, ...]  # voxels, labels, and sometimes weights
 

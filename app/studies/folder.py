@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from app.files import write_text
-from app.runs import refuse_used_folder
+from app.runs.opening import refuse_used_folder
 from app.settings import SettingsError
 from app.settings.studies import StudySettings
 

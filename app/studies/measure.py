@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from app.files import read_json, write_json
-from app.runs import RunFolder, load_settings
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
 from app.settings import TrainSettings
 
 Answer = dict[str, Any]
@@ -61,7 +62,7 @@ def measure_steps(settings: TrainSettings, request: Answer) -> Answer:
 
 def measure_noise(settings: TrainSettings, request: Answer) -> Answer:
     """The gradient noise scale, with fresh weights and with those of a finished run."""
-    from app.runtime import load_network
+    from app.networks.files import load_network
     from app.studies import bench
     from app.studies.noise import estimate_noise_scale
 
@@ -102,8 +103,8 @@ def measure_fit(settings: TrainSettings, request: Answer) -> Answer:
 
 def measure_networks(settings: TrainSettings, request: Answer) -> Answer:
     """For each of several models a print of its structure and first weights, or why it cannot be built."""
-    from app.cohort import gather_cohort
     from app.studies.prints import print_model
+    from app.subjects.cohort import gather_cohort
 
     cohort = gather_cohort(settings)
     return {

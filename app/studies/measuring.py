@@ -10,7 +10,8 @@ from app.comparison.reuse import list_changes
 from app.comparison.running import run_child
 from app.files import read_json, write_json
 from app.progress import console
-from app.runs import RunFolder, load_settings, save_settings
+from app.runs.configuration import load_settings, save_settings
+from app.runs.folder import RunFolder
 from app.settings import TrainSettings
 from app.studies.endings import Ending, MeasurementError
 from app.studies.folder import StudyFolder

@@ -1,1 +1,1 @@
-"""Training: loss, optimiser, what happens around epochs, and the fit itself, as functions of values."""
+"""A training, from its settings and a cohort to a finished run."""

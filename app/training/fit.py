@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from app.devices import backend_name
 from app.errors import UserError
+from app.process.devices import backend_name
 from app.settings import OptimizerSettings, TrainerSettings
 from app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
-from app.training.best import KeepBest
+from app.training.callbacks.best import KeepBest
+from app.training.callbacks.place import Place, Remembering
+from app.training.callbacks.saving import SaveCheckpoints, recall_all
 from app.training.checkpoints import Checkpoint, Checkpoints
 from app.training.freezing import Body, find_body
 from app.training.losses import build_loss
 from app.training.optimizers import Steps, build_optimizer
-from app.training.place import Place, Remembering
-from app.training.saving import SaveCheckpoints, recall_all
 from app.training.segments import Position, Segment, plan_segments
 from app.training.state import restore_arrays, select_arrays
 

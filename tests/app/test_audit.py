@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from app import audit as command
-from app.auditing import audit_data, audit_folder, data_name, write_audit
 from app.report.audited import suggested_overrides
 from app.report.findings import group_findings, print_audit, sentence, shorten
 from app.settings import AuditSettings, DataSettings, SettingsError
+from app.subjects.auditing import audit_data, audit_folder, data_name, write_audit
 from commands import compose_command
 from data_pipelines.audit import Finding
 from data_pipelines.manifest import ManifestError

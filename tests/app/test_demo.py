@@ -10,7 +10,8 @@ from rich.console import Console
 from app import demo
 from app.files import write_rows
 from app.report.demo import write_demo_picture
-from app.runs import RunFolder, save_settings
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
 from app.settings import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
 
 SHAPE = (8, 10, 12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.files import read_rows
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.training.checkpoints import read_arrays
 from commands import own_environment, run_python
 from tiny import TINY, places_in

@@ -10,8 +10,9 @@ from keras import layers
 from app.errors import refuse_problems
 from app.files import write_json
 from app.lift import find_problems, lift, save_network
-from app.pretrained import load_trained
-from app.runs import RunFolder, save_settings
+from app.networks.pretrained import load_trained
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
 from app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
 from commands import run_python
 from models.aggregation import wrap_slices

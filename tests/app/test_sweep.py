@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from app.files import read_rows
-from app.runs import RunFolder, load_settings
+from app.runs.configuration import load_settings
+from app.runs.folder import RunFolder
 from commands import run_python
 
 

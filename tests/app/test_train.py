@@ -8,7 +8,7 @@ import pytest
 
 from app.evaluate import score_again
 from app.files import read_rows
-from app.runs import load_settings
+from app.runs.configuration import load_settings
 from tiny import train_tiny
 
 

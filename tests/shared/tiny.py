@@ -1,6 +1,6 @@
 """The smallest training that still does everything, for tests that need a real one."""
 
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.train import read_settings, train
 from commands import compose_command
 

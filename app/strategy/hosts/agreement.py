@@ -13,7 +13,7 @@ from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.strategy.hosts.meeting import hear, own_index, tell
 
 if TYPE_CHECKING:
-    from app.cohort import Cohort
+    from app.subjects.cohort import Cohort
 
 # What hosts may have of their own: places on their disks, and what only host 0 writes.
 OWN_KEYS = ("hosts", "run_dir", "runs_folder", "cache", "logger", "debug")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.training.checkpoints import Checkpoint, Checkpoints
 
 

@@ -21,8 +21,8 @@ from app.strategy.hosts.meeting import meet, own_index, process_count
 from data_pipelines.prepared import PreparedVolumes
 
 if TYPE_CHECKING:
-    from app.cohort import Cohort
-    from app.networks import Networks
+    from app.networks.building import Networks
+    from app.subjects.cohort import Cohort
 
 
 def spread_over_hosts(settings: TrainSettings) -> None:
@@ -89,7 +89,7 @@ def score_together(networks: Networks, cohort: Cohort, *, batch_size: int) -> Ca
 
     The figures are equal to the last bit in all processes: whether a training stops early hangs on them.
     """
-    from app.scoring import validation_score
+    from app.scoring.predicting import validation_score
 
     score = validation_score(networks.volume, cohort, batch_size=batch_size, predict=shared_logits)
 
@@ -104,7 +104,7 @@ def shared_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) ->
     """Logits [N, K] of prepared volumes, in order; every process computes some and gets all."""
     from jax.experimental import multihost_utils
 
-    from app.scoring import predict_logits
+    from app.scoring.predicting import predict_logits
 
     index, count, total = own_index(), process_count(), len(volumes)
     own = replace(volumes, files=volumes.files[index::count])

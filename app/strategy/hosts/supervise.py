@@ -17,9 +17,9 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from app.cli import CRASH
-from app.devices import backend_name, check_backend
-from app.runs import refuse_used_folder
+from app.door.cli import CRASH
+from app.process.devices import backend_name, check_backend
+from app.runs.opening import refuse_used_folder
 from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.strategy.even import refuse_uneven_batches
 from app.strategy.hosts.channel import open_pair

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.cli import CRASH, DONE, INTERRUPTED, LOST
+from app.door.cli import CRASH, DONE, INTERRUPTED, LOST
 from app.progress import console
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.strategy.hosts.member import Member
 
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.cli import CRASH, DONE, INTERRUPTED, USER_ERROR, is_user_error
-from app.runs import RunFolder
+from app.door.cli import CRASH, DONE, INTERRUPTED, USER_ERROR, is_user_error
+from app.door.wording import explain
+from app.runs.folder import RunFolder
 from app.settings import LoggerSettings
 from app.strategy.hosts.agreement import agree_on_settings
 from app.strategy.hosts.channel import Channel, take_up
 from app.strategy.hosts.ending import Ending, is_lost
 from app.strategy.hosts.meeting import hand_out, hear, join
 from app.strategy.hosts.member import Member
-from app.wording import explain
 
 
 def main() -> None:

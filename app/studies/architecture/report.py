@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.datanotes import spoken_task
 from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
+from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.architecture.advice import UNITS, explain_factors, recommend, say_certainty, say_front
 from app.studies.architecture.figures import draw_effects, draw_front

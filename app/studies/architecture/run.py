@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.comparison.outcomes import Outcome
 from app.comparison.planning import check_trial, choose_model, compose_training
 from app.comparison.trials import Trial
-from app.pretrained import trained_source
+from app.networks.pretrained import trained_source
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.architecture.networks import line_up

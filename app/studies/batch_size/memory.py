@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from app.devices import host_memory
 from app.files import read_json, write_json
+from app.process.devices import host_memory
 from app.settings import TrainSettings
 from app.studies.bisection import Largest, bisect_largest
 from app.studies.endings import Ending, MeasurementError

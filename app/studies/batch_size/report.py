@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from app.datanotes import spoken_task
 from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
 from app.report.study import Drawing, TextTable
+from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
 from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.datanotes import spoken_task
 from app.report.quantities import format_quantity
 from app.report.study import Drawing, TextTable
+from app.runs.datanotes import spoken_task
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.complexity.figures import draw_growth, draw_ratios

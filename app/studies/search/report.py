@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.datanotes import spoken_task
 from app.evaluation.metrics import metric_label
 from app.report.quantities import format_interval, format_value
 from app.report.study import Drawing, TextTable
+from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.design import NOTE_SPLIT, describe_fixed
 from app.studies.folder import StudyFolder

@@ -21,7 +21,8 @@ from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
 from app.comparison.running import TIMED_OUT, run_child, run_trials
 from app.comparison.trials import lay_out_trials, quote_override
 from app.files import write_json
-from app.runs import RunFolder, save_settings
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
 from commands import own_environment
 from tiny import TINY

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli import read_settings
+from app.door.cli import read_settings
 from app.export import export, find_problems
 from app.exporting.score_image import prepare
 from app.exporting.writing import in_float32
 from app.files import read_rows
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.settings import ExportSettings, SettingsError
 from commands import compose_command
 from data_pipelines.geometry import to_tensor_axes

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from app.cli import read_settings
+from app.door.cli import read_settings
 from app.files import read_rows, write_rows
 from app.predict import find_problems, predict
 from app.prediction.ensemble import open_ensemble
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.settings import PredictSettings, SettingsError
 from commands import compose_command
 
@@ -86,7 +86,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_tells_their_spread(runs, tab
 
 def test_calibrated_probabilities_are_those_of_the_runs_temperature(runs, table, tmp_path):
     from app.evaluation.calibration import apply_temperature
-    from app.scoring import scores_from_rows
+    from app.runs.predictions import scores_from_rows
 
     run = runs["volume3d"]
     rows = predicted(run, table, tmp_path / "out.csv")

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from app.devices import Memory
 from app.preflight.fits import Need, refuse_what_cannot_fit, spoken_parts
+from app.process.devices import Memory
 from app.settings import SettingsError, TrainerSettings, TrainSettings
 from models.memory import TrainingMemory
 

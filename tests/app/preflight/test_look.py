@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from app.devices import Memory
 from app.files import read_rows
 from app.preflight.fits import MARGIN
+from app.process.devices import Memory
 from app.settings import SettingsError
 from tiny import train_tiny
 

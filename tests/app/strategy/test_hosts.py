@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
+from app.door.cli import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
 from app.settings import (
     HostsSettings,
     LoggerSettings,

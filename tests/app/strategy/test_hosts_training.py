@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli import LOST
+from app.door.cli import LOST
 from app.files import read_rows
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.training.checkpoints import read_arrays
 from commands import own_environment
 from tiny import places_in

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.files import read_rows
-from app.runs import RunFolder
+from app.runs.folder import RunFolder
 from app.settings import DevicesSettings, SettingsError, TrainerSettings, TrainSettings, check_settings
 from app.strategy.even import even_share, refuse_uneven_batches
 from app.strategy.mirrored import prepare_devices
@@ -92,7 +92,7 @@ def test_another_engine_is_refused(monkeypatch):
 
 STATISTICS = """
 import keras, numpy as np, tensorflow as tf
-from app.networks import Networks
+from app.networks.building import Networks
 from app.settings import DevicesSettings, TrainSettings
 from app.strategy.mirrored import build_spread, prepare_devices
 from models.layers import FusedBatchNormalization

@@ -13,7 +13,8 @@ from omegaconf import open_dict
 from app.comparison import running
 from app.files import write_json, write_rows
 from app.report import export
-from app.runs import RunFolder, save_settings
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
 from app.settings import register_schemas
 from app.settings.studies import register_study_schemas
 from app.studies import measuring, scoring

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from app.comparison.running import TIMED_OUT
-from app.runs import load_settings
+from app.runs.configuration import load_settings
 from app.settings import SettingsError
 from app.studies.batch_size.memory import fit_line
 from app.studies.batch_size.points import lay_out_points, scale_rate

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from app.files import write_json
-from app.runs import RunFolder, save_settings
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
 from app.studies import bench
 from app.studies.measure import MEASUREMENTS
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from app.protection import protect_pooling, protect_shallow_convolutions
+from app.networks.protection import protect_pooling, protect_shallow_convolutions
 from app.settings import OptimizerSettings, TrainerSettings
 from app.training.fit import Task, compile_network
 from models.baselines import build_baseline

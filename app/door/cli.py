@@ -1,0 +1,165 @@
+"""The front door of every command: Hydra started our way, and each outcome turned into its exit status.
+
+0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of
+ours (its traceback is kept) or of the engine, 75 a process of several was lost and the run can go on, 128 + N
+ended from outside by signal N.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from app.door.choices import register_choices
+from app.door.wording import explain
+from app.errors import MendableError, SettingsError, refuse_problems
+from app.process.supervising import hand_over
+from app.settings import register_schemas
+from data_pipelines.errors import DataError
+
+Settings = TypeVar("Settings")
+
+DONE, FOUND, USER_ERROR, CRASH, LOST, INTERRUPTED = 0, 1, 2, 70, 75, 130
+
+
+class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why
+    """A job of a sweep ended with another exit status than 0."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def run_command(
+    config_name: str, job: Callable[[DictConfig], int | None], *, is_supervised: bool = False
+) -> NoReturn:
+    """Run `job` under Hydra with `conf/<config_name>.yaml` and leave the process with its exit status.
+
+    Args:
+        config_name: the command's primary configuration.
+        job: gets the composed configuration; returns an exit status, or None for 0.
+        is_supervised: whether another process shall say how this one ended, where it cannot do so itself.
+    """
+    if is_supervised:
+        hand_over()
+    # Hydra otherwise swallows exceptions, prints its own hint and leaves with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_schemas()
+    register_choices()
+    statuses: list[int] = []
+
+    def guarded(cfg: DictConfig) -> int:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            # A sweep stops at the first job that fails, whichever launcher ran it: only an exception travels.
+            _refuse_shared_run_dir(cfg)
+            status = job(cfg) or DONE
+            if status:
+                raise JobFailed(status)
+            return status
+        debug = bool(cfg.get("debug", False))
+        statuses.append(_status_of(lambda: job(cfg) or DONE, config_name, debug=debug))
+        return statuses[-1]
+
+    start = hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)
+    status = _status_of(lambda: start() or DONE, config_name, debug=False)
+    sys.stdout.flush()
+    sys.exit(max([status, *statuses]))
+
+
+def open_command(
+    config_name: str,
+    schema: type[Settings],
+    *,
+    problems: Callable[[Settings], Sequence[str]],
+    job: Callable[[Settings], int],
+) -> NoReturn:
+    """Run a command whose whole input is one value: composed, checked, handed over.
+
+    Args:
+        config_name: the command's primary configuration.
+        schema: what the configuration is composed from.
+        problems: everything that is wrong with the settings, one sentence each.
+        job: the command; returns an exit status.
+    """
+    run_command(config_name, lambda cfg: job(read_settings(cfg, schema, problems=problems)))
+
+
+def read_settings(
+    cfg: DictConfig,
+    schema: type[Settings],
+    *,
+    problems: Callable[[Settings], Sequence[str]],
+) -> Settings:
+    """The composed configuration as a value of its schema, checked before anything is read.
+
+    Raises:
+        SettingsError: listing every problem.
+    """
+    settings = to_settings(cfg, schema)
+    refuse_problems(problems(settings))
+    return settings
+
+
+def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
+    """A composed configuration as a value of its schema, unchecked.
+
+    Raises:
+        TypeError: the configuration was composed from another schema, which is a mistake of ours.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, schema):
+        raise TypeError(
+            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
+        )
+    return settings
+
+
+def _refuse_shared_run_dir(cfg: DictConfig) -> None:
+    if cfg.get("run_dir"):
+        raise SettingsError(
+            f"run_dir={cfg.run_dir} with -m: all jobs of a sweep would write that folder; leave run_dir out."
+        )
+
+
+def _status_of(call: Callable[[], int], command: str, *, debug: bool) -> int:
+    try:
+        return call()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted.\n")
+        return INTERRUPTED
+    except JobFailed as failed:
+        return failed.status
+    except Exception as error:  # noqa: BLE001 - the process's last line of defence: every error becomes a status
+        if not is_user_error(error):
+            traceback.print_exc()
+            return CRASH
+        if debug:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {explain(error, command=command)}\n")
+        return USER_ERROR
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
+    mendable = (MendableError, DataError, HydraException, OmegaConfBaseException, OSError)
+    return isinstance(error, (*mendable, *_lift_errors()))
+
+
+def _lift_errors() -> tuple[type[Exception], ...]:
+    """The lift's own error, where its room was entered: to import it would bring Keras in."""
+    room = sys.modules.get("models.lifting.errors")
+    return () if room is None else (room.LiftError,)

@@ -1,0 +1,51 @@
+"""What a command says, on the terminal and in its run's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+log = logging.getLogger("voxlift")
+
+
+@contextmanager
+def logging_to_file() -> Iterator[Callable[[Path], None]]:
+    """Log to the terminal, and to a file once it is named: what was said before is written there too.
+
+    A refused run leaves no folder behind, so the file can only be named when the checks are through.
+    """
+    memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL, flushOnClose=False)
+    handlers: list[logging.Handler] = [TerminalHandler(), memory]
+
+    def attach(path: Path) -> None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        memory.setTarget(file)
+        memory.flush()
+        log.removeHandler(memory)
+        log.addHandler(file)
+        handlers.append(file)
+
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield attach
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+class TerminalHandler(logging.Handler):
+    """Prints messages above a running progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        from app.progress import console
+
+        console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)

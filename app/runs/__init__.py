@@ -1,0 +1,1 @@
+"""The run folder: its layout, what is written into it, and how it is found and read again."""

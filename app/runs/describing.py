@@ -1,0 +1,24 @@
+"""What a run's folder says from its start: what is trained, on what machine, on whom."""
+
+from __future__ import annotations
+
+from app.files import write_json
+from app.process.environment import describe_environment
+from app.process.precision import Precision
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
+from app.runs.ranges import write_training_range
+from app.settings import TrainSettings
+from app.subjects.cohort import Cohort
+from app.subjects.saved import write_cohort
+
+
+def describe_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
+    """Write the settings, the environment, the range of the training voxels and the splits.
+
+    The splits come last: they tell a resumed training that the rest is there.
+    """
+    save_settings(settings, run)
+    write_json(run.environment, describe_environment(precision))
+    write_training_range(cohort, run)
+    write_cohort(cohort, run)

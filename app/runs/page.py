@@ -1,0 +1,109 @@
+"""Fills a run's page of `app.report` from the files of its folder."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.files import read_json, read_rows
+from app.runs.configuration import load_settings
+from app.runs.datanotes import describe_data, spoken_task
+from app.runs.folder import RunFolder
+from app.runs.predictions import scores_from_rows
+
+if TYPE_CHECKING:
+    from app.evaluation.scores import Scores
+    from app.subjects.cohort import Cohort
+
+
+def write_run_page(
+    run: RunFolder,
+    metrics: Mapping[str, Any],
+    cohort: Cohort,
+    network: Any | None = None,  # noqa: ANN401 - untyped Keras
+) -> None:
+    """Write `report.html` of a run that has its other files already; the network draws Grad-CAM on it."""
+    from app.evaluation.calibration import fit_temperature
+    from app.report.html import write_run_report
+    from app.report.summary import RunSummary
+    from app.runs.cases import pick_cases
+
+    settings = load_settings(run)
+    scores = read_scores(run, tuple(settings.data.classes), threshold=metrics["threshold"])
+    split = "test" if "test" in scores else "val"
+    worst, surest = pick_cases(scores[split], cohort, network)
+    summary = RunSummary(
+        name=f"{settings.model.name} on {spoken_task(settings.data)}",
+        metrics=metric_blocks(metrics),
+        scores=scores,
+        split=split,
+        history=read_history(run),
+        splits=count_splits(run),
+        config=run.config.read_text(encoding="utf-8"),
+        environment=read_json(run.environment),
+        cost=metrics["cost"],
+        temperature=fit_temperature(scores["val"]),
+        worst=worst,
+        surest=surest,
+        audit=describe_data(run, settings),
+        notes=_notes(cohort, metrics),
+        created=now(),
+    )
+    write_run_report(summary, run.report)
+
+
+def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks of metrics.json in the order of the page's columns; per subject where volumes are more."""
+    blocks = {name: metrics[name] for name in ("val", "test") if name in metrics}
+    by_subject = metrics.get("by_subject", {})
+    return blocks | {f"{name}, per subject": block for name, block in by_subject.items() if name == "test"}
+
+
+def read_scores(run: RunFolder, classes: tuple[str, ...], *, threshold: float | None) -> dict[str, Scores]:
+    """The scores of each split of a run, from `predictions.csv`.
+
+    Args:
+        run: the folder.
+        classes: names in index order.
+        threshold: on the probability of class 1, as validation chose it; None for several classes.
+    """
+    from app.evaluation.scores import with_threshold
+
+    rows = read_rows(run.predictions)
+    present = dict.fromkeys(row["split"] for row in rows)
+    scores = {split: scores_from_rows(rows, classes, split=split) for split in present}
+    if threshold is None:
+        return scores
+    return {split: with_threshold(values, threshold) for split, values in scores.items()}
+
+
+def read_history(run: RunFolder) -> list[dict[str, str]]:
+    """One row per epoch; none of a run that has no epochs."""
+    return read_rows(run.history) if run.history.exists() else []
+
+
+def count_splits(run: RunFolder) -> list[dict[str, object]]:
+    """Rows of the table of splits: volumes of each class."""
+    counts = Counter((row["split"], row["label"]) for row in read_rows(run.splits))
+    return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
+
+
+def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
+    notes = []
+    threshold, reason = metrics.get("threshold"), metrics.get("threshold_reason")
+    if threshold is not None:
+        notes.append(f"Decision threshold {threshold:.3f} on {cohort.classes[1]}, {reason}.")
+    elif reason and len(cohort.classes) == 2:
+        notes.append(f"Decision threshold {reason}.")
+    if cohort.left_out:
+        notes.append(
+            f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
+        )
+    return notes
+
+
+def now() -> str:
+    """The time that stands on a page."""
+    return time.strftime("%Y-%m-%d %H:%M")

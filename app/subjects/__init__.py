@@ -1,0 +1,1 @@
+"""Whose volumes are learned from: tables, splits, leaks, prepared files, and the audit of them all."""

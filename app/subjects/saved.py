@@ -1,0 +1,63 @@
+"""A cohort in a run's folder: `splits.csv` and `left_out.csv`, from which it is opened again."""
+
+from __future__ import annotations
+
+from app.files import read_rows, write_rows
+from app.runs.folder import RunFolder
+from app.settings import SettingsError, TrainSettings
+from app.subjects.cohort import Cohort, prepare_cohort
+from app.subjects.images import join_images, split_images
+from data_pipelines.manifest import Record
+
+
+def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:
+    """One split of a finished run's cohort, from its folder: the same subjects, prepared the same way.
+
+    Args:
+        settings: the run's own, read from its folder.
+        run: the folder.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        SettingsError: the split holds nobody.
+    """
+    rows = [row for row in read_rows(run.splits) if row["split"] == split]
+    if not rows:
+        raise SettingsError(f"{run.splits}: expected subjects in the split {split}; it has none.")
+    classes = tuple(settings.data.classes)
+    records = tuple(_record_of(row, classes) for row in rows)
+    return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
+
+
+def reopen_all(settings: TrainSettings, run: RunFolder) -> tuple[Cohort, list[str]]:
+    """All splits of a run's cohort, from its folder; and the reasons why files cannot be used any more."""
+    rows, classes = read_rows(run.splits), tuple(settings.data.classes)
+    records, splits = [_record_of(row, classes) for row in rows], [row["split"] for row in rows]
+    cohort = prepare_cohort(records, classes, splits, settings=settings)
+    return cohort, [row["reason"] for row in cohort.left_out]
+
+
+def write_cohort(cohort: Cohort, run: RunFolder) -> None:
+    """Write `splits.csv`, and `left_out.csv` where bad files were skipped."""
+    pairs = zip(cohort.records, cohort.splits, strict=True)
+    write_rows(run.splits, [_split_row(record, split, cohort.classes) for record, split in pairs])
+    if cohort.left_out:
+        write_rows(run.left_out, cohort.left_out)
+
+
+def _split_row(record: Record, split: str, classes: tuple[str, ...]) -> dict[str, str | int]:
+    label = classes[record.label]
+    return {
+        "subject": record.subject,
+        "image": join_images(record.images),
+        "label": label,
+        "split": split,
+        "row": record.row,
+    }
+
+
+def _record_of(row: dict[str, str], classes: tuple[str, ...]) -> Record:
+    """The inverse of `_split_row`."""
+    return Record(
+        row["subject"], split_images(row["image"]), classes.index(row["label"]), row["split"], int(row["row"])
+    )

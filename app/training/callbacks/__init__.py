@@ -1,0 +1,1 @@
+"""What happens around the epochs and batches of a training, as Keras callbacks."""

@@ -1,0 +1,77 @@
+"""The best epoch's weights, and early stopping."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.training.averaging import averaged_weights
+from app.training.callbacks.place import Remembering
+from app.training.checkpoints import Arrays
+
+log = logging.getLogger("voxlift")
+
+
+class KeepBest(Remembering):
+    """Keeps the weights of the best epoch; stops when `patience` epochs brought no better one (0: never).
+
+    Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
+    """
+
+    def __init__(self, monitor: str, *, patience: int) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.patience = patience
+        self.best: tuple[float, float] = (-np.inf, -np.inf)
+        self.best_epoch = -1
+        self.epochs_run = 0
+        self.stopped = False
+        self.weights: list[NDArray[np.float32]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compare this epoch with the best one so far."""
+        standing = self._standing(logs or {})
+        self.epochs_run += 1
+        if standing > self.best:
+            self.best, self.best_epoch = standing, epoch
+            with averaged_weights(self.model):  # the weights that were scored
+                self.weights = self.model.get_weights()
+        elif self.patience and epoch - self.best_epoch >= self.patience:
+            log.info(
+                "No better %s for %d epochs: stopped after epoch %d", self.monitor, self.patience, epoch + 1
+            )
+            self.stopped = self.model.stop_training = True
+
+    def _standing(self, logs: dict[str, float]) -> tuple[float, float]:
+        """(metric, minus loss), larger is better; what is not a number is worse than anything."""
+        loss = -logs.get("val_loss", np.inf)
+        metric = loss if self.monitor == "loss" else logs.get(f"val_{self.monitor}", -np.inf)
+        return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
+
+    def put_back(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+        """Give the network its best weights; whether there are any."""
+        if self.weights:
+            network.set_weights(self.weights)
+        return bool(self.weights)
+
+    def arrays(self) -> Arrays:
+        """The best weights as a checkpoint takes them."""
+        return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
+
+    def take_up(self, arrays: Arrays) -> None:
+        """The inverse of `arrays`."""
+        self.weights = [arrays[name] for name in sorted(arrays)]
+
+    def memory(self) -> dict[str, Any]:
+        """Best so far and patience used; the weights are saved apart."""
+        names = ("best", "best_epoch", "epochs_run", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Go on with the patience that was left."""
+        self.best = (float(memory["best"][0]), float(memory["best"][1]))
+        self.best_epoch, self.epochs_run = int(memory["best_epoch"]), int(memory["epochs_run"])
+        self.stopped = bool(memory["stopped"])

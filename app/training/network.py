@@ -1,0 +1,172 @@
+"""One training in its run folder: the stream of batches, the callbacks, the checkpoints, and what it cost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from app.errors import UserError
+from app.networks.building import Networks
+from app.runs.folder import RunFolder
+from app.settings import TrainSettings
+from app.strategy.hosts.followed import FollowedCheckpoints
+from app.strategy.hosts.meeting import is_follower
+from app.strategy.hosts.spread import global_batches, hand_over_weights, score_together
+from app.training.callbacks.best import KeepBest
+from app.training.callbacks.display import ShowProgress
+from app.training.callbacks.history import WriteHistory
+from app.training.callbacks.mlflow import WriteMlflow, flat_settings
+from app.training.callbacks.place import Place
+from app.training.callbacks.timing import InputClock, SplitStepTime
+from app.training.callbacks.validation import ScoreVolumes
+from app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
+from app.training.checkpoints import Checkpoints
+from app.training.feeding import Feed, batch_subjects, build_feed, read_augment, warn_of_mirrors
+from app.training.fit import Task, fit_network
+from app.training.inflation import settle_statistics, tuning_optimizer
+from app.training.segments import Position
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from app.subjects.cohort import Cohort
+
+log = logging.getLogger("voxlift")
+
+
+def train_network(
+    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks
+) -> dict[str, float]:
+    """Train, from the run's newest checkpoint on where there is one; the best weights are left in place.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        UserError: the loss or the validation scores are not finite; the best weights are saved as the run's
+            model before.
+    """
+    from app.process.environment import peak_memory_bytes
+    from app.training.precision import keep_logits_precise
+
+    keep_logits_precise(networks.trained)
+    keep_logits_precise(networks.own)
+    warn_of_mirrors(read_augment(settings.augment))
+    place, history = Place(), WriteHistory(run.history)
+    keep = KeepBest(settings.trainer.monitor, patience=settings.trainer.patience)
+    clock, feed = InputClock(), build_feed(settings, cohort)
+    task = _build_task(settings, cohort=cohort, networks=networks, feed=feed, clock=clock)
+    follows = is_follower(settings)
+    checkpoints = FollowedCheckpoints(run.checkpoints) if follows else Checkpoints(run.checkpoints)
+    started = time.perf_counter()
+    if checkpoints.is_empty:
+        _settle(networks, feed, settings)
+    settling = time.perf_counter() - started
+    written = [] if follows else recorders(run, settings, feed)
+    display = ShowProgress(place, epochs=settings.trainer.epochs, steps=feed.steps_per_epoch)
+    callbacks = [
+        place,  # first: the others read where the training stands
+        SplitStepTime(clock, batch_size=feed.batch_size),
+        StopOnNonFinite(place, lambda at: batch_subjects(settings, cohort, at)),
+        WatchLossScale(place),
+        LogLearningRate(),
+        ScoreVolumes(validation(settings, cohort=cohort, networks=networks)),
+        history,  # behind all that adds to the logs
+        keep,
+        *written,
+        display,
+    ]
+    try:
+        with display:
+            fit_network(task, place=place, keep=keep, callbacks=callbacks, checkpoints=checkpoints)
+    except UserError as error:
+        kept = "" if follows else f"\n{_keep_good(run, networks, keep)}"
+        raise UserError(f"{error}{kept}") from error
+    hand_over_weights(networks)
+    checkpoints.thin()
+    for recorder in written:
+        recorder.finish()
+    return {
+        "parameters": networks.trained.count_params(),
+        "best_epoch": keep.best_epoch,
+        "train_seconds": round(settling + history.seconds, 2),
+        "seconds_per_epoch": round(history.seconds / max(1, keep.epochs_run), 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _settle(networks: Networks, feed: Feed, settings: TrainSettings) -> None:
+    """Measure batch statistics anew where the lift asks for it, on whole batches wherever their parts lie."""
+    batches = global_batches(feed.batches) if settings.strategy == "hosts" else feed.batches
+    settle_statistics(networks.trained, batches, settings.model)
+
+
+def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
+    """Save the best weights of a training that broke off; what was kept."""
+    if not keep.weights:
+        return "No epoch was finished before, so there are no weights to keep."
+    hand_over_weights(networks)
+    save_model(networks.volume, run)
+    return f"The weights of epoch {keep.best_epoch + 1}, the best before that, are kept in {run.model}."
+
+
+def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
+    """The callbacks that write elsewhere than into the run folder's own files (group `logger`)."""
+    from app.training.callbacks.tensorboard import WriteTensorBoard
+
+    found: list[Any] = []
+    if settings.logger.tensorboard:
+        found.append(WriteTensorBoard(run.tensorboard, feed.batches))
+    if settings.logger.mlflow:
+        found.append(WriteMlflow(settings.logger, name=run.path.name, params=flat_settings(asdict(settings))))
+    return found
+
+
+def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped Keras
+    """Write a network as the run's model, whole or not at all, without optimiser and loss."""
+    import keras
+
+    # The same layers and weights; a tensor in and a tensor out, not lists of one, which warn when called.
+    bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
+    parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
+    beside = run.model.with_name(f".writing-{run.model.name}")
+    try:
+        for part in parts:
+            part.compiled = False
+        bare.save(beside)
+        beside.replace(run.model)
+    finally:
+        for part in parts:
+            part.compiled = True
+        beside.unlink(missing_ok=True)
+
+
+def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> Any:  # noqa: ANN401 - see validation_score
+    """The function that scores the validation volumes."""
+    from app.scoring.predicting import validation_score
+
+    if settings.strategy == "hosts":
+        return score_together(networks, cohort, batch_size=settings.trainer.batch_size)
+    return validation_score(networks.volume, cohort, batch_size=settings.trainer.batch_size)
+
+
+def _build_task(
+    settings: TrainSettings, *, cohort: Cohort, networks: Networks, feed: Feed, clock: InputClock
+) -> Task:
+    def stream(at: Position) -> tf.data.Dataset:
+        batches = build_feed(settings, cohort, first_epoch=at.epoch).batches
+        return clock.attach(batches.skip(at.step) if at.step else batches)
+
+    return Task(
+        networks.trained,
+        stream,
+        feed.steps_per_epoch,
+        classes=len(cohort.classes),
+        optimizer=tuning_optimizer(settings),
+        trainer=settings.trainer,
+        soft_labels=feed.soft_labels,
+        freeze_epochs=settings.model.freeze_epochs,
+    )

@@ -1,0 +1,104 @@
+"""What befalls a training from outside ends in a sentence with the way out, and leaves what was finished."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from app.errors import UserError
+from app.files import write_beside, write_json
+from app.process.failures import told_in_sentences
+from app.runs.configuration import load_settings, save_settings
+from app.runs.folder import RunFolder
+from app.settings import (
+    DataSettings,
+    ModelSettings,
+    PreprocessSettings,
+    SettingsError,
+    TrainerSettings,
+    TrainSettings,
+)
+from app.training.resuming import begin_again, is_complete, reopen_settings
+
+
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "Out of memory"),
+        (
+            ResourceExhaustedError("OOM when allocating tensor with shape[8,96]"),
+            "trainer.batch_size=4 trainer.accumulate=2",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "Out of memory"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.npz"), r"No space left on device \(x\.npz\)"),
+        (ResourceExhaustedError("a/events; No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
+    with (
+        pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
+        told_in_sentences(RunFolder(tmp_path), TrainerSettings(batch_size=8)),
+    ):
+        raise error
+
+
+def test_a_mistake_of_ours_stays_one(tmp_path):
+    with pytest.raises(ZeroDivisionError), told_in_sentences(RunFolder(tmp_path), TrainerSettings()):
+        raise ZeroDivisionError
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_device_that_is_really_full_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*a\.npz'"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        write_beside(path, lambda _: full.write(b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run(tmp_path):
+    settings = TrainSettings(
+        data=DataSettings(name="phantom", task="nodule"),
+        preprocess=PreprocessSettings(name="ct"),
+        model=ModelSettings(name="volume3d", kind="volume"),
+        trainer=TrainerSettings(epochs=5),
+    )
+    save_settings(settings, RunFolder(tmp_path))
+    return RunFolder(tmp_path)
+
+
+def reopen(run, *overrides, epochs=30):
+    return reopen_settings(str(run.path), overrides=[f"resume={run.path}", *overrides], epochs=epochs)[1]
+
+
+def test_a_resumed_run_takes_its_own_settings_and_more_epochs_at_most(run):
+    assert reopen(run).trainer.epochs == 5
+    assert reopen(run, "trainer.epochs=9", epochs=9).trainer.epochs == 9
+    with pytest.raises(SettingsError, match="more, not fewer"):
+        reopen(run, "trainer.epochs=4", epochs=4)
+    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate, model cannot be changed"):
+        reopen(run, "optimizer.learning_rate=1", "model=slice2d")
+
+
+def test_a_folder_in_which_no_training_began_is_told(tmp_path):
+    with pytest.raises(SettingsError, match=r"there is no config\.yaml in it"):
+        reopen(RunFolder(tmp_path))
+
+
+def test_more_epochs_reopen_a_finished_run_and_keep_its_old_metrics(run):
+    write_json(run.metrics, {"test": {"auc": 0.5}})
+    assert is_complete(run, reopen(run))
+    longer = reopen(run, "trainer.epochs=6", epochs=6)
+    assert not is_complete(run, longer)
+    begin_again(run, longer)
+    assert not run.is_finished
+    assert (run.path / "metrics.before.json").exists()
+    assert load_settings(run).trainer.epochs == 6

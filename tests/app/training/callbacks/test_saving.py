@@ -1,0 +1,89 @@
+"""A training broken off within an epoch, or between its last batch and its end, ends like an unbroken one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from app.files import read_rows
+from app.settings import OptimizerSettings, TrainerSettings
+from app.training.callbacks.best import KeepBest
+from app.training.callbacks.history import WriteHistory
+from app.training.callbacks.place import Place
+from app.training.checkpoints import Checkpoints
+from app.training.fit import Task, fit_network
+from app.training.segments import Position
+from models.baselines import build_baseline
+
+RNG = np.random.default_rng(0)
+VOXELS, LABELS = RNG.normal(size=(8, 8, 10, 1)).astype("float32"), np.arange(8) % 2
+STEPS, EPOCHS = 4, 2  # of two examples each
+
+
+class Killed(Exception):  # noqa: N818 - what a SIGKILL would be
+    """The process ends here."""
+
+
+class KillAt(keras.callbacks.Callback):
+    """Ends a training behind its n-th batch, or before the end of an epoch is saved."""
+
+    def __init__(self, batch=0, epoch_end=0):
+        super().__init__()
+        self.batch, self.epoch_end, self.batches = batch, epoch_end, 0
+
+    def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002 - the signature of Keras
+        self.batches += 1
+        if self.batches == self.batch:
+            raise Killed
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002 - the signature of Keras
+        if epoch + 1 == self.epoch_end:
+            raise Killed
+
+
+def stream(at):
+    rows = tf.data.Dataset.from_tensor_slices((VOXELS, LABELS, np.ones(8, np.float32)))
+    return rows.batch(2).repeat(EPOCHS).skip(at.epoch * STEPS + at.step)
+
+
+def train(folder, kill=None):
+    """The history and the weights of a training that goes on from what `folder` holds."""
+    keras.utils.set_random_seed(3)
+    network = build_baseline("cnn", input_shape=(8, 10, 1), classes=2, filters=(2, 3, 4))
+    place, keep, trainer = Place(), KeepBest("loss", patience=0), TrainerSettings(EPOCHS, checkpoint_steps=2)
+    task = Task(network, stream, STEPS, classes=2, optimizer=OptimizerSettings(), trainer=trainer)
+    history = WriteHistory(folder / "history.csv")
+    fit_network(
+        task,
+        place=place,
+        keep=keep,
+        callbacks=[place, *([kill] if kill else []), history, keep],
+        checkpoints=Checkpoints(folder / "checkpoints"),
+    )
+    rows = [{key: row[key] for key in row if key != "seconds"} for row in read_rows(history.path)]
+    return rows, network.get_weights()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.mark.parametrize(
+    ("kill", "expected"),
+    [
+        (KillAt(batch=3), Position(0, 2)),
+        (KillAt(epoch_end=1), Position(0, 2)),  # all four batches done, the epoch's end not saved
+        (KillAt(batch=7), Position(1, 2)),
+        (KillAt(epoch_end=2), Position(1, 2)),
+    ],
+    ids=["within an epoch", "before an epoch's end", "within the last epoch", "before the last epoch's end"],
+)
+def test_a_training_broken_off_ends_like_an_unbroken_one(kill, expected, unbroken, tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, kill)
+    assert Checkpoints(tmp_path / "checkpoints").load().position == expected
+    rows, weights = train(tmp_path)
+    assert rows == unbroken[0]
+    for ours, theirs in zip(weights, unbroken[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
