@@ -9,19 +9,15 @@ axes here, not of the patient's sides.
 
 import csv
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
-from data_pipelines.rows import SPLITS
-from data_pipelines.tables import ManifestError, list_some
+from data_pipelines.medmnist_arrays import Part, read_parts
+from data_pipelines.tables import ManifestError
 
 # Source: Yang et al., Scientific Data 10:41 (2023), doi 10.1038/s41597-022-01721-8.
 MEDMNIST_CLASSES = {
@@ -35,15 +31,6 @@ MEDMNIST_CLASSES = {
     "vesselmnist3d": ("vessel", "aneurysm"),
     "synapsemnist3d": ("inhibitory", "excitatory"),
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """One split of the benchmark: images [N, D, H, W] uint8 and labels [N] int64."""
-
-    split: str
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
 
 
 def write_medmnist(
@@ -79,7 +66,7 @@ def write_medmnist(
     table = folder / "labels.csv"
     if table.exists():
         return table
-    parts = _read_parts(source)
+    parts = read_parts(source)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(part, index) for part in parts for index in range(len(part.labels))]
     absent = [(part, index) for part, index in jobs if not (folder / _file_name(part, index)).exists()]
@@ -103,42 +90,16 @@ def name_classes(stem: str, count: int) -> tuple[str, ...]:
     return known if len(known) >= count else tuple(f"class_{index}" for index in range(count))
 
 
-def _read_parts(source: Path) -> list[Part]:
-    arrays = _load_arrays(source)
-    absent = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
-    absent = [name for name in absent if name not in arrays]
-    if absent:
-        raise ManifestError(
-            f"{source} lacks the arrays {list_some(absent)}; it holds {list_some(arrays) or 'none'}. "
-            "Expected a MedMNIST3D file."
-        )
-    return [_check(split, arrays[f"{split}_images"], arrays[f"{split}_labels"], source) for split in SPLITS]
+def classes_of(table: Path, npz: str | Path) -> tuple[str, ...]:
+    """Returns the classes that occur in a table which `write_medmnist` made of `npz`, in index order."""
+    with table.open(encoding="utf-8", newline="") as file:
+        found = {row["label"] for row in csv.DictReader(file)}
+    known = name_classes(Path(npz).stem, 0)
+    return tuple(sorted(found, key=lambda name: known.index(name) if name in known else _number(name)))
 
 
-def _load_arrays(source: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        # Opened here, since numpy leaves a broken archive open.
-        with source.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise ManifestError(f"{source} cannot be read as an npz file: {error}. Download it again.") from error
-    return arrays
-
-
-def _check(split: str, images: NDArray[np.generic], labels: NDArray[np.generic], source: Path) -> Part:
-    where = f"{source}, {split}_images of shape {images.shape}"
-    if images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3):
-        raise ManifestError(f"{where}: this is a 2D MedMNIST file. Take a 3D one, such as nodulemnist3d.npz.")
-    if images.ndim != 4:
-        raise ManifestError(f"{where}: expected (subjects, depth, height, width).")
-    if images.dtype != np.uint8:
-        raise ManifestError(f"{where}: expected uint8 voxels, received {images.dtype}.")
-    if labels.shape not in ((len(images), 1), (len(images),)):
-        raise ManifestError(f"{where}: expected one label per volume, received {labels.shape} labels.")
-    if labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
-        raise ManifestError(f"{where}: expected labels from 0 on as integers, received {labels.dtype}.")
-    return Part(split, images.astype(np.uint8), labels.reshape(-1).astype(np.int64))
+def _number(name: str) -> int:
+    return int(name.removeprefix("class_"))
 
 
 def _file_name(part: Part, index: int) -> str:

@@ -9,6 +9,7 @@ cross-validation keeps, for each outer fold, the records outside its test part (
 `assign_splits(..., folds=4, fold=j)` on those: no inner fold ever sees an outer test subject.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ import numpy as np
 from data_pipelines.manifest import Manifest, ManifestError
 from data_pipelines.rows import SPLITS
 from data_pipelines.tables import list_some
+
+log = logging.getLogger("voxlift")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def assign_splits(
 
     Raises:
         ManifestError: A fraction or fold is out of range, a subject is in two splits, a class has fewer
-            subjects than there are splits, or a split lacks a class.
+            subjects than there are splits, train lacks a class, or another split holds fewer than two.
     """
     _check_request(manifest, val, test, folds, fold)
     strata = _strata(manifest)
@@ -228,12 +231,17 @@ def _is_number(text: str) -> bool:
 
 
 def _check_classes(manifest: Manifest, splits: Sequence[str]) -> None:
+    """Training needs every class; a table's own val or test that lacks one is scored without it."""
     counts = split_table(manifest, splits)
-    lacks = [f"{count.split} has no {count.class_name!r}" for count in counts if not count.volumes]
-    if "train" not in splits:
-        lacks.append("there is no train split")
-    if lacks:
+    lacks = [(count.split, count.class_name) for count in counts if not count.volumes]
+    left = Counter(count.split for count in counts if count.volumes)
+    spoiling = [(split, name) for split, name in lacks if split == "train" or left[split] < 2]
+    said = [f"{split} has no {name!r}" for split, name in spoiling or lacks]
+    if spoiling or "train" not in splits:
         raise ManifestError(
-            f"Every split of {manifest.source} must hold every class, but {list_some(lacks)}. "
+            f"The train split of {manifest.source} must hold every class, the others two at least, but "
+            f"{list_some(said) or 'there is no train split'}. "
             "Use fewer splits or folds, or leave the class out of data.classes."
         )
+    if lacks:
+        log.warning("%s, so that split says nothing of it", list_some(said))

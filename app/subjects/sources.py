@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from app.progress import console, progress_bar
+from app.progress import counted_bar, progress_bar
 from app.settings import DataSettings
 from data_pipelines.manifest import Manifest, TableOptions, load_manifest
 
@@ -70,14 +70,12 @@ def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
 
 def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
     """The benchmark's table and its classes in index order."""
-    from data_pipelines.medmnist import name_classes, write_medmnist
+    from data_pipelines.medmnist import classes_of, write_medmnist
 
     npz = Path(str(data.npz)).expanduser()
-    with console.status(f"Writing {npz.name} as NIfTI files"):
-        table = write_medmnist(npz, data.folder, workers=os.cpu_count() or 1)
-    with table.open(encoding="utf-8", newline="") as file:
-        count = len({row["label"] for row in csv.DictReader(file)})
-    return table, name_classes(npz.stem, count)
+    with counted_bar(f"Writing {npz.name} as NIfTI files") as count:
+        table = write_medmnist(npz, data.folder, workers=os.cpu_count() or 1, progress=count)
+    return table, classes_of(table, npz)
 
 
 def _with_written_columns(data: DataSettings, table: Path, classes: tuple[str, ...]) -> DataSettings:

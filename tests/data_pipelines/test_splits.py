@@ -151,6 +151,16 @@ def test_a_subject_in_two_splits_is_listed():
         assign_splits(replace(manifest, records=torn), val=0.2, test=0.2, seed=0)
 
 
+def test_a_table_split_may_lack_a_class_outside_training(caplog):
+    own = {f"s{k}-{i}": ("train", "val", "test")[i % 3] for k in range(3) for i in range(6)}
+    own |= {"s2-2": "train", "s2-5": "val"}
+    splits = assign_splits(make((6, 6, 6), splits=own), val=0.2, test=0.2, seed=0)
+    assert splits == tuple(own.values())
+    assert "test has no 'class2'" in caplog.text
+    with pytest.raises(ManifestError, match="the others two at least, but test has no 'class1'"):
+        assign_splits(make((6, 6), splits=own | {"s1-2": "val", "s1-5": "val"}), val=0.2, test=0.2, seed=0)
+
+
 def test_a_table_split_without_a_class_and_folds_over_it_are_refused():
     own = {f"s{k}-{i}": "test" if k else "train" for k in range(2) for i in range(6)}
     manifest = make((6, 6), splits=own)
