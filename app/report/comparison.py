@@ -14,7 +14,7 @@ from app.evaluation.scores import Scores
 from app.evaluation.verdict import overall_verdict, winner
 from app.report import tables
 from app.report.figures import calibration_figure
-from app.report.html import MOST_CURVES, both_curves, history_figures, shared, show_table
+from app.report.html import MOST_CURVES, both_curves, drawn_classes, history_figures, shared, show_table
 from app.report.montage import case_picture
 from app.report.page import write_page
 from app.report.summary import ComparisonSummary
@@ -52,6 +52,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "forest": forest_figure(summary.metrics, primary, name="forest", title=f"{label} of each model"),
         "difference": difference_figure(comparisons, name="difference", title=f"Differences of {label}"),
         "curves": _comparison_curves(pooled, mark=comparisons[0].cells == 1),
+        "curves_left_out": drawn_classes(first)[1],
         "confusions": [
             (name, first.classes, tables.confusion_rows(cells)) for name, cells in summary.models.items()
         ],
@@ -102,10 +103,8 @@ def _calibration_figures(
 
 def _comparison_curves(pooled: Mapping[str, Scores], *, mark: bool) -> list[tuple[str, Markup]]:
     first = next(iter(pooled.values()))
-    wanted = [1] if first.is_binary else range(min(len(first.classes), MOST_CURVES))
     found = []
-    for k in wanted:
-        if 0 < (first.labels == k).sum() < len(first):
-            series = {name: (scores, k) for name, scores in list(pooled.items())[:MOST_CURVES]}
-            found += both_curves(series, first.classes[k], mark=mark)
+    for k in drawn_classes(first)[0]:
+        series = {name: (scores, k) for name, scores in list(pooled.items())[:MOST_CURVES]}
+        found += both_curves(series, first.classes[k], key=k, mark=mark)
     return found

@@ -43,7 +43,8 @@ def precision_recall_figure(series: Mapping[str, tuple[Scores, int]], *, name: s
             curve = precision_recall_curve(scores, klass=klass)
             _draw_curve(axes, curve, index, f"{label}  {metrics['average_precision']:.3f}", steps=True)
         _unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
-        axes.legend(loc="lower left", title="Average precision", alignment="left")
+        # Where few are positive the curves lie low: no corner is free in every figure.
+        axes.legend(loc="best", title="Average precision", alignment="left")
         return svg_markup(figure, name=name, title=title)
 
 
@@ -66,7 +67,7 @@ def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -
         _unit_square(axes, "", f"Observed frequency {what}")
         counts.set(xlabel=f"Predicted probability {what}", ylabel="Volumes")
         counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.legend(loc="upper left", title="Calibration error", alignment="left")
+        axes.legend(loc="best", title="Calibration error", alignment="left")
         return svg_markup(figure, name=name, title=title)
 
 

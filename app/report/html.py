@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from app.evaluation.calibration import apply_temperature
@@ -15,11 +16,11 @@ from app.report.figures import calibration_figure, precision_recall_figure, roc_
 from app.report.montage import case_picture
 from app.report.page import write_page
 from app.report.quantities import format_value
-from app.report.style import anchor
 from app.report.summary import Case, ComparisonSummary, Row, RunSummary
 from app.report.trends import history_figure, history_panels
 
 MOST_CURVES = 6  # more bands in one figure cannot be told apart
+MOST_CLASSES = 12  # whose curves are drawn: a page with many more is a picture book
 
 
 def write_run_report(summary: RunSummary, path: Path) -> Path:
@@ -41,6 +42,7 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "costs": tables.cost_rows({summary.name: summary.cost}),
         "cost_columns": [],
         "curves": _run_curves(scores, summary.split),
+        "curves_left_out": drawn_classes(scores)[1] if scores else 0,
         "confusions": [(summary.name, scores.classes, tables.confusion_rows([scores]))] if scores else [],
         "calibration": _run_calibration(summary),
         "temperature": _temperature_rows(summary),
@@ -78,20 +80,39 @@ def show_table(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, boo
     return headings, body
 
 
+def drawn_classes(scores: Scores) -> tuple[list[int], int]:
+    """Classes whose curves are drawn, in index order, and how many are left out, the rarest; two are one."""
+    if scores.is_binary:
+        return ([1] if 0 < scores.labels.sum() < len(scores) else []), 0
+    counts = np.bincount(scores.labels, minlength=len(scores.classes))
+    known = [int(k) for k in np.argsort(-counts, kind="stable") if 0 < counts[k] < len(scores)]
+    return sorted(known[:MOST_CLASSES]), len(known[MOST_CLASSES:])
+
+
 def _run_curves(scores: Scores | None, split: str) -> list[tuple[str, Markup]]:
     if scores is None:
         return []
-    wanted = [1] if scores.is_binary else range(min(len(scores.classes), MOST_CURVES))
-    known = [k for k in wanted if 0 < (scores.labels == k).sum() < len(scores)]
-    series = {scores.classes[k]: (scores, k) for k in known}
-    return both_curves(series, split) if series else []
+    known, _ = drawn_classes(scores)
+    figures = -(-len(known) // MOST_CURVES)
+    found = []
+    for group in np.array_split(known, max(1, figures)):
+        series = {scores.classes[k]: (scores, int(k)) for k in group}
+        what = f"{split}, {next(iter(series))} to {list(series)[-1]}" if figures > 1 else split
+        found += both_curves(series, what, key=group[0]) if series else []
+    return found
 
 
 def both_curves(
-    series: Mapping[str, tuple[Scores, int]], what: str, *, mark: bool = True
+    series: Mapping[str, tuple[Scores, int]], what: str, *, key: object, mark: bool = True
 ) -> list[tuple[str, Markup]]:
-    """The ROC and the precision-recall curve of each series, with captions; `mark` draws the threshold."""
-    key = anchor(what)
+    """The ROC and the precision-recall curve of each series, with captions.
+
+    Args:
+        series: Name to scores and the class that is told from the rest.
+        what: For the captions.
+        key: Tells these figures from the page's others; the names `-1` and `1` would look alike in an id.
+        mark: Whether the decision threshold is drawn.
+    """
     return [
         (f"ROC, {what}", roc_figure(series, name=f"roc-{key}", title=f"ROC curve, {what}", mark=mark)),
         (

@@ -64,9 +64,17 @@ def metric_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[MetricRow]:
     return [_metric_row(name, blocks) for name in names]
 
 
-def class_rows(blocks: Mapping[str, Mapping[str, object]], classes: Sequence[str]) -> list[MetricRow]:
-    """The per-class metrics of several classes: AUC, then average precision, sensitivity and PPV of each."""
-    stems = ("auc", "average_precision", "sensitivity", "specificity", "ppv", "f1")
+def class_rows(
+    blocks: Mapping[str, Mapping[str, object]], classes: Sequence[str]
+) -> tuple[list[MetricRow], list[MetricRow]]:
+    """The AUC of each class against the rest; and the further metrics of each. Empty for two classes."""
+    further = ("average_precision", "sensitivity", "specificity", "ppv", "f1")
+    return _rows_of_classes(("auc",), blocks, classes), _rows_of_classes(further, blocks, classes)
+
+
+def _rows_of_classes(
+    stems: Sequence[str], blocks: Mapping[str, Mapping[str, object]], classes: Sequence[str]
+) -> list[MetricRow]:
     names = [f"{stem}[{label}]" for stem in stems for label in classes]
     return [_metric_row(name, blocks) for name in names if any(name in block for block in blocks.values())]
 

@@ -13,7 +13,7 @@ from app.settings import TrainSettings
 from data_pipelines.audit.facts import read_facts
 from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest
-from data_pipelines.splits import assign_splits, select_records, split_table
+from data_pipelines.splits import SplitCount, assign_splits, select_records, split_table
 
 log = logging.getLogger("voxlift")
 
@@ -68,15 +68,21 @@ def refuse_shared_voxels(manifest: Manifest, splits: Sequence[str], *, settings:
 
 
 def say_splits(manifest: Manifest, splits: Sequence[str]) -> None:
-    """Print how many subjects and volumes of each class train, validate and test."""
+    """Print how many subjects of each class train, validate and test; and volumes where they are more."""
     from rich.table import Table
 
-    table = Table("split", "class", title="Splits, by subject")
-    table.add_column("subjects", justify="right")
-    table.add_column("volumes", justify="right")
-    for row in split_table(manifest, splits):
-        table.add_row(row.split, row.class_name, str(row.subjects), str(row.volumes))
+    counts = split_table(manifest, splits)
+    table = Table("class", title="Splits, by subject")
+    for split in dict.fromkeys(count.split for count in counts):
+        table.add_column(split, justify="right")
+    for name in manifest.classes:
+        table.add_row(name, *[_spoken_count(count) for count in counts if count.class_name == name])
     console.print(table)
+
+
+def _spoken_count(count: SplitCount) -> str:
+    more = f" ({count.volumes} volumes)" if count.volumes != count.subjects else ""
+    return f"{count.subjects}{more}"
 
 
 def _hash_picture(path: Path, *, time_axis: str, prefer: str) -> str | None:

@@ -14,7 +14,7 @@ from app.evaluation.paired import compare_models
 from app.evaluation.scores import Scores
 from app.evaluation.summary import summarise_models
 from app.report.comparison import pool_cells, write_comparison_report
-from app.report.html import write_run_report
+from app.report.html import drawn_classes, write_run_report
 from app.report.summary import Case, ComparisonSummary, RunSummary
 
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -243,6 +243,29 @@ def test_several_classes_get_a_table_and_a_curve_each(pages):
     words = parsed(pages["classes"]).words
     for name in ("MCA", "PCA", "VB"):
         assert f"ROC AUC, {name}" in words
+
+
+def test_every_class_has_its_curve_and_the_rarest_of_very_many_are_counted(tmp_path):
+    names = [str(number - 3) for number in range(14)]  # -1 and 1 look alike where only letters count
+    counts = [2, 2, *[4] * 12]
+    labels = np.repeat(np.arange(14), counts)
+    p = np.full((len(labels), 14), 0.5 / 13)
+    p[np.arange(len(labels)), labels] = 0.5
+    scores = Scores([f"s{i}" for i in range(len(labels))], labels, p, names)
+    block = evaluate_scores(scores, resamples=20)
+    run = RunSummary(name="many", metrics={"test": block}, scores={"test": scores})
+    page = parsed(write_run_report(run, tmp_path / "many.html"))
+    assert len(page.ids) == len(set(page.ids))
+    assert "Precision and recall, test, -1 to 4" in page.words
+    assert "Precision and recall, test, 5 to 10" in page.words
+    assert "Without the 2 rarest classes." in page.words
+    assert all(f"ROC AUC, {name}" in page.words for name in names)
+
+
+def test_a_class_that_the_split_lacks_has_no_curve():
+    labels = np.array([0, 1, 0, 1])
+    scores = Scores(list("abcd"), labels, np.full((4, 3), 1 / 3), ("x", "y", "z"))
+    assert drawn_classes(scores) == ([0, 1], 0)
 
 
 def test_bare_run_leaves_sections_out(tmp_path):
