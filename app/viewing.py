@@ -28,6 +28,7 @@ from data_pipelines.writers import volume_bytes
 VIEWER = "ipyniivue"
 HEIGHT = 360  # pixels of the interactive viewer
 DPI = 72
+CROSSHAIR = 180  # lines of a volume's longest side that the cross is as thin as
 
 Image = str | Path | NDArray[Any]
 
@@ -60,9 +61,13 @@ class VolumeView:
         """The interactive viewer, planes and a rendering to turn; None where it is not installed."""
         if importlib.util.find_spec(VIEWER) is None:
             return None
-        from ipyniivue import NiiVue
+        from ipyniivue import NiiVue, ShowRender
 
-        viewer = NiiVue(height=HEIGHT)
+        viewer = NiiVue(
+            height=HEIGHT,
+            multiplanar_show_render=ShowRender.ALWAYS,
+            crosshair_width=max(self.volume.voxels.shape) / CROSSHAIR,  # voxels
+        )
         shown: list[dict[str, Any]] = [
             {"data": volume_bytes(self.volume), "name": "volume.nii", "colormap": "gray"}
         ]

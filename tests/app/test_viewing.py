@@ -46,6 +46,7 @@ def viewer(monkeypatch):
 
     module = types.ModuleType("ipyniivue")
     module.NiiVue = NiiVue
+    module.ShowRender = types.SimpleNamespace(ALWAYS=1)
     module.__spec__ = importlib.machinery.ModuleSpec("ipyniivue", None)
     monkeypatch.setitem(sys.modules, "ipyniivue", module)
 
@@ -109,4 +110,7 @@ def test_the_real_viewer_takes_what_it_is_given(voxels):
     view = show_volume(voxels, heat=voxels)
     widget = view.widget()
     assert [volume.name for volume in widget.volumes] == ["volume.nii", "map.nii"]
+    assert (
+        widget.opts.multiplanar_show_render.name == "ALWAYS"
+    )  # a cell is wide: left to itself it turns nothing
     assert LIVE in view._repr_mimebundle_()
