@@ -1,14 +1,16 @@
 """From a plan to a Keras model: layers made, called and given their weights."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import keras
 
-from models.lifting.graph import history_of
+from models.lifting.flow import Shape
+from models.lifting.graph import ends_of, history_of
 from models.lifting.head import append_head
 from models.lifting.kinds import Layer, Model, Tensor, Value
-from models.lifting.planner import GraphPlan, Step
 from models.lifting.rules.base import Extra
+from models.lifting.steps import GraphPlan, Step
 
 
 def build_network(plan: GraphPlan, *, name: str, repeats: int = 1, classes: int | None = None) -> Model:
@@ -27,52 +29,91 @@ def build_network(plan: GraphPlan, *, name: str, repeats: int = 1, classes: int 
 def build_made(
     plan: GraphPlan, *, name: str | None = None, repeats: int = 1
 ) -> tuple[Model, dict[int, list[Layer]]]:
-    """Return the network and, by the 2D operation's id, the layers that each operation became."""
-    made: dict[int, Any] = {}
-    model = _build(plan, made, name or plan.model.name, repeats=repeats)
-    _transfer_weights(plan, made)
-    return model, made
+    """Return the network and, by the 2D operation's id, the layers that each operation became.
+
+    Args:
+        plan: What to build.
+        name: Name of the network; that of the 2D network if None.
+        repeats: How often the volumes' channel is repeated before the first layer.
+    """
+    builder = _Builder(_nested_shapes(plan))
+    model = builder.build(plan, name or plan.model.name, repeats=repeats)
+    _transfer_weights(plan, builder.made)
+    return model, builder.made
 
 
-def _build(plan: GraphPlan, made: dict[int, Any], name: str, *, repeats: int = 1) -> Model:
-    if isinstance(plan.model, keras.Sequential) and repeats == 1:
-        model = _build_sequential(plan, made, name)
-    else:
-        model = _build_functional(plan, made, name, repeats=repeats)
-    if not plan.model.trainable:
-        model.trainable = False
-    return model
+@dataclass
+class _Builder:
+    """One building: the input shapes of the networks inside the network, and the layers made so far."""
+
+    nested_shapes: Mapping[int, Sequence[Shape]]
+    made: dict[int, list[Layer]] = field(default_factory=dict)
+
+    def build(self, plan: GraphPlan, name: str, *, repeats: int = 1) -> Model:
+        """Return a network, or a nested one, without the weights from 2D."""
+        if isinstance(plan.model, keras.Sequential) and repeats == 1:
+            model = self._build_sequential(plan, name)
+        else:
+            model = self._build_functional(plan, name, repeats=repeats)
+        if not plan.model.trainable:
+            model.trainable = False
+        return model
+
+    def _build_sequential(self, plan: GraphPlan, name: str) -> Model:
+        layers = [self._input_layer(plan, 0)]
+        for step in plan.steps:
+            layers += self._layers_of(step)
+        return keras.Sequential(layers, name=name)
+
+    def _build_functional(self, plan: GraphPlan, name: str, *, repeats: int) -> Model:
+        entries = {
+            id(tensor): self._input_layer(plan, index, repeats=repeats).output
+            for index, tensor in enumerate(plan.graph.inputs)
+        }
+        tensors = {key: _repeat_channel(entry, repeats) for key, entry in entries.items()}
+        for step in plan.steps:
+            outputs = _call(step, self._layers_of(step), tensors)
+            tensors.update(zip(map(id, step.call.outputs), keras.tree.flatten(outputs), strict=True))
+        inputs, outputs = ends_of(plan.model)
+        inputs = keras.tree.map_structure(lambda tensor: entries[id(tensor)], inputs)
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        return keras.Model(inputs, outputs, name=name)
+
+    def _input_layer(self, plan: GraphPlan, index: int, *, repeats: int = 1) -> Layer:
+        tensor, flow = plan.graph.inputs[index], plan.inputs[index]
+        shape = (
+            self.nested_shapes[id(plan.model)][index] if id(plan.model) in self.nested_shapes else flow.shape
+        )
+        if repeats > 1 and flow.is_volume:
+            shape = (*shape[:-1], int(flow.channels or 1) // repeats)
+        return keras.layers.InputLayer(
+            batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name
+        )
+
+    def _layers_of(self, step: Step) -> list[Layer]:
+        """Return the layers of a step in the order of their calls; those of a shared layer are made once."""
+        key = id(step.call.operation)
+        if key not in self.made:
+            nested = step.nested
+            self.made[key] = _make(step) if nested is None else [self.build(nested, nested.model.name)]
+        return self.made[key]
 
 
-def _build_sequential(plan: GraphPlan, made: dict[int, Any], name: str) -> Model:
-    layers = [_input_layer(plan, 0)]
+def _nested_shapes(plan: GraphPlan) -> dict[int, list[Shape]]:
+    """Return the input shapes of each network inside a plan: a side is open where its calls differ."""
+    found: dict[int, list[Shape]] = {}
     for step in plan.steps:
-        layers += _layers_of(step, made)
-    return keras.Sequential(layers, name=name)
+        if step.nested is None:
+            continue
+        own = {id(step.nested.model): [flow.shape for flow in step.nested.inputs]}
+        for key, shapes in (own | _nested_shapes(step.nested)).items():
+            known = found.get(key, shapes)
+            found[key] = [_common(*pair) for pair in zip(known, shapes, strict=True)]
+    return found
 
 
-def _build_functional(plan: GraphPlan, made: dict[int, Any], name: str, *, repeats: int) -> Model:
-    entries = {
-        id(tensor): _input_layer(plan, index, repeats=repeats).output
-        for index, tensor in enumerate(plan.graph.inputs)
-    }
-    tensors = {key: _repeat_channel(entry, repeats) for key, entry in entries.items()}
-    for step in plan.steps:
-        outputs = _call(step, made, tensors)
-        tensors.update(zip(map(id, step.call.outputs), keras.tree.flatten(outputs), strict=True))
-    inputs = keras.tree.map_structure(lambda tensor: entries[id(tensor)], plan.model.input)
-    outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], plan.model.output)
-    return keras.Model(inputs, outputs, name=name)
-
-
-def _input_layer(plan: GraphPlan, index: int, *, repeats: int = 1) -> Layer:
-    tensor, flow = plan.graph.inputs[index], plan.inputs[index]
-    shape = flow.shape
-    if repeats > 1 and flow.is_volume:
-        shape = (*shape[:-1], int(flow.channels or 1) // repeats)
-    return keras.layers.InputLayer(
-        batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name
-    )
+def _common(one: Shape, other: Shape) -> Shape:
+    return tuple(size if size == twin else None for size, twin in zip(one, other, strict=True))
 
 
 def _repeat_channel(tensor: Tensor, repeats: int) -> Tensor:
@@ -82,11 +123,12 @@ def _repeat_channel(tensor: Tensor, repeats: int) -> Tensor:
     return keras.layers.Concatenate(name=name)([tensor] * repeats)
 
 
-def _call(step: Step, made: dict[int, Any], tensors: dict[int, Any]) -> Value:
+def _call(step: Step, layers: Sequence[Layer], tensors: Mapping[int, Tensor]) -> Value:
+    """Return the outputs of a step's layers, called one behind the other."""
+
     def lifted(value: Value) -> Value:
         return tensors.get(id(value), value)
 
-    layers = _layers_of(step, made)
     args = step.call.args
     kwargs = dict(step.call.kwargs)
     if step.lifted is not None and step.lifted.call_args is not None:
@@ -102,16 +144,7 @@ def _call(step: Step, made: dict[int, Any], tensors: dict[int, Any]) -> Value:
     return outputs
 
 
-def _layers_of(step: Step, made: dict[int, Any]) -> list[Any]:
-    """Return the layers of a step in the order of their calls; those of a shared layer are made once."""
-    key = id(step.call.operation)
-    if key not in made:
-        made[key] = [_build(step.nested, made, step.nested.model.name)] if step.nested else _make(step)
-    layers: list[Any] = made[key]
-    return layers
-
-
-def _make(step: Step) -> list[Any]:
+def _make(step: Step) -> list[Layer]:
     lifted = step.lifted
     if lifted is None or lifted.layer_class is None:
         return []
@@ -121,7 +154,7 @@ def _make(step: Step) -> list[Any]:
     ]
 
 
-def _transfer_weights(plan: GraphPlan, made: dict[int, Any]) -> None:
+def _transfer_weights(plan: GraphPlan, made: Mapping[int, list[Layer]]) -> None:
     for step in plan.walk():
         lifted = step.lifted
         if step.is_shared or lifted is None or lifted.transfer is None:

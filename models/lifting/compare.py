@@ -13,8 +13,8 @@ from models.lifting.flow import Flow
 from models.lifting.inflate import Array
 from models.lifting.kinds import Layer, Model
 from models.lifting.plan import LiftPlan
-from models.lifting.planner import Step
 from models.lifting.probes import in_channels
+from models.lifting.steps import Step
 from models.lifting.trace import trace
 
 Key = tuple[int, int]  # a 2D operation's id, and the number of its call

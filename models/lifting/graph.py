@@ -66,6 +66,13 @@ def read_graph(model: Model) -> Graph:
     return Graph(tuple(model.inputs), calls, tuple(model.outputs))
 
 
+def ends_of(model: Model) -> tuple[Value, Value]:
+    """Return a network's symbolic inputs and outputs in their structure: a tensor, a list, a dictionary."""
+    if isinstance(model, keras.Sequential):  # its `input` is that of its first call as a layer, if any
+        return model.inputs[0], model.outputs[0] if len(model.outputs) == 1 else model.outputs
+    return model.input, model.output
+
+
 def history_of(tensor: Tensor) -> Value:
     """Return (operation, node index, tensor index) of the call that made a symbolic tensor."""
     return tensor._keras_history  # noqa: SLF001  # Keras shows a call's arguments nowhere else

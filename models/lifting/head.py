@@ -9,7 +9,7 @@ from keras import layers
 
 from models.lifting.edits import Edit, Edits, float32_edit
 from models.lifting.errors import RefusedError
-from models.lifting.graph import Call, history_of, is_network, read_graph
+from models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
 from models.lifting.kinds import Layer, Model, Tensor
 
 PASSED = (layers.Activation, layers.Softmax, layers.Dropout, layers.Reshape, layers.Flatten, layers.Identity)
@@ -155,4 +155,4 @@ def append_head(model: Model, outputs: list[Tensor], *, classes: int, name: str)
     if len(output.shape) == 5:
         output = layers.GlobalAveragePooling3D(name="head_pool")(output)
     logits = layers.Dense(classes, dtype="float32", name="head")(output)
-    return keras.Model(model.input, logits, name=name)
+    return keras.Model(ends_of(model)[0], logits, name=name)

@@ -14,9 +14,10 @@ from models.lifting.graph import Graph, read_graph
 from models.lifting.head import edit_head
 from models.lifting.inflate import SCHEMES
 from models.lifting.kinds import Model, Tensor, Value
-from models.lifting.planner import GraphPlan, Planner, raise_problems
+from models.lifting.planner import Planner, raise_problems
 from models.lifting.report import plan_rows, plan_text
 from models.lifting.stem import STEM_REASON
+from models.lifting.steps import GraphPlan
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,10 @@ def _input_flows(
             f"expected (depth, height, width) that agrees with depth={depth}, received {tuple(input_shape)}."
         )
         raise LiftError(network, [Problem("input_shape", "setting", "", reason)])
+    if not any(len(tensor.shape) == 4 for tensor in graph.inputs):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in graph.inputs)
+        reason = f"expected an image [B, H, W, C] among the inputs, received {shapes}."
+        raise LiftError(network, [Problem("inputs", "network", "", reason, "Lift a 2D network.")])
     return tuple(_input_flow(tensor, depth, input_shape) for tensor in graph.inputs)
 
 

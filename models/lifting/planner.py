@@ -1,6 +1,5 @@
 """The walk: every call of the 2D graph through its rule, in order, collecting all problems on the way."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from models.lifting.kinds import Layer, Model, Tensor
 from models.lifting.registry import rule_for
 from models.lifting.rules.base import DepthUsedUpError, Follower, LayerCall, Lifted, keep
 from models.lifting.stem import adapt_stem, is_stem, passes_channels
+from models.lifting.steps import GraphPlan, Step
 
 WINDOWS = (
     keras.layers.Conv2D,
@@ -28,50 +28,6 @@ NO_RULE = "no rule is known for it."
 NO_RULE_WAY_OUT = (
     "Replace it by layers that have one, or register your own with register_lift_rule(LayerClass, rule)."
 )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of the 2D graph and what becomes of it: a layer, a nested network, or (refused) nothing.
-
-    Args:
-        call: The call in the 2D network.
-        path: Name of the layer, after the names of the models around it.
-        inputs: The lifted tensors that it reads.
-        outputs: The lifted tensors that it gives.
-        policy: Name of the depth policy that held here.
-        lifted: The rule's decision, for a layer or raw operation.
-        nested: The plan of a nested network.
-        is_shared: Whether an earlier step has lifted the same layer.
-    """
-
-    call: Call
-    path: str
-    inputs: tuple[Flow, ...]
-    outputs: tuple[Flow, ...]
-    policy: str = ""
-    lifted: Lifted | None = None
-    nested: "GraphPlan | None" = None
-    is_shared: bool = False
-
-
-@dataclass(frozen=True)
-class GraphPlan:
-    """The plan for one network or nested network."""
-
-    model: Model
-    graph: Graph
-    inputs: tuple[Flow, ...]
-    steps: tuple[Step, ...]
-    outputs: tuple[Flow, ...]
-
-    def walk(self) -> Iterator[Step]:
-        """Yield all steps, those of nested networks in the place of their call."""
-        for step in self.steps:
-            if step.nested is None:
-                yield step
-            else:
-                yield from step.nested.walk()
 
 
 @dataclass
@@ -127,6 +83,7 @@ class Planner:
             rule = keep_plain
         if rule is None:
             raise RefusedError(*_why_no_rule(call.operation))
+        _check_weights(call.operation)
         layer_call = self._layer_call(call, graph, inputs, path)
         edit = adapt_stem(layer_call, call, self.edits)
         if edit is not None:
@@ -219,6 +176,19 @@ def _config_of(operation: Layer) -> dict[str, Any]:
             "its configuration cannot be read, so that it cannot be made again.",
             "Give its class get_config and from_config.",
         ) from error
+
+
+def _check_weights(operation: Layer) -> None:
+    """Refuse a layer whose weights are not those of its class.
+
+    Raises:
+        RefusedError: It was quantised, or given low-rank adapters.
+    """
+    if getattr(operation, "lora_enabled", False) or getattr(operation, "quantization_mode", None):
+        raise RefusedError(
+            "its weights are quantised, or beside low-rank adapters.",
+            "Lift the network as it was before quantize() or enable_lora().",
+        )
 
 
 def _is_safe(operation: Layer) -> bool:

@@ -13,8 +13,8 @@ from rich.table import Table
 from models.complexity import layer_flops
 from models.lifting.flow import Shape
 from models.lifting.kinds import LayerClass
-from models.lifting.planner import GraphPlan, Step
 from models.lifting.rules.base import Lifted
+from models.lifting.steps import GraphPlan, Step
 
 WIDTH = 110
 SHOWN = 10
