@@ -44,7 +44,7 @@ class LayerCall:
         scheme: "centre", "mean", "acs" or "random".
         is_fused: Whether batch normalisation takes the fused kernel.
         next_windows: The convolutions and pools that read its output, where it is a padding layer.
-        args: Positional arguments of the call, for raw operations; a symbolic tensor stands as `None`.
+        args: Positional arguments of the call, for raw operations; symbolic tensors of 2D in place.
         kwargs: Keyword arguments of the call, the same.
         is_input_resized: Whether height and width differ from the 2D network's.
     """
@@ -112,8 +112,8 @@ class Lifted:
         inexact: Why the lifted layer can differ from the 2D one on a volume that is constant along depth;
             empty if it cannot.
         note: What else the user should know.
-        call_args: Positional arguments for a raw operation, symbolic tensors as `None`.
-        call_kwargs: Keyword arguments for a raw operation.
+        call_args: Positional arguments for the layer, symbolic tensors of 2D in place; None for those of 2D.
+        call_kwargs: Keyword arguments, where `call_args` is given.
     """
 
     layer_class: LayerClass
@@ -209,6 +209,19 @@ def is_nonnegative_activation(config: Mapping[str, Any]) -> bool:
     name = activation.get("config") if isinstance(activation, dict) else activation
     name = getattr(name, "__name__", name)
     return name in {"relu", "relu6", "sigmoid", "softmax", "hard_sigmoid", "softplus", "exponential"}
+
+
+def refuse_repeated(call: LayerCall) -> None:
+    """Refuse a layer that looks at features together, where a flattened volume has them once per slice.
+
+    Raises:
+        RefusedError: A tensor that it reads repeats its features.
+    """
+    if any(flow.repeats != 1 for flow in call.inputs):
+        raise RefusedError(
+            "it takes flattened features together, and a volume has them once per slice.",
+            "Put a global pool in the place of Flatten.",
+        )
 
 
 def dtype_of(call: LayerCall) -> dict[str, Any]:

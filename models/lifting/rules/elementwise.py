@@ -3,7 +3,17 @@
 import keras
 
 from models.lifting.errors import RefusedError
-from models.lifting.rules.base import LayerCall, Lifted, copy_weights, is_nonnegative_activation, keep
+from models.lifting.rules.base import (
+    LayerCall,
+    Lifted,
+    copy_weights,
+    is_nonnegative_activation,
+    keep,
+    refuse_repeated,
+)
+
+ACTS_ALONG_CHANNELS = {"softmax", "log_softmax", "sparsemax", "glu"}
+ACTS_AT_INFERENCE = {"AutoContrast", "CLAHE"}
 
 
 def lift_elementwise(call: LayerCall) -> Lifted:
@@ -14,10 +24,24 @@ def lift_elementwise(call: LayerCall) -> Lifted:
 
 def lift_activation(call: LayerCall) -> Lifted:
     """Return the same activation."""
+    if call.config.get("activation") in ACTS_ALONG_CHANNELS:
+        refuse_repeated(call)
     lifted = keep(call)
     is_rectified = isinstance(call.layer, keras.layers.ReLU) and not call.config.get("negative_slope")
     nonnegative = is_rectified or is_nonnegative_activation(call.config)
     return lifted.become(outputs=(lifted.outputs[0].become(is_nonnegative=nonnegative),))
+
+
+def lift_dropout(call: LayerCall) -> Lifted:
+    """Return the same dropout; what it drops whole in the plane, it drops whole along depth."""
+    lifted = lift_elementwise(call)
+    shape = call.config.get("noise_shape")
+    if shape is None or call.flow.is_plain:
+        return lifted
+    axes = call.flow.axes.replace("D", "")
+    sides = {label: 1 if size == 1 else None for label, size in zip(axes, shape, strict=True)}
+    sides |= {"B": shape[0], "D": sides.get("H")}
+    return lifted.become(config={**call.config, "noise_shape": tuple(sides[axis] for axis in call.flow.axes)})
 
 
 def lift_signed(call: LayerCall) -> Lifted:
@@ -39,6 +63,11 @@ def lift_spatial_dropout(call: LayerCall) -> Lifted:
 
 def drop_augmentation(call: LayerCall) -> Lifted:
     """Return nothing in the place of an augmentation layer: it acts in training only, and on images only."""
+    if type(call.layer).__name__ in ACTS_AT_INFERENCE:
+        raise RefusedError(
+            "it changes images at inference too, and no 3D layer does what it does.",
+            "Do it in the pipeline, and leave the layer out of the network.",
+        )
     if call.shapes_2d[0] != call.flow.shape_2d:
         raise RefusedError(
             f"it changes {call.flow.shape_2d[1:3]} to {call.shapes_2d[0][1:3]}, which no 3D layer does.",

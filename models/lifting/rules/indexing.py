@@ -8,7 +8,7 @@ import keras
 from models.lifting.errors import RefusedError
 from models.lifting.flow import VOLUME_AXES, Flow, Shape
 from models.lifting.kinds import Value
-from models.lifting.rules.base import LayerCall, Lifted
+from models.lifting.rules.base import LayerCall, Lifted, refuse_repeated
 from models.lifting.rules.raw import again, keep_operation, without_axes
 from models.lifting.rules.shape import lift_reshape
 
@@ -37,7 +37,7 @@ def lift_get_item(call: LayerCall) -> Lifted:
     ]
     dropped = [index for index, label in enumerate(call.flow.axes) if isinstance(by_label[label], int)]
     flow = call.flow.become(shape=tuple(sizes), is_nonnegative=call.flow.is_nonnegative)
-    height = getattr(by_label["H"], "step", None) or 1
+    height = abs(getattr(by_label["H"], "step", None) or 1)
     output = without_axes(flow, dropped, call.shapes_2d[0]).become(
         reduction=(flow.reduction[0] * (step or 1), flow.reduction[1] * height)
     )
@@ -72,6 +72,7 @@ def lift_squeeze(call: LayerCall) -> Lifted:
 
 def lift_split(call: LayerCall) -> Lifted:
     """Return the parts along the same axis."""
+    refuse_repeated(call)
     flow = call.flow
     axis = flow.axis_3d(call.config.get("axis", 0))
     if "D" in flow.axes and flow.axes[axis] != "C":
@@ -95,8 +96,9 @@ def lift_reshape_operation(call: LayerCall) -> Lifted:
 
 
 def _depth_step(call: LayerCall, by_label: Mapping[str, Any]) -> int | None:
-    steps = {entry.step for label, entry in by_label.items() if label in "HW"}
-    follows = len(steps) == 1 and call.rule.stride == "height"
+    """Return the step along depth: height's, where the plane is thinned out; turned around it stays whole."""
+    steps = {entry.step or 1 for label, entry in by_label.items() if label in "HW"}
+    follows = len(steps) == 1 and min(steps) > 1 and call.rule.stride == "height"
     return steps.pop() if follows else None
 
 

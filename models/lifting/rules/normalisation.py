@@ -15,6 +15,7 @@ from models.lifting.rules.base import (
     copy_weights,
     is_nonnegative_activation,
     keep,
+    refuse_repeated,
     same_shape,
     weights_of,
 )
@@ -32,23 +33,21 @@ def lift_batch_normalisation(call: LayerCall) -> Lifted:
 
 def lift_channel_normalisation(call: LayerCall) -> Lifted:
     """Return a layer that normalises over channels (layer, RMS, unit, group), its axis made -1."""
-    if call.flow.repeats != 1:
-        raise RefusedError(
-            "it normalises flattened features, which a volume has once per slice.",
-            "Put a global pool in the place of Flatten.",
-        )
+    refuse_repeated(call)
     return keep(call).become(config=_with_channel_axis(call))
 
 
 def lift_data_normalisation(call: LayerCall) -> Lifted:
     """Return Normalization with the data's mean and variance, whatever the initialisation of the rest."""
-    config = _with_channel_axis(call) if call.config.get("axis") is not None else call.config
+    refuse_repeated(call)
+    config = _with_channel_axis(call) if call.config["axis"] else call.config  # no axis: one mean for all
     source = {"transfer": copy_weights, "source": "copied"} if call.weight_shapes else {}
     return keep(call).become(config=config, **source)
 
 
 def lift_softmax(call: LayerCall) -> Lifted:
     """Return Softmax over the same axes."""
+    refuse_repeated(call)
     axes = call.config["axis"]
     moved = [_moved(call, axis) for axis in axes] if isinstance(axes, list | tuple) else _moved(call, axes)
     lifted = keep(call).become(config={**call.config, "axis": moved})
@@ -58,6 +57,8 @@ def lift_softmax(call: LayerCall) -> Lifted:
 def lift_prelu(call: LayerCall) -> Lifted:
     """Return PReLU, whose slopes must be shared over the two spatial axes."""
     shared = call.config["shared_axes"] or []
+    if call.flow.repeats != 1 and not shared:
+        return _lift_tiled(call, type(call.layer), dict(call.config))
     if not call.flow.is_volume:
         return keep(call)
     if set(shared) != {1, 2}:

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.lifting.errors import RefusedError
 from models.lifting.kinds import Layer
-from models.lifting.rules.base import LayerCall, Lifted, LiftRule
+from models.lifting.rules.base import LayerCall, Lifted, LiftRule, refuse_repeated
 from models.lifting.rules.indexing import (
     lift_expand_dims,
     lift_get_item,
@@ -70,6 +70,8 @@ def find_operation_rule(operation: Layer) -> LiftRule | None:  # any raw operati
 def lift_pointwise(call: LayerCall) -> Lifted:
     """Return the same operation; constants must broadcast from the right, over the depth axis too."""
     for constant in _constants(call):
+        if constant.ndim and constant.shape[-1] != 1:
+            refuse_repeated(call)
         if "D" in call.flow.axes and constant.ndim > 3 and constant.shape[0] != 1:
             raise RefusedError(f"its constant of shape {constant.shape} has no place along depth.")
     if len(call.inputs) > 1:
@@ -87,6 +89,8 @@ def lift_reduction(call: LayerCall) -> Lifted:
     axis = call.config.get("axis")
     numbers = range(len(flow.shape_2d)) if axis is None else as_list(axis)
     labels = {axes_2d[number] for number in numbers}
+    if "C" in labels:
+        refuse_repeated(call)
     in_plane = set(axes_2d) & {"H", "W"}
     if "D" in flow.axes and labels & in_plane and not in_plane <= labels:
         raise RefusedError(
@@ -118,6 +122,7 @@ def lift_along_axis(call: LayerCall) -> Lifted:
     axis = call.config.get("axis")
     if axis is None:
         raise RefusedError("it takes all axes at once, and depth would be one of them.", "Name its axis.")
+    refuse_repeated(call)
     moved = [call.flow.axis_3d(number) for number in as_list(axis)]
     output = call.flow.become(
         shape_2d=call.shapes_2d[0], is_nonnegative=type(call.layer).__name__ == "Softmax"

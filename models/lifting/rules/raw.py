@@ -4,11 +4,16 @@ from typing import Any
 
 from models.lifting.flow import Flow, Shape
 from models.lifting.kinds import Value
-from models.lifting.rules.base import LayerCall, Lifted
+from models.lifting.rules.base import LayerCall, Lifted, refuse_repeated
 
 
 def keep_operation(call: LayerCall) -> Lifted:
-    """Return an operation as it is, for tensors without a place in space."""
+    """Return an operation as it is, for tensors without a place in space.
+
+    Raises:
+        RefusedError: They are features of a flattened volume.
+    """
+    refuse_repeated(call)
     outputs = tuple(Flow(plain_axes(shape), shape, shape) for shape in call.shapes_2d)
     return Lifted(type(call.layer), call.config, outputs)
 

@@ -25,9 +25,9 @@ def lift_zero_padding(call: LayerCall) -> Lifted:
         ),
     )
     given = flow.depth_padding
-    output = spatial_output(call, sizes).become(
-        depth_padding=(given[0] + front, given[1] + back), is_nonnegative=flow.is_nonnegative
-    )
+    # What no window reads as padding counts as slices of the volume, which are not what 2D has there.
+    total = (given[0] + front, given[1] + back) if call.next_windows else (0, 0)
+    output = spatial_output(call, sizes).become(depth_padding=total, is_nonnegative=flow.is_nonnegative)
     padding = ((front, back), tuple(rows), tuple(columns))
     config = {**call.config, "padding": padding}
     window = ", ".join(f"{first}+{last}" for first, last in padding)
@@ -57,7 +57,7 @@ def lift_cropping(call: LayerCall) -> Lifted:
 def lift_flatten(call: LayerCall) -> Lifted:
     """Return Flatten; behind it every feature of a slice stands once per slice."""
     if not call.flow.is_volume:
-        return keep(call)
+        return keep_reshape(call) if call.flow.is_plain else keep(call)
     return Lifted(keras.layers.Flatten, call.config, (_flattened(call),), note=_flatten_note(call))
 
 

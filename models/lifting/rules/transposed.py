@@ -16,20 +16,22 @@ from models.lifting.rules.base import (
 from models.lifting.rules.kernels import describe, fix_constraint, odd_if_dilated, pair, reduced, scheme_of
 from models.lifting.windows import dilated, split_padding, transposed_output
 
+INEXACT = "the first and last slices of a 'valid' transposed convolution get less than the whole kernel"
+
 
 def lift_transposed(call: LayerCall) -> Lifted:
     """Return Conv3DTranspose for Conv2DTranspose."""
     flow, config = call.volume(), call.config
     stride = call.rule.stride_for(config["strides"][0])
     dilation = config["dilation_rate"][0] if stride == 1 else 1
-    # Fewer taps than the stride would leave slices that no kernel reaches.
-    taps = max(odd_if_dilated(call.rule.kernel_for(config["kernel_size"][0]), dilation), stride)
     extra = _output_padding(call, stride)
+    taps = _depth_taps(call, stride, dilation)
     is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
     sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
     crop = split_padding(dilated(taps, dilation) - 1) if is_cropped else (0, 0)
     depth = flow.depth if is_cropped else sizes[0]
-    inexact = "" if is_cropped else _transposed_inexact(config["padding"], taps, stride)
+    reaches_all = config["padding"] == "same" or (taps == stride and not (extra and extra[0]))
+    inexact = "" if is_cropped or reaches_all else INEXACT
     output = spatial_output(call, (depth, *sizes[1:])).become(
         reduction=reduced(flow, 1 / stride, 1 / config["strides"][0])
     )
@@ -53,6 +55,14 @@ def lift_transposed(call: LayerCall) -> Lifted:
         inexact=inexact,
         **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
     )
+
+
+def _depth_taps(call: LayerCall, stride: int, dilation: int) -> int:
+    """Return the taps along depth: as many as the stride at least, or no kernel would reach some slices."""
+    taps = max(odd_if_dilated(call.rule.kernel_for(call.config["kernel_size"][0]), dilation), stride)
+    keeps_size = stride == 1 and call.rule.keeps_depth and call.config["output_padding"] is not None
+    # With output_padding, `same` gives one slice less than it takes where the taps are even.
+    return taps + 1 if keeps_size and call.config["padding"] == "same" and taps % 2 == 0 else taps
 
 
 def _transposed_sizes(call: LayerCall, depth: tuple[int, int, int, int | None]) -> tuple[int | None, ...]:
@@ -80,12 +90,6 @@ def _output_padding(call: LayerCall, stride: int) -> tuple[int, int, int] | None
         "output_padding has no meaning for a depth stride of its own.",
         "Let its depth kernel and stride follow height, or take stride 1.",
     )
-
-
-def _transposed_inexact(padding: str, taps: int, stride: int) -> str:
-    if padding == "same" or taps == stride:
-        return ""
-    return "the first and last slices of a 'valid' transposed convolution get less than the whole kernel"
 
 
 def _depth_crop(call: LayerCall, crop: tuple[int, int]) -> Extra:
