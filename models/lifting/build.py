@@ -13,31 +13,31 @@ from models.lifting.rules.base import Extra
 from models.lifting.steps import GraphPlan, Step
 
 
-def build_network(plan: GraphPlan, *, name: str, repeats: int = 1, classes: int | None = None) -> Model:
+def build_network(plan: GraphPlan, *, name: str, is_grey: bool = False, classes: int | None = None) -> Model:
     """Return the 3D network of a plan, with its weights.
 
     Args:
         plan: What to build.
         name: Name of the network.
-        repeats: How often the volumes' channel is repeated before the first layer.
+        is_grey: Whether volumes have one channel, which is repeated to those of 2D before the first layer.
         classes: Classes of a head to put behind the network, None for no new head.
     """
-    model, _ = build_made(plan, name=name, repeats=repeats)
+    model, _ = build_made(plan, name=name, is_grey=is_grey)
     return model if classes is None else append_head(model, list(model.outputs), classes=classes, name=name)
 
 
 def build_made(
-    plan: GraphPlan, *, name: str | None = None, repeats: int = 1
+    plan: GraphPlan, *, name: str | None = None, is_grey: bool = False
 ) -> tuple[Model, dict[int, list[Layer]]]:
     """Return the network and, by the 2D operation's id, the layers that each operation became.
 
     Args:
         plan: What to build.
         name: Name of the network; that of the 2D network if None.
-        repeats: How often the volumes' channel is repeated before the first layer.
+        is_grey: Whether volumes have one channel, which is repeated to those of 2D before the first layer.
     """
     builder = _Builder(_nested_shapes(plan))
-    model = builder.build(plan, name or plan.model.name, repeats=repeats)
+    model = builder.build(plan, name or plan.model.name, is_grey=is_grey)
     _transfer_weights(plan, builder.made)
     return model, builder.made
 
@@ -49,12 +49,12 @@ class _Builder:
     nested_shapes: Mapping[int, Sequence[Shape]]
     made: dict[int, list[Layer]] = field(default_factory=dict)
 
-    def build(self, plan: GraphPlan, name: str, *, repeats: int = 1) -> Model:
+    def build(self, plan: GraphPlan, name: str, *, is_grey: bool = False) -> Model:
         """Return a network, or a nested one, without the weights from 2D."""
-        if isinstance(plan.model, keras.Sequential) and repeats == 1:
+        if isinstance(plan.model, keras.Sequential) and not is_grey:
             model = self._build_sequential(plan, name)
         else:
-            model = self._build_functional(plan, name, repeats=repeats)
+            model = self._build_functional(plan, name, is_grey=is_grey)
         if not plan.model.trainable:
             model.trainable = False
         return model
@@ -65,12 +65,13 @@ class _Builder:
             layers += self._layers_of(step)
         return keras.Sequential(layers, name=name)
 
-    def _build_functional(self, plan: GraphPlan, name: str, *, repeats: int) -> Model:
+    def _build_functional(self, plan: GraphPlan, name: str, *, is_grey: bool) -> Model:
         entries = {
-            id(tensor): self._input_layer(plan, index, repeats=repeats).output
+            id(tensor): self._input_layer(plan, index, is_grey=is_grey).output
             for index, tensor in enumerate(plan.graph.inputs)
         }
-        tensors = {key: _repeat_channel(entry, repeats) for key, entry in entries.items()}
+        wanted = {id(tensor): flow.shape for tensor, flow in zip(plan.graph.inputs, plan.inputs, strict=True)}
+        tensors = {key: _in_channels(entry, wanted[key][-1]) for key, entry in entries.items()}
         for step in plan.steps:
             outputs = _call(step, self._layers_of(step), tensors)
             tensors.update(zip(map(id, step.call.outputs), keras.tree.flatten(outputs), strict=True))
@@ -79,13 +80,13 @@ class _Builder:
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], outputs)
         return keras.Model(inputs, outputs, name=name)
 
-    def _input_layer(self, plan: GraphPlan, index: int, *, repeats: int = 1) -> Layer:
+    def _input_layer(self, plan: GraphPlan, index: int, *, is_grey: bool = False) -> Layer:
         tensor, flow = plan.graph.inputs[index], plan.inputs[index]
         shape = (
             self.nested_shapes[id(plan.model)][index] if id(plan.model) in self.nested_shapes else flow.shape
         )
-        if repeats > 1 and flow.is_volume:
-            shape = (*shape[:-1], int(flow.channels or 1) // repeats)
+        if is_grey and flow.is_volume:
+            shape = (*shape[:-1], 1)
         return keras.layers.InputLayer(
             batch_shape=shape, dtype=tensor.dtype, name=history_of(tensor).operation.name
         )
@@ -116,11 +117,12 @@ def _common(one: Shape, other: Shape) -> Shape:
     return tuple(size if size == twin else None for size, twin in zip(one, other, strict=True))
 
 
-def _repeat_channel(tensor: Tensor, repeats: int) -> Tensor:
-    if repeats == 1 or len(tensor.shape) != 5:
+def _in_channels(tensor: Tensor, count: int | None) -> Tensor:
+    """Return an input with as many channels as the network takes: a single one is repeated."""
+    if tensor.shape[-1] == count or len(tensor.shape) != 5:
         return tensor
     name = f"{history_of(tensor).operation.name}_repeated"
-    return keras.layers.Concatenate(name=name)([tensor] * repeats)
+    return keras.layers.Concatenate(name=name)([tensor] * int(count or 1))
 
 
 def _call(step: Step, layers: Sequence[Layer], tensors: Mapping[int, Tensor]) -> Value:

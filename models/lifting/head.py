@@ -139,7 +139,8 @@ def _renew(head: Head, edits: Edits, classes: int) -> None:
         return
     layer = classifier.operation
     units = "units" if isinstance(layer, layers.Dense) else "filters"
-    shapes = tuple((*weight.shape[:-1], classes) for weight in layer.weights)
+    known = edits.by_layer.get(id(layer), Edit()).weight_shapes  # fewer filters may reach it
+    shapes = tuple((*shape[:-1], classes) for shape in known or [weight.shape for weight in layer.weights])
     edits.add(layer, Edit({units: classes}, None, shapes, is_fresh=True, source="new head, initialiser"))
     edits.channels[id(classifier.outputs[0])] = classes
     for call in head.tail:

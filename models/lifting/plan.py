@@ -29,7 +29,7 @@ class LiftPlan:
         graph: What becomes of each of its layers.
         settings: The arguments of `plan_lift`, so that the plan can be made again with others.
         graph_edits: What was changed in the 2D network on the way (filters, head, first convolution).
-        repeats: How often the channel of the volumes is repeated before the first layer.
+        is_grey: Whether volumes have one channel, which is repeated to those of 2D before the first layer.
         appended_classes: Classes of a head that is put behind a network which has none.
     """
 
@@ -37,13 +37,13 @@ class LiftPlan:
     graph: GraphPlan
     settings: Mapping[str, Any]
     graph_edits: Edits
-    repeats: int = 1
+    is_grey: bool = False
     appended_classes: int | None = None
 
     def build(self) -> Model:
         """Return the 3D network, an ordinary Keras model of float32 weights from the 2D one."""
         name = self.settings["name"] or self.model_2d.name
-        return build_network(self.graph, name=name, repeats=self.repeats, classes=self.appended_classes)
+        return build_network(self.graph, name=name, is_grey=self.is_grey, classes=self.appended_classes)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary per layer, with the columns of the printed plan and more."""
@@ -112,17 +112,16 @@ def plan_lift(
     is_appended, edits = _edits(model_2d, filters=filters, classes=classes, logits=logits)
     planner = Planner(policy, init, is_fused=fused, edits=edits)
     lifted = planner.plan(model_2d, _with_channels(flows, channels))
-    repeats = 1
-    if channels == 1 and any(problem.reason == STEM_REASON for problem in planner.problems):
+    is_grey = channels == 1 and any(problem.reason == STEM_REASON for problem in planner.problems)
+    if is_grey:
         # A layer before the first convolution has weights per channel: give it the channels that it knows.
-        repeats = max(flow.channels or 1 for flow in flows if flow.is_volume)
         is_appended, edits = _edits(model_2d, filters=filters, classes=classes, logits=logits)
         planner = Planner(policy, init, is_fused=fused, edits=edits)
         lifted = planner.plan(model_2d, flows)
     for pattern in planner.policy.unmatched(planner.paths):
         planner.problems.append(Problem("depth_policy", "setting", "", f"no layer is named {pattern!r}."))
     raise_problems(network, planner.problems)
-    return LiftPlan(model_2d, lifted, settings, edits, repeats, classes if is_appended else None)
+    return LiftPlan(model_2d, lifted, settings, edits, is_grey, classes if is_appended else None)
 
 
 def to_3d(model_2d: Model, **settings: Value) -> Model:

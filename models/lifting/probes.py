@@ -79,7 +79,7 @@ def with_depth(plan: LiftPlan, size: tuple[int, int]) -> LiftPlan:
 
 
 def random_images(model: Model, size: tuple[int, int], *, count: int, seed: int) -> list[Array]:
-    """Return one random array per input of a network: float32, or small whole numbers for integers.
+    """Return one random array per input of a network, float32: whole numbers where it takes integers.
 
     Args:
         model: The network, of rank 2.
@@ -94,13 +94,21 @@ def random_images(model: Model, size: tuple[int, int], *, count: int, seed: int)
         shape: Shape = tuple(tensor.shape)
         if len(shape) == 4:
             image = (shape[0] or count, *size, int(shape[-1] or 1))
-            images.append(generator.normal(mean, spread, size=image).astype("float32"))
+            images.append(_grey_image(generator, image, mean, spread, dtype=str(tensor.dtype)))
         else:
             sides = (shape[0] or count, *[side or 8 for side in shape[1:]])
             is_float = "float" in str(tensor.dtype)
             values = generator.normal(size=sides) if is_float else generator.integers(0, 2, size=sides)
             images.append(values.astype("float32" if is_float else tensor.dtype))
     return images
+
+
+def _grey_image(
+    generator: np.random.Generator, shape: tuple[int, ...], mean: float, spread: float, *, dtype: str
+) -> Array:
+    if "float" in dtype:
+        return generator.normal(mean, spread, size=shape).astype("float32")
+    return generator.integers(0, 128, size=shape).astype("float32")  # what any type of integers holds
 
 
 def _grey_values(model: Model) -> tuple[float, float]:

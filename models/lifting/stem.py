@@ -47,6 +47,7 @@ def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
     """
     layer = call.operation
     if not is_stem(call, layer_call.inputs, edits) or passes_channels(layer):
+        _check_shared(layer_call)
         return None
     if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1:
         raise RefusedError(STEM_REASON, STEM_WAY_OUT)
@@ -63,3 +64,20 @@ def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
     return Edit(
         {}, cut, ((*kernel[:2], channels, kernel[3]), *rest), source=f"{known} channels {way} to {channels}"
     )
+
+
+def _check_shared(layer_call: LayerCall) -> None:
+    """Refuse a later call of a first convolution, whose kernel now takes the channels of the volumes.
+
+    Raises:
+        RefusedError: This call reads others.
+    """
+    layer = layer_call.layer
+    if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1 or not layer_call.flow.is_volume:
+        return
+    known, given = layer_call.weight_shapes[0][2], layer_call.flow.channels
+    if known != given:
+        raise RefusedError(
+            f"it is shared, and its calls read {known} and {given} channels.",
+            "Take the 2D network's own number of channels.",
+        )

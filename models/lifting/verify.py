@@ -90,7 +90,7 @@ def settle_network(plan: LiftPlan, *, seed: int = 0) -> None:
 def _prepare(plan: LiftPlan, seed: int) -> _Case:
     size = size_of(plan)
     centre = with_depth(_with_logits(plan.again(init="centre", classes=None)), size)
-    built = build_made(centre.graph, repeats=centre.repeats)
+    built = build_made(centre.graph, is_grey=centre.is_grey)
     scheme_difference = 0.0
     if plan.settings["init"] != "random":
         is_same = plan.settings["init"] == "centre" and plan.settings["classes"] is None
