@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.geometry import to_tensor_axes
+from data_pipelines.identity import identify_image
 from data_pipelines.prepared import Shape
 from data_pipelines.preprocess import prepare_volume
 from data_pipelines.preprocess_settings import Preprocess
@@ -41,7 +42,7 @@ from data_pipelines.stored_form import (
 )
 from data_pipelines.volume import VolumeError
 
-FORMAT = 2  # raise when the same settings would give other voxels than an earlier version of the code
+FORMAT = 3  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10
 
 
@@ -221,26 +222,6 @@ def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:
     facts = {
         "format": FORMAT,
         "settings": dataclasses.asdict(settings),
-        "files": [_identity(path) for path in paths],
+        "files": [identify_image(path) for path in paths],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _identity(path: Path) -> list[object]:
-    """What tells that a file has changed; a folder (a DICOM series) counts with all its files."""
-    members = sorted(path.iterdir()) if path.is_dir() else _with_partner(path)
-    return [[str(member.absolute()), *_size_and_time(member)] for member in members]
-
-
-def _with_partner(path: Path) -> list[Path]:
-    """A `.hdr` is only half of an image: its `.img` counts too, and the other way round."""
-    partner = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix)
-    return [path, path.with_suffix(partner)] if partner else [path]
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (-1, -1)
-    return (stat.st_size, stat.st_mtime_ns)

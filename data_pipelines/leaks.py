@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.identity import identify_image
 from data_pipelines.manifest import Manifest, ManifestError, Record
 from data_pipelines.tables import list_some
 
@@ -125,15 +126,7 @@ def _find(manifest: Manifest, splits: Sequence[str], keys: Iterable[str], shared
 
 
 def _identity(image: Path) -> str:
-    """Returns what changes when the image does: path, size and time of change of all its files."""
-    if not image.exists():
-        return f"{image}:absent"
-    files = sorted(path for path in image.rglob("*") if path.is_file()) if image.is_dir() else [image]
-    # A header's own data file may change without it.
-    halves = [image.with_suffix(suffix) for suffix in (".img", ".img.gz", ".raw", ".zraw")]
-    files += [half for half in halves if half.is_file()]
-    facts = [(path, path.stat()) for path in dict.fromkeys(files)]
-    return "|".join(f"{path}:{stat.st_size}:{stat.st_mtime_ns}" for path, stat in facts)
+    return "|".join(f"{path}:{size}:{time}" for path, size, time in identify_image(image))
 
 
 def _read_cache(path: Path | None) -> dict[str, str]:

@@ -16,7 +16,10 @@ from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.volume import VolumeError
 
 NORMALISED = "float16"
-LADDER = ("uint8", "int16", "float32")  # each holds whatever the ones before it hold
+WHOLE = ("uint8", "int16")
+# Each holds whatever the ones before it hold that stand beside it: no data set is normalised in part.
+LADDER = (*WHOLE, NORMALISED, "float32")
+HALF_MAX = float(np.finfo(NORMALISED).max)
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,19 @@ def spoken_shape(shape: Sequence[int]) -> str:
 def dtype_for(voxels: NDArray[np.float32], settings: Preprocess) -> str:
     """The smallest type that loses nothing of these voxels that training needs.
 
-    Intensities that were brought to the order of one are kept in float16: 11 significant bits remain. Others
-    may exceed float16's 65504 or need more bits; they are kept as integers where all are whole numbers
-    (masks, 8-bit images, unscaled scans on their own grid), else in float32.
+    Intensities that a window or a standard score brought to the order of one are kept in float16: 11
+    significant bits remain. Others are in the image's own units, which need more bits or exceed float16's
+    65504 (as a standard score of what lies far outside the foreground can); they are kept as integers where
+    all are whole numbers (masks, 8-bit images, unscaled scans on their own grid), else in float32.
+
+    Args:
+        voxels: [D, H, W, C] of one prepared volume.
+        settings: By which it was prepared.
     """
-    if settings.window_hu or settings.clip_percentiles or settings.zscore != "none":
-        return NORMALISED
     low, high = float(voxels.min()), float(voxels.max())
-    fitting = [name for name in LADDER[:2] if np.iinfo(name).min <= low and high <= np.iinfo(name).max]
+    if settings.window_hu or settings.zscore != "none":
+        return NORMALISED if max(-low, high) <= HALF_MAX else "float32"
+    fitting = [name for name in WHOLE if np.iinfo(name).min <= low and high <= np.iinfo(name).max]
     return fitting[0] if fitting and bool((voxels == np.rint(voxels)).all()) else "float32"
 
 
@@ -111,7 +119,7 @@ def recall_form(path: Path) -> StoredForm | None:
         dtype = str(kept["dtype"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return StoredForm((depth, height, width, channels), dtype) if dtype in {*LADDER, NORMALISED} else None
+    return StoredForm((depth, height, width, channels), dtype) if dtype in LADDER else None
 
 
 def form_text(form: StoredForm) -> str:

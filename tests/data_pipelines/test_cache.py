@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.cache import explain_problems, fill_cache
+from data_pipelines.geometry import to_tensor_axes
 from data_pipelines.preprocess import prepare_tensor, prepare_volume
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.stored_form import dtype_for
@@ -175,6 +176,9 @@ WHOLE, FRACTIONS = np.array([0.0, 255.0], np.float32), np.array([0.0, 0.5], np.f
         (FRACTIONS, Preprocess(), "float32"),
         (FRACTIONS, SETTINGS, "float16"),
         (WHOLE, Preprocess(zscore="whole"), "float16"),
+        (WHOLE * 300, Preprocess(zscore="foreground"), "float32"),
+        (WHOLE * 300, Preprocess(clip_percentiles=(1.0, 99.0)), "float32"),
+        (WHOLE, Preprocess(clip_percentiles=(1.0, 99.0)), "uint8"),
     ],
 )
 def test_the_smallest_type_that_loses_nothing_is_chosen(voxels, settings, dtype):
@@ -208,6 +212,28 @@ def test_a_data_set_is_stored_in_the_type_that_its_widest_volume_needs(order, tm
         assert fill_cache(images, Preprocess(), folder=tmp_path / "cache", say=again.append) == cached
         assert len(again) == 1
         assert again[0].endswith("all there")
+
+
+def test_no_voxel_is_stored_as_infinite(tmp_path):
+    counts = np.random.default_rng(0).gamma(2, 2e4, (2, 4, 3, 2)).astype(np.float32)  # as PET has them
+    images = [write_voxels(tmp_path / f"{index}.nii", array) for index, array in enumerate(counts)]
+    settings = Preprocess(clip_percentiles=(1.0, 99.0))
+    cached = fill_cache(images, settings, folder=tmp_path / "cache")
+    assert counts.max() > np.finfo(np.float16).max
+    for index in range(2):
+        expected = to_tensor_axes(prepare_volume(images[index], settings).voxels)
+        np.testing.assert_array_equal(read_back(cached, index), expected)
+
+
+def test_a_standard_score_beyond_float16_widens_the_data_set(tmp_path):
+    near, far = np.random.default_rng(0).normal(5, 1e-3, (2, 4, 3, 2)).astype(np.float32)
+    far[0] = -1e6  # outside of the foreground, whose spread the scores are scaled by
+    images = [write_voxels(tmp_path / "near.nii", near), write_voxels(tmp_path / "far.nii", far)]
+    settings = Preprocess(zscore="foreground", foreground_threshold=0.0)
+    assert fill_cache(images[:1], settings, folder=tmp_path / "cache").dtype == "float16"
+    cached = fill_cache(images, settings, folder=tmp_path / "cache")
+    assert cached.dtype == "float32"
+    assert np.isfinite(read_back(cached, 1)).all()
 
 
 def test_the_outcome_is_remembered_so_that_nothing_is_prepared_again(images, tmp_path, monkeypatch):
