@@ -65,7 +65,8 @@ class TableOptions:
     Attributes:
         root: Folder that relative image paths start from; by default the table's own. `~` is expanded.
         image_column: Column with the image path, or a pattern over columns such as
-            `{participant_id}/anat/{participant_id}_T1w.nii.gz`, for tables that list subjects and no files.
+            `{participant_id}/anat/{participant_id}_T1w.nii.gz`, for tables that list subjects and no files;
+            `*` in a pattern finds all that fit, as a subject's sessions.
         image_columns: Instead of `image_column`, one column (or pattern) per channel.
         label_column: Column with the label.
         subject_column: Column with the subject; by default every row is a subject of its own.

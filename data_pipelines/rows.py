@@ -1,10 +1,10 @@
 """Rows of text, from a table or from a folder per class, before labels and subjects are made sense of."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.image_paths import fields_of, find_paths, text_of
 from data_pipelines.labels import is_missing
 from data_pipelines.tables import ManifestError, Table, require_columns
 
@@ -15,6 +15,10 @@ _NAMES = {
     "test": ("test", "testing", "holdout"),
 }
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+BIDS_TABLE = "participants.tsv"
+BIDS_PATTERN = "{participant_id}/ses-*/anat/*_T1w.nii.gz"
+_NO_IMAGE: tuple[None] = (None,)
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,26 @@ def rows_of_table(
 ) -> list[Row]:
     """Returns the table's rows, in order; without a subject column the images are the subject.
 
+    A row whose open pattern finds several files becomes as many rows, of one subject and label.
+
     Without a label column, as where a model is to say the label, the labels are empty.
 
     Raises:
-        ManifestError: A column is missing.
+        ManifestError: A column is missing, or channels find different numbers of files.
     """
-    needed = [name for column in image_columns for name in _fields(column)]
+    needed = [name for column in image_columns for name in fields_of(column)]
     needed += [name for name in (label_column, subject_column, split_column) if name is not None]
     require_columns(table, list(dict.fromkeys(needed)))
     return [
         Row(
             subject=_name(cells, image_columns, subject_column),
-            images=_paths(cells, image_columns, root),
+            images=images,
             label="" if label_column is None else cells[label_column],
             split=None if split_column is None else cells[split_column],
             line=line,
         )
         for line, cells in zip(table.lines, table.rows, strict=True)
+        for images in find_paths(cells, image_columns, root=root, line=line) or _NO_IMAGE
     ]
 
 
@@ -87,6 +94,11 @@ def rows_of_folder(root: Path) -> list[Row]:
     if has_splits:
         found = [(top.name, folder) for top in tops for folder in _folders(top)]
     listed = [(split, folder, image) for split, folder in found for image in sorted(_images(folder))]
+    if (root / BIDS_TABLE).is_file():
+        raise ManifestError(
+            f"{root} is a BIDS folder, not one folder per class. Give data.table={root / BIDS_TABLE}, its "
+            f"data.label_column and 'data.image_column=\"{BIDS_PATTERN}\"'."
+        )
     if not listed:
         raise ManifestError(
             f"The folder {root} holds no images. Expected {root.name}/CLASS/FILE, with files ending in "
@@ -98,27 +110,9 @@ def rows_of_folder(root: Path) -> list[Row]:
     ]
 
 
-def _fields(column: str) -> list[str]:
-    return re.findall(r"\{([^{}]+)\}", column) or [column]
-
-
-def _cell(cells: Mapping[str, str], column: str) -> str:
-    """Returns the path's text: a cell, or a pattern with its cells filled in; empty where one is missing."""
-    if any(is_missing(cells[name]) for name in _fields(column)):
-        return ""
-    if column in cells:
-        return cells[column]
-    return re.sub(r"\{([^{}]+)\}", lambda field: cells[field[1]], column)
-
-
-def _paths(cells: Mapping[str, str], columns: tuple[str, ...], root: Path) -> tuple[Path, ...] | None:
-    texts = [_cell(cells, column) for column in columns]
-    return tuple(root / Path(text).expanduser() for text in texts) if all(texts) else None
-
-
 def _name(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
     if subject_column is None:
-        return _cell(cells, image_columns[0])
+        return text_of(cells, image_columns[0])
     return "" if is_missing(cells[subject_column]) else cells[subject_column]
 
 

@@ -260,3 +260,11 @@ def test_files_that_are_no_tables_are_refused(tmp_path, raw, expected):
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):
     assert "CLASS/FILE" in message(tmp_path)
+
+
+def test_a_bids_folder_given_as_a_folder_per_class_is_told_apart(tmp_path):
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz").touch()
+    (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-01\ta\n")
+    with pytest.raises(ManifestError, match=r"is a BIDS folder.*participants\.tsv.*\{participant_id\}"):
+        load(tmp_path)

@@ -1,0 +1,63 @@
+"""From a table's row to the image files that it means: a column's cell, or a pattern over columns.
+
+A pattern fills cells in between braces, `{participant_id}/anat/{participant_id}_T1w.nii.gz`, and may leave
+open what the table does not say, as the sessions of a BIDS folder: `{participant_id}/ses-*/anat/*_T1w.nii.gz`
+finds all of a subject's files. A cell is always taken literally, whatever marks a file's name holds.
+"""
+
+import glob
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from data_pipelines.labels import is_missing
+from data_pipelines.tables import ManifestError
+
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+def fields_of(column: str) -> list[str]:
+    """Returns the table's columns that an image column needs: those of its pattern, or itself."""
+    return _FIELD.findall(column) or [column]
+
+
+def text_of(cells: Mapping[str, str], column: str) -> str:
+    """Returns a path's text: the cell, or the pattern with cells filled in; empty where one is missing."""
+    if any(is_missing(cells[name]) for name in fields_of(column)):
+        return ""
+    if column in cells:
+        return cells[column]
+    return _FIELD.sub(lambda field: cells[field[1]], column)
+
+
+def find_paths(
+    cells: Mapping[str, str], columns: tuple[str, ...], *, root: Path, line: int
+) -> list[tuple[Path, ...]]:
+    """Returns each volume's files, one per column; several volumes where an open pattern finds several.
+
+    A pattern that finds nothing stands for itself, so that it is reported as absent. Where several columns
+    find several files, these belong together in the order of their names.
+
+    Raises:
+        ManifestError: The columns find different numbers of files.
+    """
+    if not all(text_of(cells, column) for column in columns):
+        return []
+    found = [_matches(cells, column, root) for column in columns]
+    if len({len(paths) for paths in found}) > 1:
+        counts = ", ".join(f"{len(paths)} of {column}" for paths, column in zip(found, columns, strict=True))
+        raise ManifestError(
+            f"Row {line}: expected as many files of each channel, but the patterns find {counts}. Narrow "
+            "them, for instance to one session."
+        )
+    return list(zip(*found, strict=True))
+
+
+def _matches(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
+    plain = root / Path(text_of(cells, column)).expanduser()
+    if column in cells or not glob.has_magic(column) or plain.exists():
+        return [plain]
+    literal = {name: glob.escape(cells[name]) for name in fields_of(column)}
+    pattern = Path(text_of(literal, column)).expanduser()
+    place = Path(pattern.anchor) if pattern.is_absolute() else root
+    return sorted(place.glob(str(pattern.relative_to(pattern.anchor)))) or [plain]
