@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from app.door.cli import DONE, FOUND, open_command
+from app.door.cli import DONE, FOUND, open_command, reader
 from app.progress import console
 from app.settings import AuditSettings, audit_problems
 
 
 def main() -> None:
     """The console script."""
-    open_command("audit", AuditSettings, problems=audit_problems, job=audit)
+    open_command("audit", read=reader(AuditSettings, audit_problems), job=audit)
 
 
 def audit(settings: AuditSettings) -> int:

@@ -11,18 +11,25 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from app.comparison.cells import pick_comparable
-from app.comparison.planning import config_dir_arguments, plan_comparison
+from app.comparison.planning import plan_comparison
 from app.comparison.running import run_trials
-from app.door.cli import run_command
+from app.door.cli import open_command, to_settings
 from app.progress import console
+from app.settings import CompareSettings
+from app.trials.composing import config_dir_arguments
 
 
 def main() -> None:
     """The console script."""
-    run_command("compare", compare)
+    open_command("compare", read=read_settings, job=compare)
 
 
-def compare(cfg: DictConfig) -> int:
+def read_settings(cfg: DictConfig) -> CompareSettings:
+    """The composed configuration as values; each training's are checked when the comparison is planned."""
+    return to_settings(cfg, CompareSettings)
+
+
+def compare(settings: CompareSettings) -> int:
     """Train what is not trained yet, then set the models side by side.
 
     Returns:
@@ -31,9 +38,9 @@ def compare(cfg: DictConfig) -> int:
     Raises:
         SettingsError: the settings name no comparison, or the folder holds another one.
     """
-    plan = plan_comparison(cfg)
+    plan = plan_comparison(settings)
     outcomes = run_trials(
-        plan, runs_folder=Path(str(cfg.runs_folder)), arguments=tuple(config_dir_arguments())
+        plan, runs_folder=Path(settings.runs_folder), arguments=tuple(config_dir_arguments())
     )
     found = pick_comparable(plan, outcomes)
     for note in found.notes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.door.cli import DONE, open_command
+from app.door.cli import DONE, open_command, reader
 from app.files import read_json, write_json
 from app.progress import console
 from app.runs.configuration import load_settings
@@ -14,7 +14,7 @@ from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem
 
 def main() -> None:
     """The console script."""
-    open_command("evaluate", EvaluateSettings, problems=find_problems, job=evaluate)
+    open_command("evaluate", read=reader(EvaluateSettings, find_problems), job=evaluate)
 
 
 def find_problems(settings: EvaluateSettings) -> list[str]:

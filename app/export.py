@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import DONE, open_command
+from app.door.cli import DONE, open_command, reader
 from app.errors import UserError
 from app.files import write_json, write_text
 from app.progress import console
@@ -27,7 +27,7 @@ COPIED = ("contract.schema.json", "score_image.py")
 
 def main() -> None:
     """The console script."""
-    open_command("export", ExportSettings, problems=find_problems, job=export)
+    open_command("export", read=reader(ExportSettings, find_problems), job=export)
 
 
 def find_problems(settings: ExportSettings) -> list[str]:

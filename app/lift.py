@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import open_command
+from app.door.cli import open_command, reader
 from app.errors import UserError
 from app.networks.pretrained import check_slice_run, load_trained
 from app.progress import console
@@ -21,7 +21,7 @@ HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits: each rounding moves a value 
 
 def main() -> None:
     """The console script."""
-    open_command("lift", LiftSettings, problems=find_problems, job=lift)
+    open_command("lift", read=reader(LiftSettings, find_problems), job=lift)
 
 
 def find_problems(settings: LiftSettings) -> list[str]:

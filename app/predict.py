@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import DONE, USER_ERROR, open_command
+from app.door.cli import DONE, USER_ERROR, open_command, reader
 from app.files import write_json
 from app.progress import console, progress_bar
 from app.settings import PredictSettings, SettingsError, choice_problem
@@ -25,7 +25,7 @@ VIEWS = ("none", "flips", "half_turns", "shifts")
 
 def main() -> None:
     """The console script."""
-    open_command("predict", PredictSettings, problems=find_problems, job=predict)
+    open_command("predict", read=reader(PredictSettings, find_problems), job=predict)
 
 
 def find_problems(settings: PredictSettings) -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from app.door.cli import run_command, to_settings
+from app.door.cli import open_command, to_settings
 from app.settings.studies import StudySettings, register_study_schemas
 from app.studies.budget import resolve_study
 from app.studies.folder import StudyFolder, open_folder
-from app.studies.trainings import given_keys
+from app.trials.overrides import given_keys
 
 OPEN_KEYS = ("study.space.", "study.vary.")  # any setting of a training may stand under them
 
@@ -20,7 +20,7 @@ def main() -> None:
     """The console script."""
     register_study_schemas()
     sys.argv[1:] = [append_open_key(argument) for argument in sys.argv[1:]]
-    run_command("study", lambda cfg: study(read_settings(cfg)))
+    open_command("study", read=read_settings, job=study)
 
 
 def append_open_key(argument: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.comparison.contests import describe_choices, settle_contests
-from app.comparison.outcomes import Outcome
 from app.comparison.planning import Plan
-from app.comparison.trials import Trial, trials_by_model
+from app.trials.outcomes import Outcome
+from app.trials.trial import Trial, trials_by_model
 
 
 @dataclass(frozen=True)

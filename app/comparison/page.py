@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from app.comparison.cells import Comparable
 from app.comparison.disagreement import pick_disagreements
-from app.comparison.trials import Trial, trials_by_model
 from app.files import read_json
 from app.report.comparison import write_comparison_report
 from app.report.quantities import MISSING
@@ -17,6 +16,7 @@ from app.report.summary import ComparisonSummary
 from app.runs.configuration import load_settings
 from app.runs.datanotes import describe_data, spoken_task
 from app.runs.page import count_splits, now, read_history
+from app.trials.trial import Trial, trials_by_model
 
 if TYPE_CHECKING:
     from app.evaluation.paired import Comparison

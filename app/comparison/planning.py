@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from app.comparison.contests import expand_names
-from app.comparison.reuse import refuse_other_runs
-from app.comparison.trials import Trial, lay_out_trials
 from app.progress import console
 from app.runs.opening import refuse_used_folder
-from app.settings import DataSettings, SettingsError, TrainSettings
-from app.train import read_settings
+from app.runs.reuse import refuse_other_run
+from app.settings import CompareSettings, DataSettings, SettingsError, TrainSettings
+from app.subjects.sources import table_options
+from app.trials.composing import choose_model, compose_training
+from app.trials.overrides import shared_overrides
+from app.trials.trial import Trial, lay_out_trials
+from data_pipelines.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
+VARIED = dict.fromkeys(("model", "seed", "splits.fold"), "use models=[...], seeds=[...] and splits.folds.")
 
 
 @dataclass(frozen=True)
@@ -43,131 +42,64 @@ class Plan:
     contests: Mapping[str, tuple[str, ...]]
 
 
-def plan_comparison(cfg: DictConfig) -> Plan:
-    """The trials of a composed `voxlift-compare`, all of them checked before the first is trained.
+def plan_comparison(asked: CompareSettings) -> Plan:
+    """The trials of a comparison, all of them checked before the first is trained.
 
     Raises:
         SettingsError: the settings name no comparison, a trial's are wrong, or the folder holds others.
         ManifestError: the table is at fault, which is told once, not by every training.
     """
-    names, seeds = [str(name) for name in cfg.models], [int(seed) for seed in cfg.seeds]
-    contests = _contests_of(cfg, names)
-    _check_lists(names, seeds)
-    folder = choose_folder(cfg)
+    contests = _contests_of(asked)
+    _check_lists(asked.models, asked.seeds)
+    shared = shared_overrides("a comparison", refused=VARIED, own=OWN_KEYS)
+    folder = choose_folder(asked, shared)
     trials = lay_out_trials(
-        expand_names(names, contests),
-        seeds,
-        folds=range(max(1, int(cfg.splits.folds))),
+        expand_names(asked.models, contests),
+        asked.seeds,
+        folds=range(max(1, asked.splits.folds)),
         folder=folder,
-        shared=shared_overrides(),
-        choice_of=lambda name: choose_model(name, contests=list(cfg.best_of)),
+        shared=shared,
+        choice_of=lambda name: choose_model(name, contests=list(asked.best_of)),
     )
-    settings = {trial: check_trial(trial) for trial in trials}
+    settings = {trial: compose_training(trial.overrides) for trial in trials}
     contests = {name: _fit_candidates(name, own, settings) for name, own in contests.items()}
-    wanted = expand_names(names, contests)
+    wanted = expand_names(asked.models, contests)
     kept = {trial: values for trial, values in settings.items() if trial.model in wanted}
     for trial, values in kept.items():
-        refuse_other_runs(trial, values)
+        refuse_other_run(trial.run, values)
     _read_table(next(iter(kept.values())).data)
-    return Plan(folder, tuple(kept), tuple(kept.values()), tuple(names), contests)
+    return Plan(folder, tuple(kept), tuple(kept.values()), tuple(asked.models), contests)
 
 
-def check_trial(trial: Trial) -> TrainSettings:
-    """The settings that a trial's overrides compose to.
-
-    Raises:
-        SettingsError: listing what is wrong with them.
-    """
-    return compose_training(trial.overrides)
-
-
-def compose_training(overrides: Sequence[str]) -> TrainSettings:
-    """The checked settings of a training with these overrides.
-
-    Raises:
-        SettingsError: listing what is wrong with them.
-    """
-    settings = read_settings(compose("train", overrides=list(overrides)))
-    if settings.strategy == "hosts":
-        raise SettingsError(
-            "strategy=hosts: only voxlift-train spreads over several hosts; here each training runs on one."
-        )
-    return settings
-
-
-def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:
-    """The overrides that choose a model or an experiment by its name, on top of the experiment given for all.
+def choose_folder(asked: CompareSettings, shared: Sequence[str]) -> Path:
+    """The comparison's folder: the one asked for, or one named by what is compared.
 
     Args:
-        name: of the model or experiment.
-        contests: names that a user may have meant, for the message.
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    loader = GlobalHydra.instance().config_loader()
-    known = {group: loader.get_group_options(group) for group in ("model", "experiment")}
-    shared = HydraConfig.get().runtime.choices.get("experiment")
-    if name in known["experiment"]:
-        return [f"experiment=[{shared},{name}]" if shared else f"experiment={name}"]
-    if name in known["model"]:
-        return [*([f"experiment={shared}"] if shared else []), f"model={name}"]
-    raise SettingsError(
-        f"models: {name} is neither a model ({', '.join(known['model'])}), "
-        f"nor an experiment ({', '.join(known['experiment']) or 'there is none'}), "
-        f"nor a contest of best_of ({', '.join(contests) or 'there is none'})."
-    )
-
-
-def shared_overrides() -> list[str]:
-    """What the user set and every training gets; what a comparison sets itself is refused or left out.
-
-    Of a key that is given twice the last word counts, as it does for Hydra.
-
-    Raises:
-        SettingsError: an override of what a comparison varies.
-    """
-    given = [str(override) for override in HydraConfig.get().overrides.task]
-    keys = [override.lstrip("+~").partition("=")[0] for override in given]
-    clash = [key for key in keys if key in {"model", "seed", "splits.fold"}]
-    if clash:
-        raise SettingsError(
-            f"{clash[0]}: a comparison sets it itself; use models=[...], seeds=[...] and splits.folds."
-        )
-    last = {
-        override.partition("=")[0]: place for place, override in enumerate(given)
-    }  # ~key takes out, +key adds
-    return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in OWN_KEYS]
-
-
-def choose_folder(cfg: DictConfig) -> Path:
-    """The comparison's folder: the one asked for, or one named by what is compared.
+        asked: the comparison's settings.
+        shared: the overrides that every training gets.
 
     Raises:
         SettingsError: it holds something else.
     """
-    if cfg.run_dir is None:
-        contests = _contests_of(cfg, [str(name) for name in cfg.models])
-        own = [f"models={cfg.models}", f"seeds={cfg.seeds}", *([f"best_of={contests}"] if contests else [])]
-        identity = json.dumps(sorted([*shared_overrides(), *own]))
+    if asked.run_dir is None:
+        contests = _contests_of(asked)
+        own = [
+            f"models={asked.models}",
+            f"seeds={asked.seeds}",
+            *([f"best_of={contests}"] if contests else []),
+        ]
+        identity = json.dumps(sorted([*shared, *own]))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return Path(str(cfg.runs_folder)) / f"compare-{cfg.data.name}-{digest}"
-    path = Path(str(cfg.run_dir)).expanduser()
+        return Path(asked.runs_folder) / f"compare-{asked.data.name}-{digest}"
+    path = Path(asked.run_dir).expanduser()
     if not (path / "runs").is_dir():
-        refuse_used_folder(str(cfg.run_dir))
+        refuse_used_folder(asked.run_dir)
     return path
 
 
-def config_dir_arguments() -> Iterator[str]:
-    """The user's own configuration folder, handed on to the trainings."""
-    for source in HydraConfig.get().runtime.config_sources:
-        if source.provider == "command-line":
-            yield from ("--config-dir", str(source.path))
-
-
-def _contests_of(cfg: DictConfig, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The contests among the names, with their candidates."""
-    contests = {name: tuple(map(str, cfg.best_of[name])) for name in names if name in cfg.best_of}
+def _contests_of(asked: CompareSettings) -> dict[str, tuple[str, ...]]:
+    """The contests among the models that are asked for, with their candidates."""
+    contests = {name: tuple(asked.best_of[name]) for name in asked.models if name in asked.best_of}
     few = [name for name, candidates in contests.items() if len(set(candidates)) < 2]
     if few:
         raise SettingsError(
@@ -199,9 +131,6 @@ def _fit_candidates(
 def _read_table(data: DataSettings) -> None:
     """Pass when the user's own table can be used; written tables need no look."""
     if data.name == "manifest":
-        from app.subjects.sources import table_options
-        from data_pipelines.manifest import load_manifest
-
         load_manifest(str(data.table), table_options(data))
 
 

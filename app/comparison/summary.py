@@ -13,18 +13,19 @@ from rich.table import Table
 
 from app.comparison.cells import Comparable
 from app.comparison.page import write_comparison_page
-from app.comparison.trials import Trial, trials_by_model
 from app.evaluation.paired import Comparison, compare_models
-from app.evaluation.scores import Scores, with_threshold
+from app.evaluation.scores import Scores
 from app.evaluation.summary import summarise_models
 from app.evaluation.verdict import overall_verdict
-from app.files import read_json, read_rows, write_json, write_rows
+from app.files import read_json, write_json, write_rows
 from app.progress import console
 from app.report.quantities import MISSING, format_quantity
-from app.runs.configuration import load_settings
-from app.runs.predictions import scores_from_rows
+from app.trials.results import scores_of
+from app.trials.trial import Trial, trials_by_model
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
+
+
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
@@ -50,14 +51,6 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     show_comparison(models, pairs)
     console.print(found.notes[-1], highlight=False)
     console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
-
-
-def scores_of(trial: Trial, *, split: str = "test") -> Scores:
-    """The scores of one training on a split, decided at the threshold that its validation chose."""
-    classes = tuple(load_settings(trial.run).data.classes)
-    scores = scores_from_rows(read_rows(trial.run.predictions), classes, split=split)
-    threshold = read_json(trial.run.metrics)["threshold"]
-    return scores if threshold is None else with_threshold(scores, threshold)
 
 
 def describe_models(

@@ -78,36 +78,38 @@ def run_command(
 
 def open_command(
     config_name: str,
-    schema: type[Settings],
     *,
-    problems: Callable[[Settings], Sequence[str]],
+    read: Callable[[DictConfig], Settings],
     job: Callable[[Settings], int],
+    is_supervised: bool = False,
 ) -> NoReturn:
-    """Run a command whose whole input is one value: composed, checked, handed over.
+    """Run a command whose whole input is one value: read from its configuration, handed over.
 
     Args:
         config_name: the command's primary configuration.
-        schema: what the configuration is composed from.
-        problems: everything that is wrong with the settings, one sentence each.
+        read: the settings of a composed configuration, checked; see `reader`.
         job: the command; returns an exit status.
+        is_supervised: as in `run_command`.
     """
-    run_command(config_name, lambda cfg: job(read_settings(cfg, schema, problems=problems)))
+    run_command(config_name, lambda cfg: job(read(cfg)), is_supervised=is_supervised)
 
 
-def read_settings(
-    cfg: DictConfig,
-    schema: type[Settings],
-    *,
-    problems: Callable[[Settings], Sequence[str]],
-) -> Settings:
-    """The composed configuration as a value of its schema, checked before anything is read.
+def reader(
+    schema: type[Settings], problems: Callable[[Settings], Sequence[str]]
+) -> Callable[[DictConfig], Settings]:
+    """What reads a command's settings: as a value of its schema, refused with all that is wrong with it.
 
-    Raises:
-        SettingsError: listing every problem.
+    Args:
+        schema: what the configuration is composed from.
+        problems: everything that is wrong with the settings, one sentence each, before anything is read.
     """
-    settings = to_settings(cfg, schema)
-    refuse_problems(problems(settings))
-    return settings
+
+    def read(cfg: DictConfig) -> Settings:
+        settings = to_settings(cfg, schema)
+        refuse_problems(problems(settings))
+        return settings
+
+    return read
 
 
 def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.files import read_rows
+from app.networks.files import load_network
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
 from app.settings import ModelSettings, SettingsError
@@ -52,7 +53,6 @@ def load_trained(source: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     Raises:
         SettingsError: the file cannot be loaded, or takes no images [B, H, W, C].
     """
-    from app.networks.files import load_network
     from models.aggregation import unwrap_slices
 
     file = RunFolder(source).model if source.is_dir() else source

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
+from app.networks.building import Networks
 from app.preflight.check import Preflight, preflight, unchanged_randomness
 from app.settings import TrainSettings
+from app.subjects.cohort import Cohort
+from app.training.feeding import Feed, build_feed
+from app.training.fit import Task, compile_network
 from app.training.inflation import Inflation, tuning_optimizer
 
-if TYPE_CHECKING:
-    from app.networks.building import Networks
-    from app.subjects.cohort import Cohort
-    from app.training.feeding import Feed
 
-
-def look_ahead(
-    settings: TrainSettings, cohort: Cohort, networks: Networks, *, inflation: Inflation | None = None
-) -> tuple[Preflight, ...]:
+def look_ahead(settings: TrainSettings, cohort: Cohort, parts: Networks | Inflation) -> tuple[Preflight, ...]:
     """Look over every training of a run, in their order, before the first begins.
 
     Args:
         settings: the run's.
         cohort: its subjects.
-        networks: what is trained first.
-        inflation: what becomes of it afterwards, where it is a slice model that will be inflated.
+        parts: what is trained; of an inflation first the slice model, then what it is inflated to.
 
     Returns:
         One finding per training; none where `preflight.enabled` is false.
@@ -35,17 +30,15 @@ def look_ahead(
     """
     if not settings.preflight.enabled:
         return ()
-    if inflation is None:
-        return (_look(settings, cohort, networks),)
-    first = _look(inflation.settings, cohort, networks)
+    if not isinstance(parts, Inflation):
+        return (_look(settings, cohort, parts),)
+    first = _look(parts.settings, cohort, parts.slices)
     with unchanged_randomness():
-        lifted = inflation.inflate()  # a throw-away: its weights are still those of an untrained network
+        lifted = parts.inflate()  # a throw-away: its weights are still those of an untrained network
         return (first, _look(settings, cohort, lifted))
 
 
 def _look(settings: TrainSettings, cohort: Cohort, networks: Networks) -> Preflight:
-    from app.training.feeding import build_feed
-
     feed = build_feed(settings, cohort)
     compile_anew = partial(_compile, settings, cohort, networks, feed)
     return preflight(settings, networks, feed, compile_network=compile_anew)
@@ -58,8 +51,6 @@ def _compile(
     feed: Feed,
     is_constant: bool,  # noqa: FBT001 - the form that `preflight` calls
 ) -> None:
-    from app.training.fit import Task, compile_network
-
     optimizer = tuning_optimizer(settings)
     task = Task(
         networks.trained,

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from app.comparison.reuse import list_changes
-from app.comparison.running import run_child
 from app.files import read_json, write_json
 from app.progress import console
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import TrainSettings
+from app.settings.changes import list_changes
 from app.studies.endings import Ending, MeasurementError
 from app.studies.folder import StudyFolder
+from app.trials.child import run_child
 
 Answer = dict[str, Any]
 

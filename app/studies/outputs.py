@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.comparison.trials import Trial
 from app.files import read_json, write_json, write_rows
 from app.progress import console
 from app.report.study import Drawing, StudySummary, TextTable, write_study_report
 from app.studies.folder import StudyFolder
+from app.trials.trial import Trial
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-
-from app.comparison.outcomes import Outcome
-from app.comparison.planning import check_trial, config_dir_arguments
-from app.comparison.reuse import refuse_other_runs
-from app.comparison.running import run_trial
-from app.comparison.trials import Trial, lay_out_trials, trials_by_model
 from app.files import read_json
 from app.progress import progress_bar
+from app.runs.reuse import refuse_other_run
 from app.settings import SettingsError
 from app.studies.folder import StudyFolder
+from app.trials.composing import compose_training, config_dir_arguments
+from app.trials.outcomes import Outcome
+from app.trials.overrides import given_keys, shared_overrides
+from app.trials.running import run_trial
+from app.trials.trial import Trial, lay_out_trials, trials_by_model
 
 if TYPE_CHECKING:
     from app.evaluation.scores import Scores
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
 
 
-def given_overrides(*, refused: Mapping[str, str]) -> list[str]:
-    """What the user set and every training gets; a study's own keys are left out.
+def study_overrides(*, refused: Mapping[str, str]) -> list[str]:
+    """What the user set and every training of a study gets; without a logger unless one is asked for.
 
     Args:
         refused: Keys that the study sets itself, each with the way out.
@@ -33,19 +32,8 @@ def given_overrides(*, refused: Mapping[str, str]) -> list[str]:
     Raises:
         SettingsError: the user set one of those.
     """
-    given = [str(override) for override in HydraConfig.get().overrides.task]
-    keys = [override.lstrip("+~").partition("=")[0] for override in given]
-    clash = [f"{key}: the study sets it itself; {refused[key]}" for key in keys if key in refused]
-    if clash:
-        raise SettingsError("\n".join(clash))
-    own = [key.partition(".")[0] in OWN_KEYS for key in keys]
-    logger = [] if "logger" in keys else ["logger=none"]
-    return [*(override for override, is_own in zip(given, own, strict=True) if not is_own), *logger]
-
-
-def given_keys() -> list[str]:
-    """The keys that the user set on the command line."""
-    return [str(override).lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task]
+    shared = shared_overrides("the study", refused=refused, own=OWN_KEYS)
+    return shared if "logger" in given_keys() else [*shared, "logger=none"]
 
 
 def plan_trainings(
@@ -69,9 +57,10 @@ def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: 
         SettingsError: none can be composed, the folder holds others, or all of them failed.
         KeyboardInterrupt: the user stopped a training.
     """
-    settings = [check_trial(trial) for trial in trials]  # all of them, before the first is trained
+    # All of them, before the first is trained.
+    settings = [compose_training(trial.overrides) for trial in trials]
     for trial, wanted in zip(trials, settings, strict=True):
-        refuse_other_runs(trial, wanted)
+        refuse_other_run(trial.run, wanted)
     arguments, place = tuple(config_dir_arguments()), Path(runs_folder)
     folder.logs.mkdir(exist_ok=True)
     outcomes = []
@@ -108,7 +97,7 @@ def complete_points(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 def validation_scores(trial: Trial) -> Scores:
     """The validation scores of one training."""
-    from app.comparison.summary import scores_of
+    from app.trials.results import scores_of
 
     return scores_of(trial, split="val")
 

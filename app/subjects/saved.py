@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.files import read_rows, write_rows
 from app.runs.folder import RunFolder
 from app.settings import SettingsError, TrainSettings
-from app.subjects.cohort import Cohort, prepare_cohort
+from app.subjects.cohort import Cohort, gather_cohort, prepare_cohort
 from app.subjects.images import join_images, split_images
 from data_pipelines.manifest import Record
 
@@ -29,12 +29,28 @@ def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Coh
     return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
 
 
-def reopen_all(settings: TrainSettings, run: RunFolder) -> tuple[Cohort, list[str]]:
-    """All splits of a run's cohort, from its folder; and the reasons why files cannot be used any more."""
+def reopen_subjects(run: RunFolder, settings: TrainSettings) -> Cohort:
+    """All splits of a training's cohort in its own order, whatever has become of the table since.
+
+    Args:
+        run: a folder in which a training began.
+        settings: the run's own, read from its folder.
+
+    Raises:
+        SettingsError: a file that the run learned from can no longer be used.
+    """
+    if not run.splits.exists():  # killed before it was written: nothing has been learned yet
+        return gather_cohort(settings)
     rows, classes = read_rows(run.splits), tuple(settings.data.classes)
     records, splits = [_record_of(row, classes) for row in rows], [row["split"] for row in rows]
     cohort = prepare_cohort(records, classes, splits, settings=settings)
-    return cohort, [row["reason"] for row in cohort.left_out]
+    if cohort.left_out:
+        reasons = [row["reason"] for row in cohort.left_out]
+        raise SettingsError(
+            f"resume={run.path}: expected the files that the run began with; these can no longer be used:\n"
+            + "\n".join(reasons)
+        )
+    return cohort
 
 
 def write_cohort(cohort: Cohort, run: RunFolder) -> None:

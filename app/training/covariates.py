@@ -16,16 +16,21 @@ from numpy.typing import NDArray
 
 from app.evaluation.scores import Scores
 from app.files import write_json, write_rows
+from app.process.environment import peak_memory_bytes
+from app.process.logs import logging_to_file
+from app.process.runtime import prepare_runtime
 from app.progress import console
+from app.runs.describing import describe_run
 from app.runs.folder import RunFolder
 from app.runs.opening import create_run
+from app.runs.page import write_run_page
 from app.runs.predictions import prediction_rows
 from app.scoring.judging import judge_scores, show_metrics
 from app.scoring.predicting import scores_of_split
 from app.settings import SettingsError, TrainSettings
 from app.subjects.cohort import Cohort, gather_cohort
+from app.subjects.saved import reopen_subjects
 from app.subjects.sources import locate_table
-from app.training.resuming import reopen_subjects
 from data_pipelines.columns import read_columns
 
 if TYPE_CHECKING:
@@ -47,8 +52,6 @@ def train_on_table(settings: TrainSettings, run: RunFolder | None = None) -> int
     Raises:
         SettingsError, ManifestError, VolumeError: the input is at fault; no folder is left.
     """
-    from app.process.logs import logging_to_file
-
     with logging_to_file() as attach:
         cohort = gather_cohort(settings) if run is None else reopen_subjects(run, settings)
         settings.data.classes = list(cohort.classes)
@@ -107,8 +110,6 @@ def build_regression(cells: Cells, *, balance: bool) -> Pipeline:
 
 
 def _fit_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, cells: Cells) -> None:
-    from app.runs.page import write_run_page
-
     began = time.perf_counter()
     model = build_regression(cells, balance=settings.trainer.balance != "none")
     training = cohort.indices("train")
@@ -159,9 +160,6 @@ def _spell_feature(name: str, columns: Sequence[str]) -> str:
 
 
 def _describe(run: RunFolder, settings: TrainSettings, cohort: Cohort) -> None:
-    from app.process.runtime import prepare_runtime
-    from app.runs.describing import describe_run
-
     precision = prepare_runtime(precision="float32", device="cpu", deterministic=False, seed=settings.seed)
     describe_run(run, settings, cohort=cohort, precision=precision)
 
@@ -174,8 +172,6 @@ def _score(model: Pipeline, cohort: Cohort, cells: Cells) -> dict[str, Scores]:
 
 
 def _cost(model: Pipeline, *, seconds: float) -> dict[str, float]:
-    from app.process.environment import peak_memory_bytes
-
     regression = model[-1]
     return {
         "parameters": regression.coef_.size + regression.intercept_.size,

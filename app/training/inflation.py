@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.files import read_json
-from app.networks.pretrained import trained_source
+from app.networks.building import Networks, build_networks, lift_networks, plan_volume
+from app.networks.pretrained import load_trained, trained_source
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder
+from app.runs.reuse import find_beside
 from app.settings import ModelSettings, OptimizerSettings, TrainSettings
 from app.strategy.spreading import build_spread
+from app.subjects.cohort import Cohort
 
 if TYPE_CHECKING:
-    from app.networks.building import Networks
-    from app.subjects.cohort import Cohort
     from models.lifting import LiftPlan
 
 log = logging.getLogger("voxlift")
@@ -37,16 +38,12 @@ class Inflation:
 
     def take_weights(self, run: RunFolder) -> None:
         """Give the slice model the weights of a run that trained it to its end."""
-        from app.networks.pretrained import load_trained
-
         weights = load_trained(run.path).get_weights()
         self.slices.trained.set_weights(weights)
         self.slices.own.set_weights(weights)
 
     def inflate(self) -> Networks:
         """The 3D network with the weights that the 2D one holds now."""
-        from app.networks.building import lift_networks
-
         log.info("Inflating the trained slice network, init=%s", self.plan.settings["init"])
         return build_spread(self.settings, lambda: lift_networks(self.plan))
 
@@ -62,8 +59,6 @@ def plan_inflation(settings: TrainSettings, cohort: Cohort) -> Inflation:
     Raises:
         SettingsError, LiftError: the settings name something that cannot be built or lifted.
     """
-    from app.networks.building import build_networks, plan_volume
-
     first = slice_settings(settings)
     slices = build_spread(first, lambda: build_networks(first.model, cohort))
     log.info("Model %s, trained first: %s parameters", SLICES, f"{slices.trained.count_params():,}")
@@ -110,8 +105,6 @@ def borrow_slices(first: RunFolder, wanted: TrainSettings) -> bool:
     Returns:
         Whether the folder now holds a finished run.
     """
-    from app.comparison.reuse import find_beside
-
     is_open = wanted.strategy != "hosts" and not any(first.path.iterdir())  # other hosts may see no such run
     found = find_beside(first.path.parent, wanted) if is_open else None
     if found is None:

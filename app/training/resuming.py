@@ -1,4 +1,4 @@
-"""`resume=RUN_DIR`: a killed training opened again, with its own settings, subjects and precision."""
+"""`resume=RUN_DIR`: a killed training opened again, with its own settings and precision."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.strategy.hosts.member import find_member, is_placed
-
-if TYPE_CHECKING:
-    from app.subjects.cohort import Cohort
+from app.trials.overrides import key_of
 
 log = logging.getLogger("voxlift")
 
@@ -35,7 +33,7 @@ def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tupl
         SettingsError: no run began there, or something else than more epochs is asked for.
     """
     run = RunFolder(Path(path).expanduser())
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    keys = [key_of(override) for override in overrides]
     others = [key for key in keys if key not in ALLOWED and not key.startswith("hosts.")]
     if others:
         raise SettingsError(
@@ -76,26 +74,6 @@ def begin_again(run: RunFolder, settings: TrainSettings) -> None:
         run.metrics.replace(run.path / "metrics.before.json")
     if load_settings(run).trainer.epochs != settings.trainer.epochs:
         save_settings(settings, run)
-
-
-def reopen_subjects(run: RunFolder, settings: TrainSettings) -> Cohort:
-    """The run's subjects in its own order and splits, whatever has become of the table since.
-
-    Raises:
-        SettingsError: a file that the run learned from can no longer be used.
-    """
-    from app.subjects.cohort import gather_cohort
-    from app.subjects.saved import reopen_all
-
-    if not run.splits.exists():  # killed before it was written: nothing has been learned yet
-        return gather_cohort(settings)
-    cohort, left_out = reopen_all(settings, run)
-    if left_out:
-        raise SettingsError(
-            f"resume={run.path}: expected the files that the run began with; these can no longer be used:\n"
-            + "\n".join(left_out)
-        )
-    return cohort
 
 
 def saved_precision(run: RunFolder, settings: TrainSettings) -> str:

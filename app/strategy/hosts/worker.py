@@ -69,7 +69,7 @@ def train_with_others(order: dict[str, Any], member: Member) -> None:
         SettingsError: the hosts were told different things; and whatever a training raises.
     """
     from app.progress import console
-    from app.train import resume, train
+    from app.training.course import resume, train  # what trains, only when the others are met
 
     console.quiet = not member.leads
     folder = Path(order["folder"])

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.comparison.reuse import list_changes
 from app.settings import TrainSettings
+from app.settings.changes import list_changes
 from app.studies.architecture.points import Variant
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say

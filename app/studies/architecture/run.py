@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.comparison.outcomes import Outcome
-from app.comparison.planning import check_trial, choose_model, compose_training
-from app.comparison.trials import Trial
 from app.networks.pretrained import trained_source
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.architecture.networks import line_up
 from app.studies.architecture.points import BASE, Variant, lay_out_variants
 from app.studies.folder import StudyFolder
-from app.studies.overrides import format_override, without_keys
 from app.studies.space import read_values
-from app.studies.trainings import finished_trials, given_overrides, plan_trainings, run_trainings
+from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
+from app.trials.composing import choose_model, compose_training
+from app.trials.outcomes import Outcome
+from app.trials.overrides import format_override, without_keys
+from app.trials.trial import Trial
 
 SLICES = "slices"  # the label of the slice models that kernels are inflated from
 
@@ -43,7 +43,7 @@ class ArchitectureFindings:
 def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
     """Train every variant; write table, figures and page."""
     study = settings.study
-    given = given_overrides(refused={"seed": "say study.seeds=[...]."})
+    given = study_overrides(refused={"seed": "say study.seeds=[...]."})
     shared = [*given, f"trainer.epochs={study.epochs}"]
     base = compose_training([*shared, f"seed={study.seeds[0]}"])
     _refuse_slices(base)
@@ -79,7 +79,7 @@ def _compose(
         own = without_keys(shared, variant.changes)
         (trial,) = plan_trainings({variant.label: variant.overrides}, [seed], shared=own, folder=folder)
         try:
-            composed[variant.label] = check_trial(trial)
+            composed[variant.label] = compose_training(trial.overrides)
         except SettingsError as error:
             refusals.append(f"{variant.name}: {error}")
     return composed, refusals

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.comparison.outcomes import Outcome
-from app.comparison.planning import compose_training
-from app.comparison.trials import Trial
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.batch_size.memory import MemoryFound, find_largest
@@ -16,7 +13,10 @@ from app.studies.batch_size.points import BatchPoint, lay_out_points
 from app.studies.batch_size.portions import Portioned, cut_batch
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
-from app.studies.trainings import finished_trials, given_overrides, plan_trainings, run_trainings
+from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
+from app.trials.composing import compose_training
+from app.trials.outcomes import Outcome
+from app.trials.trial import Trial
 
 Answer = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ class BatchFindings:
 
 def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     """Measure steps, memory and noise; train every point; write table, figures and page."""
-    shared = given_overrides(refused={"seed": "say study.seeds=[...]."})
+    shared = study_overrides(refused={"seed": "say study.seeds=[...]."})
     steps = _measure_steps(settings, shared, folder)
     portioned = _measure_portions(settings, max(steps), shared, folder)
     points = lay_out_points(

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.comparison.planning import choose_model, compose_training
 from app.progress import progress_bar
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.endings import Ending
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
-from app.studies.trainings import given_overrides
+from app.studies.trainings import study_overrides
+from app.trials.composing import choose_model, compose_training
 
 REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
 
@@ -53,7 +53,7 @@ class Cost:
 
 def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
     """Measure every model at every size; write table, figures and page."""
-    study, shared = settings.study, given_overrides(refused=REFUSED)
+    study, shared = settings.study, study_overrides(refused=REFUSED)
     trainings = {name: compose_training([*shared, *choose_model(name)]) for name in study.models}
     costs, refusals = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)
     if not costs:

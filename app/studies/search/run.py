@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.comparison.outcomes import Outcome
-from app.comparison.planning import check_trial, compose_training, config_dir_arguments
-from app.comparison.trials import Trial
 from app.progress import progress_bar
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.folder import StudyFolder
 from app.studies.measuring import say
-from app.studies.overrides import format_override, format_value, value_of, without_keys
 from app.studies.search.store import build_distributions, count_done, import_optuna, open_store
 from app.studies.search.trial import read_values, train_watched
 from app.studies.space import Choices, Range, read_space
-from app.studies.trainings import given_overrides, plan_trainings, run_trainings
+from app.studies.trainings import plan_trainings, run_trainings, study_overrides
+from app.trials.composing import compose_training, config_dir_arguments
+from app.trials.outcomes import Outcome
+from app.trials.overrides import format_override, format_value, value_of, without_keys
+from app.trials.trial import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -50,7 +50,7 @@ def study_search(settings: StudySettings, folder: StudyFolder) -> None:
     """Run what is left of the search, check the gain, write table, figures and page."""
     study = settings.study
     space = read_space(study.space, where="study.space")
-    given = given_overrides(refused=dict.fromkeys(space, "leave it out of study.space, or do not set it."))
+    given = study_overrides(refused=dict.fromkeys(space, "leave it out of study.space, or do not set it."))
     shared = [*given, f"trainer.epochs={study.epochs}"]
     base = compose_training(shared)
     known = open_store(study, folder.path / "search.db")
@@ -147,7 +147,7 @@ def plan_trial(
     label = f"trial-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     own = without_keys(shared, {*params, "seed"})
     (trial,) = plan_trainings({label: overrides_of(params)}, [settings.seed], shared=own, folder=folder)
-    check_trial(trial)
+    compose_training(trial.overrides)
     return trial
 
 

@@ -90,7 +90,7 @@ def build_distributions(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
 
 def choices_for_store(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Choices that the database can hold: lists and mappings as their text in Hydra's grammar."""
-    from app.studies.overrides import format_value
+    from app.trials.overrides import format_value
 
     return tuple(format_value(value) if isinstance(value, list | dict) else value for value in values)
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.comparison.planning import check_trial
-from app.comparison.reuse import has_begun
-from app.comparison.running import TRAIN
-from app.comparison.trials import Trial, quote_override
+from app.runs.reuse import has_begun
+from app.trials.composing import compose_training
+from app.trials.overrides import quote_override
+from app.trials.running import TRAIN
+from app.trials.trial import Trial
 
 PAUSE = 0.5  # seconds between two looks at the history
 INTERRUPTED = {130, -signal.SIGINT}
@@ -41,7 +42,7 @@ def train_watched(
         for epoch, value in enumerate(read_values(trial.run.history, column)):
             watch(epoch, value)
         return 0
-    if has_begun(trial.run, check_trial(trial)):
+    if has_begun(trial.run, compose_training(trial.overrides)):
         command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
     else:
         shutil.rmtree(trial.run.path, ignore_errors=True)

@@ -4,11 +4,11 @@ import pytest
 
 from app.comparison.cells import pick_comparable
 from app.comparison.contests import describe_choices, expand_names, settle_contests
-from app.comparison.outcomes import Outcome
 from app.comparison.planning import Plan
-from app.comparison.trials import lay_out_trials
 from app.files import write_json
 from app.settings import TrainSettings
+from app.trials.outcomes import Outcome
+from app.trials.trial import lay_out_trials
 from commands import compose_command
 
 CONTESTS = {"best": ("a", "b")}
@@ -89,7 +89,9 @@ def plan(tmp_path, monkeypatch):
     """Plans the comparison of these overrides, in a folder of its own."""
     from hydra import compose, initialize_config_module
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
 
+    from app.compare import read_settings
     from app.comparison.planning import plan_comparison
     from app.settings import register_schemas
 
@@ -100,7 +102,9 @@ def plan(tmp_path, monkeypatch):
         with initialize_config_module("conf", version_base="1.3"):
             cfg = compose("compare", overrides=list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
-            return plan_comparison(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            return plan_comparison(read_settings(cfg))
 
     return plan_one
 

@@ -13,17 +13,12 @@ import time
 
 import pytest
 
-from app.comparison import running
 from app.comparison.cells import pick_comparable
-from app.comparison.outcomes import Outcome, outcome_row
 from app.comparison.planning import Plan
-from app.comparison.reuse import find_finished, list_changes, refuse_other_runs
-from app.comparison.running import TIMED_OUT, run_child, run_trials
-from app.comparison.trials import lay_out_trials, quote_override
-from app.files import write_json
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
+from app.comparison.running import run_trials
+from app.settings import TrainSettings
+from app.trials import running
+from app.trials.trial import lay_out_trials
 from commands import own_environment
 from tiny import TINY
 
@@ -49,17 +44,18 @@ if what.isdigit():
 DRIVER = """
 import sys
 from pathlib import Path
-from app.comparison import running
 from app.comparison.planning import Plan
-from app.comparison.trials import lay_out_trials
+from app.comparison.running import run_trials
 from app.settings import TrainSettings
+from app.trials import running
+from app.trials.trial import lay_out_trials
 running.TRAIN = (sys.executable, sys.argv[1])
 folder = Path(sys.argv[2])
 choose = lambda name: [f"model={name}"]
 trials = lay_out_trials(["a", "b"], [0, 1], folds=[0], folder=folder, choice_of=choose)
 settings = tuple(TrainSettings() for _ in trials)
 plan = Plan(folder, tuple(trials), settings, ("a", "b"), {})
-running.run_trials(plan, runs_folder=folder / "none")
+run_trials(plan, runs_folder=folder / "none")
 """
 
 
@@ -182,72 +178,6 @@ def test_a_training_that_another_process_still_runs_is_waited_for(stand_in, tmp_
     assert "another process trains it, waiting" in capsys.readouterr().out
     assert outcomes[0].is_reused
     assert "a-seed0" not in calls_of(stand_in)
-
-
-def finished_run(folder, **changes):
-    folder.mkdir(parents=True)
-    run = RunFolder(folder)
-    settings = TrainSettings(data=DataSettings(name="phantom", classes=["x", "y"]), **changes)
-    settings.model = ModelSettings(name="volume3d", kind="volume")
-    settings.preprocess.name = settings.data.name
-    save_settings(settings, run)
-    from app import __version__
-
-    write_json(run.environment, {"voxlift": __version__})
-    write_json(run.metrics, {})
-    return settings
-
-
-def test_a_finished_run_elsewhere_with_the_same_settings_is_found(tmp_path):
-    wanted = finished_run(tmp_path / "compare-1" / "runs" / "volume3d-seed3", seed=3)
-    finished_run(tmp_path / "single", seed=4)
-    wanted.data.classes = []  # the run filled them in
-    wanted.run_dir = "elsewhere"
-    assert find_finished(wanted, tmp_path).path == tmp_path / "compare-1" / "runs" / "volume3d-seed3"
-    wanted.trainer.epochs += 1
-    assert find_finished(wanted, tmp_path) is None
-
-
-def test_a_run_older_than_the_table_or_of_another_version_is_not_used(tmp_path):
-    wanted = finished_run(tmp_path / "single")
-    assert find_finished(wanted, tmp_path) is not None
-    table = tmp_path / "labels.csv"
-    table.write_text("image,label\n")
-    saved = tmp_path / "single" / "config.yaml"
-    saved.write_text(saved.read_text(encoding="utf-8").replace("table: null", f"table: {table}"))
-    wanted.data.table = str(table)
-    assert find_finished(wanted, tmp_path) is not None
-    os.utime(table, (time.time() + 60, time.time() + 60))
-    assert find_finished(wanted, tmp_path) is None
-    wanted.data.table = None
-    write_json(tmp_path / "single" / "environment.json", {"voxlift": "0.0"})
-    assert find_finished(wanted, tmp_path) is None
-
-
-def test_a_folder_with_runs_of_other_settings_is_refused_with_what_differs(tmp_path):
-    wanted = finished_run(tmp_path / "runs" / "a-seed0")
-    trial = plan_of(tmp_path).trials[0]
-    refuse_other_runs(trial, wanted)
-    wanted.trainer.epochs = 7
-    assert list_changes(TrainSettings(), TrainSettings(seed=1)) == ["seed: 1 instead of 0"]
-    with pytest.raises(SettingsError, match=r"trainer\.epochs: 7 instead of 30"):
-        refuse_other_runs(trial, wanted)
-
-
-def test_rows_and_paths_are_written_as_they_must_be_read(tmp_path):
-    trial = plan_of(tmp_path).trials[0]
-    assert outcome_row(Outcome(trial, 2, "why"))["state"] == "failed"
-    assert quote_override('a "b"') == '"a \\"b\\""'
-    assert run_child([sys.executable, "-c", "pass"]) == (0, "")
-    assert trial.overrides == ("model=a", "seed=0", f'run_dir="{tmp_path}/runs/a-seed0"')
-
-
-def test_a_child_that_hangs_is_ended_after_its_time():
-    hanging = [sys.executable, "-c", "import time; time.sleep(60)"]
-    started = time.monotonic()
-    assert run_child(hanging, seconds=0.3) == (TIMED_OUT, "no end within 0.3 s")
-    assert time.monotonic() - started < 30
-    assert run_child([sys.executable, "-c", "pass"], seconds=60) == (0, "")
 
 
 @pytest.mark.slow

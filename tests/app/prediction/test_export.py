@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.door.cli import read_settings
+from app.door.cli import reader
 from app.export import export, find_problems
 from app.exporting.score_image import prepare
 from app.exporting.writing import in_float32
@@ -28,7 +28,7 @@ FORMATS = ["saved_model", "onnx"]
 
 def settings_for(*overrides):
     cfg = compose_command("export", *overrides)
-    return read_settings(cfg, ExportSettings, problems=find_problems)
+    return reader(ExportSettings, find_problems)(cfg)
 
 
 def exported(run, folder, file_format):

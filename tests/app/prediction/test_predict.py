@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from app.door.cli import read_settings
+from app.door.cli import reader
 from app.files import read_rows, write_rows
 from app.predict import find_problems, predict
 from app.prediction.ensemble import open_ensemble
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def settings_for(*overrides):
     cfg = compose_command("predict", *overrides)
-    return read_settings(cfg, PredictSettings, problems=find_problems)
+    return reader(PredictSettings, find_problems)(cfg)
 
 
 def predicted(run, source, output, *overrides, status=0):

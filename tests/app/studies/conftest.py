@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from app.comparison import running
 from app.files import write_json, write_rows
 from app.report import export
 from app.runs.configuration import save_settings
@@ -20,6 +19,7 @@ from app.settings.studies import register_study_schemas
 from app.studies import measuring, scoring
 from app.study import append_open_key, read_settings, study
 from app.train import read_settings as read_training
+from app.trials import running
 
 TINY = [
     "data.subjects=24",

@@ -17,14 +17,8 @@ import os
 import signal
 import sys
 
-import app.networks.building
-import app.preflight.look
-import app.runs.page
-import app.scoring.judging
-import app.subjects.cohort
-import app.train
-import app.training.network
-from app.door.cli import run_command
+from app.door.cli import open_command
+from app.train import read_settings, start
 from app.training.callbacks.place import Place
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -40,7 +34,7 @@ def train(asked):
     counts = stop_at(asked["folder"], asked["kind"], str(asked["moment"]))
     sys.argv = ["voxlift-train", *asked["arguments"]]
     try:
-        run_command("train", app.train._start)  # itself, not in a process of its own
+        open_command("train", read=read_settings, job=start)  # itself, not in a process of its own
     finally:
         print("counted", *counts.values())  # noqa: T201 - the test reads it
 

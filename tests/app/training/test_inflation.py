@@ -14,7 +14,8 @@ from app.networks.pretrained import check_baseline, refuse_seen_subjects
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import ModelSettings, SettingsError, TrainSettings
-from app.train import read_settings, train
+from app.train import read_settings
+from app.training.course import train
 from app.training.inflation import (
     borrow_slices,
     cost_of_slices,
@@ -258,7 +259,7 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     def look(network, *_):  # what stands in the network when training begins
         seen["kernel"] = network.get_layer("stage1_conv").get_weights()[0]
 
-    monkeypatch.setattr("app.train.settle_statistics", look)
+    monkeypatch.setattr("app.training.network.settle_statistics", look)
     overrides = [*inflated.overrides, "model=volume3d", "model.init=centre", f"model.baseline={first.path}"]
     assert train(composed(*overrides, f"run_dir={inflated.folder}/tuned")) == 0
     np.testing.assert_array_equal(seen["kernel"][1], kernel)

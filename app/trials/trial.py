@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.runs.folder import RunFolder
+from app.trials.overrides import quote_override
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,3 @@ def trials_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     """Each model's trials, models and trials in the order given."""
     names = dict.fromkeys(trial.model for trial in trials)
     return {name: [trial for trial in trials if trial.model == name] for name in names}
-
-
-def quote_override(value: str) -> str:
-    """A path as Hydra's grammar takes it, whatever is in it."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

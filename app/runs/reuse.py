@@ -1,36 +1,35 @@
-"""Which finished runs give what a trial would give: in the comparison's own folder, and elsewhere."""
+"""Which runs give what a training would give: in a folder of its own, and elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from app import __version__
-from app.comparison.trials import Trial
 from app.files import read_json, read_rows
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
 from app.settings import SettingsError, TrainSettings
+from app.settings.changes import list_changes
 
-INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
 TRIALS = "trials.csv"  # a comparison's table of its trainings, up to date after each
+
+
 PLACES = ("*", "*/runs/*")  # of run folders in the folder of all runs: single runs, and those of comparisons
 
 
-def refuse_other_runs(trial: Trial, wanted: TrainSettings) -> None:
-    """Pass when the trial's own folder holds no finished run of other settings.
+def refuse_other_run(run: RunFolder, wanted: TrainSettings) -> None:
+    """Pass when a folder holds no finished run of other settings.
 
     Raises:
         SettingsError: with the settings that differ; finished work is never overwritten.
     """
-    if not trial.run.is_finished:
+    if not run.is_finished:
         return
-    changes = list_changes(load_settings(trial.run), wanted)
+    changes = list_changes(load_settings(run), wanted)
     if changes:
         raise SettingsError(
-            f"{trial.run.path}: expected a run with this comparison's settings, but it was trained "
+            f"{run.path}: expected a run with this comparison's settings, but it was trained "
             f"with others ({'; '.join(changes)}). Choose another run_dir, or remove that folder yourself."
         )
 
@@ -70,22 +69,6 @@ def has_begun(run: RunFolder, wanted: TrainSettings) -> bool:
         return False  # killed before it wrote its settings, or of a version with other keys
 
 
-def list_changes(saved: TrainSettings, wanted: TrainSettings) -> list[str]:
-    """What differs between two trainings' settings, as `key: wanted instead of saved`.
-
-    A run fills in the classes that the user left open; these are no difference.
-    """
-    had, wants = dict(_flatten(asdict(saved))), dict(_flatten(asdict(wanted)))
-    if not wanted.data.classes:
-        wants["data.classes"] = had.get("data.classes")
-    keys = dict.fromkeys([*wants, *had])
-    return [
-        f"{key}: {wants.get(key)} instead of {had.get(key)}"
-        for key in keys
-        if key.partition(".")[0] not in INDIFFERENT and wants.get(key) != had.get(key)
-    ]
-
-
 def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:
     for place in PLACES:
         for metrics in sorted(runs_folder.glob(f"{place}/metrics.json")):
@@ -95,11 +78,3 @@ def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:
 def _is_newer_than_table(run: RunFolder, wanted: TrainSettings) -> bool:
     table = Path(str(wanted.data.table)).expanduser()
     return not table.is_file() or table.stat().st_mtime <= run.config.stat().st_mtime
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.comparison.trials import Trial
+from app.trials.trial import Trial
 
 
 @dataclass(frozen=True)

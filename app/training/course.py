@@ -1,0 +1,105 @@
+"""One training from its settings to a finished run folder, or on from where it was killed."""
+
+from __future__ import annotations
+
+import logging
+
+from app.files import write_json
+from app.networks.pretrained import refuse_seen_subjects
+from app.process.logs import logging_to_file
+from app.process.precision import Precision
+from app.process.runtime import prepare_runtime
+from app.progress import console
+from app.runs.folder import RunFolder
+from app.runs.opening import create_run, refuse_used_folder
+from app.settings import TrainSettings
+from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
+from app.strategy.hosts.meeting import announce_run, in_turn
+from app.strategy.spreading import prepare_devices
+from app.subjects.cohort import gather_cohort
+from app.subjects.saved import reopen_subjects
+from app.training.covariates import train_on_table
+from app.training.parts import build_parts, train_parts
+from app.training.resuming import begin_again, is_complete, saved_precision
+
+log = logging.getLogger("voxlift")
+
+
+def train(settings: TrainSettings) -> int:
+    """Train, score and report as the settings say.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, ManifestError, VolumeError, LiftError: the input is at fault; no folder is left.
+    """
+    refuse_used_folder(settings.run_dir)
+    if settings.model.kind == "table":
+        return train_on_table(settings)
+    with logging_to_file() as attach:
+        with in_turn(settings):
+            cohort = gather_cohort(settings)
+        agree_on_subjects(settings, cohort)
+        settings.data.classes = list(cohort.classes)  # saved, so that later commands index the same way
+        precision = _prepare_process(settings, settings.precision)
+        refuse_seen_subjects(settings.model, cohort)
+        prepare_devices(settings)
+        parts = build_parts(settings, cohort)
+        from app.preflight.look import look_ahead  # it brings Keras in, for which the process is set up now
+
+        found = look_ahead(settings, cohort, parts)
+        name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
+        run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
+        announce_run(settings, run.path)
+        attach(run.log)
+        if found:
+            write_json(run.preflight, {"trainings": [finding.as_json() for finding in found]})
+        train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
+    return 0
+
+
+def resume(run: RunFolder, settings: TrainSettings) -> int:
+    """Go on with a training that was killed, to the end that it would have had; or for more epochs.
+
+    Args:
+        run: its folder.
+        settings: its own, see `reopen_settings`.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, VolumeError, UserError: what stands in the way.
+    """
+    if is_complete(run, settings):
+        console.print("This run is finished; a higher trainer.epochs would train it further.")
+        console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+        return 0
+    if settings.model.kind == "table":
+        return train_on_table(settings, run)
+    with logging_to_file() as attach:
+        attach(run.log)
+        log.info("Going on with %s", run.path)
+        begin_again(run, settings)
+        announce_run(settings, run.path)
+        with in_turn(settings):
+            cohort = reopen_subjects(run, settings)
+        agree_on_subjects(settings, cohort)
+        precision = _prepare_process(settings, saved_precision(run, settings))
+        prepare_devices(settings)
+        parts = build_parts(settings, cohort)
+        train_parts(run, settings, cohort=cohort, parts=parts, precision=precision)
+    return 0
+
+
+def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
+    """Set up this process to compute in a precision (`auto` or a policy), the same on all hosts."""
+    chosen = prepare_runtime(
+        precision=precision,
+        device=settings.device,
+        deterministic=settings.deterministic,
+        seed=settings.seed,
+    )
+    agree_on_precision(settings, chosen.policy)
+    return chosen

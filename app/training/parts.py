@@ -1,0 +1,124 @@
+"""What is trained in one training, and how: slices first where they are inflated, then the network itself.
+
+What brings Keras in is imported by the functions: the process is set up before.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from app.files import write_json
+from app.networks.building import Networks, build_networks
+from app.process.failures import announce, told_in_sentences
+from app.process.precision import Precision
+from app.progress import console
+from app.runs.describing import describe_run
+from app.runs.folder import RunFolder
+from app.runs.page import write_run_page
+from app.scoring.cost import scoring_cost
+from app.scoring.judging import evaluate_run, show_metrics
+from app.settings import TrainSettings
+from app.strategy.hosts.meeting import is_follower
+from app.strategy.spreading import build_spread, do_once
+from app.subjects.cohort import Cohort
+from app.training.inflation import (
+    Inflation,
+    borrow_slices,
+    cost_of_slices,
+    plan_inflation,
+    slice_folder,
+    trains_slices_first,
+)
+
+log = logging.getLogger("voxlift")
+
+
+Parts = Networks | Inflation
+
+
+def build_parts(settings: TrainSettings, cohort: Cohort) -> Parts:
+    """What will be trained: networks, or slices first and what they are inflated to.
+
+    Raises:
+        SettingsError, LiftError: the settings name something that cannot be built or lifted.
+    """
+    if trains_slices_first(settings.model):
+        return plan_inflation(settings, cohort)
+    networks = build_spread(settings, lambda: build_networks(settings.model, cohort))
+    log.info("Model %s: %s parameters", settings.model.name, f"{networks.trained.count_params():,}")
+    return networks
+
+
+def train_parts(
+    run: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    parts: Parts,
+    precision: Precision,
+) -> None:
+    """Train what is not trained yet, into the run's folder."""
+    announce(settings.trainer, run)
+    with told_in_sentences(run, settings.trainer):
+        _describe(run, settings, cohort=cohort, precision=precision)
+        if isinstance(parts, Inflation):
+            parts = _train_slices(run, parts, cohort=cohort, precision=precision)
+        _train_into(run, settings, cohort=cohort, networks=parts, is_last=True)
+
+
+def _train_slices(run: RunFolder, inflation: Inflation, *, cohort: Cohort, precision: Precision) -> Networks:
+    """Train the slice model unless that is done; the network that it is inflated to."""
+    import keras
+
+    first = slice_folder(run)
+    if first.is_finished or borrow_slices(first, inflation.settings):
+        inflation.take_weights(first)
+    else:
+        _describe(first, inflation.settings, cohort=cohort, precision=precision)
+        _train_into(first, inflation.settings, cohort=cohort, networks=inflation.slices)
+    keras.utils.set_random_seed(inflation.settings.seed)  # the same draws, whatever came before
+    return inflation.inflate()
+
+
+def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
+    """Write down what is trained, on whom and on what, where that has not been done."""
+    log.info("Precision %s: %s", precision.policy, precision.reason)
+    if run.splits.exists() or is_follower(settings):
+        return
+    describe_run(run, settings, cohort=cohort, precision=precision)
+
+
+def _train_into(
+    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, is_last: bool = False
+) -> None:
+    from app.training.network import train_network
+
+    cost = train_network(run, settings, cohort=cohort, networks=networks)
+
+    def finish() -> None:
+        _finish(run, settings, cohort=cohort, networks=networks, cost=cost)
+
+    do_once(finish, settings, name=f"{settings.model.name} is scored", is_last=is_last)
+
+
+def _finish(
+    run: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    networks: Networks,
+    cost: dict[str, float],
+) -> None:
+    """Save, score and report a network that is trained."""
+    from app.training.network import save_model
+    from models.folding import fold_normalisation
+
+    save_model(networks.volume, run)
+    scorer = fold_normalisation(networks.volume)
+    metrics = evaluate_run(scorer, cohort, batch_size=settings.trainer.batch_size, run=run)
+    scoring = scoring_cost(networks.volume, scorer, cohort, batch_size=settings.trainer.batch_size)
+    metrics["cost"] = {**cost, **scoring, **cost_of_slices(run)}
+    write_run_page(run, metrics, cohort, networks.volume)
+    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
+    show_metrics(metrics, name=settings.model.name)
+    console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)

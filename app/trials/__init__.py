@@ -1,0 +1,1 @@
+"""One training among several: its overrides, its settings, its process, and what became of it."""

@@ -1,0 +1,72 @@
+"""One trial trained in a child process, unless a finished run gives the same.
+
+A child process for each: its peak memory is its own, and a crash of one leaves the others' results.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from app.progress import console
+from app.runs.reuse import find_finished, has_begun
+from app.settings import TrainSettings
+from app.trials.child import run_child
+from app.trials.locks import hold_lock
+from app.trials.outcomes import Outcome
+from app.trials.overrides import quote_override
+from app.trials.trial import Trial
+
+TRAIN = (sys.executable, "-m", "app.train")
+
+
+def run_trial(
+    trial: Trial,
+    settings: TrainSettings,
+    *,
+    label: str,
+    runs_folder: Path | None = None,
+    arguments: Sequence[str] = (),
+    log: Path | None = None,
+) -> Outcome:
+    """Train in a child process unless a finished run gives the same.
+
+    Args:
+        trial: what to train.
+        settings: what its overrides compose to.
+        label: said before what happens, such as `3/10  volume3d-seed0`.
+        runs_folder: where finished runs are looked for, besides the trial's own folder; None: nowhere.
+        arguments: further arguments of the command.
+        log: the file that gets what the training says; None lets it speak on the terminal.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted the training.
+    """
+
+    def say(what: str) -> None:
+        console.print(f"{label}: {what}", highlight=False, soft_wrap=True)
+
+    lock = trial.run.path.with_name(f".{trial.run.path.name}.lock")
+    with hold_lock(lock, waiting=lambda: say("another process trains it, waiting")) as descriptors:
+        if trial.run.is_finished:
+            say("finished before, reused")
+            return Outcome(trial, is_reused=True)
+        found = find_finished(settings, runs_folder) if runs_folder else None
+        if found is not None:
+            say(f"finished before, reused from {found.path}")
+            return Outcome(replace(trial, run=found), is_reused=True)
+        if has_begun(trial.run, settings):
+            say("going on where it was broken off")
+            command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
+        else:
+            say("training")
+            if trial.run.path.exists():
+                shutil.rmtree(trial.run.path)  # other settings, or nothing to go on from
+            command = [*TRAIN, *arguments, *trial.overrides]
+        status, reason = run_child(command, descriptors=descriptors, log=log)
+    if status:
+        say(f"failed, {reason}")
+    return Outcome(trial, status, reason)

@@ -1,0 +1,62 @@
+"""Which finished runs give what a training would give."""
+
+import os
+import time
+
+import pytest
+
+from app import __version__
+from app.files import write_json
+from app.runs.configuration import save_settings
+from app.runs.folder import RunFolder
+from app.runs.reuse import find_finished, refuse_other_run
+from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
+from app.settings.changes import list_changes
+
+
+def finished_run(folder, **changes):
+    folder.mkdir(parents=True)
+    run = RunFolder(folder)
+    settings = TrainSettings(data=DataSettings(name="phantom", classes=["x", "y"]), **changes)
+    settings.model = ModelSettings(name="volume3d", kind="volume")
+    settings.preprocess.name = settings.data.name
+    save_settings(settings, run)
+    write_json(run.environment, {"voxlift": __version__})
+    write_json(run.metrics, {})
+    return settings
+
+
+def test_a_finished_run_elsewhere_with_the_same_settings_is_found(tmp_path):
+    wanted = finished_run(tmp_path / "compare-1" / "runs" / "volume3d-seed3", seed=3)
+    finished_run(tmp_path / "single", seed=4)
+    wanted.data.classes = []  # the run filled them in
+    wanted.run_dir = "elsewhere"
+    assert find_finished(wanted, tmp_path).path == tmp_path / "compare-1" / "runs" / "volume3d-seed3"
+    wanted.trainer.epochs += 1
+    assert find_finished(wanted, tmp_path) is None
+
+
+def test_a_run_older_than_the_table_or_of_another_version_is_not_used(tmp_path):
+    wanted = finished_run(tmp_path / "single")
+    assert find_finished(wanted, tmp_path) is not None
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n")
+    saved = tmp_path / "single" / "config.yaml"
+    saved.write_text(saved.read_text(encoding="utf-8").replace("table: null", f"table: {table}"))
+    wanted.data.table = str(table)
+    assert find_finished(wanted, tmp_path) is not None
+    os.utime(table, (time.time() + 60, time.time() + 60))
+    assert find_finished(wanted, tmp_path) is None
+    wanted.data.table = None
+    write_json(tmp_path / "single" / "environment.json", {"voxlift": "0.0"})
+    assert find_finished(wanted, tmp_path) is None
+
+
+def test_a_folder_with_runs_of_other_settings_is_refused_with_what_differs(tmp_path):
+    wanted = finished_run(tmp_path / "runs" / "a-seed0")
+    run = RunFolder(tmp_path / "runs" / "a-seed0")
+    refuse_other_run(run, wanted)
+    wanted.trainer.epochs = 7
+    assert list_changes(TrainSettings(), TrainSettings(seed=1)) == ["seed: 1 instead of 0"]
+    with pytest.raises(SettingsError, match=r"trainer\.epochs: 7 instead of 30"):
+        refuse_other_run(run, wanted)
