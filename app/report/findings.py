@@ -26,6 +26,11 @@ ADVICE = MappingProxyType(
         "nonfinite": "They are filled with the padding value; preprocess.nonfinite=error refuses them.",
         "no_finite_voxel": "Nothing is left to train on: remove it.",
         "constant": "A blank image teaches nothing: remove it.",
+        "empty_mask": "Right for a subject who has nothing to mark; any other file wants mending.",
+        "channels_off_grid": "Register them, or set preprocess.same_grid=false to resample them onto the "
+        "first channel.",
+        "small_class": "Find more subjects, ask for fewer splits, or leave the class out of data.classes.",
+        "untrained_class": "Move subjects of it into training, or leave it out of data.classes.",
         "mixed_channels": "A network takes one number of channels: see data.time_axis.",
         "subject_in_two_splits": "Put all volumes of a subject into one split; training refuses them.",
         "two_labels": "Decide on one label per file.",

@@ -69,6 +69,7 @@ def audit_data(settings: AuditSettings) -> AuditedData:
             manifest,
             time_axis=settings.data.time_axis,
             prefer=settings.preprocess.prefer,
+            same_grid=settings.preprocess.same_grid,
             thumbnails=settings.thumbnails > 0,
             workers=settings.workers or os.cpu_count() or 1,
             progress=count,

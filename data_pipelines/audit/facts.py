@@ -1,7 +1,7 @@
 """What one image file is: read once, reduced to plain numbers, its voxels hashed."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ class Facts:
         channels: Length of the fourth axis, 1 without one.
         spacing: mm in RAS, ordered (depth, height, width).
         axcodes: Where the stored axes point.
+        stored_shape: Voxels along the stored axes (i, j, k).
+        affine: 4x4, stored index -> world mm, RAS+.
         tilt_degrees: Largest angle between a stored axis and its closest world axis.
         is_sheared: Whether the stored axes are not at right angles.
         forms_off_mm: How far apart sform and qform place a corner; None unless both are set, infinite where
@@ -50,6 +52,8 @@ class Facts:
     channels: int = 0
     spacing: tuple[float, ...] = ()
     axcodes: str = ""
+    stored_shape: tuple[int, ...] = ()
+    affine: Affine = field(default_factory=lambda: np.eye(4))
     tilt_degrees: float = 0.0
     is_sheared: bool = False
     forms_off_mm: float | None = None
@@ -91,6 +95,8 @@ def read_facts(
         channels=voxels.shape[3] if voxels.ndim == 4 else 1,
         spacing=ras_spacing,
         axcodes=axcodes_of(stored.affine),
+        stored_shape=tuple(stored.voxels.shape[:3]),
+        affine=stored.affine,
         tilt_degrees=_tilt(stored.affine),
         is_sheared=_is_sheared(stored.affine),
         forms_off_mm=_forms_off(stored),

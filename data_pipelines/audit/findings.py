@@ -18,6 +18,9 @@ CONFOUNDED_AREA = 0.8
 SPOILING_AREA = 0.95
 CONFOUNDED_SHARE = 0.5
 CHANCE = 0.01
+MASK_LABELS = 20
+MASK_SHARE = 0.25
+MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,24 @@ def _warning(kind: str, message: str, where: Sequence[object]) -> Finding:
 
 def file_findings(cases: Sequence[Case]) -> Iterator[Finding]:
     """Yield what is wrong with single files."""
+    among_masks = _are_masks([case.facts for case in cases])
     for facts in (case.facts for case in cases):
         if facts.error:
             yield _error("unreadable", facts.error, [facts.path])
         else:
-            yield from _voxel_findings(facts)
+            yield from _voxel_findings(facts, among_masks=among_masks)
             yield from _header_findings(facts)
 
 
-def _voxel_findings(facts: Facts) -> Iterator[Finding]:
+def _are_masks(files: Sequence[Facts]) -> bool:
+    """Whether nearly all files are masks: zero almost everywhere, few small values elsewhere."""
+    telling = [one for one in files if not one.error and one.minimum < one.maximum]
+    masks = [one for one in telling if one.minimum == 0 and one.maximum <= MASK_LABELS]
+    sparse = [one for one in masks if one.mean < MASK_SHARE * one.maximum]
+    return bool(telling) and len(sparse) > MOSTLY * len(telling)
+
+
+def _voxel_findings(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:
     voxels = int(np.prod(facts.shape)) * facts.channels
     if facts.nonfinite == voxels:
         yield _error("no_finite_voxel", "every voxel is NaN or infinite", [facts.path])
@@ -75,7 +87,9 @@ def _voxel_findings(facts: Facts) -> Iterator[Finding]:
     if facts.nonfinite:
         share = f"{facts.nonfinite:,} of {voxels:,} voxels are NaN or infinite"
         yield _warning("nonfinite", f"{share}; they will be padded", [facts.path])
-    if facts.minimum == facts.maximum:
+    if facts.minimum == facts.maximum == 0 and among_masks:
+        yield _warning("empty_mask", "the mask is empty", [facts.path])
+    elif facts.minimum == facts.maximum:
         yield _error("constant", f"every voxel is {facts.minimum:g}", [facts.path])
 
 
@@ -199,15 +213,20 @@ def _confounded(message: str, *, spoils: bool) -> Finding:
 
 
 def all_findings(cases: Sequence[Case], manifest: Manifest) -> tuple[Finding, ...]:
-    """Return every finding, those that spoil training first."""
+    """Return every finding about files and what they share, those that spoil training first."""
     found = [
         *file_findings(cases),
         *mixture_findings(cases),
         *identity_findings(cases, manifest.classes),
         *confounding_findings(cases, manifest.classes),
     ]
+    return worst_first(found)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings in order: those that spoil training, then by severity."""
     rank = {"error": 0, "warning": 1, "note": 2}
-    return tuple(sorted(found, key=lambda finding: (not finding.spoils, rank[finding.severity])))
+    return tuple(sorted(findings, key=lambda finding: (not finding.spoils, rank[finding.severity])))
 
 
 def _listed(names: Iterable[object]) -> str:

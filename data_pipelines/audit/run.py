@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.audit.facts import Facts, read_facts
-from data_pipelines.audit.findings import Case, Finding, all_findings
+from data_pipelines.audit.findings import Case, Finding, all_findings, worst_first
+from data_pipelines.audit.records import channel_findings, class_findings
 from data_pipelines.manifest import Manifest
 
 Progress = Callable[[int, int], None]
@@ -45,6 +46,7 @@ def audit_manifest(
     splits: Sequence[str] | None = None,
     time_axis: str = "error",
     prefer: str = "sform",
+    same_grid: bool = True,
     thumbnails: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def audit_manifest(
         splits: One per record where they have been assigned; otherwise the table's own column counts.
         time_axis: As for reading.
         prefer: As for reading.
+        same_grid: Whether the channels of a record have to share a grid.
         thumbnails: Whether the facts keep three middle slices of every file.
         workers: Files read at a time (threads: decoding releases Python's lock).
         progress: Called after each file with how many are done and how many there are.
@@ -73,7 +76,12 @@ def audit_manifest(
     ]
     spacing = suggest_spacing(facts)
     shape = None if spacing is None else suggest_shape(facts, spacing)
-    return Audit(tuple(facts), all_findings(cases, manifest), spacing, shape)
+    found = [
+        *all_findings(cases, manifest),
+        *class_findings(manifest, of),
+        *(channel_findings(_by_record(facts, manifest)) if same_grid else ()),
+    ]
+    return Audit(tuple(facts), worst_first(found), spacing, shape)
 
 
 def check_readable(
@@ -142,6 +150,12 @@ def facts_rows(audit: Audit) -> list[dict[str, str | int | float]]:
         }
         for one in audit.facts
     ]
+
+
+def _by_record(facts: Sequence[Facts], manifest: Manifest) -> list[list[Facts]]:
+    """Returns the facts of each record's files, from those of all files in the manifest's order."""
+    rest = iter(facts)
+    return [[next(rest) for _ in record.images] for record in manifest.records]
 
 
 def _read_all(

@@ -128,6 +128,20 @@ def test_a_class_that_its_stored_axes_give_away_is_found(tmp_path):
     assert not found["confounded"].spoils
 
 
+def test_an_empty_mask_among_masks_is_told_apart_from_a_blank_image(tmp_path):
+    masks = [np.zeros(SHAPE, np.uint8) for _ in range(6)]
+    for place, mask in enumerate(masks[1:]):
+        mask[1:3, 2:4, place : place + 3] = 2
+    files = [write(tmp_path / f"mask{index}.nii.gz", mask) for index, mask in enumerate(masks)]
+    audit = audit_manifest(manifest_of(files))
+    assert kinds(audit).keys() == {"empty_mask"}
+    assert kinds(audit)["empty_mask"].where == (str(files[0]),)
+    assert not audit.spoils
+    blank = audit_manifest(manifest_of([files[0], *clean_files(tmp_path)]))
+    assert "constant" in kinds(blank)
+    assert blank.spoils
+
+
 def test_separation_and_association_agree_with_counting():
     labels = np.array([0, 0, 1, 1])
     assert separation(np.array([1.0, 2.0, 3.0, 4.0]), labels, 1) == (1.0, pytest.approx(1 / 3))

@@ -1,0 +1,62 @@
+"""What an audit says of records and classes: channels that do not fit, classes too small to split."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from data_pipelines.audit.facts import Facts
+from data_pipelines.audit.findings import Finding
+from data_pipelines.geometry import corners_off_mm, is_same_grid
+from data_pipelines.manifest import Manifest
+
+SPLIT_IN_THREE = 3  # subjects that a class needs for training, validation and test
+
+
+def channel_findings(records: Sequence[Sequence[Facts]]) -> Iterator[Finding]:
+    """Yield one finding for all records whose channels lie on different grids, which a training refuses.
+
+    Args:
+        records: The facts of each record's files, one per channel; those that cannot be read do not count.
+    """
+    readable = [[facts for facts in files if not facts.error] for files in records]
+    off = [(files[0], one) for files in readable for one in files[1:] if not _share_grid(files[0], one)]
+    if not off:
+        return
+    far = max(corners_off_mm(first.affine, one.affine, first.stored_shape) for first, one in off)
+    bad = {str(first.path) for first, _ in off}
+    yield Finding(
+        "channels_off_grid",
+        "error",
+        f"the channels of {len(bad)} of {len(records)} records do not share a grid (corners up to"
+        f" {far:.3g} mm apart)",
+        tuple(str(one.path) for _, one in off),
+        spoils=True,
+    )
+
+
+def _share_grid(first: Facts, one: Facts) -> bool:
+    return is_same_grid(one.stored_shape, one.affine, first.stored_shape, first.affine)
+
+
+def class_findings(manifest: Manifest, splits: Sequence[str | None]) -> Iterator[Finding]:
+    """Yield the classes of which a training could not give every split, or training itself, a subject.
+
+    Args:
+        manifest: The records.
+        splits: One per record; None where none is assigned yet.
+    """
+    holders = defaultdict[int, dict[str, str | None]](dict)
+    for record, split in zip(manifest.records, splits, strict=True):
+        holders[record.label][record.subject] = split
+    for label, name in enumerate(manifest.classes):
+        of_class = holders[label]
+        if any(splits):
+            if not {"train", None} & set(of_class.values()):
+                yield Finding(
+                    "untrained_class", "error", f"no training volume is of class {name}", spoils=True
+                )
+        elif len(of_class) < SPLIT_IN_THREE:
+            said = (
+                f"class {name} has {len(of_class)} subjects; a training with validation and test needs three"
+            )
+            alone = len(of_class) < SPLIT_IN_THREE - 1
+            yield Finding("small_class", "error" if alone else "warning", said, tuple(of_class), spoils=alone)
