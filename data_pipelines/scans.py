@@ -97,9 +97,9 @@ def _scans_of_folder(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]
     if len(image_columns) < 2:
         return [Scan(_name_below(folder, image), (image,)) for image in images_below(folder)]
     inner = [path for path in _sorted(folder) if path.is_dir()]
-    if any(_is_image(path) for path in _sorted(folder)) or not inner:
-        return [_scan_of_subject(folder, image_columns)]
-    return [_scan_of_subject(subject, image_columns) for subject in inner]
+    alone = any(_is_image(path) for path in _sorted(folder)) or not inner
+    subjects = [folder] if alone else inner
+    return [scan for subject in subjects for scan in _scans_of_subject(subject, image_columns)]
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -115,17 +115,32 @@ def images_below(folder: Path) -> Iterator[Path]:
         yield from images_below(inner)
 
 
-def _scan_of_subject(folder: Path, image_columns: tuple[str, ...]) -> Scan:
+def _scans_of_subject(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]:
+    """One scan; or one for each folder below, as sessions are, where each holds every channel once."""
     images = list(images_below(folder))
+    chosen, problem = _channels(images, image_columns)
+    if not problem:
+        return [Scan(folder.name, chosen)]
+    telling = [image for image in images if any(_tells(image, column) for column in image_columns)]
+    homes = list(dict.fromkeys(image.parent for image in telling))
+    sessions = [
+        _channels([image for image in telling if image.parent == home], image_columns) for home in homes
+    ]
+    if len(homes) < 2 or any(wrong for _, wrong in sessions):
+        return [Scan(folder.name, tuple(images), f"{folder.name}: {problem}")]
+    return [Scan(folder.name, of_session) for of_session, _ in sessions]
+
+
+def _channels(images: Sequence[Path], image_columns: tuple[str, ...]) -> tuple[tuple[Path, ...], str]:
+    """Returns the image of each column, or why they cannot be told."""
     chosen: list[Path] = []
     for column in image_columns:
         fits = [image for image in images if _tells(image, column)]
         if len(fits) != 1:
             found = list_some([image.name for image in fits]) if fits else "none"
-            said = f"{folder.name}: expected one image of {column}, by its name; found {found}"
-            return Scan(folder.name, tuple(images), said)
+            return (), f"expected one image of {column}, by its name; found {found}"
         chosen += fits
-    return Scan(folder.name, tuple(chosen))
+    return tuple(chosen), ""
 
 
 def _tells(image: Path, column: str) -> bool:

@@ -100,6 +100,20 @@ def test_several_images_per_subject_are_told_by_their_names(tmp_path):
     assert alone.images == s1.images
 
 
+def test_sessions_that_hold_every_channel_are_a_scan_each(tmp_path):
+    for session in ("ses-1", "ses-2"):
+        for channel in ("T1", "flair"):
+            write_nifti(tmp_path / "s1" / session / "anat" / f"s1_{session}_{channel}.nii.gz")
+    write_nifti(tmp_path / "s1" / "ses-2" / "fmap" / "s1_fieldmap.nii.gz")
+    scans = find_scans(tmp_path, image_columns=["t1", "{id}/ses-*/anat/*_flair.nii.gz"])
+    assert [(scan.subject, [path.name for path in scan.images]) for scan in scans] == [
+        ("s1", [f"s1_{session}_T1.nii.gz", f"s1_{session}_flair.nii.gz"]) for session in ("ses-1", "ses-2")
+    ]
+    (tmp_path / "s1" / "ses-2" / "anat" / "s1_ses-2_T1.nii.gz").unlink()
+    (scan,) = find_scans(tmp_path, image_columns=["t1", "flair"])
+    assert "found s1_ses-1_flair.nii.gz, s1_ses-2_flair.nii.gz" in scan.problem
+
+
 @pytest.mark.parametrize(
     ("make", "columns", "message"),
     [
