@@ -63,7 +63,7 @@ def main() -> int:
 
 def network_names() -> list[str]:
     """Return the names of all networks."""
-    from models.lifting import application_names
+    from models.existing import application_names
 
     return list(application_names())
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 
 from models.backend import Tensor
-from models.lifting.settle import walk_layers
+from models.lifting.graph import walk_layers
 
 
 def recalibrate_statistics(network: keras.Model, batches: Iterable[Tensor]) -> int:

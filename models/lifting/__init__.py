@@ -5,7 +5,7 @@ from models.lifting.plan import LiftPlan, plan_lift, to_3d
 from models.lifting.proof import LiftProof
 from models.lifting.registry import register_lift_rule, unregister_lift_rule
 from models.lifting.rules.base import LayerCall, Lifted
-from models.lifting.sources import application_names, load_network
+from models.lifting.sources import load_network
 from models.lifting.verify import settle_network, verify_lift
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "LiftPlan",
     "LiftProof",
     "Lifted",
-    "application_names",
     "load_network",
     "plan_lift",
     "register_lift_rule",

@@ -66,6 +66,21 @@ def read_graph(model: Model) -> Graph:
     return Graph(tuple(model.inputs), calls, tuple(model.outputs))
 
 
+def walk_layers(model: Model) -> Iterator[Layer]:
+    """Yield all layers of a network, those of nested networks too, each once."""
+    seen: set[int] = set()
+    waiting = [model]
+    while waiting:
+        for layer in waiting.pop().layers:
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            if isinstance(layer, keras.Model):
+                waiting.append(layer)
+            else:
+                yield layer
+
+
 def ends_of(model: Model) -> tuple[Value, Value]:
     """Return a network's symbolic inputs and outputs in their structure: a tensor, a list, a dictionary."""
     if isinstance(model, keras.Sequential):  # its `input` is that of its first call as a layer, if any

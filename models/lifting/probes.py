@@ -5,10 +5,10 @@ import numpy as np
 
 from models.lifting.errors import LiftError
 from models.lifting.flow import Shape
+from models.lifting.graph import walk_layers
 from models.lifting.inflate import Array
 from models.lifting.kinds import Model
 from models.lifting.plan import LiftPlan
-from models.lifting.settle import walk_layers
 
 SETTLING = 8  # images behind random batch statistics
 PROBES = 2  # slices compared, so that it shows whether the outputs follow the image

@@ -10,7 +10,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from models.complexity import layer_flops
+from models.flops import layer_flops
 from models.lifting.flow import Shape
 from models.lifting.kinds import LayerClass
 from models.lifting.rules.base import Lifted

@@ -3,12 +3,12 @@
 So that two of its outputs can be compared.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from models.lifting.graph import walk_layers
 from models.lifting.inflate import Array
 from models.lifting.kinds import Layer, Model
 from models.lifting.trace import trace
@@ -33,21 +33,6 @@ def settle_weights(model: Model, images: list[Array], *, seed: int = 0) -> None:
         if not isinstance(layer, keras.layers.Normalization):
             layer.set_weights([_draw(layer, weight, generator) for weight in layer.weights])
     trace(model, images, precision="float32", prepare=_fit_statistics)
-
-
-def walk_layers(model: Model) -> Iterator[Layer]:
-    """Yield all layers of a network, those of nested networks too, each once."""
-    seen: set[int] = set()
-    waiting = [model]
-    while waiting:
-        for layer in waiting.pop().layers:
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            if isinstance(layer, keras.Model):
-                waiting.append(layer)
-            else:
-                yield layer
 
 
 def _fit_statistics(layer: Layer, inputs: list[Any]) -> None:

@@ -1,21 +1,15 @@
 """A 2D network by name or by path, with its weights."""
 
 import difflib
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from models.existing import application_names, first_line, read_network
 from models.lifting.errors import LiftError, Problem
 from models.lifting.kinds import Model
-
-
-def application_names() -> tuple[str, ...]:
-    """Return the names of the networks in `keras.applications`, in alphabetical order."""
-    members = inspect.getmembers(keras.applications, inspect.isfunction)
-    return tuple(sorted(name for name, _ in members if name[0].isupper()))
 
 
 def load_network(
@@ -37,8 +31,7 @@ def load_network(
 
     Raises:
         LiftError: An unknown name (close ones are listed), a file that is not there or cannot be read,
-            weights that cannot
-            be had or do not fit.
+            weights that cannot be had or do not fit.
     """
     text = str(name_or_path)
     if text in application_names():
@@ -51,8 +44,9 @@ def load_network(
     raise _fault(text, f"no network of keras.applications and no .keras file is called {text!r}.", hint)
 
 
-def _arguments(input_shape: Any, classes: int | None, *, include_top: bool) -> dict[str, Any]:  # noqa: ANN401
-    # passed on
+def _arguments(
+    input_shape: tuple[int | None, int | None, int] | None, classes: int | None, *, include_top: bool
+) -> dict[str, Any]:
     given = {"input_shape": input_shape, "classes": classes}
     return {"include_top": include_top, **{key: value for key, value in given.items() if value is not None}}
 
@@ -73,31 +67,23 @@ def _load_application(name: str, weights: str | Path | None, arguments: dict[str
                 "its ImageNet weights are not on this computer and could not be downloaded.",
                 "Put the file into ~/.keras/models, or give the path of a weights file as weights=PATH.",
             ) from error
-        raise _fault(name, f"keras.applications.{name} says: {_first_line(error)}") from error
+        raise _fault(name, f"keras.applications.{name} says: {first_line(error)}") from error
 
 
 def _load_file(path: Path, weights: str | Path | None) -> Model:
     if not path.is_file():
         raise _fault(str(path), "there is no such file.", "Give the path of a .keras file.")
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model = read_network(path)
         if weights is not None:
             model.load_weights(Path(weights).expanduser())
     except (ValueError, TypeError, OSError) as error:
-        raise _fault(
-            str(path),
-            f"it cannot be loaded: {_first_line(error)}",
-            "Save it with model.save('name.keras'), and import the classes of its own layers first.",
-        ) from error
+        raise _fault(str(path), first_line(error)) from error
     return model
 
 
 def _is_download(error: Exception) -> bool:
     return isinstance(error, OSError) or "URL fetch failure" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _fault(network: str, reason: str, way_out: str = "") -> LiftError:

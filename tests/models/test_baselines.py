@@ -6,7 +6,8 @@ import pytest
 
 from models.aggregation import wrap_slices
 from models.backend import value_and_gradients
-from models.baselines import application_names, build_baseline
+from models.baselines import build_baseline
+from models.existing import application_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -7,7 +7,7 @@ from keras import layers
 
 from models.aggregation import wrap_slices
 from models.baselines import build_baseline
-from models.complexity import layer_costs, layer_flops, model_cost
+from models.complexity import layer_costs, model_cost
 from models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 
 
@@ -100,15 +100,6 @@ def test_half_precision_halves_activations():
     (cost,) = [cost for cost in layer_costs(keras.Model(inputs, outputs)) if cost.kind == "Conv3D"]
     assert cost.activations == 3 * 5 * 9 * 2
     assert cost.activation_bytes == 2 * cost.activations
-
-
-def test_a_layer_is_counted_without_being_built():
-    config = {"kernel_size": (3, 3, 3), "groups": 2, "use_bias": False}
-    assert layer_flops("Conv3D", config, [(1, 5, 7, 11, 4)], (1, 5, 7, 11, 6)) == 2 * 385 * 6 * 27 * 2
-    assert layer_flops("Conv2DTranspose", {"kernel_size": 2}, [(1, 5, 7, 4)], (1, 10, 14, 3)) == (
-        2 * 35 * 4 * 4 * 3 + 420
-    )
-    assert layer_flops("Dropout", {}, [(1, 5)], (1, 5)) == 0
 
 
 def test_a_subclassed_model_is_refused():

@@ -3,7 +3,8 @@
 import keras
 import pytest
 
-from models.lifting import application_names, load_network, plan_lift, verify_lift
+from models.existing import application_names
+from models.lifting import load_network, plan_lift, verify_lift
 
 FAST = ("MobileNet", "MobileNetV3Small")
 SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}

@@ -1,0 +1,86 @@
+"""The door to all baselines: which network a name means, and which settings belong to it."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from models.baselines.elsewhere import build_application, load_baseline
+from models.baselines.parts import Shape
+from models.baselines.small import build_cnn, build_resnet, build_tutorial
+from models.existing import application_names
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "cnn": build_cnn,
+    "resnet": build_resnet,
+    "tutorial": build_tutorial,
+}
+
+
+def build_baseline(
+    name: str,
+    *,
+    input_shape: Shape,
+    classes: int,
+    filters: Sequence[int] | None = None,
+    dropout: float | None = None,
+    head: str | None = None,
+    activation: str = "relu",
+    weights: str | Path | None = None,
+) -> keras.Model:
+    """Return a 2D network from slices [B, H, W, C] to float32 logits [B, classes].
+
+    Args:
+        name: `cnn`, `resnet`, `tutorial`, a name of `keras.applications`, a `.keras` file, or a run folder
+            that holds a `model.keras`. A saved slice model gives its 2D network, as it was saved.
+        input_shape: Height, width and channels of a slice.
+        classes: Number of classes; two classes have two logits.
+        filters: Channels per stage of `cnn` (3 to 5), `resnet` (2 to 5) or `tutorial` (2).
+        dropout: Rate before the head of `cnn` and `resnet`, 0.2 unless told otherwise.
+        head: Of `cnn` and `resnet`: `pool` (global average, the default), or `flatten` (a weight for every
+            place).
+        activation: Of `cnn` and `resnet`.
+        weights: For a name of `keras.applications`: None, `imagenet` (a download), or a weights file of the
+            network without its top.
+
+    Raises:
+        ValueError: An unknown name, a setting that does not belong to the network, or a saved network of
+            another input or number of classes.
+    """
+    settings = {"filters": filters, "dropout": dropout, "head": head, "weights": weights}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    if name in BUILDERS:
+        _refuse(name, given, allowed={"filters"} if name == "tutorial" else {"filters", "dropout", "head"})
+        more = {} if name == "tutorial" else {"activation": activation}
+        return BUILDERS[name](input_shape=input_shape, classes=classes, **given, **more)
+    if name in application_names():
+        _refuse(name, given, allowed={"weights", "dropout"})
+        return build_application(name, input_shape, classes, **given)
+    path = Path(name)
+    if path.suffix == ".keras" or path.is_dir():
+        _refuse(name, given, allowed=set())
+        return load_baseline(path, input_shape, classes)
+    raise ValueError(_unknown(name))
+
+
+def _refuse(name: str, given: dict[str, Any], *, allowed: set[str]) -> None:
+    surplus = sorted(set(given) - allowed)
+    if surplus:
+        raise ValueError(
+            f"{name} takes no setting {', '.join(surplus)}; "
+            f"it takes {', '.join(sorted(allowed)) if allowed else 'none'}. Leave "
+            f"{'it' if len(surplus) == 1 else 'them'} out."
+        )
+
+
+def _unknown(name: str) -> str:
+    names = (*BUILDERS, *application_names())
+    lowered = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+    return (
+        f"Unknown baseline {name!r}.{hint} Known are {', '.join(names)}; or name a .keras file or "
+        "the folder of a finished run."
+    )

@@ -1,0 +1,42 @@
+"""Networks that exist already: those of `keras.applications` by name, and files."""
+
+import functools
+import inspect
+import zipfile
+from pathlib import Path
+
+import keras
+
+
+@functools.cache
+def application_names() -> tuple[str, ...]:
+    """Return the names of the networks in `keras.applications`, in alphabetical order."""
+    members = inspect.getmembers(keras.applications, inspect.isfunction)
+    return tuple(sorted(name for name, _ in members if name[0].isupper()))
+
+
+def read_network(file: Path) -> keras.Model:
+    """Return the network in a `.keras` file, not compiled.
+
+    Args:
+        file: Where it is. The classes of its own layers must be known to Keras, by being imported.
+
+    Raises:
+        ValueError: There is no such file, or it cannot be loaded.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist.")
+    if not zipfile.is_zipfile(file):  # Keras would say that there is no such file
+        raise ValueError(f"{file} is no .keras file, or not a whole one. Save or copy it again.")
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{file} cannot be loaded: {first_line(error)} Save it with model.save('name.keras'), and "
+            "import the classes of its own layers first."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error that says something, or its class's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,102 @@
+"""Grad-CAM: how much each voxel speaks for a class, by the gradient of its logit."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from models.aggregation import is_slice_model, unwrap_slices
+from models.backend import Tensor, value_and_gradients
+from models.explain.places import check_label, find_layer
+from models.layers.upsampling import resize_volume
+from models.slicing import AXES, FoldSlices
+
+
+def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
+    """Return how much each voxel speaks for a class, by the gradient of its logit.
+
+    A layer's channels are weighted by their mean gradient and summed, negative sums are dropped, and the map
+    is resized linearly to the input. For the slice model it is one 2D map per slice, stacked; over several
+    axes the maps are averaged, and slices that the model leaves out stay zero.
+
+    Args:
+        model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
+        inputs: Float32 array of that shape.
+        label: Index of the class.
+        layer: Name of a spatial layer. Unless told otherwise what the last convolution gives, after the
+            normalisation and activation that follow it at the same resolution.
+
+    Returns:
+        Float32 array [B, H, W] or [B, D, H, W], 0 or more, in no particular unit.
+
+    Raises:
+        ValueError: A class or layer that the model has not, or a model without spatial layers.
+
+    Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
+    """
+    check_label(model, label)
+    if is_slice_model(model):
+        return _stack_slices(model, inputs, label, layer)
+    return _grad_cam(model, inputs, label, find_layer(model, layer))
+
+
+def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -> np.ndarray:
+    _, features = _run_with_offset(network, inputs, name, 0.0)
+
+    def score(added: Tensor) -> Tensor:
+        outputs, _ = _run_with_offset(network, inputs, name, added)
+        return ops.sum(ops.cast(outputs[:, label], "float32"))
+
+    # The gradient for an offset of zero is the gradient for the layer's output.
+    offset = ops.zeros_like(features)
+    _, (gradients,) = value_and_gradients(score, offset)
+    spatial = tuple(range(1, len(features.shape) - 1))
+    weights = ops.mean(ops.cast(gradients, "float32"), axis=spatial, keepdims=True)
+    found = ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
+    return _resize(found, inputs.shape[1:-1])
+
+
+def _run_with_offset(
+    network: keras.Model, inputs: np.ndarray, name: str, added: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the network's outputs, and one layer's with `added` added to them on the way."""
+    found = []
+
+    def account(operation: keras.Operation) -> Tensor:
+        def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            outputs = operation(*args, **kwargs)
+            if operation.name != name:
+                return outputs
+            found.append(outputs + added)
+            return found[-1]
+
+        return call
+
+    graph = network._functional if isinstance(network, keras.Sequential) else network  # noqa: SLF001
+    # Keras's own walk of the graph, which clone_model uses too.
+    outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=account)  # noqa: SLF001
+    return keras.tree.flatten(outputs)[0], found[-1]  # a loaded network may hold its one output in a list
+
+
+def _resize(found: Tensor, sides: Sequence[int]) -> np.ndarray:
+    if len(sides) == 3:
+        return np.asarray(ops.convert_to_numpy(resize_volume(found, sides)))[..., 0]
+    resized = ops.image.resize(found, sides, interpolation="bilinear", data_format="channels_last")
+    return np.asarray(ops.convert_to_numpy(resized))[..., 0]
+
+
+def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
+    network = unwrap_slices(model)
+    name = find_layer(network, layer)
+    folds = [part for part in model.layers if isinstance(part, FoldSlices)]
+    total = np.zeros(inputs.shape[:-1], "float32")
+    for fold in folds:
+        slices = ops.convert_to_numpy(fold(inputs))
+        maps = _grad_cam(network, slices, label, name)  # [B * count, h, w]
+        volume = np.zeros_like(np.moveaxis(total, AXES[fold.axis], 1))
+        volume[:, fold.first : fold.first + fold.count] = maps.reshape(
+            len(inputs), fold.count, *maps.shape[1:]
+        )
+        total += np.moveaxis(volume, 1, AXES[fold.axis])
+    return total / len(folds)

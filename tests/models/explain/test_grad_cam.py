@@ -1,0 +1,64 @@
+"""A planted signal is found where it was planted."""
+
+import keras
+import numpy as np
+import pytest
+
+from models.aggregation import wrap_slices
+from models.explain import grad_cam
+
+
+def share_inside(found, spot, margin=2):
+    wide = tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in spot)
+    return found[wide].sum() / found.sum()
+
+
+@pytest.mark.parametrize("layer", [None, "first"])
+def test_grad_cam_finds_the_spot_in_a_volume(layer, detector, volumes, spot):
+    found = grad_cam(detector(3), volumes, label=1, layer=layer)
+    assert found.shape == (2, 8, 12, 16)
+    assert found.dtype == np.float32
+    assert found.min() >= 0.0
+    assert share_inside(found[0], spot) > 0.9
+    peak = np.unravel_index(found[0].argmax(), (8, 12, 16))
+    assert all(part.start <= at < part.stop for part, at in zip(spot, peak, strict=True))
+    assert found[1].max() < 0.1 * found[0].max()
+
+
+def test_grad_cam_is_the_same_where_the_one_output_is_in_a_list_as_in_loaded_networks(detector, volumes):
+    network = detector(3)
+    listed = keras.Model(network.inputs, network.outputs)
+    maps = [grad_cam(one, volumes, label=1) for one in (network, listed)]
+    np.testing.assert_allclose(*maps, rtol=1e-5)
+
+
+def test_grad_cam_finds_the_spot_in_a_slice_and_nothing_for_the_class_against_it(detector, volumes, spot):
+    images = volumes[:, 5]
+    assert share_inside(grad_cam(detector(2), images, label=1)[0], spot[1:]) > 0.9
+    assert grad_cam(detector(2), images, label=0).max() == 0.0
+
+
+def test_grad_cam_equals_the_formula(detector, volumes):
+    # The average and the dense layer are linear: each pooled voxel's gradient is weight / number of voxels.
+    model = detector(2)
+    images = volumes[:, 5]
+    features = np.asarray(keras.Model(model.inputs[0], model.get_layer("first").output)(images))
+    found = grad_cam(model, images, label=1, layer="first")
+    # Each maximum of the four voxels passes the gradient on, so a quarter of the voxels hold it.
+    np.testing.assert_allclose(found, features.sum(-1) / (48 * 4), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "attention"])
+def test_slice_model_gives_one_map_per_slice(aggregate, detector, volumes):
+    network = detector(2)
+    found = grad_cam(wrap_slices(network, depth=8, aggregate=aggregate), volumes, label=1)
+    assert found.shape == (2, 8, 12, 16)
+    for depth in (0, 5):
+        expected = grad_cam(network, volumes[:, depth], label=1)
+        np.testing.assert_allclose(found[:, depth], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_slices_that_the_model_leaves_out_stay_zero(detector, volumes):
+    found = grad_cam(wrap_slices(detector(2), depth=8, slices="central"), volumes, label=1)
+    assert found[:, [0, 1, 6, 7]].max() == 0.0
+    assert found[0, 4:6].max() > 0.0
