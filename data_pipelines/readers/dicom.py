@@ -1,29 +1,23 @@
-"""A folder that holds one DICOM series."""
+"""DICOM: a folder that holds one series, or one file of many frames."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
 from data_pipelines.readers.checks import check_affine, native
+from data_pipelines.readers.frames import Place, frame_places, sort_frames
 from data_pipelines.readers.inflate import MAX_BYTES
-from data_pipelines.readers.itk import LPS_TO_RAS, array_of_image, itk_reason
+from data_pipelines.readers.itk import LPS_TO_RAS, array_of_image, itk_reason, read_itk
 from data_pipelines.volume import Affine, Stored, VolumeError
 
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
+SCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))
+"""Slope and offset, each with what is meant where a file does not say it."""
+
 UNEVEN_PART = 0.1
 """A slice may lie off its even place by a tenth of the step; beyond it one is missing or doubled."""
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """Where one file of the series lies, in DICOM's LPS millimetres."""
-
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    spacing: tuple[float, ...]
-    size: tuple[int, ...]
 
 
 def read_dicom_series(folder: Path) -> Stored:
@@ -36,12 +30,19 @@ def read_dicom_series(folder: Path) -> Stored:
         VolumeError: No series, several, missing or doubled slices, or slices that do not fit together.
     """
     files = _series_files(folder)
-    slices = [_slice_of(Path(file)) for file in files]
-    affine = _series_affine(slices, folder)
+    if len(files) == 1:
+        if _open(Path(files[0])).GetSize()[2:] == (1,):
+            raise VolumeError(f"{folder}: the DICOM series has one slice; a volume needs at least two.")
+        return read_dicom_file(Path(files[0]))
+    slices = [_place_of(Path(file)) for file in files]
+    affine = series_affine(slices, folder)
     if np.prod(slices[0].size[:2], dtype=float) * len(files) * 4 > MAX_BYTES:
         raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 2**30:.0f} GiB once decoded.")
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(files)
+    if len({one.scale for one in slices}) > 1:
+        # ITK would round all slices to the type that the first one's scaling gives.
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -54,9 +55,35 @@ def read_dicom_series(folder: Path) -> Stored:
     return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape))
 
 
+def read_dicom_file(path: Path, *, time_axis: str = "error") -> Stored:
+    """Return one DICOM file of many frames as a volume, its frames in the order of their places.
+
+    Args:
+        path: The file.
+        time_axis: As for `read_itk`.
+
+    Raises:
+        VolumeError: It holds one slice, or frames that are no even stack.
+    """
+    stored = read_itk(path, kind="dicom", time_axis=time_axis)
+    places = frame_places(path)
+    if places is None:
+        said = "the DICOM frames do not say where they lie: their order is taken for an even stack"
+        return replace(stored, notes=(*stored.notes, said))
+    order = sort_frames(places, path)
+    affine = series_affine([places[index] for index in order], path)
+    in_order = (order == np.arange(len(order))).all()
+    return replace(stored, voxels=stored.voxels if in_order else stored.voxels[:, :, order], affine=affine)
+
+
 def _series_files(folder: Path) -> tuple[str, ...]:
     """Return the files of the folder's only series, sorted along the slice normal by GDCM."""
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.GlobalWarningDisplayOff()  # what ITK would warn of is said below
+    try:
+        names = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
     if not names:
         raise VolumeError(
             f"{folder}: a folder was given but it holds no DICOM series. Give an image file, or"
@@ -70,19 +97,34 @@ def _series_files(folder: Path) -> tuple[str, ...]:
             " Put each series into its own folder."
         )
     files: tuple[str, ...] = next(iter(series.values()))
-    if len(files) < 2:
-        raise VolumeError(f"{folder}: the DICOM series has one slice; a volume needs at least two.")
     return files
 
 
-def _slice_of(path: Path) -> _Slice:
+def _open(path: Path) -> SimpleITK.ImageFileReader:
+    """Return a reader that has read a DICOM file's header, and no voxel."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise VolumeError(f"{path}: the DICOM header is not readable ({itk_reason(error)}).") from error
+    return reader
+
+
+def _place_of(path: Path) -> Place:
+    header = _open(path)
+    size = tuple(header.GetSize())
+    if size[2:] != (1,):
+        raise VolumeError(
+            f"{path}: a DICOM file of several frames among others of its series. Give each by itself."
+        )
+    try:
         values = [
-            tuple(float(part) for part in reader.GetMetaData(key).split("\\"))
+            tuple(float(part) for part in header.GetMetaData(key).split("\\"))
             for key in (POSITION, ORIENTATION, PIXEL_SPACING)
+        ]
+        scale = [
+            float(header.GetMetaData(key)) if header.HasMetaDataKey(key) else usual for key, usual in SCALE
         ]
     except (RuntimeError, ValueError) as error:
         raise VolumeError(
@@ -90,10 +132,10 @@ def _slice_of(path: Path) -> _Slice:
         ) from error
     if [len(value) for value in values] != [3, 6, 2]:
         raise VolumeError(f"{path}: the DICOM file's position, orientation or pixel spacing is incomplete.")
-    return _Slice(values[0], values[1], values[2], tuple(reader.GetSize()))
+    return Place(values[0], values[1], values[2], size, (scale[0], scale[1]))
 
 
-def _series_affine(slices: list[_Slice], folder: Path) -> Affine:
+def series_affine(slices: list[Place], folder: Path) -> Affine:
     """Return the affine that the slices' own positions give: a tilted gantry stays sheared, as it was."""
     first = slices[0]
     for part in ("orientation", "spacing", "size"):

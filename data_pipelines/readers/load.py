@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_pipelines.readers.dicom import read_dicom_series
+from data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
 from data_pipelines.readers.inflate import peek
 from data_pipelines.readers.itk import itk_kind, read_itk
 from data_pipelines.readers.mgh import is_mgh, read_mgh
@@ -58,6 +58,8 @@ def _dispatch(path: Path, time_axis: str, prefer: str) -> Stored:
     if is_mgh(head):
         return read_mgh(path, time_axis=time_axis)
     kind = itk_kind(head)
+    if kind == "dicom":
+        return read_dicom_file(path, time_axis=time_axis)
     if kind:
         return read_itk(path, kind=kind, time_axis=time_axis)
     if is_analyze(head):
