@@ -1,4 +1,4 @@
-"""What every test may rely on: quiet TensorFlow, no display, no precision policy or engine left by another."""
+"""What every test may rely on: quiet TensorFlow, no display, no precision policy and no engine of another."""
 
 import os
 import sys

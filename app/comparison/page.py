@@ -11,11 +11,12 @@ from app.comparison.cells import Comparable
 from app.comparison.disagreement import pick_disagreements
 from app.files import read_json
 from app.report.comparison import write_comparison_report
+from app.report.page import now
 from app.report.quantities import MISSING
 from app.report.summary import ComparisonSummary
 from app.runs.configuration import load_settings
 from app.runs.datanotes import describe_data, spoken_task
-from app.runs.page import count_splits, now, read_history
+from app.runs.page import count_splits, read_history
 from app.trials.trial import Trial, trials_by_model
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """A template, filled and written as one self-contained file."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,3 +26,8 @@ def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
     page = environment.get_template(template).render(values).encode()
     write_beside(path, lambda file: file.write(page))
     return path
+
+
+def now() -> str:
+    """The time that stands on a page, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M")

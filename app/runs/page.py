@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.files import read_json, read_rows
+from app.report.page import now
 from app.runs.configuration import load_settings
 from app.runs.datanotes import describe_data, spoken_task
 from app.runs.folder import RunFolder
@@ -102,8 +102,3 @@ def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
             f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
         )
     return notes
-
-
-def now() -> str:
-    """The time that stands on a page."""
-    return time.strftime("%Y-%m-%d %H:%M")

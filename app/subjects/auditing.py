@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from typing import Any
 from app.files import write_json, write_rows
 from app.progress import console, counted_bar
 from app.report.audited import AuditedData, suggested_overrides
+from app.report.page import now
 from app.settings import AuditSettings, DataSettings, SettingsError
 from app.subjects.sources import locate_table, table_options
 from data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
@@ -86,7 +86,7 @@ def write_audit(found: AuditedData, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with console.status("Writing the page"):
-        write_audit_page(found, folder / PAGE, created=_now())
+        write_audit_page(found, folder / PAGE, created=now())
     write_rows(folder / CSV, _rows(found))
     write_json(folder / JSON, _summary(found))
 
@@ -127,7 +127,7 @@ def _summary(found: AuditedData) -> dict[str, Any]:
     return {
         "data": found.name,
         "source": str(manifest.source),
-        "created": _now(),
+        "created": now(),
         "files": len(audit.facts),
         "unreadable": sum(bool(one.error) for one in audit.facts),
         "subjects": len({record.subject for record in manifest.records}),
@@ -155,7 +155,3 @@ def _spoken(facts: Facts, name: str) -> str:
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
@@ -12,6 +12,7 @@ from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.architecture.advice import UNITS, explain_factors, recommend, say_certainty, say_front
 from app.studies.architecture.figures import draw_effects, draw_front
+from app.studies.architecture.findings import ArchitectureFindings
 from app.studies.architecture.networks import say_twins
 from app.studies.architecture.points import BASE, Variant
 from app.studies.design import CAPTION_DIFFERENCES, NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed
@@ -21,9 +22,6 @@ from app.studies.pareto import pareto_front
 from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
 from app.studies.space import read_values
 from app.studies.trainings import finished_trials, say_failures
-
-if TYPE_CHECKING:
-    from app.studies.architecture.run import ArchitectureFindings
 
 NOTE_INIT = (
     "Inflated kernels (init centre, mean, acs) start from a slice model that was trained on the same "
@@ -74,7 +72,6 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
         ],
         fixed=describe_fixed(found.base, varied=list(values)),
         rows=rows,
-        more={},
         values={
             "front": front,
             "cost": study.cost,

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from app.networks.pretrained import trained_source
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.architecture.findings import ArchitectureFindings
 from app.studies.architecture.networks import line_up
 from app.studies.architecture.points import BASE, Variant, lay_out_variants
+from app.studies.architecture.report import report_architecture
 from app.studies.folder import StudyFolder
 from app.studies.space import read_values
 from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
 from app.trials.composing import choose_model, compose_training
-from app.trials.outcomes import Outcome
 from app.trials.overrides import format_override, without_keys
 from app.trials.trial import Trial
 
 SLICES = "slices"  # the label of the slice models that kernels are inflated from
-
-
-@dataclass(frozen=True)
-class ArchitectureFindings:
-    """What was trained.
-
-    Attributes:
-        base: The settings that were changed.
-        variants: All that were wanted, the base first.
-        outcomes: What became of their trainings.
-        twins: For each variant that was not trained the one that is the same network.
-        refusals: A sentence for each variant that no training could follow.
-    """
-
-    base: TrainSettings
-    variants: Sequence[Variant]
-    outcomes: Sequence[Outcome]
-    twins: Mapping[str, Variant]
-    refusals: Sequence[str]
 
 
 def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
@@ -56,8 +37,6 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
     sources = _train_sources(lineup.variants, shared, base=base, settings=settings, folder=folder)
     trials, unsourced = _plan(lineup.variants, shared, sources, base=base, settings=settings, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
-    from app.studies.architecture.report import report_architecture
-
     told = [*refusals, *lineup.refusals, *unsourced]
     report_architecture(settings, folder, ArchitectureFindings(base, variants, outcomes, lineup.twins, told))
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.report.quantities import format_quantity, format_value
+from app.studies.batch_size.findings import BatchFindings
 from app.studies.batch_size.memory import MemoryFound
 from app.studies.batch_size.points import BatchPoint
 from app.studies.batch_size.portions import say_portions
 from app.studies.bisection import Largest
 from app.studies.scoring import PointScore, Standing, pick_cheapest
-
-if TYPE_CHECKING:
-    from app.studies.batch_size.run import BatchFindings
 
 WORDS = {
     "none": "the same learning rate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.evaluation.verdict import format_p
 from app.report.quantities import format_interval, format_quantity, format_value
@@ -13,6 +13,7 @@ from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
 from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
+from app.studies.batch_size.findings import BatchFindings
 from app.studies.batch_size.points import BatchPoint
 from app.studies.design import (
     CAPTION_DIFFERENCES,
@@ -26,9 +27,6 @@ from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
 from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
 from app.studies.trainings import finished_trials, say_failures
-
-if TYPE_CHECKING:
-    from app.studies.batch_size.run import BatchFindings
 
 PLAN = ("Batch", "equal", "scaling")  # columns that name a point
 VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")

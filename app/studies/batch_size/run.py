@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.batch_size.findings import Answer, BatchFindings
 from app.studies.batch_size.memory import MemoryFound, find_largest
-from app.studies.batch_size.points import BatchPoint, lay_out_points
+from app.studies.batch_size.points import lay_out_points
 from app.studies.batch_size.portions import Portioned, cut_batch
+from app.studies.batch_size.report import report_batch_size
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
 from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
 from app.trials.composing import compose_training
-from app.trials.outcomes import Outcome
 from app.trials.trial import Trial
-
-Answer = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class BatchFindings:
-    """All that was measured and trained.
-
-    Attributes:
-        points: What was trained, in order.
-        outcomes: What became of every point's trainings.
-        steps: The measured steps of each batch size.
-        portioned: The largest of them once more, in portions; None where it cannot be cut.
-        memory: The search for the largest batch.
-        noise: The gradient noise scale, `start` and `trained`; empty where it could not be measured.
-    """
-
-    points: Sequence[BatchPoint]
-    outcomes: Sequence[Outcome]
-    steps: Mapping[int, Answer]
-    portioned: Portioned | None
-    memory: MemoryFound
-    noise: Answer
 
 
 def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
@@ -57,8 +33,6 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
     memory = _find_largest(settings, steps, shared, folder)
     noise = _measure_noise(settings, finished_trials(outcomes), shared, folder)
-    from app.studies.batch_size.report import report_batch_size
-
     report_batch_size(settings, folder, BatchFindings(points, outcomes, steps, portioned, memory, noise))
 
 

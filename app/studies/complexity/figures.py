@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from app.report.quantities import format_quantity
 from app.report.style import figure_style, series_shape, series_style
+from app.studies.complexity.costs import Cost
 from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
-from app.studies.complexity.run import Cost
 
 WIDTH = 7.2
 PANELS = ("flops", "activation_bytes", "train_seconds", "infer_seconds")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from app.studies.complexity.run import Cost
+from app.studies.complexity.costs import Cost
 from app.studies.growth import PowerLaw, fit_power_law
 
 # Attribute of Cost -> what it is called, and its unit.

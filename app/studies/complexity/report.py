@@ -10,9 +10,9 @@ from app.report.study import Drawing, TextTable
 from app.runs.datanotes import spoken_task
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.complexity.costs import Cost
 from app.studies.complexity.figures import draw_growth, draw_ratios
 from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
-from app.studies.complexity.run import Cost
 from app.studies.design import describe_fixed, say_load
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, write_study

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.progress import progress_bar
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
+from app.studies.complexity.costs import Cost
+from app.studies.complexity.report import report_complexity
 from app.studies.endings import Ending
 from app.studies.folder import StudyFolder
 from app.studies.measuring import measure, say
@@ -18,39 +19,6 @@ from app.trials.composing import choose_model, compose_training
 REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one volume of one size costs one model.
-
-    Attributes:
-        model: Name of the group `model`.
-        shape: Depth, height, width, channels.
-        parameters: Of the model.
-        flops: Of one forward pass.
-        activation_bytes: Of one forward pass, every layer's output once.
-        train_seconds: Of one training step, per volume (all of its slices, for a slice model).
-        infer_seconds: Of scoring one volume.
-        peak_memory_bytes: Of the measuring process, or the GPU.
-        load_per_core: How busy the machine was before.
-    """
-
-    model: str
-    shape: tuple[int, int, int, int]
-    parameters: int
-    flops: int
-    activation_bytes: int
-    train_seconds: float
-    infer_seconds: float
-    peak_memory_bytes: int
-    load_per_core: float
-
-    @property
-    def voxels(self) -> int:
-        """Voxels of the volume, channels not counted."""
-        depth, height, width, _ = self.shape
-        return depth * height * width
-
-
 def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
     """Measure every model at every size; write table, figures and page."""
     study, shared = settings.study, study_overrides(refused=REFUSED)
@@ -58,8 +26,6 @@ def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
     costs, refusals = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)
     if not costs:
         raise SettingsError("\n".join(["no model could be measured at any size:", *refusals]))
-    from app.studies.complexity.report import report_complexity
-
     report_complexity(settings, folder, costs, refusals, training=next(iter(trainings.values())))
 
 

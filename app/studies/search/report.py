@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.evaluation.metrics import metric_label
 from app.report.quantities import format_interval, format_value
@@ -16,13 +16,10 @@ from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
 from app.studies.scoring import PointScore, Standing, read_points, stand_against
 from app.studies.search.figures import draw_importance, draw_progress, draw_slices
-from app.studies.search.run import BEST, GIVEN, finished, overrides_of
+from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
 from app.studies.search.store import import_optuna
 from app.studies.space import Choices, Range
 from app.studies.trainings import finished_trials, say_failures
-
-if TYPE_CHECKING:
-    from app.studies.search.run import SearchFindings
 
 FEWEST = 8  # finished trials before a share of variation means anything
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.progress import progress_bar
@@ -12,38 +11,19 @@ from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.folder import StudyFolder
 from app.studies.measuring import say
+from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
+from app.studies.search.report import report_search
 from app.studies.search.store import build_distributions, count_done, import_optuna, open_store
 from app.studies.search.trial import read_values, train_watched
 from app.studies.space import Choices, Range, read_space
 from app.studies.trainings import plan_trainings, run_trainings, study_overrides
 from app.trials.composing import compose_training, config_dir_arguments
 from app.trials.outcomes import Outcome
-from app.trials.overrides import format_override, format_value, value_of, without_keys
+from app.trials.overrides import format_value, value_of, without_keys
 from app.trials.trial import Trial
 
 if TYPE_CHECKING:
     import optuna
-
-GIVEN, BEST = "given", "best"  # labels of the trainings that check the gain
-
-
-@dataclass(frozen=True)
-class SearchFindings:
-    """What the search found.
-
-    Attributes:
-        base: The given settings.
-        space: What was searched.
-        known: The search with all of its trials.
-        shared: Overrides of every trial.
-        confirmed: The trainings that check the gain on other seeds.
-    """
-
-    base: TrainSettings
-    space: Mapping[str, Range | Choices]
-    known: optuna.Study
-    shared: Sequence[str]
-    confirmed: Sequence[Outcome]
 
 
 def study_search(settings: StudySettings, folder: StudyFolder) -> None:
@@ -57,8 +37,6 @@ def study_search(settings: StudySettings, folder: StudyFolder) -> None:
     _queue_given(known, space, base)
     search(known, space, shared, settings, folder)
     confirmed = _confirm(known, space, shared, settings, folder)
-    from app.studies.search.report import report_search
-
     report_search(settings, folder, SearchFindings(base, space, known, shared, confirmed))
 
 
@@ -87,22 +65,6 @@ def search(
             advance()
     if not finished(known):
         raise SettingsError(f"no trial came to an end: {reasons[0] if reasons else 'see the logs'}")
-
-
-def finished(known: optuna.Study) -> list[Any]:
-    """The trials that were trained to the end."""
-    state = import_optuna().trial.TrialState.COMPLETE
-    return list(known.get_trials(deepcopy=False, states=(state,)))
-
-
-def overrides_of(params: Mapping[str, Any]) -> list[str]:
-    """A trial's settings as overrides; lists and mappings are kept as text in Hydra's grammar."""
-    return [
-        f"{key}={value}"
-        if isinstance(value, str) and value[:1] in {"[", "{"}
-        else format_override(key, value)
-        for key, value in params.items()
-    ]
 
 
 def _run_trial(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.errors import UserError
 from app.settings.studies import SearchStudy
 from app.studies.space import Choices, Range
+from app.trials.overrides import format_value
 
 if TYPE_CHECKING:
     import optuna
@@ -90,8 +91,6 @@ def build_distributions(space: Mapping[str, Range | Choices]) -> dict[str, Any]:
 
 def choices_for_store(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Choices that the database can hold: lists and mappings as their text in Hydra's grammar."""
-    from app.trials.overrides import format_value
-
     return tuple(format_value(value) if isinstance(value, list | dict) else value for value in values)
 
 

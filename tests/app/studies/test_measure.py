@@ -11,7 +11,7 @@ from app.files import write_json
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder
 from app.studies import bench
-from app.studies.measure import MEASUREMENTS
+from app.studies.measurements import MEASUREMENTS
 
 
 @pytest.fixture(scope="module")
