@@ -10,7 +10,11 @@ from data_pipelines.volume import Array, Stored, VolumeError
 
 
 def each_channel(stored: Stored) -> list[Array]:
-    """Return the 3D arrays of an image's channels: one, or as many as its fourth axis has."""
+    """Return the 3D arrays of an image's channels: one, or as many as its fourth axis has.
+
+    Returns:
+        Arrays `[i, j, k]` in the stored type, views.
+    """
     if stored.voxels.ndim == 3:
         return [stored.voxels]
     return [stored.voxels[..., channel] for channel in range(stored.voxels.shape[3])]
@@ -18,6 +22,9 @@ def each_channel(stored: Stored) -> list[Array]:
 
 def check_same_grid(stored: Sequence[Stored]) -> None:
     """Refuse a record whose channels do not share a grid.
+
+    Args:
+        stored: The record's images, the first one leading.
 
     Raises:
         VolumeError: Lists the channels that differ from the first.
@@ -39,7 +46,13 @@ def check_same_grid(stored: Sequence[Stored]) -> None:
 
 
 def looking_at(one: Stored, first: Stored, grid: Grid) -> Grid:
-    """Return the grid as seen from another image of the record, through the world where grids differ."""
+    """Return the grid as seen from another image of the record, through the world where grids differ.
+
+    Args:
+        one: Another image of the record.
+        first: The image in whose index space the grid is given.
+        grid: The output grid.
+    """
     if is_same_grid(one.voxels.shape, one.affine, first.voxels.shape, first.affine):
         return grid
     return replace(grid, to_source=np.linalg.inv(one.affine) @ first.affine @ grid.to_source)

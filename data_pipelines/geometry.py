@@ -51,7 +51,11 @@ def spacing_of(affine: Affine) -> Millimetres:
 
 
 def axcodes_of(affine: Affine) -> str:
-    """Return the axis codes, such as "RAS" or "LPI": the world direction closest to each voxel axis."""
+    """Return the axis codes, such as "RAS" or "LPI": the world direction closest to each voxel axis.
+
+    Args:
+        affine: 4x4, index -> mm, RAS+.
+    """
     codes = np.array([["L", "R"], ["P", "A"], ["I", "S"]])
     return "".join(codes[int(axis), int(sign > 0)] for axis, sign in io_orientation(affine))
 
@@ -66,7 +70,12 @@ def is_axcodes(text: str) -> bool:
 
 
 def grid_affine(grid: Grid, affine: Affine) -> Affine:
-    """Return the affine of a grid, index -> world mm, from the affine of the stored grid that it looks at."""
+    """Return the affine of a grid, index -> world mm, from the affine of the stored grid that it looks at.
+
+    Args:
+        grid: Any grid.
+        affine: 4x4, of the stored grid.
+    """
     return affine @ grid.to_source
 
 
@@ -76,7 +85,13 @@ def stored_grid(shape: tuple[int, ...]) -> Grid:
 
 
 def crop_grid(grid: Grid, start: Triple, stop: Triple) -> Grid:
-    """Return the box of a grid from `start` up to, not including, `stop`."""
+    """Return the box of a grid from `start` up to, not including, `stop`.
+
+    Args:
+        grid: The grid to cut from.
+        start: First voxel kept, (i, j, k) of this grid.
+        stop: The voxel behind the last one kept, (i, j, k).
+    """
     shape = tuple(high - low for low, high in zip(start, stop, strict=True))
     return _derive(grid, shape, (1.0, 1.0, 1.0), start)
 
@@ -122,13 +137,22 @@ def fit_grid(grid: Grid, shape: Triple) -> Grid:
     """Return the grid cropped or padded about its centre to a shape, ordered (depth, height, width).
 
     Whole voxels only: an odd difference puts the extra voxel at the end of the axis.
+
+    Args:
+        grid: The grid to crop or pad.
+        shape: Voxels, ordered (depth, height, width).
     """
     start = tuple(int((side - wanted) / 2) for side, wanted in zip(grid.shape, shape[::-1], strict=True))
     return _derive(grid, shape[::-1], (1.0, 1.0, 1.0), start)
 
 
 def stretch_grid(grid: Grid, shape: Triple) -> Grid:
-    """Return the grid stretched to a shape, ordered (depth, height, width), over the same field of view."""
+    """Return the grid stretched to a shape, ordered (depth, height, width), over the same field of view.
+
+    Args:
+        grid: The grid to stretch.
+        shape: Voxels, ordered (depth, height, width).
+    """
     scale = tuple(side / wanted for side, wanted in zip(grid.shape, shape[::-1], strict=True))
     return _derive(grid, shape[::-1], scale, tuple((factor - 1) / 2 for factor in scale))
 
@@ -152,7 +176,13 @@ def field_of_view(grid: Grid, source_shape: tuple[int, ...]) -> Array:
 
 
 def corners_off_mm(affine: Affine, other: Affine, shape: tuple[int, ...]) -> float:
-    """Return how far apart, in mm, two affines place the same corner of a volume, at worst."""
+    """Return how far apart, in mm, two affines place the same corner of a volume, at worst.
+
+    Args:
+        affine: 4x4, index -> mm.
+        other: The other one.
+        shape: Voxels along (i, j, k); further axes do not count.
+    """
     corners = np.array([[*index, 1] for index in np.ndindex(2, 2, 2)]) * [*np.subtract(shape[:3], 1), 1]
     return float(np.linalg.norm(((affine - other) @ corners.T)[:3], axis=0).max())
 
@@ -160,7 +190,14 @@ def corners_off_mm(affine: Affine, other: Affine, shape: tuple[int, ...]) -> flo
 def is_same_grid(
     shape: tuple[int, ...], affine: Affine, other_shape: tuple[int, ...], other_affine: Affine
 ) -> bool:
-    """Return whether two images share a grid: equal sides, corners within a tenth of the finest spacing."""
+    """Return whether two images share a grid: equal sides, corners within a tenth of the finest spacing.
+
+    Args:
+        shape: Voxels along (i, j, k); further axes do not count.
+        affine: 4x4, index -> mm.
+        other_shape: Of the other image.
+        other_affine: Of the other image; its spacing is the measure.
+    """
     off = corners_off_mm(affine, other_affine, shape)
     return shape[:3] == other_shape[:3] and off <= 0.1 * min(spacing_of(other_affine))
 

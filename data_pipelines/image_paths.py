@@ -22,7 +22,12 @@ def fields_of(column: str) -> list[str]:
 
 
 def text_of(cells: Mapping[str, str], column: str) -> str:
-    """Returns a path's text: the cell, or the pattern with cells filled in; empty where one is missing."""
+    """Returns a path's text: the cell, or the pattern with cells filled in; empty where one is missing.
+
+    Args:
+        cells: One row's text by column.
+        column: A column's name, or a pattern over columns.
+    """
     if any(is_missing(cells[name]) for name in fields_of(column)):
         return ""
     if column in cells:
@@ -37,6 +42,12 @@ def find_paths(
 
     A pattern that finds nothing stands for itself, so that it is reported as absent. Where several columns
     find several files, these belong together in the order of their names.
+
+    Args:
+        cells: One row's text by column.
+        columns: Column, or pattern over columns, of each channel's file.
+        root: Folder that relative paths start from.
+        line: Of the table, for the message.
 
     Raises:
         ManifestError: The columns find different numbers of files.

@@ -39,7 +39,12 @@ class Leak:
 
 
 def find_subject_leaks(manifest: Manifest, splits: Sequence[str]) -> tuple[Leak, ...]:
-    """Returns one leak for each subject and further split that it is in."""
+    """Returns one leak for each subject and further split that it is in.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+    """
     return _find(manifest, splits, [record.subject for record in manifest.records], "subject")
 
 
@@ -56,6 +61,11 @@ def find_voxel_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Seque
 
 def refuse_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[str] | None = None) -> None:
     """Passes when no subject, and with hashes no volume, is in two splits.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        hashes: One per record, from `hash_records`; None looks at subjects alone.
 
     Raises:
         ManifestError: With the pairs, ten at most, the rest counted.

@@ -127,6 +127,10 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULTS) -> Manife
 def rows_of(source: Path, options: TableOptions) -> list[Row]:
     """Returns every row of a table or of a folder per class, as text.
 
+    Args:
+        source: The table, or the folder.
+        options: What the table's columns mean.
+
     Raises:
         ManifestError: It cannot be read, or lacks a column.
     """

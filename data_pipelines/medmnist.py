@@ -85,13 +85,22 @@ def name_classes(stem: str, count: int) -> tuple[str, ...]:
 
     >>> name_classes("vesselmnist3d_64", 2)
     ('vessel', 'aneurysm')
+
+    Args:
+        stem: The file's name without its ending.
+        count: How many classes its labels name, at least.
     """
     known = MEDMNIST_CLASSES.get(stem.lower().split("_")[0], ())
     return known if len(known) >= count else tuple(f"class_{index}" for index in range(count))
 
 
 def classes_of(table: Path, npz: str | Path) -> tuple[str, ...]:
-    """Returns the classes that occur in a table which `write_medmnist` made of `npz`, in index order."""
+    """Returns the classes that occur in a table which `write_medmnist` made of `npz`, in index order.
+
+    Args:
+        table: From `write_medmnist`.
+        npz: The file that it was made of.
+    """
     with table.open(encoding="utf-8", newline="") as file:
         found = {row["label"] for row in csv.DictReader(file)}
     known = name_classes(Path(npz).stem, 0)

@@ -92,7 +92,13 @@ def write_phantom(
 
 
 def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float32], int, Scanner]:
-    """Returns a subject's voxels in HU [D, H, W], its label, and how it is to be stored."""
+    """Returns a subject's voxels in HU [D, H, W], its label, and how it is to be stored.
+
+    Args:
+        index: Number of the subject, from 0.
+        task: "nodule" or "chirality".
+        seed: Of the data set.
+    """
     scanner = _draw_scanner(index // 2, seed)
     label = _label(index, seed)
     rng = np.random.default_rng((seed, index, 1, list(CLASSES).index(task)))

@@ -73,7 +73,13 @@ def draw_scene(grid: Grid, rng: np.random.Generator, *, task: str, label: int) -
 
 
 def draw_beads(grid: Grid, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
-    """Returns the opacity 0..1 of a row of beads, [D, H, W]; of a broken row one bead stands beside it."""
+    """Returns the opacity 0..1 of a row of beads, [D, H, W]; of a broken row one bead stands beside it.
+
+    Args:
+        grid: Where the voxels lie.
+        rng: Used up alike whether the row is broken or not.
+        is_broken: Whether one bead leaves the row.
+    """
     z, y, x = grid.axes()
     radius = rng.uniform(8.0, 10.0)
     first = rng.uniform(-radius, radius)
@@ -91,7 +97,12 @@ def draw_beads(grid: Grid, rng: np.random.Generator, *, is_broken: bool) -> Voxe
 
 
 def draw_helix(grid: Grid, rng: np.random.Generator) -> Voxels:
-    """Returns the opacity 0..1 of a left-handed helix along depth, [D, H, W]."""
+    """Returns the opacity 0..1 of a left-handed helix along depth, [D, H, W].
+
+    Args:
+        grid: Where the voxels lie.
+        rng: Draws phase, pitch, radius, width and place.
+    """
     z, y, x = grid.axes()
     radius, width = rng.uniform(11.0, 15.0), rng.uniform(4.5, 6.0)
     pitch, phase = rng.uniform(36.0, 48.0), rng.uniform(0, 2 * np.pi)

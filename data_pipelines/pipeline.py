@@ -123,7 +123,12 @@ def training_slices(
 
 
 def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
-    """Batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order."""
+    """Batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order.
+
+    Args:
+        volumes: What is scored.
+        batch_size: Volumes per batch; the last one may be smaller.
+    """
     return (
         tf.data.Dataset.from_tensor_slices([str(file) for file in volumes.files])
         .map(
@@ -149,7 +154,13 @@ def examples_per_epoch(
 
 
 def read_voxels(path: tf.Tensor, shape: Shape, dtype: str) -> tf.Tensor:
-    """A prepared volume [D, H, W, C] in its stored type, read in the graph without Python."""
+    """A prepared volume [D, H, W, C] in its stored type, read in the graph without Python.
+
+    Args:
+        path: Scalar string tensor.
+        shape: Depth, height, width and channels.
+        dtype: In which the file holds them, see `PreparedVolumes`.
+    """
     return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), dtype), shape)
 
 

@@ -92,7 +92,16 @@ def read_record(paths: Paths, settings: Preprocess) -> list[Stored]:
 
 
 def prepare_stored(stored: Sequence[Stored], settings: Preprocess) -> Volume:
-    """Return images that `read_record` gave as a prepared volume, as `prepare_volume` does."""
+    """Return images that `read_record` gave as a prepared volume, as `prepare_volume` does.
+
+    Args:
+        stored: The record's images, see `read_record`; the first one's grid leads.
+        settings: What to do.
+
+    Raises:
+        VolumeError: The output grid is beyond the limit, there is no foreground to crop to, or intensities
+            have no scale.
+    """
     first = stored[0]
     grid = plan_grid(stored, settings)
     _check_size(grid, first)
@@ -114,7 +123,15 @@ def _check_size(grid: Grid, first: Stored) -> None:
 
 
 def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
-    """Return the output grid of a record in the index space of its first image."""
+    """Return the output grid of a record in the index space of its first image.
+
+    Args:
+        stored: The record's images, the first one leading.
+        settings: Crop, axes, spacing and shape.
+
+    Raises:
+        VolumeError: There is no foreground to crop to.
+    """
     first = stored[0]
     grid = stored_grid(first.voxels.shape)
     if settings.foreground_crop:

@@ -74,7 +74,11 @@ class Preprocess:
 
 
 def check_settings(settings: Preprocess) -> None:
-    """Raise ValueError, naming every wrong setting, unless all of them make sense."""
+    """Pass when all settings make sense.
+
+    Raises:
+        ValueError: Names every wrong setting, what was expected and what was received.
+    """
     problems = [
         f"{name} is {getattr(settings, name)!r}, expected one of {', '.join(choices)}"
         for name, choices in _CHOICES.items()

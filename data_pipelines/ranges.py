@@ -92,7 +92,12 @@ def find_range(sketches: Sequence[Sketch]) -> TrainingRange:
 
 
 def outside_range(sketch: Sketch, seen: TrainingRange) -> tuple[str, ...]:
-    """Return what lies outside the ranges, a phrase each; empty where nothing does."""
+    """Return what lies outside the ranges, a phrase each; empty where nothing does.
+
+    Args:
+        sketch: Of one record.
+        seen: What training saw, with as many channels.
+    """
     found = []
     for axis, name in enumerate(AXES):
         for what, value, (low, high) in (

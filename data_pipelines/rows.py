@@ -60,6 +60,14 @@ def rows_of_table(
 
     Without a label column, as where a model is to say the label, the labels are empty.
 
+    Args:
+        table: The table.
+        root: Folder that relative image paths start from.
+        image_columns: Column, or pattern over columns, of each channel's file.
+        label_column: Column of the label, or None.
+        subject_column: Column of the subject, or None.
+        split_column: Column of the split, or None.
+
     Raises:
         ManifestError: A column is missing, or channels find different numbers of files.
     """

@@ -18,6 +18,10 @@ LARGEST = float(np.finfo(np.float32).max)
 def finite_only(stored: Stored, settings: Preprocess) -> Stored:
     """Return the image with NaN and infinity replaced by the value that pads, before they spread.
 
+    Args:
+        stored: The image as read.
+        settings: What pads, and whether such voxels are refused.
+
     Raises:
         VolumeError: No voxel is finite (as float32), or some are not and the settings refuse that.
     """
@@ -45,7 +49,17 @@ def finite_only(stored: Stored, settings: Preprocess) -> Stored:
 
 
 def sample_channels(stored: Stored, grid: Grid, settings: Preprocess) -> list[Values]:
-    """Return each channel of an image as the grid shows it, `[R, A, S]` float32, its intensities set."""
+    """Return each channel of an image as the grid shows it, `[R, A, S]` float32, its intensities set.
+
+    Args:
+        stored: The image, finite.
+        grid: The output grid in its index space.
+        settings: Interpolation, padding and intensity.
+
+    Raises:
+        VolumeError: The image does not overlap the grid, its scaling exceeds float32, or a channel is
+            constant and has no scale.
+    """
     scanned = field_of_view(grid, stored.voxels.shape)
     return [_prepare(voxels, stored, grid, scanned, settings) for voxels in each_channel(stored)]
 

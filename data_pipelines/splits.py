@@ -67,7 +67,12 @@ def assign_splits(
 
 
 def split_table(manifest: Manifest, splits: Sequence[str]) -> tuple[SplitCount, ...]:
-    """Returns the subjects and volumes per split and class, splits in the order train, val, test."""
+    """Returns the subjects and volumes per split and class, splits in the order train, val, test.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+    """
     subjects = defaultdict[tuple[str, int], set[str]](set)
     volumes = Counter[tuple[str, int]]()
     for record, split in zip(manifest.records, splits, strict=True):
@@ -84,7 +89,13 @@ def split_table(manifest: Manifest, splits: Sequence[str]) -> tuple[SplitCount, 
 def select_records(
     manifest: Manifest, splits: Sequence[str], *, keep: Sequence[str] = ("train", "val")
 ) -> Manifest:
-    """Returns the manifest of the records in the splits `keep`, free to be split again."""
+    """Returns the manifest of the records in the splits `keep`, free to be split again.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        keep: Those whose records stay.
+    """
     records = tuple(
         replace(record, split=None)
         for record, split in zip(manifest.records, splits, strict=True)

@@ -73,12 +73,22 @@ def wider(one: str, other: str) -> str:
 
     >>> wider("int16", "uint8")
     'int16'
+
+    Args:
+        one: A type of `LADDER`.
+        other: Another, of a volume of the same data set.
     """
     return one if one == other else max(one, other, key=LADDER.index)
 
 
 def say_room(files: Sequence[Path], form: StoredForm, *, folder: Path) -> str:
-    """How large the data set is in the cache, and how much of it is still to be written."""
+    """How large the data set is in the cache, and how much of it is still to be written.
+
+    Args:
+        files: Where each volume lies or will lie.
+        form: Shape and type of each.
+        folder: The cache.
+    """
     missing = sum(not file.exists() for file in files)
     whole = f"Cache: {len(files)} volumes of {form.spoken} take {_spoken_bytes(form.bytes * len(files))}"
     if not missing:
@@ -92,6 +102,12 @@ def say_room(files: Sequence[Path], form: StoredForm, *, folder: Path) -> str:
 
 def check_room(files: Sequence[Path], form: StoredForm, *, folder: Path, max_gb: float) -> None:
     """Pass when the data set may be written.
+
+    Args:
+        files: Where each volume lies or will lie.
+        form: Shape and type of each.
+        folder: The cache.
+        max_gb: Most that this data set may take there, in 10^9 bytes.
 
     Raises:
         VolumeError: it is larger than allowed, or than what is free on the disk.

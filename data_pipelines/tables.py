@@ -44,6 +44,10 @@ def list_some(items: Iterable[object], *, limit: int = 10) -> str:
 
     >>> list_some(["a", "b", "c"], limit=2)
     'a, b and 1 more'
+
+    Args:
+        items: Anything with a text.
+        limit: How many are shown.
     """
     texts = [str(item) for item in items]
     shown = ", ".join(texts[:limit])
@@ -52,6 +56,9 @@ def list_some(items: Iterable[object], *, limit: int = 10) -> str:
 
 def read_table(path: Path) -> Table:
     """Returns the table in `path`.
+
+    Args:
+        path: A CSV or TSV file, whatever program wrote it.
 
     Raises:
         ManifestError: The file is absent, not text, empty, or has a doubled column or a row of another width.
@@ -75,6 +82,10 @@ def read_table(path: Path) -> Table:
 
 def require_columns(table: Table, names: Sequence[str]) -> None:
     """Passes when the table has every column in `names`.
+
+    Args:
+        table: The table.
+        names: Columns that it must have.
 
     Raises:
         ManifestError: Columns are missing; the message names those that exist and the nearest matches.

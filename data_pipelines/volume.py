@@ -88,5 +88,5 @@ def real_values(stored: Stored) -> Array:
 
 
 def to_volume(stored: Stored) -> Volume:
-    """Return a stored image as a `Volume` of real values."""
+    """Return a stored image as a `Volume` of real values, see `real_values`."""
     return Volume(real_values(stored), stored.affine, stored.source)

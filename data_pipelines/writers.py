@@ -68,6 +68,9 @@ def onto_source(
 
     Returns:
         float32 `[i, j, k]` with the source's shape and affine; 0 where the prepared grid does not reach.
+
+    Raises:
+        VolumeError: The source cannot be read.
     """
     stored = read_stored(source, time_axis="first", prefer=prefer)
     shape = stored.voxels.shape
@@ -87,7 +90,19 @@ def save_over(
 ) -> Path:
     """Write `[depth, height, width]` voxels of a prepared grid so that they open over their source image.
 
-    Arguments and errors as for `onto_source` and `save_volume`; returns the path.
+    Args:
+        voxels: As for `onto_source`.
+        affine: Of the prepared grid.
+        source: The image file or DICOM folder to lie over.
+        path: Where to, ending in .nii or .nii.gz; an existing file is replaced.
+        interpolation: "linear" or "nearest" (masks).
+        prefer: As the image was read.
+
+    Returns:
+        The path.
+
+    Raises:
+        VolumeError: The source cannot be read, or the name does not end in .nii or .nii.gz.
     """
     over = onto_source(voxels, affine, source, interpolation=interpolation, prefer=prefer)
     return save_volume(over, path)

@@ -58,6 +58,10 @@ def add_bias(inputs: Tensor, bias: Tensor) -> Tensor:
     """Return [B, ..., C] plus [C], in the dtype of the inputs.
 
     On TensorFlow by the one operation that the graph's optimiser melts into a convolution before it.
+
+    Args:
+        inputs: Tensor [B, ..., C].
+        bias: Tensor [C] of any float type.
     """
     bias = ops.cast(bias, inputs.dtype)
     if keras.backend.backend() != "tensorflow":

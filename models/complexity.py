@@ -46,7 +46,15 @@ class ModelCost:
 
 
 def model_cost(model: keras.Model, input_shape: Sequence[Any] | None = None) -> ModelCost:
-    """Return a model's costs for one sample; arguments and errors are those of `layer_costs`."""
+    """Return a model's costs for one sample.
+
+    Args:
+        model: A Functional or Sequential model.
+        input_shape: See `layer_costs`.
+
+    Raises:
+        ValueError: What `layer_costs` raises.
+    """
     costs = layer_costs(model, input_shape)
     fields = ("parameters", "trainable_parameters", "flops", "activations", "activation_bytes")
     return ModelCost(costs, *(sum(getattr(cost, field) for cost in costs) for field in fields))

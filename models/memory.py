@@ -108,6 +108,7 @@ class _Ledger:
         self.tensors: list[Tensor] = []  # alive, so that no two share an identity
 
     def visit(self, operation: Any, _: str, inputs: Tensor, outputs: Tensor) -> None:  # noqa: ANN401  # Keras's operations are untyped
+        """Account for one operation, see `visit_operations`."""
         sources = [leaf for leaf in keras.tree.flatten(inputs) if isinstance(leaf, keras.KerasTensor)]
         results = keras.tree.flatten(outputs)
         self.tensors += [*sources, *results]

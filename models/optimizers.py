@@ -19,7 +19,13 @@ class FusedAdamW(keras.optimizers.AdamW):
     """
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
-        """Decay one weight and update it and its two moments."""
+        """Decay one weight and update it and its two moments.
+
+        Args:
+            gradient: Of the weight, in its shape.
+            variable: The weight.
+            learning_rate: Scalar.
+        """
         if not self._is_fused:
             super().update_step(gradient, variable, learning_rate)
             return

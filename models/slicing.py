@@ -83,7 +83,7 @@ class FoldSlices(keras.layers.Layer):
         self.axis, self.first, self.count, self.slab = axis, first, count, slab
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the slices."""
+        """Return the slices [B * count, height, width, slab * C] of volumes [B, D, H, W, C]."""
         volumes = ops.moveaxis(inputs, AXES[self.axis], 1)  # [B, N, h, w, C]
         last, reach = volumes.shape[1] - 1, self.slab // 2
         parts = []
@@ -114,7 +114,7 @@ class UnfoldSlices(keras.layers.Layer):
         self.count = count
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the values per volume and slice."""
+        """Return the values per volume and slice, [B, count, K], of values [B * count, K]."""
         return ops.reshape(inputs, (-1, self.count, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -141,7 +141,7 @@ class ForegroundSlices(keras.layers.Layer):
         self.axis = axis
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return 1.0 for slices that count."""
+        """Return 1.0 for slices that count, float32 [B, count]."""
         bright = ops.cast(inputs > ops.mean(inputs, axis=(1, 2, 3, 4), keepdims=True), "float32")
         others = tuple(axis for axis in (1, 2, 3, 4) if axis != AXES[self.axis])
         share = ops.mean(bright, axis=others)  # [B, count]
@@ -188,13 +188,27 @@ class AggregateSlices(keras.layers.Layer):
     def build(
         self, logits_shape: tuple[int | None, ...], features_shape: Setting = None, **_: Setting
     ) -> None:
-        """Create the attention's weights, where there is one."""
+        """Create the attention's weights, where there is one.
+
+        Args:
+            logits_shape: [B, N, K].
+            features_shape: [B, N, F] of what attention looks at; None for the logits.
+        """
         if self.how == "attention":
             self.hidden.build(features_shape or logits_shape)
             self.score.build((*(features_shape or logits_shape)[:-1], self.units))
 
     def call(self, logits: Tensor, features: Tensor = None, counts: Tensor = None) -> Tensor:
-        """Return the log-probabilities; slices whose `counts` [B, N] is zero are left out."""
+        """Return the log-probabilities of volumes; slices whose count is zero are left out.
+
+        Args:
+            logits: Of the slices, [B, N, K].
+            features: What attention looks at, [B, N, F]; None for the logits.
+            counts: 1.0 or 0.0 per slice, [B, N]; None where all count.
+
+        Returns:
+            Float32 [B, K].
+        """
         scores = ops.log_softmax(logits, axis=-1)
         excluded = 0.0 if counts is None else (1.0 - counts)[..., None] * EXCLUDED
         if self.how == "attention":

@@ -34,6 +34,11 @@ def separation(values: NDArray[np.float64], labels: Array, label: int) -> tuple[
 def exact_association(has: Array, labels: Array, label: int) -> float:
     """Return Fisher's exact p value for a yes-or-no property and a class; 1.0 with nothing to compare.
 
+    Args:
+        has: Bool per record: the property.
+        labels: Class index per record.
+        label: The class to tell from the others.
+
     Source:
         Fisher 1922, doi:10.2307/2340521.
     """

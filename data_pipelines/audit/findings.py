@@ -137,7 +137,12 @@ def _outliers(known: Sequence[Facts], name: str, unit: str) -> Iterator[Finding]
 
 
 def identity_findings(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
-    """Yield leaks and contradictions: subjects in two splits, the same file or voxels under two names."""
+    """Yield leaks and contradictions: subjects in two splits, the same file or voxels under two names.
+
+    Args:
+        cases: All images of the data set.
+        classes: Class names; a case's label is the index.
+    """
     for subject, same in _grouped(cases, lambda case: case.subject).items():
         used = {case.split for case in same if case.split}
         if len(used) > 1:
@@ -178,7 +183,12 @@ def _same_voxels(same: Sequence[Case], classes: Sequence[str]) -> Iterator[Findi
 
 
 def confounding_findings(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
-    """Yield the classes that can be told from spacing, shape, type or stored axes, without any voxel."""
+    """Yield the classes that can be told from spacing, shape, type or stored axes, without any voxel.
+
+    Args:
+        cases: All images of the data set.
+        classes: Class names; a case's label is the index.
+    """
     known = [case for case in cases if not case.facts.error]
     labels = np.array([case.label for case in known])
     tests = list(product(range(len(classes)), ("spacing", "shape"), range(3)))
@@ -213,7 +223,12 @@ def _confounded(message: str, *, spoils: bool) -> Finding:
 
 
 def all_findings(cases: Sequence[Case], manifest: Manifest) -> tuple[Finding, ...]:
-    """Return every finding about files and what they share, those that spoil training first."""
+    """Return every finding about files and what they share, those that spoil training first.
+
+    Args:
+        cases: All images of the data set.
+        manifest: Whose classes are named.
+    """
     found = [
         *file_findings(cases),
         *mixture_findings(cases),

@@ -95,6 +95,13 @@ def check_readable(
     """Return the files that cannot be read, all of them, each with the reason; empty where all can.
 
     Every file is decoded to its last voxel, so that a truncated one is found before the first epoch.
+
+    Args:
+        paths: Image files and DICOM folders.
+        time_axis: As for reading.
+        prefer: As for reading.
+        workers: Files read at a time.
+        progress: Called after each file with how many are done and how many there are.
     """
     read = partial(read_facts, time_axis=time_axis, prefer=prefer)
     facts = _read_all([Path(path) for path in paths], read, workers, progress)
@@ -121,7 +128,12 @@ def suggest_spacing(facts: Sequence[Facts]) -> tuple[float, ...] | None:
 
 
 def suggest_shape(facts: Sequence[Facts], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Return the shape, ordered (depth, height, width), that holds the median extent, in multiples of 8."""
+    """Return the shape, ordered (depth, height, width), that holds the median extent, in multiples of 8.
+
+    Args:
+        facts: Of all files; those that could not be read are passed over, one must be left.
+        spacing: mm, ordered (depth, height, width).
+    """
     extents = np.array([np.multiply(one.shape, one.spacing) for one in facts if not one.error])
     sides = np.median(extents, axis=0) / np.array(spacing)
     return tuple(int(np.ceil(round(side, 3) / SIDE_STEP)) * SIDE_STEP for side in sides)

@@ -40,6 +40,10 @@ def affine_map(drawn: Drawn, sides: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tens
 
     The object is scaled, then sheared, then rotated about the width, height and depth axes in this order,
     then moved; the map looks back along that way.
+
+    Args:
+        drawn: What `draw` gave, with `spacing` in mm per voxel, [3].
+        sides: Voxels along depth, height and width.
     """
     spacing = drawn["spacing"]
     # object -> moved object, in mm from the middle
@@ -53,7 +57,11 @@ def affine_map(drawn: Drawn, sides: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tens
 
 
 def rotation(degrees: tf.Tensor) -> tf.Tensor:
-    """Rotation matrix [3, 3] over (depth, height, width): about width first, then height, then depth."""
+    """Rotation matrix [3, 3] over (depth, height, width): about width first, then height, then depth.
+
+    Args:
+        degrees: About the depth, height and width axes, float32 [3].
+    """
     # Rodrigues: I + sin K + (1 - cos) K^2, with K the cross product by each axis
     cross = np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1).astype(np.float32)
     angle = (degrees * (math.pi / 180.0))[:, None, None]

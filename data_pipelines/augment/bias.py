@@ -35,6 +35,11 @@ def apply(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:  # n
 
 
 def bias_field(nodes: tf.Tensor, sides: tuple[int, ...]) -> tf.Tensor:
-    """The field [D, H, W], within exp(-strength)..exp(strength)."""
+    """The field [D, H, W], within exp(-strength)..exp(strength).
+
+    Args:
+        nodes: Its logarithm at the nodes, [4, 4, 4].
+        sides: Voxels along depth, height and width.
+    """
     places = [1.0 + (tf.range(side, dtype=tf.float32) + 0.5) / side for side in sides]
     return tf.exp(apply_along_axes(nodes, [cubic_basis(place, _NODES) for place in places]))

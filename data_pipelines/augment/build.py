@@ -5,12 +5,12 @@ tf.data.Dataset.zip(volumes.repeat(epochs), count_seeds(seed)).map(augment, num_
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from data_pipelines.augment import bias, blur, cutout, lattice, lowres, noise, shift, tone, warp
 from data_pipelines.augment.draws import Drawn
+from data_pipelines.augment.family import Family
 from data_pipelines.augment.grid import build_grid
 from data_pipelines.augment.settings import Augment
 
@@ -19,7 +19,7 @@ AugmentVoxels = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # In the order of the world: the patient moves, the scanner blurs and adds noise, the reconstruction sets
 # the tone. A family's place is also its seed's, so that switching one family on or off leaves the others'
 # draws as they were.
-FAMILIES: tuple[Any, ...] = (lattice, warp, shift, bias, blur, lowres, noise, tone, cutout)
+FAMILIES: tuple[Family, ...] = (lattice, warp, shift, bias, blur, lowres, noise, tone, cutout)
 
 
 def build_augment(settings: Augment, *, spacing: tuple[float, float, float]) -> AugmentVoxels:
@@ -79,6 +79,11 @@ def draw_augment(
 
 def apply_augment(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
     """Voxels [D, H, W, C] or [H, W, C] varied by drawn parameters; the same parameters give the same voxels.
+
+    Args:
+        voxels: Float32 [D, H, W, C] or [H, W, C] of known sides.
+        drawn: What `draw_augment` gave for this shape.
+        settings: The same as for drawing.
 
     Raises:
         ValueError: when the voxels are not float32, or of another rank or unknown sides.

@@ -21,7 +21,12 @@ def draw(settings: Augment, grid: Grid, seed: tf.Tensor) -> Drawn:
 
 
 def crop_map(drawn: Drawn, sides: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Factor [3] and offset [3] from output voxel index to input voxel index."""
+    """Factor [3] and offset [3] from output voxel index to input voxel index.
+
+    Args:
+        drawn: What `draw` gave.
+        sides: Voxels along depth, height and width.
+    """
     fraction = drawn["crop_fraction"]
     # Voxel i covers i-1/2 .. i+1/2: edges are mapped onto edges, not centres onto centres.
     return fraction, drawn["crop_low"] * tf.constant(sides, tf.float32) + (fraction - 1.0) / 2.0

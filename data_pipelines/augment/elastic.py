@@ -30,7 +30,12 @@ def draw(settings: Augment, grid: Grid, seed: tf.Tensor) -> Drawn:
 
 
 def displacements(drawn: Drawn, sides: tuple[int, ...]) -> tf.Tensor:
-    """Displacement [3, D, H, W] in voxels along each axis, from an output voxel to where it looks."""
+    """Displacement [3, D, H, W] in voxels along each axis, from an output voxel to where it looks.
+
+    Args:
+        drawn: What `draw` gave, with `spacing` in mm per voxel, [3].
+        sides: Voxels along depth, height and width.
+    """
     nodes, spacing = drawn["elastic_mm"], drawn["spacing"]
     bases = []
     for axis, side in enumerate(sides):

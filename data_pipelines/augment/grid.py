@@ -21,7 +21,12 @@ class Grid:
         return depth, height, width
 
     def are_alike(self, first: int, second: int) -> bool:
-        """True when two axes may be exchanged: equal sides, and spacings equal within one percent."""
+        """True when two axes may be exchanged: equal sides, and spacings equal within one percent.
+
+        Args:
+            first: 0, 1 or 2 for depth, height or width.
+            second: The other one.
+        """
         spacings = self.spacing[first], self.spacing[second]
         return self.sides[first] == self.sides[second] and max(spacings) - min(
             spacings

@@ -55,7 +55,12 @@ def apply(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
 
 
 def turn_counts(grid: Grid, axis: int) -> tuple[int, ...]:
-    """How many quarter turns about an axis the grid allows, besides none: empty where the plane is a line."""
+    """How many quarter turns about an axis the grid allows, besides none: empty where the plane is a line.
+
+    Args:
+        grid: On which the voxels stand.
+        axis: 0, 1 or 2 for depth, height or width.
+    """
     first, second = (other for other in range(3) if other != axis)
     if not (grid.live[first] and grid.live[second]):
         return ()

@@ -17,7 +17,12 @@ def mean_and_deviation(voxels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def fill_value(voxels: tf.Tensor, settings: Augment) -> tf.Tensor:
-    """What stands outside of the grid, [C]."""
+    """What stands outside of the grid, [C].
+
+    Args:
+        voxels: [D, H, W, C].
+        settings: Whether it is each channel's minimum, or a number.
+    """
     if settings.fill_minimum:
         return minimum(voxels)
     return tf.fill([voxels.shape[-1]], settings.fill)

@@ -34,6 +34,11 @@ def draw_mixup(settings: Augment, batch: int | tf.Tensor, seed: tf.Tensor) -> Dr
 
     The larger of the two Beta weights is taken: over a random permutation the pairs have the same
     distribution, and an element stays the one that its name, path and weight in a log belong to.
+
+    Args:
+        settings: With the alpha of Beta(alpha, alpha).
+        batch: How many examples.
+        seed: int32[2].
     """
     first, second, order = tf.unstack(tf.random.split(seed, 3))
     alpha = tf.cast(settings.mixup_alpha, tf.float32)
@@ -46,7 +51,13 @@ def draw_mixup(settings: Augment, batch: int | tf.Tensor, seed: tf.Tensor) -> Dr
 
 
 def apply_mixup(voxels: tf.Tensor, one_hot: tf.Tensor, drawn: Drawn) -> tuple[tf.Tensor, tf.Tensor]:
-    """Voxels [B, ...] and labels [B, K], each element blended with its partner."""
+    """Voxels [B, ...] and labels [B, K], each element blended with its partner.
+
+    Args:
+        voxels: Float [B, ...].
+        one_hot: Float [B, K], rows that sum to one.
+        drawn: What `draw_mixup` gave for this batch size.
+    """
     return _blend(voxels, drawn), _blend(one_hot, drawn)
 
 

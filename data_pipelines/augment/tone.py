@@ -41,12 +41,23 @@ def apply(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
 
 
 def bend(voxels: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
-    """Voxels [D, H, W, C] raised to `gamma` between each channel's minimum and maximum, which stay."""
+    """Voxels [D, H, W, C] raised to `gamma` between each channel's minimum and maximum, which stay.
+
+    Args:
+        voxels: Float32 [D, H, W, C].
+        gamma: The power, a scalar above 0.
+    """
     low, high = tf.reduce_min(voxels, axis=[0, 1, 2]), tf.reduce_max(voxels, axis=[0, 1, 2])
     return low + (high - low) * tf.pow(tf.math.divide_no_nan(voxels - low, high - low), gamma)
 
 
 def stretch(voxels: tf.Tensor, contrast: tf.Tensor, brightness: tf.Tensor) -> tf.Tensor:
-    """Voxels [D, H, W, C] stretched about each channel's mean, plus `brightness` standard deviations."""
+    """Voxels [D, H, W, C] stretched about each channel's mean, plus `brightness` standard deviations.
+
+    Args:
+        voxels: Float32 [D, H, W, C].
+        contrast: Factor of the distance to the mean, a scalar.
+        brightness: In standard deviations of the channel, a scalar.
+    """
     mean, deviation = mean_and_deviation(voxels)
     return voxels * contrast + (mean * (1.0 - contrast) + brightness * deviation)

@@ -1,11 +1,10 @@
 """Affine, crop and elastic as one map from output to input voxels, and one trilinear resample."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from data_pipelines.augment import affine, crop, elastic
 from data_pipelines.augment.draws import Drawn
+from data_pipelines.augment.family import Drawing
 from data_pipelines.augment.grid import Grid
 from data_pipelines.augment.levels import fill_value
 from data_pipelines.augment.settings import Augment
@@ -19,7 +18,7 @@ def is_on(settings: Augment) -> bool:
 def draw(settings: Augment, grid: Grid, seed: tf.Tensor) -> Drawn:
     """What the three members draw, each from its own seed."""
     drawn: Drawn = {}
-    members: tuple[Any, ...] = (affine, crop, elastic)
+    members: tuple[Drawing, ...] = (affine, crop, elastic)
     for member, part in zip(members, tf.unstack(tf.random.split(seed, 3)), strict=True):
         if member.is_on(settings):
             drawn |= member.draw(settings, grid, part)
@@ -59,7 +58,16 @@ def _compose(drawn: Drawn, sides: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor
 def resample_linear(
     voxels: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor, bend: tf.Tensor | None, fill: tf.Tensor
 ) -> tf.Tensor:
-    """Voxels [D, H, W, C] read trilinearly at matrix @ index + offset (+ bend), `fill` [C] around them."""
+    """Voxels [D, H, W, C] read trilinearly at matrix @ index + offset (+ bend), `fill` [C] around them.
+
+    Args:
+        voxels: Float32 [D, H, W, C] of known sides.
+        matrix: [3, 3] from output to input voxel index.
+        offset: [3] input voxel index of the output voxel 0.
+        bend: [3, D, H, W] in input voxels, or None.
+        fill: [C], what lies outside the grid; a place beyond the outermost centres fades to it within a
+            voxel.
+    """
     sides = voxels.shape[:3]
     live = [axis for axis in range(3) if sides[axis] > 1]
     # one voxel of surroundings, in which a place outside of the grid fades to the fill value

@@ -12,13 +12,21 @@ TimeAxis = Literal["error", "channels", "depth", "first"]
 
 
 def check_time_axis(time_axis: str) -> None:
-    """Raise ValueError unless `time_axis` is one of the four choices."""
+    """Pass when `time_axis` is one of the four choices.
+
+    Raises:
+        ValueError: It is not.
+    """
     if time_axis not in get_args(TimeAxis):
         raise ValueError(f"time_axis is {time_axis!r}; expected one of {', '.join(get_args(TimeAxis))}.")
 
 
 def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
     """Return the shape without singleton axes beyond the third: three axes, or four with time last.
+
+    Args:
+        shape: As the header says, (i, j, k, ...).
+        path: The file, for the message.
 
     Raises:
         VolumeError: The image is not a volume, or has more than one axis beyond the third.
@@ -41,6 +49,11 @@ def image_shape(shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
 
 def needed_shape(shape: tuple[int, ...], time_axis: str, path: Path) -> tuple[int, ...]:
     """Return the part of a 3D or 4D shape that has to be decoded under a choice of `time_axis`.
+
+    Args:
+        shape: From `image_shape`.
+        time_axis: What becomes of a fourth axis, see `TimeAxis`.
+        path: The file, for the message.
 
     Raises:
         VolumeError: A fourth axis under "error", or "depth" where the image has more than one slice.
@@ -68,6 +81,11 @@ def fold_time(voxels: Array, affine: Affine, time_axis: str) -> tuple[Array, Aff
     Under "depth" the frames of one slice become the third axis. Time has no place in the scanner's world,
     so the affine then is a plain one: the slice's own spacing, 1 mm from frame to frame, depth = time for
     every subject.
+
+    Args:
+        voxels: `[i, j, k]` or `[i, j, k, t]`.
+        affine: 4x4, index -> mm.
+        time_axis: A choice that `needed_shape` let pass.
     """
     if voxels.ndim == 3 or time_axis == "channels":
         return voxels, affine

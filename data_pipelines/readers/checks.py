@@ -14,6 +14,10 @@ MAX_PLACE_MM = 1e9
 def check_dtype(dtype: np.dtype[np.generic], path: Path) -> None:
     """Refuse colour, complex and undefined types.
 
+    Args:
+        dtype: Of the stored voxels.
+        path: The file, for the message.
+
     Raises:
         VolumeError: Says which of them it is, and the way out.
     """
@@ -33,6 +37,11 @@ def check_dtype(dtype: np.dtype[np.generic], path: Path) -> None:
 
 def check_affine(affine: Affine, path: Path, way_out: str = "Correct the header.") -> None:
     """Refuse an affine that does not place voxels in a 3D world.
+
+    Args:
+        affine: 4x4, index -> mm.
+        path: The file, for the message.
+        way_out: What the user can do.
 
     Raises:
         VolumeError: The affine holds NaN or infinity, an absurd spacing, or flattens the volume.

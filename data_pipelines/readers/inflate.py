@@ -26,6 +26,10 @@ def is_gzip(raw: bytes) -> bool:
 def read_raw(path: Path, size: int = -1) -> bytes:
     """Return the first `size` bytes of a file as stored, or all of them.
 
+    Args:
+        path: The file.
+        size: How many bytes; -1 for all.
+
     Raises:
         VolumeError: The file is absent, unreadable or empty.
     """
@@ -43,6 +47,10 @@ def read_raw(path: Path, size: int = -1) -> bytes:
 
 def peek(path: Path, size: int) -> bytes:
     """Return the first `size` bytes of the content, gzip undone; fewer where it is shorter or broken.
+
+    Args:
+        path: The file.
+        size: How many bytes of the content.
 
     Raises:
         VolumeError: The file is absent, unreadable or empty.

@@ -41,7 +41,17 @@ def load_volume(path: str | Path, *, time_axis: str = "error", prefer: str = "sf
 
 
 def read_stored(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Stored:
-    """Return an image as its file stores it, scaling apart; arguments and errors as for `load_volume`."""
+    """Return an image as its file stores it, scaling apart.
+
+    Args:
+        path: As for `load_volume`.
+        time_axis: As for `load_volume`.
+        prefer: As for `load_volume`.
+
+    Raises:
+        VolumeError: The file is no volume, is damaged, claims more than it holds, or does not fit into
+            memory.
+    """
     path = Path(path)
     try:
         return _dispatch(path, time_axis, prefer)

@@ -62,6 +62,10 @@ def _is_spatial(layer: keras.Layer, rank: int) -> bool:
 def check_label(model: keras.Model, label: int) -> None:
     """Pass when a model has a class of this index.
 
+    Args:
+        model: A model to scores [B, classes].
+        label: The index.
+
     Raises:
         ValueError: It has not.
     """

@@ -11,6 +11,10 @@ from models.backend import Tensor
 def triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:
     """Return a positive setting per depth, height and width.
 
+    Args:
+        value: One integer, or one per depth, height and width.
+        name: Of the setting, for the message.
+
     Raises:
         ValueError: Neither one positive integer nor three.
     """
@@ -20,6 +24,11 @@ def triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:
 
 def positive_integers(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
     """Return `count` positive integers; one integer stands for all of them.
+
+    Args:
+        value: One integer, or `count` of them.
+        count: How many.
+        name: Of the setting, for the message.
 
     Raises:
         ValueError: Another number of values, or values below 1.
@@ -52,7 +61,14 @@ def output_size(size: Tensor, *, kernel: int, stride: int, dilation: int, paddin
 
 
 def same_front(size: Tensor, *, kernel: int, stride: int, dilation: int) -> Tensor:
-    """Return the voxels that `same` padding adds before an axis; the rest goes behind it."""
+    """Return the voxels that `same` padding adds before an axis; the rest goes behind it.
+
+    Args:
+        size: Voxels along the axis: a number, or a tensor in a graph.
+        kernel: Taps.
+        stride: Voxels from window to window.
+        dilation: Voxels from tap to tap.
+    """
     reach = (kernel - 1) * dilation + 1
     if stride == 1:
         return (reach - 1) // 2

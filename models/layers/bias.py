@@ -26,7 +26,13 @@ class ChannelBias(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:  # noqa: ARG002, FBT001  # those of the normalisation
-        """Return the activation of the inputs with their offset."""
+        """Return the activation of inputs [B, ..., C] with their offset, in the dtype of the inputs.
+
+        Args:
+            inputs: Tensor [B, ..., C].
+            training: As the normalisation took it; changes nothing.
+            mask: The same.
+        """
         return self.activation(add_bias(inputs, self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

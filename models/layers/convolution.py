@@ -26,7 +26,14 @@ class KernelSettings:
     def of(
         cls, prefix: str, initializer: Setting, regularizer: Setting, constraint: Setting
     ) -> "KernelSettings":
-        """Return settings from whatever Keras accepts: a name, a configuration or an object."""
+        """Return settings from whatever Keras accepts: a name, a configuration or an object.
+
+        Args:
+            prefix: Of the arguments' names, such as `kernel`.
+            initializer: A name, a configuration or an object.
+            regularizer: The same, or None.
+            constraint: The same, or None.
+        """
         return cls(
             prefix,
             keras.initializers.get(initializer),
@@ -35,7 +42,13 @@ class KernelSettings:
         )
 
     def add(self, layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        """Return a new trainable weight of a layer."""
+        """Return a new trainable weight of a layer.
+
+        Args:
+            layer: That gets the weight.
+            name: Of the weight.
+            shape: Of the weight.
+        """
         return layer.add_weight(
             name=name,
             shape=shape,
@@ -112,7 +125,14 @@ class VolumeConvolution(keras.layers.Layer):
         raise NotImplementedError
 
     def prepare(self, input_shape: tuple[int | None, ...]) -> int:
-        """Return the input's channels; check the shape and add the bias."""
+        """Return the input's channels; check its shape, and hold later inputs to it.
+
+        Args:
+            input_shape: [B, D, H, W, C] of the input, None where unknown.
+
+        Raises:
+            ValueError: The input is no volume, its channels are unknown, or it is smaller than the kernel.
+        """
         self.compute_output_shape(input_shape)
         channels = input_shape[-1]
         if channels is None:
@@ -126,7 +146,14 @@ class VolumeConvolution(keras.layers.Layer):
             self.bias = self.bias_settings.add(self, "bias", (self.count_outputs(channels),))
 
     def finish(self, outputs: Tensor) -> Tensor:
-        """Return outputs with bias and activation."""
+        """Return outputs with bias and activation.
+
+        Args:
+            outputs: Tensor [B, D', H', W', C'], convolved.
+
+        Returns:
+            A tensor of the same shape.
+        """
         if self.bias is not None:
             outputs = ops.add(outputs, ops.convert_to_tensor(self.bias))
         return outputs if self.activation is None else self.activation(outputs)

@@ -27,7 +27,12 @@ class FewPositionsConv3D(keras.layers.Conv3D):
     """
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        """Return the convolution, without bias and activation."""
+        """Return the convolution [B, D', H', W', filters], without bias and activation.
+
+        Args:
+            inputs: Tensor [B, D, H, W, C] in the compute dtype.
+            kernel: Tensor [kd, kh, kw, C, filters] in the compute dtype.
+        """
         is_few, is_unsafe = self._is_few(inputs), self._is_unsafe(inputs)
         if not (self.has_own_routes and (is_few or is_unsafe)):
             return super().convolution_op(inputs, kernel)
@@ -99,6 +104,10 @@ def is_shallow(depth: int | None, taps: int) -> bool:
 
     Found by trial (2.21, AVX512-BF16): NaN after a few steps at depth 2 under a kernel of 3 and depth 4 under
     one of 5.
+
+    Args:
+        depth: Slices of the input, None where unknown.
+        taps: Of the kernel along depth.
     """
     return depth is not None and 1 < depth <= taps
 

@@ -17,7 +17,16 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:  # noqa: FBT001  # Keras passes it so
-        """Return inputs normalised over all axes but the last, in the layer's compute dtype."""
+        """Return inputs normalised over all axes but the last, in the layer's compute dtype.
+
+        Args:
+            inputs: Tensor, its channels along the layer's axis.
+            training: Whether the batch's own statistics normalise, and move the averages.
+            mask: As in Keras; with a mask the Keras path is taken.
+
+        Returns:
+            A tensor of the inputs' shape.
+        """
         if mask is not None or not self._is_fusable(inputs):
             return super().call(inputs, training=training, mask=mask)
         uses_batch = bool(training and self.trainable)

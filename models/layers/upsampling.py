@@ -64,7 +64,7 @@ class TrilinearUpSampling3D(keras.layers.Layer):
             )
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the volumes, larger by the factors, in the dtype of the inputs."""
+        """Return volumes [B, D * d, H * h, W * w, C] for factors (d, h, w), in the dtype of the inputs."""
         sizes = ops.shape(inputs)[1:4]
         return resize_volume(inputs, [size * factor for size, factor in zip(sizes, self.size, strict=True)])
 

@@ -50,7 +50,13 @@ class _Builder:
     made: dict[int, list[Layer]] = field(default_factory=dict)
 
     def build(self, plan: GraphPlan, name: str, *, is_grey: bool = False) -> Model:
-        """Return a network, or a nested one, without the weights from 2D."""
+        """Return a network, or a nested one, without the weights from 2D.
+
+        Args:
+            plan: What to build.
+            name: Name of the network.
+            is_grey: See `build_made`.
+        """
         if isinstance(plan.model, keras.Sequential) and not is_grey:
             model = self._build_sequential(plan, name)
         else:

@@ -67,7 +67,14 @@ class ChannelMap:
     heights: dict[int, float] = field(default_factory=dict)
 
     def make(self, count: int) -> Channels:
-        """Return new numbers."""
+        """Return new numbers.
+
+        Args:
+            count: How many.
+
+        Returns:
+            int64 [count].
+        """
         first = len(self.parents)
         self.parents.extend(range(first, first + count))
         return np.arange(first, first + count)
@@ -80,7 +87,12 @@ class ChannelMap:
         return number
 
     def tie(self, one: Channels, other: Channels) -> None:
-        """Make channels one and the same, pair by pair."""
+        """Make channels one and the same, pair by pair.
+
+        Args:
+            one: Numbers [n].
+            other: As many.
+        """
         for first, second in zip(one, other, strict=True):
             self.parents[self.root(int(second))] = self.root(int(first))
 
@@ -93,7 +105,12 @@ Behaviour = Callable[[Call, ChannelMap, list[Channels]], list[Channels]]
 
 
 def follow_channels(model: Model, channels: ChannelMap) -> list[Tensor]:
-    """Number the channels of every tensor of a network whose inputs are numbered; return the tensors."""
+    """Number the channels of every tensor of a network whose inputs are numbered; return the tensors.
+
+    Args:
+        model: A network; each of its inputs has numbers and a height in `channels`.
+        channels: Receives those of all other tensors.
+    """
     tensors = []
     for call in read_graph(model).calls:
         if is_network(call.operation):

@@ -18,7 +18,14 @@ Cut: TypeAlias = dict[int, Stays]
 
 
 def edit_layer(layer: Layer, read: Stays, given: Stays, edits: Edits) -> None:
-    """Add the cut of one layer, from the channels that stay of those it reads and of those it gives."""
+    """Add the cut of one layer, from the channels that stay of those it reads and of those it gives.
+
+    Args:
+        layer: The 2D layer.
+        read: Bool per channel that it reads.
+        given: Bool per channel that it gives.
+        edits: Receives the cut.
+    """
     if read.all() and given.all():
         return
     config = _config_of(layer, read, given)

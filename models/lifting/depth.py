@@ -73,14 +73,24 @@ class DepthPolicy:
     spacing: tuple[float, float, float] | None
 
     def rule_for(self, path: str, flow: Flow) -> DepthRule:
-        """Return the rule for a layer that reads a tensor."""
+        """Return the rule for a layer that reads a tensor.
+
+        Args:
+            path: Name of the layer, after the names of the models around it.
+            flow: The tensor.
+        """
         choice = self._choice_for(path, flow)
         if isinstance(choice, DepthRule):
             return choice
         return self._by_spacing(flow) if choice == "spacing" else POLICIES[choice]
 
     def name_for(self, path: str, flow: Flow) -> str:
-        """Return how the plan calls the rule of a layer."""
+        """Return how the plan calls the rule of a layer.
+
+        Args:
+            path: As for `rule_for`.
+            flow: As for `rule_for`.
+        """
         choice = self._choice_for(path, flow)
         return choice if isinstance(choice, str) else f"{choice.kernel}/{choice.stride}/{choice.pool}"
 

@@ -58,7 +58,12 @@ class Edits:
     channels: dict[int, int] = field(default_factory=dict)
 
     def add(self, layer: Layer, edit: Edit) -> None:
-        """Add a change of a layer to those known."""
+        """Add a change of a layer to those known.
+
+        Args:
+            layer: The 2D layer.
+            edit: The change.
+        """
         known = self.by_layer.get(id(layer))
         self.by_layer[id(layer)] = edit if known is None else known.join(edit)
 
@@ -80,7 +85,12 @@ class Edits:
         return replace(call, config={**call.config, **edit.config}, weight_shapes=shapes)
 
     def finish(self, call: LayerCall, lifted: Lifted) -> Lifted:
-        """Return a rule's decision with the 2D weights cut before they are inflated."""
+        """Return a rule's decision with the 2D weights cut before they are inflated.
+
+        Args:
+            call: The call that the rule decided on.
+            lifted: Its decision.
+        """
         edit = self.by_layer.get(id(call.layer), Edit())
         if edit.is_dropped:
             return Lifted(None, {}, (call.flow,), note=edit.source)

@@ -68,18 +68,36 @@ class Flow:
 
 
 def volume_flow(shape_2d: Shape, shape: Shape) -> Flow:
-    """Return the flow of an image input [B, H, W, C] that becomes a volume [B, D, H, W, C]."""
+    """Return the flow of an image input [B, H, W, C] that becomes a volume [B, D, H, W, C].
+
+    Args:
+        shape_2d: [B, H, W, C], None where unknown.
+        shape: [B, D, H, W, C], None where unknown.
+    """
     return Flow(VOLUME_AXES, shape, shape_2d)
 
 
 def plain_flow(shape: Shape) -> Flow:
     """Return the flow of a tensor that has no depth, such as a vector per subject."""
-    axes = "BC" if len(shape) == 2 else "B" + "x" * (len(shape) - 1)
-    return Flow(axes, shape, shape)
+    return Flow(plain_axes(shape), shape, shape)
+
+
+def plain_axes(shape: Shape) -> str:
+    """Return the axes of a tensor without a place in space.
+
+    >>> plain_axes((None, 7)), plain_axes((None, 5, 7))
+    ('BC', 'Bxx')
+    """
+    return "BC" if len(shape) == 2 else "B" + "x" * (len(shape) - 1)
 
 
 def guess_flow(shape_2d: Shape, source: Flow) -> Flow:
-    """Return a likely flow behind a refused layer, so that planning can go on and find the next problem."""
+    """Return a likely flow behind a refused layer, so that planning can go on and find the next problem.
+
+    Args:
+        shape_2d: Shape of the layer's output in 2D.
+        source: The first tensor that it reads.
+    """
     if len(shape_2d) == 4 and source.is_volume:
         return source.become(shape=(shape_2d[0], source.depth, *shape_2d[1:]), shape_2d=shape_2d)
     return plain_flow(shape_2d)

@@ -55,6 +55,9 @@ def is_network(operation: Layer) -> bool:
 def read_graph(model: Model) -> Graph:
     """Return the graph of a Functional or a built Sequential model.
 
+    Args:
+        model: A network of any rank.
+
     Raises:
         LiftError: The model is subclassed, not built, or no model at all.
     """

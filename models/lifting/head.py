@@ -25,7 +25,12 @@ class Head:
 
 
 def find_head(model: Model, output: Tensor) -> Head:
-    """Return the head that gives one output of a network."""
+    """Return the head that gives one output of a network.
+
+    Args:
+        model: The network.
+        output: One of its symbolic outputs.
+    """
     tail: list[Call] = []
     for call in _backwards(model, output):
         if isinstance(call.operation, layers.Dense) or _is_pointwise(call, tail):
@@ -151,7 +156,14 @@ def _renew(head: Head, edits: Edits, classes: int) -> None:
 
 
 def append_head(model: Model, outputs: list[Tensor], *, classes: int, name: str) -> Model:
-    """Return a lifted network with a dense head behind it, and a global pool if it ends in a volume."""
+    """Return a lifted network with a dense head behind it, and a global pool if it ends in a volume.
+
+    Args:
+        model: The lifted network.
+        outputs: Its one output, [B, C] or [B, D, H, W, C].
+        classes: How many float32 logits.
+        name: Name of the network with the head.
+    """
     (output,) = outputs
     if len(output.shape) == 5:
         output = layers.GlobalAveragePooling3D(name="head_pool")(output)

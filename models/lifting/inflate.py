@@ -23,6 +23,10 @@ def inflate_centre(kernel: Array, depth: int) -> Array:
     """Return a kernel [depth, ...] that holds the 2D kernel at its centre tap and zeros elsewhere.
 
     On a volume that is constant along depth it gives exactly what the 2D kernel gives on a slice.
+
+    Args:
+        kernel: The 2D kernel [kh, kw, ...].
+        depth: Taps along depth.
     """
     inflated = np.zeros((depth, *kernel.shape), kernel.dtype)
     inflated[centre_tap(depth)] = kernel
@@ -31,6 +35,10 @@ def inflate_centre(kernel: Array, depth: int) -> Array:
 
 def inflate_mean(kernel: Array, depth: int) -> Array:
     """Return a kernel [depth, ...] whose taps are all equal and sum to the 2D kernel.
+
+    Args:
+        kernel: The 2D kernel [kh, kw, ...].
+        depth: Taps along depth.
 
     Source: Carreira and Zisserman 2017, arXiv 1705.07750.
     """
@@ -70,12 +78,22 @@ def inflate_transposed(kernel: Array, depth: int, scheme: str, *, stride: int) -
 
 
 def tile_rows(kernel: Array, repeats: int) -> Array:
-    """Return a dense kernel [repeats * features, units] that answers as in 2D where all slices are equal."""
+    """Return a dense kernel [repeats * features, units] that answers as in 2D where all slices are equal.
+
+    Args:
+        kernel: The 2D network's [features, units].
+        repeats: Slices.
+    """
     return _scaled(np.tile(kernel, (repeats, 1)), 1 / repeats)
 
 
 def tile_vector(vector: Array, repeats: int) -> Array:
-    """Return a per-feature vector [repeats * features] for features that a flattened volume repeats."""
+    """Return a per-feature vector [repeats * features] for features that a flattened volume repeats.
+
+    Args:
+        vector: One number per feature of the 2D network.
+        repeats: Slices.
+    """
     return np.tile(vector, repeats)
 
 

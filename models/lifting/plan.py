@@ -50,7 +50,14 @@ class LiftPlan:
         return plan_rows(self.graph)
 
     def again(self, **changes: Value) -> "LiftPlan":
-        """Return the plan of the same network with some settings changed."""
+        """Return the plan of the same network with some settings changed.
+
+        Args:
+            changes: Arguments of `plan_lift`.
+
+        Raises:
+            LiftError: The changed settings stand in the way.
+        """
         return plan_lift(self.model_2d, **{**self.settings, **changes})
 
     @property

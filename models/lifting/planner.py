@@ -53,7 +53,13 @@ class Planner:
     lifted: dict[int, Lifted] = field(default_factory=dict)
 
     def plan(self, model: Model, inputs: tuple[Flow, ...], *, prefix: str = "") -> GraphPlan:
-        """Return the plan for a network whose inputs are to have these flows."""
+        """Return the plan for a network whose inputs are to have these flows.
+
+        Args:
+            model: The 2D network, or one inside it.
+            inputs: One per input of the network.
+            prefix: Names of the models around it, each with a slash.
+        """
         graph = read_graph(model)
         flows = {id(tensor): flow for tensor, flow in zip(graph.inputs, inputs, strict=True)}
         steps = []
@@ -157,13 +163,26 @@ def keep_plain(call: LayerCall) -> Lifted:
 
 
 def keep_with(call: LayerCall, outputs: tuple[Flow, ...]) -> Lifted:
-    """Return the same layer, with the outputs given."""
+    """Return the same layer, with the outputs given.
+
+    Args:
+        call: The 2D layer where it is called.
+        outputs: The tensors that it gives.
+    """
     single = LayerCall(**{**vars(call), "shapes_2d": ()})
     return keep(single).become(outputs=outputs)
 
 
 def raise_problems(network: str, problems: list[Problem]) -> None:
-    """Raise a `LiftError` if there are problems."""
+    """Pass when there are no problems.
+
+    Args:
+        network: Name of the 2D network.
+        problems: All that was found.
+
+    Raises:
+        LiftError: There are some.
+    """
     if problems:
         raise LiftError(network, problems)
 

@@ -17,7 +17,15 @@ OPEN_DEPTHS = (8, 16, 32, 64, 128)
 
 
 def settling_images(plan: LiftPlan, seed: int) -> list[Array]:
-    """Return images of the 2D network's own size, the probes among them where they have that size."""
+    """Return images of the 2D network's own size, the probes among them where they have that size.
+
+    Args:
+        plan: A plan of the network.
+        seed: Of the random values.
+
+    Returns:
+        One float32 array per input; images are [B, H, W, C].
+    """
     images = random_images(plan.model_2d, _own_size(plan), count=SETTLING, seed=seed)
     channels = [tensor.shape[-1] for tensor in plan.model_2d.inputs]
     if plan.settings["channels"]:
@@ -26,7 +34,16 @@ def settling_images(plan: LiftPlan, seed: int) -> list[Array]:
 
 
 def probe_images(plan: LiftPlan, size: tuple[int, int], seed: int) -> list[Array]:
-    """Return the slices that a proof compares on, with the channels of the lifted network's volumes."""
+    """Return the slices that a proof compares on, with the channels of the lifted network's volumes.
+
+    Args:
+        plan: The plan to be proved.
+        size: Height and width of the images.
+        seed: Of the random values.
+
+    Returns:
+        One float32 array per input; images are [B, H, W, C].
+    """
     batch = next((tensor.shape[0] for tensor in plan.model_2d.inputs), None) or PROBES
     images = [image[:batch] for image in random_images(plan.model_2d, size, count=SETTLING, seed=seed)]
     channels = plan.settings["channels"]
@@ -42,7 +59,12 @@ def _own_size(plan: LiftPlan) -> tuple[int, int]:
 
 
 def in_channels(image: Array, count: int) -> Array:
-    """Return an image as the 2D network wants it: where channels are adapted, images have equal ones."""
+    """Return an image as the 2D network wants it: where channels are adapted, images have equal ones.
+
+    Args:
+        image: [B, H, W, C]; any other array comes back as it is.
+        count: Channels of the 2D network's input.
+    """
     return image if image.shape[-1] == count or image.ndim != 4 else np.repeat(image[..., :1], count, axis=-1)
 
 
@@ -64,7 +86,15 @@ def size_of(plan: LiftPlan) -> tuple[int, int]:
 
 
 def with_depth(plan: LiftPlan, size: tuple[int, int]) -> LiftPlan:
-    """Return the plan with a number of slices, the least that it can do with where it leaves it open."""
+    """Return the plan with a number of slices, the least that it can do with where it leaves it open.
+
+    Args:
+        plan: A plan, its depth open or not.
+        size: Height and width of the images.
+
+    Raises:
+        LiftError: No number of slices that is tried suits the network.
+    """
     is_open = any(flow.is_volume and flow.depth is None for flow in plan.graph.inputs)
     shape = plan.settings["input_shape"]
     if not is_open:
@@ -86,6 +116,9 @@ def random_images(model: Model, size: tuple[int, int], *, count: int, seed: int)
         size: Height and width of the images.
         count: Images, where the network leaves the batch open.
         seed: Of the random values.
+
+    Returns:
+        Arrays [B, H, W, C] for images, [B, ...] for other inputs.
     """
     generator = np.random.default_rng(seed)
     mean, spread = _grey_values(model)

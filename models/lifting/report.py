@@ -27,7 +27,13 @@ def plan_rows(graph: GraphPlan) -> list[Row]:
 
 
 def plan_text(graph: GraphPlan, rows: list[Row], settings: Mapping[str, Any]) -> str:
-    """Return a plan as plain text about 110 columns wide: head, table, totals, remarks."""
+    """Return a plan as plain text about 110 columns wide: head, table, totals, remarks.
+
+    Args:
+        graph: The plan of the network.
+        rows: What `plan_rows` gave for it.
+        settings: The arguments of `plan_lift`.
+    """
     sizes = ", ".join(_sizes(flow.shape) for flow in graph.inputs)
     policy, init = settings["depth_policy"], settings["init"]
     title = f"{graph.model.name} in 3D: input {sizes}, depth_policy={policy}, init={init}"

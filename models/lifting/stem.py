@@ -26,7 +26,13 @@ BLIND = (
 
 
 def is_stem(call: Call, inputs: tuple[Flow, ...], edits: Edits) -> bool:
-    """Return whether a call reads a volume whose channels are not those of the 2D network."""
+    """Return whether a call reads a volume whose channels are not those of the 2D network.
+
+    Args:
+        call: The call in the 2D network.
+        inputs: The lifted tensors that it reads.
+        edits: What changes in the 2D network.
+    """
     pairs = zip(call.inputs, inputs, strict=True)
     return any(flow.is_volume and flow.channels != edits.shape_of(tensor)[-1] for tensor, flow in pairs)
 
@@ -41,6 +47,11 @@ def passes_channels(layer: Layer) -> bool:
 
 def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
     """Return how a first convolution's kernel takes the volumes' channels; None where nothing is to be done.
+
+    Args:
+        layer_call: The layer where it is called, as its rule sees it.
+        call: The call in the 2D network.
+        edits: What changes in the 2D network.
 
     Raises:
         RefusedError: The layer has something of its own for every channel of the 2D network.

@@ -44,6 +44,9 @@ def trace(
             nested networks too. What it returns stands in the place of the outputs.
         prepare: Called with each layer and the tensors that it is about to read.
         edits: Layers to leave out, and activations to take away.
+
+    Returns:
+        One array per output of the network, in the precision.
     """
     tensors = [
         keras.ops.convert_to_tensor(array, precision if "float" in tensor.dtype else tensor.dtype)
@@ -60,12 +63,15 @@ def as_arrays(tensors: list[Any]) -> list[Array]:
 
 @dataclass(frozen=True)
 class _Tracer:
+    """One walk over a graph with numbers in it; its fields are the arguments of `trace`."""
+
     precision: str
     watch: Watch
     prepare: Prepare | None
     edits: Edits = field(default_factory=Edits)
 
     def run(self, graph: Graph, tensors: list[Any]) -> list[Any]:
+        """Return the outputs of a network, or of one inside it, for one tensor per input."""
         values = dict(zip(map(id, graph.inputs), tensors, strict=True))
         readers = Counter(id(tensor) for call in graph.calls for tensor in call.inputs)
         readers.update(map(id, graph.outputs))

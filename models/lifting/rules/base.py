@@ -144,7 +144,13 @@ def copy_weights(weights: Weights) -> Weights:
 
 
 def weights_of(call: LayerCall, transfer: Transfer, source: str) -> dict[str, Any]:
-    """Return the `transfer` and `source` of a decision; a random lift keeps the initial values."""
+    """Return the `transfer` and `source` of a decision; a random lift keeps the initial values.
+
+    Args:
+        call: The 2D layer where it is called.
+        transfer: Function from its 2D to its 3D weights.
+        source: Where they come from, for the plan.
+    """
     if not call.weight_shapes:
         return {"transfer": None, "source": ""}
     if call.scheme == "random":
@@ -153,7 +159,11 @@ def weights_of(call: LayerCall, transfer: Transfer, source: str) -> dict[str, An
 
 
 def keep(call: LayerCall) -> Lifted:
-    """Return the same layer: right for all that treat voxels alike, whatever their number of axes."""
+    """Return the same layer: right for all that treat voxels alike, whatever their number of axes.
+
+    Raises:
+        RefusedError: An output has another rank than the input.
+    """
     outputs = tuple(same_shape(call, shape_2d) for shape_2d in call.shapes_2d)
     return Lifted(
         type(call.layer),
@@ -165,7 +175,15 @@ def keep(call: LayerCall) -> Lifted:
 
 
 def same_shape(call: LayerCall, shape_2d: Shape) -> Flow:
-    """Return the first input's flow with the output's channels; spatial axes are as they were."""
+    """Return the first input's flow with the output's channels; spatial axes are as they were.
+
+    Args:
+        call: The 2D layer where it is called.
+        shape_2d: Shape of its output in 2D.
+
+    Raises:
+        RefusedError: The output has another rank than the input.
+    """
     flow = call.flow
     if len(shape_2d) != len(flow.shape_2d):
         raise RefusedError(
@@ -178,6 +196,11 @@ def same_shape(call: LayerCall, shape_2d: Shape) -> Flow:
 
 def spatial_output(call: LayerCall, sizes: tuple[int | None, ...], *, channels: int | None = None) -> Flow:
     """Return a volume's flow with new (depth, height, width), and with the channels of the 2D output.
+
+    Args:
+        call: The 2D layer where it is called.
+        sizes: Depth, height and width, None where unknown.
+        channels: Where they are not those of the 2D output.
 
     Raises:
         DepthUsedUpError: An axis would have no slice left.
@@ -230,7 +253,13 @@ def dtype_of(call: LayerCall) -> dict[str, Any]:
 
 
 def depth_padding_layer(call: LayerCall, front: int, back: int) -> Extra:
-    """Return a layer that sets slices of zeros in front and behind."""
+    """Return a layer that sets slices of zeros in front and behind.
+
+    Args:
+        call: The layer that it is set before.
+        front: Slices in front.
+        back: Slices behind.
+    """
     config = {
         "name": f"{call.config['name']}_depth_pad",
         "padding": ((front, back), (0, 0), (0, 0)),

@@ -33,7 +33,11 @@ WEIGHT_OPTIONS = ("initializer", "regularizer", "constraint")
 
 
 def lift_convolution(call: LayerCall) -> Lifted:
-    """Return Conv3D for Conv2D; one group per channel takes the depthwise layer, 100 times as fast."""
+    """Return Conv3D for Conv2D; one group per channel takes the depthwise layer, 100 times as fast.
+
+    Raises:
+        RefusedError: It reads no volume with channels last.
+    """
     groups = call.config["groups"]
     if groups > 1 and groups == call.volume().channels:
         return _lift_grouped_as_depthwise(call)

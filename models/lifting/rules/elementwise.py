@@ -62,7 +62,11 @@ def lift_spatial_dropout(call: LayerCall) -> Lifted:
 
 
 def drop_augmentation(call: LayerCall) -> Lifted:
-    """Return nothing in the place of an augmentation layer: it acts in training only, and on images only."""
+    """Return nothing in the place of an augmentation layer: it acts in training only, and on images only.
+
+    Raises:
+        RefusedError: The layer changes the size of images, or acts at inference too.
+    """
     if type(call.layer).__name__ in ACTS_AT_INFERENCE:
         raise RefusedError(
             "it changes images at inference too, and no 3D layer does what it does.",

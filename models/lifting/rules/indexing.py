@@ -14,9 +14,10 @@ from models.lifting.rules.shape import lift_reshape
 
 
 def lift_get_item(call: LayerCall) -> Lifted:
-    """Return the same slice of the same axes; depth stays whole.
+    """Return the same slice of the same axes; depth stays whole, or is thinned out where it follows height.
 
-    Or is thinned out as height is where it follows height.
+    Raises:
+        RefusedError: It picks a single place in space, by a list, or adds an axis beside depth.
     """
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     entries = list(key) if isinstance(key, tuple | list) else [key]
@@ -48,7 +49,11 @@ def lift_get_item(call: LayerCall) -> Lifted:
 
 
 def lift_expand_dims(call: LayerCall) -> Lifted:
-    """Return a single voxel for what becomes a single pixel, else the operation on a tensor without space."""
+    """Return a single voxel for what becomes a single pixel, else the operation on a tensor without space.
+
+    Raises:
+        RefusedError: The new axis has no place beside depth.
+    """
     if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
         return _as_single_voxel(call)
     if call.flow.is_plain:
@@ -62,7 +67,11 @@ def lift_expand_dims(call: LayerCall) -> Lifted:
 
 
 def lift_squeeze(call: LayerCall) -> Lifted:
-    """Return the channels of a single voxel, else the operation on a tensor without space."""
+    """Return the channels of a single voxel, else the operation on a tensor without space.
+
+    Raises:
+        RefusedError: The axes taken away lie beside depth.
+    """
     if call.flow.is_plain:
         return keep_operation(call)
     if call.flow.is_volume and call.flow.shape[1:4] == (1, 1, 1) and len(call.shapes_2d[0]) == 2:
@@ -71,7 +80,11 @@ def lift_squeeze(call: LayerCall) -> Lifted:
 
 
 def lift_split(call: LayerCall) -> Lifted:
-    """Return the parts along the same axis."""
+    """Return the parts along the same axis.
+
+    Raises:
+        RefusedError: It splits an axis in space, or features of a flattened volume.
+    """
     refuse_repeated(call)
     flow = call.flow
     axis = flow.axis_3d(call.config.get("axis", 0))
@@ -86,7 +99,11 @@ def lift_split(call: LayerCall) -> Lifted:
 
 
 def lift_reshape_operation(call: LayerCall) -> Lifted:
-    """Return Reshape by the rule of the layer of that name."""
+    """Return Reshape by the rule of the layer of that name.
+
+    Raises:
+        RefusedError: As `lift_reshape`.
+    """
     target = tuple(call.config["newshape"])[1:]
     lifted = lift_reshape(_with(call, config={**call.config, "target_shape": target}))
     config = {"name": call.layer.name, "target_shape": lifted.config["target_shape"]}

@@ -12,14 +12,24 @@ from models.lifting.rules.base import (
 
 
 def depth_taps(config: Mapping[str, Any], rule: DepthRule) -> tuple[int, int]:
-    """Return a convolution's taps and dilation along depth."""
+    """Return a convolution's taps and dilation along depth.
+
+    Args:
+        config: The 2D layer's configuration.
+        rule: How its depth follows its height.
+    """
     dilation = pair(config["dilation_rate"])[0]
     taps = odd_if_dilated(rule.kernel_for(config["kernel_size"][0]), dilation)
     return taps, dilation if taps > 1 else 1
 
 
 def odd_if_dilated(taps: int, dilation: int) -> int:
-    """Return the taps, one more where a dilated kernel would have none at the output position."""
+    """Return the taps, one more where a dilated kernel would have none at the output position.
+
+    Args:
+        taps: Along depth.
+        dilation: Slices from tap to tap.
+    """
     return taps + 1 if dilation > 1 and taps % 2 == 0 else taps
 
 
@@ -29,7 +39,13 @@ def scheme_of(call: LayerCall) -> str:
 
 
 def fix_constraint(config: Mapping[str, Any], changes: dict[str, Any], weight: str) -> dict[str, Any]:
-    """Return the changes with a kernel constraint's axes moved behind the new depth axis."""
+    """Return the changes with a kernel constraint's axes moved behind the new depth axis.
+
+    Args:
+        config: The 2D layer's configuration.
+        changes: What changes in it already.
+        weight: Prefix of the setting, such as `kernel`.
+    """
     key = f"{weight}_constraint"
     constraint: Mapping[str, Any] = config[key] if isinstance(config.get(key), dict) else {}
     settings = constraint.get("config", {})
@@ -42,12 +58,23 @@ def fix_constraint(config: Mapping[str, Any], changes: dict[str, Any], weight: s
 
 
 def reduced(flow: Flow, depth: float, height: float) -> tuple[float, float]:
-    """Return by how much (depth, height) are downsampled behind strides."""
+    """Return by how much (depth, height) are downsampled behind strides.
+
+    Args:
+        flow: The tensor before them.
+        depth: Stride along depth; below 1 where it grows.
+        height: Stride along height; below 1 where it grows.
+    """
     return flow.reduction[0] * depth, flow.reduction[1] * height
 
 
 def describe(changes: Mapping[str, Any], padding: str) -> str:
-    """Return a kernel, its stride, dilation and padding as the plan prints them."""
+    """Return a kernel, its stride, dilation and padding as the plan prints them.
+
+    Args:
+        changes: With `kernel_size`, `strides` and `dilation_rate`.
+        padding: `same` or `valid`.
+    """
     text = "x".join(str(size) for size in changes["kernel_size"])
     if len(changes["kernel_size"]) == 2:
         text = f"acs {text}"

@@ -7,14 +7,22 @@ from models.lifting.rules.base import LayerCall, Lifted
 
 
 def lift_merge(call: LayerCall) -> Lifted:
-    """Return the same merge (sum, product ...): it broadcasts over single slices as over single pixels."""
+    """Return the same merge (sum, product ...): it broadcasts over single slices as over single pixels.
+
+    Raises:
+        RefusedError: Its inputs do not mean the same in 3D, see `check_alike`.
+    """
     check_alike(call.inputs)
     nonnegative = all(flow.is_nonnegative for flow in call.inputs) and type(call.layer).__name__ != "Subtract"
     return Lifted(type(call.layer), call.config, (lift_joined(call).become(is_nonnegative=nonnegative),))
 
 
 def lift_concatenate(call: LayerCall) -> Lifted:
-    """Return Concatenate along the same axis, which may stand elsewhere in 3D."""
+    """Return Concatenate along the same axis, which may stand elsewhere in 3D.
+
+    Raises:
+        RefusedError: Unlike axes or depths, or features of a flattened volume.
+    """
     flows = call.inputs
     first = flows[0]
     if any(flow.axes != first.axes for flow in flows) or any(flow.repeats != 1 for flow in flows):
@@ -65,6 +73,9 @@ def lift_joined(call: LayerCall) -> Flow:
 
 def check_alike(flows: tuple[Flow, ...]) -> None:
     """Raise where tensors that are joined do not mean the same in 3D.
+
+    Args:
+        flows: The tensors.
 
     Raises:
         RefusedError: Unlike numbers of slices, unlike axes, or repeated features beside single ones.

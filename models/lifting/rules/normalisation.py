@@ -22,7 +22,11 @@ from models.lifting.rules.base import (
 
 
 def lift_batch_normalisation(call: LayerCall) -> Lifted:
-    """Return batch normalisation over the channel axis, which a 2D network may have written as 3."""
+    """Return batch normalisation over the channel axis, which a 2D network may have written as 3.
+
+    Raises:
+        RefusedError: It normalises over another axis than the channels.
+    """
     config = _with_channel_axis(call)
     fused = call.is_fused and call.flow.is_volume
     layer_class = FusedBatchNormalization if fused else keras.layers.BatchNormalization
@@ -32,13 +36,21 @@ def lift_batch_normalisation(call: LayerCall) -> Lifted:
 
 
 def lift_channel_normalisation(call: LayerCall) -> Lifted:
-    """Return a layer that normalises over channels (layer, RMS, unit, group), its axis made -1."""
+    """Return a layer that normalises over channels (layer, RMS, unit, group), its axis made -1.
+
+    Raises:
+        RefusedError: Another axis than the channels, or features of a flattened volume.
+    """
     refuse_repeated(call)
     return keep(call).become(config=_with_channel_axis(call))
 
 
 def lift_data_normalisation(call: LayerCall) -> Lifted:
-    """Return Normalization with the data's mean and variance, whatever the initialisation of the rest."""
+    """Return Normalization with the data's mean and variance, whatever the initialisation of the rest.
+
+    Raises:
+        RefusedError: Another axis than the channels, or features of a flattened volume.
+    """
     refuse_repeated(call)
     config = _with_channel_axis(call) if call.config["axis"] else call.config  # no axis: one mean for all
     source = {"transfer": copy_weights, "source": "copied"} if call.weight_shapes else {}
@@ -46,7 +58,11 @@ def lift_data_normalisation(call: LayerCall) -> Lifted:
 
 
 def lift_softmax(call: LayerCall) -> Lifted:
-    """Return Softmax over the same axes."""
+    """Return Softmax over the same axes.
+
+    Raises:
+        RefusedError: Features of a flattened volume.
+    """
     refuse_repeated(call)
     axes = call.config["axis"]
     moved = [_moved(call, axis) for axis in axes] if isinstance(axes, list | tuple) else _moved(call, axes)
@@ -55,7 +71,11 @@ def lift_softmax(call: LayerCall) -> Lifted:
 
 
 def lift_prelu(call: LayerCall) -> Lifted:
-    """Return PReLU, whose slopes must be shared over the two spatial axes."""
+    """Return PReLU, whose slopes must be shared over the two spatial axes.
+
+    Raises:
+        RefusedError: Every pixel has a slope of its own.
+    """
     shared = call.config["shared_axes"] or []
     if call.flow.repeats != 1 and not shared:
         return _lift_tiled(call, type(call.layer), dict(call.config))

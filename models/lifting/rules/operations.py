@@ -68,7 +68,11 @@ def find_operation_rule(operation: Layer) -> LiftRule | None:  # any raw operati
 
 
 def lift_pointwise(call: LayerCall) -> Lifted:
-    """Return the same operation; constants must broadcast from the right, over the depth axis too."""
+    """Return the same operation; constants must broadcast from the right, over the depth axis too.
+
+    Raises:
+        RefusedError: A constant has no place along depth, or the inputs do not broadcast along it.
+    """
     for constant in _constants(call):
         if constant.ndim and constant.shape[-1] != 1:
             refuse_repeated(call)
@@ -84,7 +88,11 @@ def lift_pointwise(call: LayerCall) -> Lifted:
 
 
 def lift_reduction(call: LayerCall) -> Lifted:
-    """Return the reduction over the same axes, and over depth where it takes all axes in the plane."""
+    """Return the reduction over the same axes, and over depth where it takes all axes in the plane.
+
+    Raises:
+        RefusedError: It reduces height or width alone, or features of a flattened volume.
+    """
     flow, axes_2d = call.flow, call.flow.axes.replace("D", "")
     axis = call.config.get("axis")
     numbers = range(len(flow.shape_2d)) if axis is None else as_list(axis)
@@ -118,7 +126,11 @@ def lift_reduction(call: LayerCall) -> Lifted:
 
 
 def lift_along_axis(call: LayerCall) -> Lifted:
-    """Return the operation along the same axis."""
+    """Return the operation along the same axis.
+
+    Raises:
+        RefusedError: It takes all axes at once, or features of a flattened volume.
+    """
     axis = call.config.get("axis")
     if axis is None:
         raise RefusedError("it takes all axes at once, and depth would be one of them.", "Name its axis.")
@@ -131,7 +143,11 @@ def lift_along_axis(call: LayerCall) -> Lifted:
 
 
 def lift_transposition(call: LayerCall) -> Lifted:
-    """Return the same order of axes, depth behind the batch."""
+    """Return the same order of axes, depth behind the batch.
+
+    Raises:
+        RefusedError: It moves the batch axis.
+    """
     if "D" not in call.flow.axes:
         return keep_operation(call)
     order = call.config.get("axes") or tuple(reversed(range(len(call.flow.shape_2d))))

@@ -41,7 +41,11 @@ def lift_global_pooling(call: LayerCall) -> Lifted:
 
 
 def lift_adaptive_pooling(call: LayerCall) -> Lifted:
-    """Return the adaptive pool of a volume; where pools keep depth, it keeps the number of slices."""
+    """Return the adaptive pool of a volume; where pools keep depth, it keeps the number of slices.
+
+    Raises:
+        RefusedError: It shall keep a number of slices that is unknown.
+    """
     flow = call.volume()
     height, width = call.config["output_size"]
     depth = call.rule.pool_for(height) if call.rule.pool != 1 else flow.depth
@@ -90,7 +94,11 @@ def _describe(pool: tuple[int, ...], stride: tuple[int, ...], padding: str) -> s
 
 
 def lift_upsampling(call: LayerCall) -> Lifted:
-    """Return UpSampling3D, or trilinear upsampling for bilinear."""
+    """Return UpSampling3D, or trilinear upsampling for bilinear.
+
+    Raises:
+        RefusedError: Another interpolation than nearest and bilinear.
+    """
     flow, config = call.volume(), call.config
     mode = config["interpolation"]
     if mode not in {"nearest", "bilinear"}:

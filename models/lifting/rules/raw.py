@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.lifting.flow import Flow, Shape
+from models.lifting.flow import Flow, Shape, plain_flow
 from models.lifting.kinds import Value
 from models.lifting.rules.base import LayerCall, Lifted, refuse_repeated
 
@@ -14,25 +14,32 @@ def keep_operation(call: LayerCall) -> Lifted:
         RefusedError: They are features of a flattened volume.
     """
     refuse_repeated(call)
-    outputs = tuple(Flow(plain_axes(shape), shape, shape) for shape in call.shapes_2d)
+    outputs = tuple(plain_flow(shape) for shape in call.shapes_2d)
     return Lifted(type(call.layer), call.config, outputs)
 
 
 def again(call: LayerCall, output: Flow, **changes: Value) -> Lifted:  # arguments of any operation
-    """Return the same operation with some arguments changed."""
+    """Return the same operation with some arguments changed.
+
+    Args:
+        call: The operation where it is called.
+        output: The tensor that it gives.
+        changes: New values in its configuration.
+    """
     return Lifted(type(call.layer), {**call.config, **changes}, (output,))
 
 
 def without_axes(flow: Flow, dropped: list[int], shape_2d: Shape) -> Flow:
-    """Return a flow without the axes at these places."""
+    """Return a flow without the axes at these places.
+
+    Args:
+        flow: The tensor.
+        dropped: Places of its axes in 3D.
+        shape_2d: Shape of the result in 2D.
+    """
     kept = [index for index in range(len(flow.axes)) if index not in dropped]
     axes = "".join(flow.axes[index] for index in kept)
     return flow.become(axes=axes, shape=tuple(flow.shape[index] for index in kept), shape_2d=shape_2d)
-
-
-def plain_axes(shape: Shape) -> str:
-    """Return axes for a tensor without a place in space."""
-    return "BC" if len(shape) == 2 else "B" + "x" * (len(shape) - 1)
 
 
 def as_list(axis: Any) -> list[int]:  # noqa: ANN401  # one axis or several

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 
 from models.lifting.errors import RefusedError
-from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
+from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_axes, plain_flow
 from models.lifting.rules.base import Follower, LayerCall, Lifted, keep, spatial_output
 from models.lifting.rules.kernels import depth_taps
 from models.lifting.windows import dilated, same_padding, split_padding
@@ -55,14 +55,22 @@ def lift_cropping(call: LayerCall) -> Lifted:
 
 
 def lift_flatten(call: LayerCall) -> Lifted:
-    """Return Flatten; behind it every feature of a slice stands once per slice."""
+    """Return Flatten; behind it every feature of a slice stands once per slice.
+
+    Raises:
+        RefusedError: The number of slices is unknown, or the weights behind it belong to another size.
+    """
     if not call.flow.is_volume:
         return keep_reshape(call) if call.flow.is_plain else keep(call)
     return Lifted(keras.layers.Flatten, call.config, (_flattened(call),), note=_flatten_note(call))
 
 
 def lift_reshape(call: LayerCall) -> Lifted:
-    """Return Reshape for (1, 1, C), for (C,) behind a global pool, and for what amounts to Flatten."""
+    """Return Reshape for (1, 1, C), for (C,) behind a global pool, and for what amounts to Flatten.
+
+    Raises:
+        RefusedError: The reshape has no meaning with one axis more.
+    """
     flow, target = call.flow, tuple(call.config["target_shape"])
     shape_2d = call.shapes_2d[0]
     if flow.is_plain and len(shape_2d) == 4 and shape_2d[1:3] == (1, 1):
@@ -92,7 +100,11 @@ def lift_reshape(call: LayerCall) -> Lifted:
 
 
 def lift_permute(call: LayerCall) -> Lifted:
-    """Return Permute of parted channels, depth behind the batch; a channel shuffle does that."""
+    """Return Permute of parted channels, depth behind the batch; a channel shuffle does that.
+
+    Raises:
+        RefusedError: It moves height or width.
+    """
     flow, dims = call.flow, tuple(call.config["dims"])
     if "D" not in flow.axes:
         return Lifted(type(call.layer), call.config, (plain_flow(call.shapes_2d[0]),))
@@ -107,6 +119,10 @@ def lift_permute(call: LayerCall) -> Lifted:
 
 def transposed(call: LayerCall, order: Sequence[int]) -> tuple[list[int], Flow]:
     """Return the order of axes in 3D, depth behind the batch, and the tensor that it gives.
+
+    Args:
+        call: The layer or operation where it is called.
+        order: Of the axes in 2D, batch included.
 
     Raises:
         RefusedError: The batch does not stay first.
@@ -147,8 +163,7 @@ def _regroup_channels(call: LayerCall) -> Lifted:
 def keep_reshape(call: LayerCall) -> Lifted:
     """Return the layer as it is, for tensors without a place in space."""
     flow, shape_2d = call.flow, call.shapes_2d[0]
-    axes = "BC" if len(shape_2d) == 2 else "B" + "x" * (len(shape_2d) - 1)
-    output = flow.become(axes=axes, shape=(flow.shape[0], *shape_2d[1:]), shape_2d=shape_2d)
+    output = flow.become(axes=plain_axes(shape_2d), shape=(flow.shape[0], *shape_2d[1:]), shape_2d=shape_2d)
     return Lifted(type(call.layer), call.config, (output,))
 
 

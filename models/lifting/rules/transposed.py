@@ -20,7 +20,11 @@ INEXACT = "the first and last slices of a 'valid' transposed convolution get les
 
 
 def lift_transposed(call: LayerCall) -> Lifted:
-    """Return Conv3DTranspose for Conv2DTranspose."""
+    """Return Conv3DTranspose for Conv2DTranspose.
+
+    Raises:
+        RefusedError: It has output_padding, and a depth stride of its own.
+    """
     flow, config = call.volume(), call.config
     stride = call.rule.stride_for(config["strides"][0])
     dilation = config["dilation_rate"][0] if stride == 1 else 1
