@@ -6,15 +6,16 @@ from typing import Any
 
 from app.door.cli import DONE, open_command, reader
 from app.files import read_json, write_json
+from app.process.failures import scoring_need, told_in_sentences
 from app.progress import console
 from app.runs.configuration import load_settings
 from app.runs.opening import open_run
-from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem
+from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem, count_problem
 
 
 def main() -> None:
     """The console script."""
-    open_command("evaluate", read=reader(EvaluateSettings, find_problems), job=evaluate)
+    open_command("evaluate", read=reader(EvaluateSettings, find_problems), job=evaluate, is_supervised=True)
 
 
 def find_problems(settings: EvaluateSettings) -> list[str]:
@@ -22,7 +23,7 @@ def find_problems(settings: EvaluateSettings) -> list[str]:
     problems = choice_problem("on", settings.on, SPLIT_NAMES)
     if settings.run is None:
         problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
-    return problems
+    return problems + count_problem("batch_size", settings.batch_size)
 
 
 def evaluate(settings: EvaluateSettings) -> int:
@@ -35,7 +36,7 @@ def evaluate(settings: EvaluateSettings) -> int:
         SettingsError: the folder is no finished run, or nobody is in the split.
     """
     run = open_run(str(settings.run))
-    metrics = score_again(str(settings.run), split=settings.on)
+    metrics = score_again(str(settings.run), split=settings.on, batch_size=settings.batch_size)
     from app.scoring.judging import show_metrics
 
     target = run.path / f"evaluation-{settings.on}.json"
@@ -45,8 +46,13 @@ def evaluate(settings: EvaluateSettings) -> int:
     return DONE
 
 
-def score_again(run_dir: str, *, split: str) -> dict[str, Any]:
+def score_again(run_dir: str, *, split: str, batch_size: int | None = None) -> dict[str, Any]:
     """The metrics of one split of a finished run, `{split: {...}}`, from its model and its images.
+
+    Args:
+        run_dir: the folder.
+        split: train, val or test.
+        batch_size: volumes at once; None: as many as in its training.
 
     Raises:
         SettingsError: the folder is no finished run, or nobody is in the split.
@@ -60,9 +66,11 @@ def score_again(run_dir: str, *, split: str) -> dict[str, Any]:
     from app.subjects.saved import reopen_cohort
     from models.folding import fold_normalisation
 
-    cohort = reopen_cohort(settings, run, split=split)
-    network = fold_normalisation(load_network(run.model))
-    scores = score_split(network, cohort, split, batch_size=settings.trainer.batch_size)
+    at_once = batch_size or settings.trainer.batch_size
+    with told_in_sentences(scoring_need(at_once)):
+        cohort = reopen_cohort(settings, run, split=split)
+        network = fold_normalisation(load_network(run.model))
+        scores = score_split(network, cohort, split, batch_size=at_once)
     return {split: evaluate_scores(scores, threshold=saved["threshold"])}
 
 

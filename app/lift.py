@@ -10,7 +10,7 @@ from app.door.cli import open_command, reader
 from app.errors import UserError
 from app.networks.pretrained import check_slice_run, load_trained
 from app.progress import console
-from app.settings import INITS, LiftSettings, choice_problem, depth_policy_problems
+from app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
@@ -165,14 +165,7 @@ def _size_problems(settings: LiftSettings) -> list[str]:
     elif shape is not None and depth not in (None, shape[0]):
         problems.append(f"depth={depth}: input_shape says {shape[0]}; say one of them.")
     counts = {"depth": depth, "channels": settings.channels, "classes": settings.classes}
-    return [
-        *problems,
-        *(
-            f"{key}: expected at least 1; received {count}."
-            for key, count in counts.items()
-            if count is not None and count < 1
-        ),
-    ]
+    return problems + [one for key, count in counts.items() for one in count_problem(key, count)]
 
 
 def _output_problems(settings: LiftSettings) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from app.door.cli import DONE, USER_ERROR, open_command, reader
 from app.files import write_json
+from app.process.failures import scoring_need, told_in_sentences
 from app.progress import console, progress_bar
-from app.settings import PredictSettings, SettingsError, choice_problem
+from app.settings import PredictSettings, SettingsError, choice_problem, count_problem
 
 if TYPE_CHECKING:
     from app.prediction.ensemble import Ensemble
@@ -25,7 +26,7 @@ VIEWS = ("none", "flips", "half_turns", "shifts")
 
 def main() -> None:
     """The console script."""
-    open_command("predict", read=reader(PredictSettings, find_problems), job=predict)
+    open_command("predict", read=reader(PredictSettings, find_problems), job=predict, is_supervised=True)
 
 
 def find_problems(settings: PredictSettings) -> list[str]:
@@ -37,8 +38,7 @@ def find_problems(settings: PredictSettings) -> list[str]:
         problems.append("input: expected an image, a folder or a table; say input=PATH.")
     if explain_method(settings) not in (None, *METHODS):
         problems.append(f"explain: expected true, false, {', '.join(METHODS)}; received {settings.explain}.")
-    if settings.batch_size is not None and settings.batch_size < 1:
-        problems.append(f"batch_size: expected at least 1; received {settings.batch_size}.")
+    problems += count_problem("batch_size", settings.batch_size)
     problems += _output_problems(settings)
     return problems
 
@@ -67,7 +67,8 @@ def predict(settings: PredictSettings) -> int:
         scans = _find_scans(settings, ensemble)
         predictor = _build_predictor(settings, ensemble)
         _say_rules(ensemble, settings)
-        rows = _predict_into(Path(settings.output).expanduser(), scans, predictor, settings=settings)
+        with told_in_sentences(scoring_need(predictor.batch_size)):
+            rows = _predict_into(Path(settings.output).expanduser(), scans, predictor, settings=settings)
     return _say_outcome(rows, predictor, settings=settings)
 
 

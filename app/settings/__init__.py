@@ -34,7 +34,7 @@ from app.settings.groups import (
     TrainerSettings,
 )
 from app.settings.model_checks import INITS, depth_policy_problems
-from app.settings.sentences import choice_problem, range_problem
+from app.settings.sentences import choice_problem, count_problem, range_problem
 
 __all__ = [
     "INITS",
@@ -61,6 +61,7 @@ __all__ = [
     "audit_problems",
     "check_settings",
     "choice_problem",
+    "count_problem",
     "depth_policy_problems",
     "range_problem",
     "register_schemas",

@@ -64,6 +64,7 @@ class EvaluateSettings:
 
     run: str | None = None
     on: str = "test"
+    batch_size: int | None = None
     runs_folder: str = "runs"
     debug: bool = False
 

@@ -14,6 +14,11 @@ def choice_problem(key: str, value: object, allowed: tuple[str, ...]) -> list[st
     return [f"{key}: expected one of {', '.join(allowed)}; received {value}."]
 
 
+def count_problem(key: str, value: int | None) -> list[str]:
+    """One sentence when a number of things is given and below 1, else nothing."""
+    return [] if value is None or value >= 1 else [f"{key}: expected at least 1; received {value}."]
+
+
 def range_problem(key: str, value: float, low: float, high: float) -> list[str]:
     """One sentence when `value` lies outside [low, high], else nothing."""
     return [] if low <= value <= high else [f"{key}: expected {low:g} to {high:g}; received {value:g}."]

@@ -9,7 +9,7 @@ import logging
 
 from app.files import write_json
 from app.networks.building import Networks, build_networks
-from app.process.failures import announce, told_in_sentences
+from app.process.failures import told_in_sentences, training_need, way_on
 from app.process.precision import Precision
 from app.progress import console
 from app.runs.describing import describe_run
@@ -58,8 +58,7 @@ def train_parts(
     precision: Precision,
 ) -> None:
     """Train what is not trained yet, into the run's folder."""
-    announce(settings.trainer, run)
-    with told_in_sentences(run, settings.trainer):
+    with told_in_sentences(training_need(settings.trainer), way_on(run)):
         _describe(run, settings, cohort=cohort, precision=precision)
         if isinstance(parts, Inflation):
             parts = _train_slices(run, parts, cohort=cohort, precision=precision)

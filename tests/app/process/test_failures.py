@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import UserError
 from app.files import write_beside, write_json
-from app.process.failures import told_in_sentences
+from app.process.failures import scoring_need, told_in_sentences, training_need, way_on
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import (
@@ -42,13 +42,24 @@ class ResourceExhaustedError(Exception):
 def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
     with (
         pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
-        told_in_sentences(RunFolder(tmp_path), TrainerSettings(batch_size=8)),
+        told_in_sentences(training_need(TrainerSettings(batch_size=8)), way_on(RunFolder(tmp_path))),
     ):
         raise error
 
 
-def test_a_mistake_of_ours_stays_one(tmp_path):
-    with pytest.raises(ZeroDivisionError), told_in_sentences(RunFolder(tmp_path), TrainerSettings()):
+@pytest.mark.parametrize(
+    ("at_once", "way_out"), [(8, "batch_size=4 needs less"), (1, "CUDA_VISIBLE_DEVICES")]
+)
+def test_scoring_that_needs_too_much_is_told_with_its_own_key(at_once, way_out):
+    with (
+        pytest.raises(UserError, match=rf"Out of memory with batch_size={at_once}\. .*{way_out}.*\.$"),
+        told_in_sentences(scoring_need(at_once)),
+    ):
+        raise ResourceExhaustedError("OOM when allocating tensor with shape[8,96]")
+
+
+def test_a_mistake_of_ours_stays_one():
+    with pytest.raises(ZeroDivisionError), told_in_sentences(scoring_need(8)):
         raise ZeroDivisionError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.failures import announce
+from app.process.failures import announce, training_need, way_on
 from app.process.supervising import End, _memory_kills
 from app.runs.folder import RunFolder
 from app.settings import TrainerSettings
@@ -16,13 +16,13 @@ from app.settings import TrainerSettings
 ROOT = Path(__file__).parents[3]
 COMMAND = """
 import os, pathlib, signal, sys, time
-from app.process.failures import announce
+from app.process.failures import announce, training_need, way_on
 from app.process.supervising import hand_over
 from app.runs.folder import RunFolder
 from app.settings import TrainerSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 hand_over()
-announce(TrainerSettings(batch_size=8), RunFolder(pathlib.Path("runs/x")))
+announce(training_need(TrainerSettings(batch_size=8)), way_on(RunFolder(pathlib.Path("runs/x"))))
 print(os.getpid(), flush=True)
 """
 
@@ -121,4 +121,4 @@ def test_what_the_system_ended_for_lack_of_memory_is_the_users_to_mend(tmp_path)
 
 
 def test_without_a_supervising_process_nobody_is_told():
-    announce(TrainerSettings(), RunFolder(Path("runs/x")))
+    announce(training_need(TrainerSettings()), way_on(RunFolder(Path("runs/x"))))
