@@ -28,6 +28,7 @@ def check_settings(settings: TrainSettings) -> None:
             *split_problems(settings.splits),
             *shape_problems(settings.preprocess),
             *model_problems(settings.model),
+            *_spacing_problems(settings),
             *_trainer_problems(settings),
         ]
     )
@@ -40,6 +41,15 @@ def audit_problems(settings: AuditSettings) -> list[str]:
         *choice_problem("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
         *range_problem("thumbnails", settings.thumbnails, 0, 10_000),
         *range_problem("workers", settings.workers, 0, 1024),
+    ]
+
+
+def _spacing_problems(settings: TrainSettings) -> list[str]:
+    if settings.model.depth_policy != "spacing" or settings.preprocess.spacing != "native":
+        return []
+    return [
+        "model.depth_policy=spacing: expected one spacing for all volumes, but preprocess.spacing is native. "
+        "Set it in mm, as in 'preprocess.spacing=[4,1,1]', or take model.depth_policy=preserve."
     ]
 
 

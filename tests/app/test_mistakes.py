@@ -110,3 +110,9 @@ def test_a_network_too_deep_for_the_volume_is_told_before_it_is_built(tmp_path, 
 def test_an_unknown_baseline_names_the_nearest(tmp_path, rows):
     write_table(tmp_path, rows)
     expect_refusal(train(tmp_path, "model.baseline=ResNet51"), tmp_path, "ResNet51", "ResNet50")
+
+
+def test_a_lift_by_spacing_needs_a_spacing(tmp_path, rows):
+    write_table(tmp_path, rows)
+    answer = train(tmp_path, "model.depth_policy=spacing")
+    expect_refusal(answer, tmp_path, "model.depth_policy=spacing", "preprocess.spacing is native")
