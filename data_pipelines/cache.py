@@ -105,7 +105,8 @@ def fill_cache(
         # A volume does not fit into the first one's type: all are stored in the type that holds it.
         form = replace(form, dtype=needed)
         files, outcomes = fill(form=form, first=None, advance=lambda: None)  # all are counted already
-    _write_whole(kept, form_text(form).encode())
+    if recall_form(kept) != form:  # a complete cache may be read-only
+        _write_whole(kept, form_text(form).encode())
     return CachedVolumes(
         files=tuple(None if outcome.problem else file for file, outcome in zip(files, outcomes, strict=True)),
         shape=form.shape,
@@ -141,7 +142,7 @@ def _fill(
     files = [folder / f"{key}.{form.dtype}" for key in keys]
     say(say_room(files, form, folder=folder))
     check_room(files, form, folder=folder, max_gb=max_gb)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     if first is not None:
         _write_voxels(files[first[0]], first[1], form.dtype)
 
@@ -212,10 +213,31 @@ def _write_voxels(target: Path, voxels: NDArray[np.float32], dtype: str) -> None
     _write_whole(target, np.ascontiguousarray(voxels, dtype).data)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VolumeError(_unwritable(folder, error)) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"cache.folder={folder}: prepared volumes cannot be written there ({error.strerror or error}). "
+        "Choose another cache.folder."
+    )
+
+
 def _write_whole(target: Path, content: bytes | memoryview) -> None:
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(target)
+    part: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
+            part = Path(file.name)
+            file.write(content)
+        part.replace(target)
+    except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        raise VolumeError(_unwritable(target.parent, error)) from error
 
 
 def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:

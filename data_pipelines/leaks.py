@@ -4,6 +4,7 @@ Reading every volume for its hash takes as long as an epoch, so hashes are kept 
 path, size and time of change: a second run reads only what is new or changed.
 """
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -151,7 +152,9 @@ def _read_cache(path: Path | None) -> dict[str, str]:
 
 
 def _write_cache(path: Path, known: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_text(json.dumps(known), encoding="utf-8")
-    part.replace(path)
+    # Hashes that cannot be kept cost the next run one more reading.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(known), encoding="utf-8")
+        part.replace(path)

@@ -47,10 +47,8 @@ def audit_problems(settings: AuditSettings) -> list[str]:
 def _spacing_problems(settings: TrainSettings) -> list[str]:
     if settings.model.depth_policy != "spacing" or settings.preprocess.spacing != "native":
         return []
-    return [
-        "model.depth_policy=spacing: expected one spacing for all volumes, but preprocess.spacing is native. "
-        "Set it in mm, as in 'preprocess.spacing=[4,1,1]', or take model.depth_policy=preserve."
-    ]
+    way_out = "Set it in mm, as in 'preprocess.spacing=[4,1,1]', or take model.depth_policy=preserve."
+    return [f"model.depth_policy=spacing: expected mm; preprocess.spacing is native. {way_out}"]
 
 
 def _logger_problems(logger: LoggerSettings) -> list[str]:

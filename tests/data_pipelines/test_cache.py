@@ -270,7 +270,7 @@ def test_the_size_is_said_before_anything_is_written(images, tmp_path):
         said.append(text)
 
     fill_cache(images, SETTINGS, folder=tmp_path / "cache", say=say)
-    assert said[0].startswith("Cache: 3 volumes of 5x7x11x1 float16 take 0.0 MB in")
+    assert said[0].startswith("Cache: 3 volumes of 5x7x11x1 float16 take 2.3 kB in")
     assert "3 are to be prepared" in said[0]
 
 
@@ -289,3 +289,23 @@ def test_ten_problems_are_shown_and_the_rest_counted():
     assert "file9" in text
     assert "file10" not in text
     assert "and 2 more" in text
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(images, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(VolumeError, match=r"cache\.folder=.*file.* Choose another cache\.folder"):
+            fill_cache(images, SETTINGS, folder=folder)
+
+
+def test_a_complete_cache_is_only_read(images, tmp_path, monkeypatch):
+    first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
+
+    def refuse(*_args, **_settings):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
+    first.files[0].unlink()
+    with pytest.raises(VolumeError, match=r"\(Read-only file system\)"):
+        fill_cache(images, SETTINGS, folder=tmp_path / "cache")

@@ -100,3 +100,8 @@ def test_unreadable_images_equal_no_other_and_are_tried_again(manifest, tmp_path
     assert len(set(hashes)) == len(manifest.records)
     again = hash_records(manifest.records, hash_file=Reader(), cache=cache)
     assert again[0] == again[2] == "1"
+
+
+def test_hashes_that_cannot_be_kept_are_no_error(manifest, tmp_path):
+    hashes = hash_records(manifest.records, hash_file=Reader(), cache=tmp_path / "a" / "hashes.json")
+    assert hashes == hash_records(manifest.records, hash_file=Reader())
