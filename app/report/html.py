@@ -66,7 +66,7 @@ def shared(summary: RunSummary | ComparisonSummary) -> dict[str, Any]:
         "notes": summary.notes,
         "audit": summary.audit,
         "splits": show_table(summary.splits),
-        "environment": tables.flatten(summary.environment),
+        "environment": tables.named_rows(summary.environment),
     }
 
 

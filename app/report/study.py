@@ -90,7 +90,7 @@ def study_page_values(summary: StudySummary) -> dict[str, Any]:
         "tables": [(table.caption, _cells(table)) for table in summary.tables],
         "method": list(summary.notes),
         "config": summary.config,
-        "environment": tables.flatten(summary.environment),
+        "environment": tables.named_rows(summary.environment),
     }
 
 

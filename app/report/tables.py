@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.dotted import flatten
 from app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
 from app.evaluation.kernels import weighted_confusion
 from app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
@@ -169,13 +170,9 @@ def difference_rows(one: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def flatten(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+def named_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Nested mappings as rows of (dotted name, text)."""
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        rows += flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, str(value))]
-    return rows
+    return [(name, str(value)) for name, value in flatten(values).items()]
 
 
 def signed(value: float) -> str:

@@ -14,17 +14,18 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from app.files import write_text
+from app.runs.configuration import read_saved
 from app.runs.opening import refuse_used_folder
 from app.settings import SettingsError
-from app.settings.studies import StudySettings
+from app.settings.changes import list_changes, spell_out
+from app.settings.studies import STUDIES, StudySettings
 
-INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
-OPEN = ("budget", "budgets", "trials", "confirm_seeds")  # of a study: filled in by now, or free to be raised
+# Of a study: filled in by now, or free to be raised.
+OPEN = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,9 @@ def open_folder(settings: StudySettings) -> StudyFolder:
     Raises:
         SettingsError: the folder asked for holds something else.
     """
-    essence = study_essence(settings)
-    folder = StudyFolder(_choose_path(settings, essence))
+    folder = StudyFolder(_choose_path(settings))
     if folder.config.exists():
-        _refuse_other(folder, essence)
+        _refuse_other(folder, settings)
     else:
         refuse_used_folder(str(folder.path))
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -86,28 +86,39 @@ def open_folder(settings: StudySettings) -> StudyFolder:
     return folder
 
 
-def study_essence(settings: StudySettings) -> dict[str, Any]:
-    """The settings that decide what a study finds."""
-    values = {key: value for key, value in asdict(settings).items() if key not in INDIFFERENT}
-    return values | {"study": {key: value for key, value in values["study"].items() if key not in OPEN}}
+def load_study(folder: StudyFolder) -> StudySettings:
+    """The settings that a study's folder was made with; keys that are newer than it have their defaults.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds keys that this version does not know.
+    """
+    return read_saved(
+        folder.config, lambda saved: _defaults(saved.study.name), told="a study's configuration"
+    )
 
 
-def _choose_path(settings: StudySettings, essence: dict[str, Any]) -> Path:
+def _choose_path(settings: StudySettings) -> Path:
+    """The folder asked for, or one named by what the study changes in the defaults.
+
+    A key with its default has no part in the name: one that a later version adds leaves names as they are.
+    """
     if settings.run_dir is not None:
         return Path(settings.run_dir).expanduser()
+    given, defaults = (spell_out(one, but=OPEN) for one in (settings, _defaults(settings.study.name)))
+    essence = {key: value for key, value in given.items() if value != defaults.get(key)}
     digest = hashlib.sha256(json.dumps(essence, sort_keys=True, default=str).encode()).hexdigest()[:8]
     stem = f"study-{settings.study.name}-{settings.data.task or settings.data.name}-{digest}"
     return Path(settings.runs_folder) / stem
 
 
-def _refuse_other(folder: StudyFolder, essence: dict[str, Any]) -> None:
-    saved = OmegaConf.to_container(OmegaConf.load(folder.config))
-    if not isinstance(saved, dict):
-        raise SettingsError(f"{folder.config}: expected a study's configuration; choose another run_dir.")
-    saved["study"] = {key: value for key, value in saved.get("study", {}).items() if key not in OPEN}
-    changed = sorted(key for key, value in essence.items() if saved.get(key) != value)
-    if changed:
+def _defaults(name: str) -> StudySettings:
+    return StudySettings(study=STUDIES[name]())
+
+
+def _refuse_other(folder: StudyFolder, settings: StudySettings) -> None:
+    changes = list_changes(load_study(folder), settings, but=OPEN)
+    if changes:
         raise SettingsError(
-            f"run_dir={folder.path}: holds a study with other settings ({', '.join(changed)}); "
+            f"run_dir={folder.path}: holds a study with other settings ({'; '.join(changes)}); "
             "choose another run_dir, or leave it out: a study finds its own folder again."
         )

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from app.dotted import flatten
 from app.errors import UserError
 from app.networks.building import Networks
 from app.runs.folder import RunFolder
@@ -17,7 +18,7 @@ from app.strategy.hosts.spread import global_batches, hand_over_weights, score_t
 from app.training.callbacks.best import KeepBest
 from app.training.callbacks.display import ShowProgress
 from app.training.callbacks.history import WriteHistory
-from app.training.callbacks.mlflow import WriteMlflow, flat_settings
+from app.training.callbacks.mlflow import WriteMlflow
 from app.training.callbacks.place import Place
 from app.training.callbacks.timing import InputClock, SplitStepTime
 from app.training.callbacks.validation import ScoreVolumes
@@ -120,7 +121,7 @@ def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
     if settings.logger.tensorboard:
         found.append(WriteTensorBoard(run.tensorboard, feed.batches))
     if settings.logger.mlflow:
-        found.append(WriteMlflow(settings.logger, name=run.path.name, params=flat_settings(asdict(settings))))
+        found.append(WriteMlflow(settings.logger, name=run.path.name, params=flatten(asdict(settings))))
     return found
 
 

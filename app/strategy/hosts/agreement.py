@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from app.dotted import flatten
 from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.strategy.hosts.meeting import hear, own_index, tell
 
@@ -41,7 +42,7 @@ def agree_on_settings(given: str | None) -> TrainSettings:
 
 def differing_keys(own: TrainSettings, first: TrainSettings) -> list[str]:
     """The keys that must not differ between this host and host 0, and do, with both values."""
-    ours, theirs = (_flatten(asdict(settings)) for settings in (own, first))
+    ours, theirs = (flatten(asdict(settings)) for settings in (own, first))
     names = [*ours, *(key for key in theirs if key not in ours)]
     return [
         f"{key} is {ours.get(key)} here and {theirs.get(key)} on host 0"
@@ -91,14 +92,6 @@ def _read(text: str) -> TrainSettings:
     schema = OmegaConf.structured(TrainSettings)
     settings: TrainSettings = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(text)))  # type: ignore[assignment]
     return settings
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _is_own(key: str) -> bool:

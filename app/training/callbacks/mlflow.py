@@ -13,19 +13,6 @@ from app.training.callbacks.place import Remembering
 LONGEST = 500  # characters of a parameter's value that every server takes
 
 
-def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with their full keys.
-
-    >>> flat_settings({"trainer": {"epochs": 3}, "seed": 0})
-    {'trainer.epochs': 3, 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        is_group = isinstance(value, Mapping) and value
-        flat |= flat_settings(value, f"{prefix}{key}.") if is_group else {f"{prefix}{key}": value}
-    return flat
-
-
 class WriteMlflow(Remembering):
     """Writes the settings once and the logs of each epoch; a resumed training goes on with the same run.
 

@@ -1,17 +1,20 @@
 """Which finished runs give what a training would give."""
 
 import os
+import re
 import time
 
 import pytest
+from omegaconf import OmegaConf
 
 from app import __version__
 from app.files import write_json
-from app.runs.configuration import save_settings
+from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
-from app.runs.reuse import find_finished, refuse_other_run
+from app.runs.reuse import find_finished, has_begun, refuse_other_run
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
 from app.settings.changes import list_changes
+from app.training.resuming import reopen_settings
 
 
 def finished_run(folder, **changes):
@@ -59,4 +62,44 @@ def test_a_folder_with_runs_of_other_settings_is_refused_with_what_differs(tmp_p
     wanted.trainer.epochs = 7
     assert list_changes(TrainSettings(), TrainSettings(seed=1)) == ["seed: 1 instead of 0"]
     with pytest.raises(SettingsError, match=r"trainer\.epochs: 7 instead of 30"):
+        refuse_other_run(run, wanted)
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A finished run whose version did not know some keys yet, and the settings that it was asked for."""
+    wanted = finished_run(tmp_path / "older", augment={"name": "light", "noise_prob": 0.3})
+    run = RunFolder(tmp_path / "older")
+    saved = OmegaConf.load(run.config)
+    for group, key in (("trainer", "ema"), ("model", "freeze_epochs"), ("splits", "outer_folds")):
+        del saved[group][key]
+    del saved["devices"]
+    OmegaConf.save(saved, run.config)
+    return run, wanted
+
+
+def test_keys_with_their_defaults_that_a_saved_run_lacks_are_no_difference(older, tmp_path):
+    run, wanted = older
+    wanted.augment |= {"mixup_alpha": 0.0, "flip_prob": [0.0, 0.0, 0.0]}  # the augmentation's own defaults
+    assert list_changes(load_settings(run), wanted) == []
+    refuse_other_run(run, wanted)
+    assert has_begun(run, wanted)
+    assert find_finished(wanted, tmp_path) == run
+    assert reopen_settings(str(run.path), overrides=["resume=x"], epochs=0)[1].trainer.ema == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda wanted: setattr(wanted.trainer, "ema", 0.9), "trainer.ema: 0.9 instead of 0.0"),
+        (lambda wanted: wanted.augment.update(mixup_alpha=0.2), "augment.mixup_alpha: 0.2 instead of 0.0"),
+        (lambda wanted: wanted.augment.pop("noise_prob"), "augment.noise_prob: 0.0 instead of 0.3"),
+    ],
+)
+def test_a_key_that_a_saved_run_lacks_differs_with_another_value_than_its_default(change, told, older):
+    run, wanted = older
+    change(wanted)
+    assert list_changes(load_settings(run), wanted) == [told]
+    assert not has_begun(run, wanted)
+    with pytest.raises(SettingsError, match=re.escape(told)):
         refuse_other_run(run, wanted)

@@ -1,12 +1,15 @@
 """Every file under conf/study composes, every budget is whole, and each mistake gets its sentence."""
 
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
-from app.settings import SettingsError
+from app.settings import SettingsError, TrainerSettings
 from app.settings.studies import STUDIES
+from app.studies import folder as folder_room
 from app.studies.folder import open_folder
 from app.studies.space import Choices, Range, read_space, read_values
 
@@ -106,5 +109,46 @@ def test_a_folder_of_something_else_is_refused(tmp_path, composed):
     with (
         composed("study=search", f"run_dir={tmp_path}") as settings,
         pytest.raises(SettingsError, match="holds results"),
+    ):
+        open_folder(settings)
+
+
+def test_a_study_of_a_version_without_some_keys_goes_on_in_its_folder(tmp_path, composed):
+    place = f"runs_folder={tmp_path}"
+    with composed("study=search", place, "study.epochs=3") as settings:
+        first = open_folder(settings)
+        saved = OmegaConf.load(first.config)
+        for group, key in (("trainer", "ema"), ("study", "warmup_epochs"), ("augment", "mixup_alpha")):
+            assert saved[group].pop(key) is not None
+        del saved["hosts"]
+        OmegaConf.save(saved, first.config)
+        assert open_folder(settings).path == first.path
+        assert OmegaConf.load(first.config).trainer.ema == 0.0
+        OmegaConf.save(saved, first.config)
+    with (
+        composed("study=search", f"run_dir={first.path}", "study.epochs=3", "trainer.ema=0.9") as settings,
+        pytest.raises(SettingsError, match=r"\(trainer\.ema: 0\.9 instead of 0\.0\)"),
+    ):
+        open_folder(settings)
+
+
+def test_a_key_that_an_upgrade_adds_leaves_the_names_of_studies_as_they_are(tmp_path, composed, monkeypatch):
+    upgraded = make_dataclass("Upgraded", [("drift", float, 0.0)], bases=(TrainerSettings,))
+    defaults_of = folder_room._defaults
+    with composed("study=search", f"runs_folder={tmp_path}") as settings:
+        before = open_folder(settings)
+    monkeypatch.setattr(folder_room, "_defaults", lambda one: replace(defaults_of(one), trainer=upgraded()))
+    grown = replace(settings, trainer=upgraded(**vars(settings.trainer)))
+    assert folder_room._choose_path(grown) == before.path
+    grown.trainer.drift = 0.5
+    assert folder_room._choose_path(grown) != before.path
+
+
+@pytest.mark.parametrize("text", ["study: {name: knitting}", "[1, 2]", "study: {name: search, yarn: 3}", "{"])
+def test_a_folder_with_another_configuration_is_refused_in_words(text, tmp_path, composed):
+    (tmp_path / "config.yaml").write_text(text)
+    with (
+        composed("study=search", f"run_dir={tmp_path}") as settings,
+        pytest.raises(SettingsError, match="expected a study's configuration"),
     ):
         open_folder(settings)
