@@ -9,7 +9,7 @@ from app.settings import AuditSettings, audit_problems
 
 def main() -> None:
     """The console script."""
-    open_command("audit", read=reader(AuditSettings, audit_problems), job=audit)
+    open_command("audit", read=reader(AuditSettings, audit_problems), job=audit, is_supervised=True)
 
 
 def audit(settings: AuditSettings) -> int:

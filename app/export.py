@@ -27,7 +27,7 @@ COPIED = ("contract.schema.json", "score_image.py")
 
 def main() -> None:
     """The console script."""
-    open_command("export", read=reader(ExportSettings, find_problems), job=export)
+    open_command("export", read=reader(ExportSettings, find_problems), job=export, is_supervised=True)
 
 
 def find_problems(settings: ExportSettings) -> list[str]:

@@ -21,7 +21,7 @@ HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits: each rounding moves a value 
 
 def main() -> None:
     """The console script."""
-    open_command("lift", read=reader(LiftSettings, find_problems), job=lift)
+    open_command("lift", read=reader(LiftSettings, find_problems), job=lift, is_supervised=True)
 
 
 def find_problems(settings: LiftSettings) -> list[str]:
