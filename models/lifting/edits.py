@@ -8,7 +8,8 @@ import keras
 
 from models.lifting.flow import Shape
 from models.lifting.kinds import Layer, Tensor
-from models.lifting.rules.base import LayerCall, Lifted, Transfer, Weights, copy_weights
+from models.lifting.rules.answers import copy_weights
+from models.lifting.rules.base import LayerCall, Lifted, Transfer, Weights
 
 Dtype = dict[str, Any]
 

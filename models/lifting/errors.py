@@ -46,6 +46,16 @@ class RefusedError(Exception):
         super().__init__(f"{reason} {way_out}".strip())
 
 
+class DepthUsedUpError(RefusedError):
+    """Too few slices reach a layer."""
+
+    def __init__(self, depth: int | None) -> None:
+        super().__init__(
+            f"only {depth} of the slices reach it, too few for its window along depth.",
+            "Lift with depth_policy='preserve' (no downsampling along depth), or with more depth.",
+        )
+
+
 def _message(network: str, problems: tuple[Problem, ...]) -> str:
     groups: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
     for problem in problems:

@@ -7,12 +7,13 @@ import keras
 
 from models.lifting.depth import DepthPolicy
 from models.lifting.edits import Edits
-from models.lifting.errors import LiftError, Problem, RefusedError
+from models.lifting.errors import DepthUsedUpError, LiftError, Problem, RefusedError
 from models.lifting.flow import Flow, Shape, guess_flow, plain_flow
 from models.lifting.graph import Call, Graph, history_of, is_network, read_graph
 from models.lifting.kinds import Layer, Model, Tensor
 from models.lifting.registry import rule_for
-from models.lifting.rules.base import DepthUsedUpError, Follower, LayerCall, Lifted, keep
+from models.lifting.rules.answers import keep
+from models.lifting.rules.base import Follower, LayerCall, Lifted
 from models.lifting.stem import adapt_stem, is_stem, passes_channels
 from models.lifting.steps import GraphPlan, Step
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from models.lifting.kinds import Layer
 from models.lifting.rules import find_rule
-from models.lifting.rules.base import LiftRule, keep
+from models.lifting.rules.answers import keep
+from models.lifting.rules.base import LiftRule
 
 _USER_RULES: dict[Any, LiftRule] = {}
 

@@ -58,7 +58,8 @@ def adapt_stem(layer_call: LayerCall, call: Call, edits: Edits) -> Edit | None:
     """
     layer = call.operation
     if not is_stem(call, layer_call.inputs, edits) or passes_channels(layer):
-        _check_shared(layer_call)
+        if id(layer) in edits.by_layer:
+            _check_shared(layer_call)
         return None
     if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1:
         raise RefusedError(STEM_REASON, STEM_WAY_OUT)
@@ -84,7 +85,8 @@ def _check_shared(layer_call: LayerCall) -> None:
         RefusedError: This call reads others.
     """
     layer = layer_call.layer
-    if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1 or not layer_call.flow.is_volume:
+    is_plain = isinstance(layer, keras.layers.Conv2D) and layer.groups == 1
+    if not is_plain or layer.data_format != "channels_last" or not layer_call.flow.is_volume:
         return
     known, given = layer_call.weight_shapes[0][2], layer_call.flow.channels
     if known != given:

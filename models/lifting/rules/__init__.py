@@ -28,6 +28,7 @@ from models.lifting.rules.normalisation import (
     lift_softmax,
 )
 from models.lifting.rules.operations import find_operation_rule
+from models.lifting.rules.padding import lift_cropping, lift_zero_padding
 from models.lifting.rules.pooling import (
     lift_adaptive_pooling,
     lift_average_pooling,
@@ -35,13 +36,7 @@ from models.lifting.rules.pooling import (
     lift_max_pooling,
     lift_upsampling,
 )
-from models.lifting.rules.shape import (
-    lift_cropping,
-    lift_flatten,
-    lift_permute,
-    lift_reshape,
-    lift_zero_padding,
-)
+from models.lifting.rules.shape import lift_flatten, lift_permute, lift_reshape
 from models.lifting.rules.transposed import lift_transposed
 
 RULES: Mapping[Any, LiftRule] = {

@@ -1,4 +1,4 @@
-"""Rules for convolutions: plain, depthwise, separable and transposed."""
+"""Rules for convolutions: plain, depthwise and separable."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,13 @@ from models.layers.few_positions import takes_few_positions
 from models.lifting.flow import Flow, Shape
 from models.lifting.inflate import centre_tap, inflate
 from models.lifting.kinds import LayerClass
-from models.lifting.rules.base import (
-    LayerCall,
-    Lifted,
-    Weights,
+from models.lifting.rules.answers import (
     depth_padding_layer,
     is_nonnegative_activation,
     spatial_output,
     weights_of,
 )
+from models.lifting.rules.base import LayerCall, Lifted, Weights
 from models.lifting.rules.kernels import (
     depth_taps,
     describe,

@@ -3,14 +3,8 @@
 import keras
 
 from models.lifting.errors import RefusedError
-from models.lifting.rules.base import (
-    LayerCall,
-    Lifted,
-    copy_weights,
-    is_nonnegative_activation,
-    keep,
-    refuse_repeated,
-)
+from models.lifting.rules.answers import copy_weights, is_nonnegative_activation, keep, refuse_repeated
+from models.lifting.rules.base import LayerCall, Lifted
 
 ACTS_ALONG_CHANNELS = {"softmax", "log_softmax", "sparsemax", "glu"}
 ACTS_AT_INFERENCE = {"AutoContrast", "CLAHE"}

@@ -8,7 +8,8 @@ import keras
 from models.lifting.errors import RefusedError
 from models.lifting.flow import VOLUME_AXES, Flow, Shape
 from models.lifting.kinds import Value
-from models.lifting.rules.base import LayerCall, Lifted, refuse_repeated
+from models.lifting.rules.answers import refuse_repeated
+from models.lifting.rules.base import LayerCall, Lifted
 from models.lifting.rules.raw import again, keep_operation, without_axes
 from models.lifting.rules.shape import lift_reshape
 
@@ -19,32 +20,36 @@ def lift_get_item(call: LayerCall) -> Lifted:
     Raises:
         RefusedError: It picks a single place in space, by a list, or adds an axis beside depth.
     """
-    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
-    entries = list(key) if isinstance(key, tuple | list) else [key]
     if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
         return _as_single_voxel(call)
     if "D" not in call.flow.axes:
         return keep_operation(call)
+    by_label = _slice_by_label(call)
+    output = _picked(call.flow, by_label, call.shapes_2d[0])
+    key = tuple(by_label[label] for label in call.flow.axes)
+    return again(call, output).become(call_args=(call.args[0], key), call_kwargs={})
+
+
+def _slice_by_label(call: LayerCall) -> dict[str, Any]:
+    """Return the slice, or the number, that a key gives each axis, depth's too."""
+    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
+    entries = list(key) if isinstance(key, tuple | list) else [key]
     slices = _slice_per_axis(entries, len(call.flow.shape_2d))
     by_label = dict(zip(call.flow.axes.replace("D", ""), slices, strict=True))
     if any(isinstance(by_label[label], int) for label in "BHW"):
         raise RefusedError(
             "it picks a single row, column or subject.", "Use a slice such as 0:1, or a pooling layer."
         )
-    step = _depth_step(call, by_label)
-    by_label["D"] = slice(None, None, step)
-    sizes = [
-        _sliced(size, by_label[label]) for size, label in zip(call.flow.shape, call.flow.axes, strict=True)
-    ]
-    dropped = [index for index, label in enumerate(call.flow.axes) if isinstance(by_label[label], int)]
-    flow = call.flow.become(shape=tuple(sizes), is_nonnegative=call.flow.is_nonnegative)
-    height = abs(getattr(by_label["H"], "step", None) or 1)
-    output = without_axes(flow, dropped, call.shapes_2d[0]).become(
-        reduction=(flow.reduction[0] * (step or 1), flow.reduction[1] * height)
-    )
-    lifted = again(call, output)
-    return lifted.become(
-        call_args=(call.args[0], tuple(by_label[label] for label in call.flow.axes)), call_kwargs={}
+    return {**by_label, "D": slice(None, None, _depth_step(call, by_label))}
+
+
+def _picked(flow: Flow, by_label: Mapping[str, Any], shape_2d: Shape) -> Flow:
+    sizes = [_sliced(size, by_label[label]) for size, label in zip(flow.shape, flow.axes, strict=True)]
+    dropped = [place for place, label in enumerate(flow.axes) if isinstance(by_label[label], int)]
+    steps = [abs(by_label[label].step or 1) for label in "DH"]
+    left = flow.become(shape=tuple(sizes), is_nonnegative=flow.is_nonnegative)
+    return without_axes(left, dropped, shape_2d).become(
+        reduction=(flow.reduction[0] * steps[0], flow.reduction[1] * steps[1])
     )
 
 

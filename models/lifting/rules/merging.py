@@ -23,34 +23,35 @@ def lift_concatenate(call: LayerCall) -> Lifted:
     Raises:
         RefusedError: Unlike axes or depths, or features of a flattened volume.
     """
-    flows = call.inputs
-    first = flows[0]
+    flows, first = call.inputs, call.inputs[0]
     if any(flow.axes != first.axes for flow in flows) or any(flow.repeats != 1 for flow in flows):
         raise RefusedError(
             f"its inputs have unlike axes or repeated features: {', '.join(map(_axes, flows))}."
         )
-    axis = first.axis_3d(call.config["axis"])
     _check_depths(flows)
+    axis = first.axis_3d(call.config["axis"])
     is_last = axis == len(first.shape) - 1
-    single = [flow for flow in flows if flow.depth == 1]
-    is_repeating = first.is_volume and 0 < len(single) < len(flows)
+    leading = next((flow for flow in flows if flow.depth != 1), first)
+    is_repeating = first.is_volume and leading.depth != 1 and any(flow.depth == 1 for flow in flows)
     if is_repeating and not is_last:
         raise RefusedError("it joins single slices with whole volumes in space.", "Join them along channels.")
-    if is_repeating:
-        first = next(flow for flow in flows if flow.depth != 1)
-    sizes = [flow.shape[axis] for flow in flows]
-    total = None if None in sizes else sum(size for size in sizes if size is not None)
-    shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
-    output = first.become(
-        shape=shape,
-        shape_2d=call.shapes_2d[0],
-        is_nonnegative=all(flow.is_nonnegative for flow in flows),
-        is_global=all(flow.is_global for flow in flows),
-    )
+    output = _concatenated(call, leading if is_repeating else first, axis)
     if is_repeating:
         kept = {key: call.config[key] for key in ("name", "dtype") if key in call.config}
         return Lifted(RepeatingConcatenate3D, kept, (output,), note="single slices are repeated along depth")
     return Lifted(type(call.layer), {**call.config, "axis": -1 if is_last else axis}, (output,))
+
+
+def _concatenated(call: LayerCall, leading: Flow, axis: int) -> Flow:
+    flows = call.inputs
+    sizes = [flow.shape[axis] for flow in flows]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    return leading.become(
+        shape=(*leading.shape[:axis], total, *leading.shape[axis + 1 :]),
+        shape_2d=call.shapes_2d[0],
+        is_nonnegative=all(flow.is_nonnegative for flow in flows),
+        is_global=all(flow.is_global for flow in flows),
+    )
 
 
 def lift_joined(call: LayerCall) -> Flow:

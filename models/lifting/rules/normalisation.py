@@ -8,10 +8,7 @@ from models.layers import FusedBatchNormalization
 from models.lifting.errors import RefusedError
 from models.lifting.inflate import tile_rows, tile_vector
 from models.lifting.kinds import LayerClass
-from models.lifting.rules.base import (
-    LayerCall,
-    Lifted,
-    Weights,
+from models.lifting.rules.answers import (
     copy_weights,
     is_nonnegative_activation,
     keep,
@@ -19,6 +16,7 @@ from models.lifting.rules.base import (
     same_shape,
     weights_of,
 )
+from models.lifting.rules.base import LayerCall, Lifted, Weights
 
 
 def lift_batch_normalisation(call: LayerCall) -> Lifted:

@@ -8,7 +8,8 @@ import numpy as np
 
 from models.lifting.errors import RefusedError
 from models.lifting.kinds import Layer
-from models.lifting.rules.base import LayerCall, Lifted, LiftRule, refuse_repeated
+from models.lifting.rules.answers import refuse_repeated
+from models.lifting.rules.base import LayerCall, Lifted, LiftRule
 from models.lifting.rules.indexing import (
     lift_expand_dims,
     lift_get_item,
@@ -93,36 +94,41 @@ def lift_reduction(call: LayerCall) -> Lifted:
     Raises:
         RefusedError: It reduces height or width alone, or features of a flattened volume.
     """
-    flow, axes_2d = call.flow, call.flow.axes.replace("D", "")
-    axis = call.config.get("axis")
-    numbers = range(len(flow.shape_2d)) if axis is None else as_list(axis)
-    labels = {axes_2d[number] for number in numbers}
+    flow, axis = call.flow, call.config.get("axis")
+    labels = _reduced_labels(call)
+    if "x" in flow.axes:  # no place in space: axis numbers stay
+        return keep_operation(call)
+    takes_depth = "D" in flow.axes and bool(labels & {"H", "W"})
+    taken = labels | {"D"} if takes_depth else labels
+    reduced = [place for place, label in enumerate(flow.axes) if label in taken]
+    shape = tuple(1 if place in reduced else size for place, size in enumerate(flow.shape))
+    pooled = flow.become(shape=shape, is_global=flow.is_global or takes_depth)
+    output = without_axes(pooled, [] if call.config.get("keepdims") else reduced, call.shapes_2d[0])
+    is_single = isinstance(axis, int) and len(reduced) == 1
+    grows = takes_depth and type(call.layer).__name__ in GROWS_WITH_DEPTH and flow.depth != 1
+    return again(call, output, axis=None if axis is None else reduced[0] if is_single else reduced).become(
+        inexact=f"it adds up {flow.depth or 'all'} slices where 2D has one" if grows else "",
+        window=f"axes {', '.join(map(str, reduced))}",
+    )
+
+
+def _reduced_labels(call: LayerCall) -> set[str]:
+    """Return the letters of the axes that a reduction takes in 2D.
+
+    Raises:
+        RefusedError: Height or width alone, or features of a flattened volume.
+    """
+    axes_2d, axis = call.flow.axes.replace("D", ""), call.config.get("axis")
+    labels = {axes_2d[number] for number in (range(len(axes_2d)) if axis is None else as_list(axis))}
     if "C" in labels:
         refuse_repeated(call)
     in_plane = set(axes_2d) & {"H", "W"}
-    if "D" in flow.axes and labels & in_plane and not in_plane <= labels:
+    if "D" in call.flow.axes and labels & in_plane and not in_plane <= labels:
         raise RefusedError(
             f"it reduces {' and '.join(sorted(labels & in_plane))} alone; depth might belong to it or not.",
             "Reduce both spatial axes, or use a pooling layer.",
         )
-    if "x" in axes_2d:  # no place in space: axis numbers stay
-        return keep_operation(call)
-    takes_depth = "D" in flow.axes and bool(labels & in_plane)
-    reduced = [
-        index for index, label in enumerate(flow.axes) if label in labels or (label == "D" and takes_depth)
-    ]
-    keepdims = bool(call.config.get("keepdims"))
-    shape = tuple(1 if index in reduced else size for index, size in enumerate(flow.shape))
-    pooled = flow.become(shape=shape, is_global=flow.is_global or takes_depth)
-    output = without_axes(pooled, [] if keepdims else reduced, call.shapes_2d[0])
-    grows = takes_depth and type(call.layer).__name__ in GROWS_WITH_DEPTH and flow.depth != 1
-    new_axis = (
-        None if axis is None else reduced[0] if isinstance(axis, int) and len(reduced) == 1 else reduced
-    )
-    return again(call, output, axis=new_axis).become(
-        inexact=f"it adds up {flow.depth or 'all'} slices where 2D has one" if grows else "",
-        window=f"axes {', '.join(map(str, reduced))}",
-    )
+    return labels
 
 
 def lift_along_axis(call: LayerCall) -> Lifted:

@@ -6,7 +6,8 @@ from models.layers import TrilinearUpSampling3D
 from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow
 from models.lifting.kinds import LayerClass
-from models.lifting.rules.base import LayerCall, Lifted, spatial_output
+from models.lifting.rules.answers import spatial_output
+from models.lifting.rules.base import LayerCall, Lifted
 from models.lifting.windows import window_output
 
 GLOBAL_TWINS = {

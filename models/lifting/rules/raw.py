@@ -4,7 +4,8 @@ from typing import Any
 
 from models.lifting.flow import Flow, Shape, plain_flow
 from models.lifting.kinds import Value
-from models.lifting.rules.base import LayerCall, Lifted, refuse_repeated
+from models.lifting.rules.answers import refuse_repeated
+from models.lifting.rules.base import LayerCall, Lifted
 
 
 def keep_operation(call: LayerCall) -> Lifted:

@@ -1,18 +1,13 @@
 """The rule for transposed convolutions."""
 
+from typing import Any
+
 import keras
 
 from models.lifting.errors import RefusedError
 from models.lifting.inflate import inflate_transposed
-from models.lifting.rules.base import (
-    Extra,
-    LayerCall,
-    Lifted,
-    Weights,
-    dtype_of,
-    spatial_output,
-    weights_of,
-)
+from models.lifting.rules.answers import dtype_of, spatial_output, weights_of
+from models.lifting.rules.base import Extra, LayerCall, Lifted, Weights
 from models.lifting.rules.kernels import describe, fix_constraint, odd_if_dilated, pair, reduced, scheme_of
 from models.lifting.windows import dilated, split_padding, transposed_output
 
@@ -25,40 +20,44 @@ def lift_transposed(call: LayerCall) -> Lifted:
     Raises:
         RefusedError: It has output_padding, and a depth stride of its own.
     """
-    flow, config = call.volume(), call.config
-    stride = call.rule.stride_for(config["strides"][0])
-    dilation = config["dilation_rate"][0] if stride == 1 else 1
-    extra = _output_padding(call, stride)
-    taps = _depth_taps(call, stride, dilation)
-    is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
-    sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
-    crop = split_padding(dilated(taps, dilation) - 1) if is_cropped else (0, 0)
-    depth = flow.depth if is_cropped else sizes[0]
-    reaches_all = config["padding"] == "same" or (taps == stride and not (extra and extra[0]))
-    inexact = "" if is_cropped or reaches_all else INEXACT
-    output = spatial_output(call, (depth, *sizes[1:])).become(
-        reduction=reduced(flow, 1 / stride, 1 / config["strides"][0])
-    )
+    config, changes, facts = call.config, *_window(call)
+    taps, stride = changes["kernel_size"][0], changes["strides"][0]
 
     def transfer(weights: Weights) -> Weights:
         return [inflate_transposed(weights[0], taps, scheme_of(call), stride=stride), *weights[1:]]
 
+    return Lifted(
+        keras.layers.Conv3DTranspose,
+        {**config, **fix_constraint(config, changes, "kernel")},
+        weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
+        **facts,
+        **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
+    )
+
+
+def _window(call: LayerCall) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what changes in the configuration, and the other facts of a transposed convolution."""
+    flow, config = call.volume(), call.config
+    stride = call.rule.stride_for(config["strides"][0])
+    dilation = config["dilation_rate"][0] if stride == 1 else 1
+    extra, taps = _output_padding(call, stride), _depth_taps(call, stride, dilation)
+    sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
+    is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
+    output = spatial_output(call, (flow.depth, *sizes[1:]) if is_cropped else sizes)
     changes = {
         "kernel_size": (taps, *config["kernel_size"]),
         "strides": (stride, *config["strides"]),
         "dilation_rate": (dilation, *config["dilation_rate"]),
         "output_padding": extra,
     }
-    return Lifted(
-        keras.layers.Conv3DTranspose,
-        {**config, **fix_constraint(config, changes, "kernel")},
-        (output,),
-        weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
-        after=(_depth_crop(call, crop),) if is_cropped else (),
-        window=describe(changes, config["padding"]),
-        inexact=inexact,
-        **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
-    )
+    reaches_all = config["padding"] == "same" or (taps == stride and not (extra and extra[0]))
+    facts = {
+        "outputs": (output.become(reduction=reduced(flow, 1 / stride, 1 / config["strides"][0])),),
+        "after": (_depth_crop(call, split_padding(dilated(taps, dilation) - 1)),) if is_cropped else (),
+        "window": describe(changes, config["padding"]),
+        "inexact": "" if is_cropped or reaches_all else INEXACT,
+    }
+    return changes, facts
 
 
 def _depth_taps(call: LayerCall, stride: int, dilation: int) -> int:
