@@ -4,10 +4,10 @@
     KERAS_BACKEND=jax python benchmarks/gpu_step.py           the same on JAX; TensorFlow need not be there
     python benchmarks/gpu_step.py --network demo --side 16 --batch 2 --limit 4     a trial on a CPU
 
-The demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Needs Keras, its engine, and of this
-project the folder `models` and `step_networks.py` beside this file. Every measurement is a process of its
-own: memory that one has taken, or an error of the device, cannot touch the next. Prints a Markdown table and
-writes it as CSV.
+The demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Needs Keras, its engine, rich, and of
+this project the folder `models` and `step_networks.py` beside this file. Every measurement is a process of
+its own: memory that one has taken, or an error of the device, cannot touch the next. Prints a Markdown table
+and writes it as CSV.
 """
 
 import argparse
@@ -84,27 +84,37 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare_precisions(network: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row per precision, with the untrained network's logits compared to those in float32."""
-    rows = []
-    for precision in options.precision:
-        task = {"network": network, "side": side, "precision": precision}
+    """Return a row per precision, with the untrained network's logits compared to those in float32.
 
-        def attempt(batch: int, steps: int = 1, task: dict[str, Any] = task) -> dict[str, Any] | None:
-            return in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
+    Args:
+        network: One of `NETWORKS`.
+        side: Voxels along each axis.
+        options: The command line's.
+    """
+    tasks = [{"network": network, "side": side, "precision": precision} for precision in options.precision]
+    return with_agreement([measure_row(task, options) for task in tasks])
 
+
+def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the row of one network, side and precision; what cannot be measured stands in it as a word."""
+    where = f"{task['network']} {task['side']}^3 {task['precision']}"
+
+    def attempt(batch: int, steps: int) -> dict[str, Any] | str:
         try:
-            found = attempt(options.batch, STEPS)
-        except MeasurementError as error:  # a device may have no kernel for a precision: the others go on
-            print(f"{network} {side}^3 {precision}: {error}", file=sys.stderr)
-            rows.append({**task, "batch": options.batch, "ms_per_step": "fails"})
-            continue
-        if found is None:
-            rows.append({**task, "batch": options.batch, "ms_per_step": "does not fit"})
-            continue
-        largest = largest_that_fits(lambda batch: attempt(batch) is not None, options.batch, options.limit)
-        rows.append({**task, **found, "largest_batch": largest})
-        print(f"{network} {side}^3 {precision}: {found['volumes_per_s']} volumes/s", file=sys.stderr)
-    return with_agreement(rows)
+            found = in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
+        except MeasurementError as error:  # a device may have no kernel for it: the others go on
+            print(f"{where}, batch {batch}: {error}", file=sys.stderr)
+            return "fails"
+        return "does not fit" if found is None else found
+
+    found = attempt(options.batch, STEPS)
+    if isinstance(found, str):
+        return {**task, "batch": options.batch, "ms_per_step": found}
+    print(f"{where}: {found['volumes_per_s']} volumes/s", file=sys.stderr)
+    largest = largest_that_fits(
+        lambda batch: not isinstance(attempt(batch, 1), str), options.batch, options.limit
+    )
+    return {**task, **found, "largest_batch": largest}
 
 
 def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,11 +165,18 @@ def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> in
 def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
     """Measure in a process of its own; None where the memory did not suffice.
 
+    Args:
+        task: Network, side in voxels, precision, batch and number of steps, see `measure`.
+        timeout: Seconds that it may take.
+
     Raises:
-        MeasurementError: the process failed for another reason.
+        MeasurementError: The process failed for another reason, or took longer.
     """
     command = [sys.executable, __file__, "--child", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(f"it took longer than {timeout:g} s") from error
     if done.returncode == 0:
         return dict(json.loads(done.stdout.splitlines()[-1]))
     # The kernel kills what takes too much of a CPU's memory.

@@ -43,16 +43,19 @@ def outcome(path: Path) -> tuple[str, str]:
 
 def disagreeing(paths: list[Path]) -> list[str]:
     """Return the files named by axis codes that do not give their folder's one array in RAS."""
-    wrong = []
+    wrong: list[str] = []
     for _, group in groupby(paths, key=lambda path: path.parent):
         named = [path for path in group if is_axcodes(path.name.split(".")[0])]
         volumes = [prepare_volume(path, Preprocess()) for path in named]
-        for path, volume in zip(named[1:], volumes[1:], strict=True):
-            same = np.array_equal(volume.voxels, volumes[0].voxels)
-            if not same or not np.allclose(volume.affine, volumes[0].affine, atol=1e-3):
-                wrong.append(path.name)
+        odd = [
+            path.name
+            for path, volume in zip(named, volumes, strict=True)
+            if not np.array_equal(volume.voxels, volumes[0].voxels)
+            or not np.allclose(volume.affine, volumes[0].affine, atol=1e-3)
+        ]
         if named:
-            print(f"{named[0].parent.name}: {len(named)} axis codes, {len(wrong)} differ from the first")
+            print(f"{named[0].parent.name}: {len(named)} axis codes, {len(odd)} differ from the first")
+        wrong += odd
     return wrong
 
 

@@ -70,7 +70,11 @@ def line(network: str, precision: str, batch: str, estimate: float, measured: fl
 
 
 def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, Any]:
-    """Measure in a process of its own: a peak cannot be taken twice in one."""
+    """Measure in a process of its own: a peak cannot be taken twice in one.
+
+    Raises:
+        SystemExit: It failed, with the end of what it said.
+    """
     options = ["--network", network, "--precision", precision, "--side", str(side), "--batch", str(batch)]
     done = subprocess.run(
         [sys.executable, __file__, "--child", *options],

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -72,3 +73,20 @@ def test_a_child_out_of_memory_is_an_answer_and_another_failure_is_not(code, wor
         bench.in_child({}, timeout=1)
     options = argparse.Namespace(precision=["float32"], batch=4, limit=64, timeout=1.0)
     assert bench.compare_precisions("demo", 16, options)[0]["ms_per_step"] == "fails"
+
+
+def test_a_larger_batch_that_fails_or_takes_too_long_costs_no_row(bench, monkeypatch):
+    def child(command, **_):
+        task = json.loads(command[-1])
+        if task["batch"] > 10:
+            raise bench.subprocess.TimeoutExpired(command, 1)
+        row = {"batch": task["batch"], "volumes_per_s": 1.0, "ms_per_step": 2.0, "logits": [[1.0]]}
+        failed = task["batch"] > 6
+        return argparse.Namespace(returncode=failed, stdout=json.dumps(row), stderr="no algorithm")
+
+    monkeypatch.setattr(bench.subprocess, "run", child)
+    options = argparse.Namespace(precision=["float32"], batch=4, limit=64, timeout=1.0)
+    (row,) = bench.compare_precisions("demo", 16, options)
+    assert row["largest_batch"] == 6
+    with pytest.raises(bench.MeasurementError, match="took longer than 1 s"):
+        bench.in_child({"batch": 11}, timeout=1.0)
