@@ -7,6 +7,7 @@ finds all of a subject's files. A cell is always taken literally, whatever marks
 
 import glob
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,10 +66,21 @@ def find_paths(
 
 
 def _matches(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
-    plain = root / Path(text_of(cells, column)).expanduser()
+    plain = _as_stored(root / Path(text_of(cells, column)).expanduser())
     if column in cells or not glob.has_magic(column) or plain.exists():
         return [plain]
     literal = {name: glob.escape(cells[name]) for name in fields_of(column)}
     pattern = Path(text_of(literal, column)).expanduser()
     place = Path(pattern.anchor) if pattern.is_absolute() else root
     return sorted(place.glob(str(pattern.relative_to(pattern.anchor)))) or [plain]
+
+
+def _as_stored(path: Path) -> Path:
+    """Returns the path in the encoding of its accents in which it exists, as given where in none.
+
+    Some systems store `é` as one sign, some as two, and a table made on one is read on the other.
+    """
+    if str(path).isascii() or path.exists():
+        return path
+    forms = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
+    return next((form for form in forms if form.exists()), path)

@@ -1,12 +1,13 @@
 """Turns the text of a label column into class indices, and says what was left out.
 
-A label is missing where its cell is empty or says `n/a`, `NA`, `NaN` or `#N/A`, unless a class has that very
-name. Whole numbers written as `1.0` (what a spreadsheet makes of an integer column with gaps) mean the same
-as `1`.
+A label is missing where its cell is empty or says `n/a`, `NA`, `NaN`, `#N/A`, `NULL` or `<NA>`, unless a
+class has that very name. Accents that look alike are alike, however they are encoded. Whole numbers written
+as `1.0` (what a spreadsheet makes of an integer column with gaps) mean the same as `1`.
 """
 
 import math
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +15,17 @@ from itertools import pairwise
 
 from data_pipelines.tables import ManifestError, list_some
 
-_MISSING = frozenset({"", "n/a", "na", "nan", "#n/a"})
+_MISSING = frozenset({"", "n/a", "na", "nan", "#n/a", "null", "<na>"})
 
 
 def is_missing(cell: str) -> bool:
     """Returns whether a table's cell stands for "no value"."""
     return cell.casefold() in _MISSING
+
+
+def is_number(text: str) -> bool:
+    """Returns whether a label is written as a number."""
+    return not math.isnan(_number(text))
 
 
 def index_labels(
@@ -50,6 +56,7 @@ def index_labels(
 
 
 def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
     return text.partition(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
 
 
@@ -76,7 +83,10 @@ def _bin(cell: str, edges: Sequence[float]) -> int | str:
     if is_missing(cell):
         return "label missing"
     value = _number(cell)
-    return f"label {cell!r} is not a number" if math.isnan(value) else bisect_right(edges, value)
+    if math.isnan(value):
+        is_comma = re.fullmatch(r"[+-]?\d+,\d+", cell)
+        return f"label {cell!r} is not a number{' (write a decimal point)' if is_comma else ''}"
+    return bisect_right(edges, value)
 
 
 def _check_names(names: Sequence[str], edges: Sequence[float]) -> None:

@@ -1,5 +1,6 @@
 """Rows of text, from a table or from a folder per class, before labels and subjects are made sense of."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,9 @@ def rows_of_folder(root: Path) -> list[Row]:
 def _name(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
     if subject_column is None:
         return text_of(cells, image_columns[0])
-    return "" if is_missing(cells[subject_column]) else cells[subject_column]
+    # One name in two encodings of its accents would be two subjects, and could land in two splits.
+    name = unicodedata.normalize("NFC", cells[subject_column])
+    return "" if is_missing(name) else name
 
 
 def _folders(root: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data_pipelines.labels import is_number
 from data_pipelines.manifest import Manifest, ManifestError
 from data_pipelines.rows import SPLITS
 from data_pipelines.tables import list_some
@@ -228,17 +229,9 @@ def _check_counts(manifest: Manifest, parts: int) -> None:
 
 def _way_out(classes: Sequence[str]) -> str:
     """Fewer parts, or other classes; a number for a label wants to be cut into classes."""
-    if len(classes) > 2 and all(_is_number(name) for name in classes):
+    if len(classes) > 2 and all(is_number(name) for name in classes):
         return "Cut a number into classes: 'data.label_bins=[EDGE]' 'data.classes=[BELOW,FROM_IT_ON]'."
     return "Ask for fewer splits or folds, or leave the class out of data.classes."
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_classes(manifest: Manifest, splits: Sequence[str]) -> None:

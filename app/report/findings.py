@@ -29,6 +29,7 @@ ADVICE = MappingProxyType(
         "empty_mask": "Right for a subject who has nothing to mark; any other file wants mending.",
         "channels_off_grid": "Register them, or set preprocess.same_grid=false to resample them onto the "
         "first channel.",
+        "similar_classes": "If they mean the same, write them the same in the table.",
         "small_class": "Find more subjects, ask for fewer splits, or leave the class out of data.classes.",
         "untrained_class": "Move subjects of it into training, or leave it out of data.classes.",
         "mixed_channels": "A network takes one number of channels: see data.time_axis.",

@@ -1,11 +1,13 @@
 """What an audit says of records and classes: channels that do not fit, classes too small to split."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from data_pipelines.audit.facts import Facts
 from data_pipelines.audit.findings import Finding
 from data_pipelines.geometry import corners_off_mm, is_same_grid
+from data_pipelines.labels import is_number
 from data_pipelines.manifest import Manifest
 
 SPLIT_IN_THREE = 3  # subjects that a class needs for training, validation and test
@@ -38,12 +40,13 @@ def _share_grid(first: Facts, one: Facts) -> bool:
 
 
 def class_findings(manifest: Manifest, splits: Sequence[str | None]) -> Iterator[Finding]:
-    """Yield the classes of which a training could not give every split, or training itself, a subject.
+    """Yield the classes that a training could not give a subject in every split, and those that look alike.
 
     Args:
         manifest: The records.
         splits: One per record; None where none is assigned yet.
     """
+    yield from _lookalikes(manifest.classes)
     holders = defaultdict[int, dict[str, str | None]](dict)
     for record, split in zip(manifest.records, splits, strict=True):
         holders[record.label][record.subject] = split
@@ -60,3 +63,14 @@ def class_findings(manifest: Manifest, splits: Sequence[str | None]) -> Iterator
             )
             alone = len(of_class) < SPLIT_IN_THREE - 1
             yield Finding("small_class", "error" if alone else "warning", said, tuple(of_class), spoils=alone)
+
+
+def _lookalikes(classes: Sequence[str]) -> Iterator[Finding]:
+    """Yield the classes whose names differ by capitals, spaces or punctuation alone."""
+    groups = defaultdict[str, list[str]](list)
+    for name in classes:
+        groups[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
+    for same in groups.values():
+        if len(same) > 1 and not any(is_number(name) for name in same):
+            listed = " and ".join(map(repr, same))
+            yield Finding("similar_classes", "warning", f"the classes {listed} differ in writing alone")

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_channels_that_find_different_numbers_name_the_row(bids):
 def test_a_missing_cell_gives_no_path():
     assert text_of({"id": "n/a"}, T1) == ""
     assert find_paths({"id": "n/a"}, (T1,), root=Path("/"), line=2) == []
+
+
+@pytest.mark.parametrize(("stored", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_find_their_file_however_they_are_encoded(tmp_path, stored, written):
+    names = {form: unicodedata.normalize(form, "tête.nii") for form in ("NFC", "NFD")}
+    (tmp_path / names[stored]).touch()
+    cells = {"image": names[written]}
+    assert find_paths(cells, ("image",), root=tmp_path, line=2) == [(tmp_path / names[stored],)]

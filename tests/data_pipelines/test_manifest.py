@@ -104,6 +104,24 @@ def test_a_class_may_be_named_like_a_missing_value(folder):
     assert [r.label for r in load(write(folder, text), classes=["Cl", "NA"]).records] == [1, 0]
 
 
+def test_accents_are_alike_in_labels_and_subjects_however_they_are_encoded(folder):
+    composed, split = "l\u00e9ger", "le\u0301ger"
+    rows = [("a", composed, "\u00e9"), ("b 1", split, "e\u0301"), ("c", "grave", "x"), ("d", "NULL", "y")]
+    lines = [f"images/{name}.nii.gz,{label},{subject}" for name, label, subject in rows]
+    table = write(folder, "\n".join(["image,label,who", *lines]))
+    for classes in ((), (split, "grave")):
+        manifest = load(table, subject_column="who", classes=classes)
+        assert set(manifest.classes) == {composed, "grave"}
+        assert [record.subject for record in manifest.records] == ["\u00e9", "\u00e9", "x"]
+        assert manifest.left_out == {"label missing": 1}
+
+
+def test_a_decimal_comma_is_told(folder):
+    table = write(folder, 'image,label\nimages/a.nii.gz,"3,2"\nimages/c.nii.gz,7\nimages/d.nii.gz,4\n')
+    options = {"label_bins": (5,), "classes": ("low", "high")}
+    assert "write a decimal point" in next(iter(load(table, **options).left_out))
+
+
 def test_numeric_classes_sort_by_value_and_floats_mean_integers(folder):
     text = "image,label\nimages/a.nii.gz,10.0\nimages/c.nii.gz,2\nimages/d.nii.gz,10\n"
     manifest = load(write(folder, text))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -66,3 +67,10 @@ def test_a_class_that_the_tables_own_split_does_not_train_is_found():
     (found,) = class_findings(listed([0, 0, 0, 1], splits), splits)
     assert (found.kind, found.spoils) == ("untrained_class", True)
     assert list(class_findings(listed([0, 1, 0, 1], splits), ["train", "train", "val", "test"])) == []
+
+
+def test_classes_that_differ_in_writing_alone_are_found():
+    manifest = replace(listed([0, 1, 2, 3] * 3), classes=("Grade 1", "grade-1", "-1", "1"))
+    (found,) = class_findings(manifest, [None] * 12)
+    assert (found.kind, found.severity) == ("similar_classes", "warning")
+    assert "'Grade 1' and 'grade-1'" in found.message
