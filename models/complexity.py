@@ -145,6 +145,10 @@ def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tens
 def _cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor, *, is_new: bool) -> LayerCost:  # noqa: ANN401
     shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(inputs) if isinstance(leaf, keras.KerasTensor)]
     results = [tuple(leaf.shape) for leaf in keras.tree.flatten(outputs)]
+    if any(None in shape for shape in (*shapes, *results)):
+        raise ValueError(
+            f"{name} gives shape {results[0]}, which leaves a size unknown. Build it with all sizes."
+        )
     is_layer = isinstance(operation, keras.layers.Layer)
     kind = type(operation).__name__
     config = operation.get_config() if is_layer and kind in RULES else {}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.layers import ChannelBias, FewPositionsConv3D, FusedBatchNormalization
-from models.lifting.graph import Call, is_network, read_graph
+from models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
 
 Layer: TypeAlias = Any  # Keras ships no types
 Model: TypeAlias = Any
@@ -138,14 +138,13 @@ class _Copier:
     def copy_network(self, network: Model) -> Model:
         """Return the network called on copies, which have no weights of their own yet."""
         graph = read_graph(network)
-        inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in graph.inputs]
-        made = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
+        made = {id(tensor): _copy_input(tensor) for tensor in graph.inputs}
         for call in graph.calls:
             args, kwargs = _replaced((call.args, dict(call.kwargs)), made)
             outputs = keras.tree.flatten(self._copy(call.operation)(*args, **kwargs))
             made |= {id(old): new for old, new in zip(call.outputs, outputs, strict=True)}
-        outputs = [made[id(tensor)] for tensor in graph.outputs]
-        return keras.Model(_unpacked(inputs), _unpacked(outputs), name=network.name)
+        inputs, outputs = _replaced(ends_of(network), made)
+        return keras.Model(inputs, outputs, name=network.name)
 
     def fill(self) -> None:
         """Give every copy its weights."""
@@ -169,8 +168,9 @@ def _replaced(arguments: Any, made: Mapping[int, Any]) -> Any:  # noqa: ANN401 -
     return keras.tree.map_structure(lambda value: made.get(id(value), value), arguments)
 
 
-def _unpacked(tensors: list[Any]) -> Any:  # noqa: ANN401 - a tensor, or all
-    return tensors[0] if len(tensors) == 1 else tensors
+def _copy_input(tensor: Any) -> Any:  # noqa: ANN401 - symbolic
+    name = history_of(tensor).operation.name
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
 
 
 def _copy_layer(layer: Layer, fold: Fold | None) -> Layer:

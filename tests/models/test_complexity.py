@@ -94,6 +94,15 @@ def test_nested_layers_carry_their_path_and_open_sizes_are_asked_for():
         layer_costs(model)
 
 
+def test_a_layer_that_leaves_a_size_open_is_named():
+    inputs = keras.Input((6, 7, 3))
+    layer = layers.EinsumDense("bhwc,cd->bhwd", output_shape=(None, None, 5), name="mix")
+    with pytest.raises(
+        ValueError, match=r"mix gives shape \(1, None, None, 5\), which leaves a size unknown"
+    ):
+        layer_costs(keras.Model(inputs, layer(inputs)))
+
+
 def test_half_precision_halves_activations():
     inputs = keras.Input((5, 7, 11, 1))
     outputs = layers.Conv3D(2, 3, dtype="mixed_bfloat16")(inputs)

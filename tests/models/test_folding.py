@@ -117,3 +117,17 @@ def test_mixed_precision_keeps_its_dtypes_and_scores_within_its_rounding():
         layer.dtype_policy.name for layer in network.layers
     ]
     assert_same_scores(network, folded, tolerance=3e-2)
+
+
+def test_named_inputs_and_outputs_keep_their_names():
+    age, scan = keras.Input((1,), name="age"), keras.Input(SHAPE[1:], name="scan")
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(2, 3)(scan)))
+    score = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), age])
+    network = settle(keras.Model({"scan": scan, "age": age}, {"score": score, "map": x}))
+    folded = fold_normalisation(network)
+    assert len(find_folds(network)) == 1
+    inputs = {"scan": VOLUMES[:, 0], "age": np.ones((2, 1), "float32")}
+    expected, found = network(inputs), folded(inputs)
+    assert list(found) == list(expected)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
