@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.door.cli import DONE, FOUND, open_command, reader
+from app.door.cli import open_command, reader
+from app.process.statuses import DONE, FOUND
 from app.progress import console
 from app.settings import AuditSettings, audit_problems
 

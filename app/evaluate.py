@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.door.cli import DONE, open_command, reader
+from app.course.failures import scoring_need, told_in_sentences
+from app.door.cli import open_command, reader
 from app.files import read_json, write_json
-from app.process.failures import scoring_need, told_in_sentences
+from app.process.statuses import DONE
 from app.progress import console
 from app.runs.configuration import load_settings
 from app.runs.opening import open_run
@@ -62,8 +63,8 @@ def score_again(run_dir: str, *, split: str, batch_size: int | None = None) -> d
     saved = read_json(run.metrics)
     from app.evaluation.intervals import evaluate_scores
     from app.networks.files import load_network
+    from app.runs.cohort import reopen_cohort
     from app.scoring.predicting import score_split
-    from app.subjects.saved import reopen_cohort
     from models.folding import fold_normalisation
 
     at_once = batch_size or settings.trainer.batch_size

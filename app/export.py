@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import DONE, open_command, reader
+from app.door.cli import open_command, reader
 from app.errors import UserError
 from app.files import write_json, write_text
+from app.process.statuses import DONE
 from app.progress import console
 from app.settings import ExportSettings, choice_problem
 

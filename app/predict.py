@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import DONE, USER_ERROR, open_command, reader
+from app.course.failures import scoring_need, told_in_sentences
+from app.door.cli import open_command, reader
 from app.files import write_json
-from app.process.failures import scoring_need, told_in_sentences
+from app.process.statuses import DONE, USER_ERROR
 from app.progress import console, progress_bar
 from app.settings import PredictSettings, SettingsError, choice_problem, count_problem
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from omegaconf import DictConfig
 
 from app.door.cli import open_command, to_settings
+from app.settings.overrides import given_keys
 from app.settings.studies import StudySettings, register_study_schemas
 from app.studies.budget import resolve_study
 from app.studies.folder import StudyFolder, open_folder
-from app.trials.overrides import given_keys
 
 OPEN_KEYS = ("study.space.", "study.vary.")  # any setting of a training may stand under them
 

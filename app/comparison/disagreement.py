@@ -50,7 +50,7 @@ def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder
 
 def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
     from app.runs.cases import build_case, positions_of, read_prepared
-    from app.subjects.saved import reopen_cohort
+    from app.runs.cohort import reopen_cohort
 
     cohort, network = reopen_cohort(load_settings(run), run, split="test"), _load(run)
     positions = positions_of(cohort)

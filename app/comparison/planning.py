@@ -13,9 +13,9 @@ from app.progress import console
 from app.runs.opening import refuse_used_folder
 from app.runs.reuse import refuse_other_run
 from app.settings import CompareSettings, DataSettings, SettingsError, TrainSettings
+from app.settings.overrides import shared_overrides
 from app.subjects.sources import table_options
 from app.trials.composing import choose_model, compose_training
-from app.trials.overrides import shared_overrides
 from app.trials.trial import Trial, lay_out_trials
 from data_pipelines.manifest import load_manifest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from app.comparison.planning import Plan
 from app.files import write_rows
+from app.process.statuses import USER_ERROR
 from app.runs.reuse import TRIALS
-from app.trials.child import USER_ERROR
 from app.trials.outcomes import Outcome, outcome_row
 from app.trials.running import run_trial
 

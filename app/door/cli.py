@@ -23,13 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from app.door.choices import register_choices
 from app.door.wording import explain
 from app.errors import MendableError, SettingsError, refuse_problems
+from app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
 from app.process.supervising import hand_over
 from app.settings import register_schemas
 from data_pipelines.errors import DataError
 
 Settings = TypeVar("Settings")
-
-DONE, FOUND, USER_ERROR, CRASH, LOST, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 
 class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why

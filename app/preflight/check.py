@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from app.networks.building import Networks
 from app.preflight.fits import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
 from app.preflight.overfit import OverfitResult, overfit_batch
 from app.preflight.rates import Rates, measure_rates
 from app.preflight.show import show_memory, show_stages, spoken_rates
 from app.preflight.stages import Stage, network_stages
 from app.process.devices import Memory, free_memory, gpu_capability
+from app.process.randomness import unchanged_randomness
 from app.settings import SettingsError, TrainSettings
 from app.strategy.spreading import device_count
-
-if TYPE_CHECKING:
-    from app.networks.building import Networks
-    from app.training.feeding import Feed
+from app.training.feeding import Feed
 
 log = logging.getLogger("voxlift")
 
@@ -92,19 +89,6 @@ def preflight(
         rates = _try_rates(settings, network, feed, flops=sum(stage.flops for stage in stages))
         overfit = _try_overfitting(settings, network, feed, compile_network)
     return Preflight(stages, need, memory, rates, overfit)
-
-
-@contextmanager
-def unchanged_randomness() -> Iterator[None]:
-    """Whatever is drawn inside from Python's and numpy's generators, which seed Keras's, is put back."""
-    import numpy as np
-
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that libraries use
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002 - as above
 
 
 def _estimate(settings: TrainSettings, networks: Networks, feed: Feed, *, layers: int) -> Need:

@@ -1,41 +1,42 @@
-"""The preflight of a run: of its network, and of the one that is trained before it."""
+"""The preflight of a run: of every training that it is made of."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from app.networks.building import Networks
-from app.preflight.check import Preflight, preflight, unchanged_randomness
+from app.preflight.check import Preflight, preflight
+from app.process.randomness import unchanged_randomness
 from app.settings import TrainSettings
 from app.subjects.cohort import Cohort
 from app.training.feeding import Feed, build_feed
 from app.training.fit import Task, compile_network
-from app.training.inflation import Inflation, tuning_optimizer
+from app.training.optimizers import tuning_optimizer
 
 
-def look_ahead(settings: TrainSettings, cohort: Cohort, parts: Networks | Inflation) -> tuple[Preflight, ...]:
+def look_ahead(
+    trainings: Sequence[tuple[TrainSettings, Callable[[], Networks]]], cohort: Cohort
+) -> tuple[Preflight, ...]:
     """Look over every training of a run, in their order, before the first begins.
 
     Args:
-        settings: the run's.
-        cohort: its subjects.
-        parts: what is trained; of an inflation first the slice model, then what it is inflated to.
+        trainings: the settings of each, and what gives its networks as they will be before it.
+        cohort: the run's subjects.
 
     Returns:
-        One finding per training; none where `preflight.enabled` is false.
+        One finding per training; none of one whose `preflight.enabled` is false.
 
     Raises:
         SettingsError: one of them cannot work.
     """
-    if not settings.preflight.enabled:
-        return ()
-    if not isinstance(parts, Inflation):
-        return (_look(settings, cohort, parts),)
-    first = _look(parts.settings, cohort, parts.slices)
-    with unchanged_randomness():
-        lifted = parts.inflate()  # a throw-away: its weights are still those of an untrained network
-        return (first, _look(settings, cohort, lifted))
+    found = []
+    for settings, build in trainings:
+        if settings.preflight.enabled:
+            with unchanged_randomness():
+                found.append(_look(settings, cohort, build()))
+    return tuple(found)
 
 
 def _look(settings: TrainSettings, cohort: Cohort, networks: Networks) -> Preflight:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+from app.progress import console
+
 log = logging.getLogger("voxlift")
 
 
@@ -46,6 +48,4 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        from app.progress import console
-
         console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)

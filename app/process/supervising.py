@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-OUT_OF_MEMORY, CRASH = 2, 70  # as `app.door.cli` has them
+from app.process.statuses import CRASH, USER_ERROR
+
 PASSED_ON = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 VMSTAT = Path("/proc/vmstat")
@@ -57,7 +58,7 @@ class End:
     def status(self) -> int:
         """The exit status that stands for it."""
         if self.number == signal.SIGKILL and self.is_memory:
-            return OUT_OF_MEMORY
+            return USER_ERROR  # less can be asked for
         return CRASH if self.number in CRASHES else 128 + self.number
 
     def spoken(self) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from app.files import write_json
 from app.process.environment import describe_environment
 from app.process.precision import Precision
+from app.runs.cohort import write_cohort
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder
 from app.runs.ranges import write_training_range
 from app.settings import TrainSettings
 from app.subjects.cohort import Cohort
-from app.subjects.saved import write_cohort
 
 
 def describe_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:

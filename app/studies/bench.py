@@ -22,7 +22,7 @@ from app.settings import TrainSettings
 from app.subjects.cohort import Cohort, gather_cohort
 from app.training.feeding import Feed, build_feed
 from app.training.fit import Task, compile_network
-from app.training.inflation import tuning_optimizer
+from app.training.optimizers import tuning_optimizer
 
 Batch = tuple[Any, ...]  # voxels, labels, and sometimes weights
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import SettingsError
-from app.trials.child import TIMED_OUT
+from app.process.statuses import TIMED_OUT
 
 # Words of Python, the C++ library, TensorFlow and the system; a crash right after them has the same cause.
 MEMORY_WORDS = re.compile(

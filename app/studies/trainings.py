@@ -10,10 +10,10 @@ from app.files import read_json
 from app.progress import progress_bar
 from app.runs.reuse import refuse_other_run
 from app.settings import SettingsError
+from app.settings.overrides import given_keys, shared_overrides
 from app.studies.folder import StudyFolder
 from app.trials.composing import compose_training, config_dir_arguments
 from app.trials.outcomes import Outcome
-from app.trials.overrides import given_keys, shared_overrides
 from app.trials.running import run_trial
 from app.trials.trial import Trial, lay_out_trials, trials_by_model
 

@@ -1,1 +1,1 @@
-"""A training, from its settings and a cohort to a finished run."""
+"""Training: the stream of batches, loss, optimiser, checkpoints, and the fit itself."""

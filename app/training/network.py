@@ -10,29 +10,35 @@ from typing import TYPE_CHECKING, Any
 from app.dotted import flatten
 from app.errors import UserError
 from app.networks.building import Networks
+from app.process.environment import peak_memory_bytes
 from app.runs.folder import RunFolder
+from app.scoring.predicting import validation_score
+from app.scoring.together import score_together
 from app.settings import TrainSettings
-from app.strategy.hosts.followed import FollowedCheckpoints
 from app.strategy.hosts.meeting import is_follower
-from app.strategy.hosts.spread import global_batches, hand_over_weights, score_together
+from app.strategy.hosts.spread import global_batches, hand_over_weights
+from app.subjects.cohort import Cohort
 from app.training.callbacks.best import KeepBest
 from app.training.callbacks.display import ShowProgress
 from app.training.callbacks.history import WriteHistory
 from app.training.callbacks.mlflow import WriteMlflow
 from app.training.callbacks.place import Place
+from app.training.callbacks.tensorboard import WriteTensorBoard
 from app.training.callbacks.timing import InputClock, SplitStepTime
 from app.training.callbacks.validation import ScoreVolumes
 from app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
 from app.training.checkpoints import Checkpoints
 from app.training.feeding import Feed, batch_subjects, build_feed, read_augment, warn_of_mirrors
 from app.training.fit import Task, fit_network
-from app.training.inflation import settle_statistics, tuning_optimizer
+from app.training.followed import FollowedCheckpoints
+from app.training.optimizers import tuning_optimizer
+from app.training.precision import keep_logits_precise
 from app.training.segments import Position
+from app.training.statistics import settle_statistics
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 
@@ -49,9 +55,6 @@ def train_network(
         UserError: the loss or the validation scores are not finite; the best weights are saved as the run's
             model before.
     """
-    from app.process.environment import peak_memory_bytes
-    from app.training.precision import keep_logits_precise
-
     keep_logits_precise(networks.trained)
     keep_logits_precise(networks.own)
     warn_of_mirrors(read_augment(settings.augment))
@@ -115,8 +118,6 @@ def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
 
 def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
     """The callbacks that write elsewhere than into the run folder's own files (group `logger`)."""
-    from app.training.callbacks.tensorboard import WriteTensorBoard
-
     found: list[Any] = []
     if settings.logger.tensorboard:
         found.append(WriteTensorBoard(run.tensorboard, feed.batches))
@@ -147,8 +148,6 @@ def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped 
 
 def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> Any:  # noqa: ANN401 - see validation_score
     """The function that scores the validation volumes."""
-    from app.scoring.predicting import validation_score
-
     if settings.strategy == "hosts":
         return score_together(networks, cohort, batch_size=settings.trainer.batch_size)
     return validation_score(networks.volume, cohort, batch_size=settings.trainer.batch_size)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
-from app.settings import OptimizerSettings, SettingsError
+from app.settings import OptimizerSettings, SettingsError, TrainSettings
 from app.training.averaging import averaging
 from models.optimizers import FusedAdamW
 
@@ -22,6 +22,12 @@ class Steps:
     total: int
     per_epoch: int
     done: int = 0  # before this optimiser takes over
+
+
+def tuning_optimizer(settings: TrainSettings) -> OptimizerSettings:
+    """The optimiser's settings with the model's own factor in its learning rate."""
+    rate = settings.optimizer.learning_rate * settings.model.rate_factor
+    return replace(settings.optimizer, learning_rate=rate)
 
 
 def build_optimizer(

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Timer
 
-USER_ERROR, CRASH, TIMED_OUT, INTERRUPTED = 2, 70, 124, 130
+from app.process.statuses import CRASH, INTERRUPTED, TIMED_OUT
 
 
 def run_child(

@@ -8,9 +8,9 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from app.course.checking import check_training
 from app.door.cli import to_settings
 from app.settings import SettingsError, TrainSettings
-from app.training.checking import check_training
 
 
 def compose_training(overrides: Sequence[str]) -> TrainSettings:

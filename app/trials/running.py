@@ -14,10 +14,10 @@ from pathlib import Path
 from app.progress import console
 from app.runs.reuse import find_finished, has_begun
 from app.settings import TrainSettings
+from app.settings.overrides import quote_override
 from app.trials.child import run_child
 from app.trials.locks import hold_lock
 from app.trials.outcomes import Outcome
-from app.trials.overrides import quote_override
 from app.trials.trial import Trial
 
 TRAIN = (sys.executable, "-m", "app.train")

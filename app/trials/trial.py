@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.runs.folder import RunFolder
-from app.trials.overrides import quote_override
+from app.settings.overrides import quote_override
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The smallest training that still does everything, for tests that need a real one."""
 
+from app.course.run import train
 from app.runs.folder import RunFolder
 from app.train import read_settings
-from app.training.course import train
 from commands import compose_command
 
 # The last word wins in Hydra: a test that needs another number says it behind these.

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from app.door.cli import DONE, INTERRUPTED, LOST, USER_ERROR
+from app.process.statuses import DONE, INTERRUPTED, LOST, USER_ERROR
 from app.strategy.hosts.channel import Channel
 from app.strategy.hosts.meeting import heard, is_met, tell
 from app.strategy.hosts.member import Member

@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from app.door.cli import CRASH
 from app.process.devices import backend_name, check_backend
+from app.process.statuses import CRASH
 from app.runs.opening import refuse_used_folder
 from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.strategy.even import refuse_uneven_batches
@@ -29,7 +29,7 @@ from app.strategy.hosts.verdict import Report, judge, tell_end
 
 ENGINE = {"KERAS_BACKEND": "jax"}
 MOMENT = 2.0  # seconds within which asking twice is asking once: a group of processes is asked one by one
-MODULE = "app.strategy.hosts.worker"
+MODULE = "app.course.worker"
 
 
 def check_engine(environment: Mapping[str, str] = os.environ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.door.cli import CRASH, DONE, INTERRUPTED, LOST
+from app.process.statuses import CRASH, DONE, INTERRUPTED, LOST
 from app.progress import console
 from app.runs.folder import RunFolder
 from app.strategy.hosts.member import Member

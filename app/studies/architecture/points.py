@@ -9,7 +9,7 @@ from typing import Any
 
 from app.report.style import anchor
 from app.settings import TrainSettings
-from app.trials.overrides import format_override, format_value, value_of
+from app.settings.overrides import format_override, format_value, value_of
 
 BASE = "base"
 

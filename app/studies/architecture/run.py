@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from app.networks.pretrained import trained_source
 from app.settings import SettingsError, TrainSettings
+from app.settings.overrides import format_override, without_keys
 from app.settings.studies import StudySettings
 from app.studies.architecture.findings import ArchitectureFindings
 from app.studies.architecture.networks import line_up
@@ -15,7 +16,6 @@ from app.studies.folder import StudyFolder
 from app.studies.space import read_values
 from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
 from app.trials.composing import choose_model, compose_training
-from app.trials.overrides import format_override, without_keys
 from app.trials.trial import Trial
 
 SLICES = "slices"  # the label of the slice models that kernels are inflated from

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.settings import TrainSettings
+from app.settings.overrides import format_override
 from app.studies.search.store import import_optuna
 from app.studies.space import Choices, Range
 from app.trials.outcomes import Outcome
-from app.trials.overrides import format_override
 
 if TYPE_CHECKING:
     import optuna

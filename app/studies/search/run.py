@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.progress import progress_bar
 from app.settings import SettingsError, TrainSettings
+from app.settings.overrides import format_value, value_of, without_keys
 from app.settings.studies import StudySettings
 from app.studies.folder import StudyFolder
 from app.studies.measuring import say
@@ -19,7 +20,6 @@ from app.studies.space import Choices, Range, read_space
 from app.studies.trainings import plan_trainings, run_trainings, study_overrides
 from app.trials.composing import compose_training, config_dir_arguments
 from app.trials.outcomes import Outcome
-from app.trials.overrides import format_value, value_of, without_keys
 from app.trials.trial import Trial
 
 if TYPE_CHECKING:

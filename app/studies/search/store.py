@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.errors import UserError
+from app.settings.overrides import format_value
 from app.settings.studies import SearchStudy
 from app.studies.space import Choices, Range
-from app.trials.overrides import format_value
 
 if TYPE_CHECKING:
     import optuna

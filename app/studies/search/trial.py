@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from app.runs.reuse import has_begun
+from app.settings.overrides import quote_override
 from app.trials.composing import compose_training
-from app.trials.overrides import quote_override
 from app.trials.running import TRAIN
 from app.trials.trial import Trial
 

@@ -38,7 +38,7 @@ def cells(monkeypatch, tmp_path):
     records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
     cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
     monkeypatch.setattr("app.comparison.disagreement.load_settings", lambda _: None)
-    monkeypatch.setattr("app.subjects.saved.reopen_cohort", lambda *_, **__: cohort)
+    monkeypatch.setattr("app.runs.cohort.reopen_cohort", lambda *_, **__: cohort)
     steps = np.linspace(0, 0.4, VOLUMES)
     return {"slice2d": scored(0.5 + steps), "volume3d": scored(0.5 - steps)}
 

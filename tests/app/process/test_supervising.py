@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process.failures import announce, training_need, way_on
+from app.course.failures import announce, training_need, way_on
 from app.process.supervising import End, _memory_kills
 from app.runs.folder import RunFolder
 from app.settings import TrainerSettings
@@ -16,7 +16,7 @@ from app.settings import TrainerSettings
 ROOT = Path(__file__).parents[3]
 COMMAND = """
 import os, pathlib, signal, sys, time
-from app.process.failures import announce, training_need, way_on
+from app.course.failures import announce, training_need, way_on
 from app.process.supervising import hand_over
 from app.runs.folder import RunFolder
 from app.settings import TrainerSettings

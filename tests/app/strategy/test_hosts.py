@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.door.cli import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
+from app.process.statuses import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
+from app.scoring.together import deal_back
 from app.settings import (
     HostsSettings,
     LoggerSettings,
@@ -30,7 +31,6 @@ from app.strategy.hosts.channel import open_pair
 from app.strategy.hosts.ending import Ending, is_lost
 from app.strategy.hosts.member import Member, find_member, first_host, is_placed
 from app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
-from app.strategy.hosts.spread import deal_back
 from app.strategy.hosts.supervise import check_engine, supervise
 from app.strategy.hosts.verdict import Report, judge, way_on
 from commands import run_python

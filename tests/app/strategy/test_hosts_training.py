@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.door.cli import LOST
 from app.files import read_rows
+from app.process.statuses import LOST
 from app.runs.folder import RunFolder
 from app.training.checkpoints import read_arrays
 from commands import own_environment

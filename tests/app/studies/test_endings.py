@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.process.statuses import TIMED_OUT
 from app.studies.batch_size.memory import judge_fit
 from app.studies.endings import Ending, MeasurementError
-from app.trials.child import TIMED_OUT
 
 WORDS = {
     "python": "MemoryError",

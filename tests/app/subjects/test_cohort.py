@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from app.files import read_rows
+from app.runs.cohort import write_cohort
 from app.runs.folder import RunFolder
 from app.settings import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
 from app.subjects.cohort import gather_cohort, prepare_cohort
-from app.subjects.saved import write_cohort
 from app.subjects.sources import load_subjects
 from app.subjects.splitting import set_outer_fold_aside, split_subjects
 from data_pipelines.manifest import ManifestError, Record

@@ -1,7 +1,7 @@
 """A trial's overrides and its row, as they are read again."""
 
+from app.settings.overrides import quote_override
 from app.trials.outcomes import Outcome, outcome_row
-from app.trials.overrides import quote_override
 from app.trials.trial import lay_out_trials
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.files import read_json
 from app.networks.building import Networks, build_networks, lift_networks, plan_volume
@@ -15,17 +13,16 @@ from app.networks.pretrained import load_trained, trained_source
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder
 from app.runs.reuse import find_beside
-from app.settings import ModelSettings, OptimizerSettings, TrainSettings
+from app.settings import ModelSettings, TrainSettings
 from app.strategy.spreading import build_spread
 from app.subjects.cohort import Cohort
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
-
 log = logging.getLogger("voxlift")
 
+
 SLICES = "slice2d"  # the sub-run's folder in the run folder, and its model's name
-BATCHES = 16  # enough volumes for steady statistics, few enough to cost seconds
 
 
 @dataclass(frozen=True)
@@ -124,23 +121,3 @@ def cost_of_slices(run: RunFolder) -> dict[str, float]:
     if not first.is_finished:
         return {}
     return {"pretrain_seconds": read_json(first.metrics)["cost"]["train_seconds"]}
-
-
-def tuning_optimizer(settings: TrainSettings) -> OptimizerSettings:
-    """The optimiser's settings with the model's own factor in its learning rate."""
-    rate = settings.optimizer.learning_rate * settings.model.rate_factor
-    return replace(settings.optimizer, learning_rate=rate)
-
-
-def settle_statistics(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
-    """Measure the batch statistics anew where a lift with trained weights made the copied ones stale.
-
-    `centre` gives every slice the activations that the 2D network knew; averaged or turned kernels do not.
-    """
-    is_trained = model.pretrain or trained_source(model.baseline) is not None
-    if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
-        return
-    from models.statistics import recalibrate_statistics
-
-    count = recalibrate_statistics(network, (batch[0] for batch in itertools.islice(batches, BATCHES)))
-    log.info("Batch statistics measured anew on %d batches", count)

@@ -6,10 +6,19 @@ What brings Keras in is imported by the functions: the process is set up before.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from app.course.failures import told_in_sentences, training_need, way_on
+from app.course.inflation import (
+    Inflation,
+    borrow_slices,
+    cost_of_slices,
+    plan_inflation,
+    slice_folder,
+    trains_slices_first,
+)
 from app.files import write_json
 from app.networks.building import Networks, build_networks
-from app.process.failures import told_in_sentences, training_need, way_on
 from app.process.precision import Precision
 from app.progress import console
 from app.runs.describing import describe_run
@@ -21,17 +30,8 @@ from app.settings import TrainSettings
 from app.strategy.hosts.meeting import is_follower
 from app.strategy.spreading import build_spread, do_once
 from app.subjects.cohort import Cohort
-from app.training.inflation import (
-    Inflation,
-    borrow_slices,
-    cost_of_slices,
-    plan_inflation,
-    slice_folder,
-    trains_slices_first,
-)
 
 log = logging.getLogger("voxlift")
-
 
 Parts = Networks | Inflation
 
@@ -47,6 +47,16 @@ def build_parts(settings: TrainSettings, cohort: Cohort) -> Parts:
     networks = build_spread(settings, lambda: build_networks(settings.model, cohort))
     log.info("Model %s: %s parameters", settings.model.name, f"{networks.trained.count_params():,}")
     return networks
+
+
+def trainings_of(parts: Parts, settings: TrainSettings) -> list[tuple[TrainSettings, Callable[[], Networks]]]:
+    """The trainings of the parts in their order: settings, and what gives the networks for a look ahead.
+
+    What a slice model is inflated to is a throw-away there: it has the weights of an untrained network.
+    """
+    if isinstance(parts, Inflation):
+        return [(parts.settings, lambda: parts.slices), (settings, parts.inflate)]
+    return [(settings, lambda: parts)]
 
 
 def train_parts(

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.door.cli import CRASH, DONE, INTERRUPTED, USER_ERROR, is_user_error
+from app.door.cli import is_user_error
 from app.door.wording import explain
+from app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
+from app.progress import console
 from app.runs.folder import RunFolder
 from app.settings import LoggerSettings
 from app.strategy.hosts.agreement import agree_on_settings
@@ -20,6 +22,7 @@ from app.strategy.hosts.channel import Channel, take_up
 from app.strategy.hosts.ending import Ending, is_lost
 from app.strategy.hosts.meeting import hand_out, hear, join
 from app.strategy.hosts.member import Member
+from app.training.followed import needed_to_resume
 
 
 def main() -> None:
@@ -68,8 +71,7 @@ def train_with_others(order: dict[str, Any], member: Member) -> None:
     Raises:
         SettingsError: the hosts were told different things; and whatever a training raises.
     """
-    from app.progress import console
-    from app.training.course import resume, train  # what trains, only when the others are met
+    from app.course.run import resume, train  # takes seconds to import: only when the others are met
 
     console.quiet = not member.leads
     folder = Path(order["folder"])
@@ -80,7 +82,7 @@ def train_with_others(order: dict[str, Any], member: Member) -> None:
         train(settings)
         return
     run = RunFolder(Path(str(settings.run_dir)))
-    hand_out(_files_of(run) if member.leads else [], run.path)
+    hand_out(needed_to_resume(run) if member.leads else [], run.path)
     resume(run, settings)
 
 
@@ -89,12 +91,6 @@ def _report_run(channel: Channel) -> None:
         channel.send({"run": hear("run")})
     except Exception:  # noqa: BLE001 - the training ended before there was one
         return
-
-
-def _files_of(run: RunFolder) -> list[Path]:
-    from app.strategy.hosts.followed import needed_to_resume
-
-    return needed_to_resume(run)
 
 
 def _end_badly(ending: Ending, error: BaseException) -> None:

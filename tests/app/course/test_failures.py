@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.course.failures import scoring_need, told_in_sentences, training_need, way_on
+from app.course.resuming import begin_again, is_complete, reopen_settings
 from app.errors import UserError
 from app.files import write_beside, write_json
-from app.process.failures import scoring_need, told_in_sentences, training_need, way_on
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import (
@@ -19,7 +20,6 @@ from app.settings import (
     TrainerSettings,
     TrainSettings,
 )
-from app.training.resuming import begin_again, is_complete, reopen_settings
 
 
 class ResourceExhaustedError(Exception):

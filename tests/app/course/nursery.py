@@ -12,6 +12,7 @@ comes to its end. A stopped training is killed. The answer is {"killed": ..., "s
 waited for by a clock, so that a busy machine changes nothing.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,10 @@ import sys
 from app.door.cli import open_command
 from app.train import read_settings, start
 from app.training.callbacks.place import Place
+
+# What a training imports late, too: a fork shall not pay for it.
+for room in ("app.course.run", "app.preflight.look", "app.training.network"):
+    importlib.import_module(room)
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CEILING = 7200  # seconds; a training that hangs is ended by SIGALRM

@@ -20,6 +20,7 @@ from app.process.environment import peak_memory_bytes
 from app.process.logs import logging_to_file
 from app.process.runtime import prepare_runtime
 from app.progress import console
+from app.runs.cohort import reopen_subjects
 from app.runs.describing import describe_run
 from app.runs.folder import RunFolder
 from app.runs.opening import create_run
@@ -29,7 +30,6 @@ from app.scoring.judging import judge_scores, show_metrics
 from app.scoring.predicting import scores_of_split
 from app.settings import SettingsError, TrainSettings
 from app.subjects.cohort import Cohort, gather_cohort
-from app.subjects.saved import reopen_subjects
 from app.subjects.sources import locate_table
 from data_pipelines.columns import read_columns
 

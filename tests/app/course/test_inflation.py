@@ -7,7 +7,17 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from app.training.tuning import tuning_optimizer
 
+from app.course.inflation import (
+    borrow_slices,
+    cost_of_slices,
+    plan_inflation,
+    slice_folder,
+    slice_settings,
+    trains_slices_first,
+)
+from app.course.run import train
 from app.files import read_rows, write_json, write_rows
 from app.networks.building import build_networks
 from app.networks.pretrained import check_baseline, refuse_seen_subjects
@@ -15,17 +25,7 @@ from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import ModelSettings, SettingsError, TrainSettings
 from app.train import read_settings
-from app.training.course import train
-from app.training.inflation import (
-    borrow_slices,
-    cost_of_slices,
-    plan_inflation,
-    settle_statistics,
-    slice_folder,
-    slice_settings,
-    trains_slices_first,
-    tuning_optimizer,
-)
+from app.training.statistics import settle_statistics
 from commands import compose_command
 from models.aggregation import wrap_slices
 from models.baselines import build_baseline

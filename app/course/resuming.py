@@ -12,8 +12,8 @@ from typing import Any
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import HostsSettings, SettingsError, TrainSettings
+from app.settings.overrides import key_of
 from app.strategy.hosts.member import find_member, is_placed
-from app.trials.overrides import key_of
 
 log = logging.getLogger("voxlift")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 
+from app.course.covariates import train_on_table
+from app.course.parts import build_parts, train_parts, trainings_of
+from app.course.resuming import begin_again, is_complete, saved_precision
 from app.files import write_json
 from app.networks.pretrained import refuse_seen_subjects
 from app.process.logs import logging_to_file
 from app.process.precision import Precision
 from app.process.runtime import prepare_runtime
 from app.progress import console
+from app.runs.cohort import reopen_subjects
 from app.runs.folder import RunFolder
 from app.runs.opening import create_run, refuse_used_folder
 from app.settings import TrainSettings
@@ -17,10 +21,6 @@ from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
 from app.strategy.hosts.meeting import announce_run, in_turn
 from app.strategy.spreading import prepare_devices
 from app.subjects.cohort import gather_cohort
-from app.subjects.saved import reopen_subjects
-from app.training.covariates import train_on_table
-from app.training.parts import build_parts, train_parts
-from app.training.resuming import begin_again, is_complete, saved_precision
 
 log = logging.getLogger("voxlift")
 
@@ -48,7 +48,7 @@ def train(settings: TrainSettings) -> int:
         parts = build_parts(settings, cohort)
         from app.preflight.look import look_ahead  # it brings Keras in, for which the process is set up now
 
-        found = look_ahead(settings, cohort, parts)
+        found = look_ahead(trainings_of(parts, settings), cohort)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
         run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
         announce_run(settings, run.path)

@@ -9,13 +9,13 @@ import pytest
 
 from app.comparison.cells import Comparable
 from app.comparison.summary import summarise_comparison
+from app.course.covariates import build_regression, coefficient_rows
+from app.course.run import resume, train
 from app.evaluate import score_again
 from app.files import read_rows
 from app.runs.folder import RunFolder
 from app.settings import SettingsError
 from app.train import read_settings
-from app.training.course import resume, train
-from app.training.covariates import build_regression, coefficient_rows
 from app.trials.trial import Trial
 from commands import compose_command
 from data_pipelines.tables import ManifestError

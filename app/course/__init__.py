@@ -1,0 +1,1 @@
+"""The course of one training: checked, prepared, looked over, trained into its folder, scored, reported."""
