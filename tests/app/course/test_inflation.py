@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from app.training.tuning import tuning_optimizer
 
 from app.course.inflation import (
     borrow_slices,
@@ -25,6 +24,7 @@ from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import ModelSettings, SettingsError, TrainSettings
 from app.train import read_settings
+from app.training.optimizers import tuning_optimizer
 from app.training.statistics import settle_statistics
 from commands import compose_command
 from models.aggregation import wrap_slices
