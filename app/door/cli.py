@@ -20,7 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from app import __version__
 from app.door.choices import register_choices
+from app.door.quoting import explain_dashes, is_dashed
+from app.door.suggestions import SCHEMA, known_keys
 from app.door.wording import explain
 from app.errors import MendableError, SettingsError, refuse_problems
 from app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
@@ -55,6 +58,7 @@ def run_command(
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()
     register_choices()
+    _answer_alone(sys.argv[1:], config_name)
     statuses: list[int] = []
 
     def guarded(cfg: DictConfig) -> int:
@@ -123,6 +127,18 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
             f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
         )
     return settings
+
+
+def _answer_alone(words: Sequence[str], config_name: str) -> None:
+    """Answer what Hydra's parser would answer for itself: its own version, a usage for a dashed setting."""
+    if "--version" in words:
+        sys.stdout.write(f"voxlift {__version__}\n")
+        sys.exit(DONE)
+    keys = known_keys(f"{config_name}{SCHEMA}")
+    dashed = next((word for word in words if is_dashed(word, keys)), None)
+    if dashed:
+        sys.stderr.write(f"error: {explain_dashes(dashed)}\n")
+        sys.exit(USER_ERROR)
 
 
 def _refuse_shared_run_dir(cfg: DictConfig) -> None:

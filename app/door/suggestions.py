@@ -37,7 +37,22 @@ def suggest_key(key: str, command: str, arguments: Sequence[str] = ()) -> str:
     chosen = [text.partition("=")[2] for text in arguments if text.startswith(f"{group}=")]
     wanted = [options[name] for name in chosen[-1:] if name in options] or list(options.values())
     siblings = [known for keys in wanted for known in keys]
-    return suggest(key, siblings) or suggest(key, known_keys(f"{command}{SCHEMA}"))
+    known = known_keys(f"{command}{SCHEMA}")
+    return suggest(key, siblings) or _suggest_group(key, known) or suggest(key, known)
+
+
+def _suggest_group(key: str, known: Sequence[str]) -> str:
+    """The keys of groups that a key written without its group may mean.
+
+    >>> _suggest_group("epochs", ["seed", "trainer.epochs"])
+    ' Did you mean trainer.epochs?'
+    """
+    if "." in key:
+        return ""
+    leaves = [name.rpartition(".")[2] for name in known]
+    near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.75)
+    homes = [name for name, leaf in zip(known, leaves, strict=True) if leaf in near]
+    return f" Did you mean {' or '.join(homes[:3])}?" if homes else ""
 
 
 def known_keys(schema: str, group: str = "") -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from app.door.quoting import explain_grammar, list_or_sweep
 from app.door.suggestions import suggest, suggest_key
 
 MERGING = "Error merging override "  # Hydra's words before the override whose value does not fit its key
+AMBIGUOUS = "Ambiguous value for argument"  # and before several values without brackets
 EXPECTED = {  # what OmegaConf says then, and what was expected
     "converted to Integer": "a whole number",
     "converted to Float": "a number",
@@ -18,6 +21,15 @@ EXPECTED = {  # what OmegaConf says then, and what was expected
     "is not a ListConfig": "a list",
     "Cannot assign": "a group of keys, each set by itself",
     "is not a subclass": "a group of keys, each set by itself",
+}
+REFUSED = {  # why a file or folder could not be used, and what helps
+    errno.ENOTDIR: "a file stands where a folder is expected; choose another place",
+    errno.EISDIR: "a folder stands where a file is expected; choose another name",
+    errno.ENOENT: "there is no such file or folder; make the folder first, or mend the path",
+    errno.EACCES: "it may not be read or written by you; change its permissions, or choose another place",
+    errno.EPERM: "it may not be read or written by you; change its permissions, or choose another place",
+    errno.EROFS: "the disk can only be read; choose another place",
+    errno.ENOSPC: "no space is left on its disk; make room there",
 }
 
 
@@ -29,24 +41,21 @@ def explain(error: BaseException, *, command: str = "train") -> str:
         command: Whose keys the user may have meant.
     """
     if isinstance(error, OverrideParseException):
-        return _explain_grammar(error)
+        return explain_grammar(error.override, sys.argv[1:], command)
     if isinstance(error, MissingConfigException):
         return _explain_choice(error)
     text = str(error).strip()
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_key(text, error, command)
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
+        return _explain_file(error)
     return text
 
 
-def _explain_grammar(error: OverrideParseException) -> str:
-    key, separator, value = error.override.partition("=")
-    if not separator:
-        return f"{error.override}: expected key=value. See --help for the keys."
-    return (
-        f"{error.override}: this value needs quotes. Write it as '{key}=\"{value}\"' (both kinds of quotes)."
-    )
+def _explain_file(error: OSError) -> str:
+    """What befell a file or folder, and what helps."""
+    said = REFUSED.get(error.errno or 0)
+    return f"{error.filename}: {said or error.strerror}."
 
 
 def _explain_choice(error: MissingConfigException) -> str:
@@ -65,6 +74,8 @@ def _explain_key(text: str, error: BaseException, command: str) -> str:
     key = quoted[1] if first.startswith("Could not override") and len(quoted) > 1 else ""
     if key and ("not in" in text + cause):
         return f"unknown key {key}.{suggest_key(key, command, sys.argv[1:])} See --help for every key."
+    if first.startswith(AMBIGUOUS) and len(quoted) > 1:
+        return list_or_sweep(quoted[1])
     if first.startswith(MERGING):
         return _explain_value(first.removeprefix(MERGING), cause)
     lines = [

@@ -139,4 +139,14 @@ def test_our_errors_are_the_users_to_mend_and_others_are_ours():
     assert all(map(is_user_error, (*ours, LiftError("net", []))))
     assert is_user_error(FileNotFoundError(2, "No such file", "a.nii"))
     assert not is_user_error(ValueError("x"))
-    assert explain(FileNotFoundError(2, "No such file", "a.nii")) == "No such file: a.nii"
+    told = explain(FileNotFoundError(2, "No such file", "a.nii"))
+    assert told.startswith("a.nii: there is no such file")
+
+
+def test_the_version_is_ours_and_a_setting_with_dashes_is_told_without(tmp_path):
+    from app import __version__
+
+    assert run("app.audit", "--version", cwd=tmp_path).stdout == f"voxlift {__version__}\n"
+    answer = run("app.evaluate", "--run", "runs/first", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr == ("error: --run: settings are written without dashes, as key=value: run=VALUE.\n")

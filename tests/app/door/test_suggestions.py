@@ -18,6 +18,8 @@ def schemas():
     [
         ("trainer.epoch", "train", [], " Did you mean trainer.epochs?"),
         ("outptu", "predict", [], " Did you mean output?"),
+        ("epochs", "train", [], " Did you mean trainer.epochs?"),
+        ("epoch", "train", [], " Did you mean trainer.epochs?"),
         ("study.trails", "study", ["study=search"], " Did you mean study.trials?"),
         ("study.batch_size", "study", [], " Did you mean study.batch_sizes?"),
         ("study.epoch", "study", ["study=complexity", "study=search"], " Did you mean study.epochs?"),
