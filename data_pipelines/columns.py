@@ -38,11 +38,11 @@ def read_columns(
             f"{', '.join(columns)}."
         )
     table = read_table(path)
-    require_columns(table, columns)
+    require_columns(table, columns, told_by="model.columns says")
     rows = dict(zip(table.lines, table.rows, strict=True))
     found = np.empty((len(records), len(columns)), object)
     for position, column in enumerate(columns):
-        texts = [rows[record.row][column] for record in records]
+        texts = [table.spell_number(rows[record.row][column]) for record in records]
         _warn_of_strays(column, texts)
         found[:, position] = _values_of(texts)
     return found

@@ -76,7 +76,10 @@ def _sorted_names(names: set[str]) -> tuple[str, ...]:
 def _find(text: str, names: Sequence[str]) -> int | str:
     if text in names:
         return names.index(text)
-    return "label missing" if is_missing(text) else f"label {text!r} is not a class"
+    if is_missing(text):
+        return "label missing"
+    alike = [name for name in names if name.casefold() == text.casefold()]
+    return f"label {text!r} is not a class{f' (but {alike[0]!r} is)' if alike else ''}"
 
 
 def _bin(cell: str, edges: Sequence[float]) -> int | str:
@@ -120,5 +123,6 @@ def _check_found(found: Sequence[int | str], names: Sequence[str]) -> None:
     empty = [name for index, name in enumerate(names) if not counts[index]]
     if empty:
         raise ManifestError(
-            f"No row is of class {list_some(map(repr, empty))}.{left_out} Check the class names."
+            f"No row is of class {list_some(map(repr, empty))}.{left_out} Check the class names in "
+            "data.classes: they are spelt as in the table."
         )

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipelines.labels import index_labels, is_missing
-from data_pipelines.rows import SPLITS, Row, find_split, rows_of_folder, rows_of_table
+from data_pipelines.rows import SPLITS, SUFFIXES, Row, find_split, rows_of_folder, rows_of_table
 from data_pipelines.tables import ManifestError, Table, list_some, read_table
 
 __all__ = ["Manifest", "ManifestError", "Record", "TableOptions", "load_manifest", "rows_of"]
 
-_SUBJECT_COLUMNS = ("participant_id", "subject_id", "subject", "patient_id", "patient")
+# Letters alone, without blanks and marks: `Subject ID`, `subject_id` and `SubjectID` are one name.
+_SUBJECT_COLUMNS = frozenset(
+    f"{who}{mark}"
+    for who in ("participant", "subject", "patient", "sub", "case", "")
+    for mark in ("id", "nr", "no", "number", "")
+) - {"", "nr", "no", "number", "case"} | {"mrn", "ptid", "rid"}  # `case` often says who is none
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,23 @@ def rows_of(source: Path, options: TableOptions) -> list[Row]:
         return rows_of_folder(source)
     return rows_of_table(
         read_table(source),
-        root=Path(options.root).expanduser().absolute() if options.root is not None else source.parent,
+        root=source.parent if options.root is None else _find_root(options.root),
         image_columns=tuple(options.image_columns) or (options.image_column,),
         label_column=options.label_column,
         subject_column=options.subject_column,
         split_column=options.split_column,
     )
+
+
+def _find_root(root: str | Path) -> Path:
+    path = Path(root).expanduser().absolute()
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ManifestError(
+            f"data.root={root}: expected the folder that the table's image paths start from, but {path} "
+            f"{what}. Without data.root they start from the folder of the table."
+        )
+    return path
 
 
 def _drop_unnamed(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
@@ -162,17 +178,24 @@ def _drop_unnamed(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
 
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
     """Without a subject column, a table that plainly repeats its subjects would leak them across splits."""
-    for column in (column for column in table.columns if column.lower() in _SUBJECT_COLUMNS):
+    for column in filter(_names_subjects, table.columns):
         counts = Counter(cells[column] for cells in table.rows if not is_missing(cells[column]))
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ManifestError(
                 f"{source}: the column {column!r} repeats {list_some(repeated)}, but no subject column is "
-                "set, so one "
-                f"subject could land in two splits. Set data.subject_column={column}, or name the image "
-                "column "
-                "there if every row really is a subject of its own."
+                f"set, so one subject could land in two splits. Set 'data.subject_column={column}', or name "
+                "the image column there if every row really is a subject of its own."
             )
+
+
+def _names_subjects(column: str) -> bool:
+    """Returns whether a column's name says that it names subjects.
+
+    >>> [_names_subjects(name) for name in ("Subject ID", "patient_no", "ID", "Site", "No")]
+    [True, True, True, False, False]
+    """
+    return "".join(filter(str.isalpha, column.casefold())) in _SUBJECT_COLUMNS
 
 
 def _check_cells(kept: Iterable[tuple[Row, int]], source: Path) -> None:
@@ -214,8 +237,15 @@ def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, int]]) -
     ]
 
 
+def _beside(path: Path) -> str:
+    """Returns a hint at a file of that name with an ending, where a table leaves the ending out."""
+    whole = [path.name + suffix for suffix in SUFFIXES if (path.parent / f"{path.name}{suffix}").is_file()]
+    return f" (there is {whole[0]})" if whole else ""
+
+
 def _check_files(rows: Iterable[Row], source: Path) -> None:
-    absent = [f"row {row.line}: {path}" for row in rows for path in row.images or () if not path.exists()]
+    lost = [(row.line, path) for row in rows for path in row.images or () if not path.exists()]
+    absent = [f"row {line}: {path}{_beside(path)}" for line, path in lost]
     if absent:
         images = "images that do" if len(absent) > 1 else "image that does"
         raise ManifestError(

@@ -79,7 +79,7 @@ def rows_of_table(
         Row(
             subject=_name(cells, image_columns, subject_column),
             images=images,
-            label="" if label_column is None else cells[label_column],
+            label="" if label_column is None else table.spell_number(cells[label_column]),
             split=None if split_column is None else cells[split_column],
             line=line,
         )

@@ -8,6 +8,7 @@ number or a missing value is belongs to whoever asks for a column.
 import codecs
 import csv
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 
 _DELIMITERS = ("\t", ",", ";")
+_DECIMAL_COMMA = re.compile(r"([+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
 
 
 class ManifestError(DataError):
@@ -31,12 +33,24 @@ class Table:
         rows: One mapping from column to stripped text per row.
         lines: The line of the file on which each row ends, as an editor counts.
         source: The file.
+        has_decimal_comma: Whether numbers may be written as `67,5`: cells are parted by semicolons, which is
+            how spreadsheets write where the comma is the decimal mark.
     """
 
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     lines: tuple[int, ...]
     source: Path
+    has_decimal_comma: bool = False
+
+    def spell_number(self, cell: str) -> str:
+        """Returns a number with a decimal comma as one with a point; any other cell as it stands.
+
+        >>> Table((), (), (), Path("t.csv"), has_decimal_comma=True).spell_number("1.067,5")
+        '1067.5'
+        """
+        found = _DECIMAL_COMMA.fullmatch(cell) if self.has_decimal_comma else None
+        return f"{found[1].replace('.', '')}.{found[2]}" if found else cell
 
 
 def list_some(items: Iterable[object], *, limit: int = 10) -> str:
@@ -72,20 +86,25 @@ def read_table(path: Path) -> Table:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     numbered = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     numbered = [(line, cells) for line, cells in numbered if any(cells)]
-    if not numbered:
+    if numbered:
+        _check_shape(tuple(numbered[0][1]), numbered[1:], path)
+    if len(numbered) < 2:
         raise ManifestError(f"The table {path} is empty: a header row and one row per image are expected.")
     columns = tuple(numbered[0][1])
-    _check_shape(columns, numbered[1:], path)
     rows = tuple(dict(zip(columns, cells, strict=True)) for _, cells in numbered[1:])
-    return Table(columns, rows, tuple(line for line, _ in numbered[1:]), path)
+    lines_of_rows = tuple(line for line, _ in numbered[1:])
+    return Table(columns, rows, lines_of_rows, path, has_decimal_comma=delimiter == ";")
 
 
-def require_columns(table: Table, names: Sequence[str]) -> None:
+def require_columns(
+    table: Table, names: Sequence[str], *, told_by: str = "image_column, label_column and subject_column say"
+) -> None:
     """Passes when the table has every column in `names`.
 
     Args:
-        table: The table.
-        names: Columns that it must have.
+        table: Whose columns are asked for.
+        names: The columns that are needed.
+        told_by: The settings that name them, with their verb, for the message.
 
     Raises:
         ManifestError: Columns are missing; the message names those that exist and the nearest matches.
@@ -93,18 +112,29 @@ def require_columns(table: Table, names: Sequence[str]) -> None:
     absent = [name for name in names if name not in table.columns]
     if not absent:
         return
-    hints = [_nearest(name, table.columns) for name in absent]
+    hinted = [f"{name!r}{_nearest(name, table.columns)}" for name in absent]
     raise ManifestError(
-        f"{table.source} has no column {list_some(map(repr, absent))}{''.join(hints)}. "
-        f"Its columns are {list_some(map(repr, table.columns), limit=40)}; image_column, label_column and "
-        "subject_column say which are meant."
+        f"{table.source} has no column {list_some(hinted)}. "
+        f"Its columns are {list_some(map(repr, table.columns), limit=40)}; {told_by} which are meant."
     )
 
 
 def _nearest(name: str, columns: Sequence[str]) -> str:
-    by_lower = {column.lower(): column for column in columns}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+    """Returns a hint at the column of nearly this name, or of which one name begins the other.
+
+    >>> _nearest("age", ["Age (y)", "image"]), _nearest("image", ["age"])
+    (" (did you mean 'Age (y)'?)", '')
+    """
+    wanted = _letters(name)
+    # Of one first letter, so that "image" does not bring "age" to mind.
+    plain = {_letters(column): column for column in columns if _letters(column)[:1] == wanted[:1]}
+    close = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.6)
+    close += [one for one in plain if one.startswith(wanted) or wanted.startswith(one)]
+    return f" (did you mean {plain[close[0]]!r}?)" if close else ""
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _decode(path: Path) -> str:

@@ -12,9 +12,9 @@ from app.comparison.contests import expand_names
 from app.progress import console
 from app.runs.opening import refuse_used_folder
 from app.runs.reuse import refuse_other_run
-from app.settings import CompareSettings, DataSettings, SettingsError, TrainSettings
+from app.settings import CompareSettings, SettingsError, TrainSettings
 from app.settings.overrides import shared_overrides
-from app.subjects.sources import table_options
+from app.subjects.sources import check_columns, table_options
 from app.trials.composing import choose_model, compose_training
 from app.trials.trial import Trial, lay_out_trials
 from data_pipelines.manifest import load_manifest
@@ -67,7 +67,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
     kept = {trial: values for trial, values in settings.items() if trial.model in wanted}
     for trial, values in kept.items():
         refuse_other_run(trial.run, values)
-    _read_table(next(iter(kept.values())).data)
+    _check_table(list(kept.values()))
     return Plan(folder, tuple(kept), tuple(kept.values()), tuple(asked.models), contests)
 
 
@@ -128,10 +128,14 @@ def _fit_candidates(
     return fit
 
 
-def _read_table(data: DataSettings) -> None:
-    """Pass when the user's own table can be used; written tables need no look."""
+def _check_table(trainings: Sequence[TrainSettings]) -> None:
+    """Pass when the user's own table, which all trainings share, can be used; written ones need no look."""
+    data = trainings[0].data
     if data.name == "manifest":
         load_manifest(str(data.table), table_options(data))
+    for settings in trainings:
+        if settings.model.kind == "table":
+            check_columns(data, settings.model.columns)
 
 
 def _check_lists(names: list[str], seeds: list[int]) -> None:

@@ -30,7 +30,7 @@ from app.scoring.judging import judge_scores, show_metrics
 from app.scoring.predicting import scores_of_split
 from app.settings import SettingsError, TrainSettings
 from app.subjects.cohort import Cohort, gather_cohort
-from app.subjects.sources import locate_table
+from app.subjects.sources import check_columns, locate_table
 from data_pipelines.columns import read_columns
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def train_on_table(settings: TrainSettings, run: RunFolder | None = None) -> int
     Raises:
         SettingsError, ManifestError, VolumeError: the input is at fault; no folder is left.
     """
+    check_columns(settings.data, settings.model.columns)  # before volumes are prepared
     with logging_to_file() as attach:
         cohort = gather_cohort(settings) if run is None else reopen_subjects(run, settings)
         settings.data.classes = list(cohort.classes)

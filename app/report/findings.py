@@ -18,11 +18,14 @@ from data_pipelines.audit import Facts, Finding
 
 EXAMPLES = 3
 LONGEST = 160  # characters of an example in the terminal; the page and audit.json have all of it
+TOLD = ("absent", "unreadable", "similar_classes", "small_class")  # whose way out the terminal names, too
 COLOURS = MappingProxyType({"error": "bold red", "warning": "yellow", "note": "dim"})
 ADVICE = MappingProxyType(
     {
         "table_refused": "Training stops here until this is mended; the rest was audited all the same.",
         "unreadable": "Mend or remove these files, or leave them out with data.on_bad_file=skip.",
+        "absent": "Relative paths start from data.root, by default the folder of the table; "
+        "data.on_bad_file=skip leaves these rows out.",
         "nonfinite": "They are filled with the padding value; preprocess.nonfinite=error refuses them.",
         "no_finite_voxel": "Nothing is left to train on: remove it.",
         "constant": "A blank image teaches nothing: remove it.",
@@ -148,10 +151,9 @@ def print_audit(found: AuditedData, *, console: Console | None = None) -> None:
     if groups:
         target.print(_table(groups, below=shared_folder(found.audit.facts)))
     target.print(Text(verdict(found), style="bold"))
-    if any(one.error for one in found.audit.facts):
-        target.print(
-            "data.on_bad_file=skip leaves unreadable and absent files out of a training.", soft_wrap=True
-        )
+    for group in groups:
+        if group.spoils and group.kind in TOLD:
+            target.print(Text(f"  {group.name}: {group.advice}"), soft_wrap=True)
     overrides = suggested_overrides(found.audit)
     if overrides:
         target.print("Suggested for training (depth, height, width):")

@@ -16,7 +16,8 @@ INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings
 def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection[str] = ()) -> list[str]:
     """What differs between two trainings' settings, as `key: wanted instead of saved`.
 
-    A run fills in the classes that the user left open; these are no difference.
+    A run fills in the classes that the user left open; these are no difference. Nor are the table's columns
+    to a network, which reads none.
 
     Args:
         saved: of a run or a study that exists.
@@ -26,6 +27,8 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     had, wants = spell_out(saved, but=but), spell_out(wanted, but=but)
     if not wanted.data.classes:
         wants["data.classes"] = had.get("data.classes")
+    if saved.model.kind != "table" and wanted.model.kind != "table":
+        wants["model.columns"] = had.get("model.columns")
     return [
         f"{key}: {wants.get(key)} instead of {had.get(key)}"
         for key in dict.fromkeys([*wants, *had])

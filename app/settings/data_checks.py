@@ -19,8 +19,19 @@ def data_problems(data: DataSettings) -> list[str]:
         problems.append(f"data.{needed}: data={data.name} needs it; say data.{needed}=...")
     return [
         *problems,
+        *_unread_problems(data),
         *choice_problem("data.time_axis", data.time_axis, ("error", "channels", "depth", "first")),
         *choice_problem("data.on_bad_file", data.on_bad_file, ("stop", "skip")),
+    ]
+
+
+def _unread_problems(data: DataSettings) -> list[str]:
+    """What names the user's own files, where another data set would be read without a word."""
+    readers = {"table": "manifest", "root": "manifest", "npz": "medmnist3d"}
+    return [
+        f"data.{key}={value}: data={data.name} does not read it; add data={reader}."
+        for key, reader in readers.items()
+        if (value := getattr(data, key)) is not None and data.name in DATA_NAMES and data.name != reader
     ]
 
 

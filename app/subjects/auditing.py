@@ -15,7 +15,7 @@ from app.progress import console, counted_bar
 from app.report.audited import AuditedData, suggested_overrides
 from app.report.page import now
 from app.settings import AuditSettings, DataSettings, SettingsError
-from app.subjects.sources import locate_table, table_options
+from app.subjects.sources import describe_left_out, locate_table, table_options
 from data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
 from data_pipelines.audit.lenient import load_all_rows
 from data_pipelines.manifest import Manifest, ManifestError, load_manifest
@@ -70,6 +70,7 @@ def audit_data(settings: AuditSettings) -> AuditedData:
             time_axis=settings.data.time_axis,
             prefer=settings.preprocess.prefer,
             same_grid=settings.preprocess.same_grid,
+            skips_bad=settings.data.on_bad_file == "skip",
             thumbnails=settings.thumbnails > 0,
             workers=settings.workers or os.cpu_count() or 1,
             progress=count,
@@ -93,7 +94,8 @@ def write_audit(found: AuditedData, folder: Path) -> None:
 
 def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
     located = locate_table(data)
-    table, options = str(located.table), table_options(located)
+    # What is absent is told with the files: the table itself is in order.
+    table, options = str(located.table), replace(table_options(located), keep_absent=True)
     try:
         return load_manifest(table, options), []
     except ManifestError as error:
@@ -108,9 +110,8 @@ def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
 
 
 def _left_out(manifest: Manifest) -> list[Finding]:
-    reasons = [f"{count} with {reason}" for reason, count in manifest.left_out.items()]
-    message = f"rows that no training would use: {', '.join(reasons)}"
-    return [Finding("rows_left_out", "note", message, (str(manifest.source),))] if reasons else []
+    message = f"rows that no training would use: {describe_left_out(manifest)}"
+    return [Finding("rows_left_out", "note", message, (str(manifest.source),))] if manifest.left_out else []
 
 
 def _rows(found: AuditedData) -> list[dict[str, str | int | float]]:

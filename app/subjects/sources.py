@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from app.progress import counted_bar, progress_bar
 from app.settings import DataSettings
 from data_pipelines.manifest import Manifest, TableOptions, load_manifest
+from data_pipelines.tables import read_table, require_columns
 
 log = logging.getLogger("voxlift")
 
@@ -46,9 +48,24 @@ def table_options(data: DataSettings) -> TableOptions:
 def _load_table(data: DataSettings) -> Manifest:
     manifest = load_manifest(str(data.table), table_options(data))
     if manifest.left_out:
-        reasons = ", ".join(f"{count} with {reason}" for reason, count in manifest.left_out.items())
-        log.info("Rows left out of %s: %s", manifest.source, reasons)
+        log.info("Rows left out of %s: %s", manifest.source, describe_left_out(manifest))
     return manifest
+
+
+def describe_left_out(manifest: Manifest) -> str:
+    """Why rows are not used, each reason with how many they are."""
+    return ", ".join(f"{reason} ({count})" for reason, count in manifest.left_out.items())
+
+
+def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
+    """Pass when the user's own table has the columns that `model.columns` names.
+
+    Raises:
+        ManifestError: it lacks some, or cannot be read.
+    """
+    table = Path(str(data.table)).expanduser()
+    if data.name == "manifest" and not table.is_dir():
+        require_columns(read_table(table), columns, told_by="model.columns says")
 
 
 def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:

@@ -60,12 +60,18 @@ def _warning(kind: str, message: str, where: Sequence[object]) -> Finding:
     return Finding(kind, "warning", message, tuple(map(str, where)))
 
 
-def file_findings(cases: Sequence[Case]) -> Iterator[Finding]:
-    """Yield what is wrong with single files."""
+def file_findings(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator[Finding]:
+    """Yield what is wrong with single files.
+
+    Args:
+        cases: One per image.
+        skips_bad: Whether training leaves files out that cannot be read, which then spoil nothing.
+    """
     among_masks = _are_masks([case.facts for case in cases])
     for facts in (case.facts for case in cases):
         if facts.error:
-            yield _error("unreadable", facts.error, [facts.path])
+            kind = "unreadable" if facts.path.exists() else "absent"
+            yield (_warning if skips_bad else _error)(kind, facts.error, [facts.path])
         else:
             yield from _voxel_findings(facts, among_masks=among_masks)
             yield from _header_findings(facts)
@@ -86,7 +92,7 @@ def _voxel_findings(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:
         return
     if facts.nonfinite:
         share = f"{facts.nonfinite:,} of {voxels:,} voxels are NaN or infinite"
-        yield _warning("nonfinite", f"{share}; they will be padded", [facts.path])
+        yield _warning("nonfinite", f"{share}; they get the padding value", [facts.path])
     if facts.minimum == facts.maximum == 0 and among_masks:
         yield _warning("empty_mask", "the mask is empty", [facts.path])
     elif facts.minimum == facts.maximum:
@@ -191,7 +197,8 @@ def confounding_findings(cases: Sequence[Case], classes: Sequence[str]) -> Itera
     """
     known = [case for case in cases if not case.facts.error]
     labels = np.array([case.label for case in known])
-    tests = list(product(range(len(classes)), ("spacing", "shape"), range(3)))
+    told_apart = range(len(classes)) if len(classes) > 2 else (1,)  # of two, either tells of both
+    tests = list(product(told_apart, ("spacing", "shape"), range(3)))
     for label, name, axis in tests:
         # Headers store float32: equal spacings must be equal here too.
         values = np.round([getattr(case.facts, name)[axis] for case in known], 4).astype(float)
@@ -199,7 +206,7 @@ def confounding_findings(cases: Sequence[Case], classes: Sequence[str]) -> Itera
         if area >= CONFOUNDED_AREA and chance * len(tests) < CHANCE:
             told = f"{name} along {('depth', 'height', 'width')[axis]} alone (AUC {area:.2f}, p {chance:.2g})"
             yield _confounded(f"class {classes[label]} can be told from {told}", spoils=area >= SPOILING_AREA)
-    for label, name in product(range(len(classes)), ("axcodes", "dtype", "kind")):
+    for label, name in product(told_apart, ("axcodes", "dtype", "kind")):
         yield from _associated(known, labels, label, name, classes)
 
 
@@ -222,15 +229,18 @@ def _confounded(message: str, *, spoils: bool) -> Finding:
     return Finding("confounded", "error" if spoils else "warning", message, (), spoils)
 
 
-def all_findings(cases: Sequence[Case], manifest: Manifest) -> tuple[Finding, ...]:
+def all_findings(
+    cases: Sequence[Case], manifest: Manifest, *, skips_bad: bool = False
+) -> tuple[Finding, ...]:
     """Return every finding about files and what they share, those that spoil training first.
 
     Args:
         cases: All images of the data set.
         manifest: Whose classes are named.
+        skips_bad: As in `file_findings`.
     """
     found = [
-        *file_findings(cases),
+        *file_findings(cases, skips_bad=skips_bad),
         *mixture_findings(cases),
         *identity_findings(cases, manifest.classes),
         *confounding_findings(cases, manifest.classes),

@@ -58,9 +58,8 @@ def class_findings(manifest: Manifest, splits: Sequence[str | None]) -> Iterator
                     "untrained_class", "error", f"no training volume is of class {name}", spoils=True
                 )
         elif len(of_class) < SPLIT_IN_THREE:
-            said = (
-                f"class {name} has {len(of_class)} subjects; a training with validation and test needs three"
-            )
+            count = f"{len(of_class)} subject{'s' * (len(of_class) > 1)}"
+            said = f"class {name} has {count}; a training with validation and test needs three"
             alone = len(of_class) < SPLIT_IN_THREE - 1
             yield Finding("small_class", "error" if alone else "warning", said, tuple(of_class), spoils=alone)
 

@@ -47,6 +47,7 @@ def audit_manifest(
     time_axis: str = "error",
     prefer: str = "sform",
     same_grid: bool = True,
+    skips_bad: bool = False,
     thumbnails: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
@@ -59,6 +60,7 @@ def audit_manifest(
         time_axis: As for reading.
         prefer: As for reading.
         same_grid: Whether the channels of a record have to share a grid.
+        skips_bad: Whether training leaves files out that cannot be read.
         thumbnails: Whether the facts keep three middle slices of every file.
         workers: Files read at a time (threads: decoding releases Python's lock).
         progress: Called after each file with how many are done and how many there are.
@@ -77,7 +79,7 @@ def audit_manifest(
     spacing = suggest_spacing(facts)
     shape = None if spacing is None else suggest_shape(facts, spacing)
     found = [
-        *all_findings(cases, manifest),
+        *all_findings(cases, manifest, skips_bad=skips_bad),
         *class_findings(manifest, of),
         *(channel_findings(_by_record(facts, manifest)) if same_grid else ()),
     ]

@@ -114,9 +114,9 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
     write(folder / "5.nii.gz", 1, np.float32)
     found = audit_data(settings_of(folder))
     told = kinds(found)
-    assert {"table_refused", "unreadable", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
+    assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
     assert "contradicts itself" in told["table_refused"].message
-    assert "no such file" in told["unreadable"].message
+    assert "no such file" in told["absent"].message
     assert found.audit.spoils
     assert found.audit.findings[0].kind == "table_refused"
 
@@ -124,8 +124,23 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
 def test_a_missing_image_alone_is_told_and_the_rest_audited(folder):
     add_row(folder, "nowhere.nii.gz,a,s6,train")
     found = audit_data(settings_of(folder))
-    assert "1 image that does not exist" in kinds(found)["table_refused"].message
+    assert set(kinds(found)) == {"absent"}  # once, and not as a fault of the table besides
     assert sum(not facts.error for facts in found.audit.facts) == 6
+    assert "  absent: Relative paths start from data.root" in printed(found)
+
+
+def test_bad_files_that_training_leaves_out_spoil_nothing(folder):
+    add_row(folder, "nowhere.nii.gz,a,s6,train")
+    (folder / "2.nii.gz").write_bytes(b"junk")
+    settings = settings_of(folder)
+    settings.data.on_bad_file = "skip"
+    found = audit_data(settings)
+    assert {kind: one.severity for kind, one in kinds(found).items()} == {
+        "absent": "warning",
+        "unreadable": "warning",
+    }
+    assert not found.audit.spoils
+    assert "on_bad_file" not in printed(found)
 
 
 def test_a_table_that_cannot_be_read_at_all_ends_with_its_own_sentence(folder):
@@ -138,7 +153,7 @@ def test_a_table_that_cannot_be_read_at_all_ends_with_its_own_sentence(folder):
 def test_rows_that_no_training_would_use_are_noted(folder):
     add_row(folder, "0.nii.gz,n/a,s0,train")
     found = audit_data(settings_of(folder))
-    assert kinds(found)["rows_left_out"].message.endswith("1 with label missing")
+    assert kinds(found)["rows_left_out"].message.endswith("label missing (1)")
     assert not found.audit.spoils
 
 

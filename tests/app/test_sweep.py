@@ -41,7 +41,7 @@ def test_a_sweep_over_seeds_trains_on_two_channels(tmp_path):
     table = ["data=manifest", "data.table=labels.tsv", *columns]
     answer = run_python("-m", "app.train", "-m", *table, *small, "seed=0,1", cwd=tmp_path, timeout=300)
     assert answer.returncode == 0, answer.stderr
-    assert "2 with label missing" in answer.stdout
+    assert "label missing (2)" in answer.stdout
     runs = [RunFolder(path) for path in sorted((tmp_path / "runs").iterdir()) if path.is_dir()]
     assert [load_settings(run).seed for run in runs] == [0, 1]
     for run in runs:

@@ -40,6 +40,18 @@ def test_an_absent_column_is_named_with_its_neighbour(table):
         read_columns(table, [record(3)], ["aeg"])
 
 
+@pytest.mark.parametrize(("mark", "found"), [(";", [61.5, 1067.25]), (",", ["61,5", "1.067,25"])])
+def test_a_comma_is_the_decimal_mark_where_semicolons_part_the_cells(tmp_path, mark, found):
+    path = tmp_path / "labels.csv"
+    path.write_text(f'id{mark}age\na{mark}"61,5"\nb{mark}"1.067,25"\n', encoding="utf-8")
+    assert read_columns(path, [record(2), record(3)], ["age"])[:, 0].tolist() == found
+
+
+def test_an_absent_column_is_told_with_the_setting_that_names_it(table):
+    with pytest.raises(ManifestError, match="columns says which are meant"):
+        read_columns(table, [record(3)], ["weight"])
+
+
 def test_a_folder_per_class_has_no_columns(tmp_path):
     with pytest.raises(ManifestError, match="folder per class"):
         read_columns(tmp_path, [], ["age"])

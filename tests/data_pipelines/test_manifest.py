@@ -243,7 +243,7 @@ def test_an_image_reached_by_two_names_is_one_image(folder):
 def test_repeated_subjects_without_a_subject_column_are_refused(folder):
     text = "participant_id,image,label\ns1,images/a.nii.gz,x\ns1,images/c.nii.gz,y\n"
     table = write(folder, text)
-    assert "data.subject_column=participant_id" in message(table)
+    assert "'data.subject_column=participant_id'" in message(table)
     assert len(load(table, subject_column="image").records) == 2
 
 
@@ -286,3 +286,50 @@ def test_a_bids_folder_given_as_a_folder_per_class_is_told_apart(tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-01\ta\n")
     with pytest.raises(ManifestError, match=r"is a BIDS folder.*participants\.tsv.*\{participant_id\}"):
         load(tmp_path)
+
+
+def test_bins_cut_numbers_with_a_decimal_comma(folder):
+    table = write(folder, "image;score\nimages/a.nii.gz;4,9\nimages/c.nii.gz;5,0\n")
+    manifest = load(table, label_column="score", label_bins=[5], classes=["low", "high"])
+    assert [record.label for record in manifest.records] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["Subject ID", "PatientID", "subject_no", "ID", "MRN"])
+def test_repeated_subjects_are_known_by_many_names_of_their_column(folder, name):
+    table = write(folder, f"{name},image,label\ns1,images/a.nii.gz,x\ns1,images/c.nii.gz,y\n")
+    assert f"'data.subject_column={name}'" in message(table)
+
+
+@pytest.mark.parametrize("name", ["case", "Site", "no"])
+def test_columns_that_repeat_by_their_nature_are_no_subjects(folder, name):
+    table = write(folder, f"{name},image,label\n1,images/a.nii.gz,x\n1,images/c.nii.gz,y\n")
+    assert len(load(table).records) == 2
+
+
+def test_a_root_that_is_no_folder_is_told_before_its_files(folder):
+    table = write(folder, PLAIN)
+    assert "does not exist" in message(table, root=folder / "imagse")
+    assert "is a file" in message(table, root=table)
+
+
+def test_an_image_named_without_its_ending_is_told_with_the_file_that_is_there(folder):
+    table = write(folder, "image,label\nimages/a,x\nimages/c.nii.gz,y\n")
+    assert "images/a (there is a.nii.gz)" in message(table)
+
+
+def test_a_label_in_other_capitals_is_told_with_the_class(folder):
+    table = write(folder, "image,label\nimages/a.nii.gz,Sick\nimages/c.nii.gz,well\n")
+    said = message(table, classes=["sick", "well"])
+    assert "label 'Sick' is not a class (but 'sick' is) (1)" in said
+    assert "spelt as in the table" in said
+
+
+def test_a_table_without_rows_is_empty(tmp_path):
+    (tmp_path / "t.csv").write_text("image,label\n")
+    assert "is empty" in message(tmp_path / "t.csv")
+
+
+def test_an_absent_column_brings_no_other_word_to_mind(folder):
+    table = write(folder, "file name,age,label\nimages/a.nii.gz,1,x\n")
+    assert "did you mean" not in message(table)  # image is not age
+    assert "'file' (did you mean 'file name'?)" in message(table, image_column="file")

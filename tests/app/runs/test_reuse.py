@@ -103,3 +103,12 @@ def test_a_key_that_a_saved_run_lacks_differs_with_another_value_than_its_defaul
     assert not has_begun(run, wanted)
     with pytest.raises(SettingsError, match=re.escape(told)):
         refuse_other_run(run, wanted)
+
+
+def test_columns_of_the_table_are_no_difference_to_a_network():
+    def training(kind, column):
+        return TrainSettings(model=ModelSettings(kind=kind, columns=[column]))
+
+    assert list_changes(training("volume", "age"), training("volume", "sex")) == []
+    (told,) = list_changes(training("table", "age"), training("table", "sex"))
+    assert told.startswith("model.columns: ['sex'] instead of ['age']")

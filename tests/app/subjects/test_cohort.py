@@ -137,8 +137,8 @@ def test_rows_without_a_usable_label_are_counted_aloud(folder, caplog):
     with caplog.at_level(logging.INFO, logger="voxlift"):
         cohort = gather(folder, classes=["a", "b"])
     assert len(cohort.records) == 12
-    assert "1 with label missing" in caplog.text
-    assert "1 with label 'c' is not a class" in caplog.text
+    assert "label missing (1)" in caplog.text
+    assert "label 'c' is not a class (1)" in caplog.text
 
 
 def parts(folder, **splits):

@@ -41,7 +41,7 @@ def test_channels_on_one_grid_and_unreadable_ones_are_no_such_finding(tmp_path):
     manifest = two_channels(tmp_path, 0.0)
     assert audit_manifest(manifest).findings == ()
     (tmp_path / "5-a.nii").unlink()
-    assert {one.kind for one in audit_manifest(manifest).findings} == {"unreadable"}
+    assert {one.kind for one in audit_manifest(manifest).findings} == {"absent"}
 
 
 def listed(labels, splits=None):
