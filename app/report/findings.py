@@ -34,6 +34,7 @@ ADVICE = MappingProxyType(
         "first channel.",
         "similar_classes": "If they mean the same, write them the same in the table.",
         "small_class": "Find more subjects, ask for fewer splits, or leave the class out of data.classes.",
+        "numeric_label": "Cut it into classes: 'data.label_bins=[EDGE]' 'data.classes=[BELOW,FROM_IT_ON]'.",
         "untrained_class": "Move subjects of it into training, or leave it out of data.classes.",
         "mixed_channels": "A network takes one number of channels: see data.time_axis.",
         "subject_in_two_splits": "Put all volumes of a subject into one split; training refuses them.",

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from data_pipelines.audit.facts import Facts
 from data_pipelines.audit.findings import Finding
@@ -50,18 +50,25 @@ def class_findings(manifest: Manifest, splits: Sequence[str | None]) -> Iterator
     holders = defaultdict[int, dict[str, str | None]](dict)
     for record, split in zip(manifest.records, splits, strict=True):
         holders[record.label][record.subject] = split
+    if not any(splits):
+        yield from _small_classes(manifest.classes, holders)
+        return
     for label, name in enumerate(manifest.classes):
-        of_class = holders[label]
-        if any(splits):
-            if not {"train", None} & set(of_class.values()):
-                yield Finding(
-                    "untrained_class", "error", f"no training volume is of class {name}", spoils=True
-                )
-        elif len(of_class) < SPLIT_IN_THREE:
-            count = f"{len(of_class)} subject{'s' * (len(of_class) > 1)}"
-            said = f"class {name} has {count}; a training with validation and test needs three"
-            alone = len(of_class) < SPLIT_IN_THREE - 1
-            yield Finding("small_class", "error" if alone else "warning", said, tuple(of_class), spoils=alone)
+        if not {"train", None} & set(holders[label].values()):
+            yield Finding("untrained_class", "error", f"no training volume is of class {name}", spoils=True)
+
+
+def _small_classes(classes: Sequence[str], holders: Mapping[int, Collection[str]]) -> Iterator[Finding]:
+    small = [label for label in range(len(classes)) if len(holders[label]) < SPLIT_IN_THREE]
+    if len(small) > 1 and len(classes) > SPLIT_IN_THREE and all(map(is_number, classes)):
+        said = f"the label is a number of {len(classes)} values; {len(small)} of them are too rare to split"
+        yield Finding("numeric_label", "error", said, spoils=True)
+        return
+    for label in small:
+        few, alone = tuple(holders[label]), len(holders[label]) < SPLIT_IN_THREE - 1
+        subjects = f"{len(few)} subject{'s' * (len(few) != 1)}"
+        said = f"class {classes[label]} has {subjects}; a training with validation and test needs three"
+        yield Finding("small_class", "error" if alone else "warning", said, few, spoils=alone)
 
 
 def _lookalikes(classes: Sequence[str]) -> Iterator[Finding]:

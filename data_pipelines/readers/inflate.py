@@ -37,12 +37,18 @@ def read_raw(path: Path, size: int = -1) -> bytes:
         with path.open("rb") as file:
             raw = file.read(size)
     except FileNotFoundError:
-        raise VolumeError(f"{path}: no such file. Check the path in the table, or its root folder.") from None
+        raise VolumeError(_absent(path)) from None
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if not raw:
         raise VolumeError(f"{path}: the file is empty (0 bytes). Copy it again from its source.")
     return raw
+
+
+def _absent(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path}: a link to {path.readlink()}, which is not there. Fetch the file that it stands for."
+    return f"{path}: no such file. Check the path in the table, or its root folder."
 
 
 def peek(path: Path, size: int) -> bytes:

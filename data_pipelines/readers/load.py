@@ -18,6 +18,12 @@ _OTHERS = {
     b"CDF\x01": "a MINC1 file",
     b"PK\x03\x04": "a zip or npz archive",
     b"\x93NUMPY": "a NumPy array without an affine",
+    b"BZh": "a bzip2 stream",
+    b"\xfd7zXZ": "an xz stream",
+    b"\x28\xb5\x2f\xfd": "a zstd stream",
+    b"version https://git-lfs": "a Git LFS pointer (git lfs pull fetches the file itself)",
+    b"/annex/objects": "a git-annex pointer (git annex get fetches the file itself)",
+    b"<": "a web page or XML",
 }
 
 

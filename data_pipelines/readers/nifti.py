@@ -203,9 +203,13 @@ def _place(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
 def _choose(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
     unit = int(header["xyzt_units"]) % 8
     scale = np.diag([_MM_PER_UNIT.get(unit, 1.0)] * 3 + [1.0])
+    notes = [] if unit in (0, 2) else [f"voxel sizes stored in unit code {unit}, converted to millimetres"]
+    if (header["pixdim"][1:4] < 0).any():
+        # As nibabel does: some writers mark a mirrored axis by the sign, which NIfTI does not.
+        header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+        notes.append("negative voxel sizes, taken as positive")
     sform = None if int(header["sform_code"]) <= 0 else scale @ header.get_sform()
     qform = None if int(header["qform_code"]) <= 0 else _qform(header, prefer, sform, scale, path)
-    notes = [] if unit in (0, 2) else [f"voxel sizes stored in unit code {unit}, converted to millimetres"]
     first, second = (sform, qform) if prefer == "sform" else (qform, sform)
     chosen = first if first is not None else second
     if chosen is None:

@@ -74,3 +74,10 @@ def test_classes_that_differ_in_writing_alone_are_found():
     (found,) = class_findings(manifest, [None] * 12)
     assert (found.kind, found.severity) == ("similar_classes", "warning")
     assert "'Grade 1' and 'grade-1'" in found.message
+
+
+def test_a_number_for_a_label_is_one_finding():
+    manifest = replace(listed([0, 1, 2, 3, 0, 0]), classes=("1.5", "2", "41", "57"))
+    (found,) = class_findings(manifest, [None] * 6)
+    assert (found.kind, found.spoils) == ("numeric_label", True)
+    assert "a number of 4 values; 3 of them" in found.message

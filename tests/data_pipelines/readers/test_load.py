@@ -302,6 +302,9 @@ def test_colour_and_complex_are_refused_with_the_way_out(tmp_path):
 def test_what_is_no_image_is_named(tmp_path):
     cases = {
         "a.png": (b"\x89PNG\r\n" + bytes(600), "a PNG picture"),
+        "a.nii.bz2": (b"BZh91AY" + bytes(600), "a bzip2 stream"),
+        "page.nii.gz": (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        "lfs.nii.gz": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         "a.txt": (b"hello", "found none of them"),
         "empty.nii": (b"", r"empty \(0 bytes\)"),
         "a.hdr": (b"\x5c\x01\0\0" + bytes(344), "Analyze 7.5, which does not store left and right"),
@@ -372,3 +375,17 @@ def test_reading_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_volume(str(path)).source == Path(path)
+
+
+def test_a_link_to_nothing_names_what_it_stands_for(tmp_path):
+    (tmp_path / "a.nii.gz").symlink_to(".git/annex/objects/x")
+    with pytest.raises(VolumeError, match=r"a link to \.git/annex/objects/x, which is not there"):
+        load_volume(tmp_path / "a.nii.gz")
+
+
+def test_negative_voxel_sizes_are_taken_as_nibabel_takes_them_with_a_note(tmp_path):
+    change = set_field(pixdim=[1, -1.5, 2, -3, 1, 1, 1, 1], sform_code=0)
+    path = write_nifti(tmp_path / "a.nii", ramp(), change=change)
+    stored = read_stored(path)
+    np.testing.assert_allclose(stored.affine, nib.load(path).affine, atol=1e-5)
+    assert stored.notes == ("negative voxel sizes, taken as positive",)
