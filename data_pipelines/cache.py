@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from data_pipelines.stored_form import (
     wider,
 )
 from data_pipelines.volume import VolumeError
+from data_pipelines.whole import whole_file
 
 FORMAT = 3  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10
@@ -228,15 +228,10 @@ def _unwritable(folder: Path, error: OSError) -> str:
 
 
 def _write_whole(target: Path, content: bytes | memoryview) -> None:
-    part: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
-            part = Path(file.name)
-            file.write(content)
-        part.replace(target)
+        with whole_file(target) as place:
+            place.write_bytes(content)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise VolumeError(_unwritable(target.parent, error)) from error
 
 

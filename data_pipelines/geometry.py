@@ -60,6 +60,35 @@ def axcodes_of(affine: Affine) -> str:
     return "".join(codes[int(axis), int(sign > 0)] for axis, sign in io_orientation(affine))
 
 
+def directions_of(affine: Affine) -> Affine:
+    """Return the unit vectors [3, 3] of the voxel axes in the world, one per column."""
+    unit: Affine = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return unit
+
+
+def is_sheared(affine: Affine, *, tolerance: float) -> bool:
+    """Return whether two voxel axes are not at right angles.
+
+    Args:
+        affine: 4x4, index -> mm.
+        tolerance: Up to where the cosine of their angle counts as 0.
+    """
+    unit = directions_of(affine)
+    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > tolerance)
+
+
+def ras_geometry(shape: tuple[int, ...], affine: Affine) -> tuple[Triple, Millimetres]:
+    """Return voxels and spacing in mm, both ordered (depth, height, width), of an image turned to RAS.
+
+    Args:
+        shape: Stored voxels along (i, j, k); further axes do not count.
+        affine: 4x4, index -> mm.
+    """
+    grid = reorient_grid(stored_grid(shape), affine)
+    width, height, depth = grid.shape
+    return (depth, height, width), spacing_of(grid_affine(grid, affine))
+
+
 def is_axcodes(text: str) -> bool:
     """Return whether the text names one direction on each of the three world axes."""
     return sorted("RAS"["RLAPSI".find(code) // 2] for code in text if code in "RLAPSI") == [

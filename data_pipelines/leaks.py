@@ -6,7 +6,6 @@ path, size and time of change: a second run reads only what is new or changed.
 
 import contextlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from data_pipelines.identity import identify_image
 from data_pipelines.manifest import Manifest, ManifestError, Record
 from data_pipelines.tables import list_some
+from data_pipelines.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,8 @@ def _read_cache(path: Path | None) -> dict[str, str]:
 
 
 def _write_cache(path: Path, known: dict[str, str]) -> None:
-    part = path.with_name(f".{os.getpid()}-{path.name}")
     # Hashes that cannot be kept cost the next run one more reading.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(known), encoding="utf-8")
-        part.replace(path)
+        with whole_file(path) as place:
+            place.write_text(json.dumps(known), encoding="utf-8")

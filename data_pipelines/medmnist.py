@@ -8,7 +8,6 @@ axes here, not of the patient's sides.
 """
 
 import csv
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from data_pipelines.medmnist_arrays import Part, read_parts
 from data_pipelines.tables import ManifestError
+from data_pipelines.whole import whole_file
 
 # Source: Yang et al., Scientific Data 10:41 (2023), doi 10.1038/s41597-022-01721-8.
 MEDMNIST_CLASSES = {
@@ -119,17 +119,14 @@ def _write_image(folder: Path, part: Part, index: int) -> None:
     image = nib.Nifti1Image(part.images[index].transpose(2, 1, 0), np.eye(4))
     image.set_sform(np.eye(4), 1)
     image.set_qform(np.eye(4), 1)
-    temporary = folder / f".{os.getpid()}-{_file_name(part, index)}"
-    nib.save(image, temporary)
-    temporary.replace(folder / _file_name(part, index))
+    with whole_file(folder / _file_name(part, index)) as place:
+        nib.save(image, place)
 
 
 def _write_table(table: Path, jobs: list[tuple[Part, int]], names: tuple[str, ...]) -> None:
-    temporary = table.with_name(f".{os.getpid()}-{table.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(table) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["participant_id", "file", "label", "split"])
         for part, index in jobs:
             name = _file_name(part, index)
             writer.writerow([name.removesuffix(".nii.gz"), name, names[part.labels[index]], part.split])
-    temporary.replace(table)

@@ -5,11 +5,10 @@ axis orders and anisotropic spacings. Subjects come in pairs, one of each class,
 that no class can be told from a header. What the volumes show is described in
 `data_pipelines.phantom_scenes`.
 
-At `PHANTOM_SPACING` and 32 voxels along each axis a prepared volume holds all that decides the class.
+At 2 mm and 32 voxels along each axis a prepared volume holds all that decides the class.
 """
 
 import csv
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from numpy.typing import NDArray
 
 from data_pipelines.phantom_scenes import CLASSES, Grid, draw_scene
 from data_pipelines.tables import ManifestError
+from data_pipelines.whole import whole_file
 
-PHANTOM_SPACING = (2.0, 2.0, 2.0)
-PHANTOM_SHAPE = (32, 32, 32)
 PHANTOM_CLASSES = CLASSES
 
 # A change in what is drawn gets a new number, and with it a new folder.
@@ -129,9 +127,8 @@ def _file_name(index: int) -> str:
 def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
     voxels, _, scanner = draw_subject(index, task=task, seed=seed)
     image = _to_image(voxels, scanner)
-    part = folder / f".{os.getpid()}-{_file_name(index)}"
-    nib.save(image, part)
-    part.replace(folder / _file_name(index))
+    with whole_file(folder / _file_name(index)) as place:
+        nib.save(image, place)
 
 
 def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
@@ -153,8 +150,7 @@ def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
 
 
 def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
-    part = table.with_name(f".{os.getpid()}-{table.name}")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(table) as place, place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["participant_id", "file", "label", "orientation", "spacing"])
         for index in range(subjects):
@@ -162,4 +158,3 @@ def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
             spacing = "x".join(f"{step:g}" for step in scanner.grid.spacing)
             name = CLASSES[task][_label(index, seed)]
             writer.writerow([f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing])
-    part.replace(table)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.geometry import axcodes_of, reorient_grid, spacing_of, stored_grid
+from data_pipelines.geometry import axcodes_of, ras_geometry
 from data_pipelines.volume import Array, Stored
 
 SAMPLE = 100_000
@@ -68,10 +68,10 @@ def sketch_record(stored: Sequence[Stored], prepared: Array) -> Sketch:
         prepared: What became of them, `[depth, height, width, channels]`.
     """
     first = stored[0]
-    grid = reorient_grid(stored_grid(first.voxels.shape), first.affine)
+    shape, spacing = ras_geometry(first.voxels.shape, first.affine)
     return Sketch(
-        spacing=spacing_of(first.affine @ grid.to_source),
-        shape=grid.shape[::-1],
+        spacing=spacing,
+        shape=shape,
         axcodes=axcodes_of(first.affine),
         channels=tuple(_statistics(prepared[..., channel]) for channel in range(prepared.shape[-1])),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data_pipelines.geometry import Grid, from_tensor_axes
+from data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
 from data_pipelines.readers import read_stored
 from data_pipelines.resample import resample
 from data_pipelines.volume import Affine, Array, Volume, VolumeError
@@ -50,7 +50,7 @@ def _to_image(volume: Volume, path: Path) -> nib.Nifti1Image:
     image = nib.Nifti1Image(_writable(volume.voxels, path), volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=SCANNER)
-    image.set_qform(volume.affine, code=0 if _is_sheared(volume.affine) else SCANNER)
+    image.set_qform(volume.affine, code=0 if is_sheared(volume.affine, tolerance=ORTHOGONAL) else SCANNER)
     return image
 
 
@@ -116,8 +116,3 @@ def _writable(voxels: Array, path: Path) -> Array:
     if voxels.dtype.name not in _TYPES:
         raise VolumeError(f"{path}: expected real voxels to write, received {voxels.dtype}.")
     return voxels
-
-
-def _is_sheared(affine: Affine) -> bool:
-    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > ORTHOGONAL)

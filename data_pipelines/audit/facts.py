@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import axcodes_of, reorient_grid, spacing_of, stored_grid
+from data_pipelines.geometry import (
+    axcodes_of,
+    corners_off_mm,
+    directions_of,
+    is_sheared,
+    ras_geometry,
+    reorient_grid,
+    stored_grid,
+)
 from data_pipelines.readers import read_stored
 from data_pipelines.resample import resample
 from data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
@@ -86,19 +94,19 @@ def read_facts(
     values = real_values(stored)
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     empty = finite.size == 0
-    ras_spacing = _ras_spacing(stored)
+    ras_shape, ras_spacing = ras_geometry(stored.voxels.shape, stored.affine)
     return Facts(
         path=path,
         kind=stored.kind,
         dtype=stored.voxels.dtype.name,
-        shape=tuple(voxels.shape[:3][::-1]),
+        shape=ras_shape,
         channels=voxels.shape[3] if voxels.ndim == 4 else 1,
         spacing=ras_spacing,
         axcodes=axcodes_of(stored.affine),
         stored_shape=tuple(stored.voxels.shape[:3]),
         affine=stored.affine,
         tilt_degrees=_tilt(stored.affine),
-        is_sheared=_is_sheared(stored.affine),
+        is_sheared=is_sheared(stored.affine, tolerance=SHEAR),
         forms_off_mm=_forms_off(stored),
         nonfinite=int(values.size - finite.size),
         minimum=0.0 if empty else float(finite.min()),
@@ -151,32 +159,15 @@ def _hash(voxels: Array, stored: Stored) -> str:
     return digest.hexdigest()
 
 
-def _ras_spacing(stored: Stored) -> tuple[float, ...]:
-    grid = reorient_grid(stored_grid(stored.voxels.shape), stored.affine)
-    return spacing_of(stored.affine @ grid.to_source)
-
-
-def _directions(affine: Affine) -> Affine:
-    unit: Affine = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return unit
-
-
 def _tilt(affine: Affine) -> float:
-    closest = np.abs(_directions(affine)).max(axis=0)
+    closest = np.abs(directions_of(affine)).max(axis=0)
     return float(np.degrees(np.arccos(np.clip(closest, -1, 1))).max())
-
-
-def _is_sheared(affine: Affine) -> bool:
-    unit = _directions(affine)
-    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > SHEAR)
 
 
 def _forms_off(stored: Stored) -> float | None:
     if stored.sform is None or stored.qform is None:
         return None
-    sides = np.array(stored.voxels.shape[:3]) - 1
-    corners = np.array([[*(np.array(index) * sides), 1] for index in np.ndindex(2, 2, 2)])
-    off = float(np.linalg.norm(((stored.sform - stored.qform) @ corners.T)[:3], axis=0).max())
+    off = corners_off_mm(stored.sform, stored.qform, stored.voxels.shape)
     return off if np.isfinite(off) else float("inf")
 
 

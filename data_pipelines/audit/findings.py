@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.audit.confounding import exact_association, separation
 from data_pipelines.audit.facts import Facts
 from data_pipelines.manifest import Manifest
+from data_pipelines.tables import list_some
 from data_pipelines.volume import Array
 
 FORMS_OFF_MM = 0.5
@@ -255,7 +256,4 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def _listed(names: Iterable[object]) -> str:
-    """Return at most ten names, sorted, the rest counted."""
-    known = sorted({str(name) for name in names})
-    rest = f" and {len(known) - 10} more" if len(known) > 10 else ""
-    return ", ".join(known[:10]) + rest
+    return list_some(sorted({str(name) for name in names}))

@@ -11,8 +11,6 @@ from models.lifting.kinds import Layer, Tensor
 from models.lifting.rules.answers import copy_weights
 from models.lifting.rules.base import LayerCall, Lifted, Transfer, Weights
 
-Dtype = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Edit:

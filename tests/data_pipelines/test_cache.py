@@ -304,7 +304,7 @@ def test_a_complete_cache_is_only_read(images, tmp_path, monkeypatch):
     def refuse(*_args, **_settings):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
     first.files[0].unlink()
     with pytest.raises(VolumeError, match=r"\(Read-only file system\)"):

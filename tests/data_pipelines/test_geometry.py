@@ -15,6 +15,8 @@ from data_pipelines.geometry import (
     grid_affine,
     is_axcodes,
     is_same_grid,
+    is_sheared,
+    ras_geometry,
     reorient_grid,
     respace_grid,
     spacing_of,
@@ -141,3 +143,21 @@ def test_grids_are_the_same_within_a_tenth_of_a_voxel():
     moved[0, 3] += 0.02
     assert not is_same_grid(SHAPE, moved, SHAPE, affine)
     assert not is_same_grid(SHAPE, affine, (5, 7, 12), affine)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "SAR", "PIR"])
+def test_ras_geometry_is_that_of_the_reoriented_image(codes):
+    affine = np.diag([1.5, 2.5, 4.0, 1.0])
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+    )
+    image = nib.Nifti1Image(np.zeros((5, 7, 11), np.uint8), affine).as_reoriented(turn)
+    assert ras_geometry((*image.shape, 3), image.affine) == ((11, 7, 5), (4.0, 2.5, 1.5))
+
+
+def test_a_sheared_affine_is_told_up_to_a_tolerance():
+    affine = np.diag([1.5, 2.5, 4.0, 1.0])
+    assert not is_sheared(affine, tolerance=1e-6)
+    affine[0, 2] = 4e-3  # a cosine of a thousandth
+    assert is_sheared(affine, tolerance=9e-4)
+    assert not is_sheared(affine, tolerance=1.1e-3)
