@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +27,14 @@ from data_pipelines.pipeline import (
     training_volumes,
 )
 from data_pipelines.slices import choose_slices
+from data_pipelines.tables import list_some
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger("voxlift")
+
+_SIDE = re.compile(r"(?<![^\W_])(left|right|l|r|lh|rh)(?![^\W_])")
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,34 @@ def read_augment(augment: Mapping[str, Any]) -> Augment:
     return chosen
 
 
-def warn_of_mirrors(augment: Augment) -> None:
-    """Log that volumes will be mirrored, and the key that stops it."""
-    if changes_handedness(augment):
+def warn_of_mirrors(augment: Augment, classes: Sequence[str]) -> None:
+    """Log that volumes will be mirrored, and the key that stops it; the louder where classes are sides."""
+    if not changes_handedness(augment):
+        return
+    sides = sided_classes(classes)
+    if sides:
         log.warning(
-            "The augmentation mirrors volumes, which swaps left and right: where the label is a side or a "
-            "handedness it teaches errors; augment.keep_handedness=true switches all mirroring off."
+            "The classes %s are sides, and the augmentation mirrors volumes, which makes one of the other: "
+            "take augment.keep_handedness=true, or they cannot be told apart.",
+            list_some(sides),
         )
+        return
+    log.warning(
+        "The augmentation mirrors volumes, which swaps left and right: where the label is a side or a "
+        "handedness it teaches errors; augment.keep_handedness=true switches all mirroring off."
+    )
+
+
+def sided_classes(classes: Sequence[str]) -> list[str]:
+    """The classes whose names differ from another's by the side alone.
+
+    >>> sided_classes(["liver", "Kidney left", "Kidney right"])
+    ['Kidney left', 'Kidney right']
+    """
+    groups = defaultdict[str, list[str]](list)
+    for name in classes:
+        groups[_SIDE.sub("*", name.casefold())].append(name)
+    return [name for same in groups.values() if len(same) > 1 for name in same]
 
 
 def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None

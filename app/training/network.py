@@ -57,7 +57,7 @@ def train_network(
     """
     keep_logits_precise(networks.trained)
     keep_logits_precise(networks.own)
-    warn_of_mirrors(read_augment(settings.augment))
+    warn_of_mirrors(read_augment(settings.augment), cohort.classes)
     place, history = Place(), WriteHistory(run.history)
     keep = KeepBest(settings.trainer.monitor, patience=settings.trainer.patience)
     clock, feed = InputClock(), build_feed(settings, cohort)

@@ -84,5 +84,12 @@ def test_an_augmented_stream_is_float32(tmp_path):
 )
 def test_mirroring_is_warned_of_with_the_key_that_stops_it(augment, warned, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("voxlift"), "propagate", True)
-    warn_of_mirrors(read_augment(augment))
+    warn_of_mirrors(read_augment(augment), ("benign", "malign"))
     assert ("augment.keep_handedness=true" in caplog.text) is warned
+
+
+def test_mirroring_names_classes_that_are_sides(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("voxlift"), "propagate", True)
+    classes = ("kidney-right", "liver", "kidney-left", "femur_L", "femur_R", "control", "righteous")
+    warn_of_mirrors(read_augment({"flip_prob": [0.0, 0.0, 0.5]}), classes)
+    assert "The classes kidney-right, kidney-left, femur_L, femur_R are sides" in caplog.text
