@@ -61,6 +61,9 @@ def score_again(run_dir: str, *, split: str, batch_size: int | None = None) -> d
     run = open_run(run_dir)
     settings = load_settings(run)
     saved = read_json(run.metrics)
+    from app.process.runtime import import_quietly
+
+    import_quietly()  # before what follows brings the engine in
     from app.evaluation.intervals import evaluate_scores
     from app.networks.files import load_network
     from app.runs.cohort import reopen_cohort

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
+from app.runs.near import hint_at_runs
 from app.settings import HostsSettings, SettingsError, TrainSettings
 from app.settings.overrides import key_of
 from app.strategy.hosts.member import find_member, is_placed
@@ -42,8 +43,9 @@ def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tupl
         )
     if not run.config.exists():
         raise SettingsError(
-            f"resume={path}: expected the folder of a training that has begun; there is no {run.config.name} "
-            "in it. Start the training anew."
+            f"resume={path}: expected the folder of a training that has begun; "
+            + ("there is no such folder. " if not run.path.exists() else f"no {run.config.name} is in it. ")
+            + hint_at_runs(run.path)
         )
     settings = load_settings(run)
     wanted = epochs if "trainer.epochs" in keys else settings.trainer.epochs

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from app.course.covariates import train_on_table
 from app.course.parts import build_parts, train_parts, trainings_of
 from app.course.resuming import begin_again, is_complete, saved_precision
-from app.files import write_json
+from app.files import read_rows, write_json
 from app.networks.pretrained import refuse_seen_subjects
 from app.process.logs import logging_to_file
 from app.process.precision import Precision
@@ -15,6 +16,7 @@ from app.process.runtime import prepare_runtime
 from app.progress import console
 from app.runs.cohort import reopen_subjects
 from app.runs.folder import RunFolder
+from app.runs.near import refuse_unwritable
 from app.runs.opening import create_run, refuse_used_folder
 from app.settings import TrainSettings
 from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
@@ -35,6 +37,8 @@ def train(settings: TrainSettings) -> int:
         SettingsError, ManifestError, VolumeError, LiftError: the input is at fault; no folder is left.
     """
     refuse_used_folder(settings.run_dir)
+    if settings.run_dir is None:
+        refuse_unwritable(Path(settings.runs_folder) / "run", asked=f"runs_folder={settings.runs_folder}")
     if settings.model.kind == "table":
         return train_on_table(settings)
     with logging_to_file() as attach:
@@ -80,7 +84,8 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         return train_on_table(settings, run)
     with logging_to_file() as attach:
         attach(run.log)
-        log.info("Going on with %s", run.path)
+        done = len(read_rows(run.history)) if run.history.exists() else 0
+        log.info("Going on with %s, after %d of %d epochs", run.path, done, settings.trainer.epochs)
         begin_again(run, settings)
         announce_run(settings, run.path)
         with in_turn(settings):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from app.runs.folder import RunFolder
+from app.runs.near import hint_at_folder, hint_at_runs, refuse_unwritable
 from app.settings import SettingsError
 
 
@@ -13,14 +14,14 @@ def refuse_used_folder(run_dir: str | None) -> None:
     """Pass when `run_dir` may receive a run: it is None, new, or an empty folder.
 
     Raises:
-        SettingsError: it holds another run's files, or anything else.
+        SettingsError: it holds another run's files or anything else, or cannot be made.
     """
-    path = Path(run_dir).expanduser() if run_dir is not None else None
-    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SettingsError(
-            f"run_dir={run_dir}: expected a new or empty folder, but it holds results; "
-            "choose another run_dir or remove it yourself."
-        )
+    if run_dir is None:
+        return
+    path = Path(run_dir).expanduser()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingsError(f"run_dir={run_dir}: expected a new or empty folder, but {hint_at_folder(path)}")
+    refuse_unwritable(path / "config.yaml", asked=f"run_dir={run_dir}")
 
 
 def create_run(run_dir: str | None, *, runs_folder: str, name: str) -> RunFolder:
@@ -62,7 +63,8 @@ def open_run(run: str) -> RunFolder:
     """
     folder = RunFolder(Path(run).expanduser())
     if not folder.path.is_dir():
-        raise SettingsError(f"run={run}: expected a run folder; there is no such folder.")
+        is_file = " it is a file." if folder.path.exists() else " there is no such folder."
+        raise SettingsError(f"run={run}: expected a run folder;{is_file} {hint_at_runs(folder.path)}")
     missing = [path.name for path in (folder.config, folder.splits, folder.model) if not path.exists()]
     if missing and (folder.path / "coefficients.csv").exists():
         raise SettingsError(
@@ -72,14 +74,6 @@ def open_run(run: str) -> RunFolder:
     if missing:
         raise SettingsError(
             f"run={run}: expected a finished run's folder; {', '.join(missing)} is not in it. "
-            f"{_runs_inside(folder.path)}"
+            f"{hint_at_runs(folder.path)}"
         )
     return folder
-
-
-def _runs_inside(folder: Path) -> str:
-    """Where the runs are: a comparison keeps those of its trainings in its folder."""
-    inside = sorted(str(path.parent) for path in folder.glob("runs/*/metrics.json"))
-    if inside:
-        return f"It is a comparison's folder, which holds the runs {', '.join(inside[:6])}: name one of them."
-    return "voxlift-train writes one and names it in its last line."

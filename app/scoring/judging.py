@@ -12,6 +12,7 @@ from app.files import write_rows
 from app.runs.folder import RunFolder
 from app.runs.predictions import prediction_rows
 from app.scoring.predicting import score_split
+from app.settings import SPLIT_NAMES
 from app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
@@ -86,4 +87,4 @@ def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split with their intervals."""
     from app.report.terminal import print_metrics
 
-    print_metrics({f"{name}, {split}": metrics[split] for split in ("val", "test") if split in metrics})
+    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})

@@ -9,6 +9,7 @@ import pytest
 from app.evaluate import score_again
 from app.files import read_rows
 from app.runs.configuration import load_settings
+from commands import run_python
 from tiny import train_tiny
 
 
@@ -62,6 +63,13 @@ def test_a_finished_run_scores_the_same_again(name, split, runs):
     assert set(again) == set(first)
     for key in set(first) - {"intervals"}:
         assert again[key] == pytest.approx(first[key], abs=1e-6, nan_ok=True)
+
+
+def test_an_evaluation_says_nothing_but_its_scores(folder, runs):
+    answer = run_python("-m", "app.evaluate", f"run={runs['slice2d'].path}", "on=train", cwd=folder)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "slice2d, train" in answer.stdout
+    assert "ROC AUC" in answer.stdout
 
 
 @pytest.mark.parametrize("name", ["slice2d", "volume3d"])

@@ -100,7 +100,7 @@ def test_a_resumed_run_takes_its_own_settings_and_more_epochs_at_most(run):
 
 
 def test_a_folder_in_which_no_training_began_is_told(tmp_path):
-    with pytest.raises(SettingsError, match=r"there is no config\.yaml in it"):
+    with pytest.raises(SettingsError, match=r"no config\.yaml is in it"):
         reopen(RunFolder(tmp_path))
 
 

@@ -59,3 +59,49 @@ def test_a_foreign_configuration_is_told(tmp_path):
     write_text(run.config, "unheard_of: 1\n")
     with pytest.raises(SettingsError, match=r"config\.yaml: expected a configuration"):
         load_settings(run)
+
+
+@pytest.fixture
+def broken_off(tmp_path):
+    """A run that began and did not end, in a comparison's folder."""
+    run = tmp_path / "first" / "runs" / "slice2d-seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    return run
+
+
+def test_a_used_folder_is_told_by_what_it_holds(tmp_path, broken_off):
+    def told(path):
+        with pytest.raises(SettingsError) as found:
+            refuse_used_folder(str(path))
+        return str(found.value)
+
+    (tmp_path / "a file").write_text("mine")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for index in range(5):
+        (scans / f"{index}.nii").touch()
+    assert f"resume={broken_off} goes on with it" in told(broken_off)
+    assert "it is a file" in told(tmp_path / "a file")
+    assert "is a file, so no folder can be made below it" in told(tmp_path / "a file" / "run")
+    assert "it holds 0.nii, 1.nii, 2.nii and more; choose another run_dir" in told(scans)
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(SettingsError, match=r"may not be written to by you; choose another place"):
+        refuse_used_folder(str(tmp_path / "new" / "run"))
+
+
+def test_what_is_nearly_a_run_is_told_with_the_runs_that_are_there(tmp_path, broken_off):
+    def told(path):
+        with pytest.raises(SettingsError) as found:
+            open_run(str(path))
+        return str(found.value)
+
+    assert f"Did you mean {broken_off}?" in told(broken_off.parent / "slice2d-sed0")
+    assert f"Did you mean {broken_off}?" in told(tmp_path / "frist" / "runs" / "slice2d-seed0")
+    assert f"It holds the runs {broken_off}: name one" in told(broken_off.parent)
+    assert f"Below it are the runs {broken_off}" in told(tmp_path)
+    assert f"voxlift-train resume={broken_off}" in told(broken_off)
+    assert "it is a file" in told(broken_off / "config.yaml")

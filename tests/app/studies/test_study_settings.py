@@ -108,7 +108,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, composed):
     (tmp_path / "letters.txt").write_text("dear")
     with (
         composed("study=search", f"run_dir={tmp_path}") as settings,
-        pytest.raises(SettingsError, match="holds results"),
+        pytest.raises(SettingsError, match=r"it holds letters\.txt"),
     ):
         open_folder(settings)
 
