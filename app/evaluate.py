@@ -6,6 +6,7 @@ from typing import Any
 
 from app.course.failures import scoring_need, told_in_sentences
 from app.door.cli import open_command, reader
+from app.door.outputs import finished_run_problems
 from app.files import read_json, write_json
 from app.process.statuses import DONE
 from app.progress import console
@@ -21,10 +22,11 @@ def main() -> None:
 
 def find_problems(settings: EvaluateSettings) -> list[str]:
     """One sentence for each thing wrong with the settings, before anything is read."""
-    problems = choice_problem("on", settings.on, SPLIT_NAMES)
-    if settings.run is None:
-        problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
-    return problems + count_problem("batch_size", settings.batch_size)
+    return [
+        *choice_problem("on", settings.on, SPLIT_NAMES),
+        *finished_run_problems(settings.run),
+        *count_problem("batch_size", settings.batch_size),
+    ]
 
 
 def evaluate(settings: EvaluateSettings) -> int:

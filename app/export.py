@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.door.cli import open_command, reader
+from app.door.outputs import finished_run_problems, output_folder_problems
 from app.errors import UserError
 from app.files import write_json, write_text
+from app.networks.precision import rounding_tolerance
 from app.process.statuses import DONE
 from app.progress import console
 from app.settings import ExportSettings, choice_problem
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("saved_model", "onnx")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
-FLOAT32_TOLERANCE = 1e-4  # of the largest score: rounding in another order stays below it
-HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits, and other kernels round elsewhere
 COPIED = ("contract.schema.json", "score_image.py")
 
 
@@ -34,12 +34,11 @@ def main() -> None:
 def find_problems(settings: ExportSettings) -> list[str]:
     """One sentence for each thing wrong with the settings, before anything is read."""
     problems = choice_problem("format", settings.format, FORMATS)
-    if settings.run is None:
-        problems.append("run: expected the folder of a finished run; say run=RUN_DIR.")
+    problems += finished_run_problems(settings.run)
     if settings.output is None:
         problems.append("output: where should the export go? Say output=FOLDER.")
     else:
-        problems += _folder_problems(Path(settings.output).expanduser())
+        problems += output_folder_problems(settings.output)
     absent = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if settings.format == "onnx" and absent:
         problems.append(
@@ -128,21 +127,13 @@ def _account(difference: Difference) -> dict[str, Any]:
 
 
 def _refuse_other_scores(difference: Difference, network: Any) -> None:  # noqa: ANN401 - untyped Keras
-    layers = network._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
-    is_half = any(getattr(layer, "compute_dtype", None) in {"float16", "bfloat16"} for layer in layers)
-    tolerance = HALF_TOLERANCE if is_half else FLOAT32_TOLERANCE
+    tolerance = rounding_tolerance(network)
     if not difference.relative <= tolerance:
         raise UserError(
             f"The exported model was expected to agree to {tolerance:g} of the largest score with the "
             f"network it was made of; it differs by {difference.relative:.1e}. Nothing is written; try the "
             "other format."
         )
-
-
-def _folder_problems(folder: Path) -> list[str]:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        return [f"output={folder}: expected a new or empty folder; choose another."]
-    return []
 
 
 def _remove_all(folder: Path, *, keep: bool) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.door.cli import open_command, reader
+from app.door.outputs import output_file_problems
 from app.errors import UserError
+from app.networks.files import save_network
+from app.networks.precision import rounding_tolerance
 from app.networks.pretrained import check_slice_run, load_trained
 from app.progress import console
 from app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
 
 if TYPE_CHECKING:
     from models.lifting import LiftPlan
-
-FLOAT32_TOLERANCE = 1e-4  # relative; rounding through fifty layers stays below it
-HALF_TOLERANCE = 2e-2  # bfloat16 keeps eight bits: each rounding moves a value by up to 0.4 %
 
 
 def main() -> None:
@@ -56,16 +55,6 @@ def lift(settings: LiftSettings) -> int:
     save_network(network, target)
     console.print(f"Model in {target}", soft_wrap=True, highlight=False)
     return 0
-
-
-def save_network(network: Any, path: Path) -> None:  # noqa: ANN401 - Keras ships no types
-    """Write a `.keras` file so that a kill leaves the old file or the new one, never half of one."""
-    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.keras")
-    try:
-        network.save(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _network(settings: LiftSettings) -> Any:  # noqa: ANN401 - as above
@@ -114,7 +103,7 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
     from models.lifting import verify_lift
 
     is_random = settings.weights is None and not _is_file_or_folder(settings)
-    tolerance = FLOAT32_TOLERANCE if _is_float32(plan.model_2d) else HALF_TOLERANCE
+    tolerance = rounding_tolerance(plan.model_2d)
     proof = verify_lift(plan, seed=settings.seed, settle=is_random, tolerance=tolerance)
     console.print(f"\n{proof}", markup=False, highlight=False, soft_wrap=True)
     if proof.is_refuted:
@@ -123,12 +112,6 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
             f"{proof.tolerance:g}; it differs by {max(proof.difference, proof.scheme_difference):.1e}. "
             "Nothing is written; verify=false writes it all the same."
         )
-
-
-def _is_float32(network: Any) -> bool:  # noqa: ANN401 - as above
-    """Whether no layer rounds to half precision, as those of a network trained in mixed precision do."""
-    layers = network._flatten_layers(include_self=False)  # noqa: SLF001 - no public walk into nested networks
-    return all(layer.compute_dtype in {"float32", "float64", None} for layer in layers)
 
 
 def _is_file_or_folder(settings: LiftSettings) -> bool:
@@ -175,14 +158,7 @@ def _output_problems(settings: LiftSettings) -> list[str]:
         return [
             "output: where should the model go? Say output=NAME.keras, or plan_only=true for the plan alone."
         ]
-    path = Path(settings.output).expanduser()
-    if path.suffix != ".keras":
-        return [f"output={settings.output}: expected a name that ends in .keras."]
-    if not path.parent.is_dir():
-        return [f"output={settings.output}: there is no folder {path.parent}; make it first."]
-    if path.exists() and not settings.overwrite:
-        return [f"output={settings.output}: the file exists; choose another, or say overwrite=true."]
-    return []
+    return output_file_problems(settings.output, ending=".keras", overwrite=settings.overwrite)
 
 
 if __name__ == "__main__":

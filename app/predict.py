@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.course.failures import scoring_need, told_in_sentences
 from app.door.cli import open_command, reader
+from app.door.outputs import output_file_problems
 from app.files import write_json
 from app.process.statuses import DONE, USER_ERROR
 from app.progress import console, progress_bar
@@ -40,7 +41,7 @@ def find_problems(settings: PredictSettings) -> list[str]:
     if explain_method(settings) not in (None, *METHODS):
         problems.append(f"explain: expected true, false, {', '.join(METHODS)}; received {settings.explain}.")
     problems += count_problem("batch_size", settings.batch_size)
-    problems += _output_problems(settings)
+    problems += output_file_problems(settings.output, ending=".csv", overwrite=settings.overwrite)
     return problems
 
 
@@ -222,17 +223,6 @@ def _say_outcome(rows: Sequence[dict[str, Any]], predictor: Predictor, *, settin
 
 def _say(text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def _output_problems(settings: PredictSettings) -> list[str]:
-    path = Path(settings.output).expanduser()
-    if path.suffix.lower() != ".csv":
-        return [f"output={settings.output}: expected a name that ends in .csv."]
-    if not path.parent.is_dir():
-        return [f"output={settings.output}: there is no folder {path.parent}; make it first."]
-    if path.exists() and not settings.overwrite:
-        return [f"output={settings.output}: the file exists; choose another, or say overwrite=true."]
-    return []
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from app.course.inflation import (
 )
 from app.files import write_json
 from app.networks.building import Networks, build_networks
+from app.networks.files import save_trained
 from app.process.precision import Precision
 from app.progress import console
 from app.runs.describing import describe_run
@@ -119,10 +120,9 @@ def _finish(
     cost: dict[str, float],
 ) -> None:
     """Save, score and report a network that is trained."""
-    from app.training.network import save_model
     from models.folding import fold_normalisation
 
-    save_model(networks.volume, run)
+    save_trained(networks.volume, run.model)
     scorer = fold_normalisation(networks.volume)
     metrics = evaluate_run(scorer, cohort, batch_size=settings.trainer.batch_size, run=run)
     scoring = scoring_cost(networks.volume, scorer, cohort, batch_size=settings.trainer.batch_size)

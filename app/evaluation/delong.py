@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.evaluation.intervals import Cells
-from app.evaluation.pairing import align_cells, as_cells, subject_codes
+from app.evaluation.pairing import align_cells, subject_codes
 from app.evaluation.scores import Floats, Integers, Scores, ScoresError
 from app.evaluation.trainings import add_trainings
 
@@ -93,12 +93,6 @@ def _by_training(left: Cells, right: Cells, trainings: Sequence[int] | None) -> 
         aucs = [subject_components([cells[row] for row in own]).auc for cells in (left, right)]
         found.append(aucs[1] - aucs[0])
     return found
-
-
-def delong_standard_error(scores: Scores | Sequence[Scores]) -> float:
-    """Standard error of one model's AUC, by the same components as `delong_difference`."""
-    part = subject_components(as_cells(scores))
-    return math.sqrt(_variance(part.positive, part.negative, part=part))
 
 
 @dataclass(frozen=True, eq=False)

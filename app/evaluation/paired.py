@@ -5,30 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-import numpy as np
-
+from app.evaluation.bootstrap import Difference, paired_differences, point_metrics
 from app.evaluation.delong import DeLong, delong_difference
-from app.evaluation.intervals import RESAMPLES, Cells, mean_of_cells, percentile_interval, resample_models
+from app.evaluation.intervals import RESAMPLES, Cells, resample_models
 from app.evaluation.mcnemar import McNemar, mcnemar_test
-from app.evaluation.metrics import metric_draws
-from app.evaluation.pairing import align_cells, as_cells
-from app.evaluation.scores import Floats, Scores, ScoresError, shorten
-from app.evaluation.trainings import widen_draws
-
-UNBOUNDED = frozenset({"log_loss", "brier"})  # the Brier score of several classes reaches 2
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A metric of two models, and their difference (second minus first) with interval and p-value."""
-
-    metric: str
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
+from app.evaluation.pairing import align_cells
+from app.evaluation.scores import Scores, ScoresError, shorten
 
 
 @dataclass(frozen=True)
@@ -63,57 +45,6 @@ class Comparison:
     level: float
     trainings: int = 1
     smallest_class: int | None = None
-
-
-def paired_bootstrap(
-    first: Scores | Sequence[Scores],
-    second: Scores | Sequence[Scores],
-    *,
-    trainings: Sequence[int] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Difference]:
-    """Difference of every metric, second minus first, by resampling subjects once for both models.
-
-    Folds and seeds: a metric is the mean over cells (pooling the out-of-fold scores of differently calibrated
-    models would bias an AUC), and a subject drawn is drawn in all cells alike. Where `trainings` tells the
-    cells of several seeds apart, the spread between their differences widens the draws (`widen_draws`). The
-    p-value is twice the smaller share of resamples on either side of 0, with one added to both counts, so
-    never below 2 / (resamples + 1).
-
-    Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
-        doi:10.1145/1882471.1882479.
-    """
-    pair = align_cells(first, second)
-    draws = resample_models(pair, resamples=resamples, seed=seed)
-    return _differences(pair, draws, trainings=trainings, level=level)
-
-
-def point_metrics(scores: Scores | Sequence[Scores]) -> dict[str, float]:
-    """Every metric of one model, averaged over its folds and seeds."""
-    values = mean_of_cells([metric_draws(cell, np.ones((1, len(cell)))) for cell in as_cells(scores)])
-    return {name: float(value[0]) for name, value in values.items()}
-
-
-def model_intervals(
-    models: Mapping[str, Scores | Sequence[Scores]],
-    *,
-    trainings: Sequence[int] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """Intervals of every metric per model, over folds and seeds: name -> metric -> (low, high).
-
-    Arguments are those of `paired_bootstrap`; intervals end where the metric does (0 or -1, and 1).
-    """
-    cells = {name: as_cells(scores) for name, scores in models.items()}
-    draws = resample_models(list(cells.values()), resamples=resamples, seed=seed)
-    return {
-        name: _intervals(cells[name], drawn, trainings=trainings, level=level)
-        for name, drawn in zip(cells, draws, strict=True)
-    }
 
 
 def compare_models(
@@ -153,7 +84,7 @@ def compare_models(
         Comparison(
             first=a,
             second=b,
-            differences=_differences(
+            differences=paired_differences(
                 (cells[a], cells[b]), (draws[a], draws[b]), trainings=trainings, level=level
             ),
             delong=_delong_or_none(cells[a], cells[b], trainings=trainings, level=level),
@@ -186,60 +117,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return tuple(adjusted)
-
-
-def _differences(
-    pair: Sequence[Cells],
-    draws: Sequence[Mapping[str, Floats]],
-    *,
-    trainings: Sequence[int] | None,
-    level: float,
-) -> dict[str, Difference]:
-    points = [point_metrics(cells) for cells in pair]
-    by_training = [metrics_by_training(cells, trainings) for cells in pair]
-    found = {}
-    for metric in points[0]:
-        if metric not in points[1]:
-            continue  # `accuracy@0.5` exists only where a threshold was chosen
-        first, second = points[0][metric], points[1][metric]
-        each = [after[metric] - before[metric] for before, after in zip(*by_training, strict=True)]
-        spread = widen_draws(draws[1][metric] - draws[0][metric], second - first, each, level=level)
-        reach = np.inf if metric in UNBOUNDED else 2.0 if metric == "mcc" else 1.0
-        low, high = percentile_interval(np.clip(spread, -reach, reach), level)
-        found[metric] = Difference(metric, first, second, second - first, low, high, _two_sided(spread))
-    return found
-
-
-def _intervals(
-    cells: Cells, draws: Mapping[str, Floats], *, trainings: Sequence[int] | None, level: float
-) -> dict[str, tuple[float, float]]:
-    point, by_training = point_metrics(cells), metrics_by_training(cells, trainings)
-    found = {}
-    for metric, values in draws.items():
-        widened = widen_draws(values, point[metric], [each[metric] for each in by_training], level=level)
-        least = -1.0 if metric == "mcc" else 0.0
-        most = np.inf if metric in UNBOUNDED else 1.0
-        low, high = percentile_interval(np.clip(widened, least, most), level)
-        found[metric] = (low, high)
-    return found
-
-
-def metrics_by_training(cells: Cells, trainings: Sequence[int] | None) -> list[dict[str, float]]:
-    """Every metric of each training: the means over its folds, trainings in the order of their seeds."""
-    seeds = trainings if trainings is not None else [0] * len(cells)
-    groups = sorted(set(seeds))
-    return [
-        point_metrics([cell for cell, own in zip(cells, seeds, strict=True) if own == group])
-        for group in groups
-    ]
-
-
-def _two_sided(spread: Floats) -> float:
-    known = spread[np.isfinite(spread)]
-    if not len(known):
-        return float("nan")
-    below, above = int((known <= 1e-12).sum()), int((known >= -1e-12).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1))
 
 
 def _pairs(names: tuple[str, ...], reference: str | None) -> list[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from app.evaluation.bootstrap import model_intervals, point_metrics
 from app.evaluation.intervals import RESAMPLES, defined
-from app.evaluation.paired import model_intervals, point_metrics
 from app.evaluation.scores import Scores
 
 

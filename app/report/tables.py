@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.dotted import flatten
+from app.evaluation.bootstrap import point_metrics
 from app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
 from app.evaluation.kernels import weighted_confusion
 from app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
-from app.evaluation.paired import Comparison, point_metrics
+from app.evaluation.paired import Comparison
 from app.evaluation.scores import Scores
 from app.evaluation.verdict import format_p
 from app.report.quantities import (

@@ -25,7 +25,7 @@ def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
     if found is None:
         return [
             *_describe_rows(run),
-            "No audit was found: voxlift-audit looks at headers, copies and confounding.",
+            NO_AUDIT,
         ]
     return [*_describe_rows(run), *_describe_audit(found)]
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.evaluation.bootstrap import model_intervals, point_metrics
 from app.evaluation.intervals import RESAMPLES
-from app.evaluation.paired import Comparison, compare_models, model_intervals, point_metrics
+from app.evaluation.paired import Comparison, compare_models
 from app.evaluation.verdict import SIGNIFICANT, format_p
 from app.studies.trainings import complete_points, cost_of, validation_scores
 from app.trials.trial import Trial

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from app.dotted import flatten
 from app.errors import UserError
 from app.networks.building import Networks
+from app.networks.files import save_trained
+from app.networks.precision import keep_logits_precise
 from app.process.environment import peak_memory_bytes
 from app.runs.folder import RunFolder
 from app.scoring.predicting import validation_score
@@ -32,7 +34,6 @@ from app.training.feeding import Feed, batch_subjects, build_feed, read_augment,
 from app.training.fit import Task, fit_network
 from app.training.followed import FollowedCheckpoints
 from app.training.optimizers import tuning_optimizer
-from app.training.precision import keep_logits_precise
 from app.training.segments import Position
 from app.training.statistics import settle_statistics
 
@@ -112,7 +113,7 @@ def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
     if not keep.weights:
         return "No epoch was finished before, so there are no weights to keep."
     hand_over_weights(networks)
-    save_model(networks.volume, run)
+    save_trained(networks.volume, run.model)
     return f"The weights of epoch {keep.best_epoch + 1}, the best before that, are kept in {run.model}."
 
 
@@ -124,26 +125,6 @@ def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
     if settings.logger.mlflow:
         found.append(WriteMlflow(settings.logger, name=run.path.name, params=flatten(asdict(settings))))
     return found
-
-
-def save_model(network: Any, run: RunFolder) -> None:  # noqa: ANN401 - untyped Keras
-    """Write a network as the run's model, whole or not at all, without optimiser and loss."""
-    import keras
-
-    # The same layers and weights; a tensor in and a tensor out, not lists of one, which warn when called.
-    bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
-    # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
-    parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
-    beside = run.model.with_name(f".writing-{run.model.name}")
-    try:
-        for part in parts:
-            part.compiled = False
-        bare.save(beside)
-        beside.replace(run.model)
-    finally:
-        for part in parts:
-            part.compiled = True
-        beside.unlink(missing_ok=True)
 
 
 def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> Any:  # noqa: ANN401 - see validation_score

@@ -9,7 +9,8 @@ from keras import layers
 
 from app.errors import refuse_problems
 from app.files import write_json
-from app.lift import find_problems, lift, save_network
+from app.lift import find_problems, lift
+from app.networks.files import save_network
 from app.networks.pretrained import load_trained
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder

@@ -1,12 +1,14 @@
+import math
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from app.evaluation.delong import delong_difference, delong_standard_error, structural_components
+from app.evaluation.bootstrap import model_intervals, point_metrics
+from app.evaluation.delong import _variance, delong_difference, structural_components, subject_components
 from app.evaluation.mcnemar import mcnemar_test, sign_flip_p
-from app.evaluation.paired import compare_models, holm, model_intervals, paired_bootstrap, point_metrics
+from app.evaluation.paired import compare_models, holm
 from app.evaluation.scores import Scores, ScoresError, take
 
 
@@ -14,6 +16,12 @@ def scored(labels, chance, subjects=None, threshold=0.5):
     chance = np.asarray(chance, dtype=float)
     names = subjects if subjects is not None else [f"s{index:03d}" for index in range(len(labels))]
     return Scores(names, labels, np.stack([1 - chance, chance], axis=1), ("no", "yes"), threshold=threshold)
+
+
+def bootstrap(first, second, **options):
+    """The differences of every metric, second minus first."""
+    (found,) = compare_models({"first": first, "second": second}, **options)
+    return found.differences
 
 
 def pair(seed, volumes=60, shifts=(1.0, 1.0), *, shared=0.7):
@@ -64,7 +72,9 @@ def test_delong_agrees_with_the_definition(seed):
     assert found.standard_error == pytest.approx(error, abs=1e-12)
     assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(aucs[1] - aucs[0]) / error), abs=1e-12)
     assert found.high - found.low == pytest.approx(2 * stats.norm.ppf(0.975) * error, abs=1e-12)
-    assert delong_standard_error(rounded) == pytest.approx(own[0], abs=1e-12)
+    alone = subject_components([rounded])
+    variance = _variance(alone.positive, alone.negative, part=alone)
+    assert math.sqrt(variance) == pytest.approx(own[0], abs=1e-12)
 
 
 def test_structural_components_count_what_they_outrank():
@@ -144,7 +154,7 @@ def test_rows_in_another_order_are_paired_by_subject_and_item():
     first, second = pair(6, shifts=(0.3, 1.5))
     shuffled = take(second, np.random.default_rng(0).permutation(len(second)))
     assert delong_difference(first, shuffled) == delong_difference(first, second)
-    a, b = (paired_bootstrap(first, other, resamples=100)["brier"] for other in (second, shuffled))
+    a, b = (bootstrap(first, other, resamples=100)["brier"] for other in (second, shuffled))
     assert a == b
 
 
@@ -158,7 +168,7 @@ def test_unequal_volumes_labels_classes_and_folds_are_refused():
     with pytest.raises(ScoresError, match="classes differ: no, yes against a, b"):
         delong_difference(first, other)
     with pytest.raises(ScoresError, match="same folds and seeds, got 2 and 1"):
-        paired_bootstrap([first, first], [second])
+        bootstrap([first, first], [second])
     doubled = Scores(first.subjects, first.labels, first.probabilities, first.classes, items=["x"] * 6)
     twice = take(doubled, [0, 0, 1, 2, 3, 4, 5])
     with pytest.raises(ScoresError, match="occurs twice"):
@@ -167,7 +177,7 @@ def test_unequal_volumes_labels_classes_and_folds_are_refused():
 
 def test_paired_bootstrap_agrees_with_delong_on_the_error():
     first, second = pair(8, volumes=200, shifts=(0.6, 1.3))
-    boot = paired_bootstrap(first, second, resamples=4000)["auc"]
+    boot = bootstrap(first, second, resamples=4000)["auc"]
     exact = delong_difference(first, second)
     assert boot.difference == pytest.approx(exact.difference, abs=1e-12)
     assert boot.high - boot.low == pytest.approx(exact.high - exact.low, rel=0.08)
@@ -175,8 +185,8 @@ def test_paired_bootstrap_agrees_with_delong_on_the_error():
 
 def test_folds_are_averaged_and_the_same_subject_is_drawn_in_every_seed():
     first, second = pair(9, shifts=(0.4, 1.4))
-    once = paired_bootstrap(first, second, resamples=200)
-    thrice = paired_bootstrap([first] * 3, [second] * 3, resamples=200)
+    once = bootstrap(first, second, resamples=200)
+    thrice = bootstrap([first] * 3, [second] * 3, resamples=200)
     assert thrice["auc"].low == pytest.approx(once["auc"].low, abs=1e-12)
     halves = [take(first, range(30)), take(first, range(30, 60))]
     mean = np.mean([point_metrics(half)["auc"] for half in halves])
@@ -240,7 +250,7 @@ def test_equal_models_are_rarely_told_apart(test):
         first, second = pair(1000 + seed, volumes=100)
         p_value = {
             "delong": lambda a, b: delong_difference(a, b).p_value,
-            "bootstrap": lambda a, b: paired_bootstrap(a, b, resamples=200)["auc"].p_value,
+            "bootstrap": lambda a, b: bootstrap(a, b, resamples=200)["auc"].p_value,
             "mcnemar": lambda a, b: mcnemar_test(a, b).mid_p,
         }[test](first, second)
         rejected += p_value < 0.05
@@ -254,7 +264,7 @@ def test_equal_models_are_told_apart_in_about_five_percent(test):
     for seed in range(1000):
         first, second = pair(seed, volumes=160)
         if test == "bootstrap":
-            p_value = paired_bootstrap(first, second, resamples=500)["auc"].p_value
+            p_value = bootstrap(first, second, resamples=500)["auc"].p_value
         else:
             p_value = (delong_difference(first, second).p_value, mcnemar_test(first, second).mid_p)[
                 test == "mcnemar"

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from app.evaluation.bootstrap import metrics_by_training, model_intervals
 from app.evaluation.delong import delong_difference
-from app.evaluation.paired import compare_models, metrics_by_training, model_intervals, paired_bootstrap
+from app.evaluation.paired import compare_models
 from app.evaluation.scores import Scores
 from app.evaluation.trainings import add_trainings, widen_draws
 
@@ -68,7 +69,10 @@ def test_folds_of_a_seed_form_one_training():
 
 def test_seeds_widen_every_interval_and_the_bootstrap_agrees_with_delong():
     first, second = grid(3)
-    blind, seeing = (paired_bootstrap(first, second, trainings=t)["auc"] for t in (None, [0, 1, 2]))
+    blind, seeing = (
+        compare_models({"a": first, "b": second}, trainings=seeds)[0].differences["auc"]
+        for seeds in (None, [0, 1, 2])
+    )
     exact = delong_difference(first, second, trainings=[0, 1, 2])
     assert seeing.high - seeing.low > 1.2 * (blind.high - blind.low)
     assert seeing.high - seeing.low == pytest.approx(exact.high - exact.low, rel=0.1)

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app.evaluation.bootstrap import Difference
 from app.evaluation.delong import DeLong
 from app.evaluation.mcnemar import McNemar
-from app.evaluation.paired import Comparison, Difference, compare_models
+from app.evaluation.paired import Comparison, compare_models
 from app.evaluation.scores import Scores
 from app.evaluation.verdict import comparison_verdict, format_p, overall_verdict, run_verdict, winner
 

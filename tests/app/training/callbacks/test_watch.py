@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from app.errors import UserError
+from app.networks.precision import keep_logits_precise
 from app.settings import OptimizerSettings, TrainerSettings
 from app.training.callbacks.best import KeepBest
 from app.training.callbacks.history import WriteHistory
@@ -20,7 +21,6 @@ from app.training.callbacks.watch import StopOnNonFinite, WatchLossScale
 from app.training.checkpoints import Checkpoints
 from app.training.fit import Task, fit_network
 from app.training.freezing import find_body
-from app.training.precision import imprecise_layers, keep_logits_precise
 from data_pipelines.pipeline import TrainingOptions
 from data_pipelines.replay import batch_members
 from models.baselines import build_baseline
@@ -143,6 +143,18 @@ def test_skipped_steps_and_the_loss_scale_stand_in_the_history(tmp_path, caplog)
     assert float(row["skipped_steps"]) == 2
     assert float(row["loss_scale"]) == 2.0**58
     assert "overflowed in 2 of 2 batches" in caplog.text
+
+
+def imprecise_layers(network):
+    """What is not float32 though it should be: weights, statistics, logits; empty in a sound network."""
+    found = [
+        f"{layer.name}: {weight.name} is {weight.dtype}"
+        for layer in network._flatten_layers()
+        for weight in layer._trainable_variables + layer._non_trainable_variables
+        if weight.dtype in {"float16", "bfloat16"}
+    ]
+    dtype = network.outputs[0].dtype
+    return found if dtype == "float32" else [*found, f"{network.layers[-1].name}: the logits are {dtype}"]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
