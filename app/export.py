@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from app.door.cli import open_command, reader
 from app.door.outputs import finished_run_problems, output_folder_problems
 from app.errors import UserError
+from app.extras import install_extra
 from app.files import write_json, write_text
 from app.networks.precision import rounding_tolerance
 from app.process.statuses import DONE
@@ -43,7 +44,7 @@ def find_problems(settings: ExportSettings) -> list[str]:
     if settings.format == "onnx" and absent:
         problems.append(
             f"format=onnx: expected the package{'s' * (len(absent) > 1)} {', '.join(absent)}. "
-            "Install them with: pip install 'voxlift[onnx]'."
+            f"{install_extra('onnx')}"
         )
     return problems
 

@@ -1,6 +1,6 @@
 """A volume to look at in a notebook: to turn over where there is a viewer, as three planes everywhere.
 
-The viewer is ipyniivue (`pip install '.[viewer]'`). A notebook's cell holds both, so that a page that
+The viewer is ipyniivue (`pip install 'voxlift[viewer]'`). A notebook's cell holds both, so that a page that
 cannot run the viewer, such as a notebook on a web site, shows the planes.
 """
 

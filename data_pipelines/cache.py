@@ -115,14 +115,19 @@ def fill_cache(
     )
 
 
-def explain_problems(problems: Sequence[str]) -> str:
-    """The bad files of a data set as one message: the first ten, and the count of the rest."""
+def explain_problems(problems: Sequence[str], *, is_any_left: bool = True) -> str:
+    """Returns the bad files of a data set as one message: the first ten, and the count of the rest.
+
+    Args:
+        problems: One sentence a file.
+        is_any_left: Whether there are others, with which one could go on.
+    """
     shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
     rest = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return (
-        f"{len(problems)} image(s) cannot be used:\n{shown}{rest}\n"
-        "Mend or remove them, or leave them out with data.on_bad_file=skip."
-    )
+    way_out = "Mend or remove them, or leave them out with data.on_bad_file=skip."
+    if not is_any_left:
+        way_out = "No other is left: mend them, or the settings that they do not fit."
+    return f"{len(problems)} image(s) cannot be used:\n{shown}{rest}\n{way_out}"
 
 
 def _fill(
@@ -181,7 +186,7 @@ def _learn_form(
             continue
         depth, height, width, channels = voxels.shape
         return StoredForm((depth, height, width, channels), dtype_for(voxels, settings)), (index, voxels)
-    raise VolumeError(explain_problems(problems))
+    raise VolumeError(explain_problems(problems, is_any_left=False))
 
 
 def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> NDArray[np.float32]:

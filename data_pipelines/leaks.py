@@ -74,16 +74,20 @@ def refuse_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[
     subjects = find_subject_leaks(manifest, splits)
     if subjects:
         raise ManifestError(
-            f"{manifest.source}: {len(subjects)} times a subject is in two splits: {list_some(subjects)}. "
+            f"{manifest.source}: a subject is in two splits, {_pairs(subjects)}: {list_some(subjects)}. "
             "All volumes of a subject belong in one split."
         )
     volumes = () if hashes is None else find_voxel_leaks(manifest, splits, hashes=hashes)
     if volumes:
         raise ManifestError(
-            f"{manifest.source}: {len(volumes)} times the same voxels are in two splits: "
+            f"{manifest.source}: the same voxels are in two splits, {_pairs(volumes)}: "
             f"{list_some(volumes)}. "
             "Give both files the same subject, or remove one."
         )
+
+
+def _pairs(found: Sequence[object]) -> str:
+    return "1 pair of files" if len(found) == 1 else f"{len(found)} pairs of files"
 
 
 def hash_records(

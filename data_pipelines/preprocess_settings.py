@@ -6,6 +6,7 @@ from typing import get_args
 
 from data_pipelines.geometry import is_axcodes
 from data_pipelines.readers.axes import TimeAxis
+from data_pipelines.readers.inflate import MAX_BYTES
 from data_pipelines.readers.nifti import Prefer
 from data_pipelines.resample import Interpolation
 
@@ -84,9 +85,18 @@ def check_settings(settings: Preprocess) -> None:
         for name, choices in _CHOICES.items()
         if getattr(settings, name) not in choices
     ]
-    problems += _wrong_grid(settings) + _wrong_intensity(settings)
+    wrong_grid = _wrong_grid(settings)
+    problems += (wrong_grid or _too_large(settings)) + _wrong_intensity(settings)
     if problems:
         raise ValueError(f"preprocess: {'; '.join(problems)}.")
+
+
+def _too_large(settings: Preprocess) -> list[str]:
+    needed = 0 if settings.shape is None else 4 * math.prod(settings.shape)
+    if needed <= MAX_BYTES:
+        return []
+    most = f"expected at most {MAX_BYTES / 2**30:.0f} GiB a volume"
+    return [f"shape is {list(settings.shape or ())}, {most}; it takes {needed / 2**30:,.0f}"]
 
 
 def _wrong_grid(settings: Preprocess) -> list[str]:
@@ -100,6 +110,11 @@ def _wrong_grid(settings: Preprocess) -> list[str]:
     if settings.fit == "resize" and settings.spacing is not None:
         problems.append(
             "fit=resize stretches to the shape, so that spacing has no effect: set spacing=native"
+        )
+    if not problems and settings.shape is not None and 4 * math.prod(settings.shape) > MAX_BYTES:
+        problems.append(
+            f"shape is {list(settings.shape)}, expected at most {MAX_BYTES / 2**30:.0f} GiB a volume; it "
+            f"takes {4 * math.prod(settings.shape) / 2**30:,.0f}"
         )
     if settings.fit == "resize" and settings.shape is None:
         problems.append("fit=resize needs a shape")

@@ -9,7 +9,7 @@ from app.course.covariates import train_on_table
 from app.course.parts import build_parts, train_parts, trainings_of
 from app.course.resuming import begin_again, is_complete, saved_precision
 from app.files import read_rows, write_json
-from app.networks.pretrained import refuse_seen_subjects
+from app.networks.pretrained import check_name, refuse_seen_subjects
 from app.process.logs import logging_to_file
 from app.process.precision import Precision
 from app.process.runtime import prepare_runtime
@@ -41,6 +41,7 @@ def train(settings: TrainSettings) -> int:
         refuse_unwritable(Path(settings.runs_folder) / "run", asked=f"runs_folder={settings.runs_folder}")
     if settings.model.kind == "table":
         return train_on_table(settings)
+    check_name(settings.model)
     with logging_to_file() as attach:
         with in_turn(settings):
             cohort = gather_cohort(settings)

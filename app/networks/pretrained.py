@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from app.files import read_rows
 from app.networks.files import load_network
+from app.process.runtime import import_quietly
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
+from app.runs.near import hint_at_runs
 from app.settings import ModelSettings, SettingsError
 from app.subjects.images import split_images
 
 if TYPE_CHECKING:
     from app.subjects.cohort import Cohort
 
+OWN = ("cnn", "resnet", "tutorial")  # known without a look at what the engine has
 log = logging.getLogger("voxlift")
 
 # (its split in the earlier run, its split here): pairs that would flatter the scores
@@ -74,8 +77,10 @@ def check_baseline(model: ModelSettings) -> None:
     problems = []
     if source is not None and source.is_dir():
         problems = check_slice_run(source, key="model.baseline")
-    elif source is not None and not source.is_file():
-        problems = [f"model.baseline={source}: expected a .keras file or a run folder; there is none."]
+    elif (source is not None and not source.is_file()) or (source is None and "/" in model.baseline):
+        place = Path(model.baseline).expanduser()
+        said = f"model.baseline={model.baseline}: expected a .keras file or a run folder; there is none."
+        problems = [f"{said} {hint_at_runs(place)}"]
     is_trained = source is not None or model.pretrain
     if model.kind == "volume" and is_trained and model.init == "random":
         problems.append(
@@ -89,6 +94,22 @@ def check_baseline(model: ModelSettings) -> None:
         )
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def check_name(model: ModelSettings) -> None:
+    """Pass when an untrained network of that name can be built; asked before volumes are prepared.
+
+    Raises:
+        SettingsError: with the names that there are.
+    """
+    if model.kind == "table" or model.baseline in OWN or trained_source(model.baseline) is not None:
+        return
+    import_quietly()
+    from models.baselines.choose import unknown_baseline
+
+    problem = unknown_baseline(model.baseline)
+    if problem:
+        raise SettingsError(f"model.baseline={model.baseline}: {problem}")
 
 
 def refuse_seen_subjects(model: ModelSettings, cohort: Cohort) -> None:

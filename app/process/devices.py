@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from app.extras import install_extra
 from app.settings import SettingsError
 
 BACKENDS = ("tensorflow", "jax")  # each needs the package of its name
@@ -50,7 +51,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
     if importlib.util.find_spec(name) is None:
         raise SettingsError(
             f"KERAS_BACKEND={name}: expected the package {name}, which is not installed. "
-            f"Install it with: pip install 'voxlift[{name}]'."
+            f"{install_extra(name)}"
         )
 
 

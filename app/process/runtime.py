@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 
+from app.extras import install_extra
 from app.process.devices import backend_name, check_backend, gpu_capability, has_gpu
 from app.process.precision import Precision, choose_precision, cpu_flags
 from app.process.processor import prepare_processor
@@ -86,7 +87,7 @@ def _choose_device(device: str) -> None:
     if device == "gpu" and not has_gpu():
         raise SettingsError(
             "device=gpu: expected a GPU, but the engine sees none: the driver, CUDA_VISIBLE_DEVICES or the "
-            "extra voxlift[gpu] may be missing. device=auto trains on the CPU."
+            f"extra gpu may be missing. {install_extra('gpu')} device=auto trains on the CPU."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from app.errors import refuse_problems
+from app.extras import install_extra
 from app.settings.commands import AuditSettings, TrainSettings
 from app.settings.data_checks import data_problems, shape_problems, split_problems
 from app.settings.groups import HostsSettings, LoggerSettings
@@ -54,8 +55,7 @@ def _spacing_problems(settings: TrainSettings) -> list[str]:
 def _logger_problems(logger: LoggerSettings) -> list[str]:
     if not logger.mlflow or importlib.util.find_spec("mlflow") is not None:
         return []
-    way_out = "Install it with: pip install 'voxlift[mlflow]'."
-    return [f"logger=mlflow: expected the package mlflow, which is not installed. {way_out}"]
+    return [f"logger=mlflow: expected the package mlflow, which is not installed. {install_extra('mlflow')}"]
 
 
 def _trainer_problems(settings: TrainSettings) -> list[str]:

@@ -67,9 +67,10 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
         ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind
         together.
     """
+    build_preprocess(settings.preprocess, settings.data)  # refused before any file is read
     manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
     splits = split_subjects(manifest, settings)
-    say_splits(manifest, splits)
+    say_splits(manifest, splits, choice=settings.splits)
     refuse_shared_voxels(manifest, splits, settings=settings)
     return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
 
@@ -82,7 +83,7 @@ def prepare_cohort(
     cached = _prepare(records, preprocess, settings)
     kept = [i for i, file in enumerate(cached.files) if file is not None]
     if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
-        raise VolumeError(explain_problems(cached.problems))
+        raise VolumeError(explain_problems(cached.problems, is_any_left=bool(kept)))
     return Cohort(
         records=tuple(records[i] for i in kept),
         classes=classes,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from app.progress import console, counted_bar
-from app.settings import TrainSettings
+from app.settings import SplitSettings, TrainSettings
 from data_pipelines.audit.facts import read_facts
 from data_pipelines.leaks import hash_records, refuse_leaks
 from data_pipelines.manifest import Manifest
@@ -67,12 +67,19 @@ def refuse_shared_voxels(manifest: Manifest, splits: Sequence[str], *, settings:
     refuse_leaks(manifest, splits, hashes=hashes)
 
 
-def say_splits(manifest: Manifest, splits: Sequence[str]) -> None:
-    """Print how many subjects of each class train, validate and test; and volumes where they are more."""
+def say_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
+    """Print how many subjects of each class train, validate and test; and volumes where they are more.
+
+    Args:
+        manifest: Whose records they are.
+        splits: One for each record.
+        choice: Whether this is a fold of several, which the title then names.
+    """
+    fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
     from rich.table import Table
 
     counts = split_table(manifest, splits)
-    table = Table("class", title="Splits, by subject")
+    table = Table("class", title=f"Splits, by subject{fold}")
     for split in dict.fromkeys(count.split for count in counts):
         table.add_column(split, justify="right")
     for name in manifest.classes:

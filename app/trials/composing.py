@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from app.course.checking import check_training
 from app.door.cli import to_settings
+from app.door.suggestions import suggest
 from app.settings import SettingsError, TrainSettings
 
 
@@ -45,8 +46,10 @@ def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:
         return [f"experiment=[{shared},{name}]" if shared else f"experiment={name}"]
     if name in known["model"]:
         return [*([f"experiment={shared}"] if shared else []), f"model={name}"]
+    every = [*known["model"], *known["experiment"], *contests]
     raise SettingsError(
-        f"models: {name} is neither a model ({', '.join(known['model'])}), "
+        f"models: {name} is not known.{suggest(name, every)} It is neither a model "
+        f"({', '.join(known['model'])}), "
         f"nor an experiment ({', '.join(known['experiment']) or 'there is none'}), "
         f"nor a contest of best_of ({', '.join(contests) or 'there is none'})."
     )

@@ -75,6 +75,15 @@ def _refuse(name: str, given: dict[str, Any], *, allowed: set[str]) -> None:
         )
 
 
+def unknown_baseline(name: str) -> str:
+    """Return why no untrained network of that name can be built; empty where one can.
+
+    Args:
+        name: One of `BUILDERS` or of `application_names`.
+    """
+    return "" if name in BUILDERS or name in application_names() else _unknown(name)
+
+
 def _unknown(name: str) -> str:
     names = (*BUILDERS, *application_names())
     lowered = {known.lower(): known for known in names}

@@ -88,6 +88,12 @@ class LiftProof:
             lines[-1] += f"; between two slices: {self.response:.1e}"
         exact = f"in the {self.layers} layers (of {self.layer_count}) that the plan calls exact"
         lines.append(f"  {exact}: {self.promised_difference:.1e}")
+        if self.verdict == NO_SIGNAL:
+            lines.append(
+                "  two random slices give this network nearly the same answer (they count as different from "
+                f"{10 * self.tolerance:.0e} on):"
+            )
+            lines.append("  agreement alone proves little then, and nothing speaks against the plan")
         if self.worst_layer:
             lines.append(f"  first layer above {self.tolerance:.0e} against the plan: {self.worst_layer}")
         if self.init != "random":

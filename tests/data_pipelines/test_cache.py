@@ -283,6 +283,11 @@ def test_a_full_disk_is_not_taken_for_a_bad_image(images, tmp_path, monkeypatch)
         fill_cache(images, SETTINGS, folder=tmp_path / "cache")
 
 
+def test_skipping_is_no_way_out_where_no_image_is_left():
+    assert "data.on_bad_file=skip" in explain_problems(["a: bad"])
+    assert "data.on_bad_file" not in explain_problems(["a: bad"], is_any_left=False)
+
+
 def test_ten_problems_are_shown_and_the_rest_counted():
     text = explain_problems([f"file{i}: bad" for i in range(12)])
     assert "12 image(s)" in text

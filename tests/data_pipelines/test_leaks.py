@@ -38,7 +38,7 @@ def test_a_subject_in_two_splits_is_refused(manifest):
     records = tuple(replace(record, subject="s1" if record.row < 3 else "s2") for record in manifest.records)
     torn = replace(manifest, records=records)
     refuse_leaks(torn, ["train", "train", "train", "test"])
-    with pytest.raises(ManifestError, match=r"2 times.*subject s1: .*/a \(train\) and .*/b \(val\)"):
+    with pytest.raises(ManifestError, match=r"2 pairs of files.*subject s1: .*/a \(train\) and .*/b \(val\)"):
         refuse_leaks(torn, ["train", "val", "test", "test"])
 
 

@@ -268,3 +268,10 @@ def test_all_wrong_settings_are_named_at_once():
         assert name in str(caught.value)
     with pytest.raises(ValueError, match="fit=resize stretches"):
         Preprocess(fit="resize", spacing=(1, 1, 1), shape=(1, 2, 3))
+
+
+def test_a_shape_beyond_all_memory_is_refused_before_a_file_is_blamed():
+    with pytest.raises(
+        ValueError, match=r"shape is \[1600, 2400, 2400\], expected at most 8 GiB .* takes 34"
+    ):
+        Preprocess(shape=(1600, 2400, 2400))

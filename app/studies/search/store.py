@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.errors import UserError
+from app.extras import install_extra
 from app.settings.overrides import format_value
 from app.settings.studies import SearchStudy
 from app.studies.space import Choices, Range
@@ -52,7 +53,7 @@ def import_optuna() -> Any:  # noqa: ANN401 - a module that may be absent
         import optuna
     except ImportError as error:
         raise UserError(
-            "study=search needs Optuna, which is not installed; pip install 'voxlift[search]' brings it."
+            f"study=search: expected the package optuna, which is not installed. {install_extra('search')}"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from app.networks.building import build_networks
+from app.networks.pretrained import check_baseline, check_name
 from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
 
 
@@ -46,3 +47,21 @@ def test_what_another_network_cannot_follow_is_said_at_the_door():
     )
     with pytest.raises(SettingsError, match=r"model.head=flatten(.|\n)*model.filter_scale=2"):
         check_settings(settings)
+
+
+def test_an_unknown_baseline_is_told_before_volumes_are_prepared():
+    with pytest.raises(SettingsError, match=r"model\.baseline=ResNet51: .*Did you mean ResNet50\?"):
+        check_name(ModelSettings(name="v", kind="volume", baseline="ResNet51"))
+    for name in ("cnn", "ResNet50"):
+        check_name(ModelSettings(name="v", kind="volume", baseline=name))
+
+
+def test_a_path_to_no_baseline_is_told_with_the_run_that_is_there(tmp_path):
+    run = tmp_path / "runs" / "slice2d-seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    mistyped = ModelSettings(
+        name="v", kind="volume", baseline=str(run.with_name("slice2d-sed0")), init="centre"
+    )
+    with pytest.raises(SettingsError, match=r"expected a \.keras file or a run folder.*Did you mean .*seed0"):
+        check_baseline(mistyped)

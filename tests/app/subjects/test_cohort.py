@@ -68,7 +68,7 @@ def test_clean_files_become_a_cohort_and_hashes_are_kept(folder):
 def test_the_same_voxels_in_two_splits_are_refused_before_anything_is_prepared(folder):
     write(folder / "4.nii.gz", 0, np.float32)  # another type, another name, another split
     with pytest.raises(
-        ManifestError, match=r"same voxels are in two splits: .*/0\.nii\.gz \(train\) and"
+        ManifestError, match=r"same voxels are in two splits, 1 pair of files: .*/0\.nii\.gz \(train\) and"
     ) as told:
         gather(folder)
     assert "4.nii.gz (test)" in str(told.value)
