@@ -93,20 +93,20 @@ def matthews(confusion: Floats) -> Floats:
 
 
 def weighted_mean(values: Floats, weights: Floats) -> Floats:
-    """Mean of values [N] under each resample [B]."""
-    mean: Floats = weights @ values / weights.sum(axis=1)
-    return mean
+    """Mean of values [N] under each resample [B]; nan for one that drew nobody."""
+    return divide(weights @ values, weights.sum(axis=1))
 
 
 def weighted_gap(predicted: Floats, observed: Floats, bins: int, weights: Floats) -> Floats:
     """Expected calibration error [B]: the size-weighted mean of |observed - predicted| over equal bins.
 
+    Nan for a resample that drew nobody, as happens in a fold of few subjects.
+
     Source: Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
     """
     member = np.zeros((len(predicted), bins))
     member[np.arange(len(predicted)), bin_index(predicted, bins)] = observed - predicted
-    gap: Floats = np.abs(weights @ member).sum(axis=1) / weights.sum(axis=1)
-    return gap
+    return divide(np.abs(weights @ member).sum(axis=1), weights.sum(axis=1))
 
 
 def bin_index(values: Floats, bins: int) -> Integers:

@@ -102,7 +102,7 @@ def _decided(confusion: Floats, scores: Scores) -> dict[str, Floats]:
     rates = kernels.confusion_rates(confusion)  # each [B, K]
     found = {
         "balanced_accuracy": kernels.nan_mean(rates["sensitivity"]),
-        "accuracy": np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2)),
+        "accuracy": kernels.divide(np.trace(confusion, axis1=1, axis2=2), confusion.sum(axis=(1, 2))),
         "mcc": kernels.matthews(confusion),
     }
     if scores.is_binary:

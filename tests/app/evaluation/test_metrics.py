@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from app.evaluation.metrics import headline_metrics, metric_label, score_metrics
+from app.evaluation.metrics import headline_metrics, metric_draws, metric_label, score_metrics
 from app.evaluation.scores import Scores, average_by_subject, take, with_threshold
 
 
@@ -122,3 +122,11 @@ def test_labels_of_keys_read_as_words():
     assert metric_label("auc[MCA]") == "ROC AUC, MCA"
     assert metric_label("accuracy@0.5") == "Accuracy at 0.5"
     assert headline_metrics(["n", "brier", "auc[x]", "auc"]) == ("auc", "brier")
+
+
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_a_resample_that_draws_nobody_is_undefined_without_a_warning(kinds):
+    scores = random_scores(1, kinds, volumes=9)
+    drawn = metric_draws(scores, np.stack([np.zeros(9), np.ones(9)]))
+    assert np.isnan([drawn[name][0] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
+    assert np.isfinite([drawn[name][1] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
