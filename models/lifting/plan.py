@@ -41,7 +41,7 @@ class LiftPlan:
     appended_classes: int | None = None
 
     def build(self) -> Model:
-        """Return the 3D network, an ordinary Keras model of float32 weights from the 2D one."""
+        """Return the 3D network, an ordinary Keras model with its weights from the 2D one."""
         name = self.settings["name"] or self.model_2d.name
         return build_network(self.graph, name=name, is_grey=self.is_grey, classes=self.appended_classes)
 

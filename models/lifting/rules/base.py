@@ -44,7 +44,6 @@ class LayerCall:
         next_windows: The convolutions and pools that read its output, where it is a padding layer.
         args: Positional arguments of the call, for raw operations; symbolic tensors of 2D in place.
         kwargs: Keyword arguments of the call, the same.
-        is_input_resized: Whether height and width differ from the 2D network's.
     """
 
     layer: Layer
@@ -59,7 +58,6 @@ class LayerCall:
     next_windows: tuple[Follower, ...] = ()
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    is_input_resized: bool = False
 
     @property
     def flow(self) -> Flow:

@@ -23,6 +23,7 @@ from models.lifting.rules.kernels import (
     fix_constraint,
     pair,
     reduced,
+    refuse_dilated_steps,
     scheme_of,
 )
 from models.lifting.windows import dilated, split_padding, taps_inside, window_output
@@ -34,12 +35,14 @@ def lift_convolution(call: LayerCall) -> Lifted:
     """Return Conv3D for Conv2D; one group per channel takes the depthwise layer, 100 times as fast.
 
     Raises:
-        RefusedError: It reads no volume with channels last.
+        RefusedError: It reads no volume with channels last, or the depth stride and its dilation exclude each
+            other.
     """
     groups = call.config["groups"]
     if groups > 1 and groups == call.volume().channels:
         return _lift_grouped_as_depthwise(call)
     taps, changes, facts = _window(call)
+    refuse_dilated_steps(changes)
     layer_class, changes = _class_for(call, changes, facts["outputs"][0])
     kernel_shape = call.weight_shapes[0] if layer_class is ACSConv3D else (taps, *call.weight_shapes[0])
     return Lifted(

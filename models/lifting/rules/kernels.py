@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.lifting.depth import DepthRule
+from models.lifting.errors import RefusedError
 from models.lifting.flow import Flow
 from models.lifting.kinds import Value
-from models.lifting.rules.base import (
-    LayerCall,
-)
+from models.lifting.rules.base import LayerCall
 
 
 def depth_taps(config: Mapping[str, Any], rule: DepthRule) -> tuple[int, int]:
@@ -31,6 +30,37 @@ def odd_if_dilated(taps: int, dilation: int) -> int:
         dilation: Slices from tap to tap.
     """
     return taps + 1 if dilation > 1 and taps % 2 == 0 else taps
+
+
+def depth_growth(flow: Flow, wanted: int, height: int) -> int:
+    """Return the factor by which depth grows where height does: what never shrank does not grow either.
+
+    So the way back of an anisotropic encoder meets the way there; and what stands for all slices stays one.
+
+    Args:
+        flow: The tensor that is enlarged.
+        wanted: What the policy asks for.
+        height: The factor along height.
+    """
+    if flow.is_global:
+        return 1
+    return wanted if flow.reduction[0] >= wanted or flow.reduction[1] < height else 1
+
+
+def refuse_dilated_steps(changes: Mapping[str, Any]) -> None:
+    """Refuse strides together with dilation, which Keras has not in 3D.
+
+    Args:
+        changes: With `strides` and `dilation_rate`, each for depth, height and width.
+
+    Raises:
+        RefusedError: Both are above 1 somewhere.
+    """
+    if max(changes["strides"]) > 1 and max(changes["dilation_rate"]) > 1:
+        raise RefusedError(
+            f"strides {changes['strides']} and dilation {changes['dilation_rate']} exclude each other.",
+            "Give this layer the depth stride 1.",
+        )
 
 
 def scheme_of(call: LayerCall) -> str:

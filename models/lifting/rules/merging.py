@@ -28,8 +28,9 @@ def lift_concatenate(call: LayerCall) -> Lifted:
         raise RefusedError(
             f"its inputs have unlike axes or repeated features: {', '.join(map(_axes, flows))}."
         )
-    _check_depths(flows)
     axis = first.axis_3d(call.config["axis"])
+    _check_depths(flows)
+    _check_sides(flows, but=first.axes[axis])
     is_last = axis == len(first.shape) - 1
     leading = next((flow for flow in flows if flow.depth != 1), first)
     is_repeating = first.is_volume and leading.depth != 1 and any(flow.depth == 1 for flow in flows)
@@ -82,6 +83,7 @@ def check_alike(flows: tuple[Flow, ...]) -> None:
         RefusedError: Unlike numbers of slices, unlike axes, or repeated features beside single ones.
     """
     _check_depths(flows)
+    _check_sides(flows)
     widest = max(flows, key=lambda flow: len(flow.shape))
     if any(flow.repeats != widest.repeats for flow in flows):
         raise RefusedError(
@@ -96,10 +98,27 @@ def _axes(flow: Flow) -> str:
     return flow.axes if flow.repeats == 1 else f"{flow.axes} (repeated {flow.repeats} times)"
 
 
+def _check_sides(flows: tuple[Flow, ...], *, but: str = "") -> None:
+    """Refuse planes that do not meet, as those of another size than the 2D network's may not.
+
+    Raises:
+        RefusedError: Heights or widths that are neither equal nor 1, but for the axis that is joined.
+    """
+    for label in sorted({"H", "W"} - {but}):
+        known = {flow.shape[flow.axes.index(label)] for flow in flows if label in flow.axes}
+        sides = sorted(size for size in known if size is not None and size != 1)
+        if len(sides) > 1:
+            name = "rows" if label == "H" else "columns"
+            raise RefusedError(
+                f"branches meet here with {' and '.join(map(str, sides))} {name}.",
+                "Ask for an input_shape that the network's strides divide.",
+            )
+
+
 def _check_depths(flows: tuple[Flow, ...]) -> None:
     depths = {flow.depth for flow in flows if "D" in flow.axes and flow.depth not in (None, 1)}
     if len(depths) > 1:
         raise RefusedError(
             f"branches meet here with {' and '.join(map(str, sorted(depths, key=str)))} slices.",
-            "Give the layers of these branches the same depth_policy.",
+            "Give the layers of these branches the same depth_policy, or lift with depth_policy='preserve'.",
         )

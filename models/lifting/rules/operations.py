@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from models.lifting.errors import RefusedError
+from models.lifting.flow import Shape
 from models.lifting.kinds import Layer
 from models.lifting.rules.answers import refuse_repeated
 from models.lifting.rules.base import LayerCall, Lifted, LiftRule
@@ -74,14 +75,11 @@ def lift_pointwise(call: LayerCall) -> Lifted:
     Raises:
         RefusedError: A constant has no place along depth, or the inputs do not broadcast along it.
     """
-    for constant in _constants(call):
-        if constant.ndim and constant.shape[-1] != 1:
-            refuse_repeated(call)
-        if "D" in call.flow.axes and constant.ndim > 3 and constant.shape[0] != 1:
-            raise RefusedError(f"its constant of shape {constant.shape} has no place along depth.")
     if len(call.inputs) > 1:
         _check_broadcast(call)
     joined = lift_joined(call)
+    for constant in _constants(call):
+        _check_constant(call, joined.shape, constant.shape)
     name = type(call.layer).__name__
     kept = name in KEEPS_SIGN and all(flow.is_nonnegative for flow in call.inputs)
     kept = kept and all((constant >= 0).all() for constant in _constants(call))
@@ -167,6 +165,24 @@ def _constants(call: LayerCall) -> list[np.ndarray[Any, Any]]:
     return [
         np.asarray(value) for value in values if isinstance(value, numbers) and not isinstance(value, bool)
     ]
+
+
+def _check_constant(call: LayerCall, shape: Shape, constant: tuple[int, ...]) -> None:
+    """Refuse a constant that does not broadcast from the right as it does in 2D.
+
+    Raises:
+        RefusedError: It belongs to single features of a flattened volume, to depth, or to another size.
+    """
+    if constant and constant[-1] != 1:
+        refuse_repeated(call)
+    if "D" in call.flow.axes and len(constant) > 3 and constant[0] != 1:
+        raise RefusedError(f"its constant of shape {constant} has no place along depth.")
+    pairs = zip(reversed(shape), reversed(constant), strict=False)
+    if any(own != 1 and size not in (None, 1, own) for size, own in pairs):
+        raise RefusedError(
+            f"its constant of shape {constant} does not fit a tensor of shape {shape}.",
+            "Keep the 2D network's height and width.",
+        )
 
 
 def _check_broadcast(call: LayerCall) -> None:

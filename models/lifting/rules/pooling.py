@@ -8,6 +8,7 @@ from models.lifting.flow import Flow
 from models.lifting.kinds import LayerClass
 from models.lifting.rules.answers import spatial_output
 from models.lifting.rules.base import LayerCall, Lifted
+from models.lifting.rules.kernels import depth_growth
 from models.lifting.windows import window_output
 
 GLOBAL_TWINS = {
@@ -104,7 +105,8 @@ def lift_upsampling(call: LayerCall) -> Lifted:
     mode = config["interpolation"]
     if mode not in {"nearest", "bilinear"}:
         raise RefusedError(f"interpolation={mode!r} has no 3D twin.", "Use 'nearest' or 'bilinear'.")
-    size = (_upsampling(call, config["size"][0]), *config["size"])
+    wanted = call.rule.pool_for(config["size"][0])
+    size = (depth_growth(call.flow, wanted, config["size"][0]), *config["size"])
     sizes = tuple(
         None if length is None else length * factor
         for length, factor in zip(flow.shape[1:4], size, strict=True)
@@ -114,12 +116,3 @@ def lift_upsampling(call: LayerCall) -> Lifted:
     twin = keras.layers.UpSampling3D if mode == "nearest" else TrilinearUpSampling3D
     kept = {key: value for key, value in config.items() if key != "interpolation"}
     return Lifted(twin, {**kept, "size": size}, (output,), window="x".join(map(str, size)))
-
-
-def _upsampling(call: LayerCall, height: int) -> int:
-    # What was never downsampled along depth is not upsampled either (the way back of an anisotropic encoder),
-    # nor what stands for all slices.
-    if call.flow.is_global:
-        return 1
-    wanted = call.rule.pool_for(height)
-    return wanted if call.flow.reduction[0] >= wanted or call.flow.reduction[1] < height else 1

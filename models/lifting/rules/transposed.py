@@ -8,7 +8,16 @@ from models.lifting.errors import RefusedError
 from models.lifting.inflate import inflate_transposed
 from models.lifting.rules.answers import dtype_of, spatial_output, weights_of
 from models.lifting.rules.base import Extra, LayerCall, Lifted, Weights
-from models.lifting.rules.kernels import describe, fix_constraint, odd_if_dilated, pair, reduced, scheme_of
+from models.lifting.rules.kernels import (
+    depth_growth,
+    describe,
+    fix_constraint,
+    odd_if_dilated,
+    pair,
+    reduced,
+    refuse_dilated_steps,
+    scheme_of,
+)
 from models.lifting.windows import dilated, split_padding, transposed_output
 
 INEXACT = "the first and last slices of a 'valid' transposed convolution get less than the whole kernel"
@@ -38,11 +47,13 @@ def lift_transposed(call: LayerCall) -> Lifted:
 def _window(call: LayerCall) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what changes in the configuration, and the other facts of a transposed convolution."""
     flow, config = call.volume(), call.config
-    stride = call.rule.stride_for(config["strides"][0])
+    height = config["strides"][0]
+    wanted = call.rule.stride_for(height)
+    stride = wanted if height == 1 else depth_growth(flow, wanted, height)
     dilation = config["dilation_rate"][0] if stride == 1 else 1
     extra, taps = _output_padding(call, stride), _depth_taps(call, stride, dilation)
     sizes = _transposed_sizes(call, (taps, stride, dilation, None if extra is None else extra[0]))
-    is_cropped = call.rule.keeps_depth and config["padding"] == "valid" and taps > 1
+    is_cropped = _keeps_depth(call, stride) and config["padding"] == "valid" and taps > 1
     output = spatial_output(call, (flow.depth, *sizes[1:]) if is_cropped else sizes)
     changes = {
         "kernel_size": (taps, *config["kernel_size"]),
@@ -50,6 +61,7 @@ def _window(call: LayerCall) -> tuple[dict[str, Any], dict[str, Any]]:
         "dilation_rate": (dilation, *config["dilation_rate"]),
         "output_padding": extra,
     }
+    refuse_dilated_steps(changes)
     reaches_all = config["padding"] == "same" or (taps == stride and not (extra and extra[0]))
     facts = {
         "outputs": (output.become(reduction=reduced(flow, 1 / stride, 1 / config["strides"][0])),),
@@ -63,9 +75,14 @@ def _window(call: LayerCall) -> tuple[dict[str, Any], dict[str, Any]]:
 def _depth_taps(call: LayerCall, stride: int, dilation: int) -> int:
     """Return the taps along depth: as many as the stride at least, or no kernel would reach some slices."""
     taps = max(odd_if_dilated(call.rule.kernel_for(call.config["kernel_size"][0]), dilation), stride)
-    keeps_size = stride == 1 and call.rule.keeps_depth and call.config["output_padding"] is not None
+    is_padded = call.config["padding"] == "same" and call.config["output_padding"] is not None
     # With output_padding, `same` gives one slice less than it takes where the taps are even.
-    return taps + 1 if keeps_size and call.config["padding"] == "same" and taps % 2 == 0 else taps
+    return taps + 1 if is_padded and taps % 2 == 0 and _keeps_depth(call, stride) else taps
+
+
+def _keeps_depth(call: LayerCall, stride: int) -> bool:
+    """Return whether as many slices come out as go in: by policy, or because only height grows."""
+    return stride == 1 and (call.rule.keeps_depth or call.config["strides"][0] > 1)
 
 
 def _transposed_sizes(call: LayerCall, depth: tuple[int, int, int, int | None]) -> tuple[int | None, ...]:
