@@ -1,10 +1,12 @@
 """Bytes of a file, gzip undone, and never more memory than the header can justify."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 from isal import igzip_lib
 
-from data_pipelines.volume import VolumeError
+from data_pipelines.volume import Array, VolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 8 * 2**30
@@ -120,6 +122,23 @@ def content(path: Path, wanted: int) -> bytes:
             f"{path}: the gzip stream {reason} ({len(data):,} of {wanted:,} bytes). Copy the file again."
         )
     return data
+
+
+def read_voxels(path: Path, offset: int, *, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """Return the voxels `[i, j, k, ...]` that lie in a file's content, first axis fastest, as stored.
+
+    Args:
+        path: The file, gzip or not.
+        offset: Bytes of the content before them.
+        shape: Voxels along each axis.
+        dtype: Of one voxel, with its byte order.
+
+    Raises:
+        VolumeError: The content is cut off, damaged, or holds less.
+    """
+    count = math.prod(shape)  # Python's numbers: a damaged header may ask for more than 64 bits hold
+    raw = content(path, offset + count * dtype.itemsize)
+    return np.frombuffer(raw, dtype=dtype, count=count, offset=offset).reshape(shape, order="F")
 
 
 def _inflate(raw: bytes, wanted: int, tail: int = TAIL_BYTES) -> tuple[bytes, bool]:

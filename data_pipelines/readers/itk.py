@@ -1,5 +1,6 @@
 """NRRD, MetaImage and single DICOM files through SimpleITK; and whatever else ITK reads."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,7 @@ def _check_claim(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, ..
     if components in (3, 4) and "8-bit unsigned" in pixel:
         check_dtype(np.dtype([(name, "u1") for name in "RGBA"[:components]]), path)
     shape = tuple(int(side) for side in reader.GetSize())
-    claimed = components * _bytes_per_number(pixel)
-    for side in shape:
-        claimed *= side
+    claimed = components * _bytes_per_number(pixel) * math.prod(shape)
     header = peek(path, 65536).lower()
     packed = not (b"encoding: raw" in header or b"compresseddata = false" in header)
     if claimed > min(_held(path, header) * (DEFLATE_LIMIT if packed else 1), MAX_BYTES):

@@ -7,7 +7,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 
 from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
 from data_pipelines.readers.checks import check_affine, native
-from data_pipelines.readers.inflate import content, peek
+from data_pipelines.readers.inflate import peek, read_voxels
 from data_pipelines.volume import Affine, Stored, VolumeError
 
 DATA_OFFSET = 284
@@ -43,12 +43,8 @@ def read_mgh(path: Path, *, time_axis: str = "error") -> Stored:
     needed = needed_shape(shape, time_axis, path)
     affine = _affine(header)
     check_affine(affine, path)
-    count = 1
-    for side in needed:
-        count *= side
-    raw = content(path, DATA_OFFSET + count * dtype.itemsize)
-    flat = np.frombuffer(raw, dtype=dtype, count=count, offset=DATA_OFFSET)
-    voxels, affine = fold_time(flat.reshape(needed, order="F"), affine, time_axis)
+    stored = read_voxels(path, DATA_OFFSET, shape=needed, dtype=dtype)
+    voxels, affine = fold_time(stored, affine, time_axis)
     notes = () if header["goodRASFlag"] else (NO_ORIENTATION,)
     return Stored(native(voxels), affine, path, "mgh", header_shape=stored_shape, notes=notes)
 

@@ -10,8 +10,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
 from data_pipelines.readers.checks import check_affine, check_dtype, native
-from data_pipelines.readers.inflate import content, peek
-from data_pipelines.volume import Affine, Array, Stored, VolumeError
+from data_pipelines.readers.inflate import peek, read_voxels
+from data_pipelines.volume import Affine, Stored, VolumeError
 
 Prefer = Literal["sform", "qform"]
 """Which of NIfTI's two affines is believed where both are set."""
@@ -82,8 +82,8 @@ def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -
     place = _place(header, prefer, path)
     data_path = image_of(path) if form.is_pair else path
     needed = needed_shape(shape, time_axis, path)
-    voxels = _voxels(data_path, _offset(header, form, path), needed, dtype)
-    folded, affine = fold_time(voxels.reshape(needed, order="F"), place.affine, time_axis)
+    voxels = read_voxels(data_path, _offset(header, form, path), shape=needed, dtype=dtype)
+    folded, affine = fold_time(voxels, place.affine, time_axis)
     slope, inter = _scale(header, path)
     return Stored(
         native(folded),
@@ -176,14 +176,6 @@ def _offset(header: nib.Nifti1Header, form: _Form, path: Path) -> int:
             f"{path}: the header says the voxels start at byte {offset:g}. The file is damaged."
         )
     return max(int(offset), least)
-
-
-def _voxels(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    count = 1
-    for side in shape:
-        count *= side
-    raw = content(path, offset + count * dtype.itemsize)
-    return np.frombuffer(raw, dtype=dtype, count=count, offset=offset)
 
 
 def _scale(header: nib.Nifti1Header, path: Path) -> tuple[float, float]:
