@@ -6,15 +6,21 @@ number or a missing value is belongs to whoever asks for a column.
 """
 
 import codecs
+import contextlib
 import csv
 import difflib
+import functools
+import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipelines.errors import DataError
+
+log = logging.getLogger("voxlift")
 
 _DELIMITERS = ("\t", ",", ";")
 _DECIMAL_COMMA = re.compile(r"([+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
@@ -147,13 +153,33 @@ def _decode(path: Path) -> str:
     try:
         text = raw.decode("utf-16" if is_wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"The table {path} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8; "
-            "spreadsheet files (.xlsx) must be exported first."
-        ) from error
+        text = _decode_windows(raw, path, error)
     if "\0" in text:
         raise ManifestError(f"The table {path} holds binary data. Export it as CSV or TSV text.")
     return text
+
+
+def _decode_windows(raw: bytes, path: Path, error: UnicodeDecodeError) -> str:
+    """What spreadsheets of Western Europe save as CSV unless asked otherwise; read with a warning."""
+    with contextlib.suppress(UnicodeDecodeError):
+        text = raw.decode("cp1252")
+        if not any(unicodedata.category(mark) == "Cc" for mark in set(text) - set("\t\r\n")):
+            _warn_of_windows(path, list_some(sorted({mark for mark in text if not mark.isascii()})))
+            return text
+    raise ManifestError(
+        f"The table {path} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8; "
+        "spreadsheet files (.xlsx) must be exported first."
+    ) from error
+
+
+@functools.cache  # a command reads its table several times, and says this once
+def _warn_of_windows(path: Path, signs: str) -> None:
+    log.warning(
+        "%s is not UTF-8; it was read as Windows-1252, with the signs %s. If they look wrong, save it as CSV "
+        "in UTF-8.",
+        path,
+        signs,
+    )
 
 
 def _find_delimiter(lines: Sequence[str]) -> str:

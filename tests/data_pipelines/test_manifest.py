@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,13 @@ def test_repeated_subjects_without_a_subject_column_are_refused(folder):
 )
 def test_settings_that_do_not_fit_the_table_say_why(folder, settings, expected):
     assert expected in message(write(folder, PLAIN), **settings)
+
+
+def test_a_spreadsheets_western_csv_is_read_with_a_warning(folder, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("voxlift"), "propagate", True)
+    text = "image;label\nimages/a.nii.gz;s\u00e9v\u00e8re\nimages/c.nii.gz;l\u00e9g\u00e8re\n"
+    assert load(write(folder, text, encoding="cp1252")).classes == ("l\u00e9g\u00e8re", "s\u00e9v\u00e8re")
+    assert "read as Windows-1252, with the signs \u00e8, \u00e9" in caplog.text
 
 
 @pytest.mark.parametrize(
