@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def test_no_floor_imports_what_it_may_not(floor):
         for path in (ROOT / floor).rglob("*.py")
     }
     assert {path: names for path, names in broken.items() if names} == {}
+
+
+def rooms_of(path):
+    """The rooms of app that a module imports, wherever in the file, but for those that only types need."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guards = [
+        node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]
+    for_types = {id(node) for guard in guards for node in ast.walk(guard)}
+    return {
+        node.module.split(".")[1]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("app.")
+        and id(node) not in for_types
+    }
+
+
+def test_the_rooms_of_app_know_one_another_one_way_only():
+    arrows = {}
+    for path in (ROOT / "app").rglob("*.py"):
+        room = path.relative_to(ROOT / "app").with_suffix("").parts[0]
+        arrows.setdefault(room, set()).update(rooms_of(path) - {room})
+    order = list(TopologicalSorter(arrows).static_order())  # it raises CycleError with the rooms of a circle
+    assert order.index("settings") < order.index("course") < order.index("comparison")
 
 
 def test_models_name_tensorflow_only_in_the_backend_room():

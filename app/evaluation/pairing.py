@@ -25,8 +25,8 @@ def align_cells(
     left, right = as_cells(first), as_cells(second)
     if len(left) != len(right) or not left:
         raise ScoresError(
-            "expected both models on the same folds and seeds, got "
-            f"{len(left)} and {len(right)} sets of scores"
+            f"expected both models on the same folds and seeds, got {len(left)} and {len(right)} sets of "
+            "scores"
         )
     return tuple(left), tuple(align(a, b) for a, b in zip(left, right, strict=True))
 

@@ -115,8 +115,8 @@ def _decision(found: Comparison, difference: Difference) -> str:
     return (
         f"{found.first} and {found.second} are not told apart by {_label(found)} on {_size(found)}: "
         f"{found.second} minus {found.first} is {_signed(difference.difference)} "
-        f"({_interval(found, difference.low, difference.high)}), "
-        f"so a difference of up to {possible:.3f} remains possible."
+        f"({_interval(found, difference.low, difference.high)}), so a difference of up to {possible:.3f} "
+        "remains possible."
     )
 
 

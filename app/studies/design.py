@@ -14,8 +14,7 @@ NOTE_AUC = (
 NOTE_INTERVAL = (
     "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together; "
     "differences are paired. Two points are told apart only where the interval of their difference excludes "
-    "0 "
-    "and the Holm-adjusted p-value over all points is below 0.05."
+    "0 and the Holm-adjusted p-value over all points is below 0.05."
 )
 CAPTION_DIFFERENCES = (
     "Scores on validation. Differences are paired, against the {}; their intervals are those of each pair "
@@ -58,8 +57,7 @@ def say_load(loads: Sequence[float]) -> list[str]:
     return [
         (
             f"Other work kept this machine busy while time was taken (up to {busiest:.1f} per core): times "
-            "are upper "
-            "bounds, and their ratios less certain than they look."
+            "are upper bounds, and their ratios less certain than they look."
         )
     ]
 

@@ -25,8 +25,7 @@ from app.studies.trainings import finished_trials, say_failures
 
 NOTE_INIT = (
     "Inflated kernels (init centre, mean, acs) start from a slice model that was trained on the same "
-    "subjects for as "
-    "many epochs; its training is not in their cost. All others start from random weights."
+    "subjects for as many epochs; its training is not in their cost. All others start from random weights."
 )
 NOTE_DESIGN = {
     "one_at_a_time": "One setting is changed at a time, so that what two changes do together is not seen; "

@@ -66,9 +66,8 @@ def recommend(
     )
     return (
         f"Take trainer.batch_size={chosen.batch_size} with "
-        f"optimizer.learning_rate={chosen.learning_rate:.3g}: "
-        f"validation AUC {format_value(one.auc)} [{format_value(one.low)}, {format_value(one.high)}] at "
-        f"{speed:.3g} volumes/s. {ground}"
+        f"optimizer.learning_rate={chosen.learning_rate:.3g}: validation AUC {format_value(one.auc)} "
+        f"[{format_value(one.low)}, {format_value(one.high)}] at {speed:.3g} volumes/s. {ground}"
     )
 
 
@@ -118,8 +117,7 @@ def _say_scores(points: Sequence[BatchPoint], standings: Mapping[str, Standing],
         reach = max((max(abs(one.low), abs(one.high)) for one in standings.values()), default=math.nan)
         return (
             f"No batch size, learning rate or length of training can be told apart from {reference} by "
-            "validation "
-            f"AUC; differences up to {format_value(reach)} remain possible."
+            f"validation AUC; differences up to {format_value(reach)} remain possible."
         )
     parts = [f"better than {reference}: {'; '.join(better)}"] if better else []
     parts += [f"worse than {reference}: {'; '.join(worse)}"] if worse else []
@@ -142,8 +140,7 @@ def _say_spread(outcomes: Mapping[str, PointScore]) -> list[str]:
     return [
         (
             f"Over seeds the AUC spreads by up to {format_value(spreads[widest])} (standard deviation, "
-            f"{widest}); "
-            f"the median point by {format_value(sorted(spreads.values())[len(spreads) // 2])}."
+            f"{widest}); the median point by {format_value(sorted(spreads.values())[len(spreads) // 2])}."
         )
     ]
 

@@ -150,8 +150,7 @@ def _drawings(
         Drawing(
             "stability",
             "Left: how much the loss varies from step to step, its trend left out. Right: gradient noise "
-            "scale with "
-            "95 % jackknife intervals.",
+            "scale with 95 % jackknife intervals.",
             draw_stability(found.steps, found.noise),
         ),
     ]
@@ -239,8 +238,7 @@ def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
         NOTE_SPLIT,
         (
             "Equal steps: the number of epochs follows the batch size, and so does the warm-up, so that "
-            "every training "
-            "sees the same learning rate at the same share of its steps."
+            "every training sees the same learning rate at the same share of its steps."
         ),
         (
             f"Speed is the median of {study.timed_steps} training steps after two that are not counted; a "
@@ -253,9 +251,8 @@ def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
         ),
         (
             f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "
-            f"{settings.trainer.batch_size} "
-            "(McCandlish et al. 2018, arXiv:1812.06162), with augmentation, dropout and batch statistics as "
-            "in "
-            "training; after training means the best weights of the reference's first seed."
+            f"{settings.trainer.batch_size} (McCandlish et al. 2018, arXiv:1812.06162), with augmentation, "
+            "dropout and batch statistics as in training; after training means the best weights of the "
+            "reference's first seed."
         ),
     ]

@@ -129,9 +129,7 @@ def say_memory(costs: Sequence[Cost], baseline: str) -> list[str]:
     return [
         (
             f"Activations of a forward pass at {_sides(next(iter(found.values())))}: {spoken}. Training "
-            "keeps "
-            "them all for "
-            "each volume of a batch, a slice model only those of the slices in its batch."
+            "keeps them all for each volume of a batch, a slice model only those of the slices in its batch."
         ),
         f"Parameters: {counts}."
         + (f" The baseline of the ratios is {baseline}." if len(parameters) > 1 else ""),
@@ -186,26 +184,21 @@ def _notes(settings: StudySettings) -> list[str]:
     return [
         (
             "Every model at every size is measured in a process of its own, on noise: nothing is trained to "
-            "the "
-            "end, and no "
-            "score is involved."
+            "the end, and no score is involved."
         ),
         (
             f"Times are the median of {settings.study.timed_steps} calls after one that is not counted; "
-            "reading "
-            "and "
-            "augmentation are not in them. A slice model is charged for all the slices of a volume."
+            "reading and augmentation are not in them. A slice model is charged for all the slices of a "
+            "volume."
         ),
         (
             "Operations, activations and parameters are counted from the layers (one multiply-add is two "
-            "operations); "
-            "activations are every layer's output once, in the precision of its layer."
+            "operations); activations are every layer's output once, in the precision of its layer."
         ),
         (
             "Exponents are least-squares slopes on logarithmic axes. Their intervals say how well one law "
-            "describes these "
-            "sizes: small volumes are ruled by fixed costs, so do not carry a law far beyond the sizes "
-            "measured."
+            "describes these sizes: small volumes are ruled by fixed costs, so do not carry a law far beyond "
+            "the sizes measured."
         ),
     ]
 

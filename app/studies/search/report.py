@@ -107,8 +107,7 @@ def recommend(found: SearchFindings, standing: Standing | None, command: str, *,
         return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} AUC."
     return (
         "The search gives no reason to leave the given settings: on other seeds the best trial's differ by "
-        f"{size} AUC, "
-        f"which cannot be told from nothing. To try them all the same: {command}"
+        f"{size} AUC, which cannot be told from nothing. To try them all the same: {command}"
     )
 
 
@@ -129,8 +128,7 @@ def explain(
         ),
         (
             f"Best trial: number {found.known.best_trial.number}, {label} "
-            f"{format_value(found.known.best_value)}, with "
-            f"{' '.join(overrides_of(found.known.best_params))}."
+            f"{format_value(found.known.best_value)}, with {' '.join(overrides_of(found.known.best_params))}."
         ),
     ]
     given = next((trial for trial in trials if trial["is_given"] and trial["value"] is not None), None)
@@ -140,8 +138,7 @@ def explain(
         sentences.append(
             f"On seeds that the search did not see: best {format_value(points[BEST].auc)}, given "
             f"{format_value(points[GIVEN].auc)} AUC. The first comparison flatters the best of many trials, "
-            "this one "
-            "does not."
+            "this one does not."
         )
     return sentences
 
@@ -230,9 +227,8 @@ def _confirmation(points: Mapping[str, PointScore]) -> TextTable:
 def _notes(settings: StudySettings) -> list[str]:
     study = settings.study
     rule = (
-        "A trial is stopped when its value is worse than the median of the earlier trials at the same "
-        "epoch, from the "
-        f"epoch {study.warmup_epochs + 1} and the trial {study.startup_trials + 1} on."
+        "A trial is stopped when its value is worse than the median of the earlier trials at the same epoch, "
+        f"from the epoch {study.warmup_epochs + 1} and the trial {study.startup_trials + 1} on."
         if study.prune
         else "No trial is stopped early."
     )

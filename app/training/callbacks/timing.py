@@ -108,6 +108,6 @@ examples a second, the network could take 25). Fewer augmentations, a faster dis
     return (
         f"The input pipeline is the bottleneck: {100 * waited / elapsed:.0f} % of the training time is spent "
         f"waiting for it (it delivers {examples / elapsed:.3g} examples a second, the network could take "
-        f"{examples / max(elapsed - waited, 1e-9):.3g}). "
-        "Fewer augmentations, a faster disk or more cores help."
+        f"{examples / max(elapsed - waited, 1e-9):.3g}). Fewer augmentations, a faster disk or more cores "
+        "help."
     )
