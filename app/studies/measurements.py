@@ -11,7 +11,7 @@ import tensorflow as tf
 from app.networks.files import load_network
 from app.runs.folder import RunFolder
 from app.settings import TrainSettings
-from app.studies import bench
+from app.studies import bench, machine
 from app.studies.noise import estimate_noise_scale
 from app.studies.prints import print_model
 from app.subjects.cohort import gather_cohort
@@ -25,9 +25,9 @@ def measure_steps(settings: TrainSettings, request: Answer) -> Answer:
 
     With accumulated gradients a step is one of the optimiser: all of its batches.
     """
-    load = bench.load_per_core()
+    load = machine.load_per_core()
     table = bench.set_up_bench(settings)
-    before = bench.held_bytes()
+    before = machine.held_bytes()
     batches, portions = bench.endless_batches(table), settings.trainer.accumulate
     bench.train_steps(table.networks.trained, batches, 2 * portions)  # tracing, and the first touch of memory
     seconds, losses, examples = bench.train_steps(
@@ -38,13 +38,15 @@ def measure_steps(settings: TrainSettings, request: Answer) -> Answer:
     return {
         "train_volumes": len(table.cohort.indices("train")),
         "steps_per_epoch": table.steps_per_epoch,
-        "device": bench.device_kind(),
+        "device": machine.device_kind(),
         "seconds_per_step": median,
         "volumes_per_step": volumes / len(seconds),
         "volumes_per_second": volumes / len(seconds) / median,
         "step_noise": bench.step_noise(losses),
         "losses": losses,
-        "peak_memory_bytes": max(bench.device_peak_bytes(), before),  # the system counts peaks a little late
+        "peak_memory_bytes": max(
+            machine.device_peak_bytes(), before
+        ),  # the system counts peaks a little late
         "before_bytes": before,
         "load_per_core": load,
     }
@@ -73,13 +75,13 @@ def measure_fit(settings: TrainSettings, request: Answer) -> Answer:
     network = table.networks.trained
     bench.train_steps(network, iter([batch]), 1)  # threads and their arenas, before the limit counts
     limit = request["limit_bytes"]
-    how = bench.limit_memory(int(limit)) if limit is not None else "the device's own memory"
+    how = machine.limit_memory(int(limit)) if limit is not None else "the device's own memory"
     full = bench.repeat_batch(batch, examples)
     try:
         bench.train_steps(network, iter([full, full]), 2)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         return {"fits": False, "how": how, "reason": str(error).split("\n", maxsplit=1)[0][:200]}
-    peak = bench.device_peak_bytes()
+    peak = machine.device_peak_bytes()
     return {"fits": limit is None or peak <= limit, "how": how, "peak_memory_bytes": peak, "reason": ""}
 
 
@@ -93,7 +95,7 @@ def measure_networks(settings: TrainSettings, request: Answer) -> Answer:
 
 def measure_size(settings: TrainSettings, request: Answer) -> Answer:
     """Parameters, operations, memory and seconds per volume of a model on volumes of a scaled size."""
-    load = bench.load_per_core()
+    load = machine.load_per_core()
     table = bench.set_up_bench(settings, scale=float(request["scale"]))
     networks, steps = table.networks, int(request["steps"])
     volumes = settings.trainer.batch_size
@@ -111,7 +113,7 @@ def measure_size(settings: TrainSettings, request: Answer) -> Answer:
         "activation_bytes": cost.activation_bytes,
         "train_seconds": train / examples * table.examples_per_volume,
         "infer_seconds": infer / volumes,
-        "peak_memory_bytes": bench.device_peak_bytes(),
+        "peak_memory_bytes": machine.device_peak_bytes(),
         "load_per_core": load,
     }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.evaluation.verdict import format_p
-from app.report.quantities import format_interval, format_quantity, format_value
+from app.report.quantities import format_quantity
 from app.report.study import Drawing, TextTable
 from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
@@ -19,6 +18,14 @@ from app.studies.design import CAPTION_DIFFERENCES, NOTE_AUC, NOTE_INTERVAL, NOT
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
 from app.studies.pareto import pareto_front
+from app.studies.rows import (
+    SCORE_HEADINGS,
+    STANDING_HEADINGS,
+    score_texts,
+    score_values,
+    standing_texts,
+    standing_values,
+)
 from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
 from app.studies.space import read_values
 from app.studies.trainings import finished_trials, say_failures
@@ -94,21 +101,12 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
 def _row(
     variant: Variant, point: PointScore, against_base: Mapping[str, Standing], front: Sequence[str]
 ) -> dict[str, Any]:
-    standing = against_base.get(variant.label)
     return {
         "variant": variant.label,
         "name": variant.name,
         "changes": " ".join(variant.overrides),
-        "seeds": len(point.by_seed),
-        "val_auc": point.auc,
-        "val_auc_low": point.low,
-        "val_auc_high": point.high,
-        "sd_over_seeds": point.spread,
-        "difference": standing.difference if standing else 0.0,
-        "difference_low": standing.low if standing else 0.0,
-        "difference_high": standing.high if standing else 0.0,
-        "p": standing.p if standing else 1.0,
-        "verdict": standing.verdict if standing else "",
+        **score_values(point),
+        **standing_values(against_base.get(variant.label)),
         "on_front": variant.label in front,
         **{key: point.cost[key] for key in UNITS if key in point.cost},
     }
@@ -118,20 +116,13 @@ def _score_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
     texts = [
         [
             str(row["name"]),
-            format_value(row["val_auc"]),
-            format_interval(row["val_auc_low"], row["val_auc_high"]),
-            format_value(row["sd_over_seeds"]),
-            *(_against_base(row) if row["variant"] != BASE else [""] * 4),
+            *score_texts(row),
+            *(standing_texts(row) if row["variant"] != BASE else [""] * len(STANDING_HEADINGS)),
         ]
         for row in rows
     ]
-    headings = ("Network", "AUC", "95 %", "SD over seeds", "difference", "95 %", "p (Holm)", "verdict")
+    headings = ("Network", *SCORE_HEADINGS, *STANDING_HEADINGS)
     return TextTable(CAPTION_DIFFERENCES.format("base"), headings, texts)
-
-
-def _against_base(row: Mapping[str, Any]) -> list[str]:
-    interval = format_interval(row["difference_low"], row["difference_high"])
-    return [format_value(row["difference"]), interval, format_p(float(row["p"])), str(row["verdict"])]
 
 
 def _cost_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:

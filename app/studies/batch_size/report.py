@@ -1,4 +1,4 @@
-"""The table, figures and page of the study of the batch size."""
+"""The page of the study of the batch size: what it says and shows, and how it was measured."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from app.evaluation.verdict import format_p
-from app.report.quantities import format_interval, format_quantity, format_value
-from app.report.study import Drawing, TextTable
+from app.report.study import Drawing
 from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
 from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
 from app.studies.batch_size.findings import BatchFindings
-from app.studies.batch_size.points import BatchPoint
+from app.studies.batch_size.tables import cost_row, cost_table, fit_table, plan_table, point_row, score_table
 from app.studies.design import (
-    CAPTION_DIFFERENCES,
     NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
@@ -25,10 +22,9 @@ from app.studies.design import (
 )
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, environment_of, write_study
-from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
+from app.studies.scoring import PointScore, best_label, read_points, stand_against
 from app.studies.trainings import finished_trials, say_failures
 
-PLAN = ("Batch", "equal", "scaling")  # columns that name a point
 VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")
 
 
@@ -43,11 +39,13 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
     chosen = choose_point(candidates, outcomes, best, found.steps)
     is_told = any(one.is_worse for one in best.values())
     rows = [
-        _row(point, outcomes[point.label], standings) for point in found.points if point.label in outcomes
+        point_row(point, outcomes[point.label], standings)
+        for point in found.points
+        if point.label in outcomes
     ]
-    cost_rows = [_cost_row(size, settings.trainer.accumulate, one) for size, one in found.steps.items()]
+    cost_rows = [cost_row(size, settings.trainer.accumulate, one) for size, one in found.steps.items()]
     if (cut := found.portioned) is not None:
-        cost_rows.append(_cost_row(cut.batch_size // cut.portions, cut.portions, cut.answer))
+        cost_rows.append(cost_row(cut.batch_size // cut.portions, cut.portions, cut.answer))
     written = Written(
         name=f"Batch size of {settings.model.name} on {spoken_task(settings.data)}",
         recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
@@ -62,47 +60,10 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
         more={"cost": cost_rows},
         values={"memory": _memory_values(found), "noise": dict(found.noise)},
         drawings=_drawings(settings, found, outcomes),
-        tables=[_score_table(rows), _plan_table(rows), _cost_table(cost_rows), *_fit_table(found)],
+        tables=[score_table(rows), plan_table(rows), cost_table(cost_rows), *fit_table(found)],
         notes=_notes(settings, found),
     )
     write_study(written, folder, environment=environment_of(finished_trials(found.outcomes)))
-
-
-def _row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, Standing]) -> dict[str, Any]:
-    standing = standings.get(point.label)
-    return {
-        "point": point.label,
-        "batch_size": point.batch_size,
-        "equal": point.equal,
-        "scaling": point.scaling,
-        "learning_rate": point.learning_rate,
-        "epochs": point.epochs,
-        "steps": point.steps,
-        "seeds": len(outcome.by_seed),
-        "val_auc": outcome.auc,
-        "val_auc_low": outcome.low,
-        "val_auc_high": outcome.high,
-        "sd_over_seeds": outcome.spread,
-        "difference": standing.difference if standing else 0.0,
-        "difference_low": standing.low if standing else 0.0,
-        "difference_high": standing.high if standing else 0.0,
-        "p": standing.p if standing else 1.0,
-        "verdict": standing.verdict if standing else "",
-        "train_seconds": outcome.cost["train_seconds"],
-    }
-
-
-def _cost_row(size: int, accumulate: int, one: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "batch_size": size,
-        "accumulate": accumulate,
-        "volumes_per_step": size * accumulate,
-        "volumes_per_second": one["volumes_per_second"],
-        "steps_per_second": 1 / one["seconds_per_step"],
-        "peak_memory_bytes": one["peak_memory_bytes"],
-        "memory_before_bytes": one["before_bytes"],
-        "step_noise": one["step_noise"],
-    }
 
 
 def _memory_values(found: BatchFindings) -> dict[str, Any]:
@@ -154,80 +115,6 @@ def _drawings(
             draw_stability(found.steps, found.noise),
         ),
     ]
-
-
-def _score_table(rows: list[dict[str, Any]]) -> TextTable:
-    texts = [
-        [
-            *_plan_of(row),
-            format_value(row["val_auc"]),
-            format_interval(row["val_auc_low"], row["val_auc_high"]),
-            format_value(row["sd_over_seeds"]),
-            *(_against_reference(row) if row["equal"] != "both" else ["reference", "", "", ""]),
-        ]
-        for row in rows
-    ]
-    headings = ("AUC", "95 %", "SD over seeds", "difference", "95 %", "p (Holm)", "verdict")
-    return TextTable(CAPTION_DIFFERENCES.format("reference"), (*PLAN, *headings), texts, len(PLAN))
-
-
-def _against_reference(row: Mapping[str, Any]) -> list[str]:
-    interval = format_interval(row["difference_low"], row["difference_high"])
-    return [format_value(row["difference"]), interval, format_p(float(row["p"])), str(row["verdict"])]
-
-
-def _plan_table(rows: list[dict[str, Any]]) -> TextTable:
-    texts = [
-        [
-            *_plan_of(row),
-            f"{row['learning_rate']:.3g}",
-            str(row["epochs"]),
-            str(row["steps"]),
-            format_quantity(float(row["train_seconds"]), "s"),
-        ]
-        for row in rows
-    ]
-    headings = (*PLAN, "learning rate", "epochs", "steps", "training")
-    return TextTable("What was trained; both: the reference, alike in epochs and steps.", headings, texts, 3)
-
-
-def _plan_of(row: Mapping[str, Any]) -> list[str]:
-    return [str(row["batch_size"]), row["equal"], row["scaling"]]
-
-
-def _cost_table(rows: list[dict[str, Any]]) -> TextTable:
-    texts = [
-        [
-            str(row["batch_size"]),
-            str(row["accumulate"]),
-            str(row["volumes_per_step"]),
-            f"{row['volumes_per_second']:.3g}",
-            f"{row['steps_per_second']:.3g}",
-            format_quantity(float(row["peak_memory_bytes"]), "B"),
-            format_value(float(row["step_noise"])),
-        ]
-        for row in rows
-    ]
-    return TextTable(
-        "Measured in a process of its own for each batch size; a step is one of the optimiser.",
-        (
-            "Batch",
-            "accumulated",
-            "volumes a step",
-            "volumes/s",
-            "steps/s",
-            "peak memory",
-            "SD of the loss",
-        ),
-        texts,
-    )
-
-
-def _fit_table(found: BatchFindings) -> list[TextTable]:
-    tried = sorted(found.memory.largest.tried, key=lambda pair: pair[0])
-    words = {True: "fits", False: "does not fit", None: f"no answer: {found.memory.problem}"}
-    rows = [[str(size), words[fits]] for size, fits in tried]
-    return [TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)]
 
 
 def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:

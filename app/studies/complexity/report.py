@@ -1,18 +1,18 @@
-"""Table, words and page of the study of complexity."""
+"""Words and page of the study of complexity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from app.report.quantities import format_quantity
-from app.report.study import Drawing, TextTable
+from app.report.study import Drawing
 from app.runs.datanotes import spoken_task
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.complexity.costs import Cost
 from app.studies.complexity.figures import draw_growth, draw_ratios
 from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
+from app.studies.complexity.tables import cost_row, cost_table, law_row, law_table
 from app.studies.design import describe_fixed, say_load
 from app.studies.folder import StudyFolder
 from app.studies.outputs import Written, write_study
@@ -32,9 +32,9 @@ def report_complexity(
     """Write all that the study leaves, and print its recommendation."""
     study = settings.study
     baseline = costs[0].model if study.models[0] not in {cost.model for cost in costs} else study.models[0]
-    rows = [_row(cost, costs, baseline) for cost in costs]
+    rows = [cost_row(cost, costs, baseline) for cost in costs]
     laws = [
-        _law_row(quantity, name, law)
+        law_row(quantity, name, law)
         for quantity in QUANTITIES
         for name, law in fit_laws(costs, quantity).items()
     ]
@@ -70,7 +70,7 @@ def report_complexity(
                 draw_ratios(costs, baseline),
             ),
         ],
-        tables=[_cost_table(rows, baseline), _law_table(costs)],
+        tables=[cost_table(rows, baseline), law_table(costs)],
         notes=_notes(settings),
     )
     write_study(written, folder, environment={})
@@ -134,50 +134,6 @@ def say_memory(costs: Sequence[Cost], baseline: str) -> list[str]:
         f"Parameters: {counts}."
         + (f" The baseline of the ratios is {baseline}." if len(parameters) > 1 else ""),
     ]
-
-
-def _row(cost: Cost, costs: Sequence[Cost], baseline: str) -> dict[str, Any]:
-    depth, height, width, channels = cost.shape
-    row: dict[str, Any] = {"model": cost.model, "depth": depth, "height": height, "width": width}
-    row |= {"channels": channels, "voxels": cost.voxels}
-    for quantity in QUANTITIES:
-        ratios = ratio_to(costs, baseline, quantity)
-        row[quantity] = getattr(cost, quantity)
-        row[f"{quantity}_ratio"] = ratios.get((cost.model, cost.voxels), float("nan"))
-    return row | {"peak_memory_bytes": cost.peak_memory_bytes}
-
-
-def _law_row(quantity: str, name: str, law: Any) -> dict[str, Any]:  # noqa: ANN401 - a law or None
-    values = {"exponent": None, "low": None, "high": None, "factor": None} if law is None else vars(law)
-    return {"quantity": quantity, "model": name, **values}
-
-
-def _cost_table(rows: Sequence[Mapping[str, Any]], baseline: str) -> TextTable:
-    texts = [
-        [
-            str(row["model"]),
-            f"{row['depth']} x {row['height']} x {row['width']}",
-            *(
-                text
-                for key, (_, unit) in QUANTITIES.items()
-                for text in (format_quantity(float(row[key]), unit), f"{row[f'{key}_ratio']:.2f}")
-            ),
-        ]
-        for row in rows
-    ]
-    headings = [text for label, _ in QUANTITIES.values() for text in (label, "ratio")]
-    return TextTable(
-        f"Per volume; ratios to {baseline} at the same size.", ("Model", "volume", *headings), texts, 2
-    )
-
-
-def _law_table(costs: Sequence[Cost]) -> TextTable:
-    names = list(costs_by_model(costs))
-    rows = [
-        [label, *(say_exponent(fit_laws(costs, quantity)[name]) for name in names)]
-        for quantity, (label, _) in QUANTITIES.items()
-    ]
-    return TextTable("Fitted exponents of the voxels, with 95 % intervals (Student's t).", ("", *names), rows)
 
 
 def _notes(settings: StudySettings) -> list[str]:

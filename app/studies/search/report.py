@@ -1,4 +1,4 @@
-"""Table, words and page of a search."""
+"""Words and page of a search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from app.evaluation.metrics import metric_label
 from app.report.quantities import format_interval, format_value
-from app.report.study import Drawing, TextTable
+from app.report.study import Drawing
 from app.runs.datanotes import spoken_task
 from app.settings.studies import StudySettings
 from app.studies.design import NOTE_SPLIT, describe_fixed
@@ -18,6 +18,7 @@ from app.studies.scoring import PointScore, Standing, read_points, stand_against
 from app.studies.search.figures import draw_importance, draw_progress, draw_slices
 from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
 from app.studies.search.store import import_optuna
+from app.studies.search.tables import confirmation_row, confirmation_table, trial_row, trial_table
 from app.studies.space import Choices, Range
 from app.studies.trainings import finished_trials, say_failures
 
@@ -57,11 +58,14 @@ def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFin
         ],
         varied=[(key, _spoken(one)) for key, one in found.space.items()],
         fixed=describe_fixed(found.base, varied=list(found.space)),
-        rows=[_row(trial) for trial in trials],
-        more={"confirmation": [_point_row(point) for point in points.values()]} if points else {},
+        rows=[trial_row(trial) for trial in trials],
+        more={"confirmation": [confirmation_row(point) for point in points.values()]} if points else {},
         values={"command": command, "importance": importance},
         drawings=drawings,
-        tables=[_table(trials, found.space, study.metric), *([_confirmation(points)] if points else [])],
+        tables=[
+            trial_table(trials, found.space, study.metric),
+            *([confirmation_table(points)] if points else []),
+        ],
         notes=_notes(settings),
     )
     write_study(written, folder, environment=environment_of(finished_trials(found.confirmed)))
@@ -178,52 +182,6 @@ def _say_importance(importance: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _row(trial: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trial.items() if key != "params"} | dict(trial["params"])
-
-
-def _point_row(point: PointScore) -> dict[str, Any]:
-    return {
-        "settings": point.label,
-        "seeds": len(point.by_seed),
-        "val_auc": point.auc,
-        "val_auc_low": point.low,
-        "val_auc_high": point.high,
-    }
-
-
-def _table(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any], metric: str) -> TextTable:
-    texts = [
-        [
-            f"{trial['number']}{' (given)' if trial['is_given'] else ''}",
-            trial["state"],
-            format_value(trial["value"]),
-            str(trial["epochs"]),
-            *(_short(trial["params"].get(key)) for key in space),
-        ]
-        for trial in trials
-    ]
-    caption = "Every trial; the value of one that was stopped early is that of its last epoch."
-    return TextTable(caption, ("Trial", "state", metric_label(metric), "epochs", *space), texts, 2)
-
-
-def _confirmation(points: Mapping[str, PointScore]) -> TextTable:
-    rows = [
-        [
-            label,
-            format_value(one.auc),
-            format_interval(one.low, one.high),
-            ", ".join(map(format_value, one.by_seed)),
-        ]
-        for label, one in points.items()
-    ]
-    return TextTable(
-        "The same settings with seeds that the search did not see.",
-        ("Settings", "AUC", "95 %", "by seed"),
-        rows,
-    )
-
-
 def _notes(settings: StudySettings) -> list[str]:
     study = settings.study
     rule = (
@@ -248,7 +206,3 @@ def _spoken(one: Range | Choices) -> str:
     if isinstance(one, Choices):
         return ", ".join(map(str, one.values))
     return f"{one.low:g} to {one.high:g}{', logarithmic' if one.log else ''}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

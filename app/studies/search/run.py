@@ -15,6 +15,7 @@ from app.studies.measuring import say
 from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
 from app.studies.search.report import report_search
 from app.studies.search.store import build_distributions, count_done, import_optuna, open_store
+from app.studies.search.tables import short_text
 from app.studies.search.trial import read_values, train_watched
 from app.studies.space import Choices, Range, read_space
 from app.studies.trainings import plan_trainings, run_trainings, study_overrides
@@ -142,11 +143,7 @@ def _confirm(
 
 def _say(known: optuna.Study, number: int, metric: str) -> None:
     trial = known.get_trials(deepcopy=False)[number]
-    words = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.params.items())
+    words = ", ".join(f"{key.rpartition('.')[2]} {short_text(value)}" for key, value in trial.params.items())
     ended = trial.state.name.lower()
     value = "" if trial.value is None else f" {metric} {trial.value:.3f}"
     say(f"  trial {number}:{value} {ended} ({words})")
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ import pytest
 from app.files import write_json
 from app.runs.configuration import save_settings
 from app.runs.folder import RunFolder
-from app.studies import bench
+from app.studies import bench, machine
 from app.studies.measurements import MEASUREMENTS
 
 
@@ -77,7 +77,7 @@ def test_the_gradients_of_batches_give_a_noise_scale(training):
 
 
 def test_a_batch_that_the_memory_cannot_hold_does_not_fit(training, monkeypatch):
-    monkeypatch.setattr(bench, "limit_memory", lambda limit: f"no limit but the comparison with {limit}")
+    monkeypatch.setattr(machine, "limit_memory", lambda limit: f"no limit but the comparison with {limit}")
     enough = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**45})
     scarce = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**20})
     assert (enough["fits"], scarce["fits"]) == (True, False)
