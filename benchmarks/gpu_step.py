@@ -96,7 +96,12 @@ def compare_precisions(network: str, side: int, options: argparse.Namespace) -> 
 
 
 def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the row of one network, side and precision; what cannot be measured stands in it as a word."""
+    """Return the row of one network, side and precision; what cannot be measured stands in it as a word.
+
+    Args:
+        task: Network, side in voxels and precision.
+        options: The command line's.
+    """
     where = f"{task['network']} {task['side']}^3 {task['precision']}"
 
     def attempt(batch: int, steps: int) -> dict[str, Any] | str:
@@ -137,7 +142,12 @@ def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def farthest(logits: list[list[float]], exact: list[list[float]]) -> float:
-    """Return the largest difference of two tables of numbers in parts of the second's largest."""
+    """Return the largest difference of two tables of numbers in parts of the second's largest.
+
+    Args:
+        logits: [volumes][classes].
+        exact: The same, in float32.
+    """
     pairs = [
         pair for ours, theirs in zip(logits, exact, strict=True) for pair in zip(ours, theirs, strict=True)
     ]
@@ -151,6 +161,11 @@ def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> in
     37
     >>> largest_that_fits(lambda batch: True, known=4, limit=24)
     24
+
+    Args:
+        fits: Whether a batch does.
+        known: A batch that does.
+        limit: No larger one is tried.
     """
     good, bad = known, None
     while bad is None and good < limit:
@@ -186,7 +201,15 @@ def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Return time, memory and loss of training steps on made-up volumes, and the logits before them."""
+    """Return time, memory and loss of training steps on made-up volumes, and the logits before them.
+
+    Args:
+        task: Network, side in voxels, precision, batch and number of steps; one step is not timed.
+
+    Returns:
+        Milliseconds per step, volumes per second, peak in MB (10^6 bytes), the last loss, and logits
+        [volumes][classes].
+    """
     import keras
     import numpy as np
     from step_networks import build_keras

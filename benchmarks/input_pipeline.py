@@ -30,7 +30,12 @@ Measured = dict[str, float]
 
 
 def generate(folder: Path, count: int) -> list[Path]:
-    """Write volumes that compress like scans: a smooth body, int16 noise, mixed axes."""
+    """Write volumes that compress like scans: a smooth body, int16 noise, mixed axes.
+
+    Args:
+        folder: Where to.
+        count: How many volumes of 160 x 192 x 160 voxels.
+    """
     import nibabel as nib
 
     rng = np.random.default_rng(0)
@@ -45,7 +50,13 @@ def generate(folder: Path, count: int) -> list[Path]:
 
 
 def clock(batches: Iterable[object], count: int, bytes_per_volume: int) -> Measured:
-    """Return volumes/s and MB/s of one pass."""
+    """Return volumes/s and MB/s of one pass.
+
+    Args:
+        batches: What is gone through once.
+        count: Volumes in all of them.
+        bytes_per_volume: Of the voxels that are handed over.
+    """
     started = time.perf_counter()
     for _ in batches:
         pass
@@ -54,7 +65,12 @@ def clock(batches: Iterable[object], count: int, bytes_per_volume: int) -> Measu
 
 
 def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
-    """Measure our first epoch (preparing with two threads) and our cached epochs (read in the graph)."""
+    """Measure our first epoch (preparing with two threads) and our cached epochs (read in the graph).
+
+    Args:
+        files: The volumes.
+        cache: An empty folder.
+    """
     from data_pipelines.cache import fill_cache
     from data_pipelines.pipeline import TrainingOptions, training_volumes
     from data_pipelines.prepared import PreparedVolumes
@@ -76,7 +92,12 @@ def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
 
 
 def monai(files: list[Path], cache: Path) -> dict[str, Measured]:
-    """Measure MONAI's usual chain in a DataLoader, and its PersistentDataset with two workers and none."""
+    """Measure MONAI's usual chain in a DataLoader, and its PersistentDataset with two workers and none.
+
+    Args:
+        files: The volumes.
+        cache: An empty folder.
+    """
     from monai.data import DataLoader, Dataset, PersistentDataset
 
     chain = monai_chain()
@@ -118,7 +139,12 @@ def monai_chain() -> Callable[[dict[str, str]], dict[str, np.ndarray]]:
 
 
 def torchio(files: list[Path], cache: Path) -> dict[str, Measured]:  # noqa: ARG001 - one signature for all
-    """Measure TorchIO's usual chain in a DataLoader; it has no cache on disk."""
+    """Measure TorchIO's usual chain in a DataLoader; it has no cache on disk.
+
+    Args:
+        files: The volumes.
+        cache: Not used.
+    """
     import torchio as tio
     from torch.utils.data import DataLoader
 
@@ -139,7 +165,13 @@ def torchio(files: list[Path], cache: Path) -> dict[str, Measured]:  # noqa: ARG
 
 
 def after_start_up(loader: Iterable[object], count: int, size: int) -> Measured:
-    """Return the rate after the first batch, which carries the workers' start-up."""
+    """Return the rate after the first batch, which carries the workers' start-up.
+
+    Args:
+        loader: Batches, one more than are counted.
+        count: Volumes behind the first batch.
+        size: Bytes per volume.
+    """
     batches = iter(loader)
     next(batches)
     return clock(batches, count, size)
@@ -189,7 +221,13 @@ def ask(name: str, folder: Path) -> dict[str, Measured]:
 
 
 def run_all(files: list[Path], folder: Path, repeats: int) -> None:
-    """Let the contestants take turns and print the best of each."""
+    """Let the contestants take turns and print the best of each.
+
+    Args:
+        files: The volumes.
+        folder: Where they lie.
+        repeats: Turns of each contestant.
+    """
     here = [name for name in CONTESTANTS if name == "ours" or find_spec(name)]
     best: dict[tuple[str, str], Measured] = {}
     for name in here * repeats:

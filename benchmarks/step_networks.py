@@ -13,14 +13,26 @@ DROPOUT = 0.2
 
 
 def build_keras(network: str, side: int, classes: int) -> Model:
-    """Return the 3D network, lifted from the 2D one with the stride of its planes along depth too."""
+    """Return the 3D network, lifted from the 2D one with the stride of its planes along depth too.
+
+    Args:
+        network: A name of `FLAT`, `resnet18` or `densenet121`.
+        side: Voxels along each axis.
+        classes: Number of logits.
+    """
     from models.lifting import to_3d
 
     return to_3d(build_flat(network, side, classes), depth=side, depth_policy="isotropic")
 
 
 def build_flat(network: str, side: int, classes: int) -> Model:
-    """Return the 2D network [B, side, side, 1] -> float32 logits."""
+    """Return the 2D network [B, side, side, 1] -> float32 logits.
+
+    Args:
+        network: A name of `FLAT`, `resnet18` or `densenet121`.
+        side: Voxels along each axis.
+        classes: Number of logits.
+    """
     import keras
 
     from models.baselines import build_baseline
@@ -34,7 +46,12 @@ def build_flat(network: str, side: int, classes: int) -> Model:
 
 
 def build_resnet18(x: Tensor, classes: int) -> Tensor:
-    """Return the logits of ResNet-18: stem of 7, four stages of two basic blocks."""
+    """Return the logits of ResNet-18: stem of 7, four stages of two basic blocks.
+
+    Args:
+        x: Symbolic images [B, H, W, C].
+        classes: Number of logits.
+    """
     from keras import layers
 
     x = layers.ReLU()(normalised(x, 64, size=7, stride=2))
@@ -49,7 +66,14 @@ def build_resnet18(x: Tensor, classes: int) -> Tensor:
 
 
 def normalised(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Tensor:
-    """Return a convolution and its normalisation."""
+    """Return a convolution and its normalisation.
+
+    Args:
+        x: Symbolic images [B, H, W, C].
+        filters: Of the convolution.
+        size: Its taps along height and width.
+        stride: Pixels from window to window.
+    """
     from keras import layers
 
     x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
@@ -57,7 +81,13 @@ def normalised(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Te
 
 
 def build_torch(torch: Torch, network: str, classes: int) -> Model:
-    """Return the twin of `build_keras`: our CNN by hand, the others from MONAI."""
+    """Return the twin of `build_keras`: our CNN by hand, the others from MONAI.
+
+    Args:
+        torch: The module.
+        network: As for `build_keras`.
+        classes: Number of logits.
+    """
     if network in FLAT:
         return build_torch_cnn(torch, FLAT[network], classes)
     nets = importlib.import_module("monai.networks.nets")
@@ -69,7 +99,13 @@ def build_torch(torch: Torch, network: str, classes: int) -> Model:
 
 
 def build_torch_cnn(torch: Torch, filters: tuple[int, ...], classes: int) -> Model:
-    """Return our flat CNN in PyTorch."""
+    """Return our flat CNN in PyTorch.
+
+    Args:
+        torch: The module.
+        filters: Channels per stage.
+        classes: Number of logits.
+    """
     nn, parts, channels = torch.nn, [], 1
     for stage, width in enumerate(filters):
         parts += [nn.MaxPool3d(2)] if stage else []

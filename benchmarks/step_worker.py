@@ -64,7 +64,13 @@ def main() -> int:
 
 
 def time_steps(step: Step, *, most: int, seconds: float) -> list[float]:
-    """Seconds of each step, until there are `most` or the time is up."""
+    """Seconds of each step, until there are `most` or the time is up.
+
+    Args:
+        step: Runs one step to its end.
+        most: How many are timed at most.
+        seconds: After which no further one begins.
+    """
     times: list[float] = []
     step()  # caches are cold after another contestant's turn
     while len(times) < most and sum(times) < seconds:
@@ -98,7 +104,13 @@ def build_keras_team(case: Case) -> Team:
 
 
 def keras_step(model: Model, case: Case, *, training: bool) -> Step:
-    """Return a training or inference step of our network, without host copies."""
+    """Return a training or inference step of our network, without host copies.
+
+    Args:
+        model: The lifted network.
+        case: What is timed.
+        training: Whether a step trains or scores.
+    """
     import keras
     import tensorflow as tf
 
@@ -128,7 +140,13 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
 
 
 def floor_step(model: Model, case: Case, *, training: bool) -> Step:
-    """Return a step of the model's convolutions alone, each on data of its own, gradients too in training."""
+    """Return a step of the model's convolutions alone, each on data of its own, gradients too in training.
+
+    Args:
+        model: The lifted network, whose convolutions are taken.
+        case: What is timed.
+        training: Whether gradients are computed too.
+    """
     import keras
     import tensorflow as tf
 
@@ -189,7 +207,14 @@ def build_torch_team(case: Case) -> Team:
 
 
 def torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> Step:  # noqa: ANN401 - the module
-    """Return the same step in PyTorch."""
+    """Return the same step in PyTorch.
+
+    Args:
+        torch: The module.
+        case: What is timed.
+        last: Whether memory is channels last.
+        training: Whether a step trains or scores.
+    """
     import step_networks
 
     layout = torch.channels_last_3d if last else torch.contiguous_format

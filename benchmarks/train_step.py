@@ -54,7 +54,14 @@ class Worker:
         return answer
 
     def take_turn(self, name: str, mode: str, *, steps: int, seconds: float) -> list[float]:
-        """Seconds of each step of one contestant."""
+        """Seconds of each step of one contestant.
+
+        Args:
+            name: Of the contestant.
+            mode: `training` or `inference`.
+            steps: How many are timed at most.
+            seconds: After which no further one begins.
+        """
         order = {"contestant": name, "mode": mode, "steps": steps, "seconds": seconds}
         if self.process.stdin:
             self.process.stdin.write(json.dumps(order) + "\n")
@@ -95,7 +102,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_pair(network: str, precision: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time one network in one precision; a row of the summary per mode."""
+    """Time one network in one precision; a row of the summary per mode.
+
+    Args:
+        network: A name of `NETWORKS`.
+        precision: `float32` or `bfloat16`.
+        options: The command line's.
+    """
     with ExitStack() as stack:
         frameworks = ["tensorflow"] if options.without_torch else ["tensorflow", "torch"]
         workers = [
@@ -111,7 +124,14 @@ def run_pair(network: str, precision: str, options: argparse.Namespace) -> list[
 def start_worker(
     framework: str, network: str, precision: str, options: argparse.Namespace
 ) -> Iterator[Worker]:
-    """A running worker; it is ended at the end of the block."""
+    """A running worker; it is ended at the end of the block.
+
+    Args:
+        framework: `tensorflow` or `torch`.
+        network: A name of `NETWORKS`.
+        precision: `float32` or `bfloat16`.
+        options: The command line's.
+    """
     command = [sys.executable, str(Path(__file__).with_name("step_worker.py")), framework, network, precision]
     command += [str(NETWORKS[network]), str(options.batch), str(options.threads)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -134,7 +154,15 @@ def refuse_unlike(workers: list[Worker]) -> None:
 def run_case(
     network: str, precision: str, mode: str, workers: list[Worker], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Let all contestants take turns, print their table, and return the summary's row."""
+    """Let all contestants take turns, print their table, and return the summary's row.
+
+    Args:
+        network: A name of `NETWORKS`.
+        precision: `float32` or `bfloat16`.
+        mode: `training` or `inference`.
+        workers: One per framework, ready.
+        options: The command line's.
+    """
     times: dict[str, list[float]] = {name: [] for worker in workers for name in worker.names}
     for _ in range(options.rounds):
         for worker in workers:

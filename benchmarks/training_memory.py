@@ -49,7 +49,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare(network: str, precision: str, *, side: int, batches: list[int]) -> None:
-    """Print a line per batch and one of the growth between them."""
+    """Print a line per batch and one of the growth between them.
+
+    Args:
+        network: Name of the 2D network.
+        precision: A dtype policy of Keras.
+        side: Voxels along each axis.
+        batches: Volumes per step, one line each.
+    """
     found = [in_child(network, precision, side, batch) for batch in sorted(batches)]
     for values in found:
         line(network, precision, str(values["batch"]), values["estimate"], values["measured"])
@@ -61,7 +68,15 @@ def compare(network: str, precision: str, *, side: int, batches: list[int]) -> N
 
 
 def line(network: str, precision: str, batch: str, estimate: float, measured: float) -> None:
-    """Print one row of the table."""
+    """Print one row of the table.
+
+    Args:
+        network: First column.
+        precision: Second column.
+        batch: Third column.
+        estimate: In bytes.
+        measured: In bytes.
+    """
     ratio = estimate / measured
     print(
         f"| {network} | {precision} | {batch} | {estimate / MB:.0f} | {measured / MB:.0f} | {ratio:.2f} |",
@@ -71,6 +86,12 @@ def line(network: str, precision: str, batch: str, estimate: float, measured: fl
 
 def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, Any]:
     """Measure in a process of its own: a peak cannot be taken twice in one.
+
+    Args:
+        network: Name of the 2D network.
+        precision: A dtype policy of Keras.
+        side: Voxels along each axis.
+        batch: Volumes per step.
 
     Raises:
         SystemExit: It failed, with the end of what it said.
@@ -89,7 +110,14 @@ def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, A
 
 
 def measure(network: str, side: int, batch: int, precision: str) -> dict[str, float]:
-    """Return batch, estimate and peak of three training steps, in bytes."""
+    """Return batch, estimate and peak of three training steps, in bytes.
+
+    Args:
+        network: Name of the 2D network.
+        side: Voxels along each axis.
+        batch: Volumes per step.
+        precision: A dtype policy of Keras.
+    """
     import keras
     import numpy as np
 
