@@ -49,7 +49,8 @@ class Facts:
         mean: Mean of the finite real values.
         voxel_hash: Hash of the voxels in RAS, the same whatever format, type and axes the file stores.
         notes: What the reader would not pass over in silence.
-        thumbnails: The three middle slices (axial, coronal, sagittal), uint8, top row first.
+        thumbnails: A slice each way (axial, coronal, sagittal), uint8, top row first: the middle one, or the
+            fullest of a mask.
     """
 
     path: Path
@@ -83,7 +84,7 @@ def read_facts(
         path: The file or DICOM folder.
         time_axis: As for reading.
         prefer: As for reading.
-        thumbnails: Whether to keep the middle slices.
+        thumbnails: Whether to keep a slice each way.
     """
     path = Path(path)
     try:
@@ -172,7 +173,7 @@ def _forms_off(stored: Stored) -> float | None:
 
 
 def _thumbnails(stored: Stored, spacing: tuple[float, ...]) -> tuple[NDArray[np.uint8], ...]:
-    """Return the middle axial, coronal and sagittal slice, square pixels, grey from percentile 1 to 99."""
+    """Return an axial, a coronal and a sagittal slice, square pixels, grey from percentile 1 to 99."""
     volume = stored.voxels if stored.voxels.ndim == 3 else stored.voxels[..., 0]
     grid = reorient_grid(stored_grid(volume.shape), stored.affine)
     values = resample(volume, grid) * np.float32(np.sign(stored.slope))
@@ -180,8 +181,24 @@ def _thumbnails(stored: Stored, spacing: tuple[float, ...]) -> tuple[NDArray[np.
     low, high = np.percentile(values.ravel(order="K")[:: max(1, values.size // 100_000)], [1, 99])
     grey = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     mm = np.array(spacing[::-1])
-    middle = [side // 2 for side in grey.shape]
-    return tuple(_square(np.take(grey, middle[axis], axis=axis), np.delete(mm, axis)) for axis in (2, 1, 0))
+    away = np.abs(values - low)
+    shown = [_telling_slice(away, axis, is_sparse=bool(high == low)) for axis in range(3)]
+    return tuple(_square(np.take(grey, shown[axis], axis=axis), np.delete(mm, axis)) for axis in (2, 1, 0))
+
+
+def _telling_slice(away: NDArray[np.float32], axis: int, *, is_sparse: bool) -> int:
+    """Return the middle slice along an axis, or the fullest one where the ground covers nearly all.
+
+    Args:
+        away: How far each voxel is from the ground.
+        axis: Along which to look.
+        is_sparse: Whether nearly all voxels are ground, as in a mask.
+    """
+    middle: int = away.shape[axis] // 2
+    if not is_sparse and np.take(away, middle, axis=axis).any():
+        return middle
+    fullness = away.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64)
+    return int(fullness.argmax()) if fullness.any() else middle
 
 
 def _square(pixels: NDArray[np.uint8], mm: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -202,6 +202,18 @@ def test_facts_are_in_ras_and_thumbnails_show_the_head_up(tmp_path):
     assert axial.max() == axial.min()
 
 
+def test_the_picture_of_a_sparse_mask_shows_where_it_is(tmp_path):
+    mask = np.zeros((20, 24, 28), np.uint8)
+    mask[2:5, 18:20, 3:6] = 1
+    mask[10, 12, 14] = 1  # a stray voxel in the middle is not what a person wants to see
+    facts = read_facts(write(tmp_path / "mask.nii.gz", mask, np.eye(4)), thumbnails=True)
+    shown = [int((picture > 0).sum()) / picture.size for picture in facts.thumbnails]
+    np.testing.assert_allclose(shown, [6 / 480, 9 / 560, 6 / 672], rtol=0.5)
+    assert all(picture.any() for picture in facts.thumbnails)
+    empty = read_facts(write(tmp_path / "empty.nii.gz", mask * 0, np.eye(4)), thumbnails=True)
+    assert not any(picture.any() for picture in empty.thumbnails)
+
+
 def test_tilt_and_shear_are_measured(tmp_path):
     tilted = nib.affines.from_matvec(nib.eulerangles.euler2mat(np.radians(10)) * 2, [0, 0, 0])
     sheared = tilted.copy()
