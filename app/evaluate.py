@@ -8,6 +8,7 @@ from app.course.failures import scoring_need, told_in_sentences
 from app.door.cli import open_command, reader
 from app.door.outputs import finished_run_problems
 from app.files import read_json, write_json
+from app.places import refuse_unwritable
 from app.process.statuses import DONE
 from app.progress import console
 from app.runs.configuration import load_settings
@@ -39,6 +40,7 @@ def evaluate(settings: EvaluateSettings) -> int:
         SettingsError: the folder is no finished run, or nobody is in the split.
     """
     run = open_run(str(settings.run))
+    refuse_unwritable(run.metrics, asked=f"run={settings.run}")
     metrics = score_again(str(settings.run), split=settings.on, batch_size=settings.batch_size)
     from app.scoring.judging import show_metrics
 

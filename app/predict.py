@@ -111,7 +111,19 @@ def _find_scans(settings: PredictSettings, ensemble: Ensemble) -> tuple[Scan, ..
         usual = own.data.subject_column if own.data.name == "manifest" else "participant_id"
         # The run's own subject column is welcome, not demanded: new tables often know only files.
         subject = usual if usual in read_table(source).columns else None
-    return find_scans(source, image_columns=columns, subject_column=subject, root=settings.root)
+    scans = find_scans(source, image_columns=columns, subject_column=subject, root=settings.root)
+    _say_absent(scans, source)
+    return scans
+
+
+def _say_absent(scans: Sequence[Scan], source: Path) -> None:
+    """Name the setting that puts a table's paths right, where it lists files that are not there."""
+    lost = [scan for scan in scans if not all(path.exists() for path in scan.images)]
+    if lost:
+        _say(
+            f"{len(lost)} of the {len(scans)} scans of {source} are not there: relative paths start from "
+            f"root=FOLDER, by default the table's own folder."
+        )
 
 
 def _build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
@@ -198,8 +210,10 @@ def _say_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     else:
         rule = "the most probable class"
     _say(f"Decision: {rule}{several}.")
-    temperatures = ", ".join(f"{member.temperature:.3f}" for member in ensemble.members)
-    _say(f"Calibrated: after temperature {temperatures}, fitted on validation.")
+    temperatures = [member.temperature for member in ensemble.members]
+    if any(value != 1 for value in temperatures):
+        listed = ", ".join(f"{value:.3f}" for value in temperatures)
+        _say(f"Calibrated: after temperature {listed}, fitted on validation.")
     if settings.tta != "none":
         _say(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
     for member in ensemble.members:

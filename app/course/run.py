@@ -10,13 +10,13 @@ from app.course.parts import build_parts, train_parts, trainings_of
 from app.course.resuming import begin_again, is_complete, saved_precision
 from app.files import read_rows, write_json
 from app.networks.pretrained import check_name, refuse_seen_subjects
+from app.places import refuse_unwritable
 from app.process.logs import logging_to_file
 from app.process.precision import Precision
 from app.process.runtime import prepare_runtime
 from app.progress import console
 from app.runs.cohort import reopen_subjects
 from app.runs.folder import RunFolder
-from app.runs.near import refuse_unwritable
 from app.runs.opening import create_run, refuse_used_folder
 from app.settings import TrainSettings
 from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from app.places import place_problems
+
 
 def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[str]:
     """What keeps `output` from becoming a file, as a sentence; nothing where it can.
@@ -20,7 +22,7 @@ def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[s
         return [f"output={output}: there is no folder {path.parent}; make it first."]
     if path.exists() and not overwrite:
         return [f"output={output}: the file exists; choose another, or say overwrite=true."]
-    return []
+    return place_problems(path, asked=f"output={output}")
 
 
 def output_folder_problems(output: str) -> list[str]:
@@ -28,7 +30,7 @@ def output_folder_problems(output: str) -> list[str]:
     folder = Path(output).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return [f"output={folder}: expected a new or empty folder; choose another."]
-    return []
+    return place_problems(folder, asked=f"output={output}")
 
 
 def finished_run_problems(run: object) -> list[str]:

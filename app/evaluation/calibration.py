@@ -22,7 +22,7 @@ class Temperature:
     """A fitted temperature: above 1 the model was too sure, below 1 not sure enough.
 
     Attributes:
-        value: Logits are divided by it.
+        value: Logits are divided by it; 1 where `at_bound`, since none could be fitted.
         loss_before: Mean log loss on validation as predicted.
         loss_after: The same after scaling.
         at_bound: The best temperature lies outside the range searched (0.05 to 20): validation is separated
@@ -60,14 +60,18 @@ def fit_temperature(validation: Scores) -> Temperature:
     Source: Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599.
     """
     logits = np.log(np.maximum(validation.probabilities, SMALLEST))
+    unscaled = _mean_log_loss(logits, validation.labels)
 
     def loss(log_temperature: float) -> float:
         return _mean_log_loss(logits / np.exp(log_temperature), validation.labels)
 
     bounds = tuple(np.log(TEMPERATURES))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    at_bound = bool(min(abs(best.x - bounds[0]), abs(best.x - bounds[1])) < 1e-3)
-    return Temperature(float(np.exp(best.x)), loss(0.0), float(best.fun), at_bound)
+    is_near = bool(min(abs(best.x - bounds[0]), abs(best.x - bounds[1])) < 1e-3)
+    # Where every volume's own class leads, any sharpening looks better, until rounding ends the search.
+    if is_near or _is_separated(logits, validation.labels):
+        return Temperature(1.0, unscaled, unscaled, at_bound=True)
+    return Temperature(float(np.exp(best.x)), unscaled, float(best.fun), at_bound=False)
 
 
 def apply_temperature(scores: Scores, temperature: float) -> Scores:
@@ -140,6 +144,12 @@ def _scale(probabilities: Floats, temperature: float) -> Floats:
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     scaled: Floats = raised / raised.sum(axis=1, keepdims=True)
     return scaled
+
+
+def _is_separated(logits: Floats, labels: Integers) -> bool:
+    """Whether every volume's own class has the largest logit, and no other one as large."""
+    own = np.arange(logits.shape[1]) == labels[:, None]
+    return bool((logits[own] > np.where(own, -np.inf, logits).max(axis=1)).all())
 
 
 def _mean_log_loss(logits: Floats, labels: Integers) -> float:

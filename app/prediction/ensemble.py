@@ -165,14 +165,13 @@ def _temperature(run: RunFolder, settings: TrainSettings) -> float:
     rows = read_rows(run.predictions)
     validation = scores_from_rows(rows, tuple(settings.data.classes), split="val")
     fitted = fit_temperature(validation)
-    if not fitted.at_bound:
-        return fitted.value
-    log.info(
-        "%s: no temperature could be fitted, because validation is separated without error or not at all; "
-        "its calibrated probabilities are the plain ones.",
-        run.path,
-    )
-    return 1.0
+    if fitted.at_bound:
+        log.info(
+            "%s: no temperature could be fitted, because validation is separated without error or not at "
+            "all; its calibrated probabilities are the plain ones.",
+            run.path,
+        )
+    return fitted.value
 
 
 def _differences(first: Member, other: Member, way: Preprocess, other_way: Preprocess) -> list[str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 from pathlib import Path
-
-from app.errors import SettingsError
 
 PLACES = {  # of runs below a folder, and what that folder is
     "runs/*": "It is a comparison's folder, which holds the runs",
@@ -49,25 +46,6 @@ def hint_at_folder(path: Path) -> str:
     names = sorted(entry.name for entry in path.iterdir())
     rest = " and more" * (len(names) > 3)
     return f"it holds {', '.join(names[:3])}{rest}; choose another run_dir."
-
-
-def refuse_unwritable(path: Path, *, asked: str) -> None:
-    """Pass when something can be made at `path`: the nearest folder above it that exists may be written to.
-
-    Args:
-        path: a file or folder to be made, with the folders above it.
-        asked: the setting that names it, for the message.
-
-    Raises:
-        SettingsError: a file stands in the way, or the folder may not be written to.
-    """
-    above = next((one for one in path.absolute().parents if one.exists()), Path("/"))
-    if not above.is_dir():
-        raise SettingsError(f"{asked}: {above} is a file, so no folder can be made below it.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise SettingsError(
-            f"{asked}: {above} may not be written to by you; choose another place or change its permissions."
-        )
 
 
 def _nearest(path: Path) -> str:

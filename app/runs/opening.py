@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from app.places import refuse_unwritable
 from app.runs.folder import RunFolder
-from app.runs.near import hint_at_folder, hint_at_runs, refuse_unwritable
+from app.runs.near import hint_at_folder, hint_at_runs
 from app.settings import SettingsError
 
 

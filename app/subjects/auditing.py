@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.files import write_json, write_rows
+from app.places import refuse_unwritable
 from app.progress import console, counted_bar
 from app.report.audited import AuditedData, suggested_overrides
 from app.report.page import now
@@ -34,6 +35,7 @@ def audit_folder(settings: AuditSettings) -> Path:
     folder = Path(settings.output).expanduser() if settings.output else default
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"output={folder}: expected a folder, but it is a file; choose another output.")
+    refuse_unwritable(folder / PAGE, asked=f"output={folder}")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in held if not name.startswith((JSON, CSV, PAGE))]
     if others:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -59,8 +61,16 @@ def test_separated_validation_is_reported_and_zero_probabilities_stay_finite():
     perfect = Scores("abcd", [0, 0, 1, 1], [[1, 0], [0.9, 0.1], [0.2, 0.8], [0, 1]], ("n", "y"))
     fitted = fit_temperature(perfect)
     assert fitted.at_bound
-    assert fitted.value == pytest.approx(0.05, abs=1e-3)
+    assert (fitted.value, fitted.loss_after) == (1.0, fitted.loss_before)
     assert np.isfinite(apply_temperature(perfect, 2.0).probabilities).all()
+
+
+def test_a_separated_validation_makes_no_probability_surer():
+    """A search would end where rounding does, at 0.1 or so, and turn every probability into 0 or 1."""
+    sure = Scores("abcd", [0, 0, 1, 1], [[0.999, 0.001], [0.98, 0.02], [0.1, 0.9], [0.01, 0.99]], ("n", "y"))
+    assert fit_temperature(sure).value == 1.0
+    one_wrong = replace(sure, labels=np.array([0, 1, 1, 1]))
+    assert not fit_temperature(one_wrong).at_bound
 
 
 def test_bins_agree_with_scikit_learn_and_lose_no_volume():

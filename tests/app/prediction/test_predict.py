@@ -114,6 +114,14 @@ def test_bad_files_end_as_rows_with_their_reason_and_the_others_are_scored(runs,
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["failed"] == 3
 
 
+def test_a_table_with_paths_from_elsewhere_is_told_of_root(runs, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("file\nnowhere.nii.gz\n")
+    predicted(runs["volume3d"], tmp_path / "new.csv", tmp_path / "out.csv", status=2)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 of the 1 scans" in told
+    assert "root=FOLDER" in told
+
+
 def test_status_2_and_a_table_when_no_scan_could_be_scored(runs, tmp_path):
     (tmp_path / "torn.nii").write_bytes(b"not an image")
     (row,) = predicted(runs["volume3d"], tmp_path / "torn.nii", tmp_path / "out.csv", status=2)

@@ -83,7 +83,7 @@ def test_a_used_folder_is_told_by_what_it_holds(tmp_path, broken_off):
         (scans / f"{index}.nii").touch()
     assert f"resume={broken_off} goes on with it" in told(broken_off)
     assert "it is a file" in told(tmp_path / "a file")
-    assert "is a file, so no folder can be made below it" in told(tmp_path / "a file" / "run")
+    assert "is a file, so nothing can be made below it" in told(tmp_path / "a file" / "run")
     assert "it holds 0.nii, 1.nii, 2.nii and more; choose another run_dir" in told(scans)
 
 
