@@ -19,7 +19,7 @@ def compare(*arguments, cwd):
 def test_a_sweep_whose_job_is_refused_ends_with_its_status(launcher, tmp_path):
     answer = compare("-m", "models=[volume3d,nonsense],[slice2d,nonsense]", *launcher, cwd=tmp_path)
     assert answer.returncode == 2
-    assert "nonsense is neither a model" in answer.stderr
+    assert "models: nonsense is not known" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not list((tmp_path / "runs").glob("compare-*"))  # Hydra notes the sweep there
 
