@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.door.cli import open_command, reader
 from app.process.statuses import DONE, FOUND
-from app.progress import console
+from app.progress import say
 from app.settings import AuditSettings, audit_problems
 
 
@@ -29,7 +29,7 @@ def audit(settings: AuditSettings) -> int:
     found = audit_data(settings)
     print_audit(found)
     write_audit(found, folder)
-    console.print(f"Results in {folder}", soft_wrap=True, highlight=False)
+    say(f"Results in {folder}")
     return FOUND if found.audit.spoils else DONE
 
 

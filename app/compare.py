@@ -14,7 +14,7 @@ from app.comparison.cells import pick_comparable
 from app.comparison.planning import plan_comparison
 from app.comparison.running import run_trials
 from app.door.cli import open_command, to_settings
-from app.progress import console
+from app.progress import say
 from app.settings import CompareSettings
 from app.trials.composing import config_dir_arguments
 
@@ -44,14 +44,14 @@ def compare(settings: CompareSettings) -> int:
     )
     found = pick_comparable(plan, outcomes)
     for note in found.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note)
     if found.is_enough:
         from app.comparison.summary import summarise_comparison
 
         summarise_comparison(found, folder=plan.folder)
     else:
         trials = plan.folder / "trials.csv"
-        console.print(f"Too few trainings finished for a comparison; {trials} tells of each.", soft_wrap=True)
+        say(f"Too few trainings finished for a comparison; {trials} tells of each.")
     return next((outcome.status for outcome in outcomes if outcome.status), 0)
 
 

@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from app.files import read_json, read_rows
-from app.progress import console
+from app.progress import console, say
 from app.report.demo import write_demo_picture
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
@@ -44,9 +44,9 @@ def main() -> int:
     picture = write_demo_picture(
         FOLDER / "picture.png", volumes=example_volumes(FOLDER / TASKS[0]), comparisons=comparisons
     )
-    console.print(f"Picture in {picture}", highlight=False, soft_wrap=True)
+    say(f"Picture in {picture}")
     for task in TASKS:
-        console.print(f"Report in {FOLDER / task / 'report.html'}", highlight=False, soft_wrap=True)
+        say(f"Report in {FOLDER / task / 'report.html'}")
     return 0
 
 

@@ -10,7 +10,7 @@ from app.door.outputs import finished_run_problems
 from app.files import read_json, write_json
 from app.places import refuse_unwritable
 from app.process.statuses import DONE
-from app.progress import console
+from app.progress import say
 from app.runs.configuration import load_settings
 from app.runs.opening import open_run
 from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem, count_problem
@@ -47,7 +47,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)
     show_metrics(metrics, name=load_settings(run).model.name)
-    console.print(f"Results in {target}", soft_wrap=True, highlight=False)
+    say(f"Results in {target}")
     return DONE
 
 

@@ -15,7 +15,7 @@ from app.extras import install_extra
 from app.files import write_json, write_text
 from app.networks.precision import rounding_tolerance
 from app.process.statuses import DONE
-from app.progress import console
+from app.progress import console, say
 from app.settings import ExportSettings, choice_problem
 
 if TYPE_CHECKING:
@@ -72,13 +72,11 @@ def export(settings: ExportSettings) -> int:
         except BaseException:
             _remove_all(folder, keep=existed)
             raise
-    console.print(
+    say(
         f"Read back and compared on {difference.volumes} volumes: scores differ by at most "
         f"{difference.scores:.1e}, probabilities by {difference.probabilities:.1e}.",
-        soft_wrap=True,
-        highlight=False,
     )
-    console.print(f"Export in {folder}", soft_wrap=True, highlight=False)
+    say(f"Export in {folder}")
     return DONE
 
 
@@ -90,7 +88,7 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
     (member,) = ensemble.members
     own, written_from = load_network(member.run.model), load_network(member.run.model)
     if file_format == "onnx" and in_float32(written_from):
-        console.print("ONNX has no bfloat16 convolution: the export computes in float32.")
+        say("ONNX has no bfloat16 convolution: the export computes in float32.")
     write = write_onnx if file_format == "onnx" else write_saved_model
     with console.status(f"Writing {file_format}"):
         written = write(written_from, folder)

@@ -11,7 +11,7 @@ from app.errors import UserError
 from app.networks.files import save_network
 from app.networks.precision import rounding_tolerance
 from app.networks.pretrained import check_slice_run, load_trained
-from app.progress import console
+from app.progress import say
 from app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def lift(settings: LiftSettings) -> int:
 
     keras.utils.set_random_seed(settings.seed)
     plan = _plan(settings, _network(settings))
-    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    say(str(plan))
     if settings.plan_only or settings.output is None:
         return 0
     network = plan.build()
@@ -53,7 +53,7 @@ def lift(settings: LiftSettings) -> int:
         _prove(plan, settings)
     target = Path(settings.output).expanduser()
     save_network(network, target)
-    console.print(f"Model in {target}", soft_wrap=True, highlight=False)
+    say(f"Model in {target}")
     return 0
 
 
@@ -105,7 +105,7 @@ def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
     is_random = settings.weights is None and not _is_file_or_folder(settings)
     tolerance = rounding_tolerance(plan.model_2d)
     proof = verify_lift(plan, seed=settings.seed, settle=is_random, tolerance=tolerance)
-    console.print(f"\n{proof}", markup=False, highlight=False, soft_wrap=True)
+    say(f"\n{proof}")
     if proof.is_refuted:
         raise UserError(
             f"{plan.model_2d.name}: expected the lifted network to agree with the 2D one to "

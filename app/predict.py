@@ -12,7 +12,7 @@ from app.door.cli import open_command, reader
 from app.door.outputs import output_file_problems
 from app.files import write_json
 from app.process.statuses import DONE, USER_ERROR
-from app.progress import console, progress_bar
+from app.progress import console, progress_bar, say
 from app.settings import PredictSettings, SettingsError, choice_problem, count_problem
 
 if TYPE_CHECKING:
@@ -83,14 +83,13 @@ def _predict_into(
     ensemble = predictor.ensemble
     table = PartialTable(output, columns=predictor.columns, question=_question(ensemble, settings))
     if table.rows:
-        console.print(f"{len(table.rows)} scans were scored before; going on with the others.")
+        say(f"{len(table.rows)} scans were scored before; going on with the others.")
     try:
         with progress_bar("Predicting", len(scans)) as advance:
             predictor.predict(scans, table, advance=advance)
     except KeyboardInterrupt:
-        console.print(
+        say(
             f"{len(table.rows)} of {len(scans)} scans are kept; the same command goes on from there.",
-            highlight=False,
         )
         raise
     rows = table.finish([scan_key(scan) for scan in scans])
@@ -120,7 +119,7 @@ def _say_absent(scans: Sequence[Scan], source: Path) -> None:
     """Name the setting that puts a table's paths right, where it lists files that are not there."""
     lost = [scan for scan in scans if not all(path.exists() for path in scan.images)]
     if lost:
-        _say(
+        say(
             f"{len(lost)} of the {len(scans)} scans of {source} are not there: relative paths start from "
             f"root=FOLDER, by default the table's own folder."
         )
@@ -209,16 +208,16 @@ def _say_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
         rule = f"{name} where p_{name} is at least {ensemble.threshold:.3f}, the threshold of the validation"
     else:
         rule = "the most probable class"
-    _say(f"Decision: {rule}{several}.")
+    say(f"Decision: {rule}{several}.")
     temperatures = [member.temperature for member in ensemble.members]
     if any(value != 1 for value in temperatures):
         listed = ", ".join(f"{value:.3f}" for value in temperatures)
-        _say(f"Calibrated: after temperature {listed}, fitted on validation.")
+        say(f"Calibrated: after temperature {listed}, fitted on validation.")
     if settings.tta != "none":
-        _say(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
+        say(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
     for member in ensemble.members:
         if member.seen is None:
-            _say(f"{member.run.path} does not say what its training saw: no warnings compare with it.")
+            say(f"{member.run.path} does not say what its training saw: no warnings compare with it.")
 
 
 def _say_outcome(rows: Sequence[dict[str, Any]], predictor: Predictor, *, settings: PredictSettings) -> int:
@@ -228,15 +227,11 @@ def _say_outcome(rows: Sequence[dict[str, Any]], predictor: Predictor, *, settin
     decided = ", ".join(f"{counts[name]} {name}" for name in predictor.ensemble.classes if counts[name])
     said = f"{len(rows) - failed} of {len(rows)} scans scored" + (f": {decided}" if decided else "")
     said += f"; {failed} could not be (see the column reason)" if failed else ""
-    _say(f"{said}; {warned} with a warning." if warned else f"{said}.")
+    say(f"{said}; {warned} with a warning." if warned else f"{said}.")
     if predictor.explaining is not None:
-        _say(f"Maps and pictures in {predictor.explaining.folder}")
-    _say(f"Results in {settings.output}")
+        say(f"Maps and pictures in {predictor.explaining.folder}")
+    say(f"Results in {settings.output}")
     return USER_ERROR if failed == len(rows) else DONE
-
-
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

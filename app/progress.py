@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: one console, one kind of progress bar."""
+"""What a person sees while work goes on: one console, plain lines, one kind of progress bar."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ PIPE_WIDTH = 100  # columns where the output is a file or a pipe
 
 def build_console() -> Console:
     """The terminal's own width and colours; a fixed width and none in a pipe."""
-    found = Console()
-    return found if found.is_terminal else Console(width=PIPE_WIDTH, no_color=True)
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH, no_color=True)
 
 
 console = build_console()
+
+
+def say(text: str) -> None:
+    """A line for a person, as it stands: brackets in paths are no markup, and only the terminal wraps it."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def build_progress() -> Progress:

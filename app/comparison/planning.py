@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.comparison.contests import expand_names
-from app.progress import console
+from app.progress import say
 from app.runs.opening import refuse_used_folder
 from app.runs.reuse import refuse_other_run
 from app.settings import CompareSettings, SettingsError, TrainSettings
@@ -122,9 +122,7 @@ def _fit_candidates(
     fit = tuple(name for name in candidates if is_fit(name))
     for name in candidates:
         if name not in fit:
-            console.print(
-                f"{contest}: {name} is left out, it needs a cubic preprocess.shape", highlight=False
-            )
+            say(f"{contest}: {name} is left out, it needs a cubic preprocess.shape")
     return fit
 
 

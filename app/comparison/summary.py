@@ -18,7 +18,7 @@ from app.evaluation.scores import Scores
 from app.evaluation.summary import summarise_models
 from app.evaluation.verdict import overall_verdict
 from app.files import read_json, write_json, write_rows
-from app.progress import console
+from app.progress import console, say
 from app.report.quantities import MISSING, format_quantity
 from app.trials.results import scores_of
 from app.trials.trial import Trial, trials_by_model
@@ -49,8 +49,8 @@ def summarise_comparison(found: Comparable, *, folder: Path) -> None:
     )
     report = write_comparison_page(found, models, pairs, cells=cells, folder=folder)
     show_comparison(models, pairs)
-    console.print(found.notes[-1], highlight=False)
-    console.print(f"Results in {folder}, report {report}", soft_wrap=True, highlight=False)
+    say(found.notes[-1])
+    say(f"Results in {folder}, report {report}")
 
 
 def describe_models(

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from app.course.ending import end_run
 from app.evaluation.scores import Scores
-from app.files import write_json, write_rows
+from app.files import write_rows
 from app.process.environment import peak_memory_bytes
 from app.process.logs import logging_to_file
 from app.process.runtime import prepare_runtime
-from app.progress import console
 from app.runs.cohort import reopen_subjects
 from app.runs.describing import describe_run
 from app.runs.folder import RunFolder
 from app.runs.opening import create_run
-from app.runs.page import write_run_page
 from app.runs.predictions import prediction_rows
-from app.scoring.judging import judge_scores, show_metrics
+from app.scoring.judging import judge_scores
 from app.scoring.predicting import scores_of_split
 from app.settings import SettingsError, TrainSettings
 from app.subjects.cohort import Cohort, gather_cohort
@@ -121,10 +120,7 @@ def _fit_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, cells:
     write_rows(run.path / "coefficients.csv", coefficient_rows(model, settings.model.columns, cohort.classes))
     metrics = judge_scores(scores)
     metrics["cost"] = _cost(model, seconds=seconds)
-    write_run_page(run, metrics, cohort)
-    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
-    show_metrics(metrics, name=settings.model.name)
-    console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+    end_run(run, settings, metrics, cohort=cohort)
 
 
 def coefficient_rows(

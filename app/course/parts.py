@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from app.course.ending import end_run
 from app.course.failures import told_in_sentences, training_need, way_on
 from app.course.inflation import (
     Inflation,
@@ -17,16 +18,13 @@ from app.course.inflation import (
     slice_folder,
     trains_slices_first,
 )
-from app.files import write_json
 from app.networks.building import Networks, build_networks
 from app.networks.files import save_trained
 from app.process.precision import Precision
-from app.progress import console
 from app.runs.describing import describe_run
 from app.runs.folder import RunFolder
-from app.runs.page import write_run_page
 from app.scoring.cost import scoring_cost
-from app.scoring.judging import evaluate_run, show_metrics
+from app.scoring.judging import evaluate_run
 from app.settings import TrainSettings
 from app.strategy.hosts.meeting import is_follower
 from app.strategy.spreading import build_spread, do_once
@@ -127,7 +125,4 @@ def _finish(
     metrics = evaluate_run(scorer, cohort, batch_size=settings.trainer.batch_size, run=run)
     scoring = scoring_cost(networks.volume, scorer, cohort, batch_size=settings.trainer.batch_size)
     metrics["cost"] = {**cost, **scoring, **cost_of_slices(run)}
-    write_run_page(run, metrics, cohort, networks.volume)
-    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
-    show_metrics(metrics, name=settings.model.name)
-    console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+    end_run(run, settings, metrics, cohort=cohort, network=networks.volume)

@@ -14,7 +14,7 @@ from app.places import refuse_unwritable
 from app.process.logs import logging_to_file
 from app.process.precision import Precision
 from app.process.runtime import prepare_runtime
-from app.progress import console
+from app.progress import say
 from app.runs.cohort import reopen_subjects
 from app.runs.folder import RunFolder
 from app.runs.opening import create_run, refuse_used_folder
@@ -78,8 +78,8 @@ def resume(run: RunFolder, settings: TrainSettings) -> int:
         SettingsError, VolumeError, UserError: what stands in the way.
     """
     if is_complete(run, settings):
-        console.print("This run is finished; a higher trainer.epochs would train it further.")
-        console.print(f"Results in {run.path}", soft_wrap=True, highlight=False)
+        say("This run is finished; a higher trainer.epochs would train it further.")
+        say(f"Results in {run.path}")
         return 0
     if settings.model.kind == "table":
         return train_on_table(settings, run)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from app.progress import console
+from app.progress import say
 
 log = logging.getLogger("voxlift")
 
@@ -48,4 +48,4 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        say(self.format(record))

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.progress import build_console
 from app.report.audited import AuditedData, suggested_overrides
-from app.report.terminal import build_console
 from data_pipelines.audit import Facts, Finding
 
 EXAMPLES = 3

@@ -9,9 +9,9 @@ from rich.table import Table
 from app.evaluation.metrics import headline_metrics, metric_label
 from app.evaluation.paired import Comparison
 from app.evaluation.verdict import format_p, overall_verdict
+from app.progress import build_console
 from app.report.quantities import format_interval, format_value, has_collapsed, interval_of
 
-PIPE_WIDTH = 100
 COLLAPSED = (
     "\N{DAGGER} every resample gave this value: the interval has no width, which is no proof of certainty"
 )
@@ -48,7 +48,7 @@ def print_metrics(
         table.add_row(label, *(_cell(block, name, stacked=stacked) for block in models.values()))
     target.print(table)
     if any(has_collapsed(block, name) for block in models.values() for name in names):
-        target.print(COLLAPSED, highlight=False)
+        target.print(COLLAPSED)
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:
@@ -71,13 +71,7 @@ def print_comparisons(found: Sequence[Comparison], *, console: Console | None = 
             *p_values,
         )
     target.print(table)
-    target.print(overall_verdict(found), highlight=False, soft_wrap=not target.is_terminal)
-
-
-def build_console() -> Console:
-    """A console on standard output: the terminal's own width, a fixed one and no colours in a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH, no_color=True)
+    target.print(overall_verdict(found), soft_wrap=not target.is_terminal)
 
 
 def _present(models: Mapping[str, Mapping[str, object]]) -> tuple[str, ...]:

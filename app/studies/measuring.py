@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from app.files import read_json, write_json
-from app.progress import console
 from app.runs.configuration import load_settings, save_settings
 from app.runs.folder import RunFolder
 from app.settings import TrainSettings
@@ -60,11 +59,6 @@ def measure(
             raise MeasurementError(name, ending)
         write_json(answer, judged)
     return read_json(answer)
-
-
-def say(text: str) -> None:
-    """One line about a measurement."""
-    console.print(text, markup=False, highlight=False)
 
 
 def _is_same(place: RunFolder, settings: TrainSettings, request: Answer) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.files import read_json, write_json, write_rows
-from app.progress import console
+from app.progress import console, say
 from app.report.page import now
 from app.report.study import StudySummary, write_study_report
 from app.studies.folder import StudyFolder
@@ -38,10 +38,10 @@ def write_study(written: Written, folder: StudyFolder, *, environment: Mapping[s
     page = replace(written, config=config, environment=environment, created=now())
     report = write_study_report(page, folder.report, figures=folder.figures)
     write_json(folder.results, _results(written))  # last: a folder with results is a finished study
-    console.print(f"\n{written.recommendation}", markup=False, highlight=False)
+    console.print(f"\n{written.recommendation}", markup=False)
     for finding in written.findings:
-        console.print(f"- {finding}", markup=False, highlight=False)
-    console.print(f"Results in {folder.path}, report {report}", soft_wrap=True, highlight=False)
+        console.print(f"- {finding}", markup=False)
+    say(f"Results in {folder.path}, report {report}")
 
 
 def _results(written: Written) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.progress import console
+from app.progress import say
 from app.runs.reuse import find_finished, has_begun
 from app.settings import TrainSettings
 from app.settings.overrides import quote_override
@@ -46,27 +46,37 @@ def run_trial(
         KeyboardInterrupt: the user interrupted the training.
     """
 
-    def say(what: str) -> None:
-        console.print(f"{label}: {what}", highlight=False, soft_wrap=True)
+    def tell(what: str) -> None:
+        say(f"{label}: {what}")
 
     lock = trial.run.path.with_name(f".{trial.run.path.name}.lock")
-    with hold_lock(lock, waiting=lambda: say("another process trains it, waiting")) as descriptors:
+    with hold_lock(lock, waiting=lambda: tell("another process trains it, waiting")) as descriptors:
         if trial.run.is_finished:
-            say("finished before, reused")
+            tell("finished before, reused")
             return Outcome(trial, is_reused=True)
         found = find_finished(settings, runs_folder) if runs_folder else None
         if found is not None:
-            say(f"finished before, reused from {found.path}")
+            tell(f"finished before, reused from {found.path}")
             return Outcome(replace(trial, run=found), is_reused=True)
-        if has_begun(trial.run, settings):
-            say("going on where it was broken off")
-            command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
-        else:
-            say("training")
-            if trial.run.path.exists():
-                shutil.rmtree(trial.run.path)  # other settings, or nothing to go on from
-            command = [*TRAIN, *arguments, *trial.overrides]
+        goes_on = has_begun(trial.run, settings)
+        tell("going on where it was broken off" if goes_on else "training")
+        command = training_command(trial, arguments, goes_on=goes_on)
         status, reason = run_child(command, descriptors=descriptors, log=log)
     if status:
-        say(f"failed, {reason}")
+        tell(f"failed, {reason}")
     return Outcome(trial, status, reason)
+
+
+def training_command(trial: Trial, arguments: Sequence[str] = (), *, goes_on: bool) -> list[str]:
+    """The command that trains a trial in its folder, which is empty afterwards unless the training goes on.
+
+    Args:
+        trial: what to train.
+        arguments: further arguments of a training that begins anew.
+        goes_on: whether the same training was broken off there, see `has_begun`.
+    """
+    if goes_on:
+        return [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
+    if trial.run.path.exists():
+        shutil.rmtree(trial.run.path)  # other settings, or nothing to go on from
+    return [*TRAIN, *arguments, *trial.overrides]

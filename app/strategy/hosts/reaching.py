@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from app.progress import console
+from app.progress import say
 from app.settings import SettingsError
 from app.strategy.hosts.member import Member
 
@@ -28,9 +28,7 @@ def await_coordinator(member: Member) -> None:
             )
         if not has_said:
             has_said = True
-            console.print(
-                f"Host {member.index} of {member.count}: waiting for host 0 at {member.coordinator}"
-            )
+            say(f"Host {member.index} of {member.count}: waiting for host 0 at {member.coordinator}")
         time.sleep(PAUSE)
 
 

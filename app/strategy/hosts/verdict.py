@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.process.statuses import CRASH, DONE, INTERRUPTED, LOST
-from app.progress import console
+from app.progress import say
 from app.runs.folder import RunFolder
 from app.strategy.hosts.member import Member
 
@@ -83,9 +83,7 @@ def tell_end(status: int, told: str, *, report: Report, member: Member, is_slurm
     """The last words on this host, in the run's log too where this one writes it."""
     if status == DONE:
         if not member.leads:
-            console.print(
-                f"Host {member.index} of {member.count} is done; host 0 writes {report.run}", soft_wrap=True
-            )
+            say(f"Host {member.index} of {member.count} is done; host 0 writes {report.run}")
         return
     if status == INTERRUPTED:
         sys.stderr.write("\nInterrupted.\n")

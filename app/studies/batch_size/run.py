@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from app.progress import say
 from app.settings import TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.batch_size.findings import Answer, BatchFindings
@@ -12,7 +13,7 @@ from app.studies.batch_size.points import lay_out_points
 from app.studies.batch_size.portions import Portioned, cut_batch
 from app.studies.batch_size.report import report_batch_size
 from app.studies.folder import StudyFolder
-from app.studies.measuring import measure, say
+from app.studies.measuring import measure
 from app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
 from app.trials.composing import compose_training
 from app.trials.trial import Trial

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.progress import progress_bar
+from app.progress import progress_bar, say
 from app.settings import SettingsError, TrainSettings
 from app.settings.studies import StudySettings
 from app.studies.complexity.costs import Cost
 from app.studies.complexity.report import report_complexity
 from app.studies.endings import Ending
 from app.studies.folder import StudyFolder
-from app.studies.measuring import measure, say
+from app.studies.measuring import measure
 from app.studies.trainings import study_overrides
 from app.trials.composing import choose_model, compose_training
 

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.progress import progress_bar
+from app.progress import progress_bar, say
 from app.settings import SettingsError, TrainSettings
 from app.settings.overrides import format_value, value_of, without_keys
 from app.settings.studies import StudySettings
 from app.studies.folder import StudyFolder
-from app.studies.measuring import say
 from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
 from app.studies.search.report import report_search
 from app.studies.search.store import build_distributions, count_done, import_optuna, open_store

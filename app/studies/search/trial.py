@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import signal
 import subprocess
 import time
@@ -11,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.process.statuses import INTERRUPTED
 from app.runs.reuse import has_begun
-from app.settings.overrides import quote_override
 from app.trials.composing import compose_training
-from app.trials.running import TRAIN
+from app.trials.running import training_command
 from app.trials.trial import Trial
 
 PAUSE = 0.5  # seconds between two looks at the history
-INTERRUPTED = {130, -signal.SIGINT}
+ENDED_BY_USER = {INTERRUPTED, -signal.SIGINT}
 
 Watch = Callable[[int, float], bool]
 
@@ -42,18 +41,15 @@ def train_watched(
         for epoch, value in enumerate(read_values(trial.run.history, column)):
             watch(epoch, value)
         return 0
-    if has_begun(trial.run, compose_training(trial.overrides)):
-        command = [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
-    else:
-        shutil.rmtree(trial.run.path, ignore_errors=True)
-        command = [*TRAIN, *arguments, *trial.overrides]
+    goes_on = has_begun(trial.run, compose_training(trial.overrides))
+    command = training_command(trial, arguments, goes_on=goes_on)
     with log.open("w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603 - our own module, no shell
         try:
             status = _follow(child, trial.run.history, column, watch)
         finally:
             stop(child)
-    if status in INTERRUPTED:
+    if status in ENDED_BY_USER:
         raise KeyboardInterrupt
     return status
 

@@ -12,6 +12,7 @@ from app.studies.search.figures import draw_progress
 from app.studies.search.run import plan_trial
 from app.studies.search.store import count_done, import_optuna, open_store
 from app.studies.search.trial import read_values
+from app.trials import running
 
 pytest.importorskip("optuna")
 SCRIPT = """
@@ -45,7 +46,7 @@ STUDY = [
 def script(stand_in, monkeypatch, tmp_path):
     path = tmp_path / "train.py"
     path.write_text(SCRIPT)
-    monkeypatch.setattr(trials_room, "TRAIN", (sys.executable, str(path)))
+    monkeypatch.setattr(running, "TRAIN", (sys.executable, str(path)))
     monkeypatch.setattr(trials_room, "PAUSE", 0.02)
     return stand_in(lambda _: 1.0)
 

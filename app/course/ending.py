@@ -1,0 +1,37 @@
+"""The end of a training: its page, its metrics, and what a person is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.files import write_json
+from app.progress import say
+from app.runs.folder import RunFolder
+from app.runs.page import write_run_page
+from app.scoring.judging import show_metrics
+from app.settings import TrainSettings
+from app.subjects.cohort import Cohort
+
+
+def end_run(
+    run: RunFolder,
+    settings: TrainSettings,
+    metrics: Mapping[str, Any],
+    *,
+    cohort: Cohort,
+    network: Any | None = None,  # noqa: ANN401 - untyped Keras
+) -> None:
+    """Finish a run whose other files are written: `report.html`, `metrics.json`, and the last lines.
+
+    Args:
+        run: its folder.
+        settings: its own.
+        metrics: what `metrics.json` shall hold: `judge_scores`, and `cost`.
+        cohort: whose cases the page shows.
+        network: draws Grad-CAM over them; None for a run without one.
+    """
+    write_run_page(run, metrics, cohort, network)
+    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
+    show_metrics(metrics, name=settings.model.name)
+    say(f"Results in {run.path}")
