@@ -18,6 +18,7 @@ from data_pipelines.audit import Facts, Finding
 
 EXAMPLES = 3
 LONGEST = 160  # characters of an example in the terminal; the page and audit.json have all of it
+ALONE = 600  # of a finding that is the only one of its kind, whose way out stands at its end
 TOLD = ("absent", "unreadable", "similar_classes", "small_class")  # whose way out the terminal names, too
 COLOURS = MappingProxyType({"error": "bold red", "warning": "yellow", "note": "dim"})
 ADVICE = MappingProxyType(
@@ -178,6 +179,7 @@ def _table(groups: Sequence[FindingGroup], *, below: str) -> Table:
 
 
 def _examples(group: FindingGroup, *, below: str) -> list[str]:
-    shown = [shorten(sentence(finding, below=below)) for finding in group.findings[:EXAMPLES]]
+    longest = ALONE if len(group.findings) == 1 else LONGEST
+    shown = [shorten(sentence(one, below=below), longest=longest) for one in group.findings[:EXAMPLES]]
     rest = len(group.findings) - EXAMPLES
     return [*shown, f"and {rest} more"] if rest > 0 else shown

@@ -221,6 +221,13 @@ def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
     )
 
 
+def test_the_terminal_shows_the_way_out_of_a_refused_table(folder):
+    text = (folder / "labels.csv").read_text(encoding="utf-8")
+    (folder / "labels.csv").write_text(f"{text.rstrip()}\n0.nii.gz,a,s0,train\n0.nii.gz,b,s0,train\n")
+    told = " ".join(printed(audit_data(settings_of(folder))).split())
+    assert "Keep one row per image." in told
+
+
 def test_suggestions_can_be_pasted_into_a_training(folder):
     found = audit_data(settings_of(folder))
     overrides = [override.strip("'") for override in suggested_overrides(found.audit)]
