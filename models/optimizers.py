@@ -13,7 +13,8 @@ class FusedAdamW(keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` that runs through TensorFlow's fused Adam kernel.
 
     Arguments, slots, configuration and formula are those of the Keras optimiser; only rounding differs. With
-    `amsgrad` and on other backends it is the Keras optimiser.
+    `amsgrad` and on other backends it is the Keras optimiser. An embedding's gradient, which TensorFlow hands
+    over row by row, is summed per row before it is squared, as the formula has it and Keras has not.
 
     Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, arXiv:1711.05101.
     """

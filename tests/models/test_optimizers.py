@@ -79,3 +79,20 @@ def test_configuration_is_that_of_keras():
     assert config == keras.optimizers.AdamW(0.1, weight_decay=0.3, name="adamw").get_config()
     again = keras.optimizers.deserialize(keras.optimizers.serialize(FusedAdamW(0.1)))
     assert isinstance(again, FusedAdamW)
+
+
+def test_an_embedding_learns_as_the_product_with_one_hot_words_that_it_stands_for():
+    words = np.random.default_rng(0).integers(0, 5, (8, 6))  # some several times in one batch, some never
+
+    def train(first, inputs):
+        model = keras.Sequential([first, keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.build((None, *inputs.shape[1:]))
+        model.set_weights([np.full(weight.shape, 0.1, "float32") for weight in model.get_weights()])
+        model.compile(FusedAdamW(1e-2), "mse", jit_compile=False)
+        model.fit(inputs, np.arange(8.0), batch_size=4, epochs=3, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    table = train(keras.layers.Embedding(5, 3), words)
+    product = train(keras.layers.Dense(3, use_bias=False), np.eye(5, dtype="float32")[words])
+    for one, other in zip(table, product, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
