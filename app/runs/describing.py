@@ -11,14 +11,15 @@ from app.runs.folder import RunFolder
 from app.runs.ranges import write_training_range
 from app.settings import TrainSettings
 from app.subjects.cohort import Cohort
+from app.subjects.glance import warn_of_images
 
 
 def describe_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
-    """Write the settings, the environment, the range of the training voxels and the splits.
+    """Write the settings, the environment, the range of the training voxels and the splits; warn of images.
 
     The splits come last: they tell a resumed training that the rest is there.
     """
     save_settings(settings, run)
     write_json(run.environment, describe_environment(precision))
-    write_training_range(cohort, run)
+    warn_of_images(cohort, write_training_range(cohort, run))
     write_cohort(cohort, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from app.subjects.cohort import Cohort
 
 
-def write_training_range(cohort: Cohort, run: RunFolder) -> None:
-    """Write the ranges of the training split; each volume's sketch is kept beside its prepared file."""
+def write_training_range(cohort: Cohort, run: RunFolder) -> list[Sketch]:
+    """Write the ranges of the training split and return its sketches, each kept beside its prepared file."""
     indices = [int(index) for index in cohort.indices("train")]
     with progress_bar("Noting what training sees", len(indices)) as advance:
 
@@ -36,6 +37,7 @@ def write_training_range(cohort: Cohort, run: RunFolder) -> None:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             sketches = list(pool.map(sketch, indices))
     write_json(run.training_range, asdict(find_range(sketches)))
+    return sketches
 
 
 def read_training_range(run: RunFolder) -> TrainingRange | None:
@@ -74,7 +76,9 @@ def _kept_sketch(cohort: Cohort, index: int) -> Sketch:
         return known
     stored = read_record(cohort.records[index].images, cohort.preprocess)
     found = sketch_record(stored, np.fromfile(file, cohort.dtype).reshape(cohort.shape))
-    write_json(kept, asdict(found))
+    # A complete cache may be read-only: the next run then reads the image once more.
+    with contextlib.suppress(OSError):
+        write_json(kept, asdict(found))
     return found
 
 
