@@ -33,7 +33,8 @@ class AuditedData:
 def suggested_overrides(audit: Audit) -> list[str]:
     """The suggestions as settings of a training, quoted for a shell; none where no file could be read."""
     suggested = {"spacing": audit.suggested_spacing, "shape": audit.suggested_shape}
-    return [
+    kind = [f"preprocess={audit.suggested_preprocess}"] if audit.suggested_preprocess else []
+    return kind + [
         f"'preprocess.{key}=[{','.join(f'{value:g}' for value in values)}]'"
         for key, values in suggested.items()
         if values is not None

@@ -78,6 +78,8 @@ def audit_data(settings: AuditSettings) -> AuditedData:
             progress=count,
         )
     findings = (*about_table, *audit.findings, *_left_out(manifest))
+    if settings.data.name == "medmnist3d":  # which brings its own preprocessing
+        audit = replace(audit, suggested_preprocess=None, suggested_spacing=None, suggested_shape=None)
     return AuditedData(
         data_name(settings.data), manifest, replace(audit, findings=findings), settings.thumbnails
     )
@@ -139,6 +141,7 @@ def _summary(found: AuditedData) -> dict[str, Any]:
         "spoils": audit.spoils,
         "findings": [asdict(finding) for finding in audit.findings],
         "suggested": {
+            "preprocess": audit.suggested_preprocess,
             "spacing": audit.suggested_spacing,
             "shape": audit.suggested_shape,
             "overrides": suggested_overrides(audit),

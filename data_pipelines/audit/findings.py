@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines.audit.confounding import exact_association, separation
 from data_pipelines.audit.facts import Facts
+from data_pipelines.audit.suggest import are_masks
 from data_pipelines.manifest import Manifest
 from data_pipelines.tables import list_some
 from data_pipelines.volume import Array
@@ -19,9 +20,6 @@ CONFOUNDED_AREA = 0.8
 SPOILING_AREA = 0.95
 CONFOUNDED_SHARE = 0.5
 CHANCE = 0.01
-MASK_LABELS = 20
-MASK_SHARE = 0.25
-MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def file_findings(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator
         cases: One per image.
         skips_bad: Whether training leaves files out that cannot be read, which then spoil nothing.
     """
-    among_masks = _are_masks([case.facts for case in cases])
+    among_masks = are_masks([case.facts for case in cases])
     for facts in (case.facts for case in cases):
         if facts.error:
             kind = "unreadable" if facts.path.exists() else "absent"
@@ -76,14 +74,6 @@ def file_findings(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator
         else:
             yield from _voxel_findings(facts, among_masks=among_masks)
             yield from _header_findings(facts)
-
-
-def _are_masks(files: Sequence[Facts]) -> bool:
-    """Whether nearly all files are masks: zero almost everywhere, few small values elsewhere."""
-    telling = [one for one in files if not one.error and one.minimum < one.maximum]
-    masks = [one for one in telling if one.minimum == 0 and one.maximum <= MASK_LABELS]
-    sparse = [one for one in masks if one.mean < MASK_SHARE * one.maximum]
-    return bool(telling) and len(sparse) > MOSTLY * len(telling)
 
 
 def _voxel_findings(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:

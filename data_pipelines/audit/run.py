@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from data_pipelines.audit.facts import Facts, read_facts
 from data_pipelines.audit.findings import Case, Finding, all_findings, worst_first
 from data_pipelines.audit.records import channel_findings, class_findings
+from data_pipelines.audit.suggest import suggest_preprocess, suggest_shape, suggest_spacing
 from data_pipelines.manifest import Manifest
 
 Progress = Callable[[int, int], None]
-ANISOTROPIC = 3.0
-SIDE_STEP = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +22,14 @@ class Audit:
     Attributes:
         facts: One per file, in the manifest's order.
         findings: All of them, those that spoil training first.
+        suggested_preprocess: Whose intensities suit: mask, ct or mri; None where no file could be read.
         suggested_spacing: mm, ordered (depth, height, width); None where no file could be read.
         suggested_shape: Voxels at that spacing, ordered (depth, height, width), multiples of 8.
     """
 
     facts: tuple[Facts, ...]
     findings: tuple[Finding, ...]
+    suggested_preprocess: str | None
     suggested_spacing: tuple[float, ...] | None
     suggested_shape: tuple[int, ...] | None
 
@@ -83,7 +82,7 @@ def audit_manifest(
         *class_findings(manifest, of),
         *(channel_findings(_by_record(facts, manifest)) if same_grid else ()),
     ]
-    return Audit(tuple(facts), worst_first(found), spacing, shape)
+    return Audit(tuple(facts), worst_first(found), suggest_preprocess(facts), spacing, shape)
 
 
 def check_readable(
@@ -108,37 +107,6 @@ def check_readable(
     read = partial(read_facts, time_axis=time_axis, prefer=prefer)
     facts = _read_all([Path(path) for path in paths], read, workers, progress)
     return {one.path: one.error for one in facts if one.error}
-
-
-def suggest_spacing(facts: Sequence[Facts]) -> tuple[float, ...] | None:
-    """Return the spacing that suits the data: the median on each axis, finer along a coarse depth.
-
-    Where one axis is more than three times coarser than the others, its tenth percentile is taken, so that
-    the thin slices that some files have are not thrown away.
-
-    Source:
-        Isensee et al. 2021, nnU-Net, doi:10.1038/s41592-020-01008-z.
-    """
-    values = np.array([one.spacing for one in facts if not one.error])
-    if values.size == 0:
-        return None
-    middle = np.median(values, axis=0)
-    coarse = int(np.argmax(middle))
-    if middle[coarse] > ANISOTROPIC * np.delete(middle, coarse).max():
-        middle[coarse] = max(np.percentile(values[:, coarse], 10), np.delete(middle, coarse).max())
-    return tuple(float(f"{value:.3g}") for value in middle)
-
-
-def suggest_shape(facts: Sequence[Facts], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Return the shape, ordered (depth, height, width), that holds the median extent, in multiples of 8.
-
-    Args:
-        facts: Of all files; those that could not be read are passed over, one must be left.
-        spacing: mm, ordered (depth, height, width).
-    """
-    extents = np.array([np.multiply(one.shape, one.spacing) for one in facts if not one.error])
-    sides = np.median(extents, axis=0) / np.array(spacing)
-    return tuple(int(np.ceil(round(side, 3) / SIDE_STEP)) * SIDE_STEP for side in sides)
 
 
 def facts_rows(audit: Audit) -> list[dict[str, str | int | float]]:

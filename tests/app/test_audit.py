@@ -232,6 +232,7 @@ def test_suggestions_can_be_pasted_into_a_training(folder):
     found = audit_data(settings_of(folder))
     overrides = [override.strip("'") for override in suggested_overrides(found.audit)]
     composed = compose_command("train", *overrides).preprocess
+    assert composed.name == "mri"
     assert list(composed.spacing) == [3, 2, 1]
     assert list(composed.shape) == [8, 8, 16]
 

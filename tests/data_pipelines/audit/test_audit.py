@@ -9,7 +9,6 @@ import SimpleITK
 
 from data_pipelines.audit import audit_manifest, check_readable, facts_rows, hash_voxels, read_facts
 from data_pipelines.audit.confounding import exact_association, separation
-from data_pipelines.audit.run import suggest_shape, suggest_spacing
 from data_pipelines.manifest import Manifest, Record
 
 SHAPE = (5, 7, 11)
@@ -222,17 +221,6 @@ def test_tilt_and_shear_are_measured(tmp_path):
     assert facts.tilt_degrees == pytest.approx(10, abs=1e-3)
     assert not facts.is_sheared
     assert read_facts(write(tmp_path / "b.nii", noise(0), sheared)).is_sheared
-
-
-def test_suggestions_keep_thin_slices_and_hold_the_median_extent(tmp_path):
-    facts = [
-        read_facts(write(tmp_path / f"{index}.nii", noise(index), np.diag([1.0, 1.0, depth, 1.0])))
-        for index, depth in enumerate((2.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0))
-    ]
-    assert suggest_spacing(facts) == (5.0, 1.0, 1.0)
-    assert suggest_spacing(facts[:4]) == (2.9, 1.0, 1.0)
-    assert suggest_shape(facts, (5.0, 1.0, 1.0)) == (16, 8, 8)
-    assert suggest_spacing([read_facts(tmp_path / "absent.nii")]) is None
 
 
 def test_rows_are_flat_one_per_file(tmp_path):
