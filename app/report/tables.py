@@ -1,5 +1,6 @@
 """Rows for the tables of a page, as text and as positions of small marks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -136,8 +137,16 @@ def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list
     rows = []
     for key in keys:
         label, unit = COSTS.get(key, (key.replace("_", " ").capitalize(), ""))
-        rows.append((label, [format_quantity(block.get(key), unit) for block in costs.values()]))
+        # A count may be a mean over folds, of which one has a parameter more.
+        values = [
+            _whole(block.get(key)) if key == "parameters" else block.get(key) for block in costs.values()
+        ]
+        rows.append((label, [format_quantity(value, unit) for value in values]))
     return rows
+
+
+def _whole(value: object) -> object:
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
