@@ -12,6 +12,7 @@ from app.networks.files import save_network
 from app.networks.precision import rounding_tolerance
 from app.networks.pretrained import check_slice_run, load_trained
 from app.progress import say
+from app.runs.near import hint_at_runs
 from app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def _network_problems(settings: LiftSettings) -> list[str]:
     if path.is_dir():
         return check_slice_run(path, key="network")
     is_missing = (path.suffix == ".keras" or len(path.parts) > 1) and not path.is_file()
-    problems = [f"network={settings.network}: expected a .keras file or a run folder; there is none."]
+    none = f"network={settings.network}: expected a .keras file or a run folder; there is none."
+    problems = [f"{none} {hint_at_runs(path)}"]
     weights = settings.weights
     has_weights = weights in (None, "imagenet") or Path(weights).expanduser().is_file()
     return [
