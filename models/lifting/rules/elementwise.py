@@ -69,7 +69,8 @@ def drop_augmentation(call: LayerCall) -> Lifted:
     if call.shapes_2d[0] != call.flow.shape_2d:
         raise RefusedError(
             f"it changes {call.flow.shape_2d[1:3]} to {call.shapes_2d[0][1:3]}, which no 3D layer does.",
-            "Resize volumes in the pipeline, and leave the layer out of the network.",
+            "Resize volumes in the pipeline and leave the layer out of the network; inside it, use "
+            "UpSampling2D or Cropping2D.",
         )
     return Lifted(
         None,

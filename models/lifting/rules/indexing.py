@@ -10,7 +10,7 @@ from models.lifting.flow import VOLUME_AXES, Flow, Shape
 from models.lifting.kinds import Value
 from models.lifting.rules.answers import refuse_repeated
 from models.lifting.rules.base import LayerCall, Lifted
-from models.lifting.rules.raw import again, keep_operation, without_axes
+from models.lifting.rules.raw import again, as_list, keep_operation, without_axes
 from models.lifting.rules.shape import lift_reshape
 
 
@@ -72,7 +72,7 @@ def lift_expand_dims(call: LayerCall) -> Lifted:
 
 
 def lift_squeeze(call: LayerCall) -> Lifted:
-    """Return the channels of a single voxel, else the operation on a tensor without space.
+    """Return the channels of a single voxel, a volume without its one channel, or the operation as it is.
 
     Raises:
         RefusedError: The axes taken away lie beside depth.
@@ -81,6 +81,8 @@ def lift_squeeze(call: LayerCall) -> Lifted:
         return keep_operation(call)
     if call.flow.is_volume and call.flow.shape[1:4] == (1, 1, 1) and len(call.shapes_2d[0]) == 2:
         return _as_vector(call)
+    if call.flow.is_volume and as_list(call.config["axis"]) in ([-1], [3]):
+        return again(call, without_axes(call.flow, [4], call.shapes_2d[0]), axis=-1)
     raise RefusedError("it takes away axes beside depth.", "Use a global pooling layer without keepdims.")
 
 

@@ -120,5 +120,6 @@ def _check_depths(flows: tuple[Flow, ...]) -> None:
     if len(depths) > 1:
         raise RefusedError(
             f"branches meet here with {' and '.join(map(str, sorted(depths, key=str)))} slices.",
-            "Give the layers of these branches the same depth_policy, or lift with depth_policy='preserve'.",
+            "Give these branches' layers the same depth_policy, take a depth that their strides divide, "
+            "or lift with depth_policy='preserve'.",
         )

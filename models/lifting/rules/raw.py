@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.lifting.flow import Flow, Shape, plain_flow
+from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
 from models.lifting.kinds import Value
 from models.lifting.rules.answers import refuse_repeated
 from models.lifting.rules.base import LayerCall, Lifted
@@ -31,7 +31,7 @@ def again(call: LayerCall, output: Flow, **changes: Value) -> Lifted:  # argumen
 
 
 def without_axes(flow: Flow, dropped: list[int], shape_2d: Shape) -> Flow:
-    """Return a flow without the axes at these places.
+    """Return a flow without the axes at these places; a single part of the channels that is left is those.
 
     Args:
         flow: The tensor.
@@ -40,6 +40,7 @@ def without_axes(flow: Flow, dropped: list[int], shape_2d: Shape) -> Flow:
     """
     kept = [index for index in range(len(flow.axes)) if index not in dropped]
     axes = "".join(flow.axes[index] for index in kept)
+    axes = VOLUME_AXES if len(axes) == 5 and axes.startswith("BDHW") else axes
     return flow.become(axes=axes, shape=tuple(flow.shape[index] for index in kept), shape_2d=shape_2d)
 
 

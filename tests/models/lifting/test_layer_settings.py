@@ -5,7 +5,7 @@ from itertools import product
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from models.lifting import LiftError, plan_lift, verify_lift
 
@@ -77,6 +77,17 @@ def test_output_padding_of_a_transposed_convolution(padding, extra, kernel, poli
     assert proof.verdict == ("not exact by plan" if is_inexact else "proved")
     depth = {row["layer"]: row["shape_3d"][1] for row in plan.rows()}["up"]
     assert depth == (8 if policy != "isotropic" else layer.compute_output_shape((1, 8, 8, 1))[1])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_channels_are_parted_joined_and_taken_away(policy):
+    def body(x):
+        parts = ops.reshape(layers.Conv2D(6, 3, padding="same")(x), (-1, 10, 12, 3, 2))
+        largest = ops.max(parts, axis=-1)  # maxout
+        seen = ops.squeeze(layers.Conv2D(1, 3, padding="same")(largest), axis=-1)
+        return layers.Conv2D(4, 3)(largest * ops.expand_dims(ops.sigmoid(seen), -1))
+
+    _prove(_network(body), policy)
 
 
 def test_a_normalization_with_one_mean_for_all_values():
