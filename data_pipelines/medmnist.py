@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from data_pipelines.geometry import from_tensor_axes
 from data_pipelines.medmnist_arrays import Part, read_parts
 from data_pipelines.tables import ManifestError
 from data_pipelines.whole import whole_file
@@ -116,7 +117,7 @@ def _file_name(part: Part, index: int) -> str:
 
 
 def _write_image(folder: Path, part: Part, index: int) -> None:
-    image = nib.Nifti1Image(part.images[index].transpose(2, 1, 0), np.eye(4))
+    image = nib.Nifti1Image(from_tensor_axes(part.images[index]), np.eye(4))
     image.set_sform(np.eye(4), 1)
     image.set_qform(np.eye(4), 1)
     with whole_file(folder / _file_name(part, index)) as place:

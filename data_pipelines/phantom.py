@@ -18,7 +18,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.phantom_scenes import CLASSES, Grid, draw_scene
+from data_pipelines.geometry import from_tensor_axes
+from data_pipelines.phantom_scenes import CLASSES, Field, draw_scene
 from data_pipelines.tables import ManifestError
 from data_pipelines.whole import whole_file
 
@@ -33,9 +34,9 @@ _SCALINGS = ((1.0, -1024.0), (1.0, 0.0), (0.5, 0.0), (2.0, -1000.0))
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a pair of subjects is stored: grid, axis order, scaling to int16, and place in the world in mm."""
+    """How a pair of subjects is stored: field, axis order, scaling to int16, and place in the world in mm."""
 
-    grid: Grid
+    field: Field
     orientation: str
     slope: float
     inter: float
@@ -100,7 +101,7 @@ def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float3
     scanner = _draw_scanner(index // 2, seed)
     label = _label(index, seed)
     rng = np.random.default_rng((seed, index, 1, list(CLASSES).index(task)))
-    return draw_scene(scanner.grid, rng, task=task, label=label), label, scanner
+    return draw_scene(scanner.field, rng, task=task, label=label), label, scanner
 
 
 def _label(index: int, seed: int) -> int:
@@ -117,7 +118,7 @@ def _draw_scanner(pair: int, seed: int) -> Scanner:
     slope, inter = _SCALINGS[rng.integers(len(_SCALINGS))]
     x, y, z = rng.uniform(-50, 50, 3).round(2)
     orientation = _ORIENTATIONS[rng.integers(len(_ORIENTATIONS))]
-    return Scanner(Grid((shape[0], shape[1], shape[2]), spacing), orientation, slope, inter, (x, y, z))
+    return Scanner(Field((shape[0], shape[1], shape[2]), spacing), orientation, slope, inter, (x, y, z))
 
 
 def _file_name(index: int) -> str:
@@ -133,9 +134,8 @@ def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
 
 def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
     stored = np.round((voxels - scanner.inter) / scanner.slope).astype(np.int16)
-    # [D, H, W] is (S, A, R); NIfTI's i, j, k are (R, A, S).
-    stored = stored.transpose(2, 1, 0)
-    affine = np.diag([*scanner.grid.spacing[::-1], 1.0])
+    stored = from_tensor_axes(stored)
+    affine = np.diag([*scanner.field.spacing[::-1], 1.0])
     affine[:3, 3] = scanner.origin
     turn = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(scanner.orientation)
@@ -155,6 +155,6 @@ def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
         writer.writerow(["participant_id", "file", "label", "orientation", "spacing"])
         for index in range(subjects):
             scanner = _draw_scanner(index // 2, seed)
-            spacing = "x".join(f"{step:g}" for step in scanner.grid.spacing)
+            spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
             name = CLASSES[task][_label(index, seed)]
             writer.writerow([f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing])

@@ -34,7 +34,7 @@ _WALL_HU = 30.0
 
 
 @dataclass(frozen=True)
-class Grid:
+class Field:
     """A box of voxels centred on the world's origin.
 
     Args:
@@ -54,11 +54,11 @@ class Grid:
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
-def draw_scene(grid: Grid, rng: np.random.Generator, *, task: str, label: int) -> Voxels:
+def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int) -> Voxels:
     """Returns one volume of class `CLASSES[task][label]`.
 
     Args:
-        grid: Where the voxels lie.
+        field: Where the voxels lie.
         rng: Used up alike by both classes, so that equal seeds give twins.
         task: "nodule" or "chirality".
         label: Class index.
@@ -66,21 +66,21 @@ def draw_scene(grid: Grid, rng: np.random.Generator, *, task: str, label: int) -
     Returns:
         HU, [D, H, W] float32, about -1100 to 300.
     """
-    target = draw_beads(grid, rng, is_broken=label == 1) if task == "nodule" else draw_helix(grid, rng)
-    voxels = _embed(grid, rng, target)
+    target = draw_beads(field, rng, is_broken=label == 1) if task == "nodule" else draw_helix(field, rng)
+    voxels = _embed(field, rng, target)
     # The twin of the other hand: the same slices in reverse order.
     return voxels[::-1].copy() if task == "chirality" and label == 1 else voxels
 
 
-def draw_beads(grid: Grid, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
+def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
     """Returns the opacity 0..1 of a row of beads, [D, H, W]; of a broken row one bead stands beside it.
 
     Args:
-        grid: Where the voxels lie.
+        field: Where the voxels lie.
         rng: Used up alike whether the row is broken or not.
         is_broken: Whether one bead leaves the row.
     """
-    z, y, x = grid.axes()
+    z, y, x = field.axes()
     radius = rng.uniform(8.0, 10.0)
     first = rng.uniform(-radius, radius)
     number = np.round((z - first) / (2 * radius))
@@ -96,14 +96,14 @@ def draw_beads(grid: Grid, rng: np.random.Generator, *, is_broken: bool) -> Voxe
     return _fade(distance / radius)
 
 
-def draw_helix(grid: Grid, rng: np.random.Generator) -> Voxels:
+def draw_helix(field: Field, rng: np.random.Generator) -> Voxels:
     """Returns the opacity 0..1 of a left-handed helix along depth, [D, H, W].
 
     Args:
-        grid: Where the voxels lie.
+        field: Where the voxels lie.
         rng: Draws phase, pitch, radius, width and place.
     """
-    z, y, x = grid.axes()
+    z, y, x = field.axes()
     radius, width = rng.uniform(11.0, 15.0), rng.uniform(4.5, 6.0)
     pitch, phase = rng.uniform(36.0, 48.0), rng.uniform(0, 2 * np.pi)
     y0, x0 = rng.uniform(-4.0, 4.0, 2)
@@ -127,14 +127,14 @@ def _draw_places(rng: np.random.Generator, *, apart: float) -> NDArray[np.float6
             return places
 
 
-def _embed(grid: Grid, rng: np.random.Generator, target: Voxels) -> Voxels:
+def _embed(field: Field, rng: np.random.Generator, target: Voxels) -> Voxels:
     """Returns HU: the background, seen through by `target`, with vessels and noise."""
     tissue = rng.uniform(-150.0, 50.0)
-    voxels = _draw_lung(grid, rng)
+    voxels = _draw_lung(field, rng)
     for _ in range(rng.integers(3, 7)):
-        voxels = _mix(voxels, _draw_vessel(grid, rng), rng.uniform(-400.0, 0.0))
+        voxels = _mix(voxels, _draw_vessel(field, rng), rng.uniform(-400.0, 0.0))
     voxels = _mix(voxels, target, tissue)
-    noise = rng.standard_normal(grid.shape, np.float32) * np.float32(rng.uniform(25.0, 60.0))
+    noise = rng.standard_normal(field.shape, np.float32) * np.float32(rng.uniform(25.0, 60.0))
     return voxels + noise
 
 
@@ -142,10 +142,10 @@ def _mix(under: Voxels, opacity: Voxels, value: float) -> Voxels:
     return under + opacity * (np.float32(value) - under)
 
 
-def _draw_lung(grid: Grid, rng: np.random.Generator) -> Voxels:
-    _, y, x = grid.axes()
-    blur = [4.0 / step for step in grid.spacing]
-    texture = gaussian_filter(rng.standard_normal(grid.shape, np.float32), blur)
+def _draw_lung(field: Field, rng: np.random.Generator) -> Voxels:
+    _, y, x = field.axes()
+    blur = [4.0 / step for step in field.spacing]
+    texture = gaussian_filter(rng.standard_normal(field.shape, np.float32), blur)
     texture *= np.float32(40.0) / texture.std()
     half_height, half_width = rng.uniform(31.0, 37.0, 2)
     reach = np.hypot(y / half_height, x / half_width)
@@ -153,12 +153,12 @@ def _draw_lung(grid: Grid, rng: np.random.Generator) -> Voxels:
     return _mix(np.float32(_LUNG_HU) + texture, outside, _WALL_HU)
 
 
-def _draw_vessel(grid: Grid, rng: np.random.Generator) -> Voxels:
+def _draw_vessel(field: Field, rng: np.random.Generator) -> Voxels:
     """Returns the opacity of a thin straight tube in a random direction, [D, H, W]."""
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
     start, width = rng.uniform(-25.0, 25.0, 3), rng.uniform(1.5, 3.0)
-    offsets = [axis - np.float32(first) for axis, first in zip(grid.axes(), start, strict=True)]
+    offsets = [axis - np.float32(first) for axis, first in zip(field.axes(), start, strict=True)]
     z, y, x = (offset * np.float32(step) for offset, step in zip(offsets, direction, strict=True))
     squared = offsets[0] ** 2 + offsets[1] ** 2 + offsets[2] ** 2 - (z + y + x) ** 2
     return _fade(np.sqrt(np.maximum(squared, 0.0)) / np.float32(width))

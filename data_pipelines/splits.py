@@ -2,7 +2,8 @@
 
 A subject's stratum is the most frequent label of its volumes (the lowest class index of equals). Fractions
 are of the subjects that are dealt out: all of them, or, where the table has its own split column, those that
-it calls train. Within each class the numbers are exact to one subject, and in total to one subject per split.
+it calls train. Within each class the numbers are exact to one subject, and in total to one subject per split,
+but that every class gives each split one subject at least, however small its share.
 
 Repeated cross-validation is `assign_splits(..., folds=5, fold=k, seed=s)` for each k and each s. Nested
 cross-validation keeps, for each outer fold, the records outside its test part (`select_records`) and calls

@@ -8,9 +8,9 @@ from scipy.stats import ks_2samp
 
 from data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 from data_pipelines.phantom import PHANTOM_CLASSES, draw_subject, write_phantom
-from data_pipelines.phantom_scenes import Grid, draw_beads, draw_helix, draw_scene
+from data_pipelines.phantom_scenes import Field, draw_beads, draw_helix, draw_scene
 
-GRID = Grid((34, 40, 44), (2.0, 1.75, 1.5))
+FIELD = Field((34, 40, 44), (2.0, 1.75, 1.5))
 
 
 def load(table, **options):
@@ -18,7 +18,7 @@ def load(table, **options):
 
 
 def twins(seed, task):
-    return [draw_scene(GRID, np.random.default_rng(seed), task=task, label=label) for label in (0, 1)]
+    return [draw_scene(FIELD, np.random.default_rng(seed), task=task, label=label) for label in (0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -31,8 +31,8 @@ def test_chirality_twins_have_exactly_the_same_slices(seed):
 
 def test_the_helix_is_left_handed_in_patient_axes():
     for seed in range(5):
-        opacity = draw_helix(GRID, np.random.default_rng(seed))
-        _, y, x = GRID.axes()
+        opacity = draw_helix(FIELD, np.random.default_rng(seed))
+        _, y, x = FIELD.axes()
         centre = np.array([[(s * x[0]).sum() / s.sum(), (s * y[0]).sum() / s.sum()] for s in opacity])
         # Around the depth axis (S), from R towards A is the right-handed turn.
         middle = (centre.max(axis=0) + centre.min(axis=0)) / 2
@@ -41,7 +41,7 @@ def test_the_helix_is_left_handed_in_patient_axes():
 
 
 def beads(seed):
-    return [draw_beads(GRID, np.random.default_rng(seed), is_broken=label == 1) for label in (0, 1)]
+    return [draw_beads(FIELD, np.random.default_rng(seed), is_broken=label == 1) for label in (0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -59,7 +59,7 @@ def slice_statistics(label, volumes=400):
     for seed in range(volumes):
         rng = np.random.default_rng((seed, label))
         # One slice of each volume: slices of one volume share the place and size of their beads.
-        image = draw_beads(GRID, rng, is_broken=label == 1)[rng.integers(GRID.shape[0])]
+        image = draw_beads(FIELD, rng, is_broken=label == 1)[rng.integers(FIELD.shape[0])]
         total = max(float(image.sum()), 1e-6)
         places = [(image.sum(axis=1 - axis) @ np.arange(image.shape[axis])) / total for axis in (0, 1)]
         found.append(((image > 0.5).sum(), image.max(), total, *places))
@@ -98,7 +98,7 @@ def test_files_hold_what_was_drawn_in_patient_axes(written):
         assert (image.dataobj.slope, image.dataobj.inter) == (scanner.slope, scanner.inter)
         assert "".join(nib.aff2axcodes(image.affine)) == scanner.orientation
         canonical = nib.as_closest_canonical(image)
-        assert canonical.header.get_zooms() == pytest.approx(scanner.grid.spacing[::-1])
+        assert canonical.header.get_zooms() == pytest.approx(scanner.field.spacing[::-1])
         stored = canonical.get_fdata().transpose(2, 1, 0)
         np.testing.assert_allclose(stored, voxels, atol=0.51 * scanner.slope)
         np.testing.assert_allclose(canonical.affine[:3, 3], scanner.origin, atol=1e-3)
