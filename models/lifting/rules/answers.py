@@ -88,12 +88,25 @@ def spatial_output(call: LayerCall, sizes: tuple[int | None, ...], *, channels: 
     return flow.become(shape=(flow.shape[0], *sizes, out), shape_2d=call.shapes_2d[0], is_nonnegative=False)
 
 
-def is_nonnegative_activation(config: Mapping[str, Any]) -> bool:
-    """Return whether a layer's configured activation gives no value below zero."""
+def activation_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a layer's configured activation; empty where it has none, or one of the user's."""
     activation = config.get("activation")
     name = activation.get("config") if isinstance(activation, dict) else activation
     name = getattr(name, "__name__", name)
-    return name in {"relu", "relu6", "sigmoid", "softmax", "hard_sigmoid", "softplus", "exponential"}
+    return name if isinstance(name, str) else ""
+
+
+def is_nonnegative_activation(config: Mapping[str, Any]) -> bool:
+    """Return whether a layer's configured activation gives no value below zero."""
+    return activation_name(config) in {
+        "relu",
+        "relu6",
+        "sigmoid",
+        "softmax",
+        "hard_sigmoid",
+        "softplus",
+        "exponential",
+    }
 
 
 def refuse_repeated(call: LayerCall) -> None:

@@ -3,7 +3,13 @@
 import keras
 
 from models.lifting.errors import RefusedError
-from models.lifting.rules.answers import copy_weights, is_nonnegative_activation, keep, refuse_repeated
+from models.lifting.rules.answers import (
+    activation_name,
+    copy_weights,
+    is_nonnegative_activation,
+    keep,
+    refuse_repeated,
+)
 from models.lifting.rules.base import LayerCall, Lifted
 
 ACTS_ALONG_CHANNELS = {"softmax", "log_softmax", "sparsemax", "glu"}
@@ -18,7 +24,7 @@ def lift_elementwise(call: LayerCall) -> Lifted:
 
 def lift_activation(call: LayerCall) -> Lifted:
     """Return the same activation."""
-    if call.config.get("activation") in ACTS_ALONG_CHANNELS:
+    if activation_name(call.config) in ACTS_ALONG_CHANNELS:
         refuse_repeated(call)
     lifted = keep(call)
     is_rectified = isinstance(call.layer, keras.layers.ReLU) and not call.config.get("negative_slope")
@@ -27,12 +33,18 @@ def lift_activation(call: LayerCall) -> Lifted:
 
 
 def lift_dropout(call: LayerCall) -> Lifted:
-    """Return the same dropout; what it drops whole in the plane, it drops whole along depth."""
-    lifted = lift_elementwise(call)
+    """Return the same dropout; what it drops whole in the plane, it drops whole along depth.
+
+    Raises:
+        RefusedError: Its noise_shape does not name every axis.
+    """
+    lifted = lift_elementwise(call) if isinstance(call.layer, keras.layers.Dropout) else keep(call)
     shape = call.config.get("noise_shape")
     if shape is None or call.flow.is_plain:
         return lifted
     axes = call.flow.axes.replace("D", "")
+    if len(shape) != len(axes):
+        raise RefusedError(f"its noise_shape {tuple(shape)} names other axes than {call.flow.shape_2d}.")
     sides = {label: 1 if size == 1 else None for label, size in zip(axes, shape, strict=True)}
     sides |= {"B": shape[0], "D": sides.get("H")}
     return lifted.become(config={**call.config, "noise_shape": tuple(sides[axis] for axis in call.flow.axes)})

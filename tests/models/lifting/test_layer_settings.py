@@ -34,7 +34,7 @@ def _prove(network, policy="isotropic", **settings):
     ],
 )
 def test_dropout_of_whole_planes_drops_whole_volumes(kind, shape_2d, shape):
-    lifted = _prove(_network(kind(0.5, noise_shape=shape_2d, name="drop")))
+    lifted = _prove(_network(kind(0.5, noise_shape=shape_2d, seed=1, name="drop")))
     layer = lifted.get_layer("drop")
     assert tuple(layer.noise_shape) == shape
     # As many volumes as slices: a mask with one axis too few would fit, and drop slices of all volumes.
@@ -42,6 +42,21 @@ def test_dropout_of_whole_planes_drops_whole_volumes(kind, shape_2d, shape):
     whole = tuple(axis for axis, size in enumerate(shape) if size == 1)
     assert np.ptp(outputs, axis=whole).max() == 0
     assert len(np.unique(outputs[:, 0, 0, 0, 0])) == 2
+
+
+def test_a_dropout_that_names_other_axes_is_refused():
+    with pytest.raises(LiftError, match=r"noise_shape \(1, 4\) names other axes than \(None, 10, 12, 4\)"):
+        plan_lift(_network(layers.Dropout(0.5, noise_shape=(1, 4))), depth=8)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def _doubled(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("activation", [_doubled, keras.activations.elu, "swish"])
+def test_activations_of_the_users_own_stay_as_they_are(activation):
+    _prove(_network(lambda x: layers.Conv2D(4, 3, activation=activation)(layers.Activation(activation)(x))))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
