@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.evaluation.pairing import align
+from app.networks.files import load_network
+from app.runs.cases import build_case, positions_of, read_prepared
+from app.runs.cohort import reopen_cohort
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
 from app.settings import SettingsError
@@ -32,8 +36,6 @@ def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder
     Returns:
         Per volume, model name to its case; nothing where the volumes are no longer there.
     """
-    from app.evaluation.pairing import align
-
     anchor = next(iter(cells.values()))
     aligned = {name: align(anchor, scores) for name, scores in cells.items()}
     rows = np.arange(len(anchor))
@@ -49,9 +51,6 @@ def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder
 
 
 def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
-    from app.runs.cases import build_case, positions_of, read_prepared
-    from app.runs.cohort import reopen_cohort
-
     cohort, network = reopen_cohort(load_settings(run), run, split="test"), _load(run)
     positions = positions_of(cohort)
     return [
@@ -61,8 +60,6 @@ def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
 
 def _load(run: RunFolder) -> Any | None:  # noqa: ANN401 - Keras ships no types
     """The run's network; None where it cannot be loaded, and its cases are shown plain."""
-    from app.networks.files import load_network
-
     try:
         return load_network(run.model)
     except SettingsError as error:

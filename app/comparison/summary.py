@@ -20,6 +20,7 @@ from app.evaluation.verdict import overall_verdict
 from app.files import read_json, write_json, write_rows
 from app.progress import console, say
 from app.report.quantities import MISSING, format_quantity
+from app.report.terminal import print_comparisons, print_metrics
 from app.trials.results import scores_of
 from app.trials.trial import Trial, trials_by_model
 
@@ -100,8 +101,6 @@ def mean_costs(trials: Sequence[Trial]) -> dict[str, float]:
 
 def show_comparison(models: Mapping[str, Mapping[str, Any]], pairs: Sequence[Comparison]) -> None:
     """Print each model's metrics and costs, the paired differences, and the verdict in words."""
-    from app.report.terminal import print_comparisons, print_metrics
-
     print_metrics({name: model["test"] for name, model in models.items()}, metrics=HEADLINE)
     console.print(cost_table(models))
     print_comparisons(pairs)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluation.calibration import fit_temperature
 from app.files import read_json, read_rows
+from app.networks.files import load_network
 from app.prediction.views import View, build_views
 from app.runs.configuration import load_settings
 from app.runs.folder import RunFolder
@@ -19,6 +21,7 @@ from app.runs.predictions import scores_from_rows
 from app.runs.ranges import read_training_range
 from app.scoring.predicting import softmax
 from app.settings import SettingsError, TrainSettings
+from app.subjects.cohort import build_preprocess
 from data_pipelines.preprocess_settings import Preprocess
 from data_pipelines.ranges import TrainingRange
 
@@ -80,8 +83,6 @@ def open_ensemble(runs: Sequence[str]) -> Ensemble:
     Raises:
         SettingsError: a folder is no finished run, or the runs do not fit together.
     """
-    from app.subjects.cohort import build_preprocess
-
     members = tuple(_open_member(run) for run in runs)
     ways = [build_preprocess(one.settings.preprocess, one.settings.data) for one in members]
     first = members[0]
@@ -102,8 +103,6 @@ def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
     Raises:
         SettingsError: a file is damaged, or the networks take volumes of different shapes.
     """
-    from app.networks.files import load_network
-
     networks = tuple(load_network(member.run.model) for member in ensemble.members)
     shapes = {
         network.input_shape[1:]: member.run.path
@@ -160,8 +159,6 @@ def _open_member(path: str) -> Member:
 
 def _temperature(run: RunFolder, settings: TrainSettings) -> float:
     """The temperature of the run's validation; 1, and a sentence, where none could be fitted."""
-    from app.evaluation.calibration import fit_temperature
-
     rows = read_rows(run.predictions)
     validation = scores_from_rows(rows, tuple(settings.data.classes), split="val")
     fitted = fit_temperature(validation)

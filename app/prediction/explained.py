@@ -13,6 +13,7 @@ import numpy as np
 from app.explaining.maps import AGREES_FROM, Explanation, ensemble_explanation, explain_volume
 from app.prediction.ensemble import Ensemble
 from app.prediction.preparing import Prepared
+from app.report.overlay import draw_planes, save_planes
 from data_pipelines.geometry import spacing_of
 from data_pipelines.volume import VolumeError
 from data_pipelines.writers import save_over
@@ -90,8 +91,6 @@ def explain_scan(
 
 
 def _write_picture(path: Path, prepared: Prepared, found: Explanation, said: str, ensemble: Ensemble) -> Path:
-    from app.report.overlay import draw_planes, save_planes
-
     assert prepared.voxels is not None  # noqa: S101 - explain_scan has looked
     assert prepared.affine is not None  # noqa: S101
     note = METHOD_NAMES[found.method]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.settings import SettingsError
+from app.training.varying import read_augment
 
 NAMES = ("none", "flips", "half_turns", "shifts")
 AXES = ("depth", "height", "width")
@@ -52,8 +53,6 @@ def build_views(name: str, augment: Mapping[str, Any]) -> tuple[View, ...]:
 
 def mirrored_axes(augment: Mapping[str, Any]) -> tuple[int, ...]:
     """The axes of [B, D, H, W, C] along which a run's training mirrored its volumes."""
-    from app.training.feeding import read_augment
-
     settings = read_augment(augment)
     if settings.keep_handedness:
         return ()

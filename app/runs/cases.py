@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.explaining.maps import explain_volume
+from app.report.planes import three_planes
+from app.report.summary import Case
 from app.subjects.images import join_images
 
 if TYPE_CHECKING:
     from app.evaluation.scores import Scores
-    from app.report.summary import Case
     from app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
@@ -65,9 +67,6 @@ def build_case(scores: Scores, index: int, voxels: NDArray[np.float32], network:
         voxels: [D, H, W, C] as prepared.
         network: draws Grad-CAM; None shows the volume plain.
     """
-    from app.report.planes import three_planes
-    from app.report.summary import Case
-
     decided = int(scores.decisions[index])
     heat = _heat(network, voxels, decided)
     at = tuple(side // 2 for side in voxels.shape[:3])
@@ -88,8 +87,6 @@ def _heat(network: Any, voxels: NDArray[np.float32], label: int) -> NDArray[np.f
     """Grad-CAM in 0..1; None without a network, or with one that has no map to give."""
     if network is None:
         return None
-    from app.explaining.maps import explain_volume
-
     try:
         return explain_volume(network, voxels, label=label).shown
     except ValueError as error:  # a finished training is worth more than a picture

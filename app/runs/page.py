@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from app.evaluation.calibration import fit_temperature
+from app.evaluation.scores import Scores, with_threshold
 from app.files import read_json, read_rows
 from app.report.page import now
+from app.report.summary import RunSummary
+from app.runs.cases import pick_cases
 from app.runs.configuration import load_settings
 from app.runs.datanotes import describe_data, spoken_task
 from app.runs.folder import RunFolder
 from app.runs.predictions import scores_from_rows
 
 if TYPE_CHECKING:
-    from app.evaluation.scores import Scores
     from app.subjects.cohort import Cohort
 
 
@@ -25,10 +28,7 @@ def write_run_page(
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
 ) -> None:
     """Write `report.html` of a run that has its other files already; the network draws Grad-CAM on it."""
-    from app.evaluation.calibration import fit_temperature
-    from app.report.html import write_run_report
-    from app.report.summary import RunSummary
-    from app.runs.cases import pick_cases
+    from app.report.html import write_run_report  # Matplotlib: only when there is something to draw
 
     settings = load_settings(run)
     scores = read_scores(run, tuple(settings.data.classes), threshold=metrics["threshold"])
@@ -69,8 +69,6 @@ def read_scores(run: RunFolder, classes: tuple[str, ...], *, threshold: float | 
         classes: names in index order.
         threshold: on the probability of class 1, as validation chose it; None for several classes.
     """
-    from app.evaluation.scores import with_threshold
-
     rows = read_rows(run.predictions)
     present = dict.fromkeys(row["split"] for row in rows)
     scores = {split: scores_from_rows(rows, classes, split=split) for split in present}

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from app.evaluation.calibration import describe_calibration
 from app.evaluation.intervals import evaluate_scores
-from app.evaluation.scores import Scores, ScoresError
+from app.evaluation.scores import Scores, ScoresError, average_by_subject
+from app.evaluation.thresholds import choose_threshold
 from app.files import write_rows
+from app.report.terminal import print_metrics
 from app.runs.folder import RunFolder
 from app.runs.predictions import prediction_rows
 from app.scoring.predicting import score_split
@@ -39,8 +42,6 @@ def evaluate_run(
 
 def judge_scores(scores: Mapping[str, Scores]) -> dict[str, Any]:
     """What `metrics.json` says of a run's scores: threshold, calibration, and the metrics of val and test."""
-    from app.evaluation.calibration import describe_calibration
-
     threshold, reason = decide_threshold(scores["val"])
     judged = {split: scores[split] for split in ("val", "test") if split in scores}
     return {
@@ -54,8 +55,6 @@ def judge_scores(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 def _judge_by_subject(judged: Mapping[str, Scores], threshold: float | None) -> dict[str, Any]:
     """Metrics of each subject's mean probability, where some subject has several volumes and one label."""
-    from app.evaluation.scores import average_by_subject
-
     found = {}
     for split, scores in judged.items():
         if len(set(scores.subjects)) < len(scores):
@@ -73,8 +72,6 @@ def decide_threshold(validation: Scores) -> tuple[float | None, str]:
 
     None where there is none to choose: with several classes, and where validation lacks a class.
     """
-    from app.evaluation.thresholds import choose_threshold
-
     if not validation.is_binary:
         return None, "several classes: the most probable one is decided"
     try:
@@ -85,6 +82,4 @@ def decide_threshold(validation: Scores) -> tuple[float | None, str]:
 
 def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split with their intervals."""
-    from app.report.terminal import print_metrics
-
     print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})

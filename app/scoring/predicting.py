@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluation.metrics import score_metrics
 from app.evaluation.scores import Scores, ScoresError
 from app.subjects.cohort import Cohort
 from app.subjects.images import join_images
@@ -103,7 +104,6 @@ def validation_score(
 
     Weights that have diverged give nan for every metric, so that the best epoch before it is kept.
     """
-    from app.evaluation.metrics import score_metrics
 
     def score() -> dict[str, float]:
         try:

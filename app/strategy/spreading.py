@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from app.settings import TrainSettings
 from app.strategy import mirrored
 from app.strategy.hosts.meeting import is_follower, leave, meet, own_index, process_count
+from app.strategy.hosts.spread import alone, build_with_twin, global_device_count, spread_over_hosts
 
 if TYPE_CHECKING:
     from app.networks.building import Networks
@@ -20,8 +21,6 @@ def prepare_devices(settings: TrainSettings) -> None:
         SettingsError: too few devices, or a batch that they cannot share evenly.
     """
     if settings.strategy == "hosts":
-        from app.strategy.hosts.spread import spread_over_hosts
-
         spread_over_hosts(settings)
     else:
         mirrored.prepare_devices(settings)
@@ -30,8 +29,6 @@ def prepare_devices(settings: TrainSettings) -> None:
 def device_count(settings: TrainSettings) -> int:
     """How many devices share each batch."""
     if settings.strategy == "hosts":
-        from app.strategy.hosts.spread import global_device_count
-
         return global_device_count()
     return mirrored.device_count(settings)
 
@@ -47,8 +44,6 @@ def build_spread(settings: TrainSettings, build: Callable[[], Networks]) -> Netw
     The one that scores stays on one device: the last batch of a data set may be smaller than their number.
     """
     if settings.strategy == "hosts":
-        from app.strategy.hosts.spread import build_with_twin
-
         return build_with_twin(build)
     return mirrored.build_spread(settings, build)
 
@@ -65,8 +60,6 @@ def do_once(act: Callable[[], None], settings: TrainSettings, *, name: str, is_l
     if settings.strategy != "hosts":
         act()
         return
-    from app.strategy.hosts.spread import alone
-
     follows = is_follower(settings)
     if is_last:
         leave()  # so that nobody is missed while one goes on

@@ -14,6 +14,7 @@ from app.settings.overrides import given_keys, shared_overrides
 from app.studies.folder import StudyFolder
 from app.trials.composing import compose_training, config_dir_arguments
 from app.trials.outcomes import Outcome
+from app.trials.results import scores_of
 from app.trials.running import run_trial
 from app.trials.trial import Trial, lay_out_trials, trials_by_model
 
@@ -97,8 +98,6 @@ def complete_points(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 def validation_scores(trial: Trial) -> Scores:
     """The validation scores of one training."""
-    from app.trials.results import scores_of
-
     return scores_of(trial, split="val")
 
 

@@ -87,7 +87,7 @@ def audit_data(settings: AuditSettings) -> AuditedData:
 
 def write_audit(found: AuditedData, folder: Path) -> None:
     """Write the page, the facts per file and the findings into the folder, which is made."""
-    from app.report.audit import write_audit_page
+    from app.report.audit import write_audit_page  # Matplotlib: only when all files are read
 
     folder.mkdir(parents=True, exist_ok=True)
     with console.status("Writing the page"):

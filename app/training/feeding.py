@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.networks.building import is_trained_on_slices
-from app.settings import SettingsError, TrainSettings
+from app.settings import TrainSettings
 from app.strategy.even import even_share
 from app.strategy.spreading import batch_part, device_count
 from app.subjects.cohort import Cohort
 from app.training.segments import Position
-from data_pipelines.augment import Augment, changes_handedness
+from app.training.varying import build_augmentation, build_mixing, read_augment
 from data_pipelines.balance import class_weights
 from data_pipelines.pipeline import (
     TrainingOptions,
@@ -27,14 +24,11 @@ from data_pipelines.pipeline import (
     training_volumes,
 )
 from data_pipelines.slices import choose_slices
-from data_pipelines.tables import list_some
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger("voxlift")
-
-_SIDE = re.compile(r"(?<![^\W_])(left|right|l|r|lh|rh)(?![^\W_])")
 
 
 @dataclass(frozen=True)
@@ -112,69 +106,6 @@ def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: in
         mix=build_mixing(augment),
         part=batch_part(settings),
     )
-
-
-def read_augment(augment: Mapping[str, Any]) -> Augment:
-    """The augmentation's settings as a checked value.
-
-    Raises:
-        SettingsError: a field is unknown or out of range.
-    """
-    fields: dict[str, Any] = {key: value for key, value in augment.items() if key != "name"}
-    try:
-        chosen = Augment(**fields)
-        chosen.check()
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"augment: {error}") from error
-    return chosen
-
-
-def warn_of_mirrors(augment: Augment, classes: Sequence[str]) -> None:
-    """Log that volumes will be mirrored, and the key that stops it; the louder where classes are sides."""
-    if not changes_handedness(augment):
-        return
-    sides = sided_classes(classes)
-    if sides:
-        log.warning(
-            "The classes %s are sides, and the augmentation mirrors volumes, which makes one of the other: "
-            "take augment.keep_handedness=true, or they cannot be told apart.",
-            list_some(sides),
-        )
-        return
-    log.warning(
-        "The augmentation mirrors volumes, which swaps left and right: where the label is a side or a "
-        "handedness it teaches errors; augment.keep_handedness=true switches all mirroring off."
-    )
-
-
-def sided_classes(classes: Sequence[str]) -> list[str]:
-    """The classes whose names differ from another's by the side alone.
-
-    >>> sided_classes(["liver", "Kidney left", "Kidney right"])
-    ['Kidney left', 'Kidney right']
-    """
-    groups = defaultdict[str, list[str]](list)
-    for name in classes:
-        groups[_SIDE.sub("*", name.casefold())].append(name)
-    return [name for same in groups.values() if len(same) > 1 for name in same]
-
-
-def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None
-    """The function of one volume's voxels and seed that the settings describe; None where nothing varies."""
-    if replace(chosen, mixup_alpha=0.0) == Augment():
-        return None
-    from data_pipelines.augment.build import build_augment
-
-    return build_augment(chosen, spacing=cohort.preprocess.spacing or (1.0, 1.0, 1.0))
-
-
-def build_mixing(chosen: Augment) -> Any:  # noqa: ANN401 - a graph function, or None
-    """The function that blends pairs of a batch; None where mixup is off."""
-    if not chosen.mixup_alpha:
-        return None
-    from data_pipelines.augment.mixup import build_mixup
-
-    return build_mixup(chosen)
 
 
 def _loss_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -30,12 +30,13 @@ from app.training.callbacks.timing import InputClock, SplitStepTime
 from app.training.callbacks.validation import ScoreVolumes
 from app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
 from app.training.checkpoints import Checkpoints
-from app.training.feeding import Feed, batch_subjects, build_feed, read_augment, warn_of_mirrors
+from app.training.feeding import Feed, batch_subjects, build_feed
 from app.training.fit import Task, fit_network
 from app.training.followed import FollowedCheckpoints
 from app.training.optimizers import tuning_optimizer
 from app.training.segments import Position
 from app.training.statistics import settle_statistics
+from app.training.varying import read_augment, warn_of_mirrors
 
 if TYPE_CHECKING:
     import tensorflow as tf

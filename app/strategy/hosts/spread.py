@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.process.randomness import unchanged_randomness
 from app.settings import TrainSettings
 from app.strategy.even import refuse_uneven_batches
 from app.strategy.hosts.meeting import meet
@@ -68,8 +69,6 @@ def build_with_twin(build: Callable[[], Networks]) -> Networks:
 
     Both are built from the same draws, which are those of a process without others.
     """
-    from app.process.randomness import unchanged_randomness
-
     with unchanged_randomness(), alone():
         own = build()  # first: its layers get the names that they have without others
     return replace(build(), volume=own.volume, twin=own.trained)

@@ -9,7 +9,8 @@ import pytest
 from app.networks.building import build_networks
 from app.settings import ModelSettings, TrainerSettings, TrainSettings
 from app.subjects.cohort import Cohort
-from app.training.feeding import build_feed, read_augment, warn_of_mirrors
+from app.training.feeding import build_feed
+from app.training.varying import read_augment, warn_of_mirrors
 from data_pipelines.manifest import Record
 from data_pipelines.preprocess_settings import Preprocess
 
