@@ -31,6 +31,7 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
         log.addHandler(file)
         handlers.append(file)
 
+    before = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in handlers:
@@ -41,6 +42,8 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 class TerminalHandler(logging.Handler):

@@ -81,7 +81,7 @@ def test_help_names_examples_and_keys_and_imports_nothing_heavy(command, tmp_pat
         (["app.export", "formt=onnx"], "unknown key formt. Did you mean format?"),
         (["app.export"], "output: where should the export go?"),
         (["app.predict"], "input: expected an image, a folder or a table"),
-        (["app.compare", "models=[volume3d,resnet9000]"], "resnet9000 is neither a model"),
+        (["app.compare", "models=[volume3d,resnet9000]"], "models: resnet9000 is not known"),
         (["app.compare", "models=[volume3d]"], "at least two"),
         (["app.compare", "data=manifest", "data.table=nowhere.csv"], "There is no table"),
         (["app.compare", "model=slice2d"], "models=[...]"),
