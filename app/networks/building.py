@@ -113,7 +113,12 @@ def lift_networks(plan: LiftPlan) -> Networks:
 
 
 def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
-    """The 2D baseline for planes of `input_shape` (height, width, channels)."""
+    """The 2D baseline for planes of `input_shape` (height, width, channels).
+
+    Raises:
+        SettingsError: `model.baseline` cannot be built for these planes.
+        LiftError: a network that exists cannot be cut to these classes.
+    """
     from models.baselines import build_baseline
 
     options: dict[str, Any] = {"input_shape": input_shape, "classes": len(cohort.classes)}

@@ -78,7 +78,11 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
 def prepare_cohort(
     records: Sequence[Record], classes: tuple[str, ...], splits: Sequence[str], *, settings: TrainSettings
 ) -> Cohort:
-    """Prepare the records' volumes and keep those that can be used."""
+    """Prepare the records' volumes and keep those that can be used.
+
+    Raises:
+        VolumeError: files cannot be used and are not to be skipped, or none is left.
+    """
     preprocess = build_preprocess(settings.preprocess, settings.data)
     cached = _prepare(records, preprocess, settings)
     kept = [i for i, file in enumerate(cached.files) if file is not None]

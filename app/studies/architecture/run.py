@@ -22,7 +22,11 @@ SLICES = "slices"  # the label of the slice models that kernels are inflated fro
 
 
 def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
-    """Train every variant; write table, figures and page."""
+    """Train every variant; write table, figures and page.
+
+    Raises:
+        SettingsError: an override is refused, or the given settings themselves cannot be trained.
+    """
     study = settings.study
     given = study_overrides(refused={"seed": "say study.seeds=[...]."})
     shared = [*given, f"trainer.epochs={study.epochs}"]

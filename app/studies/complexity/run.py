@@ -20,7 +20,11 @@ REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on i
 
 
 def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
-    """Measure every model at every size; write table, figures and page."""
+    """Measure every model at every size; write table, figures and page.
+
+    Raises:
+        SettingsError: an override is refused, or no model could be measured at any size.
+    """
     study, shared = settings.study, study_overrides(refused=REFUSED)
     trainings = {name: compose_training([*shared, *choose_model(name)]) for name in study.models}
     costs, refusals = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)
