@@ -8,7 +8,6 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
-import nibabel as nib
 import numpy as np
 import pytest
 from rich.console import Console
@@ -21,13 +20,7 @@ from app.subjects.auditing import audit_data, audit_folder, data_name, write_aud
 from commands import compose_command
 from data_pipelines.audit import Finding
 from data_pipelines.manifest import ManifestError
-
-SHAPE = (11, 7, 5)
-
-
-def write(path, seed, dtype=np.int16):
-    voxels = np.random.default_rng(seed).integers(1, 200, SHAPE).astype(dtype)
-    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+from scans import write_scan
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def folder(tmp_path):
     data.mkdir()
     rows = ["file,label,subject,split"]
     for index in range(6):
-        write(data / f"{index}.nii.gz", index)
+        write_scan(data / f"{index}.nii.gz", index)
         rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index},{('train', 'val', 'test')[index // 2]}")
     (data / "labels.csv").write_text("\n".join(rows) + "\n")
     return data
@@ -111,7 +104,7 @@ def test_a_folder_with_other_things_is_refused_before_any_file_is_read(folder):
 def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
     add_row(folder, "nowhere.nii.gz,a,s6,train")
     add_row(folder, "0.nii.gz,b,s0,val")
-    write(folder / "5.nii.gz", 1, np.float32)
+    write_scan(folder / "5.nii.gz", 1, np.float32)
     found = audit_data(settings_of(folder))
     told = kinds(found)
     assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
@@ -159,7 +152,7 @@ def test_rows_that_no_training_would_use_are_noted(folder):
 
 def test_files_hold_every_finding_and_one_row_per_image(folder, tmp_path):
     (folder / "2.nii.gz").write_bytes(b"junk")
-    write(folder / "4.nii.gz", 0)
+    write_scan(folder / "4.nii.gz", 0)
     found = audit_data(settings_of(folder))
     write_audit(found, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
@@ -196,7 +189,7 @@ def test_the_page_is_self_contained_and_says_findings_first(folder, tmp_path):
 
 
 def test_pictures_can_be_left_out_and_flagged_files_come_first(folder, tmp_path):
-    write(folder / "4.nii.gz", 3)
+    write_scan(folder / "4.nii.gz", 3)
     shown = audit_data(settings_of(folder, thumbnails=2))
     write_audit(shown, tmp_path / "some")
     names = re.findall(

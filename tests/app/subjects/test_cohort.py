@@ -16,20 +16,14 @@ from app.subjects.sources import load_subjects
 from app.subjects.splitting import set_outer_fold_aside, split_subjects
 from data_pipelines.manifest import ManifestError, Record
 from data_pipelines.volume import VolumeError
-
-SHAPE = (11, 7, 5)
-
-
-def write(path, seed, dtype=np.int16):
-    voxels = np.random.default_rng(seed).integers(1, 200, SHAPE).astype(dtype)
-    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+from scans import SHAPE, write_scan
 
 
 @pytest.fixture
 def folder(tmp_path):
     rows = ["file,label,subject,split"]
     for index in range(12):
-        write(tmp_path / f"{index}.nii.gz", index)
+        write_scan(tmp_path / f"{index}.nii.gz", index)
         split = ("train", "train", "val", "val", "test", "test")[index % 6]
         rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index},{split}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
@@ -66,7 +60,7 @@ def test_clean_files_become_a_cohort_and_hashes_are_kept(folder):
 
 
 def test_the_same_voxels_in_two_splits_are_refused_before_anything_is_prepared(folder):
-    write(folder / "4.nii.gz", 0, np.float32)  # another type, another name, another split
+    write_scan(folder / "4.nii.gz", 0, np.float32)  # another type, another name, another split
     with pytest.raises(
         ManifestError, match=r"same voxels are in two splits, 1 pair of files: .*/0\.nii\.gz \(train\) and"
     ) as told:
@@ -76,7 +70,7 @@ def test_the_same_voxels_in_two_splits_are_refused_before_anything_is_prepared(f
 
 
 def test_the_same_voxels_in_one_split_are_no_leak(folder):
-    write(folder / "1.nii.gz", 0)
+    write_scan(folder / "1.nii.gz", 0)
     assert len(gather(folder).records) == 12
 
 
@@ -92,7 +86,7 @@ def test_blank_images_are_not_taken_for_copies(folder):
 def test_a_leak_that_a_mended_file_makes_is_found(folder):
     (folder / "4.nii.gz").write_bytes(b"junk")
     assert len(gather(folder, on_bad_file="skip").records) == 11
-    write(folder / "4.nii.gz", 0)
+    write_scan(folder / "4.nii.gz", 0)
     with pytest.raises(ManifestError, match="same voxels"):
         gather(folder)
 
@@ -157,7 +151,7 @@ def parts(folder, **splits):
 
 @pytest.fixture
 def many(tmp_path):
-    write(tmp_path / "a.nii.gz", 0)
+    write_scan(tmp_path / "a.nii.gz", 0)
     rows = ["file,label,subject"]
     for index in range(40):
         (tmp_path / f"{index}.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes())
