@@ -17,16 +17,14 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
         SettingsError: the file is not a Keras model, or is damaged.
     """
     import_quietly()
-    import keras
-
     import models.aggregation
     import models.layers  # noqa: F401 - importing a layer registers it
+    from models.existing import read_network
 
     try:
-        network = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        first = str(error).strip().split("\n", maxsplit=1)[0]
-        raise SettingsError(f"{path}: expected a Keras model that can be loaded; {first}") from error
+        network = read_network(path)
+    except ValueError as error:
+        raise SettingsError(f"Expected a Keras model that can be loaded: {error}") from error
     protect_scoring(network)
     return network
 

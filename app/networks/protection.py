@@ -7,6 +7,7 @@ loaded on a CPU.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from app.process.devices import backend_name, gpu_capability
@@ -16,25 +17,23 @@ log = logging.getLogger("voxlift")
 
 def protect_training(network: Any) -> None:  # noqa: ANN401 - untyped Keras
     """Make a network safe to train on this device; what is changed is logged."""
-    if _computes_elsewhere():
-        return
-    names = protect_shallow_convolutions(network)
-    if names:
-        log.info("float32 instead of bfloat16 for convolutions on few slices: %s", ", ".join(names))
+    told = "float32 instead of bfloat16 for convolutions on few slices"
+    _protect(network, protect_shallow_convolutions, told)
     protect_scoring(network)
 
 
 def protect_scoring(network: Any) -> None:  # noqa: ANN401 - untyped Keras
     """Make a network able to score on this device; what is changed is logged."""
-    if _computes_elsewhere():
+    _protect(network, protect_pooling, "float32 instead of float16 for pooling, which has no other kernel")
+
+
+def _protect(network: Any, change: Callable[[Any], list[str]], told: str) -> None:  # noqa: ANN401 - as above
+    """Change layers where TensorFlow computes on the CPU, and log which."""
+    if backend_name() != "tensorflow" or gpu_capability() is not None:
         return
-    names = protect_pooling(network)
+    names = change(network)
     if names:
-        log.info("float32 instead of float16 for pooling, which has no other kernel: %s", ", ".join(names))
-
-
-def _computes_elsewhere() -> bool:
-    return backend_name() != "tensorflow" or gpu_capability() is not None
+        log.info("%s: %s", told, ", ".join(names))
 
 
 def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - untyped Keras
