@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.door.cli import open_command, reader
-from app.process.statuses import DONE, FOUND
-from app.progress import say
-from app.settings import AuditSettings, audit_problems
+from voxlift.app.door.cli import open_command, reader
+from voxlift.app.process.statuses import DONE, FOUND
+from voxlift.app.progress import say
+from voxlift.app.settings import AuditSettings, audit_problems
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def audit(settings: AuditSettings) -> int:
     Raises:
         SettingsError, ManifestError: the folder holds other things, or the table cannot be read at all.
     """
-    from app.report.findings import print_audit
-    from app.subjects.auditing import audit_data, audit_folder, write_audit
+    from voxlift.app.report.findings import print_audit
+    from voxlift.app.subjects.auditing import audit_data, audit_folder, write_audit
 
     folder = audit_folder(settings)
     found = audit_data(settings)

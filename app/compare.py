@@ -10,13 +10,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from app.comparison.cells import pick_comparable
-from app.comparison.planning import plan_comparison
-from app.comparison.running import run_trials
-from app.door.cli import open_command, to_settings
-from app.progress import say
-from app.settings import CompareSettings
-from app.trials.composing import config_dir_arguments
+from voxlift.app.comparison.cells import pick_comparable
+from voxlift.app.comparison.planning import plan_comparison
+from voxlift.app.comparison.running import run_trials
+from voxlift.app.door.cli import open_command, to_settings
+from voxlift.app.progress import say
+from voxlift.app.settings import CompareSettings
+from voxlift.app.trials.composing import config_dir_arguments
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def compare(settings: CompareSettings) -> int:
     for note in found.notes:
         say(note)
     if found.is_enough:
-        from app.comparison.summary import summarise_comparison
+        from voxlift.app.comparison.summary import summarise_comparison
 
         summarise_comparison(found, folder=plan.folder)
     else:
@@ -56,6 +56,6 @@ def compare(settings: CompareSettings) -> int:
 
 
 if __name__ == "__main__":
-    from app.compare import main as main_by_name  # a launcher hands the job on by its module's name
+    from voxlift.app.compare import main as main_by_name  # a launcher hands the job on by its module's name
 
     main_by_name()

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from app.files import read_json, read_rows
-from app.progress import console, say
-from app.report.demo import write_demo_picture
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.subjects.cohort import build_preprocess
-from app.subjects.sources import load_subjects
-from data_pipelines.preprocess import prepare_tensor
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.progress import console, say
+from voxlift.app.report.demo import write_demo_picture
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.subjects.cohort import build_preprocess
+from voxlift.app.subjects.sources import load_subjects
+from voxlift.data_pipelines.preprocess import prepare_tensor
 
 FOLDER = Path("runs/demo")
 TASKS = ("nodule", "chirality")
@@ -53,7 +53,7 @@ def main() -> int:
 def comparison_command(task: str) -> list[str]:
     """The command that a user would type for one task."""
     settings = ["experiment=demo", f"data.task={task}", f"run_dir={FOLDER / task}"]
-    return [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *settings]
+    return [sys.executable, "-m", "voxlift.app.compare", "models=[slice2d,volume3d]", *settings]
 
 
 def example_volumes(comparison: Path) -> dict[str, NDArray[np.float32]]:

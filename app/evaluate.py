@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.course.failures import scoring_need, told_in_sentences
-from app.door.cli import open_command, reader
-from app.door.outputs import finished_run_problems
-from app.files import read_json, write_json
-from app.places import refuse_unwritable
-from app.process.statuses import DONE
-from app.progress import say
-from app.runs.configuration import load_settings
-from app.runs.opening import open_run
-from app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem, count_problem
+from voxlift.app.course.failures import scoring_need, told_in_sentences
+from voxlift.app.door.cli import open_command, reader
+from voxlift.app.door.outputs import finished_run_problems
+from voxlift.app.files import read_json, write_json
+from voxlift.app.places import refuse_unwritable
+from voxlift.app.process.statuses import DONE
+from voxlift.app.progress import say
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.opening import open_run
+from voxlift.app.settings import SPLIT_NAMES, EvaluateSettings, choice_problem, count_problem
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     run = open_run(str(settings.run))
     refuse_unwritable(run.metrics, asked=f"run={settings.run}")
     metrics = score_again(str(settings.run), split=settings.on, batch_size=settings.batch_size)
-    from app.scoring.judging import show_metrics
+    from voxlift.app.scoring.judging import show_metrics
 
     target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)
@@ -65,14 +65,14 @@ def score_again(run_dir: str, *, split: str, batch_size: int | None = None) -> d
     run = open_run(run_dir)
     settings = load_settings(run)
     saved = read_json(run.metrics)
-    from app.process.runtime import import_quietly
+    from voxlift.app.process.runtime import import_quietly
 
     import_quietly()  # before what follows brings the engine in
-    from app.evaluation.intervals import evaluate_scores
-    from app.networks.files import load_network
-    from app.runs.cohort import reopen_cohort
-    from app.scoring.predicting import score_split
-    from models.folding import fold_normalisation
+    from voxlift.app.evaluation.intervals import evaluate_scores
+    from voxlift.app.networks.files import load_network
+    from voxlift.app.runs.cohort import reopen_cohort
+    from voxlift.app.scoring.predicting import score_split
+    from voxlift.models.folding import fold_normalisation
 
     at_once = batch_size or settings.trainer.batch_size
     with told_in_sentences(scoring_need(at_once)):

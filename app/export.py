@@ -8,19 +8,19 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import open_command, reader
-from app.door.outputs import finished_run_problems, output_folder_problems
-from app.errors import UserError
-from app.extras import install_extra
-from app.files import write_json, write_text
-from app.networks.precision import rounding_tolerance
-from app.process.statuses import DONE
-from app.progress import console, say
-from app.settings import ExportSettings, choice_problem
+from voxlift.app.door.cli import open_command, reader
+from voxlift.app.door.outputs import finished_run_problems, output_folder_problems
+from voxlift.app.errors import UserError
+from voxlift.app.extras import install_extra
+from voxlift.app.files import write_json, write_text
+from voxlift.app.networks.precision import rounding_tolerance
+from voxlift.app.process.statuses import DONE
+from voxlift.app.progress import console, say
+from voxlift.app.settings import ExportSettings, choice_problem
 
 if TYPE_CHECKING:
-    from app.exporting.writing import Difference, Written
-    from app.prediction.ensemble import Ensemble
+    from voxlift.app.exporting.writing import Difference, Written
+    from voxlift.app.prediction.ensemble import Ensemble
 
 FORMATS = ("saved_model", "onnx")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
@@ -59,8 +59,8 @@ def export(settings: ExportSettings) -> int:
         SettingsError: the run is none, or not finished.
         UserError: the written model gives other scores than the run's own; nothing is left.
     """
-    from app.prediction.ensemble import open_ensemble
-    from app.process.logs import logging_to_file
+    from voxlift.app.prediction.ensemble import open_ensemble
+    from voxlift.app.process.logs import logging_to_file
 
     folder = Path(str(settings.output)).expanduser()
     existed = folder.exists()
@@ -81,9 +81,9 @@ def export(settings: ExportSettings) -> int:
 
 
 def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Difference:
-    from app.exporting.contract import build_contract
-    from app.exporting.writing import compare_written, in_float32, write_onnx, write_saved_model
-    from app.networks.files import load_network
+    from voxlift.app.exporting.contract import build_contract
+    from voxlift.app.exporting.writing import compare_written, in_float32, write_onnx, write_saved_model
+    from voxlift.app.networks.files import load_network
 
     (member,) = ensemble.members
     own, written_from = load_network(member.run.model), load_network(member.run.model)
@@ -111,7 +111,7 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
 
 def _write_beside(folder: Path, contract: dict[str, Any], written: Written) -> None:
     for name in COPIED:
-        write_text(folder / name, resources.files("app.exporting").joinpath(name).read_text("utf-8"))
+        write_text(folder / name, resources.files("voxlift.app.exporting").joinpath(name).read_text("utf-8"))
     write_json(folder / "contract.json", contract)  # last: an export with a contract is whole
     if not (folder / written.file).exists():
         raise UserError(f"{folder / written.file}: expected the exporter to write it; it did not.")

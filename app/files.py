@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from app.errors import SettingsError
+from voxlift.app.errors import SettingsError
 
 
 def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

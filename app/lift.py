@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.door.cli import open_command, reader
-from app.door.outputs import output_file_problems
-from app.errors import UserError
-from app.networks.files import save_network
-from app.networks.precision import rounding_tolerance
-from app.networks.pretrained import check_slice_run, load_trained
-from app.progress import say
-from app.runs.near import hint_at_runs
-from app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
+from voxlift.app.door.cli import open_command, reader
+from voxlift.app.door.outputs import output_file_problems
+from voxlift.app.errors import UserError
+from voxlift.app.networks.files import save_network
+from voxlift.app.networks.precision import rounding_tolerance
+from voxlift.app.networks.pretrained import check_slice_run, load_trained
+from voxlift.app.progress import say
+from voxlift.app.runs.near import hint_at_runs
+from voxlift.app.settings import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
 
 if TYPE_CHECKING:
-    from models.lifting import LiftPlan
+    from voxlift.models.lifting import LiftPlan
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def lift(settings: LiftSettings) -> int:
         SettingsError, LiftError: the network cannot be had, or cannot be lifted.
         UserError: the lift did not prove itself; nothing is written.
     """
-    from app.process.runtime import import_quietly
+    from voxlift.app.process.runtime import import_quietly
 
     import_quietly()
     import keras
@@ -60,7 +60,7 @@ def lift(settings: LiftSettings) -> int:
 
 def _network(settings: LiftSettings) -> Any:  # noqa: ANN401 - as above
     """The 2D network with the weights asked for."""
-    from models.lifting import load_network
+    from voxlift.models.lifting import load_network
 
     name = str(settings.network)
     folder = Path(name).expanduser()
@@ -80,7 +80,7 @@ def _network(settings: LiftSettings) -> Any:  # noqa: ANN401 - as above
 
 
 def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - as above
-    from models.lifting import plan_lift
+    from voxlift.models.lifting import plan_lift
 
     shape = settings.input_shape
     depth = settings.depth if shape is None else shape[0]
@@ -101,7 +101,7 @@ def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - a
 
 
 def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
-    from models.lifting import verify_lift
+    from voxlift.models.lifting import verify_lift
 
     is_random = settings.weights is None and not _is_file_or_folder(settings)
     tolerance = rounding_tolerance(plan.model_2d)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from app.errors import refuse_problems
+from voxlift.app.errors import refuse_problems
 
 
 def place_problems(path: Path, *, asked: str) -> list[str]:

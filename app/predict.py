@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.door.cli import open_command, reader
-from app.door.outputs import output_file_problems
-from app.prediction.methods import METHODS, explain_method
-from app.settings import PredictSettings, choice_problem, count_problem
+from voxlift.app.door.cli import open_command, reader
+from voxlift.app.door.outputs import output_file_problems
+from voxlift.app.prediction.methods import METHODS, explain_method
+from voxlift.app.settings import PredictSettings, choice_problem, count_problem
 
 VIEWS = ("none", "flips", "half_turns", "shifts")
 
@@ -38,7 +38,7 @@ def predict(settings: PredictSettings) -> int:
     Raises:
         SettingsError, ManifestError: the runs or the input cannot be used at all; nothing is written.
     """
-    from app.prediction.course import run_prediction  # behind the checks, which shall not wait for it
+    from voxlift.app.prediction.course import run_prediction  # behind the checks, which shall not wait for it
 
     return run_prediction(settings)
 

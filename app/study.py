@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from app.door.cli import open_command, to_settings
-from app.settings.overrides import given_keys
-from app.settings.studies import StudySettings, register_study_schemas
-from app.studies.budget import resolve_study
-from app.studies.folder import StudyFolder, open_folder
+from voxlift.app.door.cli import open_command, to_settings
+from voxlift.app.settings.overrides import given_keys
+from voxlift.app.settings.studies import StudySettings, register_study_schemas
+from voxlift.app.studies.budget import resolve_study
+from voxlift.app.studies.folder import StudyFolder, open_folder
 
 OPEN_KEYS = ("study.space.", "study.vary.")  # any setting of a training may stand under them
 
@@ -57,18 +57,18 @@ def study(settings: StudySettings) -> int:
 def _runner(name: str) -> Callable[[StudySettings, StudyFolder], None]:
     """A study's function, imported when it is asked for: each brings libraries of its own."""
     if name == "batch_size":
-        from app.studies.batch_size.run import study_batch_size
+        from voxlift.app.studies.batch_size.run import study_batch_size
 
         return study_batch_size
     if name == "complexity":
-        from app.studies.complexity.run import study_complexity
+        from voxlift.app.studies.complexity.run import study_complexity
 
         return study_complexity
     if name == "architecture":
-        from app.studies.architecture.run import study_architecture
+        from voxlift.app.studies.architecture.run import study_architecture
 
         return study_architecture
-    from app.studies.search.run import study_search
+    from voxlift.app.studies.search.run import study_search
 
     return study_search
 

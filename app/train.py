@@ -7,12 +7,12 @@ import os
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from app.course.checking import check_training
-from app.course.resuming import reopen_settings, resumes_elsewhere
-from app.door.cli import open_command, to_settings
-from app.process.devices import check_backend
-from app.settings import HostsSettings, SettingsError, TrainSettings
-from app.strategy.hosts.supervise import supervise
+from voxlift.app.course.checking import check_training
+from voxlift.app.course.resuming import reopen_settings, resumes_elsewhere
+from voxlift.app.door.cli import open_command, to_settings
+from voxlift.app.process.devices import check_backend
+from voxlift.app.settings import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.strategy.hosts.supervise import supervise
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def start(settings: TrainSettings) -> int:
         return _start_again(settings, settings.resume)
     if settings.strategy == "hosts":
         return supervise(settings, settings.hosts)
-    from app.course.run import train  # behind the checks, which shall not wait for what trains
+    from voxlift.app.course.run import train  # behind the checks, which shall not wait for what trains
 
     return train(settings)
 
@@ -61,12 +61,12 @@ def _start_again(asked: TrainSettings, path: str) -> int:
     if asked.hosts != HostsSettings():
         raise SettingsError(f"hosts: {run.path} is a run of one host; leave the keys of hosts out.")
     check_backend()
-    from app.course.run import resume  # as above
+    from voxlift.app.course.run import resume  # as above
 
     return resume(run, settings)
 
 
 if __name__ == "__main__":
-    from app.train import main as main_by_name  # a launcher hands the job on by its module's name
+    from voxlift.app.train import main as main_by_name  # a launcher hands the job on by its module's name
 
     main_by_name()

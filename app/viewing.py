@@ -18,12 +18,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from app.report.overlay import draw_planes
-from data_pipelines.geometry import from_tensor_axes, is_same_grid, spacing_of, to_tensor_axes
-from data_pipelines.preprocess import prepare_volume
-from data_pipelines.presets import preset
-from data_pipelines.volume import Volume, VolumeError
-from data_pipelines.writers import volume_bytes
+from voxlift.app.report.overlay import draw_planes
+from voxlift.data_pipelines.geometry import from_tensor_axes, is_same_grid, spacing_of, to_tensor_axes
+from voxlift.data_pipelines.preprocess import prepare_volume
+from voxlift.data_pipelines.presets import preset
+from voxlift.data_pipelines.volume import Volume, VolumeError
+from voxlift.data_pipelines.writers import volume_bytes
 
 VIEWER = "ipyniivue"
 HEIGHT = 360  # pixels of the interactive viewer

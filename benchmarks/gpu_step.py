@@ -24,7 +24,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
 NETWORKS = ("demo", "resnet18", "densenet121")  # those of step_networks.py
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

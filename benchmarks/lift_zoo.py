@@ -66,7 +66,7 @@ def main() -> int:
 
 def network_names() -> list[str]:
     """Return the names of all networks."""
-    from models.existing import application_names
+    from voxlift.models.existing import application_names
 
     return list(application_names())
 
@@ -158,7 +158,7 @@ def prove_all(name: str, wanted: list[tuple[str, str]]) -> None:
     """
     import keras
 
-    from models.lifting import load_network, settle_network
+    from voxlift.models.lifting import load_network, settle_network
 
     side = SIDES.get(name, SIDE)
     for head in dict.fromkeys(head for _, head in wanted):
@@ -176,7 +176,7 @@ def prove_all(name: str, wanted: list[tuple[str, str]]) -> None:
 
 def prove(network: object, policy: str) -> dict[str, object]:
     """Return the figures of one lift."""
-    from models.lifting import verify_lift
+    from voxlift.models.lifting import verify_lift
 
     begin = time.perf_counter()
     plan = first_plan(network, policy)
@@ -199,7 +199,7 @@ def prove(network: object, policy: str) -> dict[str, object]:
 
 def first_plan(network: object, policy: str) -> object:
     """Return the plan with the fewest slices that the network can do with."""
-    from models.lifting import LiftError, plan_lift
+    from voxlift.models.lifting import LiftError, plan_lift
 
     *depths, last = DEPTHS[policy]
     for depth in depths:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.geometry import axcodes_of, is_axcodes, spacing_of
-from data_pipelines.preprocess import Preprocess, prepare_volume
-from data_pipelines.presets import preset
-from data_pipelines.readers import load_volume
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.geometry import axcodes_of, is_axcodes, spacing_of
+from voxlift.data_pipelines.preprocess import Preprocess, prepare_volume
+from voxlift.data_pipelines.presets import preset
+from voxlift.data_pipelines.readers import load_volume
+from voxlift.data_pipelines.volume import VolumeError
 
 NOT_IMAGES = {".md", ".csv", ".txt", ".json"}
 TENSOR = preset("mri", spacing=(4, 4, 4), shape=(32, 32, 32), time_axis="first", zscore="none")

@@ -20,7 +20,7 @@ def build_keras(network: str, side: int, classes: int) -> Model:
         side: Voxels along each axis.
         classes: Number of logits.
     """
-    from models.lifting import to_3d
+    from voxlift.models.lifting import to_3d
 
     return to_3d(build_flat(network, side, classes), depth=side, depth_policy="isotropic")
 
@@ -35,7 +35,7 @@ def build_flat(network: str, side: int, classes: int) -> Model:
     """
     import keras
 
-    from models.baselines import build_baseline
+    from voxlift.models.baselines import build_baseline
 
     if network in FLAT:
         return build_baseline("cnn", input_shape=(side, side, 1), classes=classes, filters=FLAT[network])

@@ -86,8 +86,8 @@ def build_keras_team(case: Case) -> Team:
     import step_networks
     import tensorflow as tf
 
-    from app.networks.protection import protect_shallow_convolutions
-    from app.process.processor import prepare_processor
+    from voxlift.app.networks.protection import protect_shallow_convolutions
+    from voxlift.app.process.processor import prepare_processor
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
@@ -114,8 +114,8 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
     import keras
     import tensorflow as tf
 
-    from models.folding import fold_normalisation
-    from models.optimizers import FusedAdamW
+    from voxlift.models.folding import fold_normalisation
+    from voxlift.models.optimizers import FusedAdamW
 
     voxels = tf.random.normal((case.batch, *[case.side] * 3, 1))
     labels = tf.zeros(case.batch, tf.int32)

@@ -99,7 +99,10 @@ def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, A
     options = ["--network", network, "--precision", precision, "--side", str(side), "--batch", str(batch)]
     done = subprocess.run(
         [sys.executable, __file__, "--child", *options],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -121,7 +124,7 @@ def measure(network: str, side: int, batch: int, precision: str) -> dict[str, fl
     import keras
     import numpy as np
 
-    from models.memory import training_memory
+    from voxlift.models.memory import training_memory
 
     keras.config.set_dtype_policy(precision)
     model = build(network, side)
@@ -145,8 +148,8 @@ def build(network: str, side: int) -> Any:  # noqa: ANN401 - untyped Keras
     """Return the lifted network."""
     import keras
 
-    from models import plan_lift
-    from models.baselines import build_baseline
+    from voxlift.models import plan_lift
+    from voxlift.models.baselines import build_baseline
 
     if network in {"cnn", "resnet"}:
         return plan_lift(build_baseline(network, input_shape=(side, side, 1), classes=2), depth=side).build()

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.identity import identify_image
-from data_pipelines.prepared import Shape
-from data_pipelines.preprocess import prepare_volume
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.stored_form import (
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.identity import identify_image
+from voxlift.data_pipelines.prepared import Shape
+from voxlift.data_pipelines.preprocess import prepare_volume
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.stored_form import (
     StoredForm,
     check_room,
     dtype_for,
@@ -39,8 +39,8 @@ from data_pipelines.stored_form import (
     spoken_shape,
     wider,
 )
-from data_pipelines.volume import VolumeError
-from data_pipelines.whole import whole_file
+from voxlift.data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.whole import whole_file
 
 FORMAT = 3  # raise when the same settings would give other voxels than an earlier version of the code
 SHOWN = 10

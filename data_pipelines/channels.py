@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_pipelines.geometry import Grid, corners_off_mm, is_same_grid
-from data_pipelines.volume import Array, Stored, VolumeError
+from voxlift.data_pipelines.geometry import Grid, corners_off_mm, is_same_grid
+from voxlift.data_pipelines.volume import Array, Stored, VolumeError
 
 
 def each_channel(stored: Stored) -> list[Array]:

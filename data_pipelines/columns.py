@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.labels import is_missing
-from data_pipelines.manifest import Record
-from data_pipelines.tables import ManifestError, list_some, read_table, require_columns
+from voxlift.data_pipelines.labels import is_missing
+from voxlift.data_pipelines.manifest import Record
+from voxlift.data_pipelines.tables import ManifestError, list_some, read_table, require_columns
 
 log = logging.getLogger("voxlift")
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.channels import each_channel
-from data_pipelines.geometry import spacing_of
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.volume import Array, Stored, VolumeError
+from voxlift.data_pipelines.channels import each_channel
+from voxlift.data_pipelines.geometry import spacing_of
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.volume import Array, Stored, VolumeError
 
 SAMPLE = 200_000
 """So many voxels, evenly spread, are enough for a histogram threshold."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from data_pipelines.volume import Affine, Array
+from voxlift.data_pipelines.volume import Affine, Array
 
 Triple = tuple[int, int, int]
 Millimetres = tuple[float, float, float]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import Sketch
-from data_pipelines.volume import Array
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import Sketch
+from voxlift.data_pipelines.volume import Array
 
 FAINT = 0.02  # of the window's 0 to 1
 LARGE = 20.0  # networks begin with weights for values of the order of one

@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipelines.labels import is_missing
-from data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.labels import is_missing
+from voxlift.data_pipelines.tables import ManifestError
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from data_pipelines.tables import ManifestError, list_some
+from voxlift.data_pipelines.tables import ManifestError, list_some
 
 _MISSING = frozenset({"", "n/a", "na", "nan", "#n/a", "null", "<na>"})
 

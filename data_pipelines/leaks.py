@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.identity import identify_image
-from data_pipelines.manifest import Manifest, ManifestError, Record
-from data_pipelines.tables import list_some
-from data_pipelines.whole import whole_file
+from voxlift.data_pipelines.identity import identify_image
+from voxlift.data_pipelines.manifest import Manifest, ManifestError, Record
+from voxlift.data_pipelines.tables import list_some
+from voxlift.data_pipelines.whole import whole_file
 
 
 @dataclass(frozen=True)

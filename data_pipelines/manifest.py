@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.labels import index_labels, is_missing
-from data_pipelines.rows import SPLITS, SUFFIXES, Row, find_split, rows_of_folder, rows_of_table
-from data_pipelines.tables import ManifestError, Table, list_some, read_table
+from voxlift.data_pipelines.labels import index_labels, is_missing
+from voxlift.data_pipelines.rows import SPLITS, SUFFIXES, Row, find_split, rows_of_folder, rows_of_table
+from voxlift.data_pipelines.tables import ManifestError, Table, list_some, read_table
 
 __all__ = ["Manifest", "ManifestError", "Record", "TableOptions", "load_manifest", "rows_of"]
 

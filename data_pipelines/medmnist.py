@@ -15,10 +15,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data_pipelines.geometry import from_tensor_axes
-from data_pipelines.medmnist_arrays import Part, read_parts
-from data_pipelines.tables import ManifestError
-from data_pipelines.whole import whole_file
+from voxlift.data_pipelines.geometry import from_tensor_axes
+from voxlift.data_pipelines.medmnist_arrays import Part, read_parts
+from voxlift.data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.whole import whole_file
 
 # Source: Yang et al., Scientific Data 10:41 (2023), doi 10.1038/s41597-022-01721-8.
 MEDMNIST_CLASSES = {

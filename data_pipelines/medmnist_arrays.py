@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.rows import SPLITS
-from data_pipelines.tables import ManifestError, list_some
+from voxlift.data_pipelines.rows import SPLITS
+from voxlift.data_pipelines.tables import ManifestError, list_some
 
 Arrays = dict[str, NDArray[np.generic]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.balance import balanced_order
+from voxlift.data_pipelines.balance import balanced_order
 
 
 def epoch_orders(

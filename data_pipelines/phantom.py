@@ -18,10 +18,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import from_tensor_axes
-from data_pipelines.phantom_scenes import CLASSES, Field, draw_scene
-from data_pipelines.tables import ManifestError
-from data_pipelines.whole import whole_file
+from voxlift.data_pipelines.geometry import from_tensor_axes
+from voxlift.data_pipelines.phantom_scenes import CLASSES, Field, draw_scene
+from voxlift.data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.whole import whole_file
 
 PHANTOM_CLASSES = CLASSES
 

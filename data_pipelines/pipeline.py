@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data_pipelines.orders import epoch_orders, least_examples
-from data_pipelines.prepared import PreparedVolumes, Shape
-from data_pipelines.slices import take_slices
+from voxlift.data_pipelines.orders import epoch_orders, least_examples
+from voxlift.data_pipelines.prepared import PreparedVolumes, Shape
+from voxlift.data_pipelines.slices import take_slices
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Mixing = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.channels import check_same_grid, looking_at
-from data_pipelines.foreground import record_box
-from data_pipelines.geometry import (
+from voxlift.data_pipelines.channels import check_same_grid, looking_at
+from voxlift.data_pipelines.foreground import record_box
+from voxlift.data_pipelines.geometry import (
     Grid,
     crop_grid,
     fit_grid,
@@ -24,11 +24,11 @@ from data_pipelines.geometry import (
     stretch_grid,
     to_tensor_axes,
 )
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.readers import read_stored
-from data_pipelines.readers.inflate import MAX_BYTES
-from data_pipelines.sampling import finite_only, sample_channels
-from data_pipelines.volume import Stored, Volume, VolumeError
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.readers import read_stored
+from voxlift.data_pipelines.readers.inflate import MAX_BYTES
+from voxlift.data_pipelines.sampling import finite_only, sample_channels
+from voxlift.data_pipelines.volume import Stored, Volume, VolumeError
 
 __all__ = ["Paths", "Preprocess", "plan_grid", "prepare_tensor", "prepare_volume"]
 

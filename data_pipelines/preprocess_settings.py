@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from data_pipelines.geometry import is_axcodes
-from data_pipelines.readers.axes import TimeAxis
-from data_pipelines.readers.inflate import MAX_BYTES
-from data_pipelines.readers.nifti import Prefer
-from data_pipelines.resample import Interpolation
+from voxlift.data_pipelines.geometry import is_axcodes
+from voxlift.data_pipelines.readers.axes import TimeAxis
+from voxlift.data_pipelines.readers.inflate import MAX_BYTES
+from voxlift.data_pipelines.readers.nifti import Prefer
+from voxlift.data_pipelines.resample import Interpolation
 
 _CHOICES = {
     "fit": ("pad_crop", "resize"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.preprocess_settings import Preprocess
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Wide enough for lung and soft tissue; air, the lower bound, is what lies outside the scan.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.geometry import axcodes_of, ras_geometry
-from data_pipelines.volume import Array, Stored
+from voxlift.data_pipelines.geometry import axcodes_of, ras_geometry
+from voxlift.data_pipelines.volume import Array, Stored
 
 SAMPLE = 100_000
 """So many voxels, evenly spread, are enough for percentiles."""

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data_pipelines.orders import epoch_orders
-from data_pipelines.pipeline import SHUFFLED_VOLUMES, TrainingOptions
+from voxlift.data_pipelines.orders import epoch_orders
+from voxlift.data_pipelines.pipeline import SHUFFLED_VOLUMES, TrainingOptions
 
 
 def batch_members(

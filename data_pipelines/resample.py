@@ -11,9 +11,9 @@ import SimpleITK
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from data_pipelines.geometry import STEADY_VOXELS, Grid
-from data_pipelines.straight import interpolate_straight, is_straight
-from data_pipelines.volume import Affine, Array
+from voxlift.data_pipelines.geometry import STEADY_VOXELS, Grid
+from voxlift.data_pipelines.straight import interpolate_straight, is_straight
+from voxlift.data_pipelines.volume import Affine, Array
 
 Interpolation = Literal["linear", "nearest"]
 _INTERPOLATORS = {"linear": SimpleITK.sitkLinear, "nearest": SimpleITK.sitkNearestNeighbor}

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.image_paths import fields_of, find_paths, text_of
-from data_pipelines.labels import is_missing
-from data_pipelines.tables import ManifestError, Table, require_columns
+from voxlift.data_pipelines.image_paths import fields_of, find_paths, text_of
+from voxlift.data_pipelines.labels import is_missing
+from voxlift.data_pipelines.tables import ManifestError, Table, require_columns
 
 SPLITS = ("train", "val", "test")
 _NAMES = {

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_pipelines.channels import each_channel
-from data_pipelines.foreground import foreground_threshold
-from data_pipelines.geometry import Grid, field_of_view
-from data_pipelines.intensity import Values, apply_window, clip_to_percentiles, standard_scores
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.resample import resample
-from data_pipelines.volume import Array, Stored, VolumeError
+from voxlift.data_pipelines.channels import each_channel
+from voxlift.data_pipelines.foreground import foreground_threshold
+from voxlift.data_pipelines.geometry import Grid, field_of_view
+from voxlift.data_pipelines.intensity import Values, apply_window, clip_to_percentiles, standard_scores
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.resample import resample
+from voxlift.data_pipelines.volume import Array, Stored, VolumeError
 
 LARGEST = float(np.finfo(np.float32).max)
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data_pipelines.labels import is_number
-from data_pipelines.manifest import Manifest, ManifestError
-from data_pipelines.rows import SPLITS
-from data_pipelines.tables import list_some
+from voxlift.data_pipelines.labels import is_number
+from voxlift.data_pipelines.manifest import Manifest, ManifestError
+from voxlift.data_pipelines.rows import SPLITS
+from voxlift.data_pipelines.tables import list_some
 
 log = logging.getLogger("voxlift")
 

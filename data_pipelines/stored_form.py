@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.prepared import Shape
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.prepared import Shape
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.volume import VolumeError
 
 NORMALISED = "float16"
 WHOLE = ("uint8", "int16")

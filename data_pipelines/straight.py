@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import Grid
-from data_pipelines.volume import Array
+from voxlift.data_pipelines.geometry import Grid
+from voxlift.data_pipelines.volume import Array
 
 Values = NDArray[np.float32]
 

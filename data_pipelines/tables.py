@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.errors import DataError
+from voxlift.data_pipelines.errors import DataError
 
 log = logging.getLogger("voxlift")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import DataError
+from voxlift.data_pipelines.errors import DataError
 
 Array = NDArray[Any]
 Affine = NDArray[np.float64]

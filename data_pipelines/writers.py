@@ -5,10 +5,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
-from data_pipelines.readers import read_stored
-from data_pipelines.resample import resample
-from data_pipelines.volume import Affine, Array, Volume, VolumeError
+from voxlift.data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
+from voxlift.data_pipelines.readers import read_stored
+from voxlift.data_pipelines.resample import resample
+from voxlift.data_pipelines.volume import Affine, Array, Volume, VolumeError
 
 SCANNER = 1
 ORTHOGONAL = 1e-4

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from models.backend import Tensor
-from models.slicing import (
+from voxlift.models.backend import Tensor
+from voxlift.models.slicing import (
     AGGREGATES,
     AggregateSlices,
     FoldSlices,

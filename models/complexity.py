@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import keras
 
-from models.backend import Tensor
-from models.flops import RULES, Shape, layer_flops
+from voxlift.models.backend import Tensor
+from voxlift.models.flops import RULES, Shape, layer_flops
 
 Visit: TypeAlias = Callable[[Any, str, Tensor, Tensor], None]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from models.layers.arithmetic import positive_integers
+from voxlift.models.layers.arithmetic import positive_integers
 
 Shape: TypeAlias = tuple[int, ...]
 Rule: TypeAlias = Callable[[Mapping[str, Any], Sequence[Shape], Shape], int]

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from models.layers import ChannelBias, FewPositionsConv3D, FusedBatchNormalization
-from models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
+from voxlift.models.layers import ChannelBias, FewPositionsConv3D, FusedBatchNormalization
+from voxlift.models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
 
 Layer: TypeAlias = Any  # Keras ships no types
 Model: TypeAlias = Any

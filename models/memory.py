@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from models.backend import Tensor
-from models.complexity import BYTES, VIEWS, visit_operations
+from voxlift.models.backend import Tensor
+from voxlift.models.complexity import BYTES, VIEWS, visit_operations
 
 WEIGHT_BYTES = 4  # weights, gradients and slots are float32 in every precision
 READS_NOTHING = frozenset(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from models.backend import Tensor, fused_adam, has_fused_adam
+from voxlift.models.backend import Tensor, fused_adam, has_fused_adam
 
 
 @keras.saving.register_keras_serializable(package="voxlift")

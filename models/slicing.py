@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.backend import Tensor
-from models.layers.convolution import Setting
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.convolution import Setting
 
 AXES = {"depth": 1, "height": 2, "width": 3}
 AGGREGATES = ("mean", "max", "topk", "attention")

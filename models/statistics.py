@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import keras
 
-from models.backend import Tensor
-from models.lifting.graph import walk_layers
+from voxlift.models.backend import Tensor
+from voxlift.models.lifting.graph import walk_layers
 
 
 def recalibrate_statistics(network: keras.Model, batches: Iterable[Tensor]) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    ".".join(("voxlift", *path.relative_to(ROOT).with_suffix("").parts))
     for floor in ("app", "data_pipelines", "models")
     for path in sorted((ROOT / floor).rglob("*.py"))
     if ">>>" in path.read_text(encoding="utf-8")

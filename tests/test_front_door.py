@@ -60,7 +60,7 @@ def test_the_citation_names_title_licence_and_authors():
 
 
 def test_the_version_stands_in_one_place():
-    from app import __version__
+    from voxlift import __version__
 
     assert PROJECT["dynamic"] == ["version"]
     named = [path for path in ROOT.glob("*.toml") if f'version = "{__version__}"' in path.read_text("utf-8")]
@@ -84,9 +84,9 @@ def test_a_configuration_file_begins_with_its_purpose_and_the_way_to_use_it(path
 @pytest.mark.parametrize("command", [name.removeprefix("voxlift-") for name in PROJECT["scripts"]])
 def test_help_holds_examples_that_name_the_command(command, tmp_path):
     shown = subprocess.run(
-        [sys.executable, "-m", f"app.{command}", "--help"],
+        [sys.executable, "-m", f"voxlift.app.{command}", "--help"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONUTF8": "1"},
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "", "PYTHONUTF8": "1"},
         capture_output=True,
         text=True,
         check=True,

@@ -19,8 +19,9 @@ def run(*command, **options):
 def source(tmp_path):
     """A copy of what a build reads: setuptools leaves a build folder where it works."""
     copy = tmp_path / "source"
-    for name in ("app", "conf", "data_pipelines", "models"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("src", "app", "conf", "data_pipelines", "models"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     return copy
@@ -43,9 +44,11 @@ def test_the_wheel_trains_without_the_checkout(tmp_path, source):
     ]
     small = ["preprocess.shape=[8,12,16]", "preprocess.spacing=[8,5,4]", "model.filters=[4,6,8]"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    answer = run(sys.executable, "-m", "app.train", *settings, *small, cwd=tmp_path, env=environment)
+    answer = run(sys.executable, "-m", "voxlift.app.train", *settings, *small, cwd=tmp_path, env=environment)
     assert answer.stdout.strip().splitlines()[-1] == "Results in run"
-    where = run(sys.executable, "-c", "import app; print(app.__file__)", cwd=tmp_path, env=environment)
+    where = run(
+        sys.executable, "-c", "import voxlift; print(voxlift.__file__)", cwd=tmp_path, env=environment
+    )
     assert where.stdout.startswith(str(site))
     assert (tmp_path / "run" / "metrics.json").exists()
     assert (tmp_path / "run" / "report.html").exists()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.comparison.contests import describe_choices, settle_contests
-from app.comparison.planning import Plan
-from app.trials.outcomes import Outcome
-from app.trials.trial import Trial, trials_by_model
+from voxlift.app.comparison.contests import describe_choices, settle_contests
+from voxlift.app.comparison.planning import Plan
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.trial import Trial, trials_by_model
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from app.files import read_json
-from app.trials.outcomes import Outcome
-from app.trials.trial import Trial
+from voxlift.app.files import read_json
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.evaluation.pairing import align
-from app.networks.files import load_network
-from app.runs.cases import build_case, positions_of, read_prepared
-from app.runs.cohort import reopen_cohort
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.settings import SettingsError
-from data_pipelines.volume import VolumeError
+from voxlift.app.evaluation.pairing import align
+from voxlift.app.networks.files import load_network
+from voxlift.app.runs.cases import build_case, positions_of, read_prepared
+from voxlift.app.runs.cohort import reopen_cohort
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import SettingsError
+from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
-    from app.evaluation.scores import Scores
-    from app.report.summary import Case
+    from voxlift.app.evaluation.scores import Scores
+    from voxlift.app.report.summary import Case
 
 log = logging.getLogger("voxlift")
 

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.comparison.cells import Comparable
-from app.comparison.disagreement import pick_disagreements
-from app.files import read_json
-from app.report.comparison import write_comparison_report
-from app.report.page import now
-from app.report.quantities import MISSING
-from app.report.summary import ComparisonSummary
-from app.runs.configuration import load_settings
-from app.runs.datanotes import describe_data, spoken_task
-from app.runs.page import count_splits, read_history
-from app.trials.trial import Trial, trials_by_model
+from voxlift.app.comparison.cells import Comparable
+from voxlift.app.comparison.disagreement import pick_disagreements
+from voxlift.app.files import read_json
+from voxlift.app.report.comparison import write_comparison_report
+from voxlift.app.report.page import now
+from voxlift.app.report.quantities import MISSING
+from voxlift.app.report.summary import ComparisonSummary
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.datanotes import describe_data, spoken_task
+from voxlift.app.runs.page import count_splits, read_history
+from voxlift.app.trials.trial import Trial, trials_by_model
 
 if TYPE_CHECKING:
-    from app.evaluation.paired import Comparison
-    from app.evaluation.scores import Scores
+    from voxlift.app.evaluation.paired import Comparison
+    from voxlift.app.evaluation.scores import Scores
 
 
 def write_comparison_page(

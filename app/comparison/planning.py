@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.comparison.contests import expand_names
-from app.progress import say
-from app.runs.opening import refuse_used_folder
-from app.runs.reuse import refuse_other_run
-from app.settings import CompareSettings, SettingsError, TrainSettings
-from app.settings.overrides import shared_overrides
-from app.subjects.sources import check_columns, table_options
-from app.trials.composing import choose_model, compose_training
-from app.trials.trial import Trial, lay_out_trials
-from data_pipelines.manifest import load_manifest
+from voxlift.app.comparison.contests import expand_names
+from voxlift.app.progress import say
+from voxlift.app.runs.opening import refuse_used_folder
+from voxlift.app.runs.reuse import refuse_other_run
+from voxlift.app.settings import CompareSettings, SettingsError, TrainSettings
+from voxlift.app.settings.overrides import shared_overrides
+from voxlift.app.subjects.sources import check_columns, table_options
+from voxlift.app.trials.composing import choose_model, compose_training
+from voxlift.app.trials.trial import Trial, lay_out_trials
+from voxlift.data_pipelines.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
 VARIED = dict.fromkeys(("model", "seed", "splits.fold"), "use models=[...], seeds=[...] and splits.folds.")

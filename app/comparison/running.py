@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.comparison.planning import Plan
-from app.files import write_rows
-from app.process.statuses import USER_ERROR
-from app.runs.reuse import TRIALS
-from app.trials.outcomes import Outcome, outcome_row
-from app.trials.running import run_trial
+from voxlift.app.comparison.planning import Plan
+from voxlift.app.files import write_rows
+from voxlift.app.process.statuses import USER_ERROR
+from voxlift.app.runs.reuse import TRIALS
+from voxlift.app.trials.outcomes import Outcome, outcome_row
+from voxlift.app.trials.running import run_trial
 
 
 def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) -> list[Outcome]:

@@ -11,18 +11,18 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from app.comparison.cells import Comparable
-from app.comparison.page import write_comparison_page
-from app.evaluation.paired import Comparison, compare_models
-from app.evaluation.scores import Scores
-from app.evaluation.summary import summarise_models
-from app.evaluation.verdict import overall_verdict
-from app.files import read_json, write_json, write_rows
-from app.progress import console, say
-from app.report.quantities import MISSING, format_quantity
-from app.report.terminal import print_comparisons, print_metrics
-from app.trials.results import scores_of
-from app.trials.trial import Trial, trials_by_model
+from voxlift.app.comparison.cells import Comparable
+from voxlift.app.comparison.page import write_comparison_page
+from voxlift.app.evaluation.paired import Comparison, compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.summary import summarise_models
+from voxlift.app.evaluation.verdict import overall_verdict
+from voxlift.app.files import read_json, write_json, write_rows
+from voxlift.app.progress import console, say
+from voxlift.app.report.quantities import MISSING, format_quantity
+from voxlift.app.report.terminal import print_comparisons, print_metrics
+from voxlift.app.trials.results import scores_of
+from voxlift.app.trials.trial import Trial, trials_by_model
 
 HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.networks.pretrained import check_baseline
-from app.process.devices import check_backend
-from app.settings import TrainSettings, check_settings
-from app.strategy.hosts.supervise import check_engine
+from voxlift.app.networks.pretrained import check_baseline
+from voxlift.app.process.devices import check_backend
+from voxlift.app.settings import TrainSettings, check_settings
+from voxlift.app.strategy.hosts.supervise import check_engine
 
 
 def check_training(settings: TrainSettings) -> None:

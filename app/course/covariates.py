@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.course.ending import end_run
-from app.evaluation.scores import Scores
-from app.files import write_rows
-from app.process.environment import peak_memory_bytes
-from app.process.logs import logging_to_file
-from app.process.runtime import prepare_runtime
-from app.runs.cohort import reopen_subjects
-from app.runs.describing import describe_run
-from app.runs.folder import RunFolder
-from app.runs.opening import create_run
-from app.runs.predictions import prediction_rows
-from app.scoring.judging import judge_scores
-from app.scoring.predicting import scores_of_split
-from app.settings import SettingsError, TrainSettings
-from app.subjects.cohort import Cohort, gather_cohort
-from app.subjects.sources import check_columns, locate_table
-from data_pipelines.columns import read_columns
+from voxlift.app.course.ending import end_run
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import write_rows
+from voxlift.app.process.environment import peak_memory_bytes
+from voxlift.app.process.logs import logging_to_file
+from voxlift.app.process.runtime import prepare_runtime
+from voxlift.app.runs.cohort import reopen_subjects
+from voxlift.app.runs.describing import describe_run
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.opening import create_run
+from voxlift.app.runs.predictions import prediction_rows
+from voxlift.app.scoring.judging import judge_scores
+from voxlift.app.scoring.predicting import scores_of_split
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.subjects.cohort import Cohort, gather_cohort
+from voxlift.app.subjects.sources import check_columns, locate_table
+from voxlift.data_pipelines.columns import read_columns
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.files import write_json
-from app.progress import say
-from app.runs.folder import RunFolder
-from app.runs.page import write_run_page
-from app.scoring.judging import show_metrics
-from app.settings import TrainSettings
-from app.subjects.cohort import Cohort
+from voxlift.app.files import write_json
+from voxlift.app.progress import say
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.page import write_run_page
+from voxlift.app.scoring.judging import show_metrics
+from voxlift.app.settings import TrainSettings
+from voxlift.app.subjects.cohort import Cohort
 
 
 def end_run(

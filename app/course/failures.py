@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.errors import UserError
-from app.process.supervising import tell
-from app.runs.folder import RunFolder
-from app.settings import TrainerSettings
+from voxlift.app.errors import UserError
+from voxlift.app.process.supervising import tell
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import TrainerSettings
 
 log = logging.getLogger("voxlift")
 

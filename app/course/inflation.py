@@ -7,18 +7,18 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from app.files import read_json
-from app.networks.building import Networks, build_networks, lift_networks, plan_volume
-from app.networks.pretrained import load_trained, trained_source
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.runs.reuse import find_beside
-from app.settings import ModelSettings, TrainSettings
-from app.strategy.spreading import build_spread
-from app.subjects.cohort import Cohort
+from voxlift.app.files import read_json
+from voxlift.app.networks.building import Networks, build_networks, lift_networks, plan_volume
+from voxlift.app.networks.pretrained import load_trained, trained_source
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.reuse import find_beside
+from voxlift.app.settings import ModelSettings, TrainSettings
+from voxlift.app.strategy.spreading import build_spread
+from voxlift.app.subjects.cohort import Cohort
 
 if TYPE_CHECKING:
-    from models.lifting import LiftPlan
+    from voxlift.models.lifting import LiftPlan
 log = logging.getLogger("voxlift")
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from app.course.ending import end_run
-from app.course.failures import told_in_sentences, training_need, way_on
-from app.course.inflation import (
+from voxlift.app.course.ending import end_run
+from voxlift.app.course.failures import told_in_sentences, training_need, way_on
+from voxlift.app.course.inflation import (
     Inflation,
     borrow_slices,
     cost_of_slices,
@@ -18,17 +18,17 @@ from app.course.inflation import (
     slice_folder,
     trains_slices_first,
 )
-from app.networks.building import Networks, build_networks
-from app.networks.files import save_trained
-from app.process.precision import Precision
-from app.runs.describing import describe_run
-from app.runs.folder import RunFolder
-from app.scoring.cost import scoring_cost
-from app.scoring.judging import evaluate_run
-from app.settings import TrainSettings
-from app.strategy.hosts.meeting import is_follower
-from app.strategy.spreading import build_spread, do_once
-from app.subjects.cohort import Cohort
+from voxlift.app.networks.building import Networks, build_networks
+from voxlift.app.networks.files import save_trained
+from voxlift.app.process.precision import Precision
+from voxlift.app.runs.describing import describe_run
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.scoring.cost import scoring_cost
+from voxlift.app.scoring.judging import evaluate_run
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy.hosts.meeting import is_follower
+from voxlift.app.strategy.spreading import build_spread, do_once
+from voxlift.app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 
@@ -99,7 +99,7 @@ def _describe(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precis
 def _train_into(
     run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks, is_last: bool = False
 ) -> None:
-    from app.training.network import train_network
+    from voxlift.app.training.network import train_network
 
     cost = train_network(run, settings, cohort=cohort, networks=networks)
 
@@ -118,7 +118,7 @@ def _finish(
     cost: dict[str, float],
 ) -> None:
     """Save, score and report a network that is trained."""
-    from models.folding import fold_normalisation
+    from voxlift.models.folding import fold_normalisation
 
     save_trained(networks.volume, run.model)
     scorer = fold_normalisation(networks.volume)

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.runs.near import hint_at_runs
-from app.settings import HostsSettings, SettingsError, TrainSettings
-from app.settings.overrides import key_of
-from app.strategy.hosts.member import find_member, is_placed
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.near import hint_at_runs
+from voxlift.app.settings import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.settings.overrides import key_of
+from voxlift.app.strategy.hosts.member import find_member, is_placed
 
 log = logging.getLogger("voxlift")
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from app.course.covariates import train_on_table
-from app.course.parts import build_parts, train_parts, trainings_of
-from app.course.resuming import begin_again, is_complete, saved_precision
-from app.files import read_rows, write_json
-from app.networks.pretrained import check_name, refuse_seen_subjects
-from app.places import refuse_unwritable
-from app.process.logs import logging_to_file
-from app.process.precision import Precision
-from app.process.runtime import prepare_runtime
-from app.progress import say
-from app.runs.cohort import reopen_subjects
-from app.runs.folder import RunFolder
-from app.runs.opening import create_run, refuse_used_folder
-from app.settings import TrainSettings
-from app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
-from app.strategy.hosts.meeting import announce_run, in_turn
-from app.strategy.spreading import prepare_devices
-from app.subjects.cohort import gather_cohort
+from voxlift.app.course.covariates import train_on_table
+from voxlift.app.course.parts import build_parts, train_parts, trainings_of
+from voxlift.app.course.resuming import begin_again, is_complete, saved_precision
+from voxlift.app.files import read_rows, write_json
+from voxlift.app.networks.pretrained import check_name, refuse_seen_subjects
+from voxlift.app.places import refuse_unwritable
+from voxlift.app.process.logs import logging_to_file
+from voxlift.app.process.precision import Precision
+from voxlift.app.process.runtime import prepare_runtime
+from voxlift.app.progress import say
+from voxlift.app.runs.cohort import reopen_subjects
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.opening import create_run, refuse_used_folder
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
+from voxlift.app.strategy.hosts.meeting import announce_run, in_turn
+from voxlift.app.strategy.spreading import prepare_devices
+from voxlift.app.subjects.cohort import gather_cohort
 
 log = logging.getLogger("voxlift")
 
@@ -51,7 +51,9 @@ def train(settings: TrainSettings) -> int:
         refuse_seen_subjects(settings.model, cohort)
         prepare_devices(settings)
         parts = build_parts(settings, cohort)
-        from app.preflight.look import look_ahead  # it brings Keras in, for which the process is set up now
+        from voxlift.app.preflight.look import (
+            look_ahead,  # it brings Keras in, for which the process is set up now
+        )
 
         found = look_ahead(trainings_of(parts, settings), cohort)
         name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"

@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.door.cli import is_user_error
-from app.door.wording import explain
-from app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
-from app.progress import console
-from app.runs.folder import RunFolder
-from app.settings import LoggerSettings
-from app.strategy.hosts.agreement import agree_on_settings
-from app.strategy.hosts.channel import Channel, take_up
-from app.strategy.hosts.ending import Ending, is_lost
-from app.strategy.hosts.meeting import hand_out, hear, join
-from app.strategy.hosts.member import Member
-from app.training.followed import needed_to_resume
+from voxlift.app.door.cli import is_user_error
+from voxlift.app.door.wording import explain
+from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
+from voxlift.app.progress import console
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import LoggerSettings
+from voxlift.app.strategy.hosts.agreement import agree_on_settings
+from voxlift.app.strategy.hosts.channel import Channel, take_up
+from voxlift.app.strategy.hosts.ending import Ending, is_lost
+from voxlift.app.strategy.hosts.meeting import hand_out, hear, join
+from voxlift.app.strategy.hosts.member import Member
+from voxlift.app.training.followed import needed_to_resume
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def train_with_others(order: dict[str, Any], member: Member) -> None:
     Raises:
         SettingsError: the hosts were told different things; and whatever a training raises.
     """
-    from app.course.run import resume, train  # takes seconds to import: only when the others are met
+    from voxlift.app.course.run import resume, train  # takes seconds to import: only when the others are met
 
     console.quiet = not member.leads
     folder = Path(order["folder"])

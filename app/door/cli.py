@@ -20,16 +20,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from app import __version__
-from app.door.choices import register_choices
-from app.door.quoting import explain_dashes, is_dashed
-from app.door.suggestions import SCHEMA, known_keys
-from app.door.wording import explain
-from app.errors import MendableError, SettingsError, refuse_problems
-from app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
-from app.process.supervising import hand_over
-from app.settings import register_schemas
-from data_pipelines.errors import DataError
+from voxlift import __version__
+from voxlift.app.door.choices import register_choices
+from voxlift.app.door.quoting import explain_dashes, is_dashed
+from voxlift.app.door.suggestions import SCHEMA, known_keys
+from voxlift.app.door.wording import explain
+from voxlift.app.errors import MendableError, SettingsError, refuse_problems
+from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
+from voxlift.app.process.supervising import hand_over
+from voxlift.app.settings import register_schemas
+from voxlift.data_pipelines.errors import DataError
 
 Settings = TypeVar("Settings")
 
@@ -73,7 +73,7 @@ def run_command(
         statuses.append(_status_of(lambda: job(cfg) or DONE, config_name, debug=debug))
         return statuses[-1]
 
-    start = hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(guarded)
+    start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=config_name)(guarded)
     status = _status_of(lambda: start() or DONE, config_name, debug=False)
     sys.stdout.flush()
     sys.exit(max([status, *statuses]))
@@ -178,5 +178,5 @@ def is_user_error(error: BaseException) -> bool:
 
 def _lift_errors() -> tuple[type[Exception], ...]:
     """The lift's own error, where its room was entered: to import it would bring Keras in."""
-    room = sys.modules.get("models.lifting.errors")
+    room = sys.modules.get("voxlift.models.lifting.errors")
     return () if room is None else (room.LiftError,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.places import place_problems
+from voxlift.app.places import place_problems
 
 
 def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[str]:

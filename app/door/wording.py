@@ -8,8 +8,8 @@ import sys
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from app.door.quoting import explain_grammar, list_or_sweep
-from app.door.suggestions import suggest, suggest_key
+from voxlift.app.door.quoting import explain_grammar, list_or_sweep
+from voxlift.app.door.suggestions import suggest, suggest_key
 
 MERGING = "Error merging override "  # Hydra's words before the override whose value does not fit its key
 AMBIGUOUS = "Ambiguous value for argument"  # and before several values without brackets

@@ -5,11 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.evaluation.intervals import RESAMPLES, Cells, mean_of_cells, percentile_interval, resample_models
-from app.evaluation.metrics import metric_draws
-from app.evaluation.pairing import as_cells
-from app.evaluation.scores import Floats, Scores
-from app.evaluation.trainings import widen_draws
+from voxlift.app.evaluation.intervals import (
+    RESAMPLES,
+    Cells,
+    mean_of_cells,
+    percentile_interval,
+    resample_models,
+)
+from voxlift.app.evaluation.metrics import metric_draws
+from voxlift.app.evaluation.pairing import as_cells
+from voxlift.app.evaluation.scores import Floats, Scores
+from voxlift.app.evaluation.trainings import widen_draws
 
 UNBOUNDED = frozenset({"log_loss", "brier"})  # the Brier score of several classes reaches 2
 

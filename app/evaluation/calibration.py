@@ -7,10 +7,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 
-from app.evaluation.intervals import bootstrap_intervals, defined
-from app.evaluation.kernels import bin_index
-from app.evaluation.metrics import CALIBRATION_BINS, calibration_pairs, score_metrics
-from app.evaluation.scores import Floats, Integers, Scores
+from voxlift.app.evaluation.intervals import bootstrap_intervals, defined
+from voxlift.app.evaluation.kernels import bin_index
+from voxlift.app.evaluation.metrics import CALIBRATION_BINS, calibration_pairs, score_metrics
+from voxlift.app.evaluation.scores import Floats, Integers, Scores
 
 SMALLEST = 1e-12  # a float32 softmax can say exactly 0, whose logarithm no temperature moves
 TEMPERATURES = (0.05, 20.0)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.evaluation.intervals import draw_subjects, subject_strata
-from app.evaluation.kernels import Ranking, cumulative_rates, rank_scores
-from app.evaluation.scores import Floats, Scores, ScoresError
+from voxlift.app.evaluation.intervals import draw_subjects, subject_strata
+from voxlift.app.evaluation.kernels import Ranking, cumulative_rates, rank_scores
+from voxlift.app.evaluation.scores import Floats, Scores, ScoresError
 
 BAND_RESAMPLES = 500
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.evaluation.intervals import Cells
-from app.evaluation.pairing import align_cells, subject_codes
-from app.evaluation.scores import Floats, Integers, Scores, ScoresError
-from app.evaluation.trainings import add_trainings
+from voxlift.app.evaluation.intervals import Cells
+from voxlift.app.evaluation.pairing import align_cells, subject_codes
+from voxlift.app.evaluation.scores import Floats, Integers, Scores, ScoresError
+from voxlift.app.evaluation.trainings import add_trainings
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from app.evaluation.kernels import divide
-from app.evaluation.metrics import metric_draws, score_metrics
-from app.evaluation.scores import Floats, Integers, Scores, with_threshold
+from voxlift.app.evaluation.kernels import divide
+from voxlift.app.evaluation.metrics import metric_draws, score_metrics
+from voxlift.app.evaluation.scores import Floats, Integers, Scores, with_threshold
 
 RESAMPLES = 2000
 BLOCK_CELLS = 4_000_000  # weights held at once (32 MB), however many volumes there are

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.scores import Floats, Integers
+from voxlift.app.evaluation.scores import Floats, Integers
 
 Flags = NDArray[np.bool_]
 

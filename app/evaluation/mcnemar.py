@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.evaluation.intervals import Cells
-from app.evaluation.pairing import align_cells, subject_codes
-from app.evaluation.scores import Floats, Integers, Scores
+from voxlift.app.evaluation.intervals import Cells
+from voxlift.app.evaluation.pairing import align_cells, subject_codes
+from voxlift.app.evaluation.scores import Floats, Integers, Scores
 
 
 @dataclass(frozen=True)

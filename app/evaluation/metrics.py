@@ -5,8 +5,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from app.evaluation import kernels
-from app.evaluation.scores import Floats, Scores, with_threshold
+from voxlift.app.evaluation import kernels
+from voxlift.app.evaluation.scores import Floats, Scores, with_threshold
 
 CALIBRATION_BINS = 10
 

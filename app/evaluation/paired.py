@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from app.evaluation.bootstrap import Difference, paired_differences, point_metrics
-from app.evaluation.delong import DeLong, delong_difference
-from app.evaluation.intervals import RESAMPLES, Cells, resample_models
-from app.evaluation.mcnemar import McNemar, mcnemar_test
-from app.evaluation.pairing import align_cells
-from app.evaluation.scores import Scores, ScoresError, shorten
+from voxlift.app.evaluation.bootstrap import Difference, paired_differences, point_metrics
+from voxlift.app.evaluation.delong import DeLong, delong_difference
+from voxlift.app.evaluation.intervals import RESAMPLES, Cells, resample_models
+from voxlift.app.evaluation.mcnemar import McNemar, mcnemar_test
+from voxlift.app.evaluation.pairing import align_cells
+from voxlift.app.evaluation.scores import Scores, ScoresError, shorten
 
 
 @dataclass(frozen=True)

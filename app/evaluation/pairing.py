@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.evaluation.intervals import Cells
-from app.evaluation.scores import Scores, ScoresError, shorten, take
+from voxlift.app.evaluation.intervals import Cells
+from voxlift.app.evaluation.scores import Scores, ScoresError, shorten, take
 
 
 def as_cells(scores: Scores | Sequence[Scores]) -> Cells:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.evaluation.bootstrap import model_intervals, point_metrics
-from app.evaluation.intervals import RESAMPLES, defined
-from app.evaluation.scores import Scores
+from voxlift.app.evaluation.bootstrap import model_intervals, point_metrics
+from voxlift.app.evaluation.intervals import RESAMPLES, defined
+from voxlift.app.evaluation.scores import Scores
 
 
 def summarise_models(

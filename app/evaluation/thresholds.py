@@ -5,8 +5,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from app.evaluation.kernels import confusion_rates, divide, matthews
-from app.evaluation.scores import Floats, Scores, ScoresError
+from voxlift.app.evaluation.kernels import confusion_rates, divide, matthews
+from voxlift.app.evaluation.scores import Floats, Scores, ScoresError
 
 Criterion = Callable[[Floats, float], Floats]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from app.evaluation.scores import Floats
+from voxlift.app.evaluation.scores import Floats
 
 
 @dataclass(frozen=True)

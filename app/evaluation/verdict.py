@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from app.evaluation.bootstrap import Difference
-from app.evaluation.metrics import LOWER_IS_BETTER, metric_label
-from app.evaluation.paired import Comparison
+from voxlift.app.evaluation.bootstrap import Difference
+from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, metric_label
+from voxlift.app.evaluation.paired import Comparison
 
 CHANCE = {"auc": 0.5}
 SIGNIFICANT = 0.05

@@ -65,7 +65,7 @@ def explain_volume(
     Raises:
         ValueError: the network has no such layer.
     """
-    from models.explain import grad_cam, occlusion_map
+    from voxlift.models.explain import grad_cam, occlusion_map
 
     batch = voxels[None].astype(np.float32)
     if method == "gradcam":

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from app import __version__
-from app.prediction.ensemble import Member, image_columns
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.stored_form import NORMALISED
+from voxlift import __version__
+from voxlift.app.prediction.ensemble import Member, image_columns
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.stored_form import NORMALISED
 
 VERSION = 1  # raise when a reader of the old form would misunderstand the new one
 AXES = ["batch", "depth", "height", "width", "channels"]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.scoring.predicting import softmax
+from voxlift.app.scoring.predicting import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from data_pipelines.ranges import TrainingRange
+    from voxlift.data_pipelines.ranges import TrainingRange
 
 FREE_SIDE = 16  # voxels along a side that the network leaves open, for the comparison
 BATCHES = (1, 3)  # one volume, and several: a batch that was frozen in would show

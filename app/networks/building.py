@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.networks.pretrained import adaptations, load_trained, trained_source
-from app.networks.protection import protect_training
-from app.settings import ModelSettings, SettingsError
-from app.subjects.cohort import Cohort
+from voxlift.app.networks.pretrained import adaptations, load_trained, trained_source
+from voxlift.app.networks.protection import protect_training
+from voxlift.app.settings import ModelSettings, SettingsError
+from voxlift.app.subjects.cohort import Cohort
 
 if TYPE_CHECKING:
-    from models.lifting import LiftPlan
+    from voxlift.models.lifting import LiftPlan
 
 CONFIGURED = ("cnn", "resnet")
 
@@ -57,7 +57,7 @@ def build_networks(model: ModelSettings, cohort: Cohort) -> Networks:
 
 
 def _slice_networks(model: ModelSettings, cohort: Cohort) -> Networks:
-    from models.aggregation import wrap_slices
+    from voxlift.models.aggregation import wrap_slices
 
     plane = _plane(cohort.shape[:3], model.axis)
     network = build_2d(model, cohort, (*plane, cohort.shape[3] * model.slab))
@@ -87,8 +87,8 @@ def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: A
     Raises:
         LiftError: layers or settings stand in the way.
     """
-    from models.lifting import plan_lift
-    from models.lifting.depth import with_depth_kernel
+    from voxlift.models.lifting import plan_lift
+    from voxlift.models.lifting.depth import with_depth_kernel
 
     policy: Any = model.depth_policy
     if model.depth_kernel is not None:
@@ -119,7 +119,7 @@ def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, 
         SettingsError: `model.baseline` cannot be built for these planes.
         LiftError: a network that exists cannot be cut to these classes.
     """
-    from models.baselines import build_baseline
+    from voxlift.models.baselines import build_baseline
 
     options: dict[str, Any] = {"input_shape": input_shape, "classes": len(cohort.classes)}
     if is_built_here(model):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app.networks.protection import protect_scoring
-from app.process.runtime import import_quietly
-from app.settings import SettingsError
+from voxlift.app.networks.protection import protect_scoring
+from voxlift.app.process.runtime import import_quietly
+from voxlift.app.settings import SettingsError
 
 
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
@@ -17,9 +17,9 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
         SettingsError: the file is not a Keras model, or is damaged.
     """
     import_quietly()
-    import models.aggregation
-    import models.layers  # noqa: F401 - importing a layer registers it
-    from models.existing import read_network
+    import voxlift.models.aggregation
+    import voxlift.models.layers  # noqa: F401 - importing a layer registers it
+    from voxlift.models.existing import read_network
 
     try:
         network = read_network(path)

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.files import read_rows
-from app.networks.files import load_network
-from app.process.runtime import import_quietly
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.runs.near import hint_at_runs
-from app.settings import ModelSettings, SettingsError
-from app.subjects.images import split_images
+from voxlift.app.files import read_rows
+from voxlift.app.networks.files import load_network
+from voxlift.app.process.runtime import import_quietly
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.near import hint_at_runs
+from voxlift.app.settings import ModelSettings, SettingsError
+from voxlift.app.subjects.images import split_images
 
 if TYPE_CHECKING:
-    from app.subjects.cohort import Cohort
+    from voxlift.app.subjects.cohort import Cohort
 
 OWN = ("cnn", "resnet", "tutorial")  # known without a look at what the engine has
 log = logging.getLogger("voxlift")
@@ -56,7 +56,7 @@ def load_trained(source: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     Raises:
         SettingsError: the file cannot be loaded, or takes no images [B, H, W, C].
     """
-    from models.aggregation import unwrap_slices
+    from voxlift.models.aggregation import unwrap_slices
 
     file = RunFolder(source).model if source.is_dir() else source
     network = unwrap_slices(load_network(file))
@@ -105,7 +105,7 @@ def check_name(model: ModelSettings) -> None:
     if model.kind == "table" or model.baseline in OWN or trained_source(model.baseline) is not None:
         return
     import_quietly()
-    from models.baselines.choose import unknown_baseline
+    from voxlift.models.baselines.choose import unknown_baseline
 
     problem = unknown_baseline(model.baseline)
     if problem:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from app.process.devices import backend_name, gpu_capability
+from voxlift.app.process.devices import backend_name, gpu_capability
 
 log = logging.getLogger("voxlift")
 
@@ -45,7 +45,7 @@ def protect_shallow_convolutions(network: Any) -> list[str]:  # noqa: ANN401 - u
     """
     import keras
 
-    from models.layers.few_positions import FewPositionsConv3D, is_shallow
+    from voxlift.models.layers.few_positions import FewPositionsConv3D, is_shallow
 
     changed = []
     for layer in network._flatten_layers():  # noqa: SLF001 - Keras has no public walk into nested networks

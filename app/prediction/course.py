@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.course.failures import scoring_need, told_in_sentences
-from app.files import write_json
-from app.prediction.ensemble import open_ensemble
-from app.prediction.opening import build_predictor, scans_of
-from app.prediction.partial import PartialTable
-from app.prediction.running import Predictor, scan_key
-from app.prediction.telling import account_of, question_of, say_outcome, say_rules
-from app.process.logs import logging_to_file
-from app.process.statuses import DONE, USER_ERROR
-from app.progress import progress_bar, say
-from app.settings import PredictSettings
-from data_pipelines.scans import Scan
+from voxlift.app.course.failures import scoring_need, told_in_sentences
+from voxlift.app.files import write_json
+from voxlift.app.prediction.ensemble import open_ensemble
+from voxlift.app.prediction.opening import build_predictor, scans_of
+from voxlift.app.prediction.partial import PartialTable
+from voxlift.app.prediction.running import Predictor, scan_key
+from voxlift.app.prediction.telling import account_of, question_of, say_outcome, say_rules
+from voxlift.app.process.logs import logging_to_file
+from voxlift.app.process.statuses import DONE, USER_ERROR
+from voxlift.app.progress import progress_bar, say
+from voxlift.app.settings import PredictSettings
+from voxlift.data_pipelines.scans import Scan
 
 
 def run_prediction(settings: PredictSettings) -> int:

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.calibration import fit_temperature
-from app.files import read_json, read_rows
-from app.networks.files import load_network
-from app.prediction.views import View, build_views
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.runs.opening import open_run
-from app.runs.predictions import scores_from_rows
-from app.runs.ranges import read_training_range
-from app.scoring.predicting import softmax
-from app.settings import SettingsError, TrainSettings
-from app.subjects.cohort import build_preprocess
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import TrainingRange
+from voxlift.app.evaluation.calibration import fit_temperature
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.networks.files import load_network
+from voxlift.app.prediction.views import View, build_views
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.opening import open_run
+from voxlift.app.runs.predictions import scores_from_rows
+from voxlift.app.runs.ranges import read_training_range
+from voxlift.app.scoring.predicting import softmax
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.subjects.cohort import build_preprocess
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import TrainingRange
 
 log = logging.getLogger("voxlift")
 

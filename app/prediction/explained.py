@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from app.explaining.maps import AGREES_FROM, Explanation, ensemble_explanation, explain_volume
-from app.prediction.ensemble import Ensemble
-from app.prediction.preparing import Prepared
-from app.report.overlay import draw_planes, save_planes
-from data_pipelines.geometry import spacing_of
-from data_pipelines.volume import VolumeError
-from data_pipelines.writers import save_over
+from voxlift.app.explaining.maps import AGREES_FROM, Explanation, ensemble_explanation, explain_volume
+from voxlift.app.prediction.ensemble import Ensemble
+from voxlift.app.prediction.preparing import Prepared
+from voxlift.app.report.overlay import draw_planes, save_planes
+from voxlift.data_pipelines.geometry import spacing_of
+from voxlift.data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.writers import save_over
 
 METHOD_NAMES = {"gradcam": "Grad-CAM", "occlusion": "Occlusion"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.settings import PredictSettings
+from voxlift.app.settings import PredictSettings
 
 EXPLAIN = {False: None, "false": None, "none": None, True: "gradcam", "true": "gradcam"}
 METHODS = ("gradcam", "occlusion", "both")

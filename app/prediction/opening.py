@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.prediction.ensemble import Ensemble, image_columns, load_networks, member_views
-from app.prediction.explained import Explaining
-from app.prediction.methods import explain_method
-from app.prediction.running import Predictor
-from app.progress import console, say
-from app.settings import PredictSettings, SettingsError
-from data_pipelines.scans import Scan, find_scans
-from data_pipelines.tables import read_table
+from voxlift.app.prediction.ensemble import Ensemble, image_columns, load_networks, member_views
+from voxlift.app.prediction.explained import Explaining
+from voxlift.app.prediction.methods import explain_method
+from voxlift.app.prediction.running import Predictor
+from voxlift.app.progress import console, say
+from voxlift.app.settings import PredictSettings, SettingsError
+from voxlift.data_pipelines.scans import Scan, find_scans
+from voxlift.data_pipelines.tables import read_table
 
 
 def scans_of(settings: PredictSettings, ensemble: Ensemble) -> tuple[Scan, ...]:
@@ -81,7 +81,7 @@ def _explaining(settings: PredictSettings, ensemble: Ensemble) -> Explaining | N
 
 
 def _refuse_unknown_layer(explaining: Explaining, networks: Sequence[Any]) -> None:
-    from models.explain import find_layer
+    from voxlift.models.explain import find_layer
 
     if explaining.method == "occlusion":
         return

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.files import write_rows
+from voxlift.app.files import write_rows
 
 Row = Mapping[str, Any]
 Key = tuple[str, str]

@@ -12,13 +12,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import prepare_stored, read_record
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import Sketch, sketch_record
-from data_pipelines.scans import Scan
-from data_pipelines.stored_form import dtype_for
-from data_pipelines.volume import Affine, VolumeError
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.preprocess import prepare_stored, read_record
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import Sketch, sketch_record
+from voxlift.data_pipelines.scans import Scan
+from voxlift.data_pipelines.stored_form import dtype_for
+from voxlift.data_pipelines.volume import Affine, VolumeError
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

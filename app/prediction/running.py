@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from app.prediction.ensemble import Ensemble, decide, score_batch
-from app.prediction.explained import Explaining, explain_scan
-from app.prediction.partial import Key, PartialTable
-from app.prediction.preparing import Prepared, map_in_order, prepare_scan, take_batches
-from app.prediction.views import View
-from app.subjects.images import join_images
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import outside_range
-from data_pipelines.scans import Scan
+from voxlift.app.prediction.ensemble import Ensemble, decide, score_batch
+from voxlift.app.prediction.explained import Explaining, explain_scan
+from voxlift.app.prediction.partial import Key, PartialTable
+from voxlift.app.prediction.preparing import Prepared, map_in_order, prepare_scan, take_batches
+from voxlift.app.prediction.views import View
+from voxlift.app.subjects.images import join_images
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import outside_range
+from voxlift.data_pipelines.scans import Scan
 
 log = logging.getLogger("voxlift")
 
@@ -49,7 +49,7 @@ class Predictor:
     @cached_property
     def scorers(self) -> tuple[Any, ...]:
         """What scores in the networks' place, faster; the networks themselves are what is explained."""
-        from models.folding import fold_normalisation
+        from voxlift.models.folding import fold_normalisation
 
         return tuple(fold_normalisation(network) for network in self.networks)
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.prediction.ensemble import Ensemble
-from app.prediction.methods import explain_method
-from app.prediction.running import Predictor
-from app.progress import say
-from app.settings import PredictSettings
+from voxlift.app.prediction.ensemble import Ensemble
+from voxlift.app.prediction.methods import explain_method
+from voxlift.app.prediction.running import Predictor
+from voxlift.app.progress import say
+from voxlift.app.settings import PredictSettings
 
 
 def question_of(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:

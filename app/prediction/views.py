@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.settings import SettingsError
-from app.training.varying import read_augment
+from voxlift.app.settings import SettingsError
+from voxlift.app.training.varying import read_augment
 
 NAMES = ("none", "flips", "half_turns", "shifts")
 AXES = ("depth", "height", "width")

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from app.networks.building import Networks
-from app.preflight.fits import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
-from app.preflight.overfit import OverfitResult, overfit_batch
-from app.preflight.rates import Rates, measure_rates
-from app.preflight.show import show_memory, show_stages, spoken_rates
-from app.preflight.stages import Stage, network_stages
-from app.process.devices import Memory, free_memory, gpu_capability
-from app.process.randomness import unchanged_randomness
-from app.settings import SettingsError, TrainSettings
-from app.strategy.spreading import device_count
-from app.training.feeding import Feed
+from voxlift.app.networks.building import Networks
+from voxlift.app.preflight.fits import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
+from voxlift.app.preflight.overfit import OverfitResult, overfit_batch
+from voxlift.app.preflight.rates import Rates, measure_rates
+from voxlift.app.preflight.show import show_memory, show_stages, spoken_rates
+from voxlift.app.preflight.stages import Stage, network_stages
+from voxlift.app.process.devices import Memory, free_memory, gpu_capability
+from voxlift.app.process.randomness import unchanged_randomness
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.strategy.spreading import device_count
+from voxlift.app.training.feeding import Feed
 
 log = logging.getLogger("voxlift")
 
@@ -92,7 +92,7 @@ def preflight(
 
 
 def _estimate(settings: TrainSettings, networks: Networks, feed: Feed, *, layers: int) -> Need:
-    from models.memory import training_memory
+    from voxlift.models.memory import training_memory
 
     batch, size = feed.batch_size, settings.trainer.batch_size
     scoring = training_memory(networks.volume, optimizer_slots=0)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.process.devices import Memory
-from app.settings import SettingsError, TrainSettings
+from voxlift.app.process.devices import Memory
+from voxlift.app.settings import SettingsError, TrainSettings
 
 if TYPE_CHECKING:
-    from models.memory import TrainingMemory
+    from voxlift.models.memory import TrainingMemory
 
 WEIGHT_BYTES = 4
 MARGIN = 0.9  # of what is free: the estimate misses the workspaces of kernels

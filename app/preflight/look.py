@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from app.networks.building import Networks
-from app.preflight.check import Preflight, preflight
-from app.process.randomness import unchanged_randomness
-from app.settings import TrainSettings
-from app.subjects.cohort import Cohort
-from app.training.feeding import Feed, build_feed
-from app.training.fit import Task, compile_network
-from app.training.optimizers import tuning_optimizer
+from voxlift.app.networks.building import Networks
+from voxlift.app.preflight.check import Preflight, preflight
+from voxlift.app.process.randomness import unchanged_randomness
+from voxlift.app.settings import TrainSettings
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.training.feeding import Feed, build_feed
+from voxlift.app.training.fit import Task, compile_network
+from voxlift.app.training.optimizers import tuning_optimizer
 
 
 def look_ahead(

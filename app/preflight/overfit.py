@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.preflight.rates import repeat, unchanged
+from voxlift.app.preflight.rates import repeat, unchanged
 
 STEPS = 60
 LEARNT = 0.5  # share of the first loss below which the batch counts as being learnt

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from app.preflight.fits import Need
-from app.preflight.rates import Rates
-from app.preflight.stages import Stage
-from app.process.devices import Memory
-from app.progress import console
+from voxlift.app.preflight.fits import Need
+from voxlift.app.preflight.rates import Rates
+from voxlift.app.preflight.stages import Stage
+from voxlift.app.process.devices import Memory
+from voxlift.app.progress import console
 
 
 def show_stages(stages: Sequence[Stage], *, name: str) -> None:

@@ -27,7 +27,7 @@ class Stage:
 
 def network_stages(network: Any) -> tuple[Stage, ...]:  # noqa: ANN401 - untyped Keras
     """The stages of a Functional or Sequential network, in the order of computation."""
-    from models.complexity import VIEWS, layer_costs
+    from voxlift.models.complexity import VIEWS, layer_costs
 
     costs = [cost for cost in layer_costs(network) if cost.kind not in VIEWS]
     return tuple(_stages(costs))

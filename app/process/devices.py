@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
-from app.extras import install_extra
-from app.settings import SettingsError
+from voxlift.app.extras import install_extra
+from voxlift.app.settings import SettingsError
 
 BACKENDS = ("tensorflow", "jax")  # each needs the package of its name
 CGROUP = Path("/sys/fs/cgroup")

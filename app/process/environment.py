@@ -10,10 +10,10 @@ from typing import Any
 
 import psutil
 
-from app import __version__
-from app.process.devices import backend_name, device_names
-from app.process.precision import Precision
-from app.process.processor import prepare_processor
+from voxlift import __version__
+from voxlift.app.process.devices import backend_name, device_names
+from voxlift.app.process.precision import Precision
+from voxlift.app.process.processor import prepare_processor
 
 PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "SimpleITK", "scikit-learn", "scipy", "hydra-core")
 

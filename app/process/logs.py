@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from app.progress import say
+from voxlift.app.progress import say
 
 log = logging.getLogger("voxlift")
 

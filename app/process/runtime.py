@@ -7,11 +7,11 @@ import os
 import sys
 import tempfile
 
-from app.extras import install_extra
-from app.process.devices import backend_name, check_backend, gpu_capability, has_gpu
-from app.process.precision import Precision, choose_precision, cpu_flags
-from app.process.processor import prepare_processor
-from app.settings import SettingsError
+from voxlift.app.extras import install_extra
+from voxlift.app.process.devices import backend_name, check_backend, gpu_capability, has_gpu
+from voxlift.app.process.precision import Precision, choose_precision, cpu_flags
+from voxlift.app.process.processor import prepare_processor
+from voxlift.app.settings import SettingsError
 
 log = logging.getLogger("voxlift")
 

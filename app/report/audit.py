@@ -15,12 +15,12 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from app.report.audited import AuditedData, suggested_overrides
-from app.report.findings import group_findings, sentence, shared_folder, verdict
-from app.report.page import write_page
-from app.report.style import INK, figure_style, new_axes, series_style, svg_markup
-from data_pipelines.audit import Facts
-from data_pipelines.manifest import Record
+from voxlift.app.report.audited import AuditedData, suggested_overrides
+from voxlift.app.report.findings import group_findings, sentence, shared_folder, verdict
+from voxlift.app.report.page import write_page
+from voxlift.app.report.style import INK, figure_style, new_axes, series_style, svg_markup
+from voxlift.data_pipelines.audit import Facts
+from voxlift.data_pipelines.manifest import Record
 
 AXES = ("depth", "height", "width")
 PROPERTIES = {"axcodes": "stored axes", "dtype": "stored type", "kind": "format", "channels": "channels"}

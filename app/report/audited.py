@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_pipelines.audit import Audit
-from data_pipelines.manifest import Manifest, Record
+from voxlift.data_pipelines.audit import Audit
+from voxlift.data_pipelines.manifest import Manifest, Record
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,17 +8,24 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from app.evaluation.calibration import apply_temperature
-from app.evaluation.metrics import metric_label
-from app.evaluation.scores import Scores
-from app.evaluation.verdict import overall_verdict, winner
-from app.report import tables
-from app.report.figures import calibration_figure
-from app.report.html import MOST_CURVES, both_curves, drawn_classes, history_figures, shared, show_table
-from app.report.montage import case_picture
-from app.report.page import write_page
-from app.report.summary import ComparisonSummary
-from app.report.trends import difference_figure, forest_figure
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import overall_verdict, winner
+from voxlift.app.report import tables
+from voxlift.app.report.figures import calibration_figure
+from voxlift.app.report.html import (
+    MOST_CURVES,
+    both_curves,
+    drawn_classes,
+    history_figures,
+    shared,
+    show_table,
+)
+from voxlift.app.report.montage import case_picture
+from voxlift.app.report.page import write_page
+from voxlift.app.report.summary import ComparisonSummary
+from voxlift.app.report.trends import difference_figure, forest_figure
 
 
 def write_comparison_report(summary: ComparisonSummary, path: Path) -> Path:

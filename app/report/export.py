@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 
-from app.report.style import INK, MUTED, PAPER, RULE, SERIES, figure_style
+from voxlift.app.report.style import INK, MUTED, PAPER, RULE, SERIES, figure_style
 
 DOTS_PER_INCH = 300
 # The light colours of report.css.

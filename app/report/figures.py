@@ -8,11 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.evaluation.calibration import Reliability, reliability_bins
-from app.evaluation.curves import Curve, precision_recall_curve, roc_curve
-from app.evaluation.metrics import score_metrics
-from app.evaluation.scores import Scores
-from app.report.style import INK, MUTED, PAPER, SERIES, figure_style, new_axes, series_style, svg_markup
+from voxlift.app.evaluation.calibration import Reliability, reliability_bins
+from voxlift.app.evaluation.curves import Curve, precision_recall_curve, roc_curve
+from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.report.style import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    figure_style,
+    new_axes,
+    series_style,
+    svg_markup,
+)
 
 
 def roc_figure(

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.progress import build_console
-from app.report.audited import AuditedData, suggested_overrides
-from data_pipelines.audit import Facts, Finding
+from voxlift.app.progress import build_console
+from voxlift.app.report.audited import AuditedData, suggested_overrides
+from voxlift.data_pipelines.audit import Facts, Finding
 
 EXAMPLES = 3
 LONGEST = 160  # characters of an example in the terminal; the page and audit.json have all of it

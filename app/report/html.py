@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from app.evaluation.calibration import apply_temperature
-from app.evaluation.metrics import metric_label
-from app.evaluation.scores import Scores
-from app.evaluation.verdict import run_verdict
-from app.report import tables
-from app.report.figures import calibration_figure, precision_recall_figure, roc_figure
-from app.report.montage import case_picture
-from app.report.page import write_page
-from app.report.quantities import format_value
-from app.report.summary import Case, ComparisonSummary, Row, RunSummary
-from app.report.trends import history_figure, history_panels
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import run_verdict
+from voxlift.app.report import tables
+from voxlift.app.report.figures import calibration_figure, precision_recall_figure, roc_figure
+from voxlift.app.report.montage import case_picture
+from voxlift.app.report.page import write_page
+from voxlift.app.report.quantities import format_value
+from voxlift.app.report.summary import Case, ComparisonSummary, Row, RunSummary
+from voxlift.app.report.trends import history_figure, history_panels
 
 MOST_CURVES = 6  # more bands in one figure cannot be told apart
 MOST_CLASSES = 12  # whose curves are drawn: a page with many more is a picture book

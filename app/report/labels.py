@@ -11,7 +11,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from app.report.style import INK, MUTED
+from voxlift.app.report.style import INK, MUTED
 
 Point = tuple[float, float, str]  # x and y in the units of the data, and the name
 Pixels = NDArray[np.float64]  # x and y

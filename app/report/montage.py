@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from app.report.summary import Case
+from voxlift.app.report.summary import Case
 
 SMALLEST_HEIGHT = 192  # pixels: a 32-voxel volume is enlarged, so that print does not blur it
 GAP = 2

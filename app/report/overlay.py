@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from app.report.planes import three_planes
+from voxlift.app.report.planes import three_planes
 
 NAMES = ("axial", "coronal", "sagittal")
 SIDES = (("L", "R"), ("L", "R"), ("P", "A"))  # left and right edge of each picture

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.files import write_beside
+from voxlift.app.files import write_beside
 
 
 def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
@@ -17,7 +17,7 @@ def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
         OSError: naming the path, such as on a full disk.
     """
     environment = Environment(
-        loader=PackageLoader("app.report"),
+        loader=PackageLoader("voxlift.app.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

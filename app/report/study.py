@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from app.report import tables
-from app.report.export import export_figure
-from app.report.page import write_page
-from app.report.style import figure_style, svg_markup
+from voxlift.app.report import tables
+from voxlift.app.report.export import export_figure
+from voxlift.app.report.page import write_page
+from voxlift.app.report.style import figure_style, svg_markup
 
 Table = tuple[list[str], list[list[tuple[str, bool]]]]
 

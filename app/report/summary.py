@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.calibration import Temperature
-from app.evaluation.paired import Comparison
-from app.evaluation.scores import Scores
+from voxlift.app.evaluation.calibration import Temperature
+from voxlift.app.evaluation.paired import Comparison
+from voxlift.app.evaluation.scores import Scores
 
 Row = Mapping[str, object]
 """One table row: column heading to value. The first row's columns are the table's."""

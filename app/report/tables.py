@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.dotted import flatten
-from app.evaluation.bootstrap import point_metrics
-from app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
-from app.evaluation.kernels import weighted_confusion
-from app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
-from app.evaluation.paired import Comparison
-from app.evaluation.scores import Scores
-from app.evaluation.verdict import format_p
-from app.report.quantities import (
+from voxlift.app.dotted import flatten
+from voxlift.app.evaluation.bootstrap import point_metrics
+from voxlift.app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
+from voxlift.app.evaluation.kernels import weighted_confusion
+from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
+from voxlift.app.evaluation.paired import Comparison
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import format_p
+from voxlift.app.report.quantities import (
     MISSING,
     format_interval,
     format_quantity,

@@ -7,11 +7,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from app.evaluation.metrics import metric_label
-from app.evaluation.paired import Comparison
-from app.report.quantities import interval_of
-from app.report.style import INK, MUTED, SERIES, figure_style, new_axes, series_style, svg_markup
-from app.report.summary import Row
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.paired import Comparison
+from voxlift.app.report.quantities import interval_of
+from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, new_axes, series_style, svg_markup
+from voxlift.app.report.summary import Row
 
 PREFERRED = ("loss", "auc", "balanced_accuracy", "accuracy")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.explaining.maps import explain_volume
-from app.report.planes import three_planes
-from app.report.summary import Case
-from app.subjects.images import join_images
+from voxlift.app.explaining.maps import explain_volume
+from voxlift.app.report.planes import three_planes
+from voxlift.app.report.summary import Case
+from voxlift.app.subjects.images import join_images
 
 if TYPE_CHECKING:
-    from app.evaluation.scores import Scores
-    from app.subjects.cohort import Cohort
+    from voxlift.app.evaluation.scores import Scores
+    from voxlift.app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 

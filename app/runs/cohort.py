@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from app.files import read_rows, write_rows
-from app.runs.folder import RunFolder
-from app.settings import SettingsError, TrainSettings
-from app.subjects.cohort import Cohort, gather_cohort, prepare_cohort
-from app.subjects.images import join_images, split_images
-from data_pipelines.manifest import Record
+from voxlift.app.files import read_rows, write_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.subjects.cohort import Cohort, gather_cohort, prepare_cohort
+from voxlift.app.subjects.images import join_images, split_images
+from voxlift.data_pipelines.manifest import Record
 
 
 def reopen_cohort(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:

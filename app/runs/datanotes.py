@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from app.files import read_json, read_rows
-from app.runs.folder import RunFolder
-from app.settings import DataSettings, SettingsError, TrainSettings
-from app.subjects.auditing import JSON, data_name
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import DataSettings, SettingsError, TrainSettings
+from voxlift.app.subjects.auditing import JSON, data_name
 
 NO_AUDIT = "No audit was found: voxlift-audit looks at headers, copies and confounding."
 MOST = 12  # findings on the page; the audit's own page has them all

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from app.files import write_json
-from app.process.environment import describe_environment
-from app.process.precision import Precision
-from app.runs.cohort import write_cohort
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.runs.ranges import write_training_range
-from app.settings import TrainSettings
-from app.subjects.cohort import Cohort
-from app.subjects.glance import warn_of_images
+from voxlift.app.files import write_json
+from voxlift.app.process.environment import describe_environment
+from voxlift.app.process.precision import Precision
+from voxlift.app.runs.cohort import write_cohort
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.ranges import write_training_range
+from voxlift.app.settings import TrainSettings
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.subjects.glance import warn_of_images
 
 
 def describe_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:

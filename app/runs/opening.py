@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from app.places import refuse_unwritable
-from app.runs.folder import RunFolder
-from app.runs.near import hint_at_folder, hint_at_runs
-from app.settings import SettingsError
+from voxlift.app.places import refuse_unwritable
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.near import hint_at_folder, hint_at_runs
+from voxlift.app.settings import SettingsError
 
 
 def refuse_used_folder(run_dir: str | None) -> None:

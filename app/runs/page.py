@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from app.evaluation.calibration import fit_temperature
-from app.evaluation.scores import Scores, with_threshold
-from app.files import read_json, read_rows
-from app.report.page import now
-from app.report.summary import RunSummary
-from app.runs.cases import pick_cases
-from app.runs.configuration import load_settings
-from app.runs.datanotes import describe_data, spoken_task
-from app.runs.folder import RunFolder
-from app.runs.predictions import scores_from_rows
+from voxlift.app.evaluation.calibration import fit_temperature
+from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.report.page import now
+from voxlift.app.report.summary import RunSummary
+from voxlift.app.runs.cases import pick_cases
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.datanotes import describe_data, spoken_task
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.predictions import scores_from_rows
 
 if TYPE_CHECKING:
-    from app.subjects.cohort import Cohort
+    from voxlift.app.subjects.cohort import Cohort
 
 
 def write_run_page(
@@ -28,7 +28,7 @@ def write_run_page(
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
 ) -> None:
     """Write `report.html` of a run that has its other files already; the network draws Grad-CAM on it."""
-    from app.report.html import write_run_report  # Matplotlib: only when there is something to draw
+    from voxlift.app.report.html import write_run_report  # Matplotlib: only when there is something to draw
 
     settings = load_settings(run)
     scores = read_scores(run, tuple(settings.data.classes), threshold=metrics["threshold"])

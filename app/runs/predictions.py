@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Scores
 
 
 def prediction_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.files import read_json, write_json
-from app.progress import progress_bar
-from app.runs.folder import RunFolder
-from app.settings import SettingsError
-from data_pipelines.preprocess import read_record
-from data_pipelines.ranges import Sketch, TrainingRange, find_range, sketch_record
+from voxlift.app.files import read_json, write_json
+from voxlift.app.progress import progress_bar
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import SettingsError
+from voxlift.data_pipelines.preprocess import read_record
+from voxlift.data_pipelines.ranges import Sketch, TrainingRange, find_range, sketch_record
 
 if TYPE_CHECKING:
-    from app.subjects.cohort import Cohort
+    from voxlift.app.subjects.cohort import Cohort
 
 
 def write_training_range(cohort: Cohort, run: RunFolder) -> list[Sketch]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from app import __version__
-from app.files import read_json, read_rows
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.settings import SettingsError, TrainSettings
-from app.settings.changes import list_changes
+from voxlift import __version__
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.settings.changes import list_changes
 
 TRIALS = "trials.csv"  # a comparison's table of its trainings, up to date after each
 

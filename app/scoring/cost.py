@@ -6,8 +6,8 @@ import logging
 import time
 from typing import Any
 
-from app.scoring.predicting import score_split
-from app.subjects.cohort import Cohort
+from voxlift.app.scoring.predicting import score_split
+from voxlift.app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 
@@ -21,7 +21,7 @@ def scoring_cost(network: Any, scorer: Any, cohort: Cohort, *, batch_size: int) 
         cohort: whose validation volumes are scored.
         batch_size: volumes at once.
     """
-    from models.complexity import model_cost
+    from voxlift.models.complexity import model_cost
 
     cost: dict[str, float] = {"seconds_per_volume": seconds_per_volume(scorer, cohort, batch_size=batch_size)}
     try:

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from app.evaluation.calibration import describe_calibration
-from app.evaluation.intervals import evaluate_scores
-from app.evaluation.scores import Scores, ScoresError, average_by_subject
-from app.evaluation.thresholds import choose_threshold
-from app.files import write_rows
-from app.report.terminal import print_metrics
-from app.runs.folder import RunFolder
-from app.runs.predictions import prediction_rows
-from app.scoring.predicting import score_split
-from app.settings import SPLIT_NAMES
-from app.subjects.cohort import Cohort
+from voxlift.app.evaluation.calibration import describe_calibration
+from voxlift.app.evaluation.intervals import evaluate_scores
+from voxlift.app.evaluation.scores import Scores, ScoresError, average_by_subject
+from voxlift.app.evaluation.thresholds import choose_threshold
+from voxlift.app.files import write_rows
+from voxlift.app.report.terminal import print_metrics
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.predictions import prediction_rows
+from voxlift.app.scoring.predicting import score_split
+from voxlift.app.settings import SPLIT_NAMES
+from voxlift.app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.metrics import score_metrics
-from app.evaluation.scores import Scores, ScoresError
-from app.subjects.cohort import Cohort
-from app.subjects.images import join_images
-from data_pipelines.prepared import PreparedVolumes
+from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.scores import Scores, ScoresError
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.subjects.images import join_images
+from voxlift.data_pipelines.prepared import PreparedVolumes
 
 Predict = Callable[..., NDArray[np.float32]]  # of the form of `predict_logits`
 
@@ -51,7 +51,7 @@ def predict_probabilities(
 
 def predict_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
     """Logits [N, K] of prepared volumes, each computed once, in order."""
-    from data_pipelines.pipeline import evaluation_volumes
+    from voxlift.data_pipelines.pipeline import evaluation_volumes
 
     return np.asarray(network.predict(evaluation_volumes(volumes, batch_size=batch_size), verbose=0))
 

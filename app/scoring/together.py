@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.networks.building import Networks
-from app.scoring.predicting import predict_logits, validation_score
-from app.strategy.hosts.meeting import own_index, process_count
-from app.strategy.hosts.spread import agreed, alone, hand_over_weights
-from app.subjects.cohort import Cohort
-from data_pipelines.prepared import PreparedVolumes
+from voxlift.app.networks.building import Networks
+from voxlift.app.scoring.predicting import predict_logits, validation_score
+from voxlift.app.strategy.hosts.meeting import own_index, process_count
+from voxlift.app.strategy.hosts.spread import agreed, alone, hand_over_weights
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.data_pipelines.prepared import PreparedVolumes
 
 
 def score_together(networks: Networks, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:

@@ -4,13 +4,13 @@ The classes are not frozen because Hydra must be able to override their fields; 
 `check_settings`. Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
 """
 
-from app.errors import SettingsError
-from app.settings.checks import (
+from voxlift.app.errors import SettingsError
+from voxlift.app.settings.checks import (
     SPLIT_NAMES,
     audit_problems,
     check_settings,
 )
-from app.settings.commands import (
+from voxlift.app.settings.commands import (
     AuditSettings,
     CompareSettings,
     EvaluateSettings,
@@ -20,7 +20,7 @@ from app.settings.commands import (
     TrainSettings,
     register_schemas,
 )
-from app.settings.groups import (
+from voxlift.app.settings.groups import (
     CacheSettings,
     DataSettings,
     DevicesSettings,
@@ -33,8 +33,8 @@ from app.settings.groups import (
     SplitSettings,
     TrainerSettings,
 )
-from app.settings.model_checks import INITS, depth_policy_problems
-from app.settings.sentences import choice_problem, count_problem, range_problem
+from voxlift.app.settings.model_checks import INITS, depth_policy_problems
+from voxlift.app.settings.sentences import choice_problem, count_problem, range_problem
 
 __all__ = [
     "INITS",

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from app.dotted import flatten
-from app.settings.commands import TrainSettings
-from data_pipelines.augment import Augment
+from voxlift.app.dotted import flatten
+from voxlift.app.settings.commands import TrainSettings
+from voxlift.data_pipelines.augment import Augment
 
 INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 
-from app.errors import refuse_problems
-from app.extras import install_extra
-from app.settings.commands import AuditSettings, TrainSettings
-from app.settings.data_checks import data_problems, shape_problems, split_problems
-from app.settings.groups import HostsSettings, LoggerSettings
-from app.settings.model_checks import model_problems
-from app.settings.sentences import choice_problem, range_problem
+from voxlift.app.errors import refuse_problems
+from voxlift.app.extras import install_extra
+from voxlift.app.settings.commands import AuditSettings, TrainSettings
+from voxlift.app.settings.data_checks import data_problems, shape_problems, split_problems
+from voxlift.app.settings.groups import HostsSettings, LoggerSettings
+from voxlift.app.settings.model_checks import model_problems
+from voxlift.app.settings.sentences import choice_problem, range_problem
 
 STRATEGIES = ("single", "mirrored", "hosts")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from app.settings.groups import (
+from voxlift.app.settings.groups import (
     CacheSettings,
     DataSettings,
     DevicesSettings,

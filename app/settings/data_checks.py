@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import UnionType
 
-from app.settings.groups import DataSettings, PreprocessSettings, SplitSettings
-from app.settings.sentences import choice_problem, range_problem
+from voxlift.app.settings.groups import DataSettings, PreprocessSettings, SplitSettings
+from voxlift.app.settings.sentences import choice_problem, range_problem
 
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.settings.groups import ModelSettings
-from app.settings.sentences import choice_problem, range_problem
+from voxlift.app.settings.groups import ModelSettings
+from voxlift.app.settings.sentences import choice_problem, range_problem
 
 MODEL_KINDS = ("slice", "volume", "table")
 INITS = ("centre", "mean", "acs", "random")

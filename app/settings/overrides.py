@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from app.settings import SettingsError, TrainSettings
+from voxlift.app.settings import SettingsError, TrainSettings
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from app.settings.commands import TrainSettings
+from voxlift.app.settings.commands import TrainSettings
 
 
 @dataclass

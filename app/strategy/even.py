@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.settings import SettingsError
+from voxlift.app.settings import SettingsError
 
 
 def refuse_uneven_batches(batch_size: int, devices: int) -> None:

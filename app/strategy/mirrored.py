@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from app.process.devices import backend_name
-from app.settings import SettingsError, TrainSettings
-from app.strategy.even import refuse_uneven_batches
+from voxlift.app.process.devices import backend_name
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.strategy.even import refuse_uneven_batches
 
 if TYPE_CHECKING:
-    from app.networks.building import Networks
+    from voxlift.app.networks.building import Networks
 
 log = logging.getLogger("voxlift")
 

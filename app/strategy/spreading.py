@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.settings import TrainSettings
-from app.strategy import mirrored
-from app.strategy.hosts.meeting import is_follower, leave, meet, own_index, process_count
-from app.strategy.hosts.spread import alone, build_with_twin, global_device_count, spread_over_hosts
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy import mirrored
+from voxlift.app.strategy.hosts.meeting import is_follower, leave, meet, own_index, process_count
+from voxlift.app.strategy.hosts.spread import alone, build_with_twin, global_device_count, spread_over_hosts
 
 if TYPE_CHECKING:
-    from app.networks.building import Networks
+    from voxlift.app.networks.building import Networks
 
 
 def prepare_devices(settings: TrainSettings) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.networks.building import Networks, build_networks, is_trained_on_slices
-from app.process.runtime import prepare_runtime
-from app.settings import TrainSettings
-from app.subjects.cohort import Cohort, gather_cohort
-from app.training.feeding import Feed, build_feed
-from app.training.fit import Task, compile_network
-from app.training.optimizers import tuning_optimizer
+from voxlift.app.networks.building import Networks, build_networks, is_trained_on_slices
+from voxlift.app.process.runtime import prepare_runtime
+from voxlift.app.settings import TrainSettings
+from voxlift.app.subjects.cohort import Cohort, gather_cohort
+from voxlift.app.training.feeding import Feed, build_feed
+from voxlift.app.training.fit import Task, compile_network
+from voxlift.app.training.optimizers import tuning_optimizer
 
 Batch = tuple[Any, ...]  # voxels, labels, and sometimes weights
 
@@ -70,7 +70,7 @@ def set_up_bench(settings: TrainSettings, *, scale: float = 1.0) -> Bench:
 
 def _examples_per_volume(settings: TrainSettings, cohort: Cohort) -> int:
     """1, or how many slices training makes of a volume (of a volume without empty ones)."""
-    from models.slicing import slices_of
+    from voxlift.models.slicing import slices_of
 
     model = settings.model
     if not is_trained_on_slices(model):

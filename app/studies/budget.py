@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from app.settings import SettingsError, choice_problem, range_problem
-from app.settings.studies import (
+from voxlift.app.settings import SettingsError, choice_problem, range_problem
+from voxlift.app.settings.studies import (
     STUDIES,
     ArchitectureStudy,
     BatchSizeStudy,
@@ -16,7 +16,7 @@ from app.settings.studies import (
     Study,
     StudySettings,
 )
-from app.studies.space import read_space, read_values
+from voxlift.app.studies.space import read_space, read_values
 
 SCALING = ("none", "auto", "sqrt", "linear")
 EQUAL = ("epochs", "steps")

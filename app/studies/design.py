@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.settings import TrainSettings
+from voxlift.app.settings import TrainSettings
 
 NOTE_AUC = (
     "Scores are ROC AUC per subject on the validation part; a training's weights are those of its best epoch "

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import SettingsError
-from app.process.statuses import TIMED_OUT
+from voxlift.app.errors import SettingsError
+from voxlift.app.process.statuses import TIMED_OUT
 
 # Words of Python, the C++ library, TensorFlow and the system; a crash right after them has the same cause.
 MEMORY_WORDS = re.compile(

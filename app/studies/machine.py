@@ -7,7 +7,7 @@ import platform
 
 import psutil
 
-from app.process.environment import peak_memory_bytes
+from voxlift.app.process.environment import peak_memory_bytes
 
 
 def device_kind() -> str:

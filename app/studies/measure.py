@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m app.studies.measure FOLDER`.
+"""One measurement in a process of its own: `python -m voxlift.app.studies.measure FOLDER`.
 
 The folder holds `config.yaml`, a training's settings, and `request.json`; the answer goes to `answer.json`.
 What runs out of memory here harms nothing but itself.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from app.files import read_json, write_json
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
-from app.studies.measurements import MEASUREMENTS
+from voxlift.app.files import read_json, write_json
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.studies.measurements import MEASUREMENTS
 
 
 def main() -> int:

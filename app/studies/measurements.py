@@ -8,14 +8,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.networks.files import load_network
-from app.runs.folder import RunFolder
-from app.settings import TrainSettings
-from app.studies import bench, machine
-from app.studies.noise import estimate_noise_scale
-from app.studies.prints import print_model
-from app.subjects.cohort import gather_cohort
-from models.complexity import model_cost
+from voxlift.app.networks.files import load_network
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import TrainSettings
+from voxlift.app.studies import bench, machine
+from voxlift.app.studies.noise import estimate_noise_scale
+from voxlift.app.studies.prints import print_model
+from voxlift.app.subjects.cohort import gather_cohort
+from voxlift.models.complexity import model_cost
 
 Answer = dict[str, Any]
 

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from app.files import read_json, write_json
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.settings import TrainSettings
-from app.settings.changes import list_changes
-from app.studies.endings import Ending, MeasurementError
-from app.studies.folder import StudyFolder
-from app.trials.child import run_child
+from voxlift.app.files import read_json, write_json
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.changes import list_changes
+from voxlift.app.studies.endings import Ending, MeasurementError
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.trials.child import run_child
 
 Answer = dict[str, Any]
 
@@ -50,7 +50,7 @@ def measure(
     answer.unlink(missing_ok=True)
     save_settings(settings, place)
     write_json(place.path / "request.json", request)
-    command = [sys.executable, "-m", "app.studies.measure", str(place.path)]
+    command = [sys.executable, "-m", "voxlift.app.studies.measure", str(place.path)]
     status, reason = run_child(command, log=place.log, seconds=seconds)
     if status:
         ending = Ending(status, reason, place.log)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.files import read_json, write_json, write_rows
-from app.progress import console, say
-from app.report.page import now
-from app.report.study import StudySummary, write_study_report
-from app.studies.folder import StudyFolder
-from app.trials.trial import Trial
+from voxlift.app.files import read_json, write_json, write_rows
+from voxlift.app.progress import console, say
+from voxlift.app.report.page import now
+from voxlift.app.report.study import StudySummary, write_study_report
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.trials.trial import Trial
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.networks.building import build_networks
-from app.process.runtime import prepare_runtime
-from app.settings import ModelSettings, TrainSettings
-from app.subjects.cohort import Cohort
+from voxlift.app.networks.building import build_networks
+from voxlift.app.process.runtime import prepare_runtime
+from voxlift.app.settings import ModelSettings, TrainSettings
+from voxlift.app.subjects.cohort import Cohort
 
 
 def print_model(settings: TrainSettings, cohort: Cohort, model: Mapping[str, Any]) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.evaluation.verdict import format_p
-from app.report.quantities import format_interval, format_value
-from app.studies.scoring import PointScore, Standing
+from voxlift.app.evaluation.verdict import format_p
+from voxlift.app.report.quantities import format_interval, format_value
+from voxlift.app.studies.scoring import PointScore, Standing
 
 SCORE_HEADINGS = ("AUC", "95 %", "SD over seeds")
 STANDING_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.evaluation.bootstrap import model_intervals, point_metrics
-from app.evaluation.intervals import RESAMPLES
-from app.evaluation.paired import Comparison, compare_models
-from app.evaluation.verdict import SIGNIFICANT, format_p
-from app.studies.trainings import complete_points, cost_of, validation_scores
-from app.trials.trial import Trial
+from voxlift.app.evaluation.bootstrap import model_intervals, point_metrics
+from voxlift.app.evaluation.intervals import RESAMPLES
+from voxlift.app.evaluation.paired import Comparison, compare_models
+from voxlift.app.evaluation.verdict import SIGNIFICANT, format_p
+from voxlift.app.studies.trainings import complete_points, cost_of, validation_scores
+from voxlift.app.trials.trial import Trial
 
 if TYPE_CHECKING:
-    from app.evaluation.scores import Scores
+    from voxlift.app.evaluation.scores import Scores
 
 TOLERANCE = 0.01  # of AUC: what nobody would pay for
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.files import read_json
-from app.progress import progress_bar
-from app.runs.reuse import refuse_other_run
-from app.settings import SettingsError
-from app.settings.overrides import given_keys, shared_overrides
-from app.studies.folder import StudyFolder
-from app.trials.composing import compose_training, config_dir_arguments
-from app.trials.outcomes import Outcome
-from app.trials.results import scores_of
-from app.trials.running import run_trial
-from app.trials.trial import Trial, lay_out_trials, trials_by_model
+from voxlift.app.files import read_json
+from voxlift.app.progress import progress_bar
+from voxlift.app.runs.reuse import refuse_other_run
+from voxlift.app.settings import SettingsError
+from voxlift.app.settings.overrides import given_keys, shared_overrides
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.trials.composing import compose_training, config_dir_arguments
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.results import scores_of
+from voxlift.app.trials.running import run_trial
+from voxlift.app.trials.trial import Trial, lay_out_trials, trials_by_model
 
 if TYPE_CHECKING:
-    from app.evaluation.scores import Scores
+    from voxlift.app.evaluation.scores import Scores
 
 OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
 

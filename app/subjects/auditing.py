@@ -10,16 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from app.files import write_json, write_rows
-from app.places import refuse_unwritable
-from app.progress import console, counted_bar
-from app.report.audited import AuditedData, suggested_overrides
-from app.report.page import now
-from app.settings import AuditSettings, DataSettings, SettingsError
-from app.subjects.sources import describe_left_out, locate_table, table_options
-from data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
-from data_pipelines.audit.lenient import load_all_rows
-from data_pipelines.manifest import Manifest, ManifestError, load_manifest
+from voxlift.app.files import write_json, write_rows
+from voxlift.app.places import refuse_unwritable
+from voxlift.app.progress import console, counted_bar
+from voxlift.app.report.audited import AuditedData, suggested_overrides
+from voxlift.app.report.page import now
+from voxlift.app.settings import AuditSettings, DataSettings, SettingsError
+from voxlift.app.subjects.sources import describe_left_out, locate_table, table_options
+from voxlift.data_pipelines.audit import Audit, Facts, Finding, audit_manifest, facts_rows
+from voxlift.data_pipelines.audit.lenient import load_all_rows
+from voxlift.data_pipelines.manifest import Manifest, ManifestError, load_manifest
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
 GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
@@ -87,7 +87,7 @@ def audit_data(settings: AuditSettings) -> AuditedData:
 
 def write_audit(found: AuditedData, folder: Path) -> None:
     """Write the page, the facts per file and the findings into the folder, which is made."""
-    from app.report.audit import write_audit_page  # Matplotlib: only when all files are read
+    from voxlift.app.report.audit import write_audit_page  # Matplotlib: only when all files are read
 
     folder.mkdir(parents=True, exist_ok=True)
     with console.status("Writing the page"):

@@ -15,16 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.progress import progress_bar
-from app.settings import SPLIT_NAMES, DataSettings, PreprocessSettings, SettingsError, TrainSettings
-from app.subjects.images import join_images
-from app.subjects.sources import load_subjects
-from app.subjects.splitting import refuse_shared_voxels, say_splits, set_outer_fold_aside, split_subjects
-from data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
-from data_pipelines.manifest import Record
-from data_pipelines.prepared import PreparedVolumes
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.volume import VolumeError
+from voxlift.app.progress import progress_bar
+from voxlift.app.settings import SPLIT_NAMES, DataSettings, PreprocessSettings, SettingsError, TrainSettings
+from voxlift.app.subjects.images import join_images
+from voxlift.app.subjects.sources import load_subjects
+from voxlift.app.subjects.splitting import (
+    refuse_shared_voxels,
+    say_splits,
+    set_outer_fold_aside,
+    split_subjects,
+)
+from voxlift.data_pipelines.cache import CachedVolumes, explain_problems, fill_cache
+from voxlift.data_pipelines.manifest import Record
+from voxlift.data_pipelines.prepared import PreparedVolumes
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.volume import VolumeError
 
 log = logging.getLogger("voxlift")
 

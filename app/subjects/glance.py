@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.subjects.cohort import Cohort
-from data_pipelines.glance import remarks, span_of
-from data_pipelines.ranges import Sketch
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.data_pipelines.glance import remarks, span_of
+from voxlift.data_pipelines.ranges import Sketch
 
 log = logging.getLogger("voxlift")
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.progress import counted_bar, progress_bar
-from app.settings import DataSettings
-from data_pipelines.manifest import Manifest, TableOptions, load_manifest
-from data_pipelines.tables import read_table, require_columns
+from voxlift.app.progress import counted_bar, progress_bar
+from voxlift.app.settings import DataSettings
+from voxlift.data_pipelines.manifest import Manifest, TableOptions, load_manifest
+from voxlift.data_pipelines.tables import read_table, require_columns
 
 log = logging.getLogger("voxlift")
 
@@ -70,7 +70,7 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
 
 def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
     """The phantom's table and its classes in index order."""
-    from data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
+    from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
 
     task, subjects = str(data.task), int(data.subjects or 0)
     with progress_bar(f"Writing phantom {task}", subjects) as advance:
@@ -87,7 +87,7 @@ def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
 
 def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
     """The benchmark's table and its classes in index order."""
-    from data_pipelines.medmnist import classes_of, write_medmnist
+    from voxlift.data_pipelines.medmnist import classes_of, write_medmnist
 
     npz = Path(str(data.npz)).expanduser()
     with counted_bar(f"Writing {npz.name} as NIfTI files") as count:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.progress import console, counted_bar
-from app.settings import SplitSettings, TrainSettings
-from data_pipelines.audit.facts import read_facts
-from data_pipelines.leaks import hash_records, refuse_leaks
-from data_pipelines.manifest import Manifest
-from data_pipelines.splits import SplitCount, assign_splits, select_records, split_table
+from voxlift.app.progress import console, counted_bar
+from voxlift.app.settings import SplitSettings, TrainSettings
+from voxlift.data_pipelines.audit.facts import read_facts
+from voxlift.data_pipelines.leaks import hash_records, refuse_leaks
+from voxlift.data_pipelines.manifest import Manifest
+from voxlift.data_pipelines.splits import SplitCount, assign_splits, select_records, split_table
 
 log = logging.getLogger("voxlift")
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.files import remove_leftovers, write_beside
-from app.settings import SettingsError
-from app.training.segments import Position
+from voxlift.app.files import remove_leftovers, write_beside
+from voxlift.app.settings import SettingsError
+from voxlift.app.training.segments import Position
 
 log = logging.getLogger("voxlift")
 

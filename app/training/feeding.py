@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.networks.building import is_trained_on_slices
-from app.settings import TrainSettings
-from app.strategy.even import even_share
-from app.strategy.spreading import batch_part, device_count
-from app.subjects.cohort import Cohort
-from app.training.segments import Position
-from app.training.varying import build_augmentation, build_mixing, read_augment
-from data_pipelines.balance import class_weights
-from data_pipelines.pipeline import (
+from voxlift.app.networks.building import is_trained_on_slices
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy.even import even_share
+from voxlift.app.strategy.spreading import batch_part, device_count
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.training.segments import Position
+from voxlift.app.training.varying import build_augmentation, build_mixing, read_augment
+from voxlift.data_pipelines.balance import class_weights
+from voxlift.data_pipelines.pipeline import (
     TrainingOptions,
     examples_per_epoch,
     training_slices,
     training_volumes,
 )
-from data_pipelines.slices import choose_slices
+from voxlift.data_pipelines.slices import choose_slices
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -58,7 +58,7 @@ def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0)
 
 def batch_subjects(settings: TrainSettings, cohort: Cohort, at: Position) -> list[str]:
     """The subjects of the batch that begins at a position, each once; whose voxels are not finite is said."""
-    from data_pipelines.replay import batch_members
+    from voxlift.data_pipelines.replay import batch_members
 
     options, _, chosen = _portions(settings, cohort, first_epoch=at.epoch)
     members = batch_members(cohort.labels("train"), options, step=at.step, chosen=chosen)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from app.errors import UserError
-from app.process.devices import backend_name
-from app.settings import OptimizerSettings, TrainerSettings
-from app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
-from app.training.callbacks.best import KeepBest
-from app.training.callbacks.place import Place, Remembering
-from app.training.callbacks.saving import SaveCheckpoints, recall_all
-from app.training.checkpoints import Checkpoint, Checkpoints
-from app.training.freezing import Body, find_body
-from app.training.losses import build_loss
-from app.training.optimizers import Steps, build_optimizer
-from app.training.segments import Position, Segment, plan_segments
-from app.training.state import restore_arrays, select_arrays
+from voxlift.app.errors import UserError
+from voxlift.app.process.devices import backend_name
+from voxlift.app.settings import OptimizerSettings, TrainerSettings
+from voxlift.app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
+from voxlift.app.training.callbacks.best import KeepBest
+from voxlift.app.training.callbacks.place import Place, Remembering
+from voxlift.app.training.callbacks.saving import SaveCheckpoints, recall_all
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints
+from voxlift.app.training.freezing import Body, find_body
+from voxlift.app.training.losses import build_loss
+from voxlift.app.training.optimizers import Steps, build_optimizer
+from voxlift.app.training.segments import Position, Segment, plan_segments
+from voxlift.app.training.state import restore_arrays, select_arrays
 
 if TYPE_CHECKING:
     import tensorflow as tf

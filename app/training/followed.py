@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.runs.folder import RunFolder
-from app.training.checkpoints import Checkpoint, Checkpoints
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints
 
 
 class FollowedCheckpoints(Checkpoints):

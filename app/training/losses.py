@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from app.settings import TrainerSettings
+from voxlift.app.settings import TrainerSettings
 
 Loss = Callable[[Any, Any], Any]
 

@@ -7,36 +7,36 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from app.dotted import flatten
-from app.errors import UserError
-from app.networks.building import Networks
-from app.networks.files import save_trained
-from app.networks.precision import keep_logits_precise
-from app.process.environment import peak_memory_bytes
-from app.runs.folder import RunFolder
-from app.scoring.predicting import validation_score
-from app.scoring.together import score_together
-from app.settings import TrainSettings
-from app.strategy.hosts.meeting import is_follower
-from app.strategy.hosts.spread import global_batches, hand_over_weights
-from app.subjects.cohort import Cohort
-from app.training.callbacks.best import KeepBest
-from app.training.callbacks.display import ShowProgress
-from app.training.callbacks.history import WriteHistory
-from app.training.callbacks.mlflow import WriteMlflow
-from app.training.callbacks.place import Place
-from app.training.callbacks.tensorboard import WriteTensorBoard
-from app.training.callbacks.timing import InputClock, SplitStepTime
-from app.training.callbacks.validation import ScoreVolumes
-from app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
-from app.training.checkpoints import Checkpoints
-from app.training.feeding import Feed, batch_subjects, build_feed
-from app.training.fit import Task, fit_network
-from app.training.followed import FollowedCheckpoints
-from app.training.optimizers import tuning_optimizer
-from app.training.segments import Position
-from app.training.statistics import settle_statistics
-from app.training.varying import read_augment, warn_of_mirrors
+from voxlift.app.dotted import flatten
+from voxlift.app.errors import UserError
+from voxlift.app.networks.building import Networks
+from voxlift.app.networks.files import save_trained
+from voxlift.app.networks.precision import keep_logits_precise
+from voxlift.app.process.environment import peak_memory_bytes
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.scoring.predicting import validation_score
+from voxlift.app.scoring.together import score_together
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy.hosts.meeting import is_follower
+from voxlift.app.strategy.hosts.spread import global_batches, hand_over_weights
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.training.callbacks.best import KeepBest
+from voxlift.app.training.callbacks.display import ShowProgress
+from voxlift.app.training.callbacks.history import WriteHistory
+from voxlift.app.training.callbacks.mlflow import WriteMlflow
+from voxlift.app.training.callbacks.place import Place
+from voxlift.app.training.callbacks.tensorboard import WriteTensorBoard
+from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
+from voxlift.app.training.callbacks.validation import ScoreVolumes
+from voxlift.app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
+from voxlift.app.training.checkpoints import Checkpoints
+from voxlift.app.training.feeding import Feed, batch_subjects, build_feed
+from voxlift.app.training.fit import Task, fit_network
+from voxlift.app.training.followed import FollowedCheckpoints
+from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.segments import Position
+from voxlift.app.training.statistics import settle_statistics
+from voxlift.app.training.varying import read_augment, warn_of_mirrors
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from app.settings import OptimizerSettings, SettingsError, TrainSettings
-from app.training.averaging import averaging
-from models.optimizers import FusedAdamW
+from voxlift.app.settings import OptimizerSettings, SettingsError, TrainSettings
+from voxlift.app.training.averaging import averaging
+from voxlift.models.optimizers import FusedAdamW
 
 UNDECAYED = ("bias", "gamma", "beta", "alpha", "scale")  # a pull towards zero has no meaning for these
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from keras import ops
 
-from app.settings import SettingsError
-from app.training.checkpoints import Arrays
+from voxlift.app.settings import SettingsError
+from voxlift.app.training.checkpoints import Arrays
 
 
 def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras

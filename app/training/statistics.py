@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from app.networks.pretrained import trained_source
-from app.settings import ModelSettings
+from voxlift.app.networks.pretrained import trained_source
+from voxlift.app.settings import ModelSettings
 
 log = logging.getLogger("voxlift")
 
@@ -24,7 +24,7 @@ def settle_statistics(network: Any, batches: Iterable[Any], model: ModelSettings
     is_trained = model.pretrain or trained_source(model.baseline) is not None
     if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
         return
-    from models.statistics import recalibrate_statistics
+    from voxlift.models.statistics import recalibrate_statistics
 
     count = recalibrate_statistics(network, (batch[0] for batch in itertools.islice(batches, BATCHES)))
     log.info("Batch statistics measured anew on %d batches", count)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.settings import SettingsError
-from app.subjects.cohort import Cohort
-from data_pipelines.augment import Augment, changes_handedness
-from data_pipelines.tables import list_some
+from voxlift.app.settings import SettingsError
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.data_pipelines.augment import Augment, changes_handedness
+from voxlift.data_pipelines.tables import list_some
 
 log = logging.getLogger("voxlift")
 
@@ -68,7 +68,7 @@ def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 
     """The function of one volume's voxels and seed that the settings describe; None where nothing varies."""
     if replace(chosen, mixup_alpha=0.0) == Augment():
         return None
-    from data_pipelines.augment.build import build_augment
+    from voxlift.data_pipelines.augment.build import build_augment
 
     return build_augment(chosen, spacing=cohort.preprocess.spacing or (1.0, 1.0, 1.0))
 
@@ -77,6 +77,6 @@ def build_mixing(chosen: Augment) -> Any:  # noqa: ANN401 - a graph function, or
     """The function that blends pairs of a batch; None where mixup is off."""
     if not chosen.mixup_alpha:
         return None
-    from data_pipelines.augment.mixup import build_mixup
+    from voxlift.data_pipelines.augment.mixup import build_mixup
 
     return build_mixup(chosen)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Timer
 
-from app.process.statuses import CRASH, INTERRUPTED, TIMED_OUT
+from voxlift.app.process.statuses import CRASH, INTERRUPTED, TIMED_OUT
 
 
 def run_child(

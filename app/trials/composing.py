@@ -8,10 +8,10 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from app.course.checking import check_training
-from app.door.cli import to_settings
-from app.door.suggestions import suggest
-from app.settings import SettingsError, TrainSettings
+from voxlift.app.course.checking import check_training
+from voxlift.app.door.cli import to_settings
+from voxlift.app.door.suggestions import suggest
+from voxlift.app.settings import SettingsError, TrainSettings
 
 
 def compose_training(overrides: Sequence[str]) -> TrainSettings:

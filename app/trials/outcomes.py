@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.trials.trial import Trial
+from voxlift.app.trials.trial import Trial
 
 
 @dataclass(frozen=True)

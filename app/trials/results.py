@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.evaluation.scores import Scores, with_threshold
-from app.files import read_json, read_rows
-from app.runs.configuration import load_settings
-from app.runs.predictions import scores_from_rows
-from app.trials.trial import Trial
+from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.predictions import scores_from_rows
+from voxlift.app.trials.trial import Trial
 
 
 def scores_of(trial: Trial, *, split: str = "test") -> Scores:

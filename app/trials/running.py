@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.progress import say
-from app.runs.reuse import find_finished, has_begun
-from app.settings import TrainSettings
-from app.settings.overrides import quote_override
-from app.trials.child import run_child
-from app.trials.locks import hold_lock
-from app.trials.outcomes import Outcome
-from app.trials.trial import Trial
+from voxlift.app.progress import say
+from voxlift.app.runs.reuse import find_finished, has_begun
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.overrides import quote_override
+from voxlift.app.trials.child import run_child
+from voxlift.app.trials.locks import hold_lock
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.trial import Trial
 
-TRAIN = (sys.executable, "-m", "app.train")
+TRAIN = (sys.executable, "-m", "voxlift.app.train")
 
 
 def run_trial(

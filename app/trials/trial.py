@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.runs.folder import RunFolder
-from app.settings.overrides import quote_override
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings.overrides import quote_override
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, mannwhitneyu
 
-from data_pipelines.volume import Array
+from voxlift.data_pipelines.volume import Array
 
 
 def separation(values: NDArray[np.float64], labels: Array, label: int) -> tuple[float, float]:

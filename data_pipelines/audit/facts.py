@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.geometry import (
+from voxlift.data_pipelines.geometry import (
     axcodes_of,
     corners_off_mm,
     directions_of,
@@ -16,9 +16,9 @@ from data_pipelines.geometry import (
     reorient_grid,
     stored_grid,
 )
-from data_pipelines.readers import read_stored
-from data_pipelines.resample import resample
-from data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
+from voxlift.data_pipelines.readers import read_stored
+from voxlift.data_pipelines.resample import resample
+from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
 
 THUMBNAIL = 96
 SHEAR = 1e-3

@@ -7,12 +7,12 @@ from itertools import product
 
 import numpy as np
 
-from data_pipelines.audit.confounding import exact_association, separation
-from data_pipelines.audit.facts import Facts
-from data_pipelines.audit.suggest import are_masks
-from data_pipelines.manifest import Manifest
-from data_pipelines.tables import list_some
-from data_pipelines.volume import Array
+from voxlift.data_pipelines.audit.confounding import exact_association, separation
+from voxlift.data_pipelines.audit.facts import Facts
+from voxlift.data_pipelines.audit.suggest import are_masks
+from voxlift.data_pipelines.manifest import Manifest
+from voxlift.data_pipelines.tables import list_some
+from voxlift.data_pipelines.volume import Array
 
 FORMS_OFF_MM = 0.5
 OUTLIER_FACTOR = 1.5

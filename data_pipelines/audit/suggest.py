@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.audit.facts import Facts
+from voxlift.data_pipelines.audit.facts import Facts
 
 ANISOTROPIC = 3.0
 SIDE_STEP = 8

@@ -4,7 +4,7 @@ The settings are here and cost no import of TensorFlow; `data_pipelines.augment.
 the graph.
 """
 
-from data_pipelines.augment.presets import PRESETS, light, none, strong
-from data_pipelines.augment.settings import Augment, changes_handedness
+from voxlift.data_pipelines.augment.presets import PRESETS, light, none, strong
+from voxlift.data_pipelines.augment.settings import Augment, changes_handedness
 
 __all__ = ["PRESETS", "Augment", "changes_handedness", "light", "none", "strong"]

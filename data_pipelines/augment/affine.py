@@ -5,9 +5,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn, log_between, unit_numbers, within
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn, log_between, unit_numbers, within
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.levels import minimum
-from data_pipelines.augment.separable import apply_along_axes, cubic_basis
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.levels import minimum
+from voxlift.data_pipelines.augment.separable import apply_along_axes, cubic_basis
+from voxlift.data_pipelines.augment.settings import Augment
 
 _NODES = 4  # one span of a cubic B-spline: a cubic polynomial over the whole axis
 

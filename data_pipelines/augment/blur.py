@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn, between, unit_numbers
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.separable import apply_along_axes
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn, between, unit_numbers
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.separable import apply_along_axes
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from data_pipelines.augment import bias, blur, cutout, lattice, lowres, noise, shift, tone, warp
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.family import Family
-from data_pipelines.augment.grid import build_grid
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment import bias, blur, cutout, lattice, lowres, noise, shift, tone, warp
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.family import Family
+from voxlift.data_pipelines.augment.grid import build_grid
+from voxlift.data_pipelines.augment.settings import Augment
 
 AugmentVoxels = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

@@ -6,11 +6,11 @@ arXiv:1708.04552.
 
 import tensorflow as tf
 
-from data_pipelines.augment.box import box_mask
-from data_pipelines.augment.draws import Drawn, between
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.levels import fill_value
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.box import box_mask
+from voxlift.data_pipelines.augment.draws import Drawn, between
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.levels import fill_value
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

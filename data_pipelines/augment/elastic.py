@@ -7,10 +7,10 @@ import math
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.separable import apply_along_axes, cubic_basis
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.separable import apply_along_axes, cubic_basis
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

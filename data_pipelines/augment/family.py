@@ -4,9 +4,9 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 class Drawing(Protocol):

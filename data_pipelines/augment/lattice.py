@@ -9,9 +9,9 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn, unit_numbers, whole_below
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn, unit_numbers, whole_below
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.settings import Augment
 
 _AXES = ("depth", "height", "width")
 

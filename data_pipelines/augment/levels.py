@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def minimum(voxels: tf.Tensor) -> tf.Tensor:

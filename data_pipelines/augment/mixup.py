@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.settings import Augment
 
 MixBatch = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def none() -> Augment:

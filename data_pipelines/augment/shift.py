@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment.box import box_mask
-from data_pipelines.augment.draws import Drawn, unit_numbers
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.levels import fill_value
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.box import box_mask
+from voxlift.data_pipelines.augment.draws import Drawn, unit_numbers
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.levels import fill_value
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

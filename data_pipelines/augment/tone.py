@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment.draws import Drawn, log_between, unit_numbers
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.levels import mean_and_deviation
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.draws import Drawn, log_between, unit_numbers
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.levels import mean_and_deviation
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

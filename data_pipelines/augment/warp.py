@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from data_pipelines.augment import affine, crop, elastic
-from data_pipelines.augment.draws import Drawn
-from data_pipelines.augment.family import Drawing
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.levels import fill_value
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment import affine, crop, elastic
+from voxlift.data_pipelines.augment.draws import Drawn
+from voxlift.data_pipelines.augment.family import Drawing
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.levels import fill_value
+from voxlift.data_pipelines.augment.settings import Augment
 
 
 def is_on(settings: Augment) -> bool:

@@ -1,5 +1,5 @@
 """Image files in: one door, the reader chosen by content."""
 
-from data_pipelines.readers.load import load_volume, read_stored
+from voxlift.data_pipelines.readers.load import load_volume, read_stored
 
 __all__ = ["load_volume", "read_stored"]

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data_pipelines.volume import Affine, Array, VolumeError
+from voxlift.data_pipelines.volume import Affine, Array, VolumeError
 
 TimeAxis = Literal["error", "channels", "depth", "first"]
 """What becomes of a fourth axis: refused, channels, depth (a cine of one slice), or its first volume."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.volume import Affine, Array, VolumeError
+from voxlift.data_pipelines.volume import Affine, Array, VolumeError
 
 MIN_SPACING_MM = 1e-4
 MAX_SPACING_MM = 1e4

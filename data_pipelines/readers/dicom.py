@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from data_pipelines.readers.checks import check_affine, native
-from data_pipelines.readers.frames import Place, frame_places, sort_frames
-from data_pipelines.readers.inflate import MAX_BYTES
-from data_pipelines.readers.itk import LPS_TO_RAS, array_of_image, itk_reason, read_itk
-from data_pipelines.volume import Affine, Stored, VolumeError
+from voxlift.data_pipelines.readers.checks import check_affine, native
+from voxlift.data_pipelines.readers.frames import Place, frame_places, sort_frames
+from voxlift.data_pipelines.readers.inflate import MAX_BYTES
+from voxlift.data_pipelines.readers.itk import LPS_TO_RAS, array_of_image, itk_reason, read_itk
+from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 SCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
     from pydicom import Dataset

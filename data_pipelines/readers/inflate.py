@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip_lib
 
-from data_pipelines.volume import Array, VolumeError
+from voxlift.data_pipelines.volume import Array, VolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 8 * 2**30

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from data_pipelines.readers.checks import check_affine, check_dtype, native
-from data_pipelines.readers.inflate import DEFLATE_LIMIT, MAX_BYTES, peek
-from data_pipelines.volume import Affine, Array, Stored, VolumeError
+from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
+from voxlift.data_pipelines.readers.checks import check_affine, check_dtype, native
+from voxlift.data_pipelines.readers.inflate import DEFLATE_LIMIT, MAX_BYTES, peek
+from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM and ITK count towards the patient's left and back, NIfTI towards right and front."""

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
-from data_pipelines.readers.inflate import peek
-from data_pipelines.readers.itk import itk_kind, read_itk
-from data_pipelines.readers.mgh import is_mgh, read_mgh
-from data_pipelines.readers.nifti import HEAD_BYTES, header_of, is_analyze, nifti_form, read_nifti
-from data_pipelines.volume import Stored, Volume, VolumeError, to_volume
+from voxlift.data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
+from voxlift.data_pipelines.readers.inflate import peek
+from voxlift.data_pipelines.readers.itk import itk_kind, read_itk
+from voxlift.data_pipelines.readers.mgh import is_mgh, read_mgh
+from voxlift.data_pipelines.readers.nifti import HEAD_BYTES, header_of, is_analyze, nifti_form, read_nifti
+from voxlift.data_pipelines.volume import Stored, Volume, VolumeError, to_volume
 
 _OTHERS = {
     b"\x89PNG": "a PNG picture",

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 
-from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from data_pipelines.readers.checks import check_affine, native
-from data_pipelines.readers.inflate import peek, read_voxels
-from data_pipelines.volume import Affine, Stored, VolumeError
+from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
+from voxlift.data_pipelines.readers.checks import check_affine, native
+from voxlift.data_pipelines.readers.inflate import peek, read_voxels
+from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 DATA_OFFSET = 284
 NO_ORIENTATION = "the header sets no orientation: FreeSurfer's default is assumed"

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from data_pipelines.readers.checks import check_affine, check_dtype, native
-from data_pipelines.readers.inflate import peek, read_voxels
-from data_pipelines.volume import Affine, Stored, VolumeError
+from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
+from voxlift.data_pipelines.readers.checks import check_affine, check_dtype, native
+from voxlift.data_pipelines.readers.inflate import peek, read_voxels
+from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 Prefer = Literal["sform", "qform"]
 """Which of NIfTI's two affines is believed where both are set."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from models.baselines.elsewhere import build_application, load_baseline
-from models.baselines.parts import Shape
-from models.baselines.small import build_cnn, build_resnet, build_tutorial
-from models.existing import application_names
+from voxlift.models.baselines.elsewhere import build_application, load_baseline
+from voxlift.models.baselines.parts import Shape
+from voxlift.models.baselines.small import build_cnn, build_resnet, build_tutorial
+from voxlift.models.existing import application_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cnn": build_cnn,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import keras
 
-from models.aggregation import unwrap_slices
-from models.baselines.parts import Shape, add_head
-from models.existing import read_network
+from voxlift.models.aggregation import unwrap_slices
+from voxlift.models.baselines.parts import Shape, add_head
+from voxlift.models.existing import read_network
 
 
 def build_application(

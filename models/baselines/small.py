@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from models.baselines.parts import Shape, Tensor, add_head
-from models.layers import FusedBatchNormalization
+from voxlift.models.baselines.parts import Shape, Tensor, add_head
+from voxlift.models.layers import FusedBatchNormalization
 
 RISING = frozenset({"relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softsign", "linear"})
 NORMALIZATION_MOMENTUM = 0.9  # with few steps per epoch, 0.99 leaves the moving averages far behind

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.aggregation import is_slice_model, unwrap_slices
-from models.backend import Tensor, value_and_gradients
-from models.explain.places import check_label, find_layer
-from models.layers.upsampling import resize_volume
-from models.slicing import AXES, FoldSlices
+from voxlift.models.aggregation import is_slice_model, unwrap_slices
+from voxlift.models.backend import Tensor, value_and_gradients
+from voxlift.models.explain.places import check_label, find_layer
+from voxlift.models.layers.upsampling import resize_volume
+from voxlift.models.slicing import AXES, FoldSlices
 
 
 def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:

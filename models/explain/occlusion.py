@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.backend import Tensor
-from models.explain.places import check_label
+from voxlift.models.backend import Tensor
+from voxlift.models.explain.places import check_label
 
 COVERED_AT_ONCE = 16  # volumes scored together: enough to keep a processor busy, few enough for any memory
 

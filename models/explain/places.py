@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
-from models.aggregation import unwrap_slices
-from models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
+from voxlift.models.aggregation import unwrap_slices
+from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,

@@ -4,13 +4,13 @@ Together with trilinear upsampling, concatenation that repeats single slices, ba
 fused kernel or folded away, and convolution where only a few voxels are left.
 """
 
-from models.layers.acs import ACSConv3D
-from models.layers.bias import ChannelBias
-from models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
-from models.layers.few_positions import FewPositionsConv3D
-from models.layers.joining import RepeatingConcatenate3D
-from models.layers.normalization import FusedBatchNormalization
-from models.layers.upsampling import TrilinearUpSampling3D
+from voxlift.models.layers.acs import ACSConv3D
+from voxlift.models.layers.bias import ChannelBias
+from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
+from voxlift.models.layers.few_positions import FewPositionsConv3D
+from voxlift.models.layers.joining import RepeatingConcatenate3D
+from voxlift.models.layers.normalization import FusedBatchNormalization
+from voxlift.models.layers.upsampling import TrilinearUpSampling3D
 
 __all__ = [
     "ACSConv3D",

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.backend import Tensor
-from models.layers.arithmetic import output_size, positive_integers, same_front, window
-from models.layers.convolution import KernelSettings, Setting, VolumeConvolution
-from models.layers.depthwise import Triple, depthwise_conv3d
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.arithmetic import output_size, positive_integers, same_front, window
+from voxlift.models.layers.convolution import KernelSettings, Setting, VolumeConvolution
+from voxlift.models.layers.depthwise import Triple, depthwise_conv3d
 
 
 def view_kernel_sizes(kernel_size: tuple[int, int]) -> tuple[Triple, Triple, Triple]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from models.backend import Tensor
+from voxlift.models.backend import Tensor
 
 
 def triple(value: int | Sequence[int], name: str) -> tuple[int, int, int]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from models.backend import Tensor, add_bias
-from models.layers.convolution import Setting
+from voxlift.models.backend import Tensor, add_bias
+from voxlift.models.layers.convolution import Setting
 
 
 @keras.saving.register_keras_serializable(package="voxlift")

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
-from models.backend import Tensor
-from models.layers.arithmetic import output_size, triple
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.arithmetic import output_size, triple
 
 Setting: TypeAlias = Any  # a name, a configuration or an object, as Keras takes them
 

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.backend import Tensor
-from models.layers.arithmetic import positive_integers, same_front, triple, window
-from models.layers.convolution import KernelSettings, Setting, VolumeConvolution
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.arithmetic import positive_integers, same_front, triple, window
+from voxlift.models.layers.convolution import KernelSettings, Setting, VolumeConvolution
 
 Triple = tuple[int, int, int]
 

@@ -7,8 +7,8 @@ from itertools import product
 import keras
 from keras import ops
 
-from models.backend import Tensor, convolve_volumes, float32_filter_gradient, has_own_convolution
-from models.layers.arithmetic import same_front
+from voxlift.models.backend import Tensor, convolve_volumes, float32_filter_gradient, has_own_convolution
+from voxlift.models.layers.arithmetic import same_front
 
 FEW_POSITIONS = 8  # output voxels up to which a product beats the convolution kernel
 MANY_WEIGHTS = 2**20  # from here on reading and reordering the weights is what a convolution costs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from models.backend import Tensor
+from voxlift.models.backend import Tensor
 
 
 @keras.saving.register_keras_serializable(package="voxlift")

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from models.backend import Tensor, fused_batch_norm, has_fused_batch_norm
+from voxlift.models.backend import Tensor, fused_batch_norm, has_fused_batch_norm
 
 
 @keras.saving.register_keras_serializable(package="voxlift")

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.backend import Tensor
-from models.layers.arithmetic import triple
-from models.layers.convolution import Setting
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.arithmetic import triple
+from voxlift.models.layers.convolution import Setting
 
 
 def resize_volume(inputs: Tensor, shape: Sequence[Tensor]) -> Tensor:

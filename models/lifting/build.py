@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import keras
 
-from models.lifting.flow import Shape
-from models.lifting.graph import ends_of, history_of
-from models.lifting.head import append_head
-from models.lifting.kinds import Layer, Model, Tensor, Value
-from models.lifting.rules.base import Extra
-from models.lifting.steps import GraphPlan, Step
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.graph import ends_of, history_of
+from voxlift.models.lifting.head import append_head
+from voxlift.models.lifting.kinds import Layer, Model, Tensor, Value
+from voxlift.models.lifting.rules.base import Extra
+from voxlift.models.lifting.steps import GraphPlan, Step
 
 
 def build_network(plan: GraphPlan, *, name: str, is_grey: bool = False, classes: int | None = None) -> Model:

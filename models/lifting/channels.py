@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from models.lifting.cuts import SOURCES
-from models.lifting.graph import Call, is_network, read_graph
-from models.lifting.kinds import Layer, Model, Tensor
-from models.lifting.rules.operations import POINTWISE, REDUCTIONS
+from voxlift.models.lifting.cuts import SOURCES
+from voxlift.models.lifting.graph import Call, is_network, read_graph
+from voxlift.models.lifting.kinds import Layer, Model, Tensor
+from voxlift.models.lifting.rules.operations import POINTWISE, REDUCTIONS
 
 Channels = npt.NDArray[np.int64]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from models.lifting.inflate import Array
-from models.lifting.kinds import Layer
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Layer
 
 if TYPE_CHECKING:
-    from models.lifting.plan import LiftPlan
+    from voxlift.models.lifting.plan import LiftPlan
 
 
 def collapse_difference(plan: "LiftPlan", made: dict[int, list[Layer]]) -> float:

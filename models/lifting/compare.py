@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from models.lifting.build import build_made
-from models.lifting.collapse import largest
-from models.lifting.flow import Flow
-from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, Model
-from models.lifting.plan import LiftPlan
-from models.lifting.probes import in_channels
-from models.lifting.steps import Step
-from models.lifting.trace import trace
+from voxlift.models.lifting.build import build_made
+from voxlift.models.lifting.collapse import largest
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Layer, Model
+from voxlift.models.lifting.plan import LiftPlan
+from voxlift.models.lifting.probes import in_channels
+from voxlift.models.lifting.steps import Step
+from voxlift.models.lifting.trace import trace
 
 Key = tuple[int, int]  # a 2D operation's id, and the number of its call
 Made = tuple[Model, dict[int, list[Layer]]]

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from models.lifting.edits import Edit, Edits
-from models.lifting.flow import Shape
-from models.lifting.kinds import Layer
-from models.lifting.rules.base import Transfer, Weights
+from voxlift.models.lifting.edits import Edit, Edits
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.kinds import Layer
+from voxlift.models.lifting.rules.base import Transfer, Weights
 
 SOURCES = (layers.Conv2D, layers.SeparableConv2D, layers.Conv2DTranspose, layers.Dense)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from models.lifting.errors import LiftError, Problem
-from models.lifting.flow import Flow
-from models.lifting.kinds import Value
+from voxlift.models.lifting.errors import LiftError, Problem
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.kinds import Value
 
 Size = int | Literal["height"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from models.lifting.flow import Shape
-from models.lifting.kinds import Layer, Tensor
-from models.lifting.rules.answers import copy_weights
-from models.lifting.rules.base import LayerCall, Lifted, Transfer, Weights
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.kinds import Layer, Tensor
+from voxlift.models.lifting.rules.answers import copy_weights
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, Transfer, Weights
 
 
 @dataclass(frozen=True)

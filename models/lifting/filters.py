@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from models.lifting.channels import ChannelMap, Source, follow_channels
-from models.lifting.cuts import edit_layer
-from models.lifting.edits import Edits
-from models.lifting.errors import RefusedError
-from models.lifting.kinds import Model
+from voxlift.models.lifting.channels import ChannelMap, Source, follow_channels
+from voxlift.models.lifting.cuts import edit_layer
+from voxlift.models.lifting.edits import Edits
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.kinds import Model
 
 FilterScale = float | Sequence[float]
 

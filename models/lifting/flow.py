@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from models.lifting.kinds import Value
+from voxlift.models.lifting.kinds import Value
 
 Shape = tuple[int | None, ...]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from models.lifting.errors import LiftError, Problem
-from models.lifting.kinds import Layer, Model, Tensor, Value
+from voxlift.models.lifting.errors import LiftError, Problem
+from voxlift.models.lifting.kinds import Layer, Model, Tensor, Value
 
 
 @dataclass(frozen=True)

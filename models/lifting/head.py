@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from models.lifting.edits import Edit, Edits, float32_edit
-from models.lifting.errors import RefusedError
-from models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
-from models.lifting.kinds import Layer, Model, Tensor
+from voxlift.models.lifting.edits import Edit, Edits, float32_edit
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.graph import Call, ends_of, history_of, is_network, read_graph
+from voxlift.models.lifting.kinds import Layer, Model, Tensor
 
 PASSED = (layers.Activation, layers.Softmax, layers.Dropout, layers.Reshape, layers.Flatten, layers.Identity)
 SQUASHING = {"softmax", "sigmoid", "log_softmax"}

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.lifting.build import build_network
-from models.lifting.depth import PolicyLike, read_policy
-from models.lifting.edits import Edits
-from models.lifting.errors import LiftError, Problem, RefusedError
-from models.lifting.filters import FilterScale, scale_filters
-from models.lifting.flow import Flow, plain_flow, volume_flow
-from models.lifting.graph import Graph, read_graph
-from models.lifting.head import edit_head
-from models.lifting.inflate import SCHEMES
-from models.lifting.kinds import Model, Tensor, Value
-from models.lifting.planner import Planner, raise_problems
-from models.lifting.report import plan_rows, plan_text
-from models.lifting.stem import STEM_REASON
-from models.lifting.steps import GraphPlan
+from voxlift.models.lifting.build import build_network
+from voxlift.models.lifting.depth import PolicyLike, read_policy
+from voxlift.models.lifting.edits import Edits
+from voxlift.models.lifting.errors import LiftError, Problem, RefusedError
+from voxlift.models.lifting.filters import FilterScale, scale_filters
+from voxlift.models.lifting.flow import Flow, plain_flow, volume_flow
+from voxlift.models.lifting.graph import Graph, read_graph
+from voxlift.models.lifting.head import edit_head
+from voxlift.models.lifting.inflate import SCHEMES
+from voxlift.models.lifting.kinds import Model, Tensor, Value
+from voxlift.models.lifting.planner import Planner, raise_problems
+from voxlift.models.lifting.report import plan_rows, plan_text
+from voxlift.models.lifting.stem import STEM_REASON
+from voxlift.models.lifting.steps import GraphPlan
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from typing import Any
 
 import keras
 
-from models.lifting.depth import DepthPolicy
-from models.lifting.edits import Edits
-from models.lifting.errors import DepthUsedUpError, LiftError, Problem, RefusedError
-from models.lifting.flow import Flow, Shape, guess_flow, plain_flow
-from models.lifting.graph import Call, Graph, history_of, is_network, read_graph
-from models.lifting.kinds import Layer, Model, Tensor
-from models.lifting.registry import rule_for
-from models.lifting.rules.answers import keep
-from models.lifting.rules.base import Follower, LayerCall, Lifted
-from models.lifting.stem import adapt_stem, is_stem, passes_channels
-from models.lifting.steps import GraphPlan, Step
+from voxlift.models.lifting.depth import DepthPolicy
+from voxlift.models.lifting.edits import Edits
+from voxlift.models.lifting.errors import DepthUsedUpError, LiftError, Problem, RefusedError
+from voxlift.models.lifting.flow import Flow, Shape, guess_flow, plain_flow
+from voxlift.models.lifting.graph import Call, Graph, history_of, is_network, read_graph
+from voxlift.models.lifting.kinds import Layer, Model, Tensor
+from voxlift.models.lifting.registry import rule_for
+from voxlift.models.lifting.rules.answers import keep
+from voxlift.models.lifting.rules.base import Follower, LayerCall, Lifted
+from voxlift.models.lifting.stem import adapt_stem, is_stem, passes_channels
+from voxlift.models.lifting.steps import GraphPlan, Step
 
 WINDOWS = (
     keras.layers.Conv2D,

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
-from models.lifting.errors import LiftError
-from models.lifting.flow import Shape
-from models.lifting.graph import walk_layers
-from models.lifting.inflate import Array
-from models.lifting.kinds import Model
-from models.lifting.plan import LiftPlan
+from voxlift.models.lifting.errors import LiftError
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.graph import walk_layers
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Model
+from voxlift.models.lifting.plan import LiftPlan
 
 SETTLING = 8  # images behind random batch statistics
 PROBES = 2  # slices compared, so that it shows whether the outputs follow the image

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from models.lifting.kinds import Layer
-from models.lifting.rules import find_rule
-from models.lifting.rules.answers import keep
-from models.lifting.rules.base import LiftRule
+from voxlift.models.lifting.kinds import Layer
+from voxlift.models.lifting.rules import find_rule
+from voxlift.models.lifting.rules.answers import keep
+from voxlift.models.lifting.rules.base import LiftRule
 
 _USER_RULES: dict[Any, LiftRule] = {}
 

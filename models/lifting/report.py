@@ -10,11 +10,11 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from models.flops import layer_flops
-from models.lifting.flow import Shape
-from models.lifting.kinds import LayerClass
-from models.lifting.rules.base import Lifted
-from models.lifting.steps import GraphPlan, Step
+from voxlift.models.flops import layer_flops
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.kinds import LayerClass
+from voxlift.models.lifting.rules.base import Lifted
+from voxlift.models.lifting.steps import GraphPlan, Step
 
 WIDTH = 110
 SHOWN = 10

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from models.lifting.graph import walk_layers
-from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, Model
-from models.lifting.trace import trace
+from voxlift.models.lifting.graph import walk_layers
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Layer, Model
+from voxlift.models.lifting.trace import trace
 
 
 def settle_weights(model: Model, images: list[Array], *, seed: int = 0) -> None:

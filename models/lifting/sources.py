@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from models.existing import application_names, first_line, read_network
-from models.lifting.errors import LiftError, Problem
-from models.lifting.kinds import Model
+from voxlift.models.existing import application_names, first_line, read_network
+from voxlift.models.lifting.errors import LiftError, Problem
+from voxlift.models.lifting.kinds import Model
 
 
 def load_network(

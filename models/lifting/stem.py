@@ -7,13 +7,13 @@ import keras
 import numpy as np
 from keras import layers
 
-from models.lifting.edits import Edit, Edits
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Flow
-from models.lifting.graph import Call
-from models.lifting.inflate import adapt_channels
-from models.lifting.kinds import Layer
-from models.lifting.rules.base import LayerCall, Weights
+from voxlift.models.lifting.edits import Edit, Edits
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.graph import Call
+from voxlift.models.lifting.inflate import adapt_channels
+from voxlift.models.lifting.kinds import Layer
+from voxlift.models.lifting.rules.base import LayerCall, Weights
 
 STEM_REASON = "it stands before the first convolution and treats every channel by itself."
 STEM_WAY_OUT = "Take channels=1 or the 2D network's own number, or put it behind a convolution."

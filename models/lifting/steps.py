@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.lifting.flow import Flow
-from models.lifting.graph import Call, Graph
-from models.lifting.kinds import Model
-from models.lifting.rules.base import Lifted
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.graph import Call, Graph
+from voxlift.models.lifting.kinds import Model
+from voxlift.models.lifting.rules.base import Lifted
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from models.lifting.edits import Edit, Edits
-from models.lifting.graph import Call, Graph, is_network, read_graph
-from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, Model, Value
+from voxlift.models.lifting.edits import Edit, Edits
+from voxlift.models.lifting.graph import Call, Graph, is_network, read_graph
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Layer, Model, Value
 
 POOLS = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
 Watch = Callable[[Layer, list[Array]], list[Array] | None]

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.lifting.build import build_made
-from models.lifting.collapse import collapse_difference, largest
-from models.lifting.compare import Comparison, Made, Reference, compare_networks, compute_reference
-from models.lifting.errors import LiftError
-from models.lifting.inflate import Array
-from models.lifting.plan import LiftPlan
-from models.lifting.probes import probe_images, settling_images, size_of, with_depth
-from models.lifting.proof import NOT_PROVED, LiftProof
-from models.lifting.settle import settle_weights
+from voxlift.models.lifting.build import build_made
+from voxlift.models.lifting.collapse import collapse_difference, largest
+from voxlift.models.lifting.compare import Comparison, Made, Reference, compare_networks, compute_reference
+from voxlift.models.lifting.errors import LiftError
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.plan import LiftPlan
+from voxlift.models.lifting.probes import probe_images, settling_images, size_of, with_depth
+from voxlift.models.lifting.proof import NOT_PROVED, LiftProof
+from voxlift.models.lifting.settle import settle_weights
 
 TOLERANCE = 1e-4
 PRECISIONS = ("float32", "float64")

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from app import audit as command
-from app.report.audited import suggested_overrides
-from app.report.findings import group_findings, print_audit, sentence, shorten
-from app.settings import AuditSettings, DataSettings, SettingsError
-from app.subjects.auditing import audit_data, audit_folder, data_name, write_audit
 from commands import compose_command
-from data_pipelines.audit import Finding
-from data_pipelines.manifest import ManifestError
 from scans import write_scan
+from voxlift.app import audit as command
+from voxlift.app.report.audited import suggested_overrides
+from voxlift.app.report.findings import group_findings, print_audit, sentence, shorten
+from voxlift.app.settings import AuditSettings, DataSettings, SettingsError
+from voxlift.app.subjects.auditing import audit_data, audit_folder, data_name, write_audit
+from voxlift.data_pipelines.audit import Finding
+from voxlift.data_pipelines.manifest import ManifestError
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_help_has_examples_and_neither_it_nor_an_audit_imports_tensorflow(folder
     for arguments in (["--help"], audited):
         code = (
             f"import sys; sys.argv = ['voxlift-audit', *{arguments}]\n"
-            "from app.audit import main\n"
+            "from voxlift.app.audit import main\n"
             "try:\n    main()\nexcept SystemExit as left:\n    print('status', left.code)\n"
             "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
         )

@@ -7,12 +7,12 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from app import demo
-from app.files import write_rows
-from app.report.demo import write_demo_picture
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.settings import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
+from voxlift.app import demo
+from voxlift.app.files import write_rows
+from voxlift.app.report.demo import write_demo_picture
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
 
 SHAPE = (8, 10, 12)
 

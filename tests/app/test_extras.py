@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from app.extras import install_extra
+from voxlift.app.extras import install_extra
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][

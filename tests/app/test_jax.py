@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from app.files import read_rows
-from app.runs.folder import RunFolder
-from app.training.checkpoints import read_arrays
 from commands import own_environment, run_python
 from tiny import TINY, places_in
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.checkpoints import read_arrays
 
 ON_JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
@@ -23,7 +23,7 @@ ON_JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 @pytest.mark.parametrize("model", ["volume3d", "slice2d"])
 def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
     arguments = [*TINY, *places_in(tmp_path, "run"), f"model={model}"]
-    done = run_python("-m", "app.train", *arguments, **ON_JAX)
+    done = run_python("-m", "voxlift.app.train", *arguments, **ON_JAX)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     run = RunFolder(tmp_path / "run")
@@ -48,7 +48,7 @@ def start(folder, *arguments):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "app.train", *own],
+        [sys.executable, "-m", "voxlift.app.train", *own],
         env=own_environment(**compiled, **ON_JAX),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 from keras import layers
 
-from app.errors import refuse_problems
-from app.files import write_json
-from app.lift import find_problems, lift
-from app.networks.files import save_network
-from app.networks.pretrained import load_trained
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
 from commands import run_python
-from models.aggregation import wrap_slices
-from models.baselines import build_baseline
-from models.lifting import LiftError
+from voxlift.app.errors import refuse_problems
+from voxlift.app.files import write_json
+from voxlift.app.lift import find_problems, lift
+from voxlift.app.networks.files import save_network
+from voxlift.app.networks.pretrained import load_trained
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import LiftSettings, ModelSettings, SettingsError, TrainSettings
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.lifting import LiftError
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def run(*arguments, cwd, timeout=600):
-    return run_python("-m", "app.lift", *arguments, cwd=cwd, timeout=timeout)
+    return run_python("-m", "voxlift.app.lift", *arguments, cwd=cwd, timeout=timeout)
 
 
 def small_network(seed=0):
@@ -88,7 +88,7 @@ def test_a_lift_of_a_file_is_the_lift_of_its_network(saved, tmp_path, capsys):
 
 
 def test_a_plan_alone_builds_and_writes_nothing(saved, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("models.lifting.LiftPlan.build", lambda _: pytest.fail("it was built"))
+    monkeypatch.setattr("voxlift.models.lifting.LiftPlan.build", lambda _: pytest.fail("it was built"))
     assert lift(LiftSettings(network=str(saved[1]), depth=6, plan_only=True)) == 0
     said = capsys.readouterr().out
     assert "stage3_conv" in said
@@ -141,12 +141,12 @@ def test_what_cannot_be_lifted_is_refused_and_nothing_is_written(tmp_path):
 def test_an_unproved_lift_is_not_written(saved, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    import models.lifting
-    from app.errors import UserError
+    import voxlift.models.lifting
+    from voxlift.app.errors import UserError
 
-    honest = models.lifting.verify_lift
+    honest = voxlift.models.lifting.verify_lift
     monkeypatch.setattr(
-        "models.lifting.verify_lift",
+        "voxlift.models.lifting.verify_lift",
         lambda plan, **options: replace(honest(plan, **options), difference=0.5, inexact={}),
     )
     settings = LiftSettings(network=str(saved[1]), depth=6, output=str(tmp_path / "out.keras"))
@@ -157,15 +157,15 @@ def test_an_unproved_lift_is_not_written(saved, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 2e-2)])
 def test_rounding_counts_as_much_as_the_networks_precision_makes_it(policy, tolerance, tmp_path, monkeypatch):
-    import models.lifting
+    import voxlift.models.lifting
 
-    honest, seen = models.lifting.verify_lift, {}
+    honest, seen = voxlift.models.lifting.verify_lift, {}
 
     def verify(plan, **options):
         seen.update(options)
         return honest(plan, **options)
 
-    monkeypatch.setattr("models.lifting.verify_lift", verify)
+    monkeypatch.setattr("voxlift.models.lifting.verify_lift", verify)
     inputs = keras.Input((8, 8, 1))
     x = layers.GlobalAveragePooling2D(dtype=policy)(layers.Conv2D(2, 3, dtype=policy)(inputs))
     keras.Model(inputs, layers.Dense(2, dtype="float32")(x)).save(tmp_path / "a.keras")
@@ -258,7 +258,7 @@ def test_an_existing_output_is_replaced_on_request(saved, tmp_path):
 def test_the_users_mistakes_end_in_status_2_without_tensorflow(arguments, told, tmp_path):
     look = "print(sorted({'tensorflow', 'keras'} & set(sys.modules)), status)"
     code = (
-        f"import sys\nsys.argv = ['x', *{arguments!r}]\ntry:\n    from app.lift import main; main()\n"
+        f"import sys\nsys.argv = ['x', *{arguments!r}]\ntry:\n    from voxlift.app.lift import main; main()\n"
         f"except SystemExit as end:\n    status = end.code\n{look}"
     )
     answer = run_python("-c", code, cwd=tmp_path)

@@ -40,7 +40,7 @@ def train(folder, *overrides):
         "data.subject_column=subject",
     ]
     small = ["preprocess=none", "trainer.epochs=1", "runs_folder=runs"]
-    return run_python("-m", "app.train", *table, *small, *overrides, cwd=folder, timeout=600)
+    return run_python("-m", "voxlift.app.train", *table, *small, *overrides, cwd=folder, timeout=600)
 
 
 def expect_refusal(answer, folder, *told):

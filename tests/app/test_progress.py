@@ -1,6 +1,6 @@
 """Lines for a person: whole, and as they stand."""
 
-from app.progress import PIPE_WIDTH, say
+from voxlift.app.progress import PIPE_WIDTH, say
 
 
 def test_a_line_is_said_as_it_stands_whatever_is_in_it(capsys):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.study import append_open_key
+from voxlift.app.study import append_open_key
 
 COMMAND = [
     sys.executable,
     "-m",
-    "app.study",
+    "voxlift.app.study",
     "study=complexity",
     "study.models=[volume3d]",
     "study.scales=[0.75,1.0,1.25]",
@@ -26,7 +26,7 @@ COMMAND = [
     "precision=float32",
     "run_dir=out",
 ]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 
 
 def answers(folder):

@@ -5,10 +5,10 @@ import csv
 import nibabel as nib
 import numpy as np
 
-from app.files import read_rows
-from app.runs.configuration import load_settings
-from app.runs.folder import RunFolder
 from commands import run_python
+from voxlift.app.files import read_rows
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
 
 
 def write_subjects(folder):
@@ -39,7 +39,9 @@ def test_a_sweep_over_seeds_trains_on_two_channels(tmp_path):
         "preprocess=none",
     ]
     table = ["data=manifest", "data.table=labels.tsv", *columns]
-    answer = run_python("-m", "app.train", "-m", *table, *small, "seed=0,1", cwd=tmp_path, timeout=300)
+    answer = run_python(
+        "-m", "voxlift.app.train", "-m", *table, *small, "seed=0,1", cwd=tmp_path, timeout=300
+    )
     assert answer.returncode == 0, answer.stderr
     assert "label missing (2)" in answer.stdout
     runs = [RunFolder(path) for path in sorted((tmp_path / "runs").iterdir()) if path.is_dir()]

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from app.evaluate import score_again
-from app.files import read_rows
-from app.runs.configuration import load_settings
 from commands import run_python
 from tiny import train_tiny
+from voxlift.app.evaluate import score_again
+from voxlift.app.files import read_rows
+from voxlift.app.runs.configuration import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_finished_run_scores_the_same_again(name, split, runs):
 
 
 def test_an_evaluation_says_nothing_but_its_scores(folder, runs):
-    answer = run_python("-m", "app.evaluate", f"run={runs['slice2d'].path}", "on=train", cwd=folder)
+    answer = run_python("-m", "voxlift.app.evaluate", f"run={runs['slice2d'].path}", "on=train", cwd=folder)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "slice2d, train" in answer.stdout
     assert "ROC AUC" in answer.stdout

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from app import viewing
-from app.viewing import show_volume
-from data_pipelines.volume import Volume, VolumeError
-from data_pipelines.writers import save_volume
+from voxlift.app import viewing
+from voxlift.app.viewing import show_volume
+from voxlift.data_pipelines.volume import Volume, VolumeError
+from voxlift.data_pipelines.writers import save_volume
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 SHAPE = (5, 7, 11)  # [D, H, W]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import PreprocessSettings
-from app.train import read_settings
 from commands import compose_command
-from data_pipelines.augment import PRESETS, Augment
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
+from voxlift.app.settings import PreprocessSettings
+from voxlift.app.train import read_settings
+from voxlift.data_pipelines.augment import PRESETS, Augment
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
 
 CONF = Path(__file__).parents[2] / "conf"
 NEEDED = {

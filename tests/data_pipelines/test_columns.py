@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.columns import read_columns
-from data_pipelines.manifest import Record
-from data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.columns import read_columns
+from voxlift.data_pipelines.manifest import Record
+from voxlift.data_pipelines.tables import ManifestError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.geometry import (
+from voxlift.data_pipelines.geometry import (
     axcodes_of,
     crop_grid,
     field_of_view,

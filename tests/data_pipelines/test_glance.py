@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.glance import Span, remarks, span_of
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import Sketch
+from voxlift.data_pipelines.glance import Span, remarks, span_of
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import Sketch
 
 CT = Preprocess(spacing=(2.0, 2.0, 2.0), shape=(32, 40, 48), window_hu=(-1000.0, 1000.0))
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.image_paths import find_paths, text_of
-from data_pipelines.manifest import ManifestError, TableOptions, load_manifest
+from voxlift.data_pipelines.image_paths import find_paths, text_of
+from voxlift.data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 
 T1 = "{id}/ses-*/*_T1w.nii.gz"
 FLAIR = "{id}/ses-*/*_FLAIR.nii.gz"

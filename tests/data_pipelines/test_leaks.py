@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.leaks import find_voxel_leaks, hash_records, refuse_leaks
-from data_pipelines.manifest import Manifest, ManifestError, Record
+from voxlift.data_pipelines.leaks import find_voxel_leaks, hash_records, refuse_leaks
+from voxlift.data_pipelines.manifest import Manifest, ManifestError, Record
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.manifest import ManifestError
-from data_pipelines.medmnist_arrays import read_parts
+from voxlift.data_pipelines.manifest import ManifestError
+from voxlift.data_pipelines.medmnist_arrays import read_parts
 
 SIDES = (3, 5, 7)
 COUNTS = {"train": 6, "val": 3, "test": 4}

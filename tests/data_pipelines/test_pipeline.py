@@ -3,7 +3,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from data_pipelines.pipeline import (
+from voxlift.data_pipelines.pipeline import (
     TrainingOptions,
     evaluation_volumes,
     examples_per_epoch,
@@ -11,9 +11,9 @@ from data_pipelines.pipeline import (
     training_slices,
     training_volumes,
 )
-from data_pipelines.prepared import PreparedVolumes
-from data_pipelines.slices import choose_slices, take_slices
-from models.slicing import ForegroundSlices, slices_of
+from voxlift.data_pipelines.prepared import PreparedVolumes
+from voxlift.data_pipelines.slices import choose_slices, take_slices
+from voxlift.models.slicing import ForegroundSlices, slices_of
 
 SHAPE = (3, 4, 5, 2)
 LABELS = np.array([0, 1, 0, 1, 1], np.int64)

@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import Preprocess, prepare_tensor, prepare_volume
-from data_pipelines.presets import PRESETS, preset
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.preprocess import Preprocess, prepare_tensor, prepare_volume
+from voxlift.data_pipelines.presets import PRESETS, preset
+from voxlift.data_pipelines.volume import VolumeError
 
 SHAPE = (9, 11, 13)
 SPACING = (1.5, 2.0, 2.5)

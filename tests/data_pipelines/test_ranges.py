@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.ranges import find_range, outside_range, sketch_record
-from data_pipelines.volume import Stored
+from voxlift.data_pipelines.ranges import find_range, outside_range, sketch_record
+from voxlift.data_pipelines.volume import Stored
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from data_pipelines.scans import find_scans
-from data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.scans import find_scans
+from voxlift.data_pipelines.tables import ManifestError
 
 VOXELS = np.arange(5 * 7 * 11, dtype=np.int16).reshape(5, 7, 11)
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import Preprocess, prepare_volume
-from data_pipelines.readers import load_volume
-from data_pipelines.readers.itk import affine_of_image
-from data_pipelines.volume import Volume, VolumeError
-from data_pipelines.writers import onto_source, save_over, save_volume
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.preprocess import Preprocess, prepare_volume
+from voxlift.data_pipelines.readers import load_volume
+from voxlift.data_pipelines.readers.itk import affine_of_image
+from voxlift.data_pipelines.volume import Volume, VolumeError
+from voxlift.data_pipelines.writers import onto_source, save_over, save_volume
 
 SHAPE = (9, 11, 13)
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from models.aggregation import is_slice_model, slices_of, unwrap_slices, wrap_slices
-from models.baselines import build_baseline
-from models.slicing import AggregateSlices
+from voxlift.models.aggregation import is_slice_model, slices_of, unwrap_slices, wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.slicing import AggregateSlices
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -153,7 +153,7 @@ def test_attention_sees_the_features_and_the_network_comes_back():
 
 
 SCRIPT = """
-import sys, keras, numpy as np, models.aggregation
+import sys, keras, numpy as np, voxlift.models.aggregation
 model = keras.models.load_model(sys.argv[1] + "/model.keras")
 np.save(sys.argv[1] + "/outputs.npy", model(np.load(sys.argv[1] + "/volumes.npy")))
 """
@@ -164,7 +164,9 @@ def test_loads_in_a_fresh_process(tmp_path):
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "volumes.npy", draw())
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, capture_output=True)
+    subprocess.run(
+        command, check=True, env=os.environ | {"PYTHONPATH": str(Path.cwd() / "src")}, capture_output=True
+    )
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), model(draw()), atol=1e-6)
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.aggregation import wrap_slices
-from models.baselines import build_baseline
-from models.complexity import layer_costs, model_cost
-from models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.complexity import layer_costs, model_cost
+from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 
 
 def profile(model, shape):

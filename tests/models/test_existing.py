@@ -6,9 +6,9 @@ import keras
 import pytest
 from keras import layers
 
-from models.baselines import build_baseline
-from models.existing import read_network
-from models.lifting import LiftError, load_network
+from voxlift.models.baselines import build_baseline
+from voxlift.models.existing import read_network
+from voxlift.models.lifting import LiftError, load_network
 
 # TensorFlow's variables do not know numpy 2's copy keyword yet: Keras meets that while it saves.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,4 +1,4 @@
-from models.flops import layer_flops
+from voxlift.models.flops import layer_flops
 
 
 def test_a_layer_is_counted_without_being_built():

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models import to_3d
-from models.baselines import build_baseline
-from models.folding import find_folds, fold_normalisation
-from models.layers import ChannelBias
+from voxlift.models import to_3d
+from voxlift.models.baselines import build_baseline
+from voxlift.models.folding import find_folds, fold_normalisation
+from voxlift.models.layers import ChannelBias
 
 SHAPE = (9, 20, 24, 1)
 VOLUMES = np.random.default_rng(3).normal(size=(2, *SHAPE)).astype("float32")

@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from models.memory import TrainingMemory, training_memory
+from voxlift.models.memory import TrainingMemory, training_memory
 
 VOXELS = 5 * 7 * 11
 

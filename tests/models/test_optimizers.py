@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.optimizers import FusedAdamW
+from voxlift.models.optimizers import FusedAdamW
 
 SETTINGS = [
     {},

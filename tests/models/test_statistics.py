@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from models.layers import FusedBatchNormalization
-from models.statistics import recalibrate_statistics
+from voxlift.models.layers import FusedBatchNormalization
+from voxlift.models.statistics import recalibrate_statistics
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -28,7 +28,7 @@ def test_notebooks_run_from_top_to_bottom_without_an_error(path, tmp_path, monke
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     # The kernel is a process of its own: it finds this checkout and keeps its temporary files here.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)

@@ -6,13 +6,13 @@ import sys
 
 from hydra import compose, initialize_config_module
 
-from app.settings import register_schemas
+from voxlift.app.settings import register_schemas
 
 
 def compose_command(name, *overrides):
     """The configuration of `voxlift-NAME` with these overrides, unchecked."""
     register_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("voxlift.conf", version_base="1.3"):
         return compose(name, overrides=list(overrides))
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from app.dotted import flatten
-from app.settings import HostsSettings, SettingsError, TrainSettings
-from app.strategy.hosts.meeting import hear, own_index, tell
+from voxlift.app.dotted import flatten
+from voxlift.app.settings import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.strategy.hosts.meeting import hear, own_index, tell
 
 if TYPE_CHECKING:
-    from app.subjects.cohort import Cohort
+    from voxlift.app.subjects.cohort import Cohort
 
 # What hosts may have of their own: places on their disks, and what only host 0 writes.
 OWN_KEYS = ("hosts", "run_dir", "runs_folder", "cache", "logger", "debug")

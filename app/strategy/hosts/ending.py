@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from app.process.statuses import DONE, INTERRUPTED, LOST, USER_ERROR
-from app.strategy.hosts.channel import Channel
-from app.strategy.hosts.meeting import heard, is_met, tell
-from app.strategy.hosts.member import Member
+from voxlift.app.process.statuses import DONE, INTERRUPTED, LOST, USER_ERROR
+from voxlift.app.strategy.hosts.channel import Channel
+from voxlift.app.strategy.hosts.meeting import heard, is_met, tell
+from voxlift.app.strategy.hosts.member import Member
 
 LINGER = 5.0  # seconds that host 0 gives the others to read why it ends: their meeting place ends with it
 GRACE = 1.0  # seconds for this process's own last words, when another one has ended

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.settings import TrainSettings
+from voxlift.app.settings import TrainSettings
 
 PATIENCE = 1000  # milliseconds of one question; it is asked again until there is an answer
 PIECE = 2**20  # bytes of a file in one message

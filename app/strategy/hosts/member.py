@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.settings import HostsSettings, SettingsError
+from voxlift.app.settings import HostsSettings, SettingsError
 
 FIRST_PORT, PORTS = 61440, 4096  # a job's port where nobody names one: above those that systems hand out
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 import time
 
-from app.progress import say
-from app.settings import SettingsError
-from app.strategy.hosts.member import Member
+from voxlift.app.progress import say
+from voxlift.app.settings import SettingsError
+from voxlift.app.strategy.hosts.member import Member
 
 PAUSE = 0.2  # seconds between two tries
 

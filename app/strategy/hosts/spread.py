@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.process.randomness import unchanged_randomness
-from app.settings import TrainSettings
-from app.strategy.even import refuse_uneven_batches
-from app.strategy.hosts.meeting import meet
+from voxlift.app.process.randomness import unchanged_randomness
+from voxlift.app.settings import TrainSettings
+from voxlift.app.strategy.even import refuse_uneven_batches
+from voxlift.app.strategy.hosts.meeting import meet
 
 if TYPE_CHECKING:
-    from app.networks.building import Networks
+    from voxlift.app.networks.building import Networks
 
 
 def spread_over_hosts(settings: TrainSettings) -> None:

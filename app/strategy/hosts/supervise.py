@@ -17,19 +17,19 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from app.process.devices import backend_name, check_backend
-from app.process.statuses import CRASH
-from app.runs.opening import refuse_used_folder
-from app.settings import HostsSettings, SettingsError, TrainSettings
-from app.strategy.even import refuse_uneven_batches
-from app.strategy.hosts.channel import open_pair
-from app.strategy.hosts.member import Member, find_member
-from app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
-from app.strategy.hosts.verdict import Report, judge, tell_end
+from voxlift.app.process.devices import backend_name, check_backend
+from voxlift.app.process.statuses import CRASH
+from voxlift.app.runs.opening import refuse_used_folder
+from voxlift.app.settings import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.strategy.even import refuse_uneven_batches
+from voxlift.app.strategy.hosts.channel import open_pair
+from voxlift.app.strategy.hosts.member import Member, find_member
+from voxlift.app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
+from voxlift.app.strategy.hosts.verdict import Report, judge, tell_end
 
 ENGINE = {"KERAS_BACKEND": "jax"}
 MOMENT = 2.0  # seconds within which asking twice is asking once: a group of processes is asked one by one
-MODULE = "app.course.worker"
+MODULE = "voxlift.app.course.worker"
 
 
 def check_engine(environment: Mapping[str, str] = os.environ) -> None:

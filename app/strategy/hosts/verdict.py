@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.process.statuses import CRASH, DONE, INTERRUPTED, LOST
-from app.progress import say
-from app.runs.folder import RunFolder
-from app.strategy.hosts.member import Member
+from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, LOST
+from voxlift.app.progress import say
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.strategy.hosts.member import Member
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from app.report.quantities import format_interval, format_quantity, format_value
-from app.studies.architecture.points import BASE, Variant
-from app.studies.scoring import PointScore, Standing, pick_cheapest
+from voxlift.app.report.quantities import format_interval, format_quantity, format_value
+from voxlift.app.studies.architecture.points import BASE, Variant
+from voxlift.app.studies.scoring import PointScore, Standing, pick_cheapest
 
 UNITS = {
     "flops": ("operations per volume", ""),

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from app.report.labels import label_points
-from app.report.quantities import format_quantity
-from app.report.style import INK, MUTED, PAPER, SERIES, figure_style, series_shape
-from app.studies.architecture.advice import UNITS
-from app.studies.architecture.points import BASE, Variant
-from app.studies.scoring import PointScore, Standing
+from voxlift.app.report.labels import label_points
+from voxlift.app.report.quantities import format_quantity
+from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style, series_shape
+from voxlift.app.studies.architecture.advice import UNITS
+from voxlift.app.studies.architecture.points import BASE, Variant
+from voxlift.app.studies.scoring import PointScore, Standing
 
 WIDTH = 7.2
 HOLLOW: dict[str, Any] = {"markersize": 6.5, "markerfacecolor": "none", "markeredgewidth": 1.4}

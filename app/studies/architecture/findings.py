@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.settings import TrainSettings
-from app.studies.architecture.points import Variant
-from app.trials.outcomes import Outcome
+from voxlift.app.settings import TrainSettings
+from voxlift.app.studies.architecture.points import Variant
+from voxlift.app.trials.outcomes import Outcome
 
 
 @dataclass(frozen=True)

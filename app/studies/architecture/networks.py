@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.progress import say
-from app.settings import TrainSettings
-from app.settings.changes import list_changes
-from app.studies.architecture.points import Variant
-from app.studies.folder import StudyFolder
-from app.studies.measuring import measure
+from voxlift.app.progress import say
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.changes import list_changes
+from voxlift.app.studies.architecture.points import Variant
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.measuring import measure
 
 # Of the model: what stands in the network itself, its structure or its first weights.
 SEEN = ("baseline", "filters", "filter_scale", "head", "depth_kernel", "dropout", "depth_policy", "init")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.report.style import anchor
-from app.settings import TrainSettings
-from app.settings.overrides import format_override, format_value, value_of
+from voxlift.app.report.style import anchor
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.overrides import format_override, format_value, value_of
 
 BASE = "base"
 

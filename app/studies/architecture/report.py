@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.report.quantities import format_quantity
-from app.report.study import Drawing, TextTable
-from app.runs.datanotes import spoken_task
-from app.settings.studies import StudySettings
-from app.studies.architecture.advice import UNITS, explain_factors, recommend, say_certainty, say_front
-from app.studies.architecture.figures import draw_effects, draw_front
-from app.studies.architecture.findings import ArchitectureFindings
-from app.studies.architecture.networks import say_twins
-from app.studies.architecture.points import BASE, Variant
-from app.studies.design import CAPTION_DIFFERENCES, NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, describe_fixed
-from app.studies.folder import StudyFolder
-from app.studies.outputs import Written, environment_of, write_study
-from app.studies.pareto import pareto_front
-from app.studies.rows import (
+from voxlift.app.report.quantities import format_quantity
+from voxlift.app.report.study import Drawing, TextTable
+from voxlift.app.runs.datanotes import spoken_task
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.architecture.advice import (
+    UNITS,
+    explain_factors,
+    recommend,
+    say_certainty,
+    say_front,
+)
+from voxlift.app.studies.architecture.figures import draw_effects, draw_front
+from voxlift.app.studies.architecture.findings import ArchitectureFindings
+from voxlift.app.studies.architecture.networks import say_twins
+from voxlift.app.studies.architecture.points import BASE, Variant
+from voxlift.app.studies.design import (
+    CAPTION_DIFFERENCES,
+    NOTE_AUC,
+    NOTE_INTERVAL,
+    NOTE_SPLIT,
+    describe_fixed,
+)
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.outputs import Written, environment_of, write_study
+from voxlift.app.studies.pareto import pareto_front
+from voxlift.app.studies.rows import (
     SCORE_HEADINGS,
     STANDING_HEADINGS,
     score_texts,
@@ -26,9 +38,9 @@ from app.studies.rows import (
     standing_texts,
     standing_values,
 )
-from app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
-from app.studies.space import read_values
-from app.studies.trainings import finished_trials, say_failures
+from voxlift.app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
+from voxlift.app.studies.space import read_values
+from voxlift.app.studies.trainings import finished_trials, say_failures
 
 NOTE_INIT = (
     "Inflated kernels (init centre, mean, acs) start from a slice model that was trained on the same "

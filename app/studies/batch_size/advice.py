@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.report.quantities import format_quantity, format_value
-from app.studies.batch_size.findings import BatchFindings
-from app.studies.batch_size.memory import MemoryFound
-from app.studies.batch_size.points import BatchPoint
-from app.studies.batch_size.portions import say_portions
-from app.studies.bisection import Largest
-from app.studies.scoring import PointScore, Standing, pick_cheapest
+from voxlift.app.report.quantities import format_quantity, format_value
+from voxlift.app.studies.batch_size.findings import BatchFindings
+from voxlift.app.studies.batch_size.memory import MemoryFound
+from voxlift.app.studies.batch_size.points import BatchPoint
+from voxlift.app.studies.batch_size.portions import say_portions
+from voxlift.app.studies.bisection import Largest
+from voxlift.app.studies.scoring import PointScore, Standing, pick_cheapest
 
 WORDS = {
     "none": "the same learning rate",

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
-from app.studies.axes import from_zero
-from app.studies.batch_size.memory import MemoryFound
-from app.studies.batch_size.points import BatchPoint
-from app.studies.batch_size.portions import Portioned
-from app.studies.scoring import PointScore
+from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
+from voxlift.app.studies.axes import from_zero
+from voxlift.app.studies.batch_size.memory import MemoryFound
+from voxlift.app.studies.batch_size.points import BatchPoint
+from voxlift.app.studies.batch_size.portions import Portioned
+from voxlift.app.studies.scoring import PointScore
 
 HOLLOW: dict[str, Any] = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 6}
 WIDTH, HEIGHT = 7.2, 3.2

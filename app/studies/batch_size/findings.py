@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.studies.batch_size.memory import MemoryFound
-from app.studies.batch_size.points import BatchPoint
-from app.studies.batch_size.portions import Portioned
-from app.trials.outcomes import Outcome
+from voxlift.app.studies.batch_size.memory import MemoryFound
+from voxlift.app.studies.batch_size.points import BatchPoint
+from voxlift.app.studies.batch_size.portions import Portioned
+from voxlift.app.trials.outcomes import Outcome
 
 Answer = Mapping[str, Any]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from app.files import read_json, write_json
-from app.process.devices import host_memory
-from app.progress import say
-from app.settings import TrainSettings
-from app.studies.bisection import Largest, bisect_largest
-from app.studies.endings import Ending, MeasurementError
-from app.studies.folder import StudyFolder
-from app.studies.measuring import measure
+from voxlift.app.files import read_json, write_json
+from voxlift.app.process.devices import host_memory
+from voxlift.app.progress import say
+from voxlift.app.settings import TrainSettings
+from voxlift.app.studies.bisection import Largest, bisect_largest
+from voxlift.app.studies.endings import Ending, MeasurementError
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.measuring import measure
 
 SHARE = 0.8  # of the free memory: the rest is for what else runs here
 DIED = "the process died"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.settings.studies import BatchSizeStudy, StudySettings
+from voxlift.app.settings.studies import BatchSizeStudy, StudySettings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.report.quantities import format_quantity
+from voxlift.app.report.quantities import format_quantity
 
 
 @dataclass(frozen=True)

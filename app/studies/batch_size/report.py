@@ -6,24 +6,31 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from app.report.study import Drawing
-from app.runs.datanotes import spoken_task
-from app.settings.studies import StudySettings
-from app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
-from app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
-from app.studies.batch_size.findings import BatchFindings
-from app.studies.batch_size.tables import cost_row, cost_table, fit_table, plan_table, point_row, score_table
-from app.studies.design import (
+from voxlift.app.report.study import Drawing
+from voxlift.app.runs.datanotes import spoken_task
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
+from voxlift.app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
+from voxlift.app.studies.batch_size.findings import BatchFindings
+from voxlift.app.studies.batch_size.tables import (
+    cost_row,
+    cost_table,
+    fit_table,
+    plan_table,
+    point_row,
+    score_table,
+)
+from voxlift.app.studies.design import (
     NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
     describe_fixed,
     say_load,
 )
-from app.studies.folder import StudyFolder
-from app.studies.outputs import Written, environment_of, write_study
-from app.studies.scoring import PointScore, best_label, read_points, stand_against
-from app.studies.trainings import finished_trials, say_failures
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.outputs import Written, environment_of, write_study
+from voxlift.app.studies.scoring import PointScore, best_label, read_points, stand_against
+from voxlift.app.studies.trainings import finished_trials, say_failures
 
 VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")
 

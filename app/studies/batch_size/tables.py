@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.report.quantities import format_quantity, format_value
-from app.report.study import TextTable
-from app.studies.batch_size.findings import BatchFindings
-from app.studies.batch_size.points import BatchPoint
-from app.studies.design import CAPTION_DIFFERENCES
-from app.studies.rows import (
+from voxlift.app.report.quantities import format_quantity, format_value
+from voxlift.app.report.study import TextTable
+from voxlift.app.studies.batch_size.findings import BatchFindings
+from voxlift.app.studies.batch_size.points import BatchPoint
+from voxlift.app.studies.design import CAPTION_DIFFERENCES
+from voxlift.app.studies.rows import (
     SCORE_HEADINGS,
     STANDING_HEADINGS,
     score_texts,
@@ -18,7 +18,7 @@ from app.studies.rows import (
     standing_texts,
     standing_values,
 )
-from app.studies.scoring import PointScore, Standing
+from voxlift.app.studies.scoring import PointScore, Standing
 
 PLAN = ("Batch", "equal", "scaling")  # columns that name a point
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from app.studies.complexity.costs import Cost
-from app.studies.growth import PowerLaw, fit_power_law
+from voxlift.app.studies.complexity.costs import Cost
+from voxlift.app.studies.growth import PowerLaw, fit_power_law
 
 # Attribute of Cost -> what it is called, and its unit.
 QUANTITIES: Mapping[str, tuple[str, str]] = MappingProxyType(

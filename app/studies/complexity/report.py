@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.report.quantities import format_quantity
-from app.report.study import Drawing
-from app.runs.datanotes import spoken_task
-from app.settings import TrainSettings
-from app.settings.studies import StudySettings
-from app.studies.complexity.costs import Cost
-from app.studies.complexity.figures import draw_growth, draw_ratios
-from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
-from app.studies.complexity.tables import cost_row, cost_table, law_row, law_table
-from app.studies.design import describe_fixed, say_load
-from app.studies.folder import StudyFolder
-from app.studies.outputs import Written, write_study
+from voxlift.app.report.quantities import format_quantity
+from voxlift.app.report.study import Drawing
+from voxlift.app.runs.datanotes import spoken_task
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.complexity.costs import Cost
+from voxlift.app.studies.complexity.figures import draw_growth, draw_ratios
+from voxlift.app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
+from voxlift.app.studies.complexity.tables import cost_row, cost_table, law_row, law_table
+from voxlift.app.studies.design import describe_fixed, say_load
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.outputs import Written, write_study
 
 VARIED = ("model", "preprocess.shape", "model.depth_policy", "model.init")
 NOTICED = 1.1  # times the baseline's cost: less is nothing to plan for

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.progress import progress_bar, say
-from app.settings import SettingsError, TrainSettings
-from app.settings.studies import StudySettings
-from app.studies.complexity.costs import Cost
-from app.studies.complexity.report import report_complexity
-from app.studies.endings import Ending
-from app.studies.folder import StudyFolder
-from app.studies.measuring import measure
-from app.studies.trainings import study_overrides
-from app.trials.composing import choose_model, compose_training
+from voxlift.app.progress import progress_bar, say
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.complexity.costs import Cost
+from voxlift.app.studies.complexity.report import report_complexity
+from voxlift.app.studies.endings import Ending
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.measuring import measure
+from voxlift.app.studies.trainings import study_overrides
+from voxlift.app.trials.composing import choose_model, compose_training
 
 REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.report.quantities import format_quantity
-from app.report.study import TextTable
-from app.studies.complexity.costs import Cost
-from app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
+from voxlift.app.report.quantities import format_quantity
+from voxlift.app.report.study import TextTable
+from voxlift.app.studies.complexity.costs import Cost
+from voxlift.app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
 
 
 def cost_row(cost: Cost, costs: Sequence[Cost], baseline: str) -> dict[str, Any]:

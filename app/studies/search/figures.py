@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from app.evaluation.metrics import metric_label
-from app.report.style import INK, MUTED, PAPER, SERIES, figure_style
-from app.studies.space import Choices, Range
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style
+from voxlift.app.studies.space import Choices, Range
 
 WIDTH = 7.2
 ACROSS = 3  # panels in a row

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.settings import TrainSettings
-from app.settings.overrides import format_override
-from app.studies.search.store import import_optuna
-from app.studies.space import Choices, Range
-from app.trials.outcomes import Outcome
+from voxlift.app.settings import TrainSettings
+from voxlift.app.settings.overrides import format_override
+from voxlift.app.studies.search.store import import_optuna
+from voxlift.app.studies.space import Choices, Range
+from voxlift.app.trials.outcomes import Outcome
 
 if TYPE_CHECKING:
     import optuna

@@ -6,21 +6,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.evaluation.metrics import metric_label
-from app.report.quantities import format_interval, format_value
-from app.report.study import Drawing
-from app.runs.datanotes import spoken_task
-from app.settings.studies import StudySettings
-from app.studies.design import NOTE_SPLIT, describe_fixed
-from app.studies.folder import StudyFolder
-from app.studies.outputs import Written, environment_of, write_study
-from app.studies.scoring import PointScore, Standing, read_points, stand_against
-from app.studies.search.figures import draw_importance, draw_progress, draw_slices
-from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
-from app.studies.search.store import import_optuna
-from app.studies.search.tables import confirmation_row, confirmation_table, trial_row, trial_table
-from app.studies.space import Choices, Range
-from app.studies.trainings import finished_trials, say_failures
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.report.quantities import format_interval, format_value
+from voxlift.app.report.study import Drawing
+from voxlift.app.runs.datanotes import spoken_task
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.design import NOTE_SPLIT, describe_fixed
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.outputs import Written, environment_of, write_study
+from voxlift.app.studies.scoring import PointScore, Standing, read_points, stand_against
+from voxlift.app.studies.search.figures import draw_importance, draw_progress, draw_slices
+from voxlift.app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
+from voxlift.app.studies.search.store import import_optuna
+from voxlift.app.studies.search.tables import confirmation_row, confirmation_table, trial_row, trial_table
+from voxlift.app.studies.space import Choices, Range
+from voxlift.app.studies.trainings import finished_trials, say_failures
 
 FEWEST = 8  # finished trials before a share of variation means anything
 

@@ -6,21 +6,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.progress import progress_bar, say
-from app.settings import SettingsError, TrainSettings
-from app.settings.overrides import format_value, value_of, without_keys
-from app.settings.studies import StudySettings
-from app.studies.folder import StudyFolder
-from app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
-from app.studies.search.report import report_search
-from app.studies.search.store import build_distributions, count_done, import_optuna, open_store
-from app.studies.search.tables import short_text
-from app.studies.search.trial import read_values, train_watched
-from app.studies.space import Choices, Range, read_space
-from app.studies.trainings import plan_trainings, run_trainings, study_overrides
-from app.trials.composing import compose_training, config_dir_arguments
-from app.trials.outcomes import Outcome
-from app.trials.trial import Trial
+from voxlift.app.progress import progress_bar, say
+from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.settings.overrides import format_value, value_of, without_keys
+from voxlift.app.settings.studies import StudySettings
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
+from voxlift.app.studies.search.report import report_search
+from voxlift.app.studies.search.store import build_distributions, count_done, import_optuna, open_store
+from voxlift.app.studies.search.tables import short_text
+from voxlift.app.studies.search.trial import read_values, train_watched
+from voxlift.app.studies.space import Choices, Range, read_space
+from voxlift.app.studies.trainings import plan_trainings, run_trainings, study_overrides
+from voxlift.app.trials.composing import compose_training, config_dir_arguments
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.trial import Trial
 
 if TYPE_CHECKING:
     import optuna

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.errors import UserError
-from app.extras import install_extra
-from app.settings.overrides import format_value
-from app.settings.studies import SearchStudy
-from app.studies.space import Choices, Range
+from voxlift.app.errors import UserError
+from voxlift.app.extras import install_extra
+from voxlift.app.settings.overrides import format_value
+from voxlift.app.settings.studies import SearchStudy
+from voxlift.app.studies.space import Choices, Range
 
 if TYPE_CHECKING:
     import optuna

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.evaluation.metrics import metric_label
-from app.report.quantities import format_interval, format_value
-from app.report.study import TextTable
-from app.studies.scoring import PointScore
+from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.report.quantities import format_interval, format_value
+from voxlift.app.report.study import TextTable
+from voxlift.app.studies.scoring import PointScore
 
 
 def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.process.statuses import INTERRUPTED
-from app.runs.reuse import has_begun
-from app.trials.composing import compose_training
-from app.trials.running import training_command
-from app.trials.trial import Trial
+from voxlift.app.process.statuses import INTERRUPTED
+from voxlift.app.runs.reuse import has_begun
+from voxlift.app.trials.composing import compose_training
+from voxlift.app.trials.running import training_command
+from voxlift.app.trials.trial import Trial
 
 PAUSE = 0.5  # seconds between two looks at the history
 ENDED_BY_USER = {INTERRUPTED, -signal.SIGINT}

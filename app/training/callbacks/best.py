@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.training.averaging import averaged_weights
-from app.training.callbacks.place import Remembering
-from app.training.checkpoints import Arrays
+from voxlift.app.training.averaging import averaged_weights
+from voxlift.app.training.callbacks.place import Remembering
+from voxlift.app.training.checkpoints import Arrays
 
 log = logging.getLogger("voxlift")
 

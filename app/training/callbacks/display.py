@@ -8,8 +8,8 @@ from typing import Any, Self
 import keras
 from rich.progress import Progress, TaskID
 
-from app.progress import build_progress
-from app.training.callbacks.place import Place
+from voxlift.app.progress import build_progress
+from voxlift.app.training.callbacks.place import Place
 
 log = logging.getLogger("voxlift")
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.files import write_rows
-from app.training.callbacks.place import Remembering
+from voxlift.app.files import write_rows
+from voxlift.app.training.callbacks.place import Remembering
 
 
 class WriteHistory(Remembering):

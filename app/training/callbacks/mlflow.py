@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from app.settings import LoggerSettings
-from app.training.callbacks.place import Remembering
+from voxlift.app.settings import LoggerSettings
+from voxlift.app.training.callbacks.place import Remembering
 
 LONGEST = 500  # characters of a parameter's value that every server takes
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
-from app.training.segments import Position, Segment
+from voxlift.app.training.segments import Position, Segment
 
 
 class Remembering(keras.callbacks.Callback):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.training.callbacks.best import KeepBest
-from app.training.callbacks.place import Place, Remembering
-from app.training.checkpoints import Checkpoint, Checkpoints
-from app.training.state import gather_arrays
+from voxlift.app.training.callbacks.best import KeepBest
+from voxlift.app.training.callbacks.place import Place, Remembering
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints
+from voxlift.app.training.state import gather_arrays
 
 
 class SaveCheckpoints(Remembering):

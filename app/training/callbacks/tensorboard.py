@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.training.callbacks.place import Remembering
+from voxlift.app.training.callbacks.place import Remembering
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from app.training.averaging import averaged_weights
+from voxlift.app.training.averaging import averaged_weights
 
 
 class ScoreVolumes(keras.callbacks.Callback):

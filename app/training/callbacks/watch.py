@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.errors import UserError
-from app.training.callbacks.place import Place, Remembering
-from app.training.segments import Position
+from voxlift.app.errors import UserError
+from voxlift.app.training.callbacks.place import Place, Remembering
+from voxlift.app.training.segments import Position
 
 log = logging.getLogger("voxlift")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from keras import layers
 
-from models.layers import FusedBatchNormalization
-from models.lifting.kinds import Layer
-from models.lifting.rules.base import LiftRule
-from models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
-from models.lifting.rules.elementwise import (
+from voxlift.models.layers import FusedBatchNormalization
+from voxlift.models.lifting.kinds import Layer
+from voxlift.models.lifting.rules.base import LiftRule
+from voxlift.models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
+from voxlift.models.lifting.rules.elementwise import (
     drop_augmentation,
     lift_activation,
     lift_dropout,
@@ -18,8 +18,8 @@ from models.lifting.rules.elementwise import (
     lift_signed,
     lift_spatial_dropout,
 )
-from models.lifting.rules.merging import lift_concatenate, lift_merge
-from models.lifting.rules.normalisation import (
+from voxlift.models.lifting.rules.merging import lift_concatenate, lift_merge
+from voxlift.models.lifting.rules.normalisation import (
     lift_batch_normalisation,
     lift_channel_normalisation,
     lift_data_normalisation,
@@ -27,17 +27,17 @@ from models.lifting.rules.normalisation import (
     lift_prelu,
     lift_softmax,
 )
-from models.lifting.rules.operations import find_operation_rule
-from models.lifting.rules.padding import lift_cropping, lift_zero_padding
-from models.lifting.rules.pooling import (
+from voxlift.models.lifting.rules.operations import find_operation_rule
+from voxlift.models.lifting.rules.padding import lift_cropping, lift_zero_padding
+from voxlift.models.lifting.rules.pooling import (
     lift_adaptive_pooling,
     lift_average_pooling,
     lift_global_pooling,
     lift_max_pooling,
     lift_upsampling,
 )
-from models.lifting.rules.shape import lift_flatten, lift_permute, lift_reshape
-from models.lifting.rules.transposed import lift_transposed
+from voxlift.models.lifting.rules.shape import lift_flatten, lift_permute, lift_reshape
+from voxlift.models.lifting.rules.transposed import lift_transposed
 
 RULES: Mapping[Any, LiftRule] = {
     layers.Conv2D: lift_convolution,

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from models.lifting.errors import DepthUsedUpError, RefusedError
-from models.lifting.flow import Flow, Shape
-from models.lifting.rules.base import Extra, LayerCall, Lifted, Transfer, Weights
+from voxlift.models.lifting.errors import DepthUsedUpError, RefusedError
+from voxlift.models.lifting.flow import Flow, Shape
+from voxlift.models.lifting.rules.base import Extra, LayerCall, Lifted, Transfer, Weights
 
 
 def copy_weights(weights: Weights) -> Weights:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from models.lifting.depth import DepthRule
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Flow, Shape
-from models.lifting.inflate import Array
-from models.lifting.kinds import Layer, LayerClass, Value
+from voxlift.models.lifting.depth import DepthRule
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Flow, Shape
+from voxlift.models.lifting.inflate import Array
+from voxlift.models.lifting.kinds import Layer, LayerClass, Value
 
 Weights = list[Array]
 Transfer = Callable[[Weights], Weights]

@@ -5,19 +5,19 @@ from typing import Any
 
 import keras
 
-from models.layers import ACSConv3D, DepthwiseConv3D, FewPositionsConv3D, SeparableConv3D
-from models.layers.few_positions import takes_few_positions
-from models.lifting.flow import Flow, Shape
-from models.lifting.inflate import centre_tap, inflate
-from models.lifting.kinds import LayerClass
-from models.lifting.rules.answers import (
+from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FewPositionsConv3D, SeparableConv3D
+from voxlift.models.layers.few_positions import takes_few_positions
+from voxlift.models.lifting.flow import Flow, Shape
+from voxlift.models.lifting.inflate import centre_tap, inflate
+from voxlift.models.lifting.kinds import LayerClass
+from voxlift.models.lifting.rules.answers import (
     depth_padding_layer,
     is_nonnegative_activation,
     spatial_output,
     weights_of,
 )
-from models.lifting.rules.base import LayerCall, Lifted, Weights
-from models.lifting.rules.kernels import (
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, Weights
+from voxlift.models.lifting.rules.kernels import (
     depth_taps,
     describe,
     fix_constraint,
@@ -26,7 +26,7 @@ from models.lifting.rules.kernels import (
     refuse_dilated_steps,
     scheme_of,
 )
-from models.lifting.windows import dilated, split_padding, taps_inside, window_output
+from voxlift.models.lifting.windows import dilated, split_padding, taps_inside, window_output
 
 WEIGHT_OPTIONS = ("initializer", "regularizer", "constraint")
 

@@ -2,15 +2,15 @@
 
 import keras
 
-from models.lifting.errors import RefusedError
-from models.lifting.rules.answers import (
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.rules.answers import (
     activation_name,
     copy_weights,
     is_nonnegative_activation,
     keep,
     refuse_repeated,
 )
-from models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
 
 ACTS_ALONG_CHANNELS = {"softmax", "log_softmax", "sparsemax", "glu"}
 ACTS_AT_INFERENCE = {"AutoContrast", "CLAHE"}

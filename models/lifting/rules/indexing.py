@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 
-from models.lifting.errors import RefusedError
-from models.lifting.flow import VOLUME_AXES, Flow, Shape
-from models.lifting.kinds import Value
-from models.lifting.rules.answers import refuse_repeated
-from models.lifting.rules.base import LayerCall, Lifted
-from models.lifting.rules.raw import again, as_list, keep_operation, without_axes
-from models.lifting.rules.shape import lift_reshape
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import VOLUME_AXES, Flow, Shape
+from voxlift.models.lifting.kinds import Value
+from voxlift.models.lifting.rules.answers import refuse_repeated
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.rules.raw import again, as_list, keep_operation, without_axes
+from voxlift.models.lifting.rules.shape import lift_reshape
 
 
 def lift_get_item(call: LayerCall) -> Lifted:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.lifting.depth import DepthRule
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Flow
-from models.lifting.kinds import Value
-from models.lifting.rules.base import LayerCall
+from voxlift.models.lifting.depth import DepthRule
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.kinds import Value
+from voxlift.models.lifting.rules.base import LayerCall
 
 
 def depth_taps(config: Mapping[str, Any], rule: DepthRule) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """Rules for layers that join several tensors."""
 
-from models.layers import RepeatingConcatenate3D
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Flow
-from models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.layers import RepeatingConcatenate3D
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
 
 
 def lift_merge(call: LayerCall) -> Lifted:

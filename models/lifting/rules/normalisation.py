@@ -4,11 +4,11 @@ from typing import Any
 
 import keras
 
-from models.layers import FusedBatchNormalization
-from models.lifting.errors import RefusedError
-from models.lifting.inflate import tile_rows, tile_vector
-from models.lifting.kinds import LayerClass
-from models.lifting.rules.answers import (
+from voxlift.models.layers import FusedBatchNormalization
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.inflate import tile_rows, tile_vector
+from voxlift.models.lifting.kinds import LayerClass
+from voxlift.models.lifting.rules.answers import (
     copy_weights,
     is_nonnegative_activation,
     keep,
@@ -16,7 +16,7 @@ from models.lifting.rules.answers import (
     same_shape,
     weights_of,
 )
-from models.lifting.rules.base import LayerCall, Lifted, Weights
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, Weights
 
 
 def lift_batch_normalisation(call: LayerCall) -> Lifted:

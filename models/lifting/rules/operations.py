@@ -6,21 +6,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Shape
-from models.lifting.kinds import Layer
-from models.lifting.rules.answers import refuse_repeated
-from models.lifting.rules.base import LayerCall, Lifted, LiftRule
-from models.lifting.rules.indexing import (
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Shape
+from voxlift.models.lifting.kinds import Layer
+from voxlift.models.lifting.rules.answers import refuse_repeated
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, LiftRule
+from voxlift.models.lifting.rules.indexing import (
     lift_expand_dims,
     lift_get_item,
     lift_reshape_operation,
     lift_split,
     lift_squeeze,
 )
-from models.lifting.rules.merging import check_alike, lift_concatenate, lift_joined
-from models.lifting.rules.raw import again, as_list, keep_operation, without_axes
-from models.lifting.rules.shape import transposed
+from voxlift.models.lifting.rules.merging import check_alike, lift_concatenate, lift_joined
+from voxlift.models.lifting.rules.raw import again, as_list, keep_operation, without_axes
+from voxlift.models.lifting.rules.shape import transposed
 
 KEEPS_SIGN = {"Cast", "StopGradient", "Copy", "Maximum", "Add", "Multiply", "Minimum", "Sqrt", "Divide"}
 

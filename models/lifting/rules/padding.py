@@ -2,11 +2,11 @@
 
 import keras
 
-from models.lifting.flow import Flow
-from models.lifting.rules.answers import spatial_output
-from models.lifting.rules.base import Follower, LayerCall, Lifted
-from models.lifting.rules.kernels import depth_taps
-from models.lifting.windows import dilated, same_padding, split_padding
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.rules.answers import spatial_output
+from voxlift.models.lifting.rules.base import Follower, LayerCall, Lifted
+from voxlift.models.lifting.rules.kernels import depth_taps
+from voxlift.models.lifting.windows import dilated, same_padding, split_padding
 
 
 def lift_zero_padding(call: LayerCall) -> Lifted:

@@ -2,14 +2,14 @@
 
 import keras
 
-from models.layers import TrilinearUpSampling3D
-from models.lifting.errors import RefusedError
-from models.lifting.flow import Flow
-from models.lifting.kinds import LayerClass
-from models.lifting.rules.answers import spatial_output
-from models.lifting.rules.base import LayerCall, Lifted
-from models.lifting.rules.kernels import depth_growth
-from models.lifting.windows import window_output
+from voxlift.models.layers import TrilinearUpSampling3D
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import Flow
+from voxlift.models.lifting.kinds import LayerClass
+from voxlift.models.lifting.rules.answers import spatial_output
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.rules.kernels import depth_growth
+from voxlift.models.lifting.windows import window_output
 
 GLOBAL_TWINS = {
     keras.layers.GlobalAveragePooling2D: keras.layers.GlobalAveragePooling3D,

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
-from models.lifting.kinds import Value
-from models.lifting.rules.answers import refuse_repeated
-from models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_flow
+from voxlift.models.lifting.kinds import Value
+from voxlift.models.lifting.rules.answers import refuse_repeated
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
 
 
 def keep_operation(call: LayerCall) -> Lifted:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import keras
 
-from models.lifting.errors import RefusedError
-from models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_axes, plain_flow
-from models.lifting.rules.answers import keep
-from models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.flow import VOLUME_AXES, Flow, Shape, plain_axes, plain_flow
+from voxlift.models.lifting.rules.answers import keep
+from voxlift.models.lifting.rules.base import LayerCall, Lifted
 
 
 def lift_flatten(call: LayerCall) -> Lifted:

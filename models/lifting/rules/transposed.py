@@ -4,11 +4,11 @@ from typing import Any
 
 import keras
 
-from models.lifting.errors import RefusedError
-from models.lifting.inflate import inflate_transposed
-from models.lifting.rules.answers import dtype_of, spatial_output, weights_of
-from models.lifting.rules.base import Extra, LayerCall, Lifted, Weights
-from models.lifting.rules.kernels import (
+from voxlift.models.lifting.errors import RefusedError
+from voxlift.models.lifting.inflate import inflate_transposed
+from voxlift.models.lifting.rules.answers import dtype_of, spatial_output, weights_of
+from voxlift.models.lifting.rules.base import Extra, LayerCall, Lifted, Weights
+from voxlift.models.lifting.rules.kernels import (
     depth_growth,
     describe,
     fix_constraint,
@@ -18,7 +18,7 @@ from models.lifting.rules.kernels import (
     refuse_dilated_steps,
     scheme_of,
 )
-from models.lifting.windows import dilated, split_padding, transposed_output
+from voxlift.models.lifting.windows import dilated, split_padding, transposed_output
 
 INEXACT = "the first and last slices of a 'valid' transposed convolution get less than the whole kernel"
 

@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from app.comparison.cells import pick_comparable
-from app.comparison.contests import describe_choices, expand_names, settle_contests
-from app.comparison.planning import Plan
-from app.files import write_json
-from app.settings import TrainSettings
-from app.trials.outcomes import Outcome
-from app.trials.trial import lay_out_trials
 from commands import compose_command
+from voxlift.app.comparison.cells import pick_comparable
+from voxlift.app.comparison.contests import describe_choices, expand_names, settle_contests
+from voxlift.app.comparison.planning import Plan
+from voxlift.app.files import write_json
+from voxlift.app.settings import TrainSettings
+from voxlift.app.trials.outcomes import Outcome
+from voxlift.app.trials.trial import lay_out_trials
 
 CONTESTS = {"best": ("a", "b")}
 
@@ -91,15 +91,15 @@ def plan(tmp_path, monkeypatch):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from app.compare import read_settings
-    from app.comparison.planning import plan_comparison
-    from app.settings import register_schemas
+    from voxlift.app.compare import read_settings
+    from voxlift.app.comparison.planning import plan_comparison
+    from voxlift.app.settings import register_schemas
 
     monkeypatch.chdir(tmp_path)
 
     def plan_one(*overrides):
         register_schemas()
-        with initialize_config_module("conf", version_base="1.3"):
+        with initialize_config_module("voxlift.conf", version_base="1.3"):
             cfg = compose("compare", overrides=list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             with open_dict(cfg):

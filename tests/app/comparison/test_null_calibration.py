@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.evaluation.paired import compare_models
-from app.evaluation.scores import Scores
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.scores import Scores
 
 SHAPE = (6, 8, 7, 1)  # depth, height, width, channels
 TRAINING, TEST = 60, 80
@@ -37,9 +37,9 @@ class Trainer:
     def __init__(self, kind):
         import keras
 
-        from models.aggregation import wrap_slices
-        from models.baselines import build_baseline
-        from models.lifting import plan_lift
+        from voxlift.models.aggregation import wrap_slices
+        from voxlift.models.baselines import build_baseline
+        from voxlift.models.lifting import plan_lift
 
         def build():
             plane = build_baseline("cnn", input_shape=SHAPE[1:], classes=2, filters=(4, 6, 8), dropout=0.0)
@@ -98,7 +98,7 @@ def test_the_same_network_with_two_seeds_is_told_apart_in_about_five_percent_of_
 
 
 def compare_auc(scores):
-    from app.evaluation.metrics import score_metrics
+    from voxlift.app.evaluation.metrics import score_metrics
 
     return score_metrics(scores)["auc"]
 

@@ -13,14 +13,14 @@ import time
 
 import pytest
 
-from app.comparison.cells import pick_comparable
-from app.comparison.planning import Plan
-from app.comparison.running import run_trials
-from app.settings import TrainSettings
-from app.trials import running
-from app.trials.trial import lay_out_trials
 from commands import own_environment
 from tiny import TINY
+from voxlift.app.comparison.cells import pick_comparable
+from voxlift.app.comparison.planning import Plan
+from voxlift.app.comparison.running import run_trials
+from voxlift.app.settings import TrainSettings
+from voxlift.app.trials import running
+from voxlift.app.trials.trial import lay_out_trials
 
 STAND_IN = """
 import os, pathlib, sys, time
@@ -44,11 +44,11 @@ if what.isdigit():
 DRIVER = """
 import sys
 from pathlib import Path
-from app.comparison.planning import Plan
-from app.comparison.running import run_trials
-from app.settings import TrainSettings
-from app.trials import running
-from app.trials.trial import lay_out_trials
+from voxlift.app.comparison.planning import Plan
+from voxlift.app.comparison.running import run_trials
+from voxlift.app.settings import TrainSettings
+from voxlift.app.trials import running
+from voxlift.app.trials.trial import lay_out_trials
 running.TRAIN = (sys.executable, sys.argv[1])
 folder = Path(sys.argv[2])
 choose = lambda name: [f"model={name}"]
@@ -182,7 +182,14 @@ def test_a_training_that_another_process_still_runs_is_waited_for(stand_in, tmp_
 
 @pytest.mark.slow
 def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one(tmp_path):
-    command = [sys.executable, "-m", "app.compare", "models=[slice2d,volume3d]", *TINY, "data.subjects=24"]
+    command = [
+        sys.executable,
+        "-m",
+        "voxlift.app.compare",
+        "models=[slice2d,volume3d]",
+        *TINY,
+        "data.subjects=24",
+    ]
     environment = own_environment()
 
     def compare(folder, *, kill_when=None):

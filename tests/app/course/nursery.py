@@ -18,12 +18,12 @@ import os
 import signal
 import sys
 
-from app.door.cli import open_command
-from app.train import read_settings, start
-from app.training.callbacks.place import Place
+from voxlift.app.door.cli import open_command
+from voxlift.app.train import read_settings, start
+from voxlift.app.training.callbacks.place import Place
 
 # What a training imports late, too: a fork shall not pay for it.
-for room in ("app.course.run", "app.preflight.look", "app.training.network"):
+for room in ("voxlift.app.course.run", "voxlift.app.preflight.look", "voxlift.app.training.network"):
     importlib.import_module(room)
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -7,18 +7,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from app.comparison.cells import Comparable
-from app.comparison.summary import summarise_comparison
-from app.course.covariates import build_regression, coefficient_rows
-from app.course.run import resume, train
-from app.evaluate import score_again
-from app.files import read_rows
-from app.runs.folder import RunFolder
-from app.settings import SettingsError
-from app.train import read_settings
-from app.trials.trial import Trial
 from commands import compose_command
-from data_pipelines.tables import ManifestError
+from voxlift.app.comparison.cells import Comparable
+from voxlift.app.comparison.summary import summarise_comparison
+from voxlift.app.course.covariates import build_regression, coefficient_rows
+from voxlift.app.course.run import resume, train
+from voxlift.app.evaluate import score_again
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import SettingsError
+from voxlift.app.train import read_settings
+from voxlift.app.trials.trial import Trial
+from voxlift.data_pipelines.tables import ManifestError
 
 SUBJECTS = 48
 

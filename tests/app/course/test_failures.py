@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.course.failures import scoring_need, told_in_sentences, training_need, way_on
-from app.course.resuming import begin_again, is_complete, reopen_settings
-from app.errors import UserError
-from app.files import write_beside, write_json
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.settings import (
+from voxlift.app.course.failures import scoring_need, told_in_sentences, training_need, way_on
+from voxlift.app.course.resuming import begin_again, is_complete, reopen_settings
+from voxlift.app.errors import UserError
+from voxlift.app.files import write_beside, write_json
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import (
     DataSettings,
     ModelSettings,
     PreprocessSettings,

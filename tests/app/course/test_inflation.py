@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from app.course.inflation import (
+from commands import compose_command
+from tiny import TINY, places_in
+from voxlift.app.course.inflation import (
     borrow_slices,
     cost_of_slices,
     plan_inflation,
@@ -16,21 +18,19 @@ from app.course.inflation import (
     slice_settings,
     trains_slices_first,
 )
-from app.course.run import train
-from app.files import read_rows, write_json, write_rows
-from app.networks.building import build_networks
-from app.networks.pretrained import check_baseline, refuse_seen_subjects
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.settings import ModelSettings, SettingsError, TrainSettings
-from app.train import read_settings
-from app.training.optimizers import tuning_optimizer
-from app.training.statistics import settle_statistics
-from commands import compose_command
-from models.aggregation import wrap_slices
-from models.baselines import build_baseline
-from models.layers import ACSConv3D
-from tiny import TINY, places_in
+from voxlift.app.course.run import train
+from voxlift.app.files import read_rows, write_json, write_rows
+from voxlift.app.networks.building import build_networks
+from voxlift.app.networks.pretrained import check_baseline, refuse_seen_subjects
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import ModelSettings, SettingsError, TrainSettings
+from voxlift.app.train import read_settings
+from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.statistics import settle_statistics
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.layers import ACSConv3D
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -259,7 +259,7 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     def look(network, *_):  # what stands in the network when training begins
         seen["kernel"] = network.get_layer("stage1_conv").get_weights()[0]
 
-    monkeypatch.setattr("app.training.network.settle_statistics", look)
+    monkeypatch.setattr("voxlift.app.training.network.settle_statistics", look)
     overrides = [*inflated.overrides, "model=volume3d", "model.init=centre", f"model.baseline={first.path}"]
     assert train(composed(*overrides, f"run_dir={inflated.folder}/tuned")) == 0
     np.testing.assert_array_equal(seen["kernel"][1], kernel)

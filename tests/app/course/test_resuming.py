@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.files import read_json, read_rows
-from app.networks.files import load_network
-from app.runs.folder import RunFolder
-from app.training.checkpoints import Checkpoints, read_arrays
 from tiny import places_in
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.networks.files import load_network
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.checkpoints import Checkpoints, read_arrays
 
 ROOT = Path(__file__).parents[3]
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -60,7 +60,7 @@ def train(folder):
     """Runs a training to its end, or to where it is killed; whether it was, and what it said."""
     nursery = subprocess.Popen(
         [sys.executable, str(NURSERY)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

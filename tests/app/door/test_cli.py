@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from app.door.cli import is_user_error
-from app.door.wording import explain
-from app.errors import UserError
-from app.settings import SettingsError
 from commands import run_python
+from voxlift.app.door.cli import is_user_error
+from voxlift.app.door.wording import explain
+from voxlift.app.errors import UserError
+from voxlift.app.settings import SettingsError
 
 
 def run(*arguments, cwd, timeout=600):
@@ -66,31 +66,34 @@ def test_help_names_examples_and_keys_and_imports_nothing_heavy(command, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["app.train", "trainer.epoch=3"], "unknown key trainer.epoch. Did you mean trainer.epochs?"),
-        (["app.train", "model=volume4d"], "model=volume4d is not known. Did you mean volume3d?"),
-        (["app.train", "trainer.epochs=many"], "trainer.epochs: expected a whole number; received many."),
-        (["app.train", "precision=half"], "precision: expected one of auto, float32"),
-        (["app.train", "splits.val=0.7", "splits.test=0.4"], "expected val + test below 1"),
-        (["app.train", "data.table=a=b(c,d"], "'data.table=\"a=b(c,d\"'"),
-        (["app.train", "data=manifest"], "data.table"),
-        (["app.train", "data=manifest", "data.table=nowhere.csv"], "nowhere.csv"),
-        (["app.evaluate", "run=nowhere"], "run=nowhere: expected a run folder"),
-        (["app.evaluate"], "run"),
-        (["app.predict", "outptu=a.csv"], "unknown key outptu. Did you mean output?"),
-        (["app.predict", "run=nowhere", "input=."], "run=nowhere: expected a run folder"),
-        (["app.export", "formt=onnx"], "unknown key formt. Did you mean format?"),
-        (["app.export"], "output: where should the export go?"),
-        (["app.predict"], "input: expected an image, a folder or a table"),
-        (["app.compare", "models=[volume3d,resnet9000]"], "models: resnet9000 is not known"),
-        (["app.compare", "models=[volume3d]"], "at least two"),
-        (["app.compare", "data=manifest", "data.table=nowhere.csv"], "There is no table"),
-        (["app.compare", "model=slice2d"], "models=[...]"),
-        (["app.study", "study=search", "study.trails=3"], "Did you mean study.trials?"),
+        (["voxlift.app.train", "trainer.epoch=3"], "unknown key trainer.epoch. Did you mean trainer.epochs?"),
+        (["voxlift.app.train", "model=volume4d"], "model=volume4d is not known. Did you mean volume3d?"),
         (
-            ["app.study", "study.space.seed=[1,2]"],
+            ["voxlift.app.train", "trainer.epochs=many"],
+            "trainer.epochs: expected a whole number; received many.",
+        ),
+        (["voxlift.app.train", "precision=half"], "precision: expected one of auto, float32"),
+        (["voxlift.app.train", "splits.val=0.7", "splits.test=0.4"], "expected val + test below 1"),
+        (["voxlift.app.train", "data.table=a=b(c,d"], "'data.table=\"a=b(c,d\"'"),
+        (["voxlift.app.train", "data=manifest"], "data.table"),
+        (["voxlift.app.train", "data=manifest", "data.table=nowhere.csv"], "nowhere.csv"),
+        (["voxlift.app.evaluate", "run=nowhere"], "run=nowhere: expected a run folder"),
+        (["voxlift.app.evaluate"], "run"),
+        (["voxlift.app.predict", "outptu=a.csv"], "unknown key outptu. Did you mean output?"),
+        (["voxlift.app.predict", "run=nowhere", "input=."], "run=nowhere: expected a run folder"),
+        (["voxlift.app.export", "formt=onnx"], "unknown key formt. Did you mean format?"),
+        (["voxlift.app.export"], "output: where should the export go?"),
+        (["voxlift.app.predict"], "input: expected an image, a folder or a table"),
+        (["voxlift.app.compare", "models=[volume3d,resnet9000]"], "models: resnet9000 is not known"),
+        (["voxlift.app.compare", "models=[volume3d]"], "at least two"),
+        (["voxlift.app.compare", "data=manifest", "data.table=nowhere.csv"], "There is no table"),
+        (["voxlift.app.compare", "model=slice2d"], "models=[...]"),
+        (["voxlift.app.study", "study=search", "study.trails=3"], "Did you mean study.trials?"),
+        (
+            ["voxlift.app.study", "study.space.seed=[1,2]"],
             "study=batch_size does not read it; it is a key of study=search",
         ),
-        (["app.train", "-m", "seed=0,1", "run_dir=here"], "run_dir=here with -m"),
+        (["voxlift.app.train", "-m", "seed=0,1", "run_dir=here"], "run_dir=here with -m"),
     ],
 )
 def test_the_users_mistakes_end_in_a_sentence_and_status_2(arguments, told, tmp_path):
@@ -101,13 +104,13 @@ def test_the_users_mistakes_end_in_a_sentence_and_status_2(arguments, told, tmp_
 
 
 def test_debug_shows_the_traceback_of_a_mistake(tmp_path):
-    answer = run("app.train", "data=manifest", "data.table=nowhere.csv", "debug=true", cwd=tmp_path)
+    answer = run("voxlift.app.train", "data=manifest", "data.table=nowhere.csv", "debug=true", cwd=tmp_path)
     assert answer.returncode == 2
     assert "Traceback" in answer.stderr
 
 
 def test_a_configuration_error_imports_nothing_heavy():
-    code = "sys.argv = ['x', 'trainer.epochs=0']; from app.train import main; main()"
+    code = "sys.argv = ['x', 'trainer.epochs=0']; from voxlift.app.train import main; main()"
     assert imported_by(code) == "[]"
 
 
@@ -117,7 +120,7 @@ def test_a_configuration_error_imports_nothing_heavy():
 )
 def test_a_crash_keeps_its_traceback_and_an_interrupt_needs_none(deed, status, shown, tmp_path):
     lines = [
-        "from app.door.cli import run_command",
+        "from voxlift.app.door.cli import run_command",
         "def job(cfg):",
         f"    {deed}",
         "run_command('train', job)",
@@ -130,10 +133,10 @@ def test_a_crash_keeps_its_traceback_and_an_interrupt_needs_none(deed, status, s
 
 
 def test_our_errors_are_the_users_to_mend_and_others_are_ours():
-    from app.scoring.predicting import DivergedError
-    from data_pipelines.tables import ManifestError
-    from data_pipelines.volume import VolumeError
-    from models.lifting import LiftError
+    from voxlift.app.scoring.predicting import DivergedError
+    from voxlift.data_pipelines.tables import ManifestError
+    from voxlift.data_pipelines.volume import VolumeError
+    from voxlift.models.lifting import LiftError
 
     ours = (SettingsError("x"), UserError("x"), DivergedError("x"), ManifestError("x"), VolumeError("x"))
     assert all(map(is_user_error, (*ours, LiftError("net", []))))
@@ -144,9 +147,9 @@ def test_our_errors_are_the_users_to_mend_and_others_are_ours():
 
 
 def test_the_version_is_ours_and_a_setting_with_dashes_is_told_without(tmp_path):
-    from app import __version__
+    from voxlift import __version__
 
-    assert run("app.audit", "--version", cwd=tmp_path).stdout == f"voxlift {__version__}\n"
-    answer = run("app.evaluate", "--run", "runs/first", cwd=tmp_path)
+    assert run("voxlift.app.audit", "--version", cwd=tmp_path).stdout == f"voxlift {__version__}\n"
+    answer = run("voxlift.app.evaluate", "--run", "runs/first", cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr == ("error: --run: settings are written without dashes, as key=value: run=VALUE.\n")

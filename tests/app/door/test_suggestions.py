@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.door.suggestions import known_keys, suggest_key
-from app.settings import register_schemas
-from app.settings.studies import register_study_schemas
+from voxlift.app.door.suggestions import known_keys, suggest_key
+from voxlift.app.settings import register_schemas
+from voxlift.app.settings.studies import register_study_schemas
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import os
 import pytest
 from hydra.errors import HydraException
 
-from app.door.wording import explain
 from commands import compose_command
+from voxlift.app.door.wording import explain
 
 
 @pytest.mark.parametrize(

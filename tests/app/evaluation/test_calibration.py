@@ -5,9 +5,14 @@ import pytest
 from scipy import stats
 from sklearn.calibration import calibration_curve
 
-from app.evaluation.calibration import apply_temperature, fit_temperature, reliability_bins, wilson_interval
-from app.evaluation.metrics import score_metrics
-from app.evaluation.scores import Scores, with_threshold
+from voxlift.app.evaluation.calibration import (
+    apply_temperature,
+    fit_temperature,
+    reliability_bins,
+    wilson_interval,
+)
+from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.scores import Scores, with_threshold
 
 
 def softmax(logits):

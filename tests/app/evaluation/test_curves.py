@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from app.evaluation.curves import precision_recall_curve, roc_curve
-from app.evaluation.scores import Scores, ScoresError
+from voxlift.app.evaluation.curves import precision_recall_curve, roc_curve
+from voxlift.app.evaluation.scores import Scores, ScoresError
 
 
 @pytest.fixture(name="scores")

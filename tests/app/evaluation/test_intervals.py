@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from app.evaluation.intervals import (
+from voxlift.app.evaluation.intervals import (
     bootstrap_intervals,
     draw_subjects,
     evaluate_scores,
     percentile_interval,
     resample_models,
 )
-from app.evaluation.scores import Scores, take
+from voxlift.app.evaluation.scores import Scores, take
 
 
 def two_class_scores(seed, volumes=60, shift=1.0):
@@ -76,9 +76,9 @@ def test_order_of_rows_does_not_matter():
 def test_blocks_do_not_change_the_draws(monkeypatch):
     scores = two_class_scores(6)
     whole = bootstrap_intervals(scores, resamples=100)
-    monkeypatch.setattr("app.evaluation.intervals.BLOCK_CELLS", 60 * 100)
+    monkeypatch.setattr("voxlift.app.evaluation.intervals.BLOCK_CELLS", 60 * 100)
     assert bootstrap_intervals(scores, resamples=100) == whole
-    monkeypatch.setattr("app.evaluation.intervals.BLOCK_CELLS", 60 * 7)
+    monkeypatch.setattr("voxlift.app.evaluation.intervals.BLOCK_CELLS", 60 * 7)
     in_blocks = bootstrap_intervals(scores, resamples=2000)["auc"]
     monkeypatch.undo()
     assert in_blocks == pytest.approx(bootstrap_intervals(scores, resamples=2000)["auc"], abs=0.02)

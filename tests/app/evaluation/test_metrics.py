@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from app.evaluation.metrics import headline_metrics, metric_draws, metric_label, score_metrics
-from app.evaluation.scores import Scores, average_by_subject, take, with_threshold
+from voxlift.app.evaluation.metrics import headline_metrics, metric_draws, metric_label, score_metrics
+from voxlift.app.evaluation.scores import Scores, average_by_subject, take, with_threshold
 
 
 def random_scores(seed, kinds, volumes=97, *, ties=False):

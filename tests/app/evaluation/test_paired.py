@@ -5,11 +5,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.evaluation.bootstrap import model_intervals, point_metrics
-from app.evaluation.delong import _variance, delong_difference, structural_components, subject_components
-from app.evaluation.mcnemar import mcnemar_test, sign_flip_p
-from app.evaluation.paired import compare_models, holm
-from app.evaluation.scores import Scores, ScoresError, take
+from voxlift.app.evaluation.bootstrap import model_intervals, point_metrics
+from voxlift.app.evaluation.delong import (
+    _variance,
+    delong_difference,
+    structural_components,
+    subject_components,
+)
+from voxlift.app.evaluation.mcnemar import mcnemar_test, sign_flip_p
+from voxlift.app.evaluation.paired import compare_models, holm
+from voxlift.app.evaluation.scores import Scores, ScoresError, take
 
 
 def scored(labels, chance, subjects=None, threshold=0.5):

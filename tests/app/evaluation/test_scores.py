@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from app.evaluation.scores import Scores, ScoresError, average_by_subject, shorten, with_threshold
+from voxlift.app.evaluation.scores import Scores, ScoresError, average_by_subject, shorten, with_threshold
 
 GOOD = [[0.2, 0.8], [0.6, 0.4]]
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.evaluation.bootstrap import metrics_by_training, model_intervals
-from app.evaluation.delong import delong_difference
-from app.evaluation.paired import compare_models
-from app.evaluation.scores import Scores
-from app.evaluation.trainings import add_trainings, widen_draws
+from voxlift.app.evaluation.bootstrap import metrics_by_training, model_intervals
+from voxlift.app.evaluation.delong import delong_difference
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.trainings import add_trainings, widen_draws
 
 
 def trained(rng, base, *, labels, spread):

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.evaluation.bootstrap import Difference
-from app.evaluation.delong import DeLong
-from app.evaluation.mcnemar import McNemar
-from app.evaluation.paired import Comparison, compare_models
-from app.evaluation.scores import Scores
-from app.evaluation.verdict import comparison_verdict, format_p, overall_verdict, run_verdict, winner
+from voxlift.app.evaluation.bootstrap import Difference
+from voxlift.app.evaluation.delong import DeLong
+from voxlift.app.evaluation.mcnemar import McNemar
+from voxlift.app.evaluation.paired import Comparison, compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import comparison_verdict, format_p, overall_verdict, run_verdict, winner
 
 
 def compared(difference, low, high, *, p=0.01, delong=None, primary="auc", names=("slice2d", "volume3d")):

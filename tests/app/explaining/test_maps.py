@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from keras import layers
 
-from app.explaining.maps import Explanation, agreement, box_of, ensemble_explanation, explain_volume
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import prepare_volume
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.readers import load_volume
-from data_pipelines.writers import save_over
-from models.aggregation import wrap_slices
-from models.lifting import plan_lift
+from voxlift.app.explaining.maps import Explanation, agreement, box_of, ensemble_explanation, explain_volume
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.preprocess import prepare_volume
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.readers import load_volume
+from voxlift.data_pipelines.writers import save_over
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.lifting import plan_lift
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

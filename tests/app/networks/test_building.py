@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-from app.networks.building import build_networks
-from app.networks.pretrained import check_baseline, check_name
-from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
+from voxlift.app.networks.building import build_networks
+from voxlift.app.networks.pretrained import check_baseline, check_name
+from voxlift.app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
 
 
 def settings_of(**changes):

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from app.networks.files import load_network
-from app.networks.protection import protect_pooling, protect_shallow_convolutions
-from models.aggregation import wrap_slices
-from models.baselines import build_baseline
-from models.lifting import plan_lift
+from voxlift.app.networks.files import load_network
+from voxlift.app.networks.protection import protect_pooling, protect_shallow_convolutions
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.lifting import plan_lift
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 8, 10, 1)  # [D, H, W, C]
@@ -51,7 +51,7 @@ def test_the_protection_is_saved_with_the_model(tmp_path):
 
 
 def test_a_convolution_with_a_safe_gradient_stays_in_bfloat16():
-    from models.layers import FewPositionsConv3D
+    from voxlift.models.layers import FewPositionsConv3D
 
     inputs = keras.Input((2, 8, 8, 2))
     x = FewPositionsConv3D(2, 3, padding="same", name="safe", dtype="mixed_bfloat16")(inputs)

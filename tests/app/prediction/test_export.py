@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.door.cli import reader
-from app.export import export, find_problems
-from app.exporting.score_image import prepare
-from app.exporting.writing import in_float32
-from app.files import read_rows
-from app.runs.folder import RunFolder
-from app.settings import ExportSettings, SettingsError
 from commands import compose_command
-from data_pipelines.geometry import to_tensor_axes
-from data_pipelines.preprocess import prepare_volume
-from data_pipelines.preprocess_settings import Preprocess
+from voxlift.app.door.cli import reader
+from voxlift.app.export import export, find_problems
+from voxlift.app.exporting.score_image import prepare
+from voxlift.app.exporting.writing import in_float32
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import ExportSettings, SettingsError
+from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.preprocess import prepare_volume
+from voxlift.data_pipelines.preprocess_settings import Preprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -96,7 +96,7 @@ def test_the_example_scores_an_image_without_voxlift(file_format, runs, tmp_path
 def test_the_examples_preprocessing_is_ours(settings, runs):
     from dataclasses import asdict
 
-    from app.exporting.contract import rounding
+    from voxlift.app.exporting.contract import rounding
 
     how = Preprocess(**settings)
     for row in read_rows(runs["volume3d"].predictions)[:4]:  # the phantom stores many orientations
@@ -110,8 +110,8 @@ def test_the_examples_preprocessing_is_ours(settings, runs):
 def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
     import keras
 
-    from models.baselines import build_baseline
-    from models.lifting import plan_lift
+    from voxlift.models.baselines import build_baseline
+    from voxlift.models.lifting import plan_lift
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -130,8 +130,8 @@ def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
 
 
 def test_a_model_that_scores_otherwise_is_refused_and_leaves_nothing(runs, tmp_path, monkeypatch):
-    from app.errors import UserError
-    from app.exporting import writing
+    from voxlift.app.errors import UserError
+    from voxlift.app.exporting import writing
 
     monkeypatch.setattr(
         writing,

@@ -2,7 +2,7 @@
 
 import csv
 
-from app.prediction.partial import PartialTable, key_of
+from voxlift.app.prediction.partial import PartialTable, key_of
 
 COLUMNS = ["subject", "image", "p", "reason"]
 

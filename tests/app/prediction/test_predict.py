@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from app.door.cli import reader
-from app.files import read_rows, write_rows
-from app.predict import find_problems, predict
-from app.prediction.ensemble import open_ensemble
-from app.runs.folder import RunFolder
-from app.settings import PredictSettings, SettingsError
 from commands import compose_command
+from voxlift.app.door.cli import reader
+from voxlift.app.files import read_rows, write_rows
+from voxlift.app.predict import find_problems, predict
+from voxlift.app.prediction.ensemble import open_ensemble
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import PredictSettings, SettingsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -85,8 +85,8 @@ def test_an_ensemble_is_the_mean_of_its_members_and_tells_their_spread(runs, tab
 
 
 def test_calibrated_probabilities_are_those_of_the_runs_temperature(runs, table, tmp_path):
-    from app.evaluation.calibration import apply_temperature
-    from app.runs.predictions import scores_from_rows
+    from voxlift.app.evaluation.calibration import apply_temperature
+    from voxlift.app.runs.predictions import scores_from_rows
 
     run = runs["volume3d"]
     rows = predicted(run, table, tmp_path / "out.csv")
@@ -167,7 +167,7 @@ def test_explanations_lie_on_the_source_images_own_grid(name, runs, table, tmp_p
 
 
 def test_a_killed_prediction_goes_on_where_it_stopped(runs, table, tmp_path, monkeypatch):
-    from app.prediction import running
+    from voxlift.app.prediction import running
 
     answered = []
     scored = running.score_batch
@@ -248,7 +248,7 @@ def test_an_unknown_layer_or_class_is_refused_by_name(runs, table, tmp_path):
 
 
 def test_memory_holds_a_few_scans_whatever_their_number():
-    from app.prediction.preparing import map_in_order
+    from voxlift.app.prediction.preparing import map_in_order
 
     taken = []
 

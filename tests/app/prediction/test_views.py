@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from app.prediction.views import build_views
-from app.settings import SettingsError
+from voxlift.app.prediction.views import build_views
+from voxlift.app.settings import SettingsError
 
 VOXELS = np.random.default_rng(0).random((2, 3, 4, 5, 1)).astype("float32")
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from app.preflight.fits import Need, refuse_what_cannot_fit, spoken_parts
-from app.process.devices import Memory
-from app.settings import SettingsError, TrainerSettings, TrainSettings
-from models.memory import TrainingMemory
+from voxlift.app.preflight.fits import Need, refuse_what_cannot_fit, spoken_parts
+from voxlift.app.process.devices import Memory
+from voxlift.app.settings import SettingsError, TrainerSettings, TrainSettings
+from voxlift.models.memory import TrainingMemory
 
 MB = 10**6
 

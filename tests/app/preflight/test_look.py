@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from app.files import read_rows
-from app.preflight.fits import MARGIN
-from app.process.devices import Memory
-from app.settings import SettingsError
 from tiny import train_tiny
+from voxlift.app.files import read_rows
+from voxlift.app.preflight.fits import MARGIN
+from voxlift.app.process.devices import Memory
+from voxlift.app.settings import SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,9 @@ def losses(found):
 
 @pytest.mark.parametrize("model", ["slice2d", "volume3d"])
 def test_the_same_history_with_and_without(model, folder, monkeypatch):
-    monkeypatch.setattr("app.preflight.check.SHORT_SECONDS", 0.0)  # else the rates of tiny runs are not tried
+    monkeypatch.setattr(
+        "voxlift.app.preflight.check.SHORT_SECONDS", 0.0
+    )  # else the rates of tiny runs are not tried
     name = f"model={model}"
     with_it = train_tiny(
         folder, f"{model}-with", name, "preflight.overfit_batch=true", "optimizer.learning_rate=0.02"
@@ -49,7 +51,7 @@ def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder)
 def test_what_cannot_fit_is_refused_before_a_folder_is_made(folder, monkeypatch):
     engine, three_of_four = 28_000_000, 400_000
     memory = Memory(int((engine + three_of_four) / MARGIN), "this machine")
-    monkeypatch.setattr("app.preflight.check.free_memory", lambda: memory)
+    monkeypatch.setattr("voxlift.app.preflight.check.free_memory", lambda: memory)
     with pytest.raises(SettingsError, match=r"trainer\.batch_size=\d would fit"):
         train_tiny(folder, "refused")
     assert not (folder / "refused").exists()

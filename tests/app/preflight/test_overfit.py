@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from app.preflight.overfit import likely_causes, overfit_batch
+from voxlift.app.preflight.overfit import likely_causes, overfit_batch
 
 RANDOM = np.random.default_rng(0)
 

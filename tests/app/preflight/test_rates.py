@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.preflight.rates import Rates, measure_input, measure_rates, out_of_memory, unchanged
-from app.preflight.show import spoken_rates
+from voxlift.app.preflight.rates import Rates, measure_input, measure_rates, out_of_memory, unchanged
+from voxlift.app.preflight.show import spoken_rates
 
 
 def network():

@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from app.process.devices import address_space_left, cgroup_bytes_left, check_backend, host_memory
-from app.settings import SettingsError
+from voxlift.app.process.devices import address_space_left, cgroup_bytes_left, check_backend, host_memory
+from voxlift.app.settings import SettingsError
 
 GIB = 2**30
 
@@ -50,7 +50,7 @@ def test_a_limited_address_space_counts(monkeypatch, tmp_path):
     assert address_space_left() is None
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**50, 2**50))
     assert 2**49 < address_space_left() < 2**50
-    monkeypatch.setattr("app.process.devices.address_space_left", lambda: GIB // 64)
+    monkeypatch.setattr("voxlift.app.process.devices.address_space_left", lambda: GIB // 64)
     found = host_memory(tmp_path, tmp_path / "none")
     assert (found.free, found.name) == (GIB // 64, "this process (ulimit -v)")
 

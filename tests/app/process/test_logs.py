@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from app.process.logs import logging_to_file
+from voxlift.app.process.logs import logging_to_file
 
 LOG = logging.getLogger("voxlift")
 

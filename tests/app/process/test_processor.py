@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from app.process import processor
-from app.process.processor import usable_cpus
+from voxlift.app.process import processor
+from voxlift.app.process.processor import usable_cpus
 
 SCRIPT = """
 import json, resource
 import numpy as np
-from app.process.processor import prepare_processor
+from voxlift.app.process.processor import prepare_processor
 chosen = prepare_processor()
 np.ones(2**23)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

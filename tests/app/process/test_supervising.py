@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from app.course.failures import announce, training_need, way_on
-from app.process.supervising import End, _memory_kills
-from app.runs.folder import RunFolder
-from app.settings import TrainerSettings
+from voxlift.app.course.failures import announce, training_need, way_on
+from voxlift.app.process.supervising import End, _memory_kills
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[3]
 COMMAND = """
 import os, pathlib, signal, sys, time
-from app.course.failures import announce, training_need, way_on
-from app.process.supervising import hand_over
-from app.runs.folder import RunFolder
-from app.settings import TrainerSettings
+from voxlift.app.course.failures import announce, training_need, way_on
+from voxlift.app.process.supervising import hand_over
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import TrainerSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 hand_over()
 announce(training_need(TrainerSettings(batch_size=8)), way_on(RunFolder(pathlib.Path("runs/x"))))
@@ -30,7 +30,7 @@ print(os.getpid(), flush=True)
 def start(lines, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND + lines, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

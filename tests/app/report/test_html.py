@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from app.evaluation.calibration import fit_temperature
-from app.evaluation.intervals import evaluate_scores
-from app.evaluation.paired import compare_models
-from app.evaluation.scores import Scores
-from app.evaluation.summary import summarise_models
-from app.report.comparison import pool_cells, write_comparison_report
-from app.report.html import drawn_classes, write_run_report
-from app.report.summary import Case, ComparisonSummary, RunSummary
+from voxlift.app.evaluation.calibration import fit_temperature
+from voxlift.app.evaluation.intervals import evaluate_scores
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.summary import summarise_models
+from voxlift.app.report.comparison import pool_cells, write_comparison_report
+from voxlift.app.report.html import drawn_classes, write_run_report
+from voxlift.app.report.summary import Case, ComparisonSummary, RunSummary
 
 VOID = {"meta", "link", "img", "br", "hr"}
 

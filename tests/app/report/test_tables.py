@@ -2,7 +2,7 @@
 
 import math
 
-from app.report.tables import cost_rows
+from voxlift.app.report.tables import cost_rows
 
 
 def test_parameters_are_whole_where_folds_average_to_a_part():

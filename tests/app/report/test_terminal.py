@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from app.evaluation.intervals import evaluate_scores
-from app.evaluation.paired import compare_models
-from app.evaluation.scores import Scores
-from app.report.terminal import build_console, print_comparisons, print_metrics
+from voxlift.app.evaluation.intervals import evaluate_scores
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.report.terminal import build_console, print_comparisons, print_metrics
 
 
 def scored(seed, shift):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.files import write_rows
-from app.runs.folder import RunFolder
-from app.runs.page import read_scores
+from voxlift.app.files import write_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.page import read_scores
 
 
 def rows_of(probabilities):

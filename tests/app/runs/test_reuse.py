@@ -7,14 +7,14 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from app import __version__
-from app.course.resuming import reopen_settings
-from app.files import write_json
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.runs.reuse import find_finished, has_begun, refuse_other_run
-from app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
-from app.settings.changes import list_changes
+from voxlift import __version__
+from voxlift.app.course.resuming import reopen_settings
+from voxlift.app.files import write_json
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.reuse import find_finished, has_begun, refuse_other_run
+from voxlift.app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
+from voxlift.app.settings.changes import list_changes
 
 
 def finished_run(folder, **changes):

@@ -1,10 +1,10 @@
 import pytest
 
-from app.files import write_text
-from app.runs.configuration import load_settings, save_settings
-from app.runs.folder import RunFolder
-from app.runs.opening import create_run, open_run, refuse_used_folder
-from app.settings import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
+from voxlift.app.files import write_text
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.opening import create_run, open_run, refuse_used_folder
+from voxlift.app.settings import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
 
 
 def test_unnamed_runs_of_one_second_get_folders_of_their_own(tmp_path):

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from app.evaluation.paired import compare_models
-from app.evaluation.scores import Scores
-from app.evaluation.summary import summarise_models
-from app.evaluation.verdict import overall_verdict, run_verdict
-from app.scoring.judging import decide_threshold, judge_scores
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.summary import summarise_models
+from voxlift.app.evaluation.verdict import overall_verdict, run_verdict
+from voxlift.app.scoring.judging import decide_threshold, judge_scores
 
 
 def scored(labels, chance, subjects=None):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.settings import DataSettings
-from app.settings.data_checks import data_problems
+from voxlift.app.settings import DataSettings
+from voxlift.app.settings.data_checks import data_problems
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.process.statuses import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
-from app.scoring.together import deal_back
-from app.settings import (
+from commands import run_python
+from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
+from voxlift.app.scoring.together import deal_back
+from voxlift.app.settings import (
     HostsSettings,
     LoggerSettings,
     ModelSettings,
@@ -24,16 +25,15 @@ from app.settings import (
     TrainSettings,
     check_settings,
 )
-from app.strategy.hosts import ending as ending_room
-from app.strategy.hosts import supervise as supervise_room
-from app.strategy.hosts.agreement import differing_keys
-from app.strategy.hosts.channel import open_pair
-from app.strategy.hosts.ending import Ending, is_lost
-from app.strategy.hosts.member import Member, find_member, first_host, is_placed
-from app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
-from app.strategy.hosts.supervise import check_engine, supervise
-from app.strategy.hosts.verdict import Report, judge, way_on
-from commands import run_python
+from voxlift.app.strategy.hosts import ending as ending_room
+from voxlift.app.strategy.hosts import supervise as supervise_room
+from voxlift.app.strategy.hosts.agreement import differing_keys
+from voxlift.app.strategy.hosts.channel import open_pair
+from voxlift.app.strategy.hosts.ending import Ending, is_lost
+from voxlift.app.strategy.hosts.member import Member, find_member, first_host, is_placed
+from voxlift.app.strategy.hosts.reaching import await_coordinator, refuse_taken_port
+from voxlift.app.strategy.hosts.supervise import check_engine, supervise
+from voxlift.app.strategy.hosts.verdict import Report, judge, way_on
 
 SLURM = {
     "SLURM_JOB_ID": "4097",
@@ -318,7 +318,7 @@ def test_a_lost_connection_is_explained_by_a_host_that_gave_its_reason(left):
 
 WORKER = """
 import json, os, signal, sys, time
-from app.strategy.hosts.channel import take_up
+from voxlift.app.strategy.hosts.channel import take_up
 signal.signal(signal.SIGINT, signal.default_int_handler)
 channel = take_up(int(sys.argv[1]))
 order = channel.receive()
@@ -416,7 +416,7 @@ def test_a_crash_of_ours_keeps_what_it_said(supervised, capfd):
 def test_a_refusal_imports_no_engine(tmp_path):
     code = (
         "import sys; sys.argv = ['x', 'strategy=hosts', 'hosts.count=2']\n"
-        "from app.train import main\n"
+        "from voxlift.app.train import main\n"
         "try:\n    main()\n"
         "except SystemExit as left:\n"
         "    print(left.code, sorted({'jax', 'tensorflow', 'keras'} & set(sys.modules)))"

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.files import read_rows
-from app.process.statuses import LOST
-from app.runs.folder import RunFolder
-from app.training.checkpoints import read_arrays
 from commands import own_environment
 from tiny import places_in
+from voxlift.app.files import read_rows
+from voxlift.app.process.statuses import LOST
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.checkpoints import read_arrays
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,7 +67,7 @@ def start_both(folder, *arguments):
     hosts = [f"hosts.coordinator=127.0.0.1:{port}", "hosts.count=2"]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "app.train", *arguments, *hosts, f"hosts.index={index}"],
+            [sys.executable, "-m", "voxlift.app.train", *arguments, *hosts, f"hosts.index={index}"],
             env=environment(folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,7 +85,7 @@ def ends_of(both):
 
 def train_alone(folder, name, *overrides):
     done = subprocess.run(
-        [sys.executable, "-m", "app.train", *arguments_for(folder, name, *overrides)],
+        [sys.executable, "-m", "voxlift.app.train", *arguments_for(folder, name, *overrides)],
         env=environment(folder, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu"),
         capture_output=True,
         text=True,

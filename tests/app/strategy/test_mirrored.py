@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 
-from app.files import read_rows
-from app.runs.folder import RunFolder
-from app.settings import DevicesSettings, SettingsError, TrainerSettings, TrainSettings, check_settings
-from app.strategy.even import even_share, refuse_uneven_batches
-from app.strategy.mirrored import prepare_devices
 from commands import run_python
 from tiny import places_in
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import (
+    DevicesSettings,
+    SettingsError,
+    TrainerSettings,
+    TrainSettings,
+    check_settings,
+)
+from voxlift.app.strategy.even import even_share, refuse_uneven_batches
+from voxlift.app.strategy.mirrored import prepare_devices
 
 # No batch normalisation in the tutorial's network, and no dropout: what is drawn per device would differ.
 TINY = [
@@ -29,7 +35,7 @@ TINY = [
 
 
 def train(folder, name, *overrides):
-    done = run_python("-m", "app.train", *TINY, *places_in(folder, name), *overrides)
+    done = run_python("-m", "voxlift.app.train", *TINY, *places_in(folder, name), *overrides)
     return RunFolder(folder / name), done
 
 
@@ -92,10 +98,10 @@ def test_another_engine_is_refused(monkeypatch):
 
 STATISTICS = """
 import keras, numpy as np, tensorflow as tf
-from app.networks.building import Networks
-from app.settings import DevicesSettings, TrainSettings
-from app.strategy.mirrored import build_spread, prepare_devices
-from models.layers import FusedBatchNormalization
+from voxlift.app.networks.building import Networks
+from voxlift.app.settings import DevicesSettings, TrainSettings
+from voxlift.app.strategy.mirrored import build_spread, prepare_devices
+from voxlift.models.layers import FusedBatchNormalization
 
 settings = TrainSettings(strategy="mirrored", devices=DevicesSettings(logical_cpus=2))
 prepare_devices(settings)

@@ -10,16 +10,16 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from app.files import write_json, write_rows
-from app.report import export
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.settings import register_schemas
-from app.settings.studies import register_study_schemas
-from app.studies import measuring, scoring
-from app.study import append_open_key, read_settings, study
-from app.train import read_settings as read_training
-from app.trials import running
+from voxlift.app.files import write_json, write_rows
+from voxlift.app.report import export
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import register_schemas
+from voxlift.app.settings.studies import register_study_schemas
+from voxlift.app.studies import measuring, scoring
+from voxlift.app.study import append_open_key, read_settings, study
+from voxlift.app.train import read_settings as read_training
+from voxlift.app.trials import running
 
 TINY = [
     "data.subjects=24",
@@ -37,7 +37,7 @@ def compose_study(*overrides):
     """The settings of a study, inside the configuration that its trainings are composed from."""
     register_schemas()
     register_study_schemas()
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("voxlift.conf", version_base="1.3"):
         told = [append_open_key(one) for one in overrides]
         cfg = compose("study", overrides=told, return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
@@ -66,7 +66,7 @@ def composed_training():
 
     def compose_one(*overrides):
         register_schemas()
-        with initialize_config_module("conf", version_base="1.3"):
+        with initialize_config_module("voxlift.conf", version_base="1.3"):
             return read_training(compose("train", overrides=[*TINY, *overrides]))
 
     return compose_one
@@ -89,7 +89,7 @@ class StandIn:
 
     def __call__(self, command, *, log, **_):
         log.write_text("it said so\n")
-        if "app.studies.measure" in command:
+        if "voxlift.app.studies.measure" in command:
             return self.measure(RunFolder(Path(command[-1])))
         return self.train([one for one in command if "=" in one])
 

@@ -8,14 +8,14 @@ from copy import deepcopy
 import pytest
 from matplotlib.text import Text
 
-from app.report.labels import label_points
-from app.settings import ModelSettings, SettingsError, TrainSettings
-from app.settings.overrides import format_override, value_of
-from app.studies.architecture import figures
-from app.studies.architecture.advice import recommend
-from app.studies.architecture.networks import is_twin
-from app.studies.architecture.points import Variant, is_same_value, lay_out_variants
-from app.studies.scoring import PointScore, Standing
+from voxlift.app.report.labels import label_points
+from voxlift.app.settings import ModelSettings, SettingsError, TrainSettings
+from voxlift.app.settings.overrides import format_override, value_of
+from voxlift.app.studies.architecture import figures
+from voxlift.app.studies.architecture.advice import recommend
+from voxlift.app.studies.architecture.networks import is_twin
+from voxlift.app.studies.architecture.points import Variant, is_same_value, lay_out_variants
+from voxlift.app.studies.scoring import PointScore, Standing
 
 STUDY = ["study=architecture", "study.seeds=[0,1]", "run_dir=out"]
 

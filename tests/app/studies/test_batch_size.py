@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from app.process.statuses import TIMED_OUT
-from app.runs.configuration import load_settings
-from app.settings import SettingsError
-from app.studies.batch_size.memory import fit_line
-from app.studies.batch_size.points import lay_out_points, scale_rate
-from app.studies.noise import NoiseScale
+from voxlift.app.process.statuses import TIMED_OUT
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.settings import SettingsError
+from voxlift.app.studies.batch_size.memory import fit_line
+from voxlift.app.studies.batch_size.points import lay_out_points, scale_rate
+from voxlift.app.studies.noise import NoiseScale
 
 LIMIT = 40  # volumes that fit, in the stand-in's machine
 STUDY = [

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from app.studies.complexity.laws import fit_laws, ratio_to
-from app.studies.complexity.run import Cost
+from voxlift.app.studies.complexity.laws import fit_laws, ratio_to
+from voxlift.app.studies.complexity.run import Cost
 
 STUDY = ["study=complexity", "study.scales=[0.5,1.0,2.0]", "run_dir=out"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.files import write_json
-from app.runs.configuration import save_settings
-from app.runs.folder import RunFolder
-from app.studies import bench, machine
-from app.studies.measurements import MEASUREMENTS
+from voxlift.app.files import write_json
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.studies import bench, machine
+from voxlift.app.studies.measurements import MEASUREMENTS
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_noise_between_steps_leaves_a_trend_out():
 
 
 def test_the_folder_of_a_measurement_is_all_that_its_process_reads(tmp_path, training, monkeypatch):
-    from app.studies import measure
+    from voxlift.app.studies import measure
 
     place = RunFolder(tmp_path)
     save_settings(training, place)

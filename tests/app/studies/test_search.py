@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from app.studies.folder import open_folder
-from app.studies.search import trial as trials_room
-from app.studies.search.figures import draw_progress
-from app.studies.search.run import plan_trial
-from app.studies.search.store import count_done, import_optuna, open_store
-from app.studies.search.trial import read_values
-from app.trials import running
+from voxlift.app.studies.folder import open_folder
+from voxlift.app.studies.search import trial as trials_room
+from voxlift.app.studies.search.figures import draw_progress
+from voxlift.app.studies.search.run import plan_trial
+from voxlift.app.studies.search.store import count_done, import_optuna, open_store
+from voxlift.app.studies.search.trial import read_values
+from voxlift.app.trials import running
 
 pytest.importorskip("optuna")
 SCRIPT = """
@@ -82,7 +82,7 @@ def test_a_search_goes_on_where_it_was_killed(monkeypatch, run_study):
             raise KeyboardInterrupt
         return watched(trial, **options)
 
-    monkeypatch.setattr("app.studies.search.run.train_watched", dying)
+    monkeypatch.setattr("voxlift.app.studies.search.run.train_watched", dying)
     with pytest.raises(KeyboardInterrupt):
         run_study(*STUDY)
     folder = run_study(*STUDY)

@@ -7,11 +7,11 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from app.settings import SettingsError, TrainerSettings
-from app.settings.studies import STUDIES
-from app.studies import folder as folder_room
-from app.studies.folder import open_folder
-from app.studies.space import Choices, Range, read_space, read_values
+from voxlift.app.settings import SettingsError, TrainerSettings
+from voxlift.app.settings.studies import STUDIES
+from voxlift.app.studies import folder as folder_room
+from voxlift.app.studies.folder import open_folder
+from voxlift.app.studies.space import Choices, Range, read_space, read_values
 
 CONF = Path(__file__).parents[3] / "conf" / "study"
 BUDGETS = ("small", "medium", "full")

@@ -7,16 +7,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from app.files import read_rows
-from app.runs.cohort import write_cohort
-from app.runs.folder import RunFolder
-from app.settings import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
-from app.subjects.cohort import gather_cohort, prepare_cohort
-from app.subjects.sources import load_subjects
-from app.subjects.splitting import set_outer_fold_aside, split_subjects
-from data_pipelines.manifest import ManifestError, Record
-from data_pipelines.volume import VolumeError
 from scans import SHAPE, write_scan
+from voxlift.app.files import read_rows
+from voxlift.app.runs.cohort import write_cohort
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.settings import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
+from voxlift.app.subjects.cohort import gather_cohort, prepare_cohort
+from voxlift.app.subjects.sources import load_subjects
+from voxlift.app.subjects.splitting import set_outer_fold_aside, split_subjects
+from voxlift.data_pipelines.manifest import ManifestError, Record
+from voxlift.data_pipelines.volume import VolumeError
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.subjects.cohort import Cohort
-from app.subjects.glance import warn_of_images
-from data_pipelines.manifest import Record
-from data_pipelines.preprocess_settings import Preprocess
-from data_pipelines.ranges import Sketch
+from voxlift.app.subjects.cohort import Cohort
+from voxlift.app.subjects.glance import warn_of_images
+from voxlift.data_pipelines.manifest import Record
+from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.data_pipelines.ranges import Sketch
 
 
 def test_training_volumes_are_looked_at_and_others_are_not(tmp_path, caplog, monkeypatch):

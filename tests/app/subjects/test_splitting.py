@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import SplitSettings
-from app.subjects.splitting import say_splits
-from data_pipelines.manifest import Manifest, Record
+from voxlift.app.settings import SplitSettings
+from voxlift.app.subjects.splitting import say_splits
+from voxlift.data_pipelines.manifest import Manifest, Record
 
 
 def test_each_class_is_one_line_with_its_subjects_and_more_volumes_in_brackets(capsys):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from app.networks.protection import protect_pooling, protect_shallow_convolutions
-from app.settings import OptimizerSettings, TrainerSettings
-from app.training.fit import Task, compile_network
-from models.baselines import build_baseline
-from models.lifting import plan_lift
+from voxlift.app.networks.protection import protect_pooling, protect_shallow_convolutions
+from voxlift.app.settings import OptimizerSettings, TrainerSettings
+from voxlift.app.training.fit import Task, compile_network
+from voxlift.models.baselines import build_baseline
+from voxlift.models.lifting import plan_lift
 
 SHAPE = (8, 10, 12, 1)
 

@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from app.files import write_beside
-from app.settings import SettingsError
-from app.training.checkpoints import Checkpoint, Checkpoints, read_arrays, write_arrays
-from app.training.segments import Position, Segment, plan_segments
+from voxlift.app.files import write_beside
+from voxlift.app.settings import SettingsError
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, read_arrays, write_arrays
+from voxlift.app.training.segments import Position, Segment, plan_segments
 
 
 def checkpoint_of(epoch, step=0):

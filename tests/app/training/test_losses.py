@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from app.settings import TrainerSettings
-from app.training.losses import build_loss, focal_loss
+from voxlift.app.settings import TrainerSettings
+from voxlift.app.training.losses import build_loss, focal_loss
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (7, 3)).astype("float32")

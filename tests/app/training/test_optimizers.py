@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from app.settings import OptimizerSettings, SettingsError, TrainerSettings
-from app.training.averaging import averaged_weights
-from app.training.fit import Task, compile_network
-from app.training.losses import build_loss
-from app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
-from models.aggregation import wrap_slices
-from models.baselines import build_baseline
-from models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
+from voxlift.app.settings import OptimizerSettings, SettingsError, TrainerSettings
+from voxlift.app.training.averaging import averaged_weights
+from voxlift.app.training.fit import Task, compile_network
+from voxlift.app.training.losses import build_loss
+from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.baselines import build_baseline
+from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 
 RNG = np.random.default_rng(0)
 STEPS = Steps(total=100, per_epoch=10)

@@ -3,8 +3,8 @@
 import sys
 import time
 
-from app.process.statuses import TIMED_OUT
-from app.trials.child import run_child
+from voxlift.app.process.statuses import TIMED_OUT
+from voxlift.app.trials.child import run_child
 
 
 def test_a_child_that_ends_well_has_nothing_to_say():

@@ -1,8 +1,8 @@
 """A trial's overrides and its row, as they are read again."""
 
-from app.settings.overrides import quote_override
-from app.trials.outcomes import Outcome, outcome_row
-from app.trials.trial import lay_out_trials
+from voxlift.app.settings.overrides import quote_override
+from voxlift.app.trials.outcomes import Outcome, outcome_row
+from voxlift.app.trials.trial import lay_out_trials
 
 
 def test_rows_and_paths_are_written_as_they_must_be_read(tmp_path):

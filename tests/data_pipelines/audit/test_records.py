@@ -5,9 +5,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.audit import audit_manifest
-from data_pipelines.audit.records import class_findings
-from data_pipelines.manifest import Manifest, Record
+from voxlift.data_pipelines.audit import audit_manifest
+from voxlift.data_pipelines.audit.records import class_findings
+from voxlift.data_pipelines.manifest import Manifest, Record
 
 SHAPE = (5, 7, 11)
 

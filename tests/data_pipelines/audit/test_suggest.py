@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.audit.facts import Facts
-from data_pipelines.audit.suggest import suggest_preprocess, suggest_shape, suggest_spacing
+from voxlift.data_pipelines.audit.facts import Facts
+from voxlift.data_pipelines.audit.suggest import suggest_preprocess, suggest_shape, suggest_spacing
 
 ABSENT = Facts(Path("absent.nii"), error="no such file")
 

@@ -1,9 +1,9 @@
 import numpy as np
 from scipy.interpolate import BSpline
 
-from data_pipelines.augment.bias import bias_field
-from data_pipelines.augment.build import apply_augment, draw_augment
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.bias import bias_field
+from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 SIDES = (5, 7, 11)
 SETTINGS = Augment(bias_prob=1.0, bias_strength=0.5)

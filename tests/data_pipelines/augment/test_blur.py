@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
-from data_pipelines.augment.build import apply_augment, draw_augment
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 SPACING = (3.0, 1.5, 0.8)
 VOXELS = np.random.default_rng(0).normal(size=(5, 7, 11, 2)).astype(np.float32)

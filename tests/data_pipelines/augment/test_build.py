@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.augment import Augment, light, strong
-from data_pipelines.augment.build import apply_augment, build_augment, draw_augment
-from data_pipelines.augment.draws import count_seeds, unit_numbers, whole_below
+from voxlift.data_pipelines.augment import Augment, light, strong
+from voxlift.data_pipelines.augment.build import apply_augment, build_augment, draw_augment
+from voxlift.data_pipelines.augment.draws import count_seeds, unit_numbers, whole_below
 
 SPACING = (3.0, 1.5, 0.8)
 SHAPE = (5, 7, 11, 2)

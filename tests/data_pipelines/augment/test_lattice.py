@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.augment.build import apply_augment, build_augment, draw_augment
-from data_pipelines.augment.grid import Grid
-from data_pipelines.augment.lattice import turn_counts
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.build import apply_augment, build_augment, draw_augment
+from voxlift.data_pipelines.augment.grid import Grid
+from voxlift.data_pipelines.augment.lattice import turn_counts
+from voxlift.data_pipelines.augment.settings import Augment
 
 CUBE = np.arange(4 * 4 * 4 * 2, dtype=np.float32).reshape(4, 4, 4, 2)
 BOX = np.arange(5 * 7 * 11, dtype=np.float32).reshape(5, 7, 11, 1)

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 from scipy.stats import beta, kstest
 
-from data_pipelines.augment.mixup import apply_mixup, build_mixup, draw_mixup
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.mixup import apply_mixup, build_mixup, draw_mixup
+from voxlift.data_pipelines.augment.settings import Augment
 
 RNG = np.random.default_rng(0)
 VOXELS = RNG.normal(size=(6, 3, 4, 5, 1)).astype(np.float32)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from data_pipelines.augment.build import apply_augment, draw_augment
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 SETTINGS = Augment(noise_prob=1.0, noise_sd=(0.2, 0.2))
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from data_pipelines.augment import PRESETS, Augment, changes_handedness, light, strong
+from voxlift.data_pipelines.augment import PRESETS, Augment, changes_handedness, light, strong
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.augment.build import apply_augment, draw_augment
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
+from voxlift.data_pipelines.augment.settings import Augment
 
 VOXELS = np.random.default_rng(0).normal(size=(5, 7, 11, 2)).astype(np.float32)
 SETTINGS = Augment(

@@ -5,10 +5,10 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from data_pipelines.augment.affine import rotation
-from data_pipelines.augment.build import apply_augment, draw_augment
-from data_pipelines.augment.elastic import displacements
-from data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.affine import rotation
+from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
+from voxlift.data_pipelines.augment.elastic import displacements
+from voxlift.data_pipelines.augment.settings import Augment
 
 SHAPE, SPACING = (5, 7, 11, 2), (3.0, 1.5, 0.8)
 VOXELS = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)

@@ -7,8 +7,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from data_pipelines.readers import load_volume, read_stored
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.readers import load_volume, read_stored
+from voxlift.data_pipelines.volume import VolumeError
 
 SHAPE = (5, 7, 6)
 VOXELS = np.random.default_rng(0).integers(-900, 900, SHAPE).astype(np.int16)

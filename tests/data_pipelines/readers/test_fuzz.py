@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from data_pipelines.preprocess import prepare_tensor
-from data_pipelines.presets import preset
-from data_pipelines.readers import load_volume
-from data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.preprocess import prepare_tensor
+from voxlift.data_pipelines.presets import preset
+from voxlift.data_pipelines.readers import load_volume
+from voxlift.data_pipelines.volume import VolumeError
 
 SHAPE = (5, 7, 11)
 TIME_AXES = ("error", "channels", "depth", "first")

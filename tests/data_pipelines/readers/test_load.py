@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from data_pipelines.readers import load_volume, read_stored
-from data_pipelines.readers.itk import read_itk
-from data_pipelines.volume import VolumeError, to_volume
+from voxlift.data_pipelines.readers import load_volume, read_stored
+from voxlift.data_pipelines.readers.itk import read_itk
+from voxlift.data_pipelines.volume import VolumeError, to_volume
 
 SHAPE = (5, 7, 11)
 OBLIQUE = nib.affines.from_matvec(
@@ -365,7 +365,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
 
 
 def test_a_claim_beyond_the_limit_is_refused_before_memory_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipelines.readers.inflate.MAX_BYTES", 500)
+    monkeypatch.setattr("voxlift.data_pipelines.readers.inflate.MAX_BYTES", 500)
     with pytest.raises(VolumeError, match="GiB once decoded"):
         load_volume(write_nifti(tmp_path / "a.nii.gz", ramp()))
 

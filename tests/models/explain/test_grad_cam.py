@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from models.aggregation import wrap_slices
-from models.explain import grad_cam
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.explain import grad_cam
 
 
 def share_inside(found, spot, margin=2):

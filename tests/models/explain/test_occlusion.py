@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from models.aggregation import wrap_slices
-from models.explain import occlusion_map
+from voxlift.models.aggregation import wrap_slices
+from voxlift.models.explain import occlusion_map
 
 
 def test_occlusion_agrees_with_grad_cam_on_the_spot(detector, volumes, spot):

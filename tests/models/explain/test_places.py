@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.explain import grad_cam, occlusion_map
+from voxlift.models.explain import grad_cam, occlusion_map
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.layers import (
+from voxlift.models.layers import (
     ACSConv3D,
     DepthwiseConv3D,
     FewPositionsConv3D,
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 SCRIPT = """
 import keras
 import numpy as np
-import models.layers
+import voxlift.models.layers
 from keras import ops
-from models import backend
+from voxlift.models import backend
 
 folder = sys.argv[1]
 model = keras.models.load_model(f"{folder}/model.keras")
@@ -70,7 +70,11 @@ def folder_fixture(tmp_path_factory):
 
 
 def run_on_jax(folder):
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
+    environment = os.environ | {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(Path.cwd() / "src"),
+    }
     command = [sys.executable, "-c", "import sys\n" + SCRIPT, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models import backend
-from models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
-from models.layers.acs import split_views
+from voxlift.models import backend
+from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
+from voxlift.models.layers.acs import split_views
 
 SHAPE = (2, 5, 7, 8, 6)  # [B, D, H, W, C]
 

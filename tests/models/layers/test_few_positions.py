@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.layers import FewPositionsConv3D, few_positions
-from models.layers.few_positions import takes_few_positions
+from voxlift.models.layers import FewPositionsConv3D, few_positions
+from voxlift.models.layers.few_positions import takes_few_positions
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-2, "float16": 4e-3}
 SHAPES = [  # input, kernel, strides

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models import backend
-from models.layers import RepeatingConcatenate3D
+from voxlift.models import backend
+from voxlift.models.layers import RepeatingConcatenate3D
 
 
 def draw(*shape, seed=0):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models import backend
-from models.layers import FusedBatchNormalization
+from voxlift.models import backend
+from voxlift.models.layers import FusedBatchNormalization
 
 SHAPE = (2, 5, 3, 4, 6)  # [B, D, H, W, C]
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
@@ -91,7 +91,7 @@ def test_last_axis_goes_through_the_kernel_and_another_axis_does_not(monkeypatch
     calls = []
     kernel = backend.fused_batch_norm
     monkeypatch.setattr(
-        "models.layers.normalization.fused_batch_norm",
+        "voxlift.models.layers.normalization.fused_batch_norm",
         lambda *args, **kwargs: calls.append(1) or kernel(*args, **kwargs),
     )
     for axis, expected in ((-1, 1), (4, 2), (3, 2)):

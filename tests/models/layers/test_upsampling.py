@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models import backend
-from models.layers import TrilinearUpSampling3D
+from voxlift.models import backend
+from voxlift.models.layers import TrilinearUpSampling3D
 
 SHAPE = (2, 3, 5, 4, 2)  # [B, D, H, W, C]
 

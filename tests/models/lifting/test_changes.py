@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.complexity import model_cost
-from models.lifting import LiftError, load_network, plan_lift, to_3d, verify_lift
+from voxlift.models.complexity import model_cost
+from voxlift.models.lifting import LiftError, load_network, plan_lift, to_3d, verify_lift
 
 RNG = np.random.default_rng(0)
 
@@ -165,7 +165,7 @@ def test_the_saved_network_scores_the_same_in_a_fresh_process(tmp_path, init):
     lifted.save(tmp_path / "lifted.keras")
     np.save(tmp_path / "volume.npy", volume)
     script = (
-        "import sys, keras, numpy as np, models.layers\n"
+        "import sys, keras, numpy as np, voxlift.models.layers\n"
         "model = keras.saving.load_model(sys.argv[1] + '/lifted.keras')\n"
         "np.save(sys.argv[1] + '/answer.npy', np.array(model(np.load(sys.argv[1] + '/volume.npy'))))\n"
     )

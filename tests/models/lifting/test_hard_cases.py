@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from models.lifting import LiftError, plan_lift, register_lift_rule, to_3d, unregister_lift_rule, verify_lift
+from voxlift.models.lifting import (
+    LiftError,
+    plan_lift,
+    register_lift_rule,
+    to_3d,
+    unregister_lift_rule,
+    verify_lift,
+)
 
 POLICIES = ["isotropic", "preserve", "slicewise"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.lifting.inflate import (
+from voxlift.models.lifting.inflate import (
     adapt_channels,
     centre_tap,
     inflate_centre,
@@ -11,7 +11,7 @@ from models.lifting.inflate import (
     inflate_transposed,
     tile_rows,
 )
-from models.lifting.windows import same_padding, transposed_output, window_output
+from voxlift.models.lifting.windows import same_padding, transposed_output, window_output
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from models.lifting import LiftError, plan_lift, verify_lift
+from voxlift.models.lifting import LiftError, plan_lift, verify_lift
 
 POLICIES = ["isotropic", "preserve", "slicewise"]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models import LiftError, plan_lift, to_3d
+from voxlift.models import LiftError, plan_lift, to_3d
 
 RNG = np.random.default_rng(0)
 

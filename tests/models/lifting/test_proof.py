@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.lifting import inflate, plan_lift, verify_lift
+from voxlift.models.lifting import inflate, plan_lift, verify_lift
 
 IMAGE = (10, 12, 2)
 

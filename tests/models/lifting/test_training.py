@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.lifting import to_3d
+from voxlift.models.lifting import to_3d
 
 NAMES = ("stem", "depthwise", "separable", "head")
 

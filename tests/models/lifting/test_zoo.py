@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from models.existing import application_names
-from models.lifting import load_network, plan_lift, verify_lift
+from voxlift.models.existing import application_names
+from voxlift.models.lifting import load_network, plan_lift, verify_lift
 
 FAST = ("MobileNet", "MobileNetV3Small")
 SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.files import read_rows
-from app.settings import OptimizerSettings, TrainerSettings
-from app.training.callbacks.best import KeepBest
-from app.training.callbacks.history import WriteHistory
-from app.training.callbacks.place import Place
-from app.training.checkpoints import Checkpoints
-from app.training.fit import Task, fit_network
-from app.training.segments import Position
-from models.baselines import build_baseline
+from voxlift.app.files import read_rows
+from voxlift.app.settings import OptimizerSettings, TrainerSettings
+from voxlift.app.training.callbacks.best import KeepBest
+from voxlift.app.training.callbacks.history import WriteHistory
+from voxlift.app.training.callbacks.place import Place
+from voxlift.app.training.checkpoints import Checkpoints
+from voxlift.app.training.fit import Task, fit_network
+from voxlift.app.training.segments import Position
+from voxlift.models.baselines import build_baseline
 
 RNG = np.random.default_rng(0)
 VOXELS, LABELS = RNG.normal(size=(8, 8, 10, 1)).astype("float32"), np.arange(8) % 2
