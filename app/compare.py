@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from voxlift.app.comparison.cells import pick_comparable
 from voxlift.app.comparison.planning import plan_comparison
 from voxlift.app.comparison.running import run_trials
-from voxlift.app.door.cli import open_command, to_settings
+from voxlift.app.door.cli import open_command
 from voxlift.app.progress import say
 from voxlift.app.settings import CompareSettings
+from voxlift.app.settings.overrides import to_settings
 from voxlift.app.trials.composing import config_dir_arguments
 
 

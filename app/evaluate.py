@@ -42,7 +42,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     run = open_run(str(settings.run))
     refuse_unwritable(run.metrics, asked=f"run={settings.run}")
     metrics = score_again(str(settings.run), split=settings.on, batch_size=settings.batch_size)
-    from voxlift.app.scoring.judging import show_metrics
+    from voxlift.app.report.terminal import show_metrics
 
     target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)

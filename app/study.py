@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from voxlift.app.door.cli import open_command, to_settings
-from voxlift.app.settings.overrides import given_keys
+from voxlift.app.door.cli import open_command
+from voxlift.app.settings.overrides import given_keys, to_settings
 from voxlift.app.settings.studies import StudySettings, register_study_schemas
 from voxlift.app.studies.budget import resolve_study
 from voxlift.app.studies.folder import StudyFolder, open_folder

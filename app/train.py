@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from voxlift.app.course.checking import check_training
 from voxlift.app.course.resuming import reopen_settings, resumes_elsewhere
-from voxlift.app.door.cli import open_command, to_settings
+from voxlift.app.door.cli import open_command
 from voxlift.app.process.devices import check_backend
 from voxlift.app.settings import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.settings.overrides import to_settings
 from voxlift.app.strategy.hosts.supervise import supervise
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from voxlift.app.files import write_json
 from voxlift.app.progress import say
+from voxlift.app.report.terminal import show_metrics
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.page import write_run_page
-from voxlift.app.scoring.judging import show_metrics
 from voxlift.app.settings import TrainSettings
 from voxlift.app.subjects.cohort import Cohort
 

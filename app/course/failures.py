@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from voxlift.app.errors import UserError
 from voxlift.app.process.supervising import tell
-from voxlift.app.runs.folder import RunFolder
 from voxlift.app.settings import TrainerSettings
 
 log = logging.getLogger("voxlift")
@@ -90,9 +90,9 @@ def explain_failure(error: Exception, need: Need) -> str | None:
     return None
 
 
-def way_on(run: RunFolder) -> str:
+def way_on(folder: Path) -> str:
     """How the training goes on later."""
-    return f"To go on from the newest checkpoint: voxlift-train resume={run.path}"
+    return f"To go on from the newest checkpoint: voxlift-train resume={folder}"
 
 
 def _smaller(trainer: TrainerSettings) -> str:

@@ -67,7 +67,7 @@ def train_parts(
     precision: Precision,
 ) -> None:
     """Train what is not trained yet, into the run's folder."""
-    with told_in_sentences(training_need(settings.trainer), way_on(run)):
+    with told_in_sentences(training_need(settings.trainer), way_on(run.path)):
         _describe(run, settings, cohort=cohort, precision=precision)
         if isinstance(parts, Inflation):
             parts = _train_slices(run, parts, cohort=cohort, precision=precision)

@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.door.cli import is_user_error
-from voxlift.app.door.wording import explain
+from voxlift.app.door.wording import explain, is_user_error
 from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.progress import console
 from voxlift.app.runs.folder import RunFolder

@@ -15,21 +15,19 @@ from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from voxlift import __version__
 from voxlift.app.door.choices import register_choices
 from voxlift.app.door.quoting import explain_dashes, is_dashed
 from voxlift.app.door.suggestions import SCHEMA, known_keys
-from voxlift.app.door.wording import explain
-from voxlift.app.errors import MendableError, SettingsError, refuse_problems
+from voxlift.app.door.wording import explain, is_user_error
+from voxlift.app.errors import SettingsError, refuse_problems
 from voxlift.app.process.statuses import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.process.supervising import hand_over
 from voxlift.app.settings import register_schemas
-from voxlift.data_pipelines.errors import DataError
+from voxlift.app.settings.overrides import to_settings
 
 Settings = TypeVar("Settings")
 
@@ -115,20 +113,6 @@ def reader(
     return read
 
 
-def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
-    """A composed configuration as a value of its schema, unchecked.
-
-    Raises:
-        TypeError: the configuration was composed from another schema, which is a mistake of ours.
-    """
-    settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, schema):
-        raise TypeError(
-            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
-        )
-    return settings
-
-
 def _answer_alone(words: Sequence[str], config_name: str) -> None:
     """Answer what Hydra's parser would answer for itself: its own version, a usage for a dashed setting."""
     if "--version" in words:
@@ -168,15 +152,3 @@ def _status_of(call: Callable[[], int], command: str, *, debug: bool) -> int:
             traceback.print_exc()
         sys.stderr.write(f"error: {explain(error, command=command)}\n")
         return USER_ERROR
-
-
-def is_user_error(error: BaseException) -> bool:
-    """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
-    mendable = (MendableError, DataError, HydraException, OmegaConfBaseException, OSError)
-    return isinstance(error, (*mendable, *_lift_errors()))
-
-
-def _lift_errors() -> tuple[type[Exception], ...]:
-    """The lift's own error, where its room was entered: to import it would bring Keras in."""
-    room = sys.modules.get("voxlift.models.lifting.errors")
-    return () if room is None else (room.LiftError,)

@@ -10,6 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from voxlift.app.door.quoting import explain_grammar, list_or_sweep
 from voxlift.app.door.suggestions import suggest, suggest_key
+from voxlift.app.errors import MendableError
+from voxlift.data_pipelines.errors import DataError
 
 MERGING = "Error merging override "  # Hydra's words before the override whose value does not fit its key
 AMBIGUOUS = "Ambiguous value for argument"  # and before several values without brackets
@@ -95,3 +97,15 @@ def _explain_value(override: str, cause: str) -> str:
         return f"{key}: {cause}."
     way_out = f" Write '{key}=[{value}]'." if expected == "a list" else ""
     return f"{key}: expected {expected}; received {value}.{way_out}"
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user can mend the cause: our own errors, a wrong configuration, an unusable file."""
+    mendable = (MendableError, DataError, HydraException, OmegaConfBaseException, OSError)
+    return isinstance(error, (*mendable, *_lift_errors()))
+
+
+def _lift_errors() -> tuple[type[Exception], ...]:
+    """The lift's own error, where its room was entered: to import it would bring Keras in."""
+    room = sys.modules.get("voxlift.models.lifting.errors")
+    return () if room is None else (room.LiftError,)

@@ -11,6 +11,7 @@ from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import format_p, overall_verdict
 from voxlift.app.progress import build_console
 from voxlift.app.report.quantities import format_interval, format_value, has_collapsed, interval_of
+from voxlift.app.settings import SPLIT_NAMES
 
 COLLAPSED = (
     "\N{DAGGER} every resample gave this value: the interval has no width, which is no proof of certainty"
@@ -86,3 +87,8 @@ def _cell(block: Mapping[str, object], name: str, *, stacked: bool) -> str:
     mark = "\N{DAGGER}" if has_collapsed(block, name) else ""
     # rich reads [0.1, ...] as markup unless the bracket is escaped
     return f"{value}{mark}{chr(10) if stacked else ' '}\\{format_interval(*pair)}"
+
+
+def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
+    """Print the metrics of each split with their intervals."""
+    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})

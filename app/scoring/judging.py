@@ -11,11 +11,9 @@ from voxlift.app.evaluation.intervals import evaluate_scores
 from voxlift.app.evaluation.scores import Scores, ScoresError, average_by_subject
 from voxlift.app.evaluation.thresholds import choose_threshold
 from voxlift.app.files import write_rows
-from voxlift.app.report.terminal import print_metrics
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.predictions import prediction_rows
 from voxlift.app.scoring.predicting import score_split
-from voxlift.app.settings import SPLIT_NAMES
 from voxlift.app.subjects.cohort import Cohort
 
 log = logging.getLogger("voxlift")
@@ -78,8 +76,3 @@ def decide_threshold(validation: Scores) -> tuple[float | None, str]:
         return choose_threshold(validation), "chosen on validation for the best balanced accuracy"
     except ScoresError as error:
         return None, f"0.5, since {error}"
-
-
-def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
-    """Print the metrics of each split with their intervals."""
-    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})

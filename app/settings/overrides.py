@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from voxlift.app.settings import SettingsError, TrainSettings
+
+Settings = TypeVar("Settings")
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -95,3 +98,17 @@ def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[st
     # What takes a key out (~) and what adds it (+) are words of their own.
     last = {override.partition("=")[0]: place for place, override in enumerate(given)}
     return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in own]
+
+
+def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
+    """A composed configuration as a value of its schema, unchecked.
+
+    Raises:
+        TypeError: the configuration was composed from another schema, which is a mistake of ours.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, schema):
+        raise TypeError(
+            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
+        )
+    return settings

@@ -9,9 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from voxlift.app.course.checking import check_training
-from voxlift.app.door.cli import to_settings
 from voxlift.app.door.suggestions import suggest
 from voxlift.app.settings import SettingsError, TrainSettings
+from voxlift.app.settings.overrides import to_settings
 
 
 def compose_training(overrides: Sequence[str]) -> TrainSettings:

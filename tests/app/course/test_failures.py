@@ -42,7 +42,7 @@ class ResourceExhaustedError(Exception):
 def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
     with (
         pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
-        told_in_sentences(training_need(TrainerSettings(batch_size=8)), way_on(RunFolder(tmp_path))),
+        told_in_sentences(training_need(TrainerSettings(batch_size=8)), way_on(tmp_path)),
     ):
         raise error
 

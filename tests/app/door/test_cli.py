@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from commands import run_python
-from voxlift.app.door.cli import is_user_error
-from voxlift.app.door.wording import explain
+from voxlift.app.door.wording import explain, is_user_error
 from voxlift.app.errors import UserError
 from voxlift.app.settings import SettingsError
 

@@ -10,7 +10,6 @@ import pytest
 
 from voxlift.app.course.failures import announce, training_need, way_on
 from voxlift.app.process.supervising import End, _memory_kills
-from voxlift.app.runs.folder import RunFolder
 from voxlift.app.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[3]
@@ -22,7 +21,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.settings import TrainerSettings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 hand_over()
-announce(training_need(TrainerSettings(batch_size=8)), way_on(RunFolder(pathlib.Path("runs/x"))))
+announce(training_need(TrainerSettings(batch_size=8)), way_on(pathlib.Path("runs/x")))
 print(os.getpid(), flush=True)
 """
 
@@ -121,4 +120,4 @@ def test_what_the_system_ended_for_lack_of_memory_is_the_users_to_mend(tmp_path)
 
 
 def test_without_a_supervising_process_nobody_is_told():
-    announce(training_need(TrainerSettings()), way_on(RunFolder(Path("runs/x"))))
+    announce(training_need(TrainerSettings()), way_on(Path("runs/x")))
