@@ -1,6 +1,7 @@
 """Tables of metrics for the terminal: legible when narrow, plain in a pipe."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
