@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m voxlift.app.demo
+	$(BIN)/python -m voxlift.app.cli.demo
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

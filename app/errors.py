@@ -4,6 +4,8 @@ Each says what was expected, what was received, where, and the way out. The floo
 own, `data_pipelines.errors.DataError` and `models.lifting.LiftError`: they know nothing of this one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 
@@ -27,3 +29,14 @@ def refuse_problems(problems: Sequence[str]) -> None:
     """
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def install_extra(extra: str) -> str:
+    """How an extra comes into the environment that Voxlift runs in, from a checkout or from a wheel.
+
+    pip finds the installed package itself, and fetches only what the extra adds.
+
+    >>> install_extra("search")
+    "Install it into this environment with: pip install 'voxlift[search]'."
+    """
+    return f"Install it into this environment with: pip install 'voxlift[{extra}]'."

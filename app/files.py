@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from voxlift.app.errors import SettingsError
+from voxlift.app.errors import SettingsError, refuse_problems
 
 
 def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -91,3 +91,58 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def place_problems(path: Path, *, asked: str) -> list[str]:
+    """What keeps a file or folder from being made, as at most one sentence; the folders above it may be new.
+
+    Args:
+        path: of the file or folder.
+        asked: the setting that names it, for the message.
+    """
+    above = next((one for one in path.absolute().parents if one.exists()), Path("/"))
+    if not above.is_dir():
+        return [f"{asked}: {above} is a file, so nothing can be made below it; choose another place."]
+    if not os.access(above, os.W_OK | os.X_OK):
+        return [f"{asked}: {above} may not be written to by you; choose another place, or its permissions."]
+    return []
+
+
+def refuse_unwritable(path: Path, *, asked: str) -> None:
+    """Pass when something can be made at `path`, see `place_problems`.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    refuse_problems(place_problems(path, asked=asked))
+
+
+def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[str]:
+    """What keeps `output` from becoming a file, as a sentence; nothing where it can.
+
+    Args:
+        output: as the user named it.
+        ending: of its name, with the dot, in small letters.
+        overwrite: whether a file of that name may be replaced.
+    """
+    path = Path(output).expanduser()
+    if path.suffix.lower() != ending:
+        return [f"output={output}: expected a name that ends in {ending}."]
+    if not path.parent.is_dir():
+        return [f"output={output}: there is no folder {path.parent}; make it first."]
+    if path.exists() and not overwrite:
+        return [f"output={output}: the file exists; choose another, or say overwrite=true."]
+    return place_problems(path, asked=f"output={output}")
+
+
+def output_folder_problems(output: str) -> list[str]:
+    """What keeps `output` from becoming a folder of its own, as a sentence; nothing where it can."""
+    folder = Path(output).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return [f"output={folder}: expected a new or empty folder; choose another."]
+    return place_problems(folder, asked=f"output={output}")
+
+
+def finished_run_problems(run: object) -> list[str]:
+    """A sentence where no run is named."""
+    return ["run: expected the folder of a finished run; say run=RUN_DIR."] if run is None else []

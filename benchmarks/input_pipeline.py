@@ -71,10 +71,10 @@ def ours(files: list[Path], cache: Path) -> dict[str, Measured]:
         files: The volumes.
         cache: An empty folder.
     """
-    from voxlift.data_pipelines.cache import fill_cache
+    from voxlift.data_pipelines.cache.fill import fill_cache
+    from voxlift.data_pipelines.cache.prepared import PreparedVolumes
     from voxlift.data_pipelines.pipeline import TrainingOptions, training_volumes
-    from voxlift.data_pipelines.prepared import PreparedVolumes
-    from voxlift.data_pipelines.presets import preset
+    from voxlift.data_pipelines.preprocess.settings import preset
 
     settings = preset("ct", spacing=SPACING, shape=SHAPE, window_hu=WINDOW)
     # One file elsewhere first: imports and thread pools are start-up.
@@ -180,9 +180,9 @@ def after_start_up(loader: Iterable[object], count: int, size: int) -> Measured:
 def compare(files: list[Path]) -> str:
     """Return how far MONAI's voxels are from ours on MONAI's own output grid."""
     from voxlift.data_pipelines.geometry import Grid, field_of_view
-    from voxlift.data_pipelines.intensity import apply_window
+    from voxlift.data_pipelines.preprocess.intensity import apply_window
+    from voxlift.data_pipelines.preprocess.resample import resample
     from voxlift.data_pipelines.readers import read_stored
-    from voxlift.data_pipelines.resample import resample
 
     chain = monai_chain()
     off = []

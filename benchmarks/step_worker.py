@@ -86,8 +86,8 @@ def build_keras_team(case: Case) -> Team:
     import step_networks
     import tensorflow as tf
 
-    from voxlift.app.networks.protection import protect_shallow_convolutions
-    from voxlift.app.process.processor import prepare_processor
+    from voxlift.app.runtime.environment import prepare_processor
+    from voxlift.app.runtime.kernels import protect_shallow_convolutions
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.orders import epoch_orders, least_examples
-from voxlift.data_pipelines.prepared import PreparedVolumes, Shape
+from voxlift.data_pipelines.cache.prepared import PreparedVolumes, Shape
+from voxlift.data_pipelines.shuffling import epoch_orders, least_examples
 from voxlift.data_pipelines.slices import take_slices
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -235,3 +235,31 @@ def _ordered() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     return options
+
+
+def batch_members(
+    labels: NDArray[np.int64],
+    options: TrainingOptions,
+    *,
+    step: int,
+    chosen: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Positions [B] of the records that a batch of `training_volumes` or `training_slices` holds.
+
+    Args:
+        labels: [N] class indices, as the stream got them.
+        options: as the stream got them; the batch is one of the epoch `first_epoch`.
+        step: the batch within the epoch, from 0.
+        chosen: [N, S] as a stream of slices got it; None for one of volumes.
+    """
+    epoch, first = options.first_epoch, step * options.batch_size
+    orders = epoch_orders(
+        labels, epochs=epoch + 1, seed=options.seed, first_epoch=epoch, balanced=options.balanced
+    )
+    if chosen is None:
+        return np.asarray(orders[0][first : first + options.batch_size])
+    rows = tf.data.Dataset.from_tensor_slices(np.repeat(orders[0], chosen.sum(axis=1)[orders[0]]))
+    buffer = SHUFFLED_VOLUMES * chosen.shape[1]
+    mixed = rows.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
+    drawn = list(mixed.skip(first).take(options.batch_size).as_numpy_iterator())
+    return np.asarray(drawn, np.int64)

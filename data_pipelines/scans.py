@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from voxlift.data_pipelines.rows import SUFFIXES, rows_of_table
-from voxlift.data_pipelines.tables import ManifestError, list_some, read_table
+from voxlift.data_pipelines.tables.reader import ManifestError, list_some, read_table
+from voxlift.data_pipelines.tables.rows import SUFFIXES, rows_of_table
 
 TABLES = (".csv", ".tsv", ".txt")
 DICOM_MARK = (128, b"DICM")  # offset and bytes of a DICOM file's preamble

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.prepared import PreparedVolumes, Shape
+from voxlift.data_pipelines.cache.prepared import PreparedVolumes, Shape
 
 SPATIAL_AXES = ("depth", "height", "width")  # of [D, H, W, C]
 

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from voxlift.data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
+from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.readers import read_stored
-from voxlift.data_pipelines.resample import resample
 from voxlift.data_pipelines.volume import Affine, Array, Volume, VolumeError
 
 SCANNER = 1

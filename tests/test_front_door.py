@@ -84,7 +84,7 @@ def test_a_configuration_file_begins_with_its_purpose_and_the_way_to_use_it(path
 @pytest.mark.parametrize("command", [name.removeprefix("voxlift-") for name in PROJECT["scripts"]])
 def test_help_holds_examples_that_name_the_command(command, tmp_path):
     shown = subprocess.run(
-        [sys.executable, "-m", f"voxlift.app.{command}", "--help"],
+        [sys.executable, "-m", f"voxlift.app.cli.{command}", "--help"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": "", "PYTHONUTF8": "1"},
         capture_output=True,

@@ -56,7 +56,7 @@ def test_the_rooms_of_app_know_one_another_one_way_only():
         room = path.relative_to(ROOT / "app").with_suffix("").parts[0]
         arrows.setdefault(room, set()).update(rooms_of(path) - {room})
     order = list(TopologicalSorter(arrows).static_order())  # it raises CycleError with the rooms of a circle
-    assert order.index("settings") < order.index("course") < order.index("comparison")
+    assert order.index("config") < order.index("training") < order.index("comparison")
 
 
 def test_models_name_tensorflow_only_in_the_backend_room():

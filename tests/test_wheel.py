@@ -44,7 +44,9 @@ def test_the_wheel_trains_without_the_checkout(tmp_path, source):
     ]
     small = ["preprocess.shape=[8,12,16]", "preprocess.spacing=[8,5,4]", "model.filters=[4,6,8]"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    answer = run(sys.executable, "-m", "voxlift.app.train", *settings, *small, cwd=tmp_path, env=environment)
+    answer = run(
+        sys.executable, "-m", "voxlift.app.cli.train", *settings, *small, cwd=tmp_path, env=environment
+    )
     assert answer.stdout.strip().splitlines()[-1] == "Results in run"
     where = run(
         sys.executable, "-c", "import voxlift; print(voxlift.__file__)", cwd=tmp_path, env=environment

@@ -1,5 +1,7 @@
 """Are the probabilities what they say? Temperature scaling, fitted on validation, and reliability bins."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -8,8 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 
 from voxlift.app.evaluation.intervals import bootstrap_intervals, defined
-from voxlift.app.evaluation.kernels import bin_index
-from voxlift.app.evaluation.metrics import CALIBRATION_BINS, calibration_pairs, score_metrics
+from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, calibration_pairs, score_metrics
 from voxlift.app.evaluation.scores import Floats, Integers, Scores
 
 SMALLEST = 1e-12  # a float32 softmax can say exactly 0, whose logarithm no temperature moves

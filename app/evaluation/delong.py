@@ -1,15 +1,17 @@
 """The difference of two correlated AUCs by DeLong's method, for clustered volumes, folds and seeds."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from voxlift.app.evaluation.bootstrap import add_trainings
 from voxlift.app.evaluation.intervals import Cells
 from voxlift.app.evaluation.pairing import align_cells, subject_codes
 from voxlift.app.evaluation.scores import Floats, Integers, Scores, ScoresError
-from voxlift.app.evaluation.trainings import add_trainings
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Stratified bootstrap over subjects: intervals of every metric, for one model or several at once."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from voxlift.app.evaluation.kernels import divide
-from voxlift.app.evaluation.metrics import metric_draws, score_metrics
+from voxlift.app.evaluation.metrics import divide, metric_draws, score_metrics
 from voxlift.app.evaluation.scores import Floats, Integers, Scores, with_threshold
 
 RESAMPLES = 2000

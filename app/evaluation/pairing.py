@@ -1,4 +1,6 @@
-"""Bringing two models' scores onto the same volumes, fold by fold and seed by seed."""
+"""Bring two models' scores onto the same volumes, fold by fold."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 

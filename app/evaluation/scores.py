@@ -1,5 +1,7 @@
 """Scores of one model on one set of volumes: the value that every metric, interval and test takes."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

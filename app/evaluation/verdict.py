@@ -1,5 +1,7 @@
 """Results in words that say no more than their intervals allow."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 

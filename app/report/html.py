@@ -1,23 +1,56 @@
-"""The page of a run: one self-contained HTML file. What it shares with that of a comparison is here too."""
+"""A template, filled and written as one self-contained file."""
 
+from __future__ import annotations
+
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxlift.app.evaluation.calibration import apply_temperature
 from voxlift.app.evaluation.metrics import metric_label
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.evaluation.verdict import run_verdict
+from voxlift.app.files import write_beside
 from voxlift.app.report import tables
-from voxlift.app.report.figures import calibration_figure, precision_recall_figure, roc_figure
-from voxlift.app.report.montage import case_picture
-from voxlift.app.report.page import write_page
-from voxlift.app.report.quantities import format_value
+from voxlift.app.report.cases import case_picture
+from voxlift.app.report.figures import (
+    calibration_figure,
+    history_figure,
+    history_panels,
+    precision_recall_figure,
+    roc_figure,
+)
+from voxlift.app.report.formatting import format_value
 from voxlift.app.report.summary import Case, ComparisonSummary, Row, RunSummary
-from voxlift.app.report.trends import history_figure, history_panels
+
+
+def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
+    """Write a page (UTF-8, no script, nothing loaded from elsewhere), whole or not at all; its path.
+
+    Raises:
+        OSError: naming the path, such as on a full disk.
+    """
+    environment = Environment(
+        loader=PackageLoader("voxlift.app.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(values).encode()
+    write_beside(path, lambda file: file.write(page))
+    return path
+
+
+def now() -> str:
+    """The time that stands on a page, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M")
+
 
 MOST_CURVES = 6  # more bands in one figure cannot be told apart
 MOST_CLASSES = 12  # whose curves are drawn: a page with many more is a picture book

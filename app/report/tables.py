@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlift.app.dotted import flatten
+from voxlift.app.config.overrides import flatten
 from voxlift.app.evaluation.bootstrap import point_metrics
 from voxlift.app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
-from voxlift.app.evaluation.kernels import weighted_confusion
-from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, METRIC_LABELS, headline_metrics, metric_label
+from voxlift.app.evaluation.metrics import (
+    LOWER_IS_BETTER,
+    METRIC_LABELS,
+    headline_metrics,
+    metric_label,
+    weighted_confusion,
+)
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.evaluation.verdict import format_p
-from voxlift.app.report.quantities import (
+from voxlift.app.report.formatting import (
     MISSING,
     format_interval,
     format_quantity,

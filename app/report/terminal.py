@@ -7,12 +7,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.evaluation.metrics import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import format_p, overall_verdict
 from voxlift.app.progress import build_console
-from voxlift.app.report.quantities import format_interval, format_value, has_collapsed, interval_of
-from voxlift.app.settings import SPLIT_NAMES
+from voxlift.app.report.formatting import format_interval, format_value, has_collapsed, interval_of
 
 COLLAPSED = (
     "\N{DAGGER} every resample gave this value: the interval has no width, which is no proof of certainty"

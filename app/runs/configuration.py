@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.files import write_text
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.settings import SettingsError, TrainSettings
 
 Settings = TypeVar("Settings")
 

@@ -16,8 +16,13 @@ report.html, log.txt, tensorboard/
 
 from __future__ import annotations
 
+import difflib
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from voxlift.app.config import SettingsError
+from voxlift.app.files import refuse_unwritable
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,129 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run reached its end."""
         return self.metrics.exists()
+
+
+def refuse_used_folder(run_dir: str | None) -> None:
+    """Pass when `run_dir` may receive a run: it is None, new, or an empty folder.
+
+    Raises:
+        SettingsError: it holds another run's files or anything else, or cannot be made.
+    """
+    if run_dir is None:
+        return
+    path = Path(run_dir).expanduser()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingsError(f"run_dir={run_dir}: expected a new or empty folder, but {hint_at_folder(path)}")
+    refuse_unwritable(path / "config.yaml", asked=f"run_dir={run_dir}")
+
+
+def create_run(run_dir: str | None, *, runs_folder: str, name: str) -> RunFolder:
+    """A new run folder, made on disk.
+
+    Args:
+        run_dir: the folder that the user asks for; None makes `<runs_folder>/<time>-<name>`.
+        runs_folder: where unnamed runs go.
+        name: what the run is, for an unnamed folder.
+
+    Raises:
+        SettingsError: the folder holds another run's files, or anything else.
+    """
+    if run_dir is None:
+        return _create_unnamed(Path(runs_folder), f"{time.strftime('%Y%m%d-%H%M%S')}-{name}")
+    refuse_used_folder(run_dir)
+    folder = RunFolder(Path(run_dir).expanduser())
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _create_unnamed(parent: Path, stem: str) -> RunFolder:
+    parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1000):  # two runs may start within one second
+        path = parent / (stem if attempt == 0 else f"{stem}-{attempt + 1}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return RunFolder(path)
+    raise SettingsError(f"{parent}: a thousand runs of this second exist; choose a run_dir.")
+
+
+def open_run(run: str) -> RunFolder:
+    """A finished run's folder.
+
+    Raises:
+        SettingsError: it is not a folder, not a run, or not finished.
+    """
+    folder = RunFolder(Path(run).expanduser())
+    if not folder.path.is_dir():
+        is_file = " it is a file." if folder.path.exists() else " there is no such folder."
+        raise SettingsError(f"run={run}: expected a run folder;{is_file} {hint_at_runs(folder.path)}")
+    missing = [path.name for path in (folder.config, folder.splits, folder.model) if not path.exists()]
+    if missing and (folder.path / "coefficients.csv").exists():
+        raise SettingsError(
+            f"run={run}: expected the run of a network; this one is a regression on columns of the table, "
+            "whose results stand in metrics.json, predictions.csv and coefficients.csv."
+        )
+    if missing:
+        raise SettingsError(
+            f"run={run}: expected a finished run's folder; {', '.join(missing)} is not in it. "
+            f"{hint_at_runs(folder.path)}"
+        )
+    return folder
+
+
+PLACES = {  # of runs below a folder, and what that folder is
+    "runs/*": "It is a comparison's folder, which holds the runs",
+    "*": "It holds the runs",
+    "*/runs/*": "Below it are the runs",
+}
+SHOWN = 6
+
+
+def hint_at_runs(path: Path) -> str:
+    """The runs below a folder, the name that a mistyped one is near to, or what makes runs.
+
+    Args:
+        path: what was taken for a run.
+    """
+    for place, words in PLACES.items():
+        marks = [mark for name in ("config.yaml", "metrics.json") for mark in path.glob(f"{place}/{name}")]
+        inside = sorted({str(mark.parent) for mark in marks})
+        if inside:
+            rest = f" and {len(inside) - SHOWN} more" * (len(inside) > SHOWN)
+            return f"{words} {', '.join(inside[:SHOWN])}{rest}: name one of them."
+    if not path.exists():
+        return _nearest(path) or "voxlift-train makes one and names it in its last line."
+    if (path / "config.yaml").exists():
+        return f"The training was broken off; to go on: voxlift-train resume={path}"
+    return "voxlift-train makes one and names it in its last line."
+
+
+def hint_at_folder(path: Path) -> str:
+    """What a folder holds where a new run was to go, and what can be done instead."""
+    if not path.is_dir():
+        return "it is a file; choose another run_dir."
+    if (path / "metrics.json").exists():
+        return "it holds results, those of a finished run; choose another run_dir."
+    if (path / "config.yaml").exists():
+        return (
+            "it holds results, those of a training that was broken off; "
+            f"resume={path} goes on with it, or choose another run_dir."
+        )
+    names = sorted(entry.name for entry in path.iterdir())
+    rest = " and more" * (len(names) > 3)
+    return f"it holds {', '.join(names[:3])}{rest}; choose another run_dir."
+
+
+def _nearest(path: Path) -> str:
+    """` Did you mean ...?` with the first part that does not exist put right, where one is near."""
+    parts = path.parts
+    for depth in range(1, len(parts) + 1):
+        part, above = Path(*parts[:depth]), Path(*parts[: depth - 1])
+        if part.exists():
+            continue
+        known = [entry.name for entry in above.iterdir()] if above.is_dir() else []
+        close = difflib.get_close_matches(part.name, known, n=1, cutoff=0.6)
+        mended = above.joinpath(*close, *parts[depth:])
+        return f"Did you mean {mended}?" if close and mended.exists() else ""
+    return ""

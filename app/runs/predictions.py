@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
 
 
 def prediction_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
@@ -37,3 +40,11 @@ def scores_from_rows(rows: Sequence[Mapping[str, str]], classes: tuple[str, ...]
         classes=classes,
         items=tuple(row["image"] for row in chosen),
     )
+
+
+def read_scores(run: RunFolder, *, split: str) -> Scores:
+    """Return the scores of a finished run on a split, decided at the threshold that its validation chose."""
+    classes = tuple(load_settings(run).data.classes)
+    scores = scores_from_rows(read_rows(run.predictions), classes, split=split)
+    threshold = read_json(run.metrics)["threshold"]
+    return scores if threshold is None else with_threshold(scores, threshold)

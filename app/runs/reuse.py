@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxlift import __version__
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.overrides import list_changes
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.settings import SettingsError, TrainSettings
-from voxlift.app.settings.changes import list_changes
 
 TRIALS = "trials.csv"  # a comparison's table of its trainings, up to date after each
 

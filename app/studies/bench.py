@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.networks.building import Networks, build_networks, is_trained_on_slices
-from voxlift.app.process.runtime import prepare_runtime
-from voxlift.app.settings import TrainSettings
-from voxlift.app.subjects.cohort import Cohort, gather_cohort
-from voxlift.app.training.feeding import Feed, build_feed
+from voxlift.app.config import TrainSettings
+from voxlift.app.data.cohort import Cohort, gather_cohort
+from voxlift.app.runtime.setup import prepare_runtime
 from voxlift.app.training.fit import Task, compile_network
+from voxlift.app.training.input import Feed, build_feed
+from voxlift.app.training.networks import Networks, build_networks, is_trained_on_slices
 from voxlift.app.training.optimizers import tuning_optimizer
 
 Batch = tuple[Any, ...]  # voxels, labels, and sometimes weights

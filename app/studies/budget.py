@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from voxlift.app.settings import SettingsError, choice_problem, range_problem
-from voxlift.app.settings.studies import (
+from voxlift.app.config import SettingsError, choice_problem, range_problem
+from voxlift.app.config.commands import (
     STUDIES,
     ArchitectureStudy,
     BatchSizeStudy,

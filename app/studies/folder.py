@@ -17,12 +17,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from voxlift.app.config import SettingsError
+from voxlift.app.config.commands import STUDIES, StudySettings
+from voxlift.app.config.overrides import list_changes, spell_out
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_saved
-from voxlift.app.runs.opening import refuse_used_folder
-from voxlift.app.settings import SettingsError
-from voxlift.app.settings.changes import list_changes, spell_out
-from voxlift.app.settings.studies import STUDIES, StudySettings
+from voxlift.app.runs.folder import refuse_used_folder
 
 # Of a study: filled in by now, or free to be raised.
 OPEN = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")

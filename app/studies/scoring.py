@@ -5,17 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from voxlift.app.comparison.trial import Trial
 from voxlift.app.evaluation.bootstrap import model_intervals, point_metrics
 from voxlift.app.evaluation.intervals import RESAMPLES
 from voxlift.app.evaluation.paired import Comparison, compare_models
 from voxlift.app.evaluation.verdict import SIGNIFICANT, format_p
+from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.studies.trainings import complete_points, cost_of, validation_scores
-from voxlift.app.trials.trial import Trial
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Scores
+
 
 TOLERANCE = 0.01  # of AUC: what nobody would pay for
 
@@ -135,3 +137,41 @@ def pick_cheapest(
         if label == best or (one.auc >= outcomes[best].auc - TOLERANCE and not standings[label].is_worse)
     ]
     return min(close, key=lambda label: (costs[label], -outcomes[label].auc))
+
+
+SCORE_HEADINGS = ("AUC", "95 %", "SD over seeds")
+STANDING_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")
+
+
+def score_values(point: PointScore) -> dict[str, Any]:
+    """A point's validation score with its interval, and its spread over seeds."""
+    return {
+        "seeds": len(point.by_seed),
+        "val_auc": point.auc,
+        "val_auc_low": point.low,
+        "val_auc_high": point.high,
+        "sd_over_seeds": point.spread,
+    }
+
+
+def standing_values(standing: Standing | None) -> dict[str, Any]:
+    """A point's difference from the reference; of the reference itself, None, no difference."""
+    return {
+        "difference": standing.difference if standing else 0.0,
+        "difference_low": standing.low if standing else 0.0,
+        "difference_high": standing.high if standing else 0.0,
+        "p": standing.p if standing else 1.0,
+        "verdict": standing.verdict if standing else "",
+    }
+
+
+def score_texts(row: Mapping[str, Any]) -> list[str]:
+    """What stands under `SCORE_HEADINGS` for a row that holds `score_values`."""
+    interval = format_interval(row["val_auc_low"], row["val_auc_high"])
+    return [format_value(row["val_auc"]), interval, format_value(row["sd_over_seeds"])]
+
+
+def standing_texts(row: Mapping[str, Any]) -> list[str]:
+    """What stands under `STANDING_HEADINGS` for a row that holds `standing_values`."""
+    interval = format_interval(row["difference_low"], row["difference_high"])
+    return [format_value(row["difference"]), interval, format_p(float(row["p"])), str(row["verdict"])]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voxlift.app.settings import SettingsError
+from voxlift.app.config import SettingsError
 
 RANGE_KEYS = {"low", "high", "log", "step"}
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxlift.app.comparison.compose import compose_training, config_dir_arguments
+from voxlift.app.comparison.run_trial import run_trial
+from voxlift.app.comparison.trial import Outcome, Trial, lay_out_trials, trials_by_model
+from voxlift.app.config import SettingsError
+from voxlift.app.config.overrides import given_keys, shared_overrides
 from voxlift.app.files import read_json
 from voxlift.app.progress import progress_bar
+from voxlift.app.runs.predictions import read_scores
 from voxlift.app.runs.reuse import refuse_other_run
-from voxlift.app.settings import SettingsError
-from voxlift.app.settings.overrides import given_keys, shared_overrides
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.trials.composing import compose_training, config_dir_arguments
-from voxlift.app.trials.outcomes import Outcome
-from voxlift.app.trials.results import scores_of
-from voxlift.app.trials.running import run_trial
-from voxlift.app.trials.trial import Trial, lay_out_trials, trials_by_model
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Scores
+
 
 OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
 
@@ -98,7 +98,7 @@ def complete_points(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 def validation_scores(trial: Trial) -> Scores:
     """The validation scores of one training."""
-    return scores_of(trial, split="val")
+    return read_scores(trial.run, split="val")
 
 
 def cost_of(trials: Sequence[Trial]) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Training: the stream of batches, loss, optimiser, checkpoints, and the fit itself."""
+"""One training, from its settings to a finished run folder."""

@@ -1,14 +1,8 @@
-"""Checkpoints on disk: numbers in npz files, the rest as JSON inside them; written beside, then renamed.
-
-    checkpoints/
-      at-0003-000000.npz   after 3 whole epochs and no batch: the newest two are kept
-      best-0002.npz        the best epoch's weights, kept as long as one of those names them
-
-An npz file carries a checksum of each array, so that a broken one is told from a whole one by reading it.
-"""
+"""A training in pieces: from where it begins, up to where a frozen body thaws, up to its end."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -22,9 +16,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlift.app.config import SettingsError
 from voxlift.app.files import remove_leftovers, write_beside
-from voxlift.app.settings import SettingsError
-from voxlift.app.training.segments import Position
+from voxlift.app.runs.folder import RunFolder
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """How far a training has come: whole epochs, and batches of the epoch that has begun."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Epochs `first` to `last` (exclusive) in one go, `skip` batches of the first one done already."""
+
+    first: int
+    last: int
+    skip: int = 0
+
+
+def plan_segments(start: Position, *, epochs: int, thaw: int = 0) -> list[Segment]:
+    """What is left to train.
+
+    An epoch that was broken off is a piece of its own, since it is shorter; so are the epochs before the
+    thaw, since the network is compiled anew after them.
+
+    Args:
+        start: where the training goes on.
+        epochs: of the whole training.
+        thaw: the first epoch that trains the whole network.
+
+    >>> plan_segments(Position(1, 5), epochs=8, thaw=4)
+    [Segment(first=1, last=2, skip=5), Segment(first=2, last=4, skip=0), Segment(first=4, last=8, skip=0)]
+    """
+    edges = {start.epoch, min(max(thaw, start.epoch), epochs), epochs}
+    if start.step:
+        edges.add(start.epoch + 1)
+    cuts = sorted(edge for edge in edges if start.epoch <= edge <= epochs)
+    return [
+        Segment(first, last, start.step if first == start.epoch else 0)
+        for first, last in itertools.pairwise(cuts)
+    ]
+
 
 log = logging.getLogger("voxlift")
 
@@ -176,3 +212,37 @@ def _best_epoch_of(path: Path) -> int | None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
+
+
+class FollowedCheckpoints(Checkpoints):
+    """Checkpoints that another process writes: those that were handed out can be read."""
+
+    def save(self, checkpoint: Checkpoint, *, best_epoch: int) -> None:
+        """Nothing: the other process does."""
+
+    def thin(self) -> None:
+        """Nothing is here to be dropped."""
+
+
+def needed_to_resume(run: RunFolder) -> list[Path]:
+    """The files that every process must have to go on with a run, those of a first training on slices too.
+
+    Raises:
+        SettingsError: it has checkpoints, and not one of them can be read.
+    """
+    first = RunFolder(run.path / "slice2d")
+    return [*_needed(run), *(_needed(first) if first.path.is_dir() else []), *_results(first)]
+
+
+def _needed(run: RunFolder) -> list[Path]:
+    checkpoints = Checkpoints(run.checkpoints)
+    found = checkpoints.load()
+    described = [run.config, run.environment, run.left_out, run.metrics, run.splits]
+    return [
+        *(path for path in described if path.exists()),
+        *(checkpoints.files_of(found) if found else []),
+    ]
+
+
+def _results(run: RunFolder) -> list[Path]:
+    return [run.model] if run.is_finished else []

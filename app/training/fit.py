@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
-from voxlift.app.process.devices import backend_name
-from voxlift.app.settings import OptimizerSettings, TrainerSettings
-from voxlift.app.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
+from voxlift.app.runtime.devices import backend_name
 from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.place import Place, Remembering
-from voxlift.app.training.callbacks.saving import SaveCheckpoints, recall_all
-from voxlift.app.training.checkpoints import Checkpoint, Checkpoints
-from voxlift.app.training.freezing import Body, find_body
+from voxlift.app.training.callbacks.step_counter import Place, Remembering
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Position, Segment, plan_segments
 from voxlift.app.training.losses import build_loss
 from voxlift.app.training.optimizers import Steps, build_optimizer
-from voxlift.app.training.segments import Position, Segment, plan_segments
-from voxlift.app.training.state import restore_arrays, select_arrays
+from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
+from voxlift.app.training.training_state import SaveCheckpoints, recall_all, restore_arrays, select_arrays
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -168,3 +165,21 @@ def _restore(task: Task, found: Checkpoint) -> None:
     is_thawing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
     parts = ("network",) if is_thawing else ("network", "optimizer")
     restore_arrays(task.network, found.arrays, parts=parts)
+
+
+@dataclass(frozen=True)
+class Body:
+    """The layers of a network before its head, those that can be trained."""
+
+    layers: tuple[Any, ...]
+
+    def set_trainable(self, trainable: bool) -> None:  # noqa: FBT001 - the one thing that is set
+        """Freeze, statistics of normalisation included, or thaw; compile the network anew afterwards."""
+        for layer in self.layers:
+            layer.trainable = trainable
+
+
+def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
+    """All layers with weights of their own but the last one, the head; layers that somebody froze stay so."""
+    layers = [layer for layer in network._flatten_layers(include_self=False) if layer._trainable_variables]  # noqa: SLF001 - Keras has no public walk into nested networks
+    return Body(tuple(layer for layer in layers[:-1] if layer.trainable))

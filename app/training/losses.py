@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from voxlift.app.settings import TrainerSettings
+from voxlift.app.config import TrainerSettings
 
 Loss = Callable[[Any, Any], Any]
 

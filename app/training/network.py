@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.dotted import flatten
+from voxlift.app.config import ModelSettings, TrainSettings
+from voxlift.app.config.overrides import flatten
+from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
+from voxlift.app.data.cohort import Cohort
 from voxlift.app.errors import UserError
-from voxlift.app.networks.building import Networks
-from voxlift.app.networks.files import save_trained
-from voxlift.app.networks.precision import keep_logits_precise
-from voxlift.app.process.environment import peak_memory_bytes
+from voxlift.app.inference.scores import validation_score
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.scoring.predicting import validation_score
-from voxlift.app.scoring.together import score_together
-from voxlift.app.settings import TrainSettings
-from voxlift.app.strategy.hosts.meeting import is_follower
-from voxlift.app.strategy.hosts.spread import global_batches, hand_over_weights
-from voxlift.app.subjects.cohort import Cohort
-from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.display import ShowProgress
-from voxlift.app.training.callbacks.history import WriteHistory
-from voxlift.app.training.callbacks.mlflow import WriteMlflow
-from voxlift.app.training.callbacks.place import Place
-from voxlift.app.training.callbacks.tensorboard import WriteTensorBoard
+from voxlift.app.runs.networks import save_trained
+from voxlift.app.runtime.environment import peak_memory_bytes
+from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.training.callbacks.best import KeepBest, ScoreVolumes
+from voxlift.app.training.callbacks.divergence import LogLearningRate, StopOnNonFinite, WatchLossScale
+from voxlift.app.training.callbacks.loggers import WriteMlflow, WriteTensorBoard
+from voxlift.app.training.callbacks.progress import ShowProgress, WriteHistory
+from voxlift.app.training.callbacks.step_counter import Place
 from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
-from voxlift.app.training.callbacks.validation import ScoreVolumes
-from voxlift.app.training.callbacks.watch import LogLearningRate, StopOnNonFinite, WatchLossScale
-from voxlift.app.training.checkpoints import Checkpoints
-from voxlift.app.training.feeding import Feed, batch_subjects, build_feed
+from voxlift.app.training.checkpoints import Checkpoints, FollowedCheckpoints, Position
 from voxlift.app.training.fit import Task, fit_network
-from voxlift.app.training.followed import FollowedCheckpoints
+from voxlift.app.training.input import Feed, batch_subjects, build_feed
+from voxlift.app.training.networks import Networks
 from voxlift.app.training.optimizers import tuning_optimizer
-from voxlift.app.training.segments import Position
-from voxlift.app.training.statistics import settle_statistics
-from voxlift.app.training.varying import read_augment, warn_of_mirrors
+from voxlift.app.training.pretrained import trained_source
+from voxlift.app.training.strategy.hosts.data_parallel import global_batches, hand_over_weights
+from voxlift.app.training.strategy.hosts.rendezvous import is_follower
+from voxlift.app.training.strategy.hosts.validation import score_together
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -152,3 +149,20 @@ def _build_task(
         soft_labels=feed.soft_labels,
         freeze_epochs=settings.model.freeze_epochs,
     )
+
+
+BATCHES = 16  # enough volumes for steady statistics, few enough to cost seconds
+
+
+def settle_statistics(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
+    """Measure the batch statistics anew where a lift with trained weights made the copied ones stale.
+
+    `centre` gives every slice the activations that the 2D network knew; averaged or turned kernels do not.
+    """
+    is_trained = model.pretrain or trained_source(model.baseline) is not None
+    if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
+        return
+    from voxlift.models.statistics import recalibrate_statistics
+
+    count = recalibrate_statistics(network, (batch[0] for batch in itertools.islice(batches, BATCHES)))
+    log.info("Batch statistics measured anew on %d batches", count)

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from voxlift.app.settings import OptimizerSettings, SettingsError, TrainSettings
-from voxlift.app.training.averaging import averaging
+from voxlift.app.config import OptimizerSettings, SettingsError, TrainSettings
+from voxlift.models.averaging import averaging
 from voxlift.models.optimizers import FusedAdamW
 
 UNDECAYED = ("bias", "gamma", "beta", "alpha", "scale")  # a pull towards zero has no meaning for these

@@ -16,8 +16,8 @@ from voxlift.data_pipelines.geometry import (
     reorient_grid,
     stored_grid,
 )
+from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.readers import read_stored
-from voxlift.data_pipelines.resample import resample
 from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
 
 THUMBNAIL = 96

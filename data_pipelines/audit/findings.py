@@ -10,8 +10,8 @@ import numpy as np
 from voxlift.data_pipelines.audit.confounding import exact_association, separation
 from voxlift.data_pipelines.audit.facts import Facts
 from voxlift.data_pipelines.audit.suggest import are_masks
-from voxlift.data_pipelines.manifest import Manifest
-from voxlift.data_pipelines.tables import list_some
+from voxlift.data_pipelines.tables.manifest import Manifest
+from voxlift.data_pipelines.tables.reader import list_some
 from voxlift.data_pipelines.volume import Array
 
 FORMS_OFF_MM = 0.5

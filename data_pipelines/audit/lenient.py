@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from voxlift.data_pipelines.labels import index_labels
-from voxlift.data_pipelines.manifest import Manifest, Record, TableOptions, rows_of
-from voxlift.data_pipelines.rows import Row, find_split
+from voxlift.data_pipelines.tables.labels import index_labels
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, TableOptions, rows_of
+from voxlift.data_pipelines.tables.rows import Row, find_split
 
 
 def load_all_rows(table: str | Path, options: TableOptions) -> Manifest:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from voxlift.data_pipelines.audit.facts import Facts
 from voxlift.data_pipelines.audit.findings import Finding
 from voxlift.data_pipelines.geometry import corners_off_mm, is_same_grid
-from voxlift.data_pipelines.labels import is_number
-from voxlift.data_pipelines.manifest import Manifest
+from voxlift.data_pipelines.tables.labels import is_number
+from voxlift.data_pipelines.tables.manifest import Manifest
 
 SPLIT_IN_THREE = 3  # subjects that a class needs for training, validation and test
 

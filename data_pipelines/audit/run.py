@@ -10,7 +10,7 @@ from voxlift.data_pipelines.audit.facts import Facts, read_facts
 from voxlift.data_pipelines.audit.findings import Case, Finding, all_findings, worst_first
 from voxlift.data_pipelines.audit.records import channel_findings, class_findings
 from voxlift.data_pipelines.audit.suggest import suggest_preprocess, suggest_shape, suggest_spacing
-from voxlift.data_pipelines.manifest import Manifest
+from voxlift.data_pipelines.tables.manifest import Manifest
 
 Progress = Callable[[int, int], None]
 

@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from voxlift.app.extras import install_extra
+from voxlift.app.errors import install_extra
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
@@ -17,7 +17,7 @@ def test_every_extra_that_is_named_exists_and_is_told_in_one_way():
     named = {name for text in sources.values() for name in re.findall(r"install_extra\('(\w+)'\)", text)}
     assert {"gpu", "mlflow", "onnx", "search"} <= named <= set(EXTRAS)
     telling = {path.name for path, text in sources.items() if "pip install" in text}
-    assert telling <= {"extras.py", "viewing.py"}
+    assert telling <= {"errors.py", "viewer.py"}
 
 
 def test_readme_and_pages_name_extras_as_the_messages_do():

@@ -2,8 +2,8 @@
 
 import pytest
 
+from voxlift.app.config import SettingsError
 from voxlift.app.files import read_json, read_rows, write_json, write_rows, write_text
-from voxlift.app.settings import SettingsError
 
 
 def test_rows_and_json_come_back(tmp_path):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from voxlift.app.door.outputs import output_file_problems, output_folder_problems
 from voxlift.app.errors import SettingsError
-from voxlift.app.places import place_problems, refuse_unwritable
+from voxlift.app.files import output_file_problems, output_folder_problems, place_problems, refuse_unwritable
 
 
 def test_a_new_place_is_taken_whatever_folders_it_needs(tmp_path):

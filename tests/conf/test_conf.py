@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from commands import compose_command
-from voxlift.app.settings import PreprocessSettings
-from voxlift.app.train import read_settings
+from voxlift.app.cli.train import read_settings
+from voxlift.app.config import PreprocessSettings
 from voxlift.data_pipelines.augment import PRESETS, Augment
-from voxlift.data_pipelines.preprocess_settings import Preprocess
-from voxlift.data_pipelines.presets import PRESETS as PREPROCESS_PRESETS
+from voxlift.data_pipelines.preprocess.settings import PRESETS as PREPROCESS_PRESETS
+from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 CONF = Path(__file__).parents[2] / "conf"
 NEEDED = {

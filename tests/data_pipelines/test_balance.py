@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from voxlift.data_pipelines.balance import balanced_order, class_weights
+from voxlift.data_pipelines.shuffling import balanced_order, class_weights
 
 LABELS = [0] * 31 + [2] * 5 + [1] * 8
 

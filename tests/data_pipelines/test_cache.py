@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.cache import explain_problems, fill_cache
+from voxlift.data_pipelines.cache.fill import explain_problems, fill_cache
+from voxlift.data_pipelines.cache.format import dtype_for
 from voxlift.data_pipelines.geometry import to_tensor_axes
-from voxlift.data_pipelines.preprocess import prepare_tensor, prepare_volume
-from voxlift.data_pipelines.preprocess_settings import Preprocess
-from voxlift.data_pipelines.stored_form import dtype_for
+from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume
+from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import VolumeError
 
 SETTINGS = Preprocess(spacing=(1.0, 1.0, 1.0), shape=(5, 7, 11), window_hu=(0.0, 100.0))
@@ -238,7 +238,7 @@ def test_a_standard_score_beyond_float16_widens_the_data_set(tmp_path):
 
 def test_the_outcome_is_remembered_so_that_nothing_is_prepared_again(images, tmp_path, monkeypatch):
     first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
-    monkeypatch.setattr("voxlift.data_pipelines.cache.prepare_volume", None)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.prepare_volume", None)
     assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
 
 
@@ -249,7 +249,7 @@ def test_every_record_is_prepared_once(images, tmp_path, monkeypatch):
         prepared.append(paths)
         return prepare_volume(paths, settings)
 
-    monkeypatch.setattr("voxlift.data_pipelines.cache.prepare_volume", count)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.prepare_volume", count)
     fill_cache(images, SETTINGS, folder=tmp_path / "cache")
     assert sorted(prepared) == sorted(images)
 
@@ -278,7 +278,7 @@ def test_a_full_disk_is_not_taken_for_a_bad_image(images, tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("voxlift.data_pipelines.cache._write_whole", full)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill._write_whole", full)
     with pytest.raises(OSError, match="No space left"):
         fill_cache(images, SETTINGS, folder=tmp_path / "cache")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from voxlift.data_pipelines.columns import read_columns
-from voxlift.data_pipelines.manifest import Record
-from voxlift.data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.tables.columns import read_columns
+from voxlift.data_pipelines.tables.manifest import Record
+from voxlift.data_pipelines.tables.reader import ManifestError
 
 
 @pytest.fixture

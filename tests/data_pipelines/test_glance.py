@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.glance import Span, remarks, span_of
-from voxlift.data_pipelines.preprocess_settings import Preprocess
-from voxlift.data_pipelines.ranges import Sketch
+from voxlift.data_pipelines.audit.sanity import Span, remarks, span_of
+from voxlift.data_pipelines.cache.ranges import Sketch
+from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 CT = Preprocess(spacing=(2.0, 2.0, 2.0), shape=(32, 40, 48), window_hu=(-1000.0, 1000.0))
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from voxlift.data_pipelines.identity import identify_image
+from voxlift.data_pipelines.readers.identity import identify_image
 
 
 def _touch(path):

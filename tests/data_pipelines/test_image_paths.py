@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from voxlift.data_pipelines.image_paths import find_paths, text_of
-from voxlift.data_pipelines.manifest import ManifestError, TableOptions, load_manifest
+from voxlift.data_pipelines.tables.manifest import ManifestError, TableOptions, load_manifest
+from voxlift.data_pipelines.tables.rows import find_paths, text_of
 
 T1 = "{id}/ses-*/*_T1w.nii.gz"
 FLAIR = "{id}/ses-*/*_FLAIR.nii.gz"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from voxlift.data_pipelines.leaks import find_voxel_leaks, hash_records, refuse_leaks
-from voxlift.data_pipelines.manifest import Manifest, ManifestError, Record
+from voxlift.data_pipelines.tables.leaks import find_voxel_leaks, hash_records, refuse_leaks
+from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, Record
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlift.data_pipelines.manifest import ManifestError, TableOptions, load_manifest
+from voxlift.data_pipelines.tables.manifest import ManifestError, TableOptions, load_manifest
 
 
 def load(table, **options):

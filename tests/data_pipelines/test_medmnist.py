@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 from voxlift.data_pipelines.medmnist import classes_of, name_classes, write_medmnist
+from voxlift.data_pipelines.tables.manifest import ManifestError, TableOptions, load_manifest
 
 SIDES = (3, 5, 7)
 COUNTS = {"train": 6, "val": 3, "test": 4}

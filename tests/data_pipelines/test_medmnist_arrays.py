@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.manifest import ManifestError
-from voxlift.data_pipelines.medmnist_arrays import read_parts
+from voxlift.data_pipelines.medmnist import read_parts
+from voxlift.data_pipelines.tables.manifest import ManifestError
 
 SIDES = (3, 5, 7)
 COUNTS = {"train": 6, "val": 3, "test": 4}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.orders import epoch_orders
+from voxlift.data_pipelines.shuffling import epoch_orders
 
 LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 2], np.int64)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from voxlift.data_pipelines.manifest import ManifestError, TableOptions, load_manifest
 from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, draw_subject, write_phantom
-from voxlift.data_pipelines.phantom_scenes import Field, draw_beads, draw_helix, draw_scene
+from voxlift.data_pipelines.phantom.scenes import Field, draw_beads, draw_helix, draw_scene
+from voxlift.data_pipelines.tables.manifest import ManifestError, TableOptions, load_manifest
 
 FIELD = Field((34, 40, 44), (2.0, 1.75, 1.5))
 

@@ -3,6 +3,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from voxlift.data_pipelines.cache.prepared import PreparedVolumes
 from voxlift.data_pipelines.pipeline import (
     TrainingOptions,
     evaluation_volumes,
@@ -11,7 +12,6 @@ from voxlift.data_pipelines.pipeline import (
     training_slices,
     training_volumes,
 )
-from voxlift.data_pipelines.prepared import PreparedVolumes
 from voxlift.data_pipelines.slices import choose_slices, take_slices
 from voxlift.models.slicing import ForegroundSlices, slices_of
 

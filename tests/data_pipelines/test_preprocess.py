@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from voxlift.data_pipelines.geometry import to_tensor_axes
-from voxlift.data_pipelines.preprocess import Preprocess, prepare_tensor, prepare_volume
-from voxlift.data_pipelines.presets import PRESETS, preset
+from voxlift.data_pipelines.preprocess.prepare import Preprocess, prepare_tensor, prepare_volume
+from voxlift.data_pipelines.preprocess.settings import PRESETS, preset
 from voxlift.data_pipelines.volume import VolumeError
 
 SHAPE = (9, 11, 13)

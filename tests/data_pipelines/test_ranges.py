@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.ranges import find_range, outside_range, sketch_record
+from voxlift.data_pipelines.cache.ranges import find_range, outside_range, sketch_record
 from voxlift.data_pipelines.volume import Stored
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import SimpleITK
 from nibabel.processing import resample_from_to
 
 from voxlift.data_pipelines.geometry import Grid, crop_grid, fit_grid, reorient_grid, stored_grid
-from voxlift.data_pipelines.resample import antialias_sigmas, resample
+from voxlift.data_pipelines.preprocess.resample import antialias_sigmas, resample
 
 SHAPE = (9, 11, 13)
 

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 
 from voxlift.data_pipelines.scans import find_scans
-from voxlift.data_pipelines.tables import ManifestError
+from voxlift.data_pipelines.tables.reader import ManifestError
 
 VOXELS = np.arange(5 * 7 * 11, dtype=np.int16).reshape(5, 7, 11)
 

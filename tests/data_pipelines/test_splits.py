@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.manifest import Manifest, ManifestError, Record
-from voxlift.data_pipelines.splits import assign_splits, select_records, split_table
+from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, Record
+from voxlift.data_pipelines.tables.splits import assign_splits, select_records, split_table
 
 
 def make(sizes, *, volumes=1, splits=None):

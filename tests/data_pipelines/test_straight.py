@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines import resample as room
 from voxlift.data_pipelines.geometry import Grid
-from voxlift.data_pipelines.straight import interpolate_straight, is_straight
+from voxlift.data_pipelines.preprocess import resample as room
+from voxlift.data_pipelines.preprocess.resample import interpolate_straight, is_straight
 
 SHAPE = (9, 11, 13)
 ORDERS = list(itertools.permutations(range(3)))

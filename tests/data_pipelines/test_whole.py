@@ -1,6 +1,6 @@
 import pytest
 
-from voxlift.data_pipelines.whole import whole_file
+from voxlift.data_pipelines.atomic import whole_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):

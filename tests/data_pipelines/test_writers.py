@@ -6,7 +6,7 @@ import pytest
 import SimpleITK
 
 from voxlift.data_pipelines.geometry import to_tensor_axes
-from voxlift.data_pipelines.preprocess import Preprocess, prepare_volume
+from voxlift.data_pipelines.preprocess.prepare import Preprocess, prepare_volume
 from voxlift.data_pipelines.readers import load_volume
 from voxlift.data_pipelines.readers.itk import affine_of_image
 from voxlift.data_pipelines.volume import Volume, VolumeError

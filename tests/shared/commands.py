@@ -6,7 +6,7 @@ import sys
 
 from hydra import compose, initialize_config_module
 
-from voxlift.app.settings import register_schemas
+from voxlift.app.config import register_schemas
 
 
 def compose_command(name, *overrides):

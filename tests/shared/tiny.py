@@ -1,9 +1,9 @@
 """The smallest training that still does everything, for tests that need a real one."""
 
 from commands import compose_command
-from voxlift.app.course.run import train
+from voxlift.app.cli.train import read_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.train import read_settings
+from voxlift.app.training.train import train
 
 # The last word wins in Hydra: a test that needs another number says it behind these.
 TINY = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from voxlift.app.report.quantities import format_interval, format_quantity, format_value
+from voxlift.app.report.formatting import format_interval, format_quantity, format_value
 from voxlift.app.studies.architecture.points import BASE, Variant
 from voxlift.app.studies.scoring import PointScore, Standing, pick_cheapest
 
@@ -109,3 +109,22 @@ def _said(variant: Variant, one: PointScore, standing: Standing, base: PointScor
         f"{format_interval(standing.low, standing.high)} at {one.cost[cost] / base.cost[cost]:.2g} times the "
         f"cost ({standing.ground})"
     )
+
+
+def pareto_front(scores: Sequence[float], costs: Sequence[float]) -> list[int]:
+    """Return the positions of the points that no other beats, cheapest first.
+
+    A point is beaten by one that scores at least as much and costs at most as much, and is better in one of
+    the two; of equal points the first stays.
+
+    >>> pareto_front([0.8, 0.9, 0.85, 0.9], [1, 4, 2, 5])
+    [0, 2, 1]
+    """
+    order = sorted(range(len(scores)), key=lambda i: (costs[i], -scores[i], i))
+    front: list[int] = []
+    best = float("-inf")
+    for index in order:
+        if scores[index] > best:
+            front.append(index)
+            best = scores[index]
+    return front

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from voxlift.app.report.labels import label_points
-from voxlift.app.report.quantities import format_quantity
-from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style, series_shape
+from voxlift.app.report.formatting import format_quantity
+from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style, label_points, series_shape
 from voxlift.app.studies.architecture.advice import UNITS
 from voxlift.app.studies.architecture.points import BASE, Variant
 from voxlift.app.studies.scoring import PointScore, Standing

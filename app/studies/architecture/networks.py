@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from voxlift.app.config import TrainSettings
+from voxlift.app.config.overrides import list_changes
 from voxlift.app.progress import say
-from voxlift.app.settings import TrainSettings
-from voxlift.app.settings.changes import list_changes
 from voxlift.app.studies.architecture.points import Variant
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.measuring import measure

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from voxlift.app.comparison.trial import Outcome
+from voxlift.app.config import TrainSettings
+from voxlift.app.config.overrides import format_override, format_value, value_of
 from voxlift.app.report.style import anchor
-from voxlift.app.settings import TrainSettings
-from voxlift.app.settings.overrides import format_override, format_value, value_of
 
 BASE = "base"
 
@@ -86,3 +87,22 @@ def _spoken(value: object) -> str:
     if isinstance(value, Mapping):
         return "/".join(str(item) for item in value.values())
     return str(value)
+
+
+@dataclass(frozen=True)
+class ArchitectureFindings:
+    """What was trained.
+
+    Attributes:
+        base: The settings that were changed.
+        variants: All that were wanted, the base first.
+        outcomes: What became of their trainings.
+        twins: For each variant that was not trained the one that is the same network.
+        refusals: A sentence for each variant that no training could follow.
+    """
+
+    base: TrainSettings
+    variants: Sequence[Variant]
+    outcomes: Sequence[Outcome]
+    twins: Mapping[str, Variant]
+    refusals: Sequence[str]

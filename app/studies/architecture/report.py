@@ -5,40 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from voxlift.app.report.quantities import format_quantity
-from voxlift.app.report.study import Drawing, TextTable
-from voxlift.app.runs.datanotes import spoken_task
-from voxlift.app.settings.studies import StudySettings
+from voxlift.app.config.commands import StudySettings
+from voxlift.app.report.formatting import format_quantity
+from voxlift.app.report.run_page import spoken_task
+from voxlift.app.report.study_page import Drawing, TextTable
 from voxlift.app.studies.architecture.advice import (
     UNITS,
     explain_factors,
+    pareto_front,
     recommend,
     say_certainty,
     say_front,
 )
 from voxlift.app.studies.architecture.figures import draw_effects, draw_front
-from voxlift.app.studies.architecture.findings import ArchitectureFindings
 from voxlift.app.studies.architecture.networks import say_twins
-from voxlift.app.studies.architecture.points import BASE, Variant
-from voxlift.app.studies.design import (
+from voxlift.app.studies.architecture.points import BASE, ArchitectureFindings, Variant
+from voxlift.app.studies.folder import StudyFolder
+from voxlift.app.studies.outputs import (
     CAPTION_DIFFERENCES,
     NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
+    Written,
     describe_fixed,
+    environment_of,
+    write_study,
 )
-from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.studies.outputs import Written, environment_of, write_study
-from voxlift.app.studies.pareto import pareto_front
-from voxlift.app.studies.rows import (
+from voxlift.app.studies.scoring import (
     SCORE_HEADINGS,
     STANDING_HEADINGS,
+    PointScore,
+    Standing,
+    best_label,
+    read_points,
     score_texts,
     score_values,
+    stand_against,
     standing_texts,
     standing_values,
 )
-from voxlift.app.studies.scoring import PointScore, Standing, best_label, read_points, stand_against
 from voxlift.app.studies.space import read_values
 from voxlift.app.studies.trainings import finished_trials, say_failures
 

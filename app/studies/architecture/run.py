@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from voxlift.app.networks.pretrained import trained_source
-from voxlift.app.settings import SettingsError, TrainSettings
-from voxlift.app.settings.overrides import format_override, without_keys
-from voxlift.app.settings.studies import StudySettings
-from voxlift.app.studies.architecture.findings import ArchitectureFindings
+from voxlift.app.comparison.compose import choose_model, compose_training
+from voxlift.app.comparison.trial import Trial
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.commands import StudySettings
+from voxlift.app.config.overrides import format_override, without_keys
 from voxlift.app.studies.architecture.networks import line_up
-from voxlift.app.studies.architecture.points import BASE, Variant, lay_out_variants
+from voxlift.app.studies.architecture.points import BASE, ArchitectureFindings, Variant, lay_out_variants
 from voxlift.app.studies.architecture.report import report_architecture
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.space import read_values
 from voxlift.app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
-from voxlift.app.trials.composing import choose_model, compose_training
-from voxlift.app.trials.trial import Trial
+from voxlift.app.training.pretrained import trained_source
 
 SLICES = "slices"  # the label of the slice models that kernels are inflated from
 

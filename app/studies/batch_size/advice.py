@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from voxlift.app.report.quantities import format_quantity, format_value
-from voxlift.app.studies.batch_size.findings import BatchFindings
-from voxlift.app.studies.batch_size.memory import MemoryFound
-from voxlift.app.studies.batch_size.points import BatchPoint
-from voxlift.app.studies.batch_size.portions import say_portions
-from voxlift.app.studies.bisection import Largest
+from voxlift.app.report.formatting import format_quantity, format_value
+from voxlift.app.studies.batch_size.memory import Largest, MemoryFound
+from voxlift.app.studies.batch_size.points import BatchFindings, BatchPoint, say_portions
 from voxlift.app.studies.scoring import PointScore, Standing, pick_cheapest
 
 WORDS = {

@@ -12,10 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
-from voxlift.app.studies.axes import from_zero
 from voxlift.app.studies.batch_size.memory import MemoryFound
-from voxlift.app.studies.batch_size.points import BatchPoint
-from voxlift.app.studies.batch_size.portions import Portioned
+from voxlift.app.studies.batch_size.points import BatchPoint, Portioned
 from voxlift.app.studies.scoring import PointScore
 
 HOLLOW: dict[str, Any] = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 6}
@@ -178,3 +176,8 @@ def _draw_scale(axes: Axes, noise: Mapping[str, Any], sizes: Sequence[int]) -> N
 
 def _rule_name(rule: str) -> str:
     return {"none": "fixed", "sqrt": "with root of batch size", "linear": "with batch size"}[rule]
+
+
+def from_zero(axes: Axes, *, room: float = 1.08) -> None:
+    """Let the vertical axis begin at 0 and end a little above what is drawn."""
+    axes.set_ylim(0, room * axes.dataLim.ymax)

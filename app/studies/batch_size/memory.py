@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from voxlift.app.config import TrainSettings
 from voxlift.app.files import read_json, write_json
-from voxlift.app.process.devices import host_memory
 from voxlift.app.progress import say
-from voxlift.app.settings import TrainSettings
-from voxlift.app.studies.bisection import Largest, bisect_largest
-from voxlift.app.studies.endings import Ending, MeasurementError
+from voxlift.app.runtime.devices import host_memory
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.studies.measuring import measure
+from voxlift.app.studies.measuring import Ending, MeasurementError, measure
 
 SHARE = 0.8  # of the free memory: the rest is for what else runs here
 DIED = "the process died"
@@ -112,3 +110,58 @@ def _limit(memory_gb: float | None, folder: StudyFolder, *, on_gpu: bool) -> tup
         write_json(file, {"limit_bytes": int(SHARE * memory.free), "of": memory.name})
     kept = read_json(file)
     return int(kept["limit_bytes"]), f"four fifths of what was free on {kept['of']}"
+
+
+@dataclass(frozen=True)
+class Largest:
+    """What a search for the largest number found.
+
+    Attributes:
+        fits: The largest number tried that fits; 0 where not even the first does.
+        fails: The smallest number tried that does not; None where none is known.
+        tried: Every number tried with its answer, in order; None for no answer, which ends the search.
+    """
+
+    fits: int
+    fails: int | None
+    tried: tuple[tuple[int, bool | None], ...]
+
+    @property
+    def unanswered(self) -> int | None:
+        """The number whose trial gave no answer, if one did."""
+        return next((number for number, answer in self.tried if answer is None), None)
+
+    def may_fit(self, number: int) -> bool:
+        """Whether a number fits, or where the search came to no end, is not known to fail."""
+        is_open = self.unanswered is not None and (self.fails is None or number < self.fails)
+        return number <= self.fits or is_open
+
+
+def bisect_largest(
+    fits: Callable[[int], bool | None], *, first: int, most: int, precision: float = 0.1
+) -> Largest:
+    """Return the largest number up to `most` for which `fits` says yes, doubling first and bisecting then.
+
+    Args:
+        fits: Asked once for each number; expected to say no from some number on. None (it cannot be told)
+            ends the search.
+        first: Where doubling starts.
+        most: The largest number that is tried.
+        precision: The bisection ends when the numbers that fit and fail lie within this share of the first.
+
+    >>> bisect_largest(lambda n: n <= 37, first=4, most=1000, precision=0.0).fits
+    37
+    """
+    low, high, number = 0, most + 1, min(first, most)
+    tried: list[tuple[int, bool | None]] = []
+    while high - low > max(1, precision * low):
+        answer = fits(number)
+        tried.append((number, answer))
+        if answer is None:
+            break
+        low, high = (number, high) if answer else (low, number)
+        is_doubling = high > most
+        number = min(2 * low, most) if is_doubling and low < most else (low + high) // 2
+        if low == most or number in (low, 0):
+            break
+    return Largest(low, high if high <= most else None, tuple(tried))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from voxlift.app.settings.studies import BatchSizeStudy, StudySettings
+from voxlift.app.comparison.trial import Outcome
+from voxlift.app.config.commands import BatchSizeStudy, StudySettings
+from voxlift.app.report.formatting import format_quantity
+from voxlift.app.studies.batch_size.memory import MemoryFound
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,81 @@ def scale_rate(rule: str, ratio: float) -> float:
     (2.0, 4.0, 1.0)
     """
     return {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": float(ratio)}[rule]
+
+
+@dataclass(frozen=True)
+class Portioned:
+    """A batch that was measured in portions.
+
+    Attributes:
+        batch_size: Volumes of a step.
+        portions: Batches that it is made of.
+        answer: What was measured.
+    """
+
+    batch_size: int
+    portions: int
+    answer: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As a person reads it."""
+        return f"{self.batch_size} as {self.portions} x {self.batch_size // self.portions}"
+
+    @property
+    def overrides(self) -> str:
+        """What makes a training take such steps."""
+        return f"trainer.batch_size={self.batch_size // self.portions} trainer.accumulate={self.portions}"
+
+
+def cut_batch(batch_size: int, most: int) -> int:
+    """The number of equal portions, at most so many; 1 where the batch cannot be cut so.
+
+    >>> cut_batch(32, 4), cut_batch(6, 4), cut_batch(7, 4), cut_batch(2, 4)
+    (4, 3, 1, 2)
+    """
+    return max(portions for portions in range(1, most + 1) if batch_size % portions == 0)
+
+
+def say_portions(portioned: Portioned | None, plain: Mapping[str, Any]) -> list[str]:
+    """What accumulation saves and what it costs.
+
+    Args:
+        portioned: As measured, if it was.
+        plain: The measurement of the same batch in one piece.
+    """
+    if portioned is None:
+        return []
+    one = portioned.answer
+    peak, whole = float(one["peak_memory_bytes"]), float(plain["peak_memory_bytes"])
+    speed = float(one["volumes_per_second"]) / float(plain["volumes_per_second"])
+    sentence = (
+        f"Gradient accumulation: a step of {portioned.name} volumes ({portioned.overrides}) peaks at "
+        f"{format_quantity(peak, 'B')} instead of {format_quantity(whole, 'B')} and runs at {speed:.2f} "
+        "times the speed; batch normalisation then sees the portions, not the whole."
+    )
+    return [sentence]
+
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BatchFindings:
+    """All that was measured and trained.
+
+    Attributes:
+        points: What was trained, in order.
+        outcomes: What became of every point's trainings.
+        steps: The measured steps of each batch size.
+        portioned: The largest of them once more, in portions; None where it cannot be cut.
+        memory: The search for the largest batch.
+        noise: The gradient noise scale, `start` and `trained`; empty where it could not be measured.
+    """
+
+    points: Sequence[BatchPoint]
+    outcomes: Sequence[Outcome]
+    steps: Mapping[int, Answer]
+    portioned: Portioned | None
+    memory: MemoryFound
+    noise: Answer

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from voxlift.app.comparison.compose import compose_training
+from voxlift.app.comparison.trial import Trial
+from voxlift.app.config import TrainSettings
+from voxlift.app.config.commands import StudySettings
 from voxlift.app.progress import say
-from voxlift.app.settings import TrainSettings
-from voxlift.app.settings.studies import StudySettings
-from voxlift.app.studies.batch_size.findings import Answer, BatchFindings
 from voxlift.app.studies.batch_size.memory import MemoryFound, find_largest
-from voxlift.app.studies.batch_size.points import lay_out_points
-from voxlift.app.studies.batch_size.portions import Portioned, cut_batch
+from voxlift.app.studies.batch_size.points import Answer, BatchFindings, Portioned, cut_batch, lay_out_points
 from voxlift.app.studies.batch_size.report import report_batch_size
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.measuring import measure
 from voxlift.app.studies.trainings import finished_trials, plan_trainings, run_trainings, study_overrides
-from voxlift.app.trials.composing import compose_training
-from voxlift.app.trials.trial import Trial
 
 
 def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:

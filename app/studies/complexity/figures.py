@@ -10,10 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from voxlift.app.report.quantities import format_quantity
+from voxlift.app.report.formatting import format_quantity
 from voxlift.app.report.style import figure_style, series_shape, series_style
-from voxlift.app.studies.complexity.costs import Cost
-from voxlift.app.studies.complexity.laws import QUANTITIES, costs_by_model, fit_laws, ratio_to, say_exponent
+from voxlift.app.studies.complexity.laws import (
+    QUANTITIES,
+    Cost,
+    costs_by_model,
+    fit_laws,
+    ratio_to,
+    say_exponent,
+)
 
 WIDTH = 7.2
 PANELS = ("flops", "activation_bytes", "train_seconds", "infer_seconds")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from voxlift.app.comparison.compose import choose_model, compose_training
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.commands import StudySettings
 from voxlift.app.progress import progress_bar, say
-from voxlift.app.settings import SettingsError, TrainSettings
-from voxlift.app.settings.studies import StudySettings
-from voxlift.app.studies.complexity.costs import Cost
+from voxlift.app.studies.complexity.laws import Cost
 from voxlift.app.studies.complexity.report import report_complexity
-from voxlift.app.studies.endings import Ending
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.studies.measuring import measure
+from voxlift.app.studies.measuring import Ending, measure
 from voxlift.app.studies.trainings import study_overrides
-from voxlift.app.trials.composing import choose_model, compose_training
 
 REFUSED = {"model": "say study.models=[...].", "seed": "costs do not depend on it."}
 

@@ -6,19 +6,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from voxlift.app.config.commands import StudySettings
 from voxlift.app.evaluation.metrics import metric_label
-from voxlift.app.report.quantities import format_interval, format_value
-from voxlift.app.report.study import Drawing
-from voxlift.app.runs.datanotes import spoken_task
-from voxlift.app.settings.studies import StudySettings
-from voxlift.app.studies.design import NOTE_SPLIT, describe_fixed
+from voxlift.app.report.formatting import format_interval, format_value
+from voxlift.app.report.run_page import spoken_task
+from voxlift.app.report.study_page import Drawing, TextTable
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.studies.outputs import Written, environment_of, write_study
+from voxlift.app.studies.outputs import NOTE_SPLIT, Written, describe_fixed, environment_of, write_study
 from voxlift.app.studies.scoring import PointScore, Standing, read_points, stand_against
 from voxlift.app.studies.search.figures import draw_importance, draw_progress, draw_slices
-from voxlift.app.studies.search.findings import BEST, GIVEN, SearchFindings, finished, overrides_of
-from voxlift.app.studies.search.store import import_optuna
-from voxlift.app.studies.search.tables import confirmation_row, confirmation_table, trial_row, trial_table
+from voxlift.app.studies.search.store import (
+    BEST,
+    GIVEN,
+    SearchFindings,
+    finished,
+    import_optuna,
+    overrides_of,
+)
 from voxlift.app.studies.space import Choices, Range
 from voxlift.app.studies.trainings import finished_trials, say_failures
 
@@ -206,3 +210,58 @@ def _spoken(one: Range | Choices) -> str:
     if isinstance(one, Choices):
         return ", ".join(map(str, one.values))
     return f"{one.low:g} to {one.high:g}{', logarithmic' if one.log else ''}"
+
+
+def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's row of `table.csv`: its settings stand beside what it reached."""
+    return {key: value for key, value in trial.items() if key != "params"} | dict(trial["params"])
+
+
+def confirmation_row(point: PointScore) -> dict[str, Any]:
+    """A row of `confirmation.csv`: the score of the given or the best settings on other seeds."""
+    return {
+        "settings": point.label,
+        "seeds": len(point.by_seed),
+        "val_auc": point.auc,
+        "val_auc_low": point.low,
+        "val_auc_high": point.high,
+    }
+
+
+def trial_table(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any], metric: str) -> TextTable:
+    """Every trial, for the page."""
+    texts = [
+        [
+            f"{trial['number']}{' (given)' if trial['is_given'] else ''}",
+            trial["state"],
+            format_value(trial["value"]),
+            str(trial["epochs"]),
+            *(short_text(trial["params"].get(key)) for key in space),
+        ]
+        for trial in trials
+    ]
+    caption = "Every trial; the value of one that was stopped early is that of its last epoch."
+    return TextTable(caption, ("Trial", "state", metric_label(metric), "epochs", *space), texts, 2)
+
+
+def confirmation_table(points: Mapping[str, PointScore]) -> TextTable:
+    """The scores on other seeds, for the page."""
+    rows = [
+        [
+            label,
+            format_value(one.auc),
+            format_interval(one.low, one.high),
+            ", ".join(map(format_value, one.by_seed)),
+        ]
+        for label, one in points.items()
+    ]
+    return TextTable(
+        "The same settings with seeds that the search did not see.",
+        ("Settings", "AUC", "95 %", "by seed"),
+        rows,
+    )
+
+
+def short_text(value: object) -> str:
+    """A setting's value as a table shows it: of a number three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

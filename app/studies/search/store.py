@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.errors import UserError
-from voxlift.app.extras import install_extra
-from voxlift.app.settings.overrides import format_value
-from voxlift.app.settings.studies import SearchStudy
+from voxlift.app.comparison.trial import Outcome
+from voxlift.app.config import TrainSettings
+from voxlift.app.config.commands import SearchStudy
+from voxlift.app.config.overrides import format_override, format_value
+from voxlift.app.errors import UserError, install_extra
 from voxlift.app.studies.space import Choices, Range
 
 if TYPE_CHECKING:
     import optuna
+
 
 RETRY = "retry_of"  # attribute of a trial that does again what a killed search left unfinished
 DIRECTIONS = {"loss": "minimize"}
@@ -101,3 +104,41 @@ def _pruner(tool: Any, study: SearchStudy) -> Any:  # noqa: ANN401 - a module th
     return tool.pruners.MedianPruner(
         n_startup_trials=study.startup_trials, n_warmup_steps=study.warmup_epochs
     )
+
+
+GIVEN, BEST = "given", "best"  # labels of the trainings that check the gain
+
+
+@dataclass(frozen=True)
+class SearchFindings:
+    """What the search found.
+
+    Attributes:
+        base: The given settings.
+        space: What was searched.
+        known: The search with all of its trials.
+        shared: Overrides of every trial.
+        confirmed: The trainings that check the gain on other seeds.
+    """
+
+    base: TrainSettings
+    space: Mapping[str, Range | Choices]
+    known: optuna.Study
+    shared: Sequence[str]
+    confirmed: Sequence[Outcome]
+
+
+def finished(known: optuna.Study) -> list[Any]:
+    """The trials that were trained to the end."""
+    state = import_optuna().trial.TrialState.COMPLETE
+    return list(known.get_trials(deepcopy=False, states=(state,)))
+
+
+def overrides_of(params: Mapping[str, Any]) -> list[str]:
+    """A trial's settings as overrides; lists and mappings are kept as text in Hydra's grammar."""
+    return [
+        f"{key}={value}"
+        if isinstance(value, str) and value[:1] in {"[", "{"}
+        else format_override(key, value)
+        for key, value in params.items()
+    ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.training.averaging import averaged_weights
-from voxlift.app.training.callbacks.place import Remembering
+from voxlift.app.training.callbacks.step_counter import Remembering
 from voxlift.app.training.checkpoints import Arrays
+from voxlift.models.averaging import averaged_weights
 
 log = logging.getLogger("voxlift")
 
@@ -75,3 +77,21 @@ class KeepBest(Remembering):
         self.best = (float(memory["best"][0]), float(memory["best"][1]))
         self.best_epoch, self.epochs_run = int(memory["best_epoch"]), int(memory["epochs_run"])
         self.stopped = bool(memory["stopped"])
+
+
+class ScoreVolumes(keras.callbacks.Callback):
+    """Adds `val_auc`, `val_loss`, `val_accuracy`, `val_balanced_accuracy`, per volume, to each epoch's logs.
+
+    Slice models are scored per volume too, so that both kinds select their best epoch by the same measure.
+    Where the weights are averaged, it is the average that is scored.
+    """
+
+    def __init__(self, score: Callable[[], dict[str, float]]) -> None:
+        super().__init__()
+        self.score = score
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Score the validation volumes."""
+        if logs is not None:
+            with averaged_weights(self.model):
+                logs.update({f"val_{name}": value for name, value in self.score().items()})

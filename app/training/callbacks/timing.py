@@ -11,6 +11,7 @@ import keras
 if TYPE_CHECKING:
     import tensorflow as tf
 
+
 log = logging.getLogger("voxlift")
 
 BOUND = 0.1  # share of a step spent waiting above which the input is called the bottleneck

@@ -3,13 +3,12 @@ import math
 import pytest
 
 from commands import compose_command
-from voxlift.app.comparison.cells import pick_comparable
-from voxlift.app.comparison.contests import describe_choices, expand_names, settle_contests
-from voxlift.app.comparison.planning import Plan
+from voxlift.app.comparison.comparable import pick_comparable
+from voxlift.app.comparison.plan import Plan
+from voxlift.app.comparison.selection import describe_choices, expand_names, settle_contests
+from voxlift.app.comparison.trial import Outcome, lay_out_trials
+from voxlift.app.config import TrainSettings
 from voxlift.app.files import write_json
-from voxlift.app.settings import TrainSettings
-from voxlift.app.trials.outcomes import Outcome
-from voxlift.app.trials.trial import lay_out_trials
 
 CONTESTS = {"best": ("a", "b")}
 
@@ -91,9 +90,9 @@ def plan(tmp_path, monkeypatch):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from voxlift.app.compare import read_settings
-    from voxlift.app.comparison.planning import plan_comparison
-    from voxlift.app.settings import register_schemas
+    from voxlift.app.cli.compare import read_settings
+    from voxlift.app.comparison.plan import plan_comparison
+    from voxlift.app.config import register_schemas
 
     monkeypatch.chdir(tmp_path)
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.comparison.disagreement import SHOWN, pick_disagreements
+from voxlift.app.comparison.page import SHOWN, pick_disagreements
+from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.settings import SettingsError
 
 SHAPE, VOLUMES = (4, 6, 8, 1), 8
 
@@ -37,8 +37,8 @@ def cells(monkeypatch, tmp_path):
         files.append(tmp_path / f"{i}.raw")
     records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
     cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
-    monkeypatch.setattr("voxlift.app.comparison.disagreement.load_settings", lambda _: None)
-    monkeypatch.setattr("voxlift.app.comparison.disagreement.reopen_cohort", lambda *_, **__: cohort)
+    monkeypatch.setattr("voxlift.app.comparison.page.load_settings", lambda _: None)
+    monkeypatch.setattr("voxlift.app.comparison.page.reopen_cohort", lambda *_, **__: cohort)
     steps = np.linspace(0, 0.4, VOLUMES)
     return {"slice2d": scored(0.5 + steps), "volume3d": scored(0.5 - steps)}
 
@@ -56,7 +56,7 @@ def runs_of(cells, folder):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(cells, monkeypatch, tmp_path):
-    monkeypatch.setattr("voxlift.app.comparison.disagreement.load_network", lambda _: network())
+    monkeypatch.setattr("voxlift.app.comparison.page.load_network", lambda _: network())
     found = pick_disagreements(cells, runs_of(cells, tmp_path))
     assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN)]
     assert (found[0]["slice2d"].decided, found[0]["volume3d"].decided) == ("b", "a")
@@ -69,7 +69,7 @@ def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(cells, monkeyp
     def refuse(path):
         raise SettingsError(f"{path}: damaged")
 
-    monkeypatch.setattr("voxlift.app.comparison.disagreement.load_network", refuse)
+    monkeypatch.setattr("voxlift.app.comparison.page.load_network", refuse)
     found = pick_disagreements(cells, runs_of(cells, tmp_path))
     assert len(found) == SHOWN
     assert all(case.maps == () for group in found for case in group.values())

@@ -15,12 +15,12 @@ import pytest
 
 from commands import own_environment
 from tiny import TINY
-from voxlift.app.comparison.cells import pick_comparable
-from voxlift.app.comparison.planning import Plan
-from voxlift.app.comparison.running import run_trials
-from voxlift.app.settings import TrainSettings
-from voxlift.app.trials import running
-from voxlift.app.trials.trial import lay_out_trials
+from voxlift.app.comparison import run_trial as running
+from voxlift.app.comparison.comparable import pick_comparable
+from voxlift.app.comparison.compare import run_trials
+from voxlift.app.comparison.plan import Plan
+from voxlift.app.comparison.trial import lay_out_trials
+from voxlift.app.config import TrainSettings
 
 STAND_IN = """
 import os, pathlib, sys, time
@@ -44,12 +44,12 @@ if what.isdigit():
 DRIVER = """
 import sys
 from pathlib import Path
-from voxlift.app.comparison.planning import Plan
-from voxlift.app.comparison.running import run_trials
-from voxlift.app.settings import TrainSettings
-from voxlift.app.trials import running
-from voxlift.app.trials.trial import lay_out_trials
-running.TRAIN = (sys.executable, sys.argv[1])
+from voxlift.app.comparison.plan import Plan
+from voxlift.app.comparison.compare import run_trials
+from voxlift.app.config import TrainSettings
+from voxlift.app.comparison import run_trial
+from voxlift.app.comparison.trial import lay_out_trials
+run_trial.TRAIN = (sys.executable, sys.argv[1])
 folder = Path(sys.argv[2])
 choose = lambda name: [f"model={name}"]
 trials = lay_out_trials(["a", "b"], [0, 1], folds=[0], folder=folder, choice_of=choose)
@@ -185,7 +185,7 @@ def test_a_real_comparison_killed_at_several_points_ends_like_an_undisturbed_one
     command = [
         sys.executable,
         "-m",
-        "voxlift.app.compare",
+        "voxlift.app.cli.compare",
         "models=[slice2d,volume3d]",
         *TINY,
         "data.subjects=24",

@@ -12,7 +12,7 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def compare(*arguments, cwd):
-    return run_python("-m", "voxlift.app.compare", *arguments, cwd=cwd, timeout=900)
+    return run_python("-m", "voxlift.app.cli.compare", *arguments, cwd=cwd, timeout=900)
 
 
 @pytest.mark.parametrize("launcher", [[], JOBLIB])

@@ -12,8 +12,7 @@ from voxlift.app.evaluation.delong import (
     structural_components,
     subject_components,
 )
-from voxlift.app.evaluation.mcnemar import mcnemar_test, sign_flip_p
-from voxlift.app.evaluation.paired import compare_models, holm
+from voxlift.app.evaluation.paired import compare_models, holm, mcnemar_test, sign_flip_p
 from voxlift.app.evaluation.scores import Scores, ScoresError, take
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from voxlift.app.evaluation.curves import choose_threshold
 from voxlift.app.evaluation.scores import Scores, ScoresError
-from voxlift.app.evaluation.thresholds import choose_threshold
 
 
 def binary(labels, chance):

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from voxlift.app.evaluation.bootstrap import metrics_by_training, model_intervals
+from voxlift.app.evaluation.bootstrap import add_trainings, metrics_by_training, model_intervals, widen_draws
 from voxlift.app.evaluation.delong import delong_difference
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.trainings import add_trainings, widen_draws
 
 
 def trained(rng, base, *, labels, spread):

@@ -5,8 +5,7 @@ import pytest
 
 from voxlift.app.evaluation.bootstrap import Difference
 from voxlift.app.evaluation.delong import DeLong
-from voxlift.app.evaluation.mcnemar import McNemar
-from voxlift.app.evaluation.paired import Comparison, compare_models
+from voxlift.app.evaluation.paired import Comparison, McNemar, compare_models
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.evaluation.verdict import comparison_verdict, format_p, overall_verdict, run_verdict, winner
 

@@ -10,10 +10,9 @@ import pytest
 
 from voxlift.app.evaluation.calibration import fit_temperature
 from voxlift.app.evaluation.intervals import evaluate_scores
-from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.paired import compare_models, summarise_models
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.summary import summarise_models
-from voxlift.app.report.comparison import pool_cells, write_comparison_report
+from voxlift.app.report.comparison_page import pool_cells, write_comparison_report
 from voxlift.app.report.html import drawn_classes, write_run_report
 from voxlift.app.report.summary import Case, ComparisonSummary, RunSummary
 

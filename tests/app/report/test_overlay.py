@@ -3,8 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from voxlift.app.report.overlay import draw_planes, save_planes
-from voxlift.app.report.planes import three_planes
+from voxlift.app.inference.overlay import draw_planes, save_planes, three_planes
 
 SHAPE = (5, 7, 11)  # [S, A, R]
 

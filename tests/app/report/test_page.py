@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from voxlift.app.report import page
-from voxlift.app.report.page import write_page
+from voxlift.app.report import html as page
+from voxlift.app.report.html import write_page
 
 
 def test_a_full_disk_leaves_the_page_that_was_there_and_names_it(tmp_path, monkeypatch):

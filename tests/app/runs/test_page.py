@@ -3,8 +3,8 @@
 import pytest
 
 from voxlift.app.files import write_rows
+from voxlift.app.report.run_page import read_scores
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.page import read_scores
 
 
 def rows_of(probabilities):

@@ -8,13 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from voxlift import __version__
-from voxlift.app.course.resuming import reopen_settings
+from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings
+from voxlift.app.config.overrides import list_changes
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.reuse import find_finished, has_begun, refuse_other_run
-from voxlift.app.settings import DataSettings, ModelSettings, SettingsError, TrainSettings
-from voxlift.app.settings.changes import list_changes
+from voxlift.app.training.resume import reopen_settings
 
 
 def finished_run(folder, **changes):

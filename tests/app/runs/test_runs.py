@@ -1,10 +1,9 @@
 import pytest
 
+from voxlift.app.config import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import load_settings, save_settings
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.opening import create_run, open_run, refuse_used_folder
-from voxlift.app.settings import DataSettings, ModelSettings, PreprocessSettings, SettingsError, TrainSettings
+from voxlift.app.runs.folder import RunFolder, create_run, open_run, refuse_used_folder
 
 
 def test_unnamed_runs_of_one_second_get_folders_of_their_own(tmp_path):

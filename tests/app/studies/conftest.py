@@ -10,16 +10,16 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
+from voxlift.app.cli.study import append_open_key, read_settings, study
+from voxlift.app.cli.train import read_settings as read_training
+from voxlift.app.comparison import run_trial as running
+from voxlift.app.config import register_schemas
+from voxlift.app.config.commands import register_study_schemas
 from voxlift.app.files import write_json, write_rows
-from voxlift.app.report import export
+from voxlift.app.report import study_page as export
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.settings import register_schemas
-from voxlift.app.settings.studies import register_study_schemas
 from voxlift.app.studies import measuring, scoring
-from voxlift.app.study import append_open_key, read_settings, study
-from voxlift.app.train import read_settings as read_training
-from voxlift.app.trials import running
 
 TINY = [
     "data.subjects=24",

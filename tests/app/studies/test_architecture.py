@@ -8,9 +8,9 @@ from copy import deepcopy
 import pytest
 from matplotlib.text import Text
 
-from voxlift.app.report.labels import label_points
-from voxlift.app.settings import ModelSettings, SettingsError, TrainSettings
-from voxlift.app.settings.overrides import format_override, value_of
+from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
+from voxlift.app.config.overrides import format_override, value_of
+from voxlift.app.report.style import label_points
 from voxlift.app.studies.architecture import figures
 from voxlift.app.studies.architecture.advice import recommend
 from voxlift.app.studies.architecture.networks import is_twin

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from voxlift.app.process.statuses import TIMED_OUT
+from voxlift.app.config import SettingsError
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.settings import SettingsError
+from voxlift.app.runtime.exit_status import TIMED_OUT
 from voxlift.app.studies.batch_size.memory import fit_line
 from voxlift.app.studies.batch_size.points import lay_out_points, scale_rate
-from voxlift.app.studies.noise import NoiseScale
+from voxlift.app.studies.measurements import NoiseScale
 
 LIMIT = 40  # volumes that fit, in the stand-in's machine
 STUDY = [

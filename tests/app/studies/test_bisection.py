@@ -1,7 +1,7 @@
 import pytest
 
-from voxlift.app.studies.bisection import bisect_largest
-from voxlift.app.studies.pareto import pareto_front
+from voxlift.app.studies.architecture.advice import pareto_front
+from voxlift.app.studies.batch_size.memory import bisect_largest
 
 
 @pytest.mark.parametrize("truth", [0, 1, 3, 4, 5, 31, 32, 33, 63, 64])

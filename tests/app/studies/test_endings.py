@@ -2,9 +2,9 @@
 
 import pytest
 
-from voxlift.app.process.statuses import TIMED_OUT
+from voxlift.app.runtime.exit_status import TIMED_OUT
 from voxlift.app.studies.batch_size.memory import judge_fit
-from voxlift.app.studies.endings import Ending, MeasurementError
+from voxlift.app.studies.measuring import Ending, MeasurementError
 
 WORDS = {
     "python": "MemoryError",

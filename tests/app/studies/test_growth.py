@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from voxlift.app.studies.growth import fit_power_law
+from voxlift.app.studies.complexity.laws import fit_power_law
 
 
 def test_the_fit_is_that_of_linear_regression():

@@ -10,7 +10,7 @@ import pytest
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.studies import bench, machine
+from voxlift.app.studies import bench, measurements
 from voxlift.app.studies.measurements import MEASUREMENTS
 
 
@@ -77,7 +77,9 @@ def test_the_gradients_of_batches_give_a_noise_scale(training):
 
 
 def test_a_batch_that_the_memory_cannot_hold_does_not_fit(training, monkeypatch):
-    monkeypatch.setattr(machine, "limit_memory", lambda limit: f"no limit but the comparison with {limit}")
+    monkeypatch.setattr(
+        measurements, "limit_memory", lambda limit: f"no limit but the comparison with {limit}"
+    )
     enough = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**45})
     scarce = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**20})
     assert (enough["fits"], scarce["fits"]) == (True, False)

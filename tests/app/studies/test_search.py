@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
+from voxlift.app.comparison import run_trial as running
 from voxlift.app.studies.folder import open_folder
-from voxlift.app.studies.search import trial as trials_room
+from voxlift.app.studies.search import run as search_run
 from voxlift.app.studies.search.figures import draw_progress
-from voxlift.app.studies.search.run import plan_trial
+from voxlift.app.studies.search.run import plan_trial, read_values
 from voxlift.app.studies.search.store import count_done, import_optuna, open_store
-from voxlift.app.studies.search.trial import read_values
-from voxlift.app.trials import running
 
 pytest.importorskip("optuna")
 SCRIPT = """
@@ -47,7 +46,7 @@ def script(stand_in, monkeypatch, tmp_path):
     path = tmp_path / "train.py"
     path.write_text(SCRIPT)
     monkeypatch.setattr(running, "TRAIN", (sys.executable, str(path)))
-    monkeypatch.setattr(trials_room, "PAUSE", 0.02)
+    monkeypatch.setattr(search_run, "PAUSE", 0.02)
     return stand_in(lambda _: 1.0)
 
 
@@ -74,7 +73,7 @@ def test_the_best_of_the_trials_is_found_and_poor_ones_are_stopped(script, run_s
 
 @pytest.mark.usefixtures("script")
 def test_a_search_goes_on_where_it_was_killed(monkeypatch, run_study):
-    watched, calls = trials_room.train_watched, []
+    watched, calls = search_run.train_watched, []
 
     def dying(trial, **options):
         calls.append(trial.run.path.name)
@@ -136,7 +135,7 @@ def test_a_real_training_is_stopped_at_the_epoch_where_the_pruner_says_so(tmp_pa
 
     with composed("study=search", *shared, f"run_dir={tmp_path}/out") as settings:
         trial = plan_trial({"model.dropout": 0.1}, shared, settings, open_folder(settings))
-        status = trials_room.train_watched(trial, column="val_auc", watch=watch, log=tmp_path / "log.txt")
+        status = search_run.train_watched(trial, column="val_auc", watch=watch, log=tmp_path / "log.txt")
     assert status is None
     assert [epoch for epoch, _ in seen] == [0, 1, 2]
     assert read_values(trial.run.history, "val_auc")[:3] == [value for _, value in seen]

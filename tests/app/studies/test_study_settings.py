@@ -7,8 +7,8 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from voxlift.app.settings import SettingsError, TrainerSettings
-from voxlift.app.settings.studies import STUDIES
+from voxlift.app.config import SettingsError, TrainerSettings
+from voxlift.app.config.commands import STUDIES
 from voxlift.app.studies import folder as folder_room
 from voxlift.app.studies.folder import open_folder
 from voxlift.app.studies.space import Choices, Range, read_space, read_values

@@ -7,10 +7,17 @@ import os
 import numpy as np
 import pytest
 
+from voxlift.app.config import SettingsError
 from voxlift.app.files import write_beside
-from voxlift.app.settings import SettingsError
-from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, read_arrays, write_arrays
-from voxlift.app.training.segments import Position, Segment, plan_segments
+from voxlift.app.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    Position,
+    Segment,
+    plan_segments,
+    read_arrays,
+    write_arrays,
+)
 
 
 def checkpoint_of(epoch, step=0):

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.networks.building import build_networks
-from voxlift.app.settings import ModelSettings, TrainerSettings, TrainSettings
-from voxlift.app.subjects.cohort import Cohort
-from voxlift.app.training.feeding import build_feed
-from voxlift.app.training.varying import read_augment, warn_of_mirrors
-from voxlift.data_pipelines.manifest import Record
-from voxlift.data_pipelines.preprocess_settings import Preprocess
+from voxlift.app.config import ModelSettings, TrainerSettings, TrainSettings
+from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.training.input import build_feed
+from voxlift.app.training.networks import build_networks
+from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.tables.manifest import Record
 
 SHAPE = (6, 8, 10, 1)
 POLICIES = ["float32", "mixed_bfloat16"]  # a CPU has no float16 pooling

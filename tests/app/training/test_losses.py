@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.settings import TrainerSettings
+from voxlift.app.config import TrainerSettings
 from voxlift.app.training.losses import build_loss, focal_loss
 
 RNG = np.random.default_rng(0)

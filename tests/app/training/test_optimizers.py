@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.settings import OptimizerSettings, SettingsError, TrainerSettings
-from voxlift.app.training.averaging import averaged_weights
+from voxlift.app.config import OptimizerSettings, SettingsError, TrainerSettings
 from voxlift.app.training.fit import Task, compile_network
 from voxlift.app.training.losses import build_loss
 from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
 from voxlift.models.aggregation import wrap_slices
+from voxlift.models.averaging import averaged_weights
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 

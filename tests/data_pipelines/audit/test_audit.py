@@ -9,7 +9,7 @@ import SimpleITK
 
 from voxlift.data_pipelines.audit import audit_manifest, check_readable, facts_rows, hash_voxels, read_facts
 from voxlift.data_pipelines.audit.confounding import exact_association, separation
-from voxlift.data_pipelines.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 SHAPE = (5, 7, 11)
 AFFINE = nib.affines.from_matvec(np.diag([1.5, 2.0, 3.0]), [-9, 8, 7])

@@ -7,7 +7,7 @@ import pytest
 
 from voxlift.data_pipelines.audit import audit_manifest
 from voxlift.data_pipelines.audit.records import class_findings
-from voxlift.data_pipelines.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 SHAPE = (5, 7, 11)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from voxlift.data_pipelines.preprocess import prepare_tensor
-from voxlift.data_pipelines.presets import preset
+from voxlift.data_pipelines.preprocess.prepare import prepare_tensor
+from voxlift.data_pipelines.preprocess.settings import preset
 from voxlift.data_pipelines.readers import load_volume
 from voxlift.data_pipelines.volume import VolumeError
 

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from voxlift.app.settings import LoggerSettings
-from voxlift.app.settings.checks import _logger_problems
-from voxlift.app.training.callbacks.mlflow import WriteMlflow
+from voxlift.app.config import LoggerSettings
+from voxlift.app.config.checks import _logger_problems
+from voxlift.app.training.callbacks.loggers import WriteMlflow
 
 HAS_MLFLOW = importlib.util.find_spec("mlflow") is not None
 

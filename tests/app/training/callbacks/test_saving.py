@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
-from voxlift.app.settings import OptimizerSettings, TrainerSettings
 from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.history import WriteHistory
-from voxlift.app.training.callbacks.place import Place
-from voxlift.app.training.checkpoints import Checkpoints
+from voxlift.app.training.callbacks.progress import WriteHistory
+from voxlift.app.training.callbacks.step_counter import Place
+from voxlift.app.training.checkpoints import Checkpoints, Position
 from voxlift.app.training.fit import Task, fit_network
-from voxlift.app.training.segments import Position
 from voxlift.models.baselines import build_baseline
 
 RNG = np.random.default_rng(0)

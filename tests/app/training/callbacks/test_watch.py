@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
-from voxlift.app.networks.precision import keep_logits_precise
-from voxlift.app.settings import OptimizerSettings, TrainerSettings
-from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.history import WriteHistory
-from voxlift.app.training.callbacks.place import Place
+from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.training.callbacks.best import KeepBest, ScoreVolumes
+from voxlift.app.training.callbacks.divergence import StopOnNonFinite, WatchLossScale
+from voxlift.app.training.callbacks.progress import WriteHistory
+from voxlift.app.training.callbacks.step_counter import Place
 from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
-from voxlift.app.training.callbacks.validation import ScoreVolumes
-from voxlift.app.training.callbacks.watch import StopOnNonFinite, WatchLossScale
 from voxlift.app.training.checkpoints import Checkpoints
-from voxlift.app.training.fit import Task, fit_network
-from voxlift.app.training.freezing import find_body
-from voxlift.data_pipelines.pipeline import TrainingOptions
-from voxlift.data_pipelines.replay import batch_members
+from voxlift.app.training.fit import Task, find_body, fit_network
+from voxlift.data_pipelines.pipeline import TrainingOptions, batch_members
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
 
@@ -211,8 +208,8 @@ def test_a_frozen_body_keeps_weights_and_statistics_until_it_thaws(tmp_path):
 
 @pytest.mark.parametrize("slices", [1, 3])
 def test_the_names_are_those_of_the_volumes_that_the_stream_gives(slices, tmp_path):
+    from voxlift.data_pipelines.cache.prepared import PreparedVolumes
     from voxlift.data_pipelines.pipeline import training_slices, training_volumes
-    from voxlift.data_pipelines.prepared import PreparedVolumes
 
     files = []
     for index in range(7):

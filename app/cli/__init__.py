@@ -1,0 +1,1 @@
+"""The commands: one module each; Hydra is started here and errors become exit statuses."""

@@ -1,0 +1,1 @@
+"""From the data settings to subjects, splits and prepared volumes."""

@@ -1,1 +1,0 @@
-"""The front door of every command: Hydra started our way, outcomes as exit statuses, mistakes in words."""

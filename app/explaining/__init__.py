@@ -1,1 +1,0 @@
-"""Where a network looks: maps of one volume, on its own grid and in a picture."""

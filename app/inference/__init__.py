@@ -1,0 +1,1 @@
+"""Logits, probabilities and maps of volumes: held-out splits, new scans, ensembles."""

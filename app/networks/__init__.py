@@ -1,1 +1,0 @@
-"""From the model settings to networks: built, lifted, taken from earlier runs, loaded and saved."""

@@ -1,1 +1,0 @@
-"""New volumes through finished runs: found, prepared, scored, explained, written."""

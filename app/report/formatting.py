@@ -1,0 +1,63 @@
+"""Numbers as text, the same in the terminal, in tables and in figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+MISSING = "\N{EN DASH}"
+SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def format_value(value: object) -> str:
+    """A metric with three decimals, a count as it is, a dash for what is missing or undefined."""
+    if isinstance(value, bool) or value is None:
+        return MISSING if value is None else str(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else MISSING
+    return str(value)
+
+
+def format_interval(low: object, high: object) -> str:
+    """Both ends in brackets, or nothing where one is undefined."""
+    ends = [format_value(end) for end in (low, high)]
+    return "" if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
+
+
+def interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
+    """The interval of a metric in a block of metrics.json; None where there is none or it is undefined."""
+    intervals = metrics.get("intervals")
+    pair = intervals.get(name) if isinstance(intervals, Mapping) else None
+    if not pair or any(not isinstance(end, int | float) or not math.isfinite(end) for end in pair):
+        return None
+    return float(pair[0]), float(pair[1])
+
+
+def has_collapsed(metrics: Mapping[str, object], name: str) -> bool:
+    """True where every resample gave the same value, so that the interval says nothing about its error."""
+    pair = interval_of(metrics, name)
+    return pair is not None and pair[0] == pair[1]
+
+
+def format_quantity(value: object, unit: str = "") -> str:
+    """A quantity with three digits and a decimal prefix.
+
+    >>> format_quantity(12_345_678), format_quantity(0.00213, "s"), format_quantity(2.5e9, "B")
+    ('12.3 M', '2.13 ms', '2.5 GB')
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return MISSING if value is None or isinstance(value, float) else str(value)
+    for size, suffix in SUFFIXES:
+        if abs(value) >= size and unit != "s":
+            return f"{_digits(value / size)} {suffix}{unit}".rstrip()
+    if unit == "s" and 0 < abs(value) < 1:
+        return f"{_digits(value * 1000)} ms"
+    return f"{_digits(value)} {unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    if float(value).is_integer() and abs(value) < 1000:
+        return str(int(value))
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,60 @@
+"""Networks as `.keras` files: loaded for this device, written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from voxlift.app.config import SettingsError
+from voxlift.app.runtime.kernels import protect_scoring
+from voxlift.app.runtime.setup import import_quietly
+
+
+def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
+    """A saved network, with our own layers known to Keras, able to score on this device.
+
+    Raises:
+        SettingsError: the file is not a Keras model, or is damaged.
+    """
+    import_quietly()
+    import voxlift.models.aggregation
+    import voxlift.models.layers  # noqa: F401 - importing a layer registers it
+    from voxlift.models.existing import read_network
+
+    try:
+        network = read_network(path)
+    except ValueError as error:
+        raise SettingsError(f"Expected a Keras model that can be loaded: {error}") from error
+    protect_scoring(network)
+    return network
+
+
+def save_network(network: Any, path: Path) -> None:  # noqa: ANN401 - Keras ships no types
+    """Write a `.keras` file so that a kill leaves the old file or the new one, never half of one.
+
+    Raises:
+        OSError: the disk is full, say; what stood there before stands there still.
+    """
+    beside = path.with_name(f".writing-{path.name}")  # one name: what a kill leaves is written over next time
+    try:
+        network.save(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_trained(network: Any, path: Path) -> None:  # noqa: ANN401 - as above
+    """Write a network that was trained, or that holds one, without optimiser and loss; as `save_network`."""
+    import keras
+
+    # The same layers and weights; a tensor in and a tensor out, not lists of one, which warn when called.
+    bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
+    parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
+    try:
+        for part in parts:
+            part.compiled = False
+        save_network(bare, path)
+    finally:
+        for part in parts:
+            part.compiled = True

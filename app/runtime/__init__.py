@@ -1,0 +1,1 @@
+"""The process: devices, precision, threads, memory, seeds, logs, and how it ends."""

@@ -1,0 +1,191 @@
+"""What computes: the engine under Keras, its processors, and how much memory they have.
+
+Nothing here is decided, only looked up. TensorFlow or JAX is imported when a question needs it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from voxlift.app.config import SettingsError
+from voxlift.app.errors import install_extra
+
+BACKENDS = ("tensorflow", "jax")  # each needs the package of its name
+CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+LIMITS = (  # of a control group and what it uses, version 2 and 1
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one device can still give to a training, in bytes, and how it is called in a sentence."""
+
+    free: int
+    name: str
+
+
+def backend_name(environment: Mapping[str, str] = os.environ) -> str:
+    """The engine that Keras will run on: what KERAS_BACKEND says, TensorFlow by default."""
+    return environment.get("KERAS_BACKEND", "tensorflow")
+
+
+def check_backend(environment: Mapping[str, str] = os.environ) -> None:
+    """Pass when the engine is one that Voxlift trains on, and installed; imports nothing.
+
+    Raises:
+        SettingsError: with the way out.
+    """
+    name = backend_name(environment)
+    if name not in BACKENDS:
+        raise SettingsError(f"KERAS_BACKEND: expected {' or '.join(BACKENDS)}; received {name}.")
+    if importlib.util.find_spec(name) is None:
+        raise SettingsError(
+            f"KERAS_BACKEND={name}: expected the package {name}, which is not installed. "
+            f"{install_extra(name)}"
+        )
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """Compute capability of the first GPU that the engine sees, or None."""
+    found = _jax_capability() if backend_name() == "jax" else _tensorflow_capability()
+    major, _, minor = found.partition(".")
+    return (int(major), int(minor)) if found else None
+
+
+def has_gpu() -> bool:
+    """Whether the engine sees a GPU that it may use."""
+    return bool(_jax_names() if backend_name() == "jax" else _tensorflow_names())
+
+
+def device_names() -> list[str]:
+    """The GPUs by name, or the CPU with its cores."""
+    found = _jax_names() if backend_name() == "jax" else _tensorflow_names()
+    return found or [f"CPU, {os.cpu_count()} cores"]
+
+
+def free_memory() -> Memory:
+    """The memory that a training may still take: of the first GPU, or of this machine or container."""
+    if gpu_capability() is None:
+        return host_memory()
+    limit = _jax_gpu_bytes() if backend_name() == "jax" else _tensorflow_gpu_bytes()
+    return Memory(limit, device_names()[0])
+
+
+def host_memory(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> Memory:
+    """Free memory of the machine, or what a container, a batch job or `ulimit -v` leaves of it."""
+    found = [Memory(int(psutil.virtual_memory().available), "this machine")]
+    in_group, in_process = cgroup_bytes_left(cgroup, own), address_space_left()
+    if in_group is not None:
+        found.append(Memory(in_group, "this container or batch job"))
+    if in_process is not None:
+        found.append(Memory(in_process, "this process (ulimit -v)"))
+    return min(found, key=lambda memory: memory.free)
+
+
+def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
+    """Limit minus use of the tightest control group around this process; None where there is no limit.
+
+    What the kernel can drop (pages of files) does not count as used.
+
+    Args:
+        cgroup: where control groups of version 2, or the folder `memory` of version 1, are mounted.
+        own: the file that names this process's groups below that.
+    """
+    found = [_group_left(folder) for folder in _groups_around(cgroup, own)]
+    return min((left for left in found if left is not None), default=None)
+
+
+def address_space_left() -> int | None:
+    """What `ulimit -v` still allows; None where it sets no limit."""
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
+
+
+def _groups_around(cgroup: Path, own: Path) -> Iterator[Path]:
+    """The folders of the process's group and of all that hold it; a container may see the outermost alone."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    yield from (cgroup, cgroup / "memory")
+    for line in lines:
+        _, controllers, path = line.split(":", maxsplit=2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = cgroup / "memory" if controllers else cgroup
+        inner = root / path.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if root in folder.parents)
+
+
+def _group_left(folder: Path) -> int | None:
+    for limit, used in LIMITS:
+        try:
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+        except (OSError, ValueError):  # another version, or the word `max`
+            continue
+        return left + _droppable(folder / "memory.stat")
+    return None
+
+
+def _droppable(statistics: Path) -> int:
+    try:
+        lines = statistics.read_text().splitlines()
+    except OSError:
+        return 0
+    values = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    return int(values.get("inactive_file", values.get("total_inactive_file", "0")))
+
+
+def _tensorflow_capability() -> str:
+    import tensorflow as tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    found = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability") if gpus else None
+    return f"{found[0]}.{found[1]}" if found else ""
+
+
+def _tensorflow_names() -> list[str]:
+    import tensorflow as tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    return [str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")) for gpu in gpus]
+
+
+def _tensorflow_gpu_bytes() -> int:
+    """What TensorFlow would let its allocator take; with memory growth it takes it only when needed."""
+    from tensorflow.python.client import device_lib
+
+    devices = device_lib.list_local_devices()
+    return next(int(device.memory_limit) for device in devices if device.device_type == "GPU")
+
+
+def _jax_capability() -> str:
+    gpus = _jax_gpus()
+    return str(getattr(gpus[0], "compute_capability", "")) if gpus else ""
+
+
+def _jax_names() -> list[str]:
+    return [str(gpu.device_kind) for gpu in _jax_gpus()]
+
+
+def _jax_gpu_bytes() -> int:
+    statistics = _jax_gpus()[0].memory_stats()
+    return int(statistics["bytes_limit"] - statistics["bytes_in_use"])
+
+
+def _jax_gpus() -> list[Any]:
+    import jax
+
+    return [device for device in jax.local_devices() if device.platform == "gpu"]

@@ -1,1 +1,0 @@
-"""A network scored: probabilities of prepared volumes, what they are worth, and what they cost."""

@@ -1,1 +1,0 @@
-"""Where a training runs: on one device, or on all devices of this host."""

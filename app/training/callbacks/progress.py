@@ -1,0 +1,111 @@
+"""What a person sees while a training goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+from rich.progress import Progress, TaskID
+
+from voxlift.app.files import write_rows
+from voxlift.app.progress import build_progress
+from voxlift.app.training.callbacks.step_counter import Place, Remembering
+
+log = logging.getLogger("voxlift")
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """One bar over all steps of all epochs, with time left and the last epoch's scores beside it.
+
+    Used as a context around the fits, so that one bar serves several and closes in any case.
+    """
+
+    def __init__(self, place: Place, *, epochs: int, steps: int) -> None:
+        super().__init__()
+        self.place, self.epochs, self.steps = place, epochs, steps
+        self.progress: Progress = build_progress()
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Open the bar, where an earlier part of the training has not."""
+        if self.task is None:
+            segment = self.place.segment
+            self.progress.start()
+            self.task = self.progress.add_task(
+                "Training",
+                total=self.epochs * self.steps,
+                completed=segment.first * self.steps + segment.skip,
+                note="",
+            )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Advance the bar."""
+        self._update(advance=1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Show the scores beside the bar, and in the log where there is no terminal."""
+        note = _spoken(logs or {})
+        self._update(note=f"epoch {epoch + 1}/{self.epochs}  {note}")
+        if self.progress.disable and _is_worth_a_line(epoch + 1, self.epochs):
+            log.info("epoch %d/%d  %s", epoch + 1, self.epochs, note)
+
+    def _update(self, **changes: Any) -> None:  # noqa: ANN401 - what rich's update takes
+        if self.task is not None:
+            self.progress.update(self.task, **changes)
+
+
+def _spoken(logs: dict[str, float]) -> str:
+    shown = ("loss", "val_loss", "val_auc")
+    return "  ".join(f"{name} {logs[name]:.3f}" for name in shown if name in logs)
+
+
+def _is_worth_a_line(epoch: int, epochs: int) -> bool:
+    """About ten lines a run are enough for a log file."""
+    return epoch in {1, epochs} or epoch % max(1, epochs // 10) == 0
+
+
+class WriteHistory(Remembering):
+    """Writes one row per epoch to a CSV file, whole each time, so that a killed run keeps what it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self.started = 0.0
+        self.spent = 0.0  # seconds of an epoch before it was broken off
+
+    @property
+    def seconds(self) -> float:
+        """What all epochs took."""
+        return sum(float(row["seconds"]) for row in self.rows)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the epoch's row."""
+        spent, self.spent = self.spent + time.perf_counter() - self.started, 0.0
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self.rows.append({"epoch": epoch, **values, "seconds": round(spent, 3)})
+        write_rows(self.path, self.rows)
+        self.started = time.perf_counter()
+
+    def memory(self) -> dict[str, Any]:
+        """All rows, and the time spent on the epoch that has begun."""
+        return {"rows": self.rows, "spent": self.spent + time.perf_counter() - self.started}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Go on after the checkpoint's rows; those of epochs that will be trained again are dropped."""
+        self.rows, self.spent = list(memory["rows"]), float(memory["spent"])
+        if self.rows:
+            write_rows(self.path, self.rows)

@@ -1,0 +1,96 @@
+"""What became of a training process: its exit status, a sentence, and how the training goes on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlift.app.progress import say
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, LOST
+from voxlift.app.training.strategy.hosts.cluster_environment import Member
+
+
+@dataclass
+class Report:
+    """What the training process said of itself: whether it met the others, its run, and its end."""
+
+    has_joined: bool = False
+    run: str | None = None
+    ended: Mapping[str, Any] | None = None
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Write down what it says."""
+        self.has_joined = self.has_joined or "joined" in message
+        self.run = message.get("run", self.run)
+        self.ended = message.get("ended", self.ended)
+
+
+def judge(report: Report, code: int, *, said: str, member: Member) -> tuple[int, str]:
+    """Exit status, and what became of the training process in a sentence; none at a good end.
+
+    Args:
+        report: what it said itself.
+        code: its exit status, negative for a signal.
+        said: what it and the engine wrote on stderr.
+        member: this host.
+    """
+    if report.ended is not None:
+        return int(report.ended["status"]), str(report.ended["told"])
+    if code >= 0:
+        return CRASH, f"its training process ended with status {code}."
+    if code != -signal.SIGABRT or "distributed service" not in said:
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return LOST, f"its training process was killed by {name}{hint}."
+    if not report.has_joined:
+        return LOST, (
+            f"not all {member.count} hosts met at {member.coordinator} within {member.wait_seconds} s. Start "
+            "the command on every host at the same time; hosts.wait_seconds=... waits longer."
+        )
+    return LOST, _spoken_abort(said, member)
+
+
+def way_on(run: str | None, member: Member, *, is_slurm: bool) -> str:
+    """How the training goes on later."""
+    if run is None:
+        return "Nothing was trained yet: start the same command again on every host."
+    if is_slurm:
+        return f"To go on from the newest checkpoint: srun voxlift-train resume={run}"
+    return (
+        f"To go on from the newest checkpoint, on every host: voxlift-train resume={run} "
+        f"hosts.coordinator={member.coordinator} hosts.count={member.count} "
+        f"hosts.index=0 (to {member.count - 1})"
+    )
+
+
+def _spoken_abort(said: str, member: Member) -> str:
+    """Who is missed, from the engine's last words."""
+    found = re.search(r"task:(\d+)|task_id[:=] ?(\d+)", said)
+    index = int(next(group for group in found.groups() if group)) if found else 0
+    index = 0 if index == member.index else index
+    where = f" ({member.coordinator})" if index == 0 else ""
+    return f"host {index}{where} was lost: its process was killed or cannot be reached."
+
+
+def tell_end(status: int, told: str, *, report: Report, member: Member, is_slurm: bool) -> None:
+    """The last words on this host, in the run's log too where this one writes it."""
+    if status == DONE:
+        if not member.leads:
+            say(f"Host {member.index} of {member.count} is done; host 0 writes {report.run}")
+        return
+    if status == INTERRUPTED:
+        sys.stderr.write("\nInterrupted.\n")
+    sentence = f"{str(member).capitalize()}: {told}"
+    if status in {LOST, INTERRUPTED}:
+        sentence = f"{sentence} {way_on(report.run, member, is_slurm=is_slurm)}"
+    sys.stderr.write(f"error: {sentence}\n")
+    if member.leads and report.run and status != DONE:
+        with RunFolder(Path(report.run)).log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")

@@ -1,0 +1,142 @@
+"""The process that is started on each host: it starts the training in another, and says how that ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.runs.folder import refuse_used_folder
+from voxlift.app.runtime.devices import backend_name, check_backend
+from voxlift.app.runtime.exit_status import CRASH
+from voxlift.app.training.strategy.batches import refuse_uneven_batches
+from voxlift.app.training.strategy.hosts.channel import open_pair
+from voxlift.app.training.strategy.hosts.cluster_environment import Member, find_member
+from voxlift.app.training.strategy.hosts.connect import await_coordinator, refuse_taken_port
+from voxlift.app.training.strategy.hosts.summary import Report, judge, tell_end
+
+ENGINE = {"KERAS_BACKEND": "jax"}
+MOMENT = 2.0  # seconds within which asking twice is asking once: a group of processes is asked one by one
+MODULE = "voxlift.app.training.strategy.hosts.worker"
+
+
+def check_engine(environment: Mapping[str, str] = os.environ) -> None:
+    """Pass when the engine that several hosts need is installed, and no other one is asked for.
+
+    Raises:
+        SettingsError: with the way out.
+    """
+    if backend_name({**ENGINE, **environment}) != "jax":
+        raise SettingsError(
+            f"strategy=hosts: expected JAX's engine; received KERAS_BACKEND={backend_name(environment)}. "
+            "Unset KERAS_BACKEND: the training is started with jax."
+        )
+    check_backend(ENGINE)
+
+
+def supervise(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: bool = False) -> int:
+    """Train on this host, together with the others.
+
+    Args:
+        settings: of the training; None takes those that host 0 resumes with.
+        hosts: which host this is, as far as Slurm does not say.
+        resumes: whether the run in `settings.run_dir` goes on.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SettingsError: this host cannot take part.
+    """
+    check_engine()
+    member = find_member(hosts, os.environ)
+    if settings is not None:
+        refuse_uneven_batches(settings.trainer.batch_size, member.count)
+        if member.leads and not resumes:
+            refuse_used_folder(settings.run_dir)
+    (refuse_taken_port if member.leads else await_coordinator)(member)
+    with tempfile.TemporaryDirectory(prefix="voxlift-host-") as folder, tempfile.TemporaryFile() as noise:
+        order = {
+            "settings": None if settings is None else OmegaConf.to_yaml(OmegaConf.structured(settings)),
+            "member": asdict(member),
+            "folder": folder,
+            "resumes": resumes,
+        }
+        device = "auto" if settings is None else settings.device
+        report, code = _run_worker(order, noise, environment=_environment(member, device=device))
+        noise.seek(0)
+        said = noise.read().decode(errors="replace")
+    status, told = judge(report, code, said=said, member=member)
+    if status == CRASH or (settings is not None and settings.debug):
+        sys.stderr.write(said)
+    tell_end(status, told, report=report, member=member, is_slurm=hosts.coordinator is None)
+    return status
+
+
+def _run_worker(
+    order: Mapping[str, Any], noise: IO[bytes], *, environment: Mapping[str, str]
+) -> tuple[Report, int]:
+    ours, theirs = open_pair()
+    child = subprocess.Popen(  # noqa: S603 - our own module, no shell
+        [sys.executable, "-m", MODULE, str(theirs.descriptor)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=noise,
+        pass_fds=[theirs.descriptor],
+        process_group=0,  # Ctrl-C reaches it through us alone, once
+    )
+    theirs.close()
+    report = Report()
+    with _passing_on_signals(child):
+        ours.send(dict(order))
+        for message in ours.messages():
+            report.take(message)
+        code = child.wait()
+    ours.close()
+    return report, code
+
+
+@contextmanager
+def _passing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Interrupt the training process where this one is asked to end; kill it where it is asked again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[float] = []
+
+    def pass_on(_number: int, _frame: object) -> None:
+        now = time.monotonic()
+        is_again = bool(asked) and now - asked[0] > MOMENT
+        child.send_signal(signal.SIGKILL if is_again else signal.SIGINT)
+        asked.append(now)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environment(member: Member, *, device: str) -> dict[str, str]:
+    changed = {
+        **ENGINE,
+        "COLUMNS": str(shutil.get_terminal_size().columns),  # it cannot ask a terminal on stderr
+    }
+    if any("_proxy" in name.lower() for name in os.environ):
+        changed["no_grpc_proxy"] = member.address[0]  # a cluster's proxy knows nothing of its own hosts
+    if device == "cpu":
+        changed["JAX_PLATFORMS"] = "cpu"
+    return {**os.environ, **changed}

@@ -1,0 +1,100 @@
+"""The numbers of a training: those of the network, of the optimiser, and the epoch's running means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from voxlift.app.config import SettingsError
+from voxlift.app.training.callbacks.best import KeepBest
+from voxlift.app.training.callbacks.step_counter import Place, Remembering
+from voxlift.app.training.checkpoints import Arrays, Checkpoint, Checkpoints
+
+
+def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras
+    """Every number that the next step depends on: weights, statistics, seeds, slots, loss scale, averages."""
+    return {
+        f"{part}/{number:05d}": ops.convert_to_numpy(variable)
+        for part, variables in _parts(network).items()
+        for number, variable in enumerate(variables)
+    }
+
+
+def restore_arrays(network: Any, arrays: Arrays, *, parts: tuple[str, ...]) -> None:  # noqa: ANN401 - untyped Keras
+    """Put numbers of `gather_arrays` back into a network compiled in the same way.
+
+    Raises:
+        SettingsError: the network has other variables than the one that was saved.
+    """
+    for part in parts:
+        variables, values = _parts(network)[part], select_arrays(arrays, part)
+        ours, theirs = [tuple(v.shape) for v in variables], [value.shape for value in values]
+        if ours != theirs:
+            raise SettingsError(
+                f"The checkpoint's {part} has {len(theirs)} arrays that do not fit the {len(ours)} that "
+                "were built: the settings or Voxlift have changed since. Train anew in another run_dir."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def select_arrays(arrays: Arrays, part: str) -> list[Any]:
+    """One part's arrays, in order."""
+    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]
+
+
+def _parts(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Keras
+    return {
+        "network": list(network.variables),  # with the seeds of dropout
+        "optimizer": list(network.optimizer.variables),
+        "means": list(network.metrics_variables),
+    }
+
+
+class SaveCheckpoints(Remembering):
+    """Writes a checkpoint after each epoch, and every `steps` batches if asked. The last callback."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        *,
+        place: Place,
+        keep: KeepBest,
+        remembering: Sequence[Remembering],
+        steps: int = 0,
+        steps_per_epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self.checkpoints, self.place, self.keep, self.steps = checkpoints, place, keep, steps
+        self.steps_per_epoch = steps_per_epoch
+        self.remembering = tuple(remembering)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Save within an epoch, where that was asked for; its last batch is saved with the epoch's end."""
+        step = self.place.position.step
+        if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Save the whole epoch."""
+        self._save()
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            self.place.position, gather_arrays(self.model), recollect(self.remembering), self.keep.arrays()
+        )
+        self.checkpoints.save(checkpoint, best_epoch=self.keep.best_epoch)
+
+
+def recollect(remembering: Sequence[Remembering]) -> dict[str, Any]:
+    """What all callbacks remember, by the name of their class."""
+    return {type(callback).__name__: callback.memory() for callback in remembering}
+
+
+def recall_all(remembering: Sequence[Remembering], state: dict[str, Any]) -> None:
+    """The inverse of `recollect`; a callback that was not there before keeps its fresh state."""
+    for callback in remembering:
+        if type(callback).__name__ in state:
+            callback.recall(state[type(callback).__name__])

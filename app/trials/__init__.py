@@ -1,1 +1,0 @@
-"""One training among several: its overrides, its settings, its process, and what became of it."""

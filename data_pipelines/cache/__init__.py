@@ -1,0 +1,1 @@
+"""Prepared volumes on disk: written once, read by every epoch."""

@@ -1,0 +1,162 @@
+"""Writes the phantom data set: NIfTI files of two classes that only a volume can tell apart.
+
+The files are as mixed as a real archive's: int16 with different slopes and intercepts, stored in several
+axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this geometry, so
+that no class can be told from a header. What the volumes show is described in
+`data_pipelines.phantom.scenes`.
+
+At 2 mm and 32 voxels along each axis a prepared volume holds all that decides the class.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.data_pipelines.atomic import whole_file
+from voxlift.data_pipelines.geometry import from_tensor_axes
+from voxlift.data_pipelines.phantom.scenes import CLASSES, Field, draw_scene
+from voxlift.data_pipelines.tables.reader import ManifestError
+
+PHANTOM_CLASSES = CLASSES
+
+# A change in what is drawn gets a new number, and with it a new folder.
+_VERSION = 1
+_FIELD_MM = 68.0
+_ORIENTATIONS = ("RAS", "LAS", "LPI", "LPS", "RSA", "PIR", "AIL")
+_SCALINGS = ((1.0, -1024.0), (1.0, 0.0), (0.5, 0.0), (2.0, -1000.0))
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How a pair of subjects is stored: field, axis order, scaling to int16, and place in the world in mm."""
+
+    field: Field
+    orientation: str
+    slope: float
+    inter: float
+    origin: tuple[float, float, float]
+
+
+def write_phantom(
+    root: str | Path,
+    *,
+    task: str,
+    subjects: int,
+    seed: int,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Returns the table of a phantom data set below `root`, written where it is not there yet.
+
+    The folder's name carries every setting, so another seed or size never meets these files; each file
+    appears whole or not at all, so a run that was cut short is completed by the next.
+
+    Args:
+        root: Folder of all phantom data sets.
+        task: "nodule" or "chirality".
+        subjects: How many, half of each class.
+        seed: Of everything that is drawn.
+        workers: Threads.
+        progress: Called with (written, to write) after each file.
+
+    Returns:
+        Path of `labels.csv` with the columns participant_id, file, label, orientation, spacing.
+
+    Raises:
+        ManifestError: An unknown task, or fewer than two subjects.
+    """
+    if task not in CLASSES:
+        raise ManifestError(f"There is no phantom task {task!r}. Expected {' or '.join(CLASSES)}.")
+    if subjects < 2:
+        raise ManifestError(f"The phantom needs two subjects or more, one of each class, not {subjects}.")
+    folder = Path(root).expanduser().absolute() / f"{task}-{subjects}subjects-seed{seed}-v{_VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    absent = [index for index in range(subjects) if not (folder / _file_name(index)).exists()]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        jobs = [pool.submit(_write_subject, folder, index, task=task, seed=seed) for index in absent]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            if progress is not None:
+                progress(done, len(absent))
+    table = folder / "labels.csv"
+    if absent or not table.exists():
+        _write_table(table, task, subjects, seed)
+    return table
+
+
+def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float32], int, Scanner]:
+    """Returns a subject's voxels in HU [D, H, W], its label, and how it is to be stored.
+
+    Args:
+        index: Number of the subject, from 0.
+        task: "nodule" or "chirality".
+        seed: Of the data set.
+    """
+    scanner = _draw_scanner(index // 2, seed)
+    label = _label(index, seed)
+    rng = np.random.default_rng((seed, index, 1, list(CLASSES).index(task)))
+    return draw_scene(scanner.field, rng, task=task, label=label), label, scanner
+
+
+def _label(index: int, seed: int) -> int:
+    """Each pair holds both classes, in an order that the number does not tell."""
+    return int(index + np.random.default_rng((seed, index // 2, 2)).integers(2)) % 2
+
+
+def _draw_scanner(pair: int, seed: int) -> Scanner:
+    rng = np.random.default_rng((seed, pair, 0))
+    depth = float(rng.choice([1.5, 1.75, 2.0, 2.25]))
+    height, width = (float(rng.choice([1.25, 1.5, 1.75])) for _ in range(2))
+    spacing = (depth, height, width)
+    shape = tuple(int(np.ceil(_FIELD_MM / step)) for step in spacing)
+    slope, inter = _SCALINGS[rng.integers(len(_SCALINGS))]
+    x, y, z = rng.uniform(-50, 50, 3).round(2)
+    orientation = _ORIENTATIONS[rng.integers(len(_ORIENTATIONS))]
+    return Scanner(Field((shape[0], shape[1], shape[2]), spacing), orientation, slope, inter, (x, y, z))
+
+
+def _file_name(index: int) -> str:
+    return f"sub-{index + 1:04d}.nii.gz"
+
+
+def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
+    voxels, _, scanner = draw_subject(index, task=task, seed=seed)
+    image = _to_image(voxels, scanner)
+    with whole_file(folder / _file_name(index)) as place:
+        nib.save(image, place)
+
+
+def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
+    stored = np.round((voxels - scanner.inter) / scanner.slope).astype(np.int16)
+    stored = from_tensor_axes(stored)
+    affine = np.diag([*scanner.field.spacing[::-1], 1.0])
+    affine[:3, 3] = scanner.origin
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(scanner.orientation)
+    )
+    affine = affine @ nib.orientations.inv_ornt_aff(turn, stored.shape)
+    image = nib.Nifti1Image(nib.orientations.apply_orientation(stored, turn), affine)
+    # A slope set by hand keeps nibabel from choosing its own scaling.
+    image.header.set_slope_inter(scanner.slope, scanner.inter)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    return image
+
+
+def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
+    with whole_file(table) as place, place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["participant_id", "file", "label", "orientation", "spacing"])
+        for index in range(subjects):
+            scanner = _draw_scanner(index // 2, seed)
+            spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
+            name = CLASSES[task][_label(index, seed)]
+            writer.writerow([f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing])

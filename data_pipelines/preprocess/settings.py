@@ -1,0 +1,172 @@
+"""The settings of preprocessing as one value, and what they must hold, checked once and reported together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from voxlift.data_pipelines.geometry import is_axcodes
+from voxlift.data_pipelines.preprocess.resample import Interpolation
+from voxlift.data_pipelines.readers.axes import TimeAxis
+from voxlift.data_pipelines.readers.inflate import MAX_BYTES
+from voxlift.data_pipelines.readers.nifti import Prefer
+
+_CHOICES = {
+    "fit": ("pad_crop", "resize"),
+    "interpolation": get_args(Interpolation),
+    "zscore": ("none", "whole", "foreground"),
+    "nonfinite": ("pad", "error"),
+    "time_axis": get_args(TimeAxis),
+    "prefer": get_args(Prefer),
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Every setting that changes voxels, as plain values: two equal settings give equal tensors.
+
+    Attributes:
+        spacing: Target mm, ordered (depth, height, width); None keeps the native spacing.
+        shape: Target voxels, ordered (depth, height, width); None keeps what the spacing gives.
+        fit: How the shape is reached: "pad_crop" about the centre, or "resize" (stretches; no spacing).
+        axcodes: Where the three axes point; depth is the last. None keeps the stored axes.
+        interpolation: "linear" or "nearest".
+        antialias: Blur before thinning out, so that fine texture leaves no false patterns (linear only).
+        window_hu: Lower and upper bound in the image's own units (HU for CT), mapped to [0, 1] and clipped.
+        clip_percentiles: Lower and upper percentile (0 .. 100) of the scanned voxels to clip to.
+        zscore: "none", "whole" (over the scanned voxels) or "foreground" (over those above the threshold).
+        foreground_crop: Crop to the box around the foreground before anything else.
+        foreground_threshold: Values above it are foreground; None finds one in each image.
+        foreground_margin_mm: Left around the foreground box.
+        pad: Value outside the scanned field, before the intensity steps; None takes the window's lower bound
+            (air, as a scanner would show) and, without a window, the image's own minimum.
+        nonfinite: "pad" gives NaN and infinite voxels the padding value; "error" refuses the image.
+        same_grid: Whether channels must share a grid; False resamples every later channel onto the first's.
+        time_axis: What becomes of a fourth axis: "error", "channels", "depth" or "first".
+        prefer: "sform" or "qform": which affine is believed where a NIfTI header sets both.
+
+    Raises:
+        ValueError: Settings that make no sense, all of them in one message.
+    """
+
+    spacing: tuple[float, float, float] | None = None
+    shape: tuple[int, int, int] | None = None
+    fit: str = "pad_crop"
+    axcodes: str | None = "RAS"
+    interpolation: str = "linear"
+    antialias: bool = False
+    window_hu: tuple[float, float] | None = None
+    clip_percentiles: tuple[float, float] | None = None
+    zscore: str = "none"
+    foreground_crop: bool = False
+    foreground_threshold: float | None = None
+    foreground_margin_mm: float = 5.0
+    pad: float | None = None
+    nonfinite: str = "pad"
+    same_grid: bool = True
+    time_axis: str = "error"
+    prefer: str = "sform"
+
+    def __post_init__(self) -> None:
+        for name in ("spacing", "shape", "window_hu", "clip_percentiles"):
+            value = getattr(self, name)
+            # Lists from a configuration file become tuples, so that the settings can be hashed and compared.
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        check_settings(self)
+
+
+def check_settings(settings: Preprocess) -> None:
+    """Pass when all settings make sense.
+
+    Raises:
+        ValueError: Names every wrong setting, what was expected and what was received.
+    """
+    problems = [
+        f"{name} is {getattr(settings, name)!r}, expected one of {', '.join(choices)}"
+        for name, choices in _CHOICES.items()
+        if getattr(settings, name) not in choices
+    ]
+    wrong_grid = _wrong_grid(settings)
+    problems += (wrong_grid or _too_large(settings)) + _wrong_intensity(settings)
+    if problems:
+        raise ValueError(f"preprocess: {'; '.join(problems)}.")
+
+
+def _too_large(settings: Preprocess) -> list[str]:
+    needed = 0 if settings.shape is None else 4 * math.prod(settings.shape)
+    if needed <= MAX_BYTES:
+        return []
+    most = f"expected at most {MAX_BYTES / 2**30:.0f} GiB a volume"
+    return [f"shape is {list(settings.shape or ())}, {most}; it takes {needed / 2**30:,.0f}"]
+
+
+def _wrong_grid(settings: Preprocess) -> list[str]:
+    problems = []
+    for name in ("spacing", "shape"):
+        value = getattr(settings, name)
+        if value is not None and (len(value) != 3 or not all(_is_positive(part) for part in value)):
+            problems.append(
+                f"{name} is {list(value)}, expected three positive numbers (depth, height, width)"
+            )
+    if settings.fit == "resize" and settings.spacing is not None:
+        problems.append(
+            "fit=resize stretches to the shape, so that spacing has no effect: set spacing=native"
+        )
+    if not problems and settings.shape is not None and 4 * math.prod(settings.shape) > MAX_BYTES:
+        problems.append(
+            f"shape is {list(settings.shape)}, expected at most {MAX_BYTES / 2**30:.0f} GiB a volume; it "
+            f"takes {4 * math.prod(settings.shape) / 2**30:,.0f}"
+        )
+    if settings.fit == "resize" and settings.shape is None:
+        problems.append("fit=resize needs a shape")
+    if settings.axcodes is not None and not is_axcodes(settings.axcodes):
+        problems.append(f"axcodes is {settings.axcodes!r}, expected three codes such as RAS or LPI")
+    if not settings.foreground_margin_mm >= 0:
+        problems.append(f"foreground_margin_mm is {settings.foreground_margin_mm}, expected 0 or more")
+    return problems
+
+
+def _wrong_intensity(settings: Preprocess) -> list[str]:
+    problems = []
+    for name, least, most in (("window_hu", -math.inf, math.inf), ("clip_percentiles", 0, 100)):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if len(value) != 2 or not least <= value[0] < value[1] <= most or not math.isfinite(sum(value)):
+            problems.append(f"{name} is {list(value)}, expected a lower and a higher bound")
+    if settings.pad is not None and not math.isfinite(settings.pad):
+        problems.append(f"pad is {settings.pad}, expected a finite number")
+    return problems
+
+
+def _is_positive(number: float) -> bool:
+    return math.isfinite(number) and number > 0
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Wide enough for lung and soft tissue; air, the lower bound, is what lies outside the scan.
+    "ct": {"window_hu": (-1000.0, 1000.0), "foreground_threshold": -500.0},
+    # Scanner units are arbitrary: bright outliers go first, then each image is its own scale.
+    "mri": {"clip_percentiles": (0.5, 99.5), "zscore": "foreground"},
+    # Labels must not be mixed, and outside a mask is nothing.
+    "mask": {"interpolation": "nearest", "pad": 0.0, "foreground_threshold": 0.0},
+    "none": {},
+}
+
+
+def preset(name: str, **overrides: Any) -> Preprocess:  # noqa: ANN401 - each setting has its own type
+    """Return the settings of a preset with some of them overridden.
+
+    Args:
+        name: "ct" (window -1000 .. 1000 HU to [0, 1], padded with air), "mri" (percentile clip, standard
+            score of the foreground, padded with the image's minimum), "mask" (nearest neighbour, padded
+            with 0) or "none".
+        overrides: Any setting of `Preprocess`.
+
+    Raises:
+        ValueError: An unknown preset, or settings that make no sense.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preprocess is {name!r}; expected one of {', '.join(PRESETS)}.")
+    return Preprocess(**{**PRESETS[name], **overrides})

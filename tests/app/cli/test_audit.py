@@ -1,0 +1,297 @@
+"""Promises of `voxlift-audit`: all said at once, three files, an exit status, nothing overwritten."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from commands import compose_command
+from scans import write_scan
+from voxlift.app.cli import audit as command
+from voxlift.app.config import AuditSettings, DataSettings, SettingsError
+from voxlift.app.report.data_audit import audit_data, audit_folder, data_name, write_audit
+from voxlift.app.report.findings import group_findings, print_audit, sentence, shorten, suggested_overrides
+from voxlift.data_pipelines.audit import Finding
+from voxlift.data_pipelines.tables.manifest import ManifestError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A clean data set of six files."""
+    data = tmp_path / "scans"
+    data.mkdir()
+    rows = ["file,label,subject,split"]
+    for index in range(6):
+        write_scan(data / f"{index}.nii.gz", index)
+        rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index},{('train', 'val', 'test')[index // 2]}")
+    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    return data
+
+
+def settings_of(folder, **settings):
+    columns = {"image_column": "file", "subject_column": "subject", "split_column": "split"}
+    data = DataSettings(name="manifest", table=str(folder / "labels.csv"), **columns)
+    return AuditSettings(data=data, runs_folder=str(folder.parent / "runs"), workers=2, **settings)
+
+
+def add_row(folder, text):
+    with (folder / "labels.csv").open("a") as table:
+        table.write(f"{text}\n")
+
+
+def kinds(found):
+    return {finding.kind: finding for finding in found.audit.findings}
+
+
+def printed(found, width=100):
+    stream = io.StringIO()
+    print_audit(found, console=Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def run_main(monkeypatch, *arguments):
+    """The exit status of the command."""
+    monkeypatch.setattr(sys, "argv", ["voxlift-audit", *arguments])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    return left.value.code
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, and its pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
+
+
+def test_clean_data_pass_with_three_files_and_status_0(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder.parent)
+    columns = ("image_column=file", "subject_column=subject", "split_column=split")
+    arguments = ["data=manifest", "data.table=scans/labels.csv", *(f"data.{column}" for column in columns)]
+    assert run_main(monkeypatch, *arguments) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Nothing was found; all 6 files could be read")
+    assert shown[-1] == "Results in runs/audit-scans-labels"
+    results = folder.parent / "runs" / "audit-scans-labels"
+    assert {path.name for path in results.iterdir()} == {"audit.json", "audit.csv", "audit.html"}
+    assert run_main(monkeypatch, *arguments) == 0  # its own earlier audit is overwritten
+    (folder / "2.nii.gz").write_bytes(b"junk")
+    assert run_main(monkeypatch, *arguments) == 1
+    assert json.loads((results / "audit.json").read_text(encoding="utf-8"))["spoils"] is True
+
+
+def test_a_folder_with_other_things_is_refused_before_any_file_is_read(folder):
+    (folder / "audit.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"holds 0\.nii\.gz, 1\.nii\.gz, 2\.nii\.gz and more"):
+        audit_folder(settings_of(folder, output=str(folder)))
+    with pytest.raises(SettingsError, match="it is a file"):
+        audit_folder(settings_of(folder, output=str(folder / "labels.csv")))
+
+
+def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
+    add_row(folder, "nowhere.nii.gz,a,s6,train")
+    add_row(folder, "0.nii.gz,b,s0,val")
+    write_scan(folder / "5.nii.gz", 1, np.float32)
+    found = audit_data(settings_of(folder))
+    told = kinds(found)
+    assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
+    assert "contradicts itself" in told["table_refused"].message
+    assert "no such file" in told["absent"].message
+    assert found.audit.spoils
+    assert found.audit.findings[0].kind == "table_refused"
+
+
+def test_a_missing_image_alone_is_told_and_the_rest_audited(folder):
+    add_row(folder, "nowhere.nii.gz,a,s6,train")
+    found = audit_data(settings_of(folder))
+    assert set(kinds(found)) == {"absent"}  # once, and not as a fault of the table besides
+    assert sum(not facts.error for facts in found.audit.facts) == 6
+    assert "  absent: Relative paths start from data.root" in printed(found)
+
+
+def test_bad_files_that_training_leaves_out_spoil_nothing(folder):
+    add_row(folder, "nowhere.nii.gz,a,s6,train")
+    (folder / "2.nii.gz").write_bytes(b"junk")
+    settings = settings_of(folder)
+    settings.data.on_bad_file = "skip"
+    found = audit_data(settings)
+    assert {kind: one.severity for kind, one in kinds(found).items()} == {
+        "absent": "warning",
+        "unreadable": "warning",
+    }
+    assert not found.audit.spoils
+    assert "on_bad_file" not in printed(found)
+
+
+def test_a_table_that_cannot_be_read_at_all_ends_with_its_own_sentence(folder):
+    settings = settings_of(folder)
+    settings.data.label_column = "diagnosis"
+    with pytest.raises(ManifestError, match="no column 'diagnosis'"):
+        audit_data(settings)
+
+
+def test_rows_that_no_training_would_use_are_noted(folder):
+    add_row(folder, "0.nii.gz,n/a,s0,train")
+    found = audit_data(settings_of(folder))
+    assert kinds(found)["rows_left_out"].message.endswith("label missing (1)")
+    assert not found.audit.spoils
+
+
+def test_files_hold_every_finding_and_one_row_per_image(folder, tmp_path):
+    (folder / "2.nii.gz").write_bytes(b"junk")
+    write_scan(folder / "4.nii.gz", 0)
+    found = audit_data(settings_of(folder))
+    write_audit(found, tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert [one["kind"] for one in saved["findings"]] == [one.kind for one in found.audit.findings]
+    assert (saved["files"], saved["unreadable"], saved["classes"]) == (6, 1, {"a": 3, "b": 3})
+    assert saved["facts"]["shape"] == {"5x7x11": 5}
+    assert saved["suggested"]["overrides"] == suggested_overrides(found.audit)
+    with (tmp_path / "out" / "audit.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["subject"], row["label"], row["split"]) for row in rows[:3]] == [
+        ("s0", "a", "train"),
+        ("s1", "b", "train"),
+        ("s2", "a", "val"),
+    ]
+    assert [bool(row["error"]) for row in rows] == [False, False, True, False, False, False]
+
+
+def test_the_page_is_self_contained_and_says_findings_first(folder, tmp_path):
+    (folder / "2.nii.gz").write_bytes(b"junk")
+    (folder / "labels.csv").write_text(
+        (folder / "labels.csv").read_text(encoding="utf-8").replace(",s3,", ",<b>s3</b>,")
+    )
+    found = audit_data(settings_of(folder, thumbnails=3))
+    write_audit(found, tmp_path / "out")
+    text = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert all(source.startswith("data:") for source in page.sources)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 3
+    assert text.index('id="findings"') < text.index('id="files"') < text.index('id="pictures"')
+    assert "preprocess.spacing=[3,2,1]" in text
+    assert "<b>s3" not in text
+
+
+def test_pictures_can_be_left_out_and_flagged_files_come_first(folder, tmp_path):
+    write_scan(folder / "4.nii.gz", 3)
+    shown = audit_data(settings_of(folder, thumbnails=2))
+    write_audit(shown, tmp_path / "some")
+    names = re.findall(
+        r'alt="Slices of ([^"]+)"', (tmp_path / "some" / "audit.html").read_text(encoding="utf-8")
+    )
+    assert names == ["3.nii.gz", "4.nii.gz"]
+    write_audit(audit_data(settings_of(folder, thumbnails=0)), tmp_path / "none")
+    assert "<img" not in (tmp_path / "none" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
+    for index in range(5):
+        (folder / f"{index}.nii.gz").write_bytes(b"junk")
+    found = audit_data(settings_of(folder))
+    text = printed(found)
+    (line,) = [line for line in text.splitlines() if line.startswith("unreadable")]
+    assert re.search(r"error +5 +\S", line)
+    assert "and 2 more" in text
+    assert "1 kind of finding would spoil training; 1 of 6 files could be read." in text
+    assert max(map(len, printed(found, width=60).splitlines())) <= 60 + len(
+        " ".join(suggested_overrides(found.audit))
+    )
+
+
+def test_the_terminal_shows_the_way_out_of_a_refused_table(folder):
+    text = (folder / "labels.csv").read_text(encoding="utf-8")
+    (folder / "labels.csv").write_text(f"{text.rstrip()}\n0.nii.gz,a,s0,train\n0.nii.gz,b,s0,train\n")
+    told = " ".join(printed(audit_data(settings_of(folder))).split())
+    assert "Keep one row per image." in told
+
+
+def test_suggestions_can_be_pasted_into_a_training(folder):
+    found = audit_data(settings_of(folder))
+    overrides = [override.strip("'") for override in suggested_overrides(found.audit)]
+    composed = compose_command("train", *overrides).preprocess
+    assert composed.name == "mri"
+    assert list(composed.spacing) == [3, 2, 1]
+    assert list(composed.shape) == [8, 8, 16]
+
+
+def test_no_readable_file_still_ends_in_an_audit(folder, tmp_path):
+    for index in range(6):
+        (folder / f"{index}.nii.gz").write_bytes(b"junk")
+    found = audit_data(settings_of(folder))
+    write_audit(found, tmp_path / "out")
+    assert suggested_overrides(found.audit) == []
+    assert "0 of 6 files could be read" in printed(found)
+
+
+def test_findings_group_by_kind_and_name_their_places():
+    findings = [
+        Finding("a_b", "error", "bad", ("/d/x",), spoils=True),
+        Finding("c", "note", "odd", ()),
+        Finding("a_b", "error", "/d/y: worse", ("/d/y",), spoils=True),
+        Finding("a_b", "warning", "poor", tuple(f"/d/{i}" for i in range(5))),
+    ]
+    groups = group_findings(findings)
+    assert [(group.name, group.severity, group.files) for group in groups] == [
+        ("a b", "error", 2),
+        ("c", "note", 1),
+        ("a b", "warning", 5),
+    ]
+    told = [sentence(finding, below="/d/") for finding in findings]
+    assert told == ["x: bad", "odd", "y: worse", "poor: 0, 1, 2 and 2 more"]
+    assert shorten("one\n two " + "x" * 200, longest=10) == "one two x\N{HORIZONTAL ELLIPSIS}"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (DataSettings(name="phantom", task="nodule"), "phantom-nodule"),
+        (DataSettings(name="medmnist3d", npz="x/adrenalmnist3d.npz"), "adrenalmnist3d"),
+        (DataSettings(name="manifest", table="/a/my scans/labels.csv"), "my_scans-labels"),
+    ],
+)
+def test_the_default_folder_is_named_after_the_data(data, name):
+    assert data_name(data) == name
+
+
+def test_wrong_settings_are_told_together(monkeypatch, capsys):
+    bad = ["data=manifest", "preprocess.prefer=both", "thumbnails=-1"]
+    assert run_main(monkeypatch, *bad) == 2
+    text = capsys.readouterr().err
+    assert "data.table" in text
+    assert "preprocess.prefer: expected one of sform, qform" in text
+    assert "thumbnails: expected 0 to" in text
+
+
+def test_help_has_examples_and_neither_it_nor_an_audit_imports_tensorflow(folder):
+    table = str(folder / "labels.csv")
+    audited = [
+        "data=manifest",
+        f"data.table={table}",
+        "data.image_column=file",
+        f"output={folder.parent}/out",
+    ]
+    for arguments in (["--help"], audited):
+        code = (
+            f"import sys; sys.argv = ['voxlift-audit', *{arguments}]\n"
+            "from voxlift.app.cli.audit import main\n"
+            "try:\n    main()\nexcept SystemExit as left:\n    print('status', left.code)\n"
+            "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
+        )
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert answer.stdout.splitlines()[-1] == "[]"
+        assert ("Examples" in answer.stdout) == (arguments == ["--help"])

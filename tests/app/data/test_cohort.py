@@ -1,0 +1,192 @@
+"""Promises at the door of training: no leak passes, and a bad file stops the run or is left out aloud."""
+
+import logging
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scans import SHAPE, write_scan
+from voxlift.app.config import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
+from voxlift.app.data.cohort import gather_cohort, prepare_cohort, set_outer_fold_aside, split_subjects
+from voxlift.app.data.sources import load_subjects
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subjects import write_cohort
+from voxlift.data_pipelines.tables.manifest import ManifestError, Record
+from voxlift.data_pipelines.volume import VolumeError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = ["file,label,subject,split"]
+    for index in range(12):
+        write_scan(tmp_path / f"{index}.nii.gz", index)
+        split = ("train", "train", "val", "val", "test", "test")[index % 6]
+        rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index},{split}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def settings_of(folder, **data):
+    columns = {"image_column": "file", "subject_column": "subject", "split_column": "split"}
+    return TrainSettings(
+        data=DataSettings(name="manifest", table=str(folder / "labels.csv"), **columns, **data),
+        preprocess=PreprocessSettings(name="none", shape=[5, 7, 11]),
+    )
+
+
+def gather(folder, **data):
+    settings = settings_of(folder, **data)
+    settings.cache.folder, settings.cache.workers = str(folder / "cache"), 2
+    return gather_cohort(settings)
+
+
+def prepared(folder):
+    return [path for path in (folder / "cache").glob("*") if path.suffix != ".json"]
+
+
+def test_clean_files_become_a_cohort_and_hashes_are_kept(folder):
+    cohort = gather(folder)
+    assert cohort.shape == (5, 7, 11, 1)
+    assert [len(cohort.indices(split)) for split in ("train", "val", "test")] == [4, 4, 4]
+    assert cohort.left_out == ()
+    kept = folder / "cache" / "hashes-error-sform.json"
+    before = kept.stat().st_mtime_ns
+    gather(folder)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_the_same_voxels_in_two_splits_are_refused_before_anything_is_prepared(folder):
+    write_scan(folder / "4.nii.gz", 0, np.float32)  # another type, another name, another split
+    with pytest.raises(
+        ManifestError, match=r"same voxels are in two splits, 1 pair of files: .*/0\.nii\.gz \(train\) and"
+    ) as told:
+        gather(folder)
+    assert "4.nii.gz (test)" in str(told.value)
+    assert not prepared(folder)
+
+
+def test_the_same_voxels_in_one_split_are_no_leak(folder):
+    write_scan(folder / "1.nii.gz", 0)
+    assert len(gather(folder).records) == 12
+
+
+def test_blank_images_are_not_taken_for_copies(folder):
+    for index in (0, 4):
+        nib.save(
+            nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.0, 2.0, 3.0, 1.0])),
+            folder / f"{index}.nii.gz",
+        )
+    assert len(gather(folder).records) == 12
+
+
+def test_a_leak_that_a_mended_file_makes_is_found(folder):
+    (folder / "4.nii.gz").write_bytes(b"junk")
+    assert len(gather(folder, on_bad_file="skip").records) == 11
+    write_scan(folder / "4.nii.gz", 0)
+    with pytest.raises(ManifestError, match="same voxels"):
+        gather(folder)
+
+
+def test_bad_files_stop_the_run_and_all_are_named(folder):
+    (folder / "3.nii.gz").write_bytes(b"junk")
+    whole = (folder / "7.nii.gz").read_bytes()
+    (folder / "7.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VolumeError, match=r"2 image\(s\) cannot be used") as told:
+        gather(folder)
+    assert "3.nii.gz" in str(told.value)
+    assert "7.nii.gz" in str(told.value)
+    assert "data.on_bad_file=skip" in str(told.value)
+
+
+def test_skipped_files_are_left_out_told_and_written(folder, caplog):
+    (folder / "3.nii.gz").write_bytes(b"junk")
+    with caplog.at_level(logging.INFO, logger="voxlift"):
+        cohort = gather(folder, on_bad_file="skip")
+    assert re.search(r"1 bad file\(s\) left out \((train|val|test) 1\)", caplog.text)
+    assert [record.subject for record in cohort.records] == [f"s{i}" for i in range(12) if i != 3]
+    assert len(cohort.files) == len(cohort.splits) == 11
+    assert (cohort.left_out[0]["subject"], cohort.left_out[0]["image"]) == ("s3", str(folder / "3.nii.gz"))
+    run = RunFolder(folder)
+    write_cohort(cohort, run)
+    assert [row["subject"] for row in read_rows(run.left_out)] == ["s3"]
+    assert len(read_rows(run.splits)) == 11
+
+
+def test_nothing_left_to_train_on_stops_even_where_bad_files_are_skipped(folder):
+    path = folder / "bad.nii.gz"
+    path.write_bytes(b"junk")
+    settings = settings_of(folder, on_bad_file="skip")
+    settings.cache.folder = str(folder / "cache")
+    with pytest.raises(VolumeError, match=r"1 image\(s\) cannot be used"):
+        prepare_cohort([Record("s", (path,), 0, None, 2)], ("a", "b"), ("train",), settings=settings)
+
+
+def test_rows_without_a_usable_label_are_counted_aloud(folder, caplog):
+    with (folder / "labels.csv").open("a") as table:
+        table.write("\n0.nii.gz,n/a,s0,train\n1.nii.gz,c,s1,train")
+    with caplog.at_level(logging.INFO, logger="voxlift"):
+        cohort = gather(folder, classes=["a", "b"])
+    assert len(cohort.records) == 12
+    assert "label missing (1)" in caplog.text
+    assert "label 'c' is not a class (1)" in caplog.text
+
+
+def parts(folder, **splits):
+    """Subjects per split, without the table's own split column."""
+    settings = settings_of(folder)
+    settings.data.split_column = None
+    settings.seed = splits.pop("seed", 0)
+    settings.splits = SplitSettings(**{"val": 0.2} | splits)
+    manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
+    found = split_subjects(manifest, settings)
+    return {
+        name: {r.subject for r, split in zip(manifest.records, found, strict=True) if split == name}
+        for name in ("train", "val", "test")
+    }
+
+
+@pytest.fixture
+def many(tmp_path):
+    write_scan(tmp_path / "a.nii.gz", 0)
+    rows = ["file,label,subject"]
+    for index in range(40):
+        (tmp_path / f"{index}.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes())
+        rows.append(f"{index}.nii.gz,{'ab'[index % 2]},s{index}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_repeated_cross_validation_tests_everybody_once_per_seed_and_deals_anew(many):
+    first, second = (
+        [frozenset(parts(many, folds=5, fold=fold, seed=seed)["test"]) for fold in range(5)]
+        for seed in (0, 1)
+    )
+    for repeat in (first, second):
+        assert sorted(name for part in repeat for name in part) == sorted(f"s{i}" for i in range(40))
+    assert set(first) != set(second)
+
+
+@pytest.mark.parametrize("val", [0.1, 0.3])
+def test_nested_cross_validation_is_composed_of_outer_and_inner_folds(many, val):
+    for outer in range(5):
+        tested = parts(many, folds=5, fold=outer, val=val)["test"]
+        inner = [parts(many, folds=4, fold=k, outer_folds=5, outer_fold=outer, val=val) for k in range(4)]
+        assert all(not tested & set.union(*each.values()) for each in inner)
+        union = [name for each in inner for name in each["test"]]
+        assert sorted(union) == sorted({f"s{i}" for i in range(40)} - tested)
+
+
+def test_without_outer_folds_nobody_is_set_aside(many):
+    assert len(set.union(*parts(many).values())) == 40
+
+
+def test_an_absent_image_is_a_bad_file_like_others(folder):
+    (folder / "3.nii.gz").unlink()
+    with pytest.raises(ManifestError, match=r"1 image that does not exist.*data\.on_bad_file=skip"):
+        gather(folder)
+    cohort = gather(folder, on_bad_file="skip")
+    assert len(cohort.records) == 11
+    assert "3.nii.gz: no such file" in cohort.left_out[0]["reason"]

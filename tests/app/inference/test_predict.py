@@ -1,0 +1,280 @@
+"""New volumes through finished runs: the same numbers as the run's own, and no scan stops another."""
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from commands import compose_command
+from voxlift.app.cli.command import reader
+from voxlift.app.cli.predict import find_problems, predict
+from voxlift.app.config import PredictSettings, SettingsError
+from voxlift.app.files import read_rows, write_rows
+from voxlift.app.inference.ensemble import open_ensemble
+from voxlift.app.runs.folder import RunFolder
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def settings_for(*overrides):
+    cfg = compose_command("predict", *overrides)
+    return reader(PredictSettings, find_problems)(cfg)
+
+
+def predicted(run, source, output, *overrides, status=0):
+    names = run if isinstance(run, list) else [run]
+    runs = f"run=[{','.join(str(one.path) for one in names)}]"
+    assert predict(settings_for(runs, f"input={source}", f"output={output}", *overrides)) == status
+    return read_rows(output)
+
+
+def own_rows(run, split="test"):
+    return [row for row in read_rows(run.predictions) if row["split"] == split]
+
+
+@pytest.fixture
+def table(runs, tmp_path):
+    """The test subjects, without labels."""
+    rows = own_rows(runs["volume3d"])
+    write_rows(tmp_path / "test.csv", [{"participant_id": r["subject"], "file": r["image"]} for r in rows])
+    return tmp_path / "test.csv"
+
+
+@pytest.mark.parametrize("name", ["slice2d", "slice2d_attention", "slab25d", "volume3d"])
+def test_predictions_of_the_test_subjects_are_the_runs_own(name, runs, table, tmp_path):
+    rows, own = predicted(runs[name], table, tmp_path / "out.csv"), own_rows(runs[name])
+    assert [row["subject"] for row in rows] == [row["subject"] for row in own]
+    for column in ("p_vessel", "p_nodule"):
+        np.testing.assert_allclose(
+            [float(row[column]) for row in rows], [float(row[column]) for row in own], atol=1e-6, rtol=0
+        )
+    threshold = json.loads(runs[name].metrics.read_text(encoding="utf-8"))["threshold"]
+    assert all((row["decision"] == "nodule") == (float(row["p_nodule"]) >= threshold) for row in rows)
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["threshold"] == pytest.approx(
+        threshold
+    )
+
+
+def test_a_run_of_two_channels_finds_both_in_a_table(runs, train_once, tmp_path):
+    kept = {"participant_id": "subject", "t1": "image", "flair": "image", "label": "label", "split": "split"}
+    rows = [
+        {name: row[column] for name, column in kept.items()} for row in read_rows(runs["volume3d"].splits)
+    ]
+    write_rows(tmp_path / "two.csv", rows)
+    columns = ["data.label_column=label", "data.subject_column=participant_id", "data.split_column=split"]
+    data = ["data=manifest", f"data.table={tmp_path / 'two.csv'}", "data.image_columns=[t1,flair]", *columns]
+    run = train_once("two_channels", *data, "model=volume3d")
+    unlabelled = [{name: row[name] for name in ("participant_id", "t1", "flair")} for row in rows]
+    write_rows(tmp_path / "new.csv", unlabelled)
+    found = {row["subject"]: row for row in predicted(run, tmp_path / "new.csv", tmp_path / "out.csv")}
+    assert len(found) == len(rows)
+    for row in own_rows(run):
+        assert float(found[row["subject"]]["p_nodule"]) == pytest.approx(float(row["p_nodule"]), abs=1e-6)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_tells_their_spread(runs, table, tmp_path):
+    members = [runs["slice2d"], runs["volume3d"]]
+    rows = predicted(members, table, tmp_path / "out.csv")
+    alone = np.array([[float(row["p_nodule"]) for row in own_rows(run)] for run in members])
+    np.testing.assert_allclose([float(row["p_nodule"]) for row in rows], alone.mean(0), atol=1e-6)
+    np.testing.assert_allclose([float(row["spread"]) for row in rows], alone.std(0), atol=1e-6)
+
+
+def test_calibrated_probabilities_are_those_of_the_runs_temperature(runs, table, tmp_path):
+    from voxlift.app.evaluation.calibration import apply_temperature
+    from voxlift.app.runs.predictions import scores_from_rows
+
+    run = runs["volume3d"]
+    rows = predicted(run, table, tmp_path / "out.csv")
+    temperature = open_ensemble([str(run.path)]).members[0].temperature
+    own = scores_from_rows(read_rows(run.predictions), ("vessel", "nodule"), split="test")
+    expected = apply_temperature(own, temperature).probabilities[:, 1]
+    np.testing.assert_allclose([float(row["calibrated_nodule"]) for row in rows], expected, atol=1e-6)
+
+
+def test_bad_files_end_as_rows_with_their_reason_and_the_others_are_scored(runs, table, tmp_path):
+    rows = read_rows(table)
+    (tmp_path / "torn.nii").write_bytes(b"not an image")
+    bad = [{"participant_id": "torn", "file": str(tmp_path / "torn.nii")}]
+    bad += [{"participant_id": "gone", "file": str(tmp_path / "gone.nii")}]
+    bad += [{"participant_id": "none", "file": ""}]
+    write_rows(table, [rows[0], *bad, *rows[1:]])
+    found = predicted(runs["volume3d"], table, tmp_path / "out.csv")
+    assert [row["subject"] for row in found[1:4]] == ["torn", "gone", "none"]
+    assert "expected NIfTI" in found[1]["reason"]
+    assert "gone.nii" in found[2]["reason"]
+    assert "names no image" in found[3]["reason"]
+    own = [float(row["p_nodule"]) for row in own_rows(runs["volume3d"])]
+    good = [float(row["p_nodule"]) for row in found if not row["reason"]]
+    np.testing.assert_allclose(good, own, atol=1e-6)
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["failed"] == 3
+
+
+def test_a_table_with_paths_from_elsewhere_is_told_of_root(runs, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("file\nnowhere.nii.gz\n")
+    predicted(runs["volume3d"], tmp_path / "new.csv", tmp_path / "out.csv", status=2)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 of the 1 scans" in told
+    assert "root=FOLDER" in told
+
+
+def test_status_2_and_a_table_when_no_scan_could_be_scored(runs, tmp_path):
+    (tmp_path / "torn.nii").write_bytes(b"not an image")
+    (row,) = predicted(runs["volume3d"], tmp_path / "torn.nii", tmp_path / "out.csv", status=2)
+    assert row["reason"]
+    assert row["p_nodule"] == ""
+
+
+def test_a_scan_unlike_training_is_scored_and_told(runs, tmp_path, capsys):
+    image = nib.load(own_rows(runs["volume3d"])[0]["image"])
+    affine = image.affine @ np.diag([4, 1, 1, 1])
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "in" / "deep" / "odd.nii.gz")
+    nib.save(image, tmp_path / "in" / "same.nii.gz")
+    same, odd = predicted(runs["volume3d"], tmp_path / "in", tmp_path / "out.csv")
+    assert (same["subject"], odd["subject"]) == ("same.nii.gz", "deep/odd.nii.gz")
+    assert "spacing along" in odd["warning"]
+    assert odd["decision"]
+    assert "spacing" not in same["warning"]
+    shown = capsys.readouterr().out
+    assert "Outside what training saw: deep/odd.nii.gz: " in shown
+    assert shown.rstrip().endswith(f"Results in {tmp_path}/out.csv")
+
+
+def test_an_older_run_without_ranges_only_goes_without_warnings(runs, table, tmp_path, capsys):
+    old = RunFolder(tmp_path / "old")
+    shutil.copytree(runs["slice2d"].path, old.path)
+    old.training_range.unlink()
+    rows = predicted(old, table, tmp_path / "out.csv")
+    assert all(row["decision"] and not row["warning"] for row in rows)
+    assert "does not say what its training saw" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["slice2d", "volume3d"])
+def test_explanations_lie_on_the_source_images_own_grid(name, runs, table, tmp_path):
+    rows = predicted(runs[name], table, tmp_path / "out.csv", "explain=both", "batch_size=3")
+    for row in rows:
+        over, source = nib.load(tmp_path / row["map"]), nib.load(row["image"])
+        assert over.shape == source.shape
+        np.testing.assert_allclose(over.affine, source.affine, atol=1e-4)
+        assert imread(tmp_path / row["picture"]).shape[1] > 1000
+        assert row["agreement"] == "" or -1 <= float(row["agreement"]) <= 1
+    assert len({row["map"] for row in rows}) == len(rows)
+
+
+def test_a_killed_prediction_goes_on_where_it_stopped(runs, table, tmp_path, monkeypatch):
+    from voxlift.app.inference import loop as running
+
+    answered = []
+    scored = running.score_batch
+
+    def dies_at_the_second_batch(ensemble, networks, voxels, views):
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.append(len(voxels))
+        return scored(ensemble, networks, voxels, views)
+
+    arguments = (runs["volume3d"], table, tmp_path / "out.csv", "batch_size=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "score_batch", dies_at_the_second_batch)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(*arguments)
+    assert not (tmp_path / "out.csv").exists()
+    answered.clear()
+    monkeypatch.setattr(running, "score_batch", lambda *given: answered.append(1) or scored(*given))
+    rows, own = predicted(*arguments), own_rows(runs["volume3d"])
+    assert len(answered) == len(own) - 2
+    np.testing.assert_allclose(
+        [float(row["p_nodule"]) for row in rows], [float(row["p_nodule"]) for row in own], atol=1e-6
+    )
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_views_are_averaged_and_flips_refused_without_mirroring_in_training(runs, table, tmp_path):
+    plain = predicted(runs["volume3d"], table, tmp_path / "plain.csv")
+    turned = predicted(runs["volume3d"], table, tmp_path / "turned.csv", "tta=half_turns")
+    assert [row["p_nodule"] for row in plain] != [row["p_nodule"] for row in turned]
+    with pytest.raises(SettingsError, match="not trained with mirroring"):
+        predicted(runs["volume3d"], table, tmp_path / "flips.csv", "tta=flips")
+
+
+def changed_run(run, folder, old, new):
+    shutil.copytree(run.path, folder)
+    other = RunFolder(folder)
+    other.config.write_text(other.config.read_text(encoding="utf-8").replace(old, new))
+    return other
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("interpolation: linear", "interpolation: nearest", "preprocess.interpolation: linear in"),
+        ("time_axis: error", "time_axis: first", "preprocess.time_axis: error in"),
+        ("  - vessel\n  - nodule", "  - nodule\n  - vessel", "classes: vessel, nodule in"),
+    ],
+)
+def test_runs_that_do_not_fit_together_are_refused(old, new, told, runs, tmp_path):
+    other = changed_run(runs["slice2d"], tmp_path / "other", old, new)
+    with pytest.raises(SettingsError, match="expected runs with the same classes") as caught:
+        open_ensemble([str(runs["slice2d"].path), str(other.path)])
+    assert told in str(caught.value)
+
+
+def test_mistakes_are_told_before_anything_is_read(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        settings_for("tta=sideways", "explain=maybe", f"output={tmp_path}/no/out.csv", "batch_size=0")
+    for told in (
+        "run: expected",
+        "input: expected",
+        "tta: expected one of none",
+        "explain: expected",
+        "batch_size",
+    ):
+        assert told in str(caught.value)
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(SettingsError, match="overwrite=true"):
+        settings_for("run=a", "input=b", f"output={tmp_path}/out.csv")
+
+
+def test_an_unknown_layer_or_class_is_refused_by_name(runs, table, tmp_path):
+    with pytest.raises(SettingsError, match="has no spatial layer 'nose'"):
+        predicted(runs["volume3d"], table, tmp_path / "o.csv", "explain=true", "explain_layer=nose")
+    with pytest.raises(SettingsError, match="expected one of vessel, nodule; received wart"):
+        predicted(runs["volume3d"], table, tmp_path / "o.csv", "explain=true", "explain_class=wart")
+
+
+def test_memory_holds_a_few_scans_whatever_their_number():
+    from voxlift.app.inference.scans import map_in_order
+
+    taken = []
+
+    def endless():
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    made = map_in_order(lambda number: number * 2, endless(), workers=2, ahead=4)
+    assert [next(made) for _ in range(10)] == [2 * number for number in range(10)]
+    assert len(taken) <= 10 + 4 + 1
+    made.close()
+
+
+def test_every_column_of_the_table_is_there_once(runs, table, tmp_path):
+    predicted(runs["slice2d"], table, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header = next(csv.reader(file))
+    assert header == [
+        "subject",
+        "image",
+        "decision",
+        "p_vessel",
+        "p_nodule",
+        "calibrated_vessel",
+        "calibrated_nodule",
+        "warning",
+        "reason",
+    ]

@@ -1,0 +1,82 @@
+"""Rates are measured without a trace: weights, statistics and seeds stay; a slow side is named."""
+
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from voxlift.app.training.preflight.speed import Rates, measure_input, measure_rates, out_of_memory, unchanged
+from voxlift.app.training.preflight.tables import spoken_rates
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 5, 7, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv3D(2, 3)(inputs))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def batches(count=6, delay=0.0):
+    def wait(index):
+        time.sleep(delay)
+        return index
+
+    def batch(index):
+        index = tf.ensure_shape(tf.numpy_function(wait, [index], tf.int64), [])
+        voxels = tf.random.stateless_normal((4, 3, 5, 7, 1), tf.stack([index, 0]))
+        return voxels, tf.constant([0, 1, 0, 1], tf.int64), tf.ones(4)
+
+    return tf.data.Dataset.range(count).map(batch)
+
+
+def test_measuring_leaves_weights_statistics_and_seeds():
+    model = network()
+    before = [np.array(variable) for variable in model.variables]
+    rates = measure_rates(model, batches(), steps_per_epoch=6, shares_cores=True)
+    assert min(rates.input_seconds, rates.compute_seconds) > 0
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(np.array(variable), value)
+
+
+def test_what_is_trained_inside_is_undone_even_after_an_error():
+    model = network()
+    before = model.get_weights()
+
+    def train_and_fail():
+        with unchanged(model):
+            model.fit(batches(), epochs=1, shuffle=False, verbose=0)
+            assert any((a != b).any() for a, b in zip(model.get_weights(), before, strict=True))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        train_and_fail()
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_inputs_time_is_that_of_one_batch(count):
+    batch, seconds = measure_input(batches(count, delay=0.05), at_most=count)
+    assert batch[0].shape == (4, 3, 5, 7, 1)
+    assert 0.05 <= seconds < 0.5
+
+
+def test_a_slow_input_is_named_and_decides_an_epochs_time_on_a_gpu():
+    slow = Rates(0.5, 0.1, steps_per_epoch=20, shares_cores=False)
+    assert (slow.bottleneck, slow.epoch_seconds) == ("input", 10)
+    assert "The input is the bottleneck" in spoken_rates(slow)
+    fast = Rates(0.1, 0.5, steps_per_epoch=20, shares_cores=True)
+    assert fast.bottleneck == "compute"
+    assert fast.epoch_seconds == pytest.approx(12)  # on a CPU both take their share of the cores
+
+
+def test_the_engines_word_for_no_memory_becomes_pythons():
+    with pytest.raises(MemoryError, match="OOM when allocating"), out_of_memory():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(KeyError), out_of_memory():
+        raise KeyError("else")

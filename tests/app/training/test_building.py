@@ -1,0 +1,67 @@
+from types import SimpleNamespace
+
+import keras
+import pytest
+
+from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
+from voxlift.app.training.networks import build_networks
+from voxlift.app.training.pretrained import check_baseline, check_name
+
+
+def settings_of(**changes):
+    return ModelSettings(name="volume3d", kind="volume", init="random", filters=[4, 6, 8], **changes)
+
+
+def cohort_of(shape):
+    preprocess = SimpleNamespace(spacing=(1.0, 1.0, 1.0))
+    return SimpleNamespace(shape=shape, classes=("a", "b"), preprocess=preprocess)
+
+
+def kernels_of(network):
+    return [layer.kernel_size for layer in network.layers if isinstance(layer, keras.layers.Conv3D)]
+
+
+def test_filters_are_scaled_and_kernels_deepened_as_the_settings_say():
+    shape = (8, 12, 16, 1)
+    plain = build_networks(settings_of(), cohort_of(shape)).trained
+    half = build_networks(settings_of(filter_scale=0.5), cohort_of(shape)).trained
+    deep = build_networks(settings_of(depth_kernel=5), cohort_of(shape)).trained
+    counts = [layer.filters for layer in half.layers if isinstance(layer, keras.layers.Conv3D)]
+    assert counts == [2, 3, 4]
+    assert kernels_of(plain) == [(3, 3, 3)] * 3
+    assert kernels_of(deep) == [(5, 3, 3)] * 3
+    assert deep.output_shape == plain.output_shape == (None, 2)
+
+
+def test_a_flat_head_has_a_weight_for_every_place():
+    network = build_networks(settings_of(head="flatten"), cohort_of((8, 12, 16, 1))).trained
+    assert network.get_layer("logits").kernel.shape == (2 * 3 * 4 * 8, 2)
+    pooled = build_networks(settings_of(), cohort_of((8, 12, 16, 1))).trained
+    assert pooled.get_layer("logits").kernel.shape == (8, 2)
+
+
+def test_what_another_network_cannot_follow_is_said_at_the_door():
+    settings = TrainSettings(
+        data=DataSettings(name="phantom", task="nodule"),
+        model=ModelSettings(name="v", kind="volume", baseline="ResNet50", head="flatten", filter_scale=2.0),
+    )
+    with pytest.raises(SettingsError, match=r"model.head=flatten(.|\n)*model.filter_scale=2"):
+        check_settings(settings)
+
+
+def test_an_unknown_baseline_is_told_before_volumes_are_prepared():
+    with pytest.raises(SettingsError, match=r"model\.baseline=ResNet51: .*Did you mean ResNet50\?"):
+        check_name(ModelSettings(name="v", kind="volume", baseline="ResNet51"))
+    for name in ("cnn", "ResNet50"):
+        check_name(ModelSettings(name="v", kind="volume", baseline=name))
+
+
+def test_a_path_to_no_baseline_is_told_with_the_run_that_is_there(tmp_path):
+    run = tmp_path / "runs" / "slice2d-seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    mistyped = ModelSettings(
+        name="v", kind="volume", baseline=str(run.with_name("slice2d-sed0")), init="centre"
+    )
+    with pytest.raises(SettingsError, match=r"expected a \.keras file or a run folder.*Did you mean .*seed0"):
+        check_baseline(mistyped)

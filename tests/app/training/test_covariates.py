@@ -1,0 +1,132 @@
+"""A regression on columns of the table leaves a run that stands beside those of networks."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from commands import compose_command
+from voxlift.app.cli.evaluate import score_again
+from voxlift.app.cli.train import read_settings
+from voxlift.app.comparison.comparable import Comparable
+from voxlift.app.comparison.results import summarise_comparison
+from voxlift.app.comparison.trial import Trial
+from voxlift.app.config import SettingsError
+from voxlift.app.files import read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.table_model import build_regression, coefficient_rows
+from voxlift.app.training.train import resume, train
+from voxlift.data_pipelines.tables.reader import ManifestError
+
+SUBJECTS = 48
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Labels that the column `volume` tells exactly, `noise` and `site` not at all; the images are noise."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(5)
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "volume", "noise", "site"])
+        for number in range(SUBJECTS):
+            ill = number % 2 == 1
+            voxels = rng.normal(size=(5, 7, 11)).astype(np.float32)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"{number}.nii")
+            gap = "n/a" if number % 7 == 0 else f"{rng.normal():.3f}"
+            writer.writerow(
+                [f"{number}.nii", "ill" if ill else "well", 100 * ill + number, gap, "abc"[number % 3]]
+            )
+    return folder / "labels.csv"
+
+
+def settings_for(table, *overrides):
+    shared = [
+        "data=manifest",
+        f"data.table={table}",
+        "data.image_column=file",
+        "data.classes=[well,ill]",
+        "preprocess=none",
+        "splits.val=0.25",
+        "splits.test=0.25",
+        f"cache.folder={table.parent}/cache",
+        "logger=none",
+        "model=covariates",
+    ]
+    return read_settings(compose_command("train", *shared, *overrides))
+
+
+def fit(table, path, columns):
+    assert train(settings_for(table, f"run_dir={path}", f"model.columns=[{columns}]")) == 0
+    return RunFolder(path)
+
+
+def test_a_telling_column_scores_all_and_an_idle_one_nothing(table, tmp_path):
+    telling, idle = fit(table, tmp_path / "a", "volume"), fit(table, tmp_path / "b", "noise,site")
+    auc = {run.path.name: json.loads(run.metrics.read_text())["test"]["auc"] for run in (telling, idle)}
+    assert auc["a"] == 1.0
+    assert auc["b"] < 0.9
+    assert {row["feature"] for row in read_rows(idle.path / "coefficients.csv")} == {
+        "(constant)",
+        "noise",
+        "noise missing",
+        "site=a",
+        "site=b",
+        "site=c",
+    }
+
+
+def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path, capsys):
+    runs = [fit(table, tmp_path / name, name) for name in ("noise", "volume")]
+    trials = tuple(Trial(run.path.name, 0, 0, (), run) for run in runs)
+    summarise_comparison(Comparable(trials, ()), folder=tmp_path)
+    told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert told["models"]["volume"]["test"]["auc"] == 1.0
+    assert told["notes"][-1].startswith("Validation prefers volume (")
+    assert "volume" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "volume" in capsys.readouterr().out
+
+
+def test_a_run_that_was_broken_off_ends_with_the_same_predictions(table, tmp_path):
+    run = fit(table, tmp_path / "run", "volume,site")
+    before = run.predictions.read_bytes()
+    run.metrics.unlink()
+    run.predictions.unlink()
+    settings = settings_for(table, f"run_dir={run.path}", "model.columns=[volume,site]")
+    assert resume(run, settings) == 0
+    assert run.predictions.read_bytes() == before
+
+
+def test_several_classes_have_a_row_of_coefficients_each():
+    cells = np.array([[float(i % 3), "ab"[i % 2]] for i in range(12)], object)
+    model = build_regression(cells, balance=True).fit(cells, np.arange(12) % 3)
+    rows = coefficient_rows(model, ["size", "site"], ("x", "y", "z"))
+    assert [(row["class"], row["feature"]) for row in rows[:4]] == [
+        ("x", "(constant)"),
+        ("x", "size"),
+        ("x", "site=a"),
+        ("x", "site=b"),
+    ]
+    assert len(rows) == 12
+
+
+def test_a_network_is_asked_for_where_there_is_none(table, tmp_path):
+    run = fit(table, tmp_path / "run", "volume")
+    with pytest.raises(SettingsError, match="coefficients"):
+        score_again(str(run.path), split="test")
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ("", SettingsError, "model.columns: expected columns"),
+        ("label", SettingsError, "the label itself"),
+        ("volum", ManifestError, "did you mean 'volume'"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused_before_a_folder_is_made(columns, error, message, table, tmp_path):
+    with pytest.raises(error, match=message):
+        fit(table, tmp_path / "run", columns)
+    assert not (tmp_path / "run").exists()

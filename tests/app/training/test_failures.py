@@ -1,0 +1,115 @@
+"""What befalls a training from outside ends in a sentence with the way out, and leaves what was finished."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from voxlift.app.config import (
+    DataSettings,
+    ModelSettings,
+    PreprocessSettings,
+    SettingsError,
+    TrainerSettings,
+    TrainSettings,
+)
+from voxlift.app.errors import UserError
+from voxlift.app.files import write_beside, write_json
+from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runtime.failures import scoring_need, told_in_sentences, training_need, way_on
+from voxlift.app.training.resume import begin_again, is_complete, reopen_settings
+
+
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "Out of memory"),
+        (
+            ResourceExhaustedError("OOM when allocating tensor with shape[8,96]"),
+            "trainer.batch_size=4 trainer.accumulate=2",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "Out of memory"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.npz"), r"No space left on device \(x\.npz\)"),
+        (ResourceExhaustedError("a/events; No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
+    with (
+        pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
+        told_in_sentences(training_need(TrainerSettings(batch_size=8)), way_on(tmp_path)),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("at_once", "way_out"), [(8, "batch_size=4 needs less"), (1, "CUDA_VISIBLE_DEVICES")]
+)
+def test_scoring_that_needs_too_much_is_told_with_its_own_key(at_once, way_out):
+    with (
+        pytest.raises(UserError, match=rf"Out of memory with batch_size={at_once}\. .*{way_out}.*\.$"),
+        told_in_sentences(scoring_need(at_once)),
+    ):
+        raise ResourceExhaustedError("OOM when allocating tensor with shape[8,96]")
+
+
+def test_a_mistake_of_ours_stays_one():
+    with pytest.raises(ZeroDivisionError), told_in_sentences(scoring_need(8)):
+        raise ZeroDivisionError
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_device_that_is_really_full_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*a\.npz'"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        write_beside(path, lambda _: full.write(b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run(tmp_path):
+    settings = TrainSettings(
+        data=DataSettings(name="phantom", task="nodule"),
+        preprocess=PreprocessSettings(name="ct"),
+        model=ModelSettings(name="volume3d", kind="volume"),
+        trainer=TrainerSettings(epochs=5),
+    )
+    save_settings(settings, RunFolder(tmp_path))
+    return RunFolder(tmp_path)
+
+
+def reopen(run, *overrides, epochs=30):
+    return reopen_settings(str(run.path), overrides=[f"resume={run.path}", *overrides], epochs=epochs)[1]
+
+
+def test_a_resumed_run_takes_its_own_settings_and_more_epochs_at_most(run):
+    assert reopen(run).trainer.epochs == 5
+    assert reopen(run, "trainer.epochs=9", epochs=9).trainer.epochs == 9
+    with pytest.raises(SettingsError, match="more, not fewer"):
+        reopen(run, "trainer.epochs=4", epochs=4)
+    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate, model cannot be changed"):
+        reopen(run, "optimizer.learning_rate=1", "model=slice2d")
+
+
+def test_a_folder_in_which_no_training_began_is_told(tmp_path):
+    with pytest.raises(SettingsError, match=r"no config\.yaml is in it"):
+        reopen(RunFolder(tmp_path))
+
+
+def test_more_epochs_reopen_a_finished_run_and_keep_its_old_metrics(run):
+    write_json(run.metrics, {"test": {"auc": 0.5}})
+    assert is_complete(run, reopen(run))
+    longer = reopen(run, "trainer.epochs=6", epochs=6)
+    assert not is_complete(run, longer)
+    begin_again(run, longer)
+    assert not run.is_finished
+    assert (run.path / "metrics.before.json").exists()
+    assert load_settings(run).trainer.epochs == 6
