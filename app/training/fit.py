@@ -14,10 +14,10 @@ from voxlift.app.runtime.devices import backend_name
 from voxlift.app.training.callbacks.best import KeepBest
 from voxlift.app.training.callbacks.step_counter import Place, Remembering
 from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Position, Segment, plan_segments
-from voxlift.app.training.losses import build_loss
 from voxlift.app.training.optimizers import Steps, build_optimizer
 from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
 from voxlift.app.training.training_state import SaveCheckpoints, recall_all, restore_arrays, select_arrays
+from voxlift.models.losses import build_loss
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -63,7 +63,13 @@ def _compile(task: Task, steps: Steps) -> None:
             accumulate=task.trainer.accumulate,
             ema=task.trainer.ema,
         ),
-        loss=build_loss(task.trainer, classes=task.classes, soft_labels=task.soft_labels),
+        loss=build_loss(
+            task.trainer.loss,
+            classes=task.classes,
+            focal_gamma=task.trainer.focal_gamma,
+            label_smoothing=task.trainer.label_smoothing,
+            soft_labels=task.soft_labels,
+        ),
         # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
         jit_compile=backend_name() != "tensorflow",
         auto_scale_loss=False,  # the optimiser sees to it, layer by layer

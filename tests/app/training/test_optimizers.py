@@ -6,12 +6,12 @@ import pytest
 
 from voxlift.app.config import OptimizerSettings, SettingsError, TrainerSettings
 from voxlift.app.training.fit import Task, compile_network
-from voxlift.app.training.losses import build_loss
 from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
 from voxlift.models.aggregation import wrap_slices
 from voxlift.models.averaging import averaged_weights
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
+from voxlift.models.losses import build_loss
 
 RNG = np.random.default_rng(0)
 STEPS = Steps(total=100, per_epoch=10)
@@ -153,7 +153,7 @@ def test_the_loss_of_a_compiled_network_is_ours():
     network = network_of()
     compile_network(task_of(network, loss="focal", focal_gamma=2.0))
     found = network.evaluate(VOXELS, LABELS, batch_size=8, verbose=0)
-    expected = build_loss(TrainerSettings(loss="focal"), classes=2)(LABELS, network(VOXELS))
+    expected = build_loss("focal", classes=2)(LABELS, network(VOXELS))
     assert found == pytest.approx(float(np.mean(expected)), rel=1e-5)
 
 

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.config import TrainerSettings
-from voxlift.app.training.losses import build_loss, focal_loss
+from voxlift.models.losses import build_loss, focal_loss
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (7, 3)).astype("float32")
@@ -21,16 +20,16 @@ def oracle(targets, logits, gamma):
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_is_that_of_numpy(gamma, smoothing):
-    trainer = TrainerSettings(loss="focal", focal_gamma=gamma, label_smoothing=smoothing)
+    settings = {"classes": 3, "focal_gamma": gamma, "label_smoothing": smoothing}
     targets = np.eye(3)[LABELS] * (1 - smoothing) + smoothing / 3
-    found = build_loss(trainer, classes=3)(LABELS, LOGITS)
+    found = build_loss("focal", **settings)(LABELS, LOGITS)
     np.testing.assert_allclose(found, oracle(targets, LOGITS, gamma), rtol=2e-5, atol=1e-6)
-    soft = build_loss(trainer, classes=3, soft_labels=True)(np.eye(3)[LABELS], LOGITS)
+    soft = build_loss("focal", **settings, soft_labels=True)(np.eye(3)[LABELS], LOGITS)
     np.testing.assert_allclose(soft, found, rtol=1e-6)
 
 
 def test_cross_entropy_is_that_of_keras():
-    found = build_loss(TrainerSettings(), classes=3)(LABELS, LOGITS)
+    found = build_loss(classes=3)(LABELS, LOGITS)
     keras_own = keras.losses.sparse_categorical_crossentropy(LABELS, LOGITS, from_logits=True)
     np.testing.assert_allclose(found, keras_own, rtol=1e-5, atol=1e-6)
 
@@ -39,7 +38,7 @@ def test_a_class_counts_by_its_examples_weight():
     weights = RNG.uniform(0.5, 2, 7).astype("float32")
     inputs = keras.Input((3,))
     network = keras.Model(inputs, inputs)
-    network.compile(loss=build_loss(TrainerSettings(), classes=3))
+    network.compile(loss=build_loss(classes=3))
     found = network.evaluate(LOGITS, LABELS, sample_weight=weights, batch_size=7, verbose=0)
     assert found == pytest.approx((oracle(np.eye(3)[LABELS], LOGITS, 0) * weights).mean(), rel=1e-5)
 
@@ -57,6 +56,6 @@ def test_an_easy_example_counts_less_and_its_gradient_is_finite():
 
 
 def test_float16_logits_are_widened_first():
-    found = build_loss(TrainerSettings(), classes=2)(np.array([0]), np.array([[-300.0, 300.0]], np.float16))
+    found = build_loss(classes=2)(np.array([0]), np.array([[-300.0, 300.0]], np.float16))
     assert str(found.dtype).endswith("float32'>")
     assert float(found[0]) == 600.0
