@@ -75,13 +75,31 @@ def gather_cohort(settings: TrainSettings) -> Cohort:
     """Find the subjects, split them, refuse leaks, and prepare every volume once.
 
     Raises:
-        ManifestError, VolumeError, SettingsError: what is wrong with the data, all problems of one kind
-        together.
+        ManifestError, VolumeError, SettingsError: What is wrong with the data, all problems of one kind
+            together.
     """
-    build_preprocess(settings.preprocess, settings.data)  # refused before any file is read
+    return prepare_subjects(*find_subjects(settings), settings=settings)
+
+
+def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the records that the data settings name, with a split for each; no image is read.
+
+    Raises:
+        ManifestError, SettingsError: What is wrong with the table or the splits.
+    """
+    build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
     manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
     splits = split_subjects(manifest, settings)
     say_splits(manifest, splits, choice=settings.splits)
+    return manifest, splits
+
+
+def prepare_subjects(manifest: Manifest, splits: Sequence[str], *, settings: TrainSettings) -> Cohort:
+    """Refuse leaks between the splits, and prepare every volume once.
+
+    Raises:
+        ManifestError, VolumeError: What is wrong with the images, all problems of one kind together.
+    """
     refuse_shared_voxels(manifest, splits, settings=settings)
     return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
 
