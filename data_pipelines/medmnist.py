@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import whole_file
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.tables.reader import ManifestError, list_some
 from voxlift.data_pipelines.tables.rows import SPLITS
@@ -126,12 +126,12 @@ def _write_image(folder: Path, part: Part, index: int) -> None:
     image = nib.Nifti1Image(from_tensor_axes(part.images[index]), np.eye(4))
     image.set_sform(np.eye(4), 1)
     image.set_qform(np.eye(4), 1)
-    with whole_file(folder / _file_name(part, index)) as place:
+    with atomic_write(folder / _file_name(part, index)) as place:
         nib.save(image, place)
 
 
 def _write_table(table: Path, jobs: list[tuple[Part, int]], names: tuple[str, ...]) -> None:
-    with whole_file(table) as place, place.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["participant_id", "file", "label", "split"])
         for part, index in jobs:

@@ -8,6 +8,7 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.runtime.kernels import protect_scoring
 from voxlift.app.runtime.setup import import_quietly
+from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 
 
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
@@ -30,17 +31,14 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
 
 
 def save_network(network: Any, path: Path) -> None:  # noqa: ANN401 - Keras ships no types
-    """Write a `.keras` file so that a kill leaves the old file or the new one, never half of one.
+    """Write a `.keras` file atomically.
 
     Raises:
-        OSError: the disk is full, say; what stood there before stands there still.
+        OSError: Writing failed, such as on a full disk; an existing file is unchanged.
     """
-    beside = path.with_name(f".writing-{path.name}")  # one name: what a kill leaves is written over next time
-    try:
-        network.save(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    remove_leftovers(path.parent, min_age_s=3600)
+    with atomic_write(path) as temporary:
+        network.save(temporary)
 
 
 def save_trained(network: Any, path: Path) -> None:  # noqa: ANN401 - as above

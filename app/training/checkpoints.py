@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError
-from voxlift.app.files import remove_leftovers, write_beside
+from voxlift.app.files import write_beside
 from voxlift.app.runs.folder import RunFolder
+from voxlift.data_pipelines.atomic import remove_leftovers
 
 
 @dataclass(frozen=True, order=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import whole_file
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.cache.format import (
     StoredForm,
     check_room,
@@ -234,7 +234,7 @@ def _unwritable(folder: Path, error: OSError) -> str:
 
 def _write_whole(target: Path, content: bytes | memoryview) -> None:
     try:
-        with whole_file(target) as place:
+        with atomic_write(target) as place:
             place.write_bytes(content)
     except OSError as error:
         raise VolumeError(_unwritable(target.parent, error)) from error

@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import whole_file
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.phantom.scenes import CLASSES, Field, draw_scene
 from voxlift.data_pipelines.tables.reader import ManifestError
@@ -130,7 +130,7 @@ def _file_name(index: int) -> str:
 def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
     voxels, _, scanner = draw_subject(index, task=task, seed=seed)
     image = _to_image(voxels, scanner)
-    with whole_file(folder / _file_name(index)) as place:
+    with atomic_write(folder / _file_name(index)) as place:
         nib.save(image, place)
 
 
@@ -152,7 +152,7 @@ def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
 
 
 def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
-    with whole_file(table) as place, place.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["participant_id", "file", "label", "orientation", "spacing"])
         for index in range(subjects):

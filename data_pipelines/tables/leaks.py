@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.data_pipelines.atomic import whole_file
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, Record
 from voxlift.data_pipelines.tables.reader import list_some
@@ -161,5 +161,5 @@ def _write_cache(path: Path, known: dict[str, str]) -> None:
     # Hashes that cannot be kept cost the next run one more reading.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as place:
+        with atomic_write(path) as place:
             place.write_text(json.dumps(known), encoding="utf-8")

@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_no_rest(kept, monkeypatch)
 
 
 def test_what_a_kill_left_while_writing_is_cleared_away(kept):
-    (kept.folder / ".at-0004-000000.npz.abc").write_bytes(b"half")
+    (kept.folder / ".writing-abc-at-0004-000000.npz").write_bytes(b"half")
     kept.save(checkpoint_of(4), best_epoch=2)
     assert not list(kept.folder.glob(".*"))
 
