@@ -1,189 +1,199 @@
-"""Metrics of one model and differences of two, with intervals, by resampling subjects."""
+"""Stratified bootstrap over subjects: every metric with its interval, for one model or several at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
-from voxlift.app.evaluation.intervals import (
-    RESAMPLES,
-    Cells,
-    mean_of_cells,
-    percentile_interval,
-    resample_models,
+from voxlift.app.evaluation.metrics import divide, metric_draws
+from voxlift.app.evaluation.scores import (
+    Fits,
+    Floats,
+    Integers,
+    Scores,
+    as_fits,
+    index_subjects,
+    with_threshold,
 )
-from voxlift.app.evaluation.metrics import metric_draws
-from voxlift.app.evaluation.pairing import as_cells
-from voxlift.app.evaluation.scores import Floats, Scores
+from voxlift.app.evaluation.seed_variance import widen_draws
 
+RESAMPLES = 2000
+BLOCK_SIZE = 4_000_000  # weights held at once (32 MB), however many volumes there are
 UNBOUNDED = frozenset({"log_loss", "brier"})  # the Brier score of several classes reaches 2
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A metric of two models, and their difference (second minus first) with interval and p-value."""
+def bootstrap_intervals(
+    scores: Scores,
+    *,
+    threshold: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Return percentile intervals of every metric by a bootstrap over subjects, stratified by label.
 
-    metric: str
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    All volumes of a subject are drawn together. Resamples in which a metric is undefined (say, no volume is
+    predicted positive) are left out of its quantiles; a metric that is defined in none gets (nan, nan).
 
+    Args:
+        scores: Labels and probabilities.
+        threshold: As in `score_metrics`.
+        resamples: Number of resamples.
+        seed: Seed of the draws; the order of rows does not matter.
+        level: Nominal coverage.
 
-def point_metrics(scores: Scores | Sequence[Scores]) -> dict[str, float]:
-    """Every metric of one model, averaged over its folds and seeds."""
-    values = mean_of_cells([metric_draws(cell, np.ones((1, len(cell)))) for cell in as_cells(scores)])
-    return {name: float(value[0]) for name, value in values.items()}
+    Returns:
+        Metric name to (low, high).
 
-
-def metrics_by_training(cells: Cells, trainings: Sequence[int] | None) -> list[dict[str, float]]:
-    """Every metric of each training: the means over its folds, trainings in the order of their seeds."""
-    seeds = trainings if trainings is not None else [0] * len(cells)
-    groups = sorted(set(seeds))
-    return [
-        point_metrics([cell for cell, own in zip(cells, seeds, strict=True) if own == group])
-        for group in groups
-    ]
+    Source: Efron and Tibshirani 1993, chapter 13, ISBN 978-0412042317.
+    """
+    chosen = scores if threshold is None else with_threshold(scores, threshold)
+    (draws,) = resample_models([[chosen]], resamples=resamples, seed=seed)
+    return {name: percentile_interval(values, level) for name, values in draws.items()}
 
 
 def model_intervals(
-    models: Mapping[str, Scores | Sequence[Scores]],
+    models: Mapping[str, Scores | Fits],
     *,
-    trainings: Sequence[int] | None = None,
+    fit_seeds: Sequence[int] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Intervals of every metric per model, over folds and seeds: name -> metric -> (low, high).
+    """Return intervals of every metric per model, over folds and seeds: name -> metric -> (low, high).
 
-    Arguments are those of `compare_models`; intervals end where the metric does (0 or -1, and 1).
+    The intervals are clipped to the range of the metric (0 or -1, and 1). Arguments as in `compare_models`.
     """
-    cells = {name: as_cells(scores) for name, scores in models.items()}
-    draws = resample_models(list(cells.values()), resamples=resamples, seed=seed)
+    fits = {name: as_fits(scores) for name, scores in models.items()}
+    draws = resample_models(list(fits.values()), resamples=resamples, seed=seed)
     return {
-        name: _intervals(cells[name], drawn, trainings=trainings, level=level)
-        for name, drawn in zip(cells, draws, strict=True)
+        name: _widened_intervals(fits[name], drawn, fit_seeds=fit_seeds, level=level)
+        for name, drawn in zip(fits, draws, strict=True)
     }
 
 
-def paired_differences(
-    pair: Sequence[Cells],
-    draws: Sequence[Mapping[str, Floats]],
+def summarise_models(
+    models: Mapping[str, Fits],
     *,
-    trainings: Sequence[int] | None,
-    level: float,
-) -> dict[str, Difference]:
-    """Difference of every metric, second minus first, by resampling subjects once for both models.
+    fit_seeds: Sequence[int] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, object]]:
+    """Return every model's metrics over folds and seeds with their intervals, as blocks of a JSON file."""
+    intervals = model_intervals(models, fit_seeds=fit_seeds, resamples=resamples, seed=seed)
+    blocks = {}
+    for name, fits in models.items():
+        counts = {
+            "n": len({key for fit in fits for key in fit.keys}),
+            "subjects": len({subject for fit in fits for subject in fit.subjects}),
+        }
+        blocks[name] = metric_block(point_metrics(fits) | counts, intervals[name])
+    return blocks
 
-    Folds and seeds: a metric is the mean over cells (pooling the out-of-fold scores of differently calibrated
-    models would bias an AUC), and a subject drawn is drawn in all cells alike. Where `trainings` tells the
-    cells of several seeds apart, the spread between their differences widens the draws (`widen_draws`). The
-    p-value is twice the smaller share of resamples on either side of 0, with one added to both counts, so
-    never below 2 / (resamples + 1).
 
-    Args:
-        pair: Cells of the first model and of the second, on the same volumes.
-        draws: Of each, metric to its value in every resample [B]; see `resample_models`.
-        trainings: The seed of each cell; None: all cells are one training.
-        level: Coverage of the intervals.
+def metric_block(
+    values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> dict[str, object]:
+    """Return metrics, and under `intervals` name -> [low, high], with None for what JSON cannot hold."""
+    finite: dict[str, object] = {name: _finite_or_none(value) for name, value in values.items()}
+    return finite | {"intervals": {name: [*map(_finite_or_none, pair)] for name, pair in intervals.items()}}
 
-    Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
-        doi:10.1145/1882471.1882479.
+
+def point_metrics(scores: Scores | Fits) -> dict[str, float]:
+    """Return every metric of one model, averaged over its folds and seeds."""
+    values = _mean_over_fits([metric_draws(fit, np.ones((1, len(fit)))) for fit in as_fits(scores)])
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def metrics_by_seed(fits: Fits, fit_seeds: Sequence[int] | None) -> list[dict[str, float]]:
+    """Return every metric of each training seed, averaged over its folds, in the order of the seeds."""
+    seeds = fit_seeds if fit_seeds is not None else [0] * len(fits)
+    return [
+        point_metrics([fit for fit, own in zip(fits, seeds, strict=True) if own == seed])
+        for seed in sorted(set(seeds))
+    ]
+
+
+def resample_models(
+    models: Sequence[Fits], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[dict[str, Floats], ...]:
+    """Return every metric of every model under the same resamples of subjects, as name -> [resamples].
+
+    A subject is drawn equally often in every model, fold and seed, so that differences between models are
+    paired; a model's metric is the mean over the fits in which it is defined. Strata are the sets of labels
+    that a subject's volumes carry.
     """
-    points = [point_metrics(cells) for cells in pair]
-    by_training = [metrics_by_training(cells, trainings) for cells in pair]
-    found = {}
-    for metric in points[0]:
-        if metric not in points[1]:
-            continue  # `accuracy@0.5` exists only where a threshold was chosen
-        first, second = points[0][metric], points[1][metric]
-        each = [after[metric] - before[metric] for before, after in zip(*by_training, strict=True)]
-        spread = widen_draws(draws[1][metric] - draws[0][metric], second - first, each, level=level)
-        reach = np.inf if metric in UNBOUNDED else 2.0 if metric == "mcc" else 1.0
-        low, high = percentile_interval(np.clip(spread, -reach, reach), level)
-        found[metric] = Difference(metric, first, second, second - first, low, high, _two_sided(spread))
-    return found
+    every_fit = [fit for fits in models for fit in fits]
+    _, indices = index_subjects(every_fit)
+    rows = iter(indices)
+    pairs = [[(fit, next(rows)) for fit in fits] for fits in models]
+    block = max(1, BLOCK_SIZE // max(len(fit) for fit in every_fit))
+    draws: list[list[dict[str, Floats]]] = [[] for _ in models]
+    for drawn in draw_subjects(subject_strata(every_fit), resamples=resamples, seed=seed, block=block):
+        for blocks, own in zip(draws, pairs, strict=True):
+            blocks.append(_mean_over_fits([metric_draws(fit, drawn[:, index]) for fit, index in own]))
+    return tuple({name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]} for blocks in draws)
 
 
-def _intervals(
-    cells: Cells, draws: Mapping[str, Floats], *, trainings: Sequence[int] | None, level: float
+def subject_strata(fits: Fits) -> Integers:
+    """Return the stratum index of each subject, sorted by name: the same set of labels, the same stratum."""
+    labels: dict[str, set[int]] = {}
+    for fit in fits:
+        for subject, label in zip(fit.subjects, fit.labels, strict=True):
+            labels.setdefault(subject, set()).add(int(label))
+    sets = [tuple(sorted(labels[name])) for name in sorted(labels)]
+    strata = sorted(set(sets))
+    return np.array([strata.index(one) for one in sets], dtype=np.int64)
+
+
+def draw_subjects(strata: Integers, *, resamples: int, seed: int, block: int) -> Iterator[Floats]:
+    """Yield blocks [b, S] of how often each subject is drawn, with replacement, within its stratum."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = np.empty((size, len(strata)))
+        for stratum in np.unique(strata):
+            subjects = np.flatnonzero(strata == stratum)
+            probability = np.full(len(subjects), 1 / len(subjects))
+            drawn[:, subjects] = rng.multinomial(len(subjects), probability, size=size)
+        yield drawn
+
+
+def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Return the central interval of the finite draws; (nan, nan) where there is none."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _widened_intervals(
+    fits: Fits, draws: Mapping[str, Floats], *, fit_seeds: Sequence[int] | None, level: float
 ) -> dict[str, tuple[float, float]]:
-    point, by_training = point_metrics(cells), metrics_by_training(cells, trainings)
-    found = {}
+    point, by_seed = point_metrics(fits), metrics_by_seed(fits, fit_seeds)
+    intervals = {}
     for metric, values in draws.items():
-        widened = widen_draws(values, point[metric], [each[metric] for each in by_training], level=level)
-        least = -1.0 if metric == "mcc" else 0.0
-        most = np.inf if metric in UNBOUNDED else 1.0
-        low, high = percentile_interval(np.clip(widened, least, most), level)
-        found[metric] = (low, high)
-    return found
+        widened = widen_draws(values, point[metric], [one[metric] for one in by_seed], level=level)
+        lowest = -1.0 if metric == "mcc" else 0.0
+        highest = np.inf if metric in UNBOUNDED else 1.0
+        intervals[metric] = percentile_interval(np.clip(widened, lowest, highest), level)
+    return intervals
 
 
-def _two_sided(spread: Floats) -> float:
-    known = spread[np.isfinite(spread)]
-    if not len(known):
-        return float("nan")
-    below, above = int((known <= 1e-12).sum()), int((known >= -1e-12).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1))
+def _mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Return the mean of each metric [B] over the fits in which it is finite; every fit must have it."""
+    means = {}
+    for name in draws[0]:
+        if all(name in own for own in draws):
+            stacked = np.stack([own[name] for own in draws])
+            finite = np.isfinite(stacked)
+            total = np.where(finite, stacked, 0.0).sum(axis=0)
+            means[name] = divide(total, finite.sum(axis=0).astype(np.float64))
+    return means
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Variance of a mean over trainings, and the degrees of freedom of its estimate."""
-
-    variance: float
-    freedom: float
-
-    def reach(self, level: float) -> float:
-        """Half the width of the interval of that level, by Student's t (the normal law without end)."""
-        return math.sqrt(self.variance) * float(stats.t.ppf((1 + level) / 2, self.freedom))
-
-    def p_value(self, difference: float) -> float:
-        """Two-sided p-value of a difference from 0."""
-        return float(2 * stats.t.sf(abs(difference) / math.sqrt(self.variance), self.freedom))
-
-
-def add_trainings(subject_variance: float, by_training: Sequence[float]) -> Spread:
-    """The variance of a mean over trainings from that over subjects and the values of each training.
-
-    A single training shows no spread, so that the variance stays that of the subjects.
-
-    >>> add_trainings(0.01, [0.1, 0.3])
-    Spread(variance=0.02, freedom=4.0)
-    """
-    known = [value for value in by_training if math.isfinite(value)]
-    if len(known) < 2:
-        return Spread(subject_variance, math.inf)
-    between = float(np.var(known, ddof=1)) / len(known)
-    if between <= 1e-18:
-        return Spread(subject_variance, math.inf)
-    total = subject_variance + between
-    return Spread(round(total, 15), round((len(known) - 1) * (total / between) ** 2, 9))
-
-
-def widen_draws(draws: Floats, centre: float, by_training: Sequence[float], *, level: float) -> Floats:
-    """Bootstrap draws [B] of a mean over trainings, pulled away from `centre` as the trainings' spread asks.
-
-    The shape of the draws stays; without spread between trainings they are returned as they are. Where the
-    subjects show no spread at all, the draws become quantiles of the normal law.
-    """
-    known = draws[np.isfinite(draws)]
-    if len(known) < 2 or not math.isfinite(centre):
-        return draws
-    own = float(known.var())
-    spread = add_trainings(own, by_training)
-    if math.isinf(spread.freedom):
-        return draws
-    z = float(stats.norm.ppf((1 + level) / 2))
-    wanted = spread.reach(level) / z
-    if own <= 1e-18:
-        even = stats.norm.ppf((np.arange(len(draws)) + 0.5) / len(draws))
-        return np.asarray(centre + wanted * even, dtype=np.float64)
-    widened: Floats = centre + (draws - centre) * (wanted / math.sqrt(own))
-    return widened
+def _finite_or_none(value: float) -> float | int | None:
+    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The difference of two correlated AUCs by DeLong's method, for clustered volumes, folds and seeds."""
+"""DeLong's test of the difference of two correlated AUCs, for clustered volumes, folds and seeds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
-from voxlift.app.evaluation.bootstrap import add_trainings
-from voxlift.app.evaluation.intervals import Cells
-from voxlift.app.evaluation.pairing import align_cells, subject_codes
-from voxlift.app.evaluation.scores import Floats, Integers, Scores, ScoresError
+from voxlift.app.evaluation.scores import Fits, Flags, Floats, Scores, ScoresError, align_fits, index_subjects
+from voxlift.app.evaluation.seed_variance import add_seed_variance
 
 
 @dataclass(frozen=True)
@@ -28,78 +27,9 @@ class DeLong:
     subjects: int
 
 
-def delong_difference(
-    first: Scores | Sequence[Scores],
-    second: Scores | Sequence[Scores],
-    *,
-    trainings: Sequence[int] | None = None,
-    level: float = 0.95,
-) -> DeLong:
-    """Test whether two models rank the same volumes equally well; two classes only.
-
-    What it assumes: subjects are independent, and there are enough of both classes for a normal difference
-    (some tens). Volumes of one subject may depend on each other: their components are summed per subject
-    before the variance is taken (Obuchowski 1997), which for one volume per subject is DeLong's variance
-    exactly. Over several cells (folds, seeds) the AUC is the mean over cells, and a subject's components are
-    averaged over the cells that it is in. Where `trainings` tells several seeds apart, the spread between
-    their differences is added (`add_trainings`), with Student's t in place of the normal law; else the
-    networks are taken as given.
-
-    Args:
-        first: Scores of the first model, or one per fold and seed.
-        second: The second model's, on the same volumes.
-        trainings: The seed of each cell; None: all cells are one training.
-        level: Coverage of the interval.
-
-    Raises:
-        ScoresError: Not two classes, a cell without one of them, fewer than two subjects of a class, or not
-            the same volumes.
-
-    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; algorithm: Sun and Xu 2014,
-        doi:10.1109/LSP.2014.2337313; clusters: Obuchowski 1997, doi:10.2307/2533958.
-    """
-    left, right = align_cells(first, second)
-    parts = [subject_components(cells) for cells in (left, right)]
-    aucs = [part.auc for part in parts]
-    difference = aucs[1] - aucs[0]
-    positive, negative = (
-        parts[1].positive - parts[0].positive,
-        parts[1].negative - parts[0].negative,
-    )
-    variance = _variance(positive, negative, part=parts[0])
-    spread = add_trainings(variance, _by_training(left, right, trainings))
-    reach = spread.reach(level)
-    if spread.variance < 1e-24:  # no subject ranked differently: no evidence either way
-        p_value = 1.0 if abs(difference) < 1e-12 else 0.0
-    else:
-        p_value = spread.p_value(difference)
-    return DeLong(
-        aucs[0],
-        aucs[1],
-        difference,
-        math.sqrt(spread.variance),
-        difference - reach,
-        difference + reach,
-        p_value,
-        len(parts[0].positive),
-    )
-
-
-def _by_training(left: Cells, right: Cells, trainings: Sequence[int] | None) -> list[float]:
-    """The difference of the AUCs, averaged over the folds of each seed."""
-    if trainings is None:
-        return []
-    found = []
-    for seed in sorted(set(trainings)):
-        own = [row for row, other in enumerate(trainings) if other == seed]
-        aucs = [subject_components([cells[row] for row in own]).auc for cells in (left, right)]
-        found.append(aucs[1] - aucs[0])
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Components:
-    """An AUC and each subject's share [S] in its deviation, from positive and from negative volumes."""
+    """An AUC, and each subject's contribution [S] to it, from positive and from negative volumes."""
 
     auc: float
     positive: Floats
@@ -108,49 +38,102 @@ class Components:
     negative_subjects: int
 
 
-def subject_components(cells: Cells) -> Components:
-    """The AUC averaged over cells, and the centred structural components summed per subject."""
-    count, codes = subject_codes(cells)
-    positive, negative = np.zeros(count), np.zeros(count)
-    has_positive, has_negative = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    aucs = []
-    for cell, code in zip(cells, codes, strict=True):
-        is_positive = _check(cell)
-        above, below = structural_components(cell.probabilities[:, 1], is_positive)
-        auc = float(above.mean())
-        aucs.append(auc)
-        for share, kind, rows, has in (
-            (positive, above, is_positive, has_positive),
-            (negative, below, ~is_positive, has_negative),
-        ):
-            np.add.at(share, code[rows], (kind - auc) / (len(kind) * len(cells)))
-            has[code[rows]] = True
-    return Components(
-        float(np.mean(aucs)), positive, negative, int(has_positive.sum()), int(has_negative.sum())
+def delong_difference(
+    first: Scores | Fits,
+    second: Scores | Fits,
+    *,
+    fit_seeds: Sequence[int] | None = None,
+    level: float = 0.95,
+) -> DeLong:
+    """Test whether two models rank the same volumes equally well; two classes only.
+
+    Assumptions: subjects are independent, and there are enough of both classes for a normal difference (some
+    tens). Volumes of one subject may depend on each other: their components are summed per subject before
+    the variance is taken (Obuchowski 1997), which for one volume per subject is DeLong's variance exactly.
+    Over several fits (folds, seeds) the AUC is the mean over fits, and a subject's components are averaged
+    over the fits that it is in. Where `fit_seeds` holds several seeds, the variance between their differences
+    is added (`add_seed_variance`), with Student's t in place of the normal distribution; else the networks
+    are taken as given.
+
+    Args:
+        first: Scores of the first model, or one per fold and seed.
+        second: The second model's, on the same volumes.
+        fit_seeds: The training seed of each fit; None: all fits are of one seed.
+        level: Coverage of the interval.
+
+    Raises:
+        ScoresError: Not two classes, a fit without one of them, fewer than two subjects of a class, or not
+            the same volumes.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; algorithm: Sun and Xu 2014,
+        doi:10.1109/LSP.2014.2337313; clusters: Obuchowski 1997, doi:10.2307/2533958.
+    """
+    left, right = align_fits(first, second)
+    one, other = subject_components(left), subject_components(right)
+    difference = other.auc - one.auc
+    variance = auc_variance(other.positive - one.positive, other.negative - one.negative, counts=one)
+    total = add_seed_variance(variance, _differences_by_seed(left, right, fit_seeds))
+    half_width = total.half_width(level)
+    if total.variance < 1e-24:  # no subject ranked differently: no evidence either way
+        p_value = 1.0 if abs(difference) < 1e-12 else 0.0
+    else:
+        p_value = total.p_value(difference)
+    return DeLong(
+        auc_first=one.auc,
+        auc_second=other.auc,
+        difference=difference,
+        standard_error=math.sqrt(total.variance),
+        low=difference - half_width,
+        high=difference + half_width,
+        p_value=p_value,
+        subjects=len(one.positive),
     )
 
 
-def structural_components(values: Floats, positive: np.ndarray) -> tuple[Floats, Floats]:
-    """Share of negatives below each positive, and of positives above each negative, in O(N log N)."""
-    above, below = values[positive], values[~positive]
-    overall = _midranks(np.concatenate((above, below)))
-    share_below = (overall[: len(above)] - _midranks(above)) / len(below)
-    share_above = 1 - (overall[len(above) :] - _midranks(below)) / len(above)
+def subject_components(fits: Fits) -> Components:
+    """Return the AUC averaged over fits, and the centred structural components summed per subject."""
+    subjects, indices = index_subjects(fits)
+    sums = np.zeros((2, len(subjects)))  # from negative volumes, from positive volumes
+    occurs = np.zeros((2, len(subjects)), dtype=bool)
+    aucs = []
+    for fit, index in zip(fits, indices, strict=True):
+        _refuse_unless_two_classes(fit)
+        is_positive = np.asarray(fit.labels == 1)
+        of_positives, of_negatives = structural_components(fit.probabilities[:, 1], is_positive)
+        auc = float(of_positives.mean())
+        aucs.append(auc)
+        for label, components, rows in ((1, of_positives, is_positive), (0, of_negatives, ~is_positive)):
+            np.add.at(sums[label], index[rows], (components - auc) / (len(components) * len(fits)))
+            occurs[label, index[rows]] = True
+    return Components(float(np.mean(aucs)), sums[1], sums[0], int(occurs[1].sum()), int(occurs[0].sum()))
+
+
+def structural_components(values: Floats, is_positive: Flags) -> tuple[Floats, Floats]:
+    """Return the share of negatives below each positive, and of positives above each negative."""
+    positives, negatives = values[is_positive], values[~is_positive]
+    ranks = rankdata(np.concatenate((positives, negatives)))
+    share_below = (ranks[: len(positives)] - rankdata(positives)) / len(negatives)
+    share_above = 1 - (ranks[len(positives) :] - rankdata(negatives)) / len(positives)
     return share_below, share_above
 
 
-def _midranks(values: Floats) -> Floats:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = np.cumsum(counts) - (counts - 1) / 2
-    return ranks[inverse]
+def auc_variance(positive: Floats, negative: Floats, *, counts: Components) -> float:
+    """Return the variance of an AUC, or of a difference of two, from each subject's contributions [S].
 
+    Args:
+        positive: Contributions from positive volumes.
+        negative: Contributions from negative volumes.
+        counts: Whose numbers of subjects of each class are used.
 
-def _variance(positive: Floats, negative: Floats, *, part: Components) -> float:
-    subjects, with_positive, with_negative = len(positive), part.positive_subjects, part.negative_subjects
+    Raises:
+        ScoresError: Fewer than two subjects of a class.
+    """
+    subjects = len(positive)
+    with_positive, with_negative = counts.positive_subjects, counts.negative_subjects
     if min(with_positive, with_negative) < 2:
         raise ScoresError(
-            f"DeLong's variance needs two subjects of each class, got {with_positive} positive and "
-            f"{with_negative} negative"
+            f"DeLong's variance needs two subjects of each class, received {with_positive} positive and "
+            f"{with_negative} negative."
         )
     variance = (
         with_positive / (with_positive - 1) * float(positive @ positive)
@@ -160,13 +143,21 @@ def _variance(positive: Floats, negative: Floats, *, part: Components) -> float:
     return max(variance, 0.0)
 
 
-def _check(cell: Scores) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    if not cell.is_binary:
+def _differences_by_seed(left: Fits, right: Fits, fit_seeds: Sequence[int] | None) -> list[float]:
+    """Return the difference of the AUCs for each seed, averaged over its folds."""
+    differences = []
+    for seed in sorted(set(fit_seeds or ())):
+        rows = [row for row, other in enumerate(fit_seeds or ()) if other == seed]
+        first, second = (subject_components([fits[row] for row in rows]).auc for fits in (left, right))
+        differences.append(second - first)
+    return differences
+
+
+def _refuse_unless_two_classes(fit: Scores) -> None:
+    if not fit.is_binary:
         raise ScoresError(
-            f"DeLong's test compares two classes, got {len(cell.classes)}: use the paired bootstrap"
+            f"DeLong's test compares two classes, received {len(fit.classes)}: use the paired bootstrap."
         )
-    labels: Integers = cell.labels
-    absent = [name for k, name in enumerate(cell.classes) if not (labels == k).any()]
+    absent = [name for k, name in enumerate(fit.classes) if not (fit.labels == k).any()]
     if absent:
-        raise ScoresError(f"no volume of class {absent[0]} in one set of scores: its AUC is undefined")
-    return np.asarray(labels == 1)
+        raise ScoresError(f"No volume of class {absent[0]} in one set of scores: its AUC is undefined.")

@@ -9,16 +9,37 @@ from itertools import combinations
 
 import numpy as np
 
-from voxlift.app.evaluation.bootstrap import Difference, model_intervals, paired_differences, point_metrics
+from voxlift.app.evaluation.bootstrap import (
+    RESAMPLES,
+    UNBOUNDED,
+    metrics_by_seed,
+    percentile_interval,
+    point_metrics,
+    resample_models,
+)
 from voxlift.app.evaluation.delong import DeLong, delong_difference
-from voxlift.app.evaluation.intervals import RESAMPLES, Cells, defined, resample_models
-from voxlift.app.evaluation.pairing import align_cells, subject_codes
-from voxlift.app.evaluation.scores import Floats, Integers, Scores, ScoresError, shorten
+from voxlift.app.evaluation.mcnemar import McNemar, mcnemar_test
+from voxlift.app.evaluation.scores import Fits, Floats, Scores, ScoresError, align_fits
+from voxlift.app.evaluation.seed_variance import widen_draws
+from voxlift.data_pipelines.tables.reader import list_some
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two models, and their difference (second minus first) with interval and p-value."""
+
+    metric: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is known about a pair of models.
+    """All results on a pair of models; the names of the fields are keys of comparison.json.
 
     Attributes:
         first: Name of the first model.
@@ -30,10 +51,10 @@ class Comparison:
             metric), `delong` (where present) and `mcnemar` (mid-p).
         primary: The metric that the verdict is about.
         subjects: Number of subjects compared.
-        cells: Number of folds times seeds.
-        trainings: Number of seeds.
-        smallest_class: Subjects of the rarest class that occurs; None where that is not known.
+        cells: Number of fits of each model: folds times seeds.
         level: Coverage of the intervals.
+        trainings: Number of training seeds.
+        smallest_class: Subjects of the rarest class that occurs; None where that is not known.
     """
 
     first: str
@@ -51,9 +72,9 @@ class Comparison:
 
 
 def compare_models(
-    models: Mapping[str, Scores | Sequence[Scores]],
+    models: Mapping[str, Scores | Fits],
     *,
-    trainings: Sequence[int] | None = None,
+    fit_seeds: Sequence[int] | None = None,
     primary: str = "auc",
     reference: str | None = None,
     resamples: int = RESAMPLES,
@@ -63,9 +84,9 @@ def compare_models(
     """Compare all pairs of models, or every model with a reference, on the same subjects, folds and seeds.
 
     Args:
-        models: Name to scores, or to one set of scores per fold and seed (in the same order for all models).
-        trainings: The seed of each cell, where there are several: cells of one seed (its folds) form one
-            training, and the spread between trainings counts. None: all cells are one training.
+        models: Name to scores, or to one `Scores` per fold and seed (in the same order for all models).
+        fit_seeds: The training seed of each fit, where there are several: the fits of one seed (its folds)
+            are averaged, and the variance between seeds is added. None: all fits are of one seed.
         primary: Metric of the verdict.
         reference: Name of the model that all others are compared with; None: all pairs in the order given.
         resamples: Number of resamples, the same ones for every model.
@@ -76,44 +97,93 @@ def compare_models(
         ScoresError: Fewer than two models, an unknown reference or metric, or models not scored on the same
             volumes.
     """
-    pairs = _pairs(tuple(models), reference)
-    anchor = next(iter(models.values()))
-    cells = {name: align_cells(anchor, scores)[1] for name, scores in models.items()}
-    drawn = resample_models(list(cells.values()), resamples=resamples, seed=seed)
-    draws = dict(zip(cells, drawn, strict=True))
-    points = {name: point_metrics(scores) for name, scores in cells.items()}
-    _check_metric(primary, points)
-    found = [
-        Comparison(
-            first=a,
-            second=b,
-            differences=paired_differences(
-                (cells[a], cells[b]), (draws[a], draws[b]), trainings=trainings, level=level
-            ),
-            delong=_delong_or_none(cells[a], cells[b], trainings=trainings, level=level),
-            mcnemar=mcnemar_test(cells[a], cells[b]),
-            adjusted={},
-            primary=primary,
-            subjects=len({subject for cell in cells[a] for subject in cell.subjects}),
-            cells=len(cells[a]),
-            trainings=len(set(trainings)) if trainings else 1,
-            smallest_class=_smallest_class(cells[a]),
-            level=level,
+    pairs = _pair_names(tuple(models), reference)
+    first_model = next(iter(models.values()))
+    fits = {name: align_fits(first_model, scores)[1] for name, scores in models.items()}
+    _check_metric(primary, fits)
+    drawn = resample_models(list(fits.values()), resamples=resamples, seed=seed)
+    draws = dict(zip(fits, drawn, strict=True))
+    compared = []
+    for a, b in pairs:
+        differences = paired_differences(
+            (fits[a], fits[b]), (draws[a], draws[b]), fit_seeds=fit_seeds, level=level
         )
-        for a, b in pairs
-    ]
-    return _with_adjusted(found)
+        compared.append(
+            Comparison(
+                first=a,
+                second=b,
+                differences=differences,
+                delong=_delong_or_none(fits[a], fits[b], fit_seeds=fit_seeds, level=level),
+                mcnemar=mcnemar_test(fits[a], fits[b]),
+                adjusted={},
+                primary=primary,
+                subjects=len({subject for fit in fits[a] for subject in fit.subjects}),
+                cells=len(fits[a]),
+                level=level,
+                trainings=len(set(fit_seeds)) if fit_seeds else 1,
+                smallest_class=_smallest_class(fits[a]),
+            )
+        )
+    return _adjust_p_values(compared)
+
+
+def paired_differences(
+    pair: Sequence[Fits],
+    draws: Sequence[Mapping[str, Floats]],
+    *,
+    fit_seeds: Sequence[int] | None,
+    level: float,
+) -> dict[str, Difference]:
+    """Return the difference of every metric, second minus first, by resampling subjects once for both models.
+
+    Folds and seeds: a metric is the mean over fits (pooling the out-of-fold scores of differently calibrated
+    models would bias an AUC), and a subject drawn is drawn in all fits alike. Where `fit_seeds` holds several
+    seeds, the variance between their differences widens the draws (`widen_draws`). The p-value is twice the
+    smaller share of resamples on either side of 0, with one added to both counts, so never below
+    2 / (resamples + 1).
+
+    Args:
+        pair: Fits of the first model and of the second, on the same volumes.
+        draws: Of each, metric to its value in every resample [B]; see `resample_models`.
+        fit_seeds: The training seed of each fit; None: all fits are of one seed.
+        level: Coverage of the intervals.
+
+    Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
+        doi:10.1145/1882471.1882479.
+    """
+    points = [point_metrics(fits) for fits in pair]
+    by_seed = [metrics_by_seed(fits, fit_seeds) for fits in pair]
+    differences = {}
+    for metric in points[0]:
+        if metric not in points[1]:
+            continue  # `accuracy@0.5` exists only where a threshold was chosen
+        first, second = points[0][metric], points[1][metric]
+        own = [after[metric] - before[metric] for before, after in zip(*by_seed, strict=True)]
+        drawn = widen_draws(draws[1][metric] - draws[0][metric], second - first, own, level=level)
+        bound = np.inf if metric in UNBOUNDED else 2.0 if metric == "mcc" else 1.0
+        low, high = percentile_interval(np.clip(drawn, -bound, bound), level)
+        p_value = _two_sided_p(drawn)
+        differences[metric] = Difference(metric, first, second, second - first, low, high, p_value)
+    return differences
+
+
+def _two_sided_p(draws: Floats) -> float:
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return float("nan")
+    below, above = int((finite <= 1e-12).sum()), int((finite >= -1e-12).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm-adjusted p-values, in the order given: compare each with the level of the whole family.
+    """Return Holm-adjusted p-values, in the order given: compare each with the level of the whole family.
 
     >>> holm([0.01, 0.04, 0.03])
     (0.03, 0.06, 0.06)
 
     Source: Holm 1979, https://www.jstor.org/stable/4615733.
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, index in enumerate(order):
@@ -122,136 +192,53 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _pairs(names: tuple[str, ...], reference: str | None) -> list[tuple[str, str]]:
+def _pair_names(names: tuple[str, ...], reference: str | None) -> list[tuple[str, str]]:
     if len(names) < 2:
-        raise ScoresError(f"a comparison needs two models, got {len(names)}")
+        raise ScoresError(f"A comparison needs two models, received {len(names)}.")
     if reference is None:
         return list(combinations(names, 2))
     if reference not in names:
-        raise ScoresError(f"reference {reference!r} is not among the models {', '.join(names)}")
+        raise ScoresError(f"The reference {reference!r} is not among the models {', '.join(names)}.")
     return [(reference, name) for name in names if name != reference]
 
 
-def _check_metric(primary: str, points: Mapping[str, Mapping[str, float]]) -> None:
+def _check_metric(primary: str, fits: Mapping[str, Fits]) -> None:
+    points = {name: point_metrics(own) for name, own in fits.items()}
     missing = [name for name, values in points.items() if primary not in values]
     if missing:
         known = ", ".join(points[missing[0]])
-        raise ScoresError(f"metric {primary!r} is unknown for {shorten(missing)}: expected one of {known}")
+        raise ScoresError(f"Metric {primary!r} is unknown for {list_some(missing)}: expected one of {known}.")
 
 
-def _smallest_class(cells: Cells) -> int:
-    """Subjects of the rarest class that occurs, over all folds and seeds."""
+def _smallest_class(fits: Fits) -> int:
+    """Return the number of subjects of the rarest class that occurs, over all folds and seeds."""
     carried = {
-        (subject, int(label))
-        for cell in cells
-        for subject, label in zip(cell.subjects, cell.labels, strict=True)
+        (subject, int(label)) for fit in fits for subject, label in zip(fit.subjects, fit.labels, strict=True)
     }
     return min(Counter(label for _, label in carried).values())
 
 
 def _delong_or_none(
-    first: Cells, second: Cells, *, trainings: Sequence[int] | None, level: float
+    first: Fits, second: Fits, *, fit_seeds: Sequence[int] | None, level: float
 ) -> DeLong | None:
-    """DeLong's test where it is defined: two classes, each cell with both, two subjects of each."""
-    if not first[0].is_binary or any(len(set(cell.labels.tolist())) < 2 for cell in first):
+    """Return DeLong's test where it is defined: two classes, each fit with both, two subjects of each."""
+    if not first[0].is_binary or any(len(set(fit.labels.tolist())) < 2 for fit in first):
         return None
-    if _smallest_class(first) < 2:  # each cell has both classes
+    if _smallest_class(first) < 2:
         return None
-    return delong_difference(first, second, trainings=trainings, level=level)
+    return delong_difference(first, second, fit_seeds=fit_seeds, level=level)
 
 
-def _with_adjusted(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def _adjust_p_values(compared: Sequence[Comparison]) -> tuple[Comparison, ...]:
     raw: dict[str, list[float]] = {
-        "bootstrap": [c.differences[c.primary].p_value for c in found],
-        "mcnemar": [c.mcnemar.mid_p for c in found],
+        "bootstrap": [one.differences[one.primary].p_value for one in compared],
+        "mcnemar": [one.mcnemar.mid_p for one in compared],
     }
-    tests = [c.delong for c in found]
-    if all(test is not None for test in tests):
-        raw["delong"] = [test.p_value for test in tests if test is not None]
+    tests = [one.delong for one in compared if one.delong is not None]
+    if len(tests) == len(compared):
+        raw["delong"] = [test.p_value for test in tests]
     adjusted = {name: holm(values) for name, values in raw.items()}
     return tuple(
         replace(one, adjusted={name: values[index] for name, values in adjusted.items()})
-        for index, one in enumerate(found)
+        for index, one in enumerate(compared)
     )
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Counts of volumes by who decided rightly (over all cells), and two-sided p-values."""
-
-    both_right: int
-    only_first: int
-    only_second: int
-    both_wrong: int
-    exact_p: float
-    mid_p: float
-
-
-def mcnemar_test(first: Scores | Sequence[Scores], second: Scores | Sequence[Scores]) -> McNemar:
-    """Test whether two models decide equally often rightly; each cell decides at its own threshold.
-
-    With one volume per subject and one cell this is McNemar's exact test and its mid-p variant (the better
-    default: the exact one rejects too rarely). Otherwise each subject's surplus (volumes that only the
-    second model has right minus those that only the first has, over folds and seeds) is one draw whose sign
-    is arbitrary if the models are equal: the distribution of the sum over all signs is computed exactly, and
-    subjects stay whole.
-
-    Source: McNemar 1947, doi:10.1007/BF02295996; mid-p: Fagerland, Lydersen and Laake 2013,
-        doi:10.1186/1471-2288-13-91.
-    """
-    left, right = align_cells(first, second)
-    counts = np.zeros((2, 2), dtype=np.int64)
-    for one, other in zip(left, right, strict=True):
-        np.add.at(counts, (_is_right(one), _is_right(other)), 1)
-    exact, mid = sign_flip_p(_surplus(left, right))
-    return McNemar(int(counts[1, 1]), int(counts[1, 0]), int(counts[0, 1]), int(counts[0, 0]), exact, mid)
-
-
-def sign_flip_p(surplus: Integers) -> tuple[float, float]:
-    """Exact two-sided p and mid-p of a sum of integers whose signs are each as likely plus as minus."""
-    steps = np.abs(surplus[surplus != 0])
-    if not steps.size:
-        return 1.0, 1.0  # nobody decides differently: half of the mass would be a mid-p of one half
-    reach = int(steps.sum())
-    chance: Floats = np.zeros(2 * reach + 1)
-    chance[reach] = 1.0
-    for step in steps:
-        chance = (np.roll(chance, step) + np.roll(chance, -step)) / 2  # mass never reaches the ends early
-    distance = np.abs(np.arange(-reach, reach + 1))
-    observed = abs(int(surplus.sum()))
-    beyond, equal = float(chance[distance > observed].sum()), float(chance[distance == observed].sum())
-    return min(1.0, beyond + equal), min(1.0, beyond + equal / 2)
-
-
-def _is_right(scores: Scores) -> Integers:
-    right: Integers = np.asarray(scores.decisions == scores.labels).astype(np.int64)
-    return right
-
-
-def _surplus(left: Cells, right: Cells) -> Integers:
-    count, codes = subject_codes(left)
-    surplus = np.zeros(count, dtype=np.int64)
-    for one, other, code in zip(left, right, codes, strict=True):
-        np.add.at(surplus, code, _is_right(other) - _is_right(one))
-    return surplus
-
-
-def summarise_models(
-    models: Mapping[str, Sequence[Scores]],
-    *,
-    trainings: Sequence[int] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, dict[str, object]]:
-    """Values over folds and seeds, with their intervals."""
-    bounds = model_intervals(models, trainings=trainings, resamples=resamples, seed=seed)
-    blocks: dict[str, dict[str, object]] = {}
-    for name, cells in models.items():
-        subjects = {subject for cell in cells for subject in cell.subjects}
-        volumes = {key for cell in cells for key in cell.keys}
-        blocks[name] = {key: defined(value) for key, value in point_metrics(cells).items()}
-        blocks[name] |= {"n": len(volumes), "subjects": len(subjects)}
-        blocks[name]["intervals"] = {
-            key: [defined(low), defined(high)] for key, (low, high) in bounds[name].items()
-        }
-    return blocks

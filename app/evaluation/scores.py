@@ -1,4 +1,4 @@
-"""Scores of one model on one set of volumes: the value that every metric, interval and test takes."""
+"""Scores of one model on one set of volumes, and the pairing of two models' scores."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.errors import MendableError
+from voxlift.app.errors import FixableError
+from voxlift.data_pipelines.errors import list_some
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
 
-SHOWN = 10
 SUM_TOLERANCE = 1e-3  # float16 probabilities and rounded tables stay within it
 
 
-class ScoresError(MendableError):
+class ScoresError(FixableError):
     """Scores that cannot be evaluated, or two sets of scores that cannot be compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Labels and predicted probabilities of N volumes, which stay together and never change.
+    """Labels and predicted probabilities of N volumes, immutable.
 
     Attributes:
         subjects: N subject names; a subject with several volumes occurs several times and is resampled as
@@ -33,9 +34,9 @@ class Scores:
         labels: [N] int64, index into `classes`.
         probabilities: [N, K] float64 in 0..1, rows sum to 1.
         classes: K class names in index order; for two classes, index 1 is the positive one.
-        items: N names (image paths) that tell a subject's volumes apart; empty: their order within the
+        items: N names (image paths) that distinguish a subject's volumes; empty: their order within the
             subject does.
-        threshold: two classes only: class 1 is decided where its probability is at least this. Chosen on
+        threshold: Two classes only: class 1 is predicted where its probability is at least this. Chosen on
             validation.
     """
 
@@ -47,12 +48,14 @@ class Scores:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__  # frozen: the only door for normalised values
+        set_field = object.__setattr__  # the only way to normalise the values of a frozen dataclass
         set_field(self, "subjects", tuple(str(subject) for subject in self.subjects))
         set_field(self, "items", tuple(str(item) for item in self.items))
         set_field(self, "classes", tuple(str(name) for name in self.classes))
-        set_field(self, "labels", _frozen(np.array(self.labels, dtype=np.int64)))
-        set_field(self, "probabilities", _frozen(np.array(self.probabilities, dtype=np.float64)))
+        set_field(self, "labels", np.array(self.labels, dtype=np.int64))
+        set_field(self, "probabilities", np.array(self.probabilities, dtype=np.float64))
+        self.labels.setflags(write=False)
+        self.probabilities.setflags(write=False)
         _check_shapes(self)
         _check_values(self)
 
@@ -66,7 +69,7 @@ class Scores:
 
     @property
     def decisions(self) -> Integers:
-        """[N] int64 decided class: by `threshold` for two classes, else the most probable."""
+        """[N] int64 predicted class: by `threshold` for two classes, else the most probable."""
         if self.is_binary:
             return (self.probabilities[:, 1] >= self.threshold).astype(np.int64)
         most: Integers = self.probabilities.argmax(axis=1)
@@ -85,13 +88,17 @@ class Scores:
         return tuple(keys)
 
 
+Fits: TypeAlias = Sequence[Scores]
+"""One model's scores, one `Scores` per fit: per fold and training seed, always in the same order."""
+
+
 def with_threshold(scores: Scores, threshold: float) -> Scores:
-    """The same scores, decided at another threshold."""
+    """Return the same scores with another decision threshold."""
     return replace(scores, threshold=float(threshold))
 
 
-def take(scores: Scores, rows: Iterable[int]) -> Scores:
-    """The scores of some rows, in the order given."""
+def select_rows(scores: Scores, rows: Iterable[int]) -> Scores:
+    """Return the scores of some rows, in the order given."""
     chosen = np.fromiter(rows, dtype=np.int64)
     return replace(
         scores,
@@ -103,51 +110,92 @@ def take(scores: Scores, rows: Iterable[int]) -> Scores:
 
 
 def average_by_subject(scores: Scores) -> Scores:
-    """One row per subject, sorted by name: the mean probability over the subject's volumes.
+    """Return one row per subject, sorted by name: the mean probability over the subject's volumes.
 
     Raises:
-        ScoresError: a subject's volumes carry different labels.
+        ScoresError: A subject's volumes carry different labels.
     """
     names, inverse = np.unique(np.array(scores.subjects, dtype=object), return_inverse=True)
     first = np.array([int(np.flatnonzero(inverse == code)[0]) for code in range(len(names))])
-    mixed = sorted(
-        {scores.subjects[row] for row in np.flatnonzero(scores.labels != scores.labels[first][inverse])}
-    )
-    if mixed:
+    mixed = np.flatnonzero(scores.labels != scores.labels[first][inverse])
+    if len(mixed):
+        subjects = list_some(sorted({scores.subjects[row] for row in mixed}))
         raise ScoresError(
-            f"expected one label per subject, found several for {shorten(mixed)}: score volume by volume"
+            f"Expected one label per subject, found several for {subjects}: evaluate per volume instead."
         )
-    member = inverse[None, :] == np.arange(len(names))[:, None]  # [S, N]
-    means = member @ scores.probabilities / member.sum(axis=1, keepdims=True)
+    is_own = inverse[None, :] == np.arange(len(names))[:, None]  # [S, N]
+    means = is_own @ scores.probabilities / is_own.sum(axis=1, keepdims=True)
     return replace(scores, subjects=tuple(names), items=(), labels=scores.labels[first], probabilities=means)
 
 
-def shorten(names: Sequence[object]) -> str:
-    """The first ten names, and how many more there are."""
-    listed = ", ".join(str(name) for name in names[:SHOWN])
-    return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN} more"
+def as_fits(scores: Scores | Fits) -> Fits:
+    """Return one model's scores as a sequence with one `Scores` per fit."""
+    return (scores,) if isinstance(scores, Scores) else tuple(scores)
 
 
-def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    array.setflags(write=False)
-    return array
+def align_fits(first: Scores | Fits, second: Scores | Fits) -> tuple[Fits, Fits]:
+    """Return both models' fits, those of the second with their rows in the order of the first's.
+
+    Raises:
+        ScoresError: The number of fits, the classes, the volumes or a volume's label differ.
+    """
+    left, right = as_fits(first), as_fits(second)
+    if len(left) != len(right) or not left:
+        raise ScoresError(
+            f"Expected both models on the same folds and seeds, received {len(left)} and {len(right)} sets "
+            "of scores."
+        )
+    return left, tuple(align_scores(a, b) for a, b in zip(left, right, strict=True))
+
+
+def align_scores(reference: Scores, other: Scores) -> Scores:
+    """Return the rows of `other` in the order of `reference`.
+
+    Raises:
+        ScoresError: The two were not scored on the same volumes with the same labels and classes.
+    """
+    if reference.classes != other.classes:
+        raise ScoresError(
+            f"The classes differ: {', '.join(reference.classes)} and {', '.join(other.classes)}."
+        )
+    rows = {key: row for row, key in enumerate(other.keys)}
+    if len(rows) != len(other) or len(set(reference.keys)) != len(reference):
+        raise ScoresError("Expected each pair of subject and item once, but a volume occurs twice.")
+    unpaired = sorted({subject for subject, _ in set(reference.keys) ^ set(rows)})
+    if unpaired:
+        raise ScoresError(
+            f"The models were scored on different volumes; only one has those of {list_some(unpaired)}."
+        )
+    aligned = select_rows(other, (rows[key] for key in reference.keys))
+    changed = np.flatnonzero(aligned.labels != reference.labels)
+    if len(changed):
+        names = sorted({reference.subjects[row] for row in changed})
+        raise ScoresError(f"The labels differ between the two models for {list_some(names)}.")
+    return aligned
+
+
+def index_subjects(fits: Fits) -> tuple[tuple[str, ...], list[Integers]]:
+    """Return the sorted names of all subjects, and for each fit the index [N] of each row's subject."""
+    names = tuple(sorted({subject for fit in fits for subject in fit.subjects}))
+    position = {name: index for index, name in enumerate(names)}
+    return names, [np.array([position[subject] for subject in fit.subjects], np.int64) for fit in fits]
 
 
 def _check_shapes(scores: Scores) -> None:
-    rows, kinds = len(scores.subjects), len(scores.classes)
+    rows, classes = len(scores.subjects), len(scores.classes)
     found = (scores.labels.shape, scores.probabilities.shape)
-    if found != ((rows,), (rows, kinds)) or (scores.items and len(scores.items) != rows):
+    if found != ((rows,), (rows, classes)) or (scores.items and len(scores.items) != rows):
         raise ScoresError(
-            f"expected {rows} labels and a {rows} x {kinds} table of probabilities (subjects x classes), got "
-            f"labels {found[0]}, probabilities {found[1]} and {len(scores.items)} items"
+            f"Expected {rows} labels and a {rows} x {classes} table of probabilities (subjects x classes), "
+            f"received labels {found[0]}, probabilities {found[1]} and {len(scores.items)} items."
         )
-    if rows == 0 or kinds < 2:
+    if rows == 0 or classes < 2:
         raise ScoresError(
-            f"expected at least one volume and two classes, got {rows} volumes and {kinds} classes"
+            f"Expected at least one volume and two classes, received {rows} volumes and {classes} classes."
         )
-    if scores.threshold != 0.5 and kinds != 2:
+    if scores.threshold != 0.5 and classes != 2:
         raise ScoresError(
-            f"a threshold decides between two classes, got {kinds}: the most probable class is taken"
+            f"A threshold needs two classes, received {classes}: with more, the most probable class is taken."
         )
 
 
@@ -159,15 +207,17 @@ def _check_values(scores: Scores) -> None:
         wrong |= np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE
     problems = []
     if outside.any():
-        problems.append(f"labels outside 0..{len(scores.classes) - 1} for subjects {_named(scores, outside)}")
+        problems.append(
+            f"Labels outside 0..{len(scores.classes) - 1} for subjects {_named(scores, outside)}."
+        )
     if wrong.any():
         problems.append(
-            "probabilities that are not finite, not within 0..1 or do not sum to 1 for subjects "
-            + _named(scores, wrong)
+            "Probabilities that are not finite, not within 0..1 or do not sum to 1 for subjects "
+            f"{_named(scores, wrong)}."
         )
     if problems:
-        raise ScoresError("; ".join(problems))
+        raise ScoresError("\n".join(problems))
 
 
-def _named(scores: Scores, rows: NDArray[np.bool_]) -> str:
-    return shorten([scores.subjects[row] for row in np.flatnonzero(rows)])
+def _named(scores: Scores, rows: Flags) -> str:
+    return list_some([scores.subjects[row] for row in np.flatnonzero(rows)])

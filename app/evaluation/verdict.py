@@ -1,96 +1,104 @@
-"""Results in words that say no more than their intervals allow."""
+"""Results as sentences that claim no more than their intervals allow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from voxlift.app.evaluation.bootstrap import Difference
 from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, metric_label
-from voxlift.app.evaluation.paired import Comparison
+from voxlift.app.evaluation.paired import Comparison, Difference
 
-CHANCE = {"auc": 0.5}
-SIGNIFICANT = 0.05
-FEWEST = 5  # subjects of a class, below which resampling them says nothing of further ones
-FEW = 15  # below which a bootstrap interval tends to be too narrow
-
-
-def comparison_verdict(found: Comparison) -> str:
-    """One to three sentences on a pair of models, from the primary metric's interval and adjusted p-values.
-
-    A model is called better only where the interval of the difference excludes 0 and the Holm-adjusted
-    p-value of the bootstrap is below 0.05, and only with at least five subjects of each class. What else is
-    known is added: how large a difference the data
-    leave possible, a DeLong test that disagrees, and that models trained once are two networks, not two
-    kinds of network.
-    """
-    difference = found.differences[found.primary]
-    if not math.isfinite(difference.difference):
-        return f"{_label(found)} is undefined for {found.first} or {found.second} on these subjects."
-    return " ".join(part for part in (_decision(found, difference), *_reservations(found)) if part)
-
-
-def winner(found: Comparison) -> str | None:
-    """The name of the model that is shown to be better; None where the data do not tell."""
-    difference = found.differences[found.primary]
-    excludes = (difference.low > 0 or difference.high < 0) and not _is_too_small(found)
-    if not excludes or not found.adjusted["bootstrap"] < SIGNIFICANT:
-        return None
-    second_is_better = (difference.difference > 0) != (found.primary in LOWER_IS_BETTER)
-    return found.second if second_is_better else found.first
-
-
-def overall_verdict(found: Sequence[Comparison]) -> str:
-    """The verdict of a whole comparison: one pair in full, several pairs as who is shown to beat whom."""
-    if len(found) == 1:
-        return comparison_verdict(found[0])
-    settled = [(one, winner(one)) for one in found]
-    beaten = [f"{better} over {_other(one, better)}" for one, better in settled if better]
-    open_pairs = [f"{one.first} and {one.second}" for one, better in settled if not better]
-    label = _label(found[0])
-    first = (
-        f"{label}, over {_size(found[0])}, shows {_listed(beaten)} (Holm-corrected for {len(found)} pairs)."
-        if beaten
-        else f"No pair of models can be told apart by {label} on {_size(found[0])}."
-    )
-    if beaten and open_pairs:
-        first = f"{first} Not told apart: {'; '.join(open_pairs)}."
-    doubted = [f"{one.first} and {one.second}" for one in found if _doubt(one)]
-    doubts = f"DeLong's test disagrees on {_listed(doubted)}: unsettled." if doubted else ""
-    scope = next((_scope(one) for one in found if _scope(one)), "")
-    return " ".join(part for part in (first, doubts, _smallness(found[0]), scope) if part)
+CHANCE_AUC = 0.5
+SIGNIFICANCE_LEVEL = 0.05  # for Holm-adjusted p-values
+MIN_SUBJECTS = 5  # of a class, below which resampling them shows nothing about further subjects
+FEW_SUBJECTS = 15  # of a class, below which a bootstrap interval tends to be too narrow
 
 
 def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test") -> str:
-    """What a run's AUC and its interval say about chance, from its block of metrics.json."""
+    """Return a sentence that sets a run's AUC and its interval against chance.
+
+    Args:
+        metrics: Block of metrics.json for the split.
+        name: Of the model.
+        split: `val` or `test`.
+    """
     auc, subjects = metrics.get("auc"), metrics.get("subjects", metrics.get("n"))
-    bounds = _bounds(metrics, "auc")
+    bounds = _interval_of(metrics, "auc")
     if not isinstance(auc, int | float) or bounds is None:
-        return f"{name} has no ROC AUC on the {split} split: it holds a single class."
+        return f"{name} has no ROC AUC on the {split} split: the split holds a single class."
     low, high = bounds
     where = f"on {subjects} {split} subjects"
-    figure = f"ROC AUC {auc:.3f} (95 % interval {low:.3f} to {high:.3f}) {where}"
+    value = f"ROC AUC {auc:.3f} (95 % interval {low:.3f} to {high:.3f}) {where}"
     if low == high:
-        return f"{name}: ROC AUC {auc:.3f} {where}; {collapse_note(auc)}"
-    if low > CHANCE["auc"]:
-        return f"{name} ranks the classes better than chance: {figure}."
-    if high < CHANCE["auc"]:
-        return f"{name} ranks the classes worse than chance, so look for swapped labels: {figure}."
-    return f"{name} is not shown to rank the classes better than chance: {figure}."
+        return (
+            f"{name}: ROC AUC {auc:.3f} {where}; every resample gives {auc:.3f}, so the bootstrap shows no "
+            "variation; this is no proof that further subjects would score the same."
+        )
+    if low > CHANCE_AUC:
+        return f"{name} ranks the classes better than chance: {value}."
+    if high < CHANCE_AUC:
+        return f"{name} ranks the classes worse than chance; check for swapped labels: {value}."
+    return f"{name} is not significantly better than chance: {value}."
 
 
-def collapse_note(value: float) -> str:
-    """Why an interval has no width, and what that does not mean."""
-    return (
-        f"every resample gives {value:.3f}, so the bootstrap sees no spread; "
-        "this is no proof that further subjects would score the same."
-    )
+def comparison_verdict(compared: Comparison) -> str:
+    """Return one to three sentences on a pair of models.
+
+    A model is called better only where the interval of the primary metric's difference excludes 0 and
+    the Holm-adjusted p-value of the bootstrap is below 0.05, and only with at least five subjects of each
+    class. Added are: how large a difference remains possible, a DeLong test that disagrees, and that models
+    trained with one seed are two networks rather than two kinds of network.
+    """
+    difference = compared.differences[compared.primary]
+    if not math.isfinite(difference.difference):
+        label = _label(compared)
+        return f"{label} is undefined for {compared.first} or {compared.second} on these subjects."
+    sentences = [_difference_sentence(compared, difference)]
+    if not _has_too_few_subjects(compared):
+        if _tests_disagree(compared):
+            p_value = _p_equals(compared.adjusted["delong"])
+            sentences.append(f"DeLong's test disagrees (p {p_value}): the result is inconclusive.")
+        sentences += _cautions(compared)
+    return " ".join(sentences)
 
 
-def format_p(value: float) -> str:
-    """A p-value as a reader expects it.
+def overall_verdict(compared: Sequence[Comparison]) -> str:
+    """Return the verdict of a whole comparison: one pair in full, or which models outperform which."""
+    if len(compared) == 1:
+        return comparison_verdict(compared[0])
+    winners = [(one, better_model(one)) for one in compared]
+    wins = [f"{better} outperforms {_other(one, better)}" for one, better in winners if better]
+    undecided = [f"{one.first} and {one.second}" for one, better in winners if not better]
+    label, size = _label(compared[0]), _size(compared[0])
+    if wins:
+        sentences = [f"By {label} on {size}, {_join(wins)} (Holm-adjusted for {len(compared)} pairs)."]
+        if undecided:
+            sentences.append(f"No significant difference: {'; '.join(undecided)}.")
+    else:
+        sentences = [f"No pair of models differs significantly in {label} on {size}."]
+    disagreeing = [f"{one.first} and {one.second}" for one in compared if _tests_disagree(one)]
+    if disagreeing:
+        sentences.append(f"DeLong's test disagrees on {_join(disagreeing)}: these results are inconclusive.")
+    cautions = dict.fromkeys(sentence for one in compared for sentence in _cautions(one))
+    return " ".join([*sentences, *cautions])
 
-    >>> format_p(0.0004), format_p(0.0312)
+
+def better_model(compared: Comparison) -> str | None:
+    """Return the name of the model that is shown to be better; None where the data show no difference."""
+    difference = compared.differences[compared.primary]
+    excludes_zero = difference.low > 0 or difference.high < 0
+    if not excludes_zero or _has_too_few_subjects(compared):
+        return None
+    if not compared.adjusted["bootstrap"] < SIGNIFICANCE_LEVEL:
+        return None
+    is_second = (difference.difference > 0) != (compared.primary in LOWER_IS_BETTER)
+    return compared.second if is_second else compared.first
+
+
+def format_p_value(value: float) -> str:
+    """Return a p-value in its usual form.
+
+    >>> format_p_value(0.0004), format_p_value(0.0312)
     ('< 0.001', '0.031')
     """
     if not math.isfinite(value):
@@ -98,91 +106,78 @@ def format_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _decision(found: Comparison, difference: Difference) -> str:
-    better = winner(found)
+def _difference_sentence(compared: Comparison, difference: Difference) -> str:
+    first, second, label, size = compared.first, compared.second, _label(compared), _size(compared)
+    better = better_model(compared)
     if better is not None:
-        return _better(found, difference, better)
-    if _is_too_small(found):
-        values = f"{difference.first:.3f} and {difference.second:.3f}"
+        sign = 1 if better == second else -1  # the gain of the better model
+        low, high = sorted((sign * difference.low, sign * difference.high))
         return (
-            f"{found.first} and {found.second} cannot be told apart on {_size(found)}: "
-            f"the rarest class has only {found.smallest_class}. {_label(found)} is {values}."
+            f"{better} outperforms {_other(compared, better)} in {label}: "
+            f"{_signed(sign * difference.difference)} ({_interval(compared, low, high)}, "
+            f"p {_p_equals(compared.adjusted['bootstrap'])}) on {size}."
+        )
+    if _has_too_few_subjects(compared):
+        return (
+            f"{size} are too few to compare {first} and {second}: the rarest class has only "
+            f"{compared.smallest_class}. {label} is {difference.first:.3f} and {difference.second:.3f}."
         )
     if difference.low == difference.high == 0:
         return (
-            f"{found.first} and {found.second} have the same {_label(found)}, {difference.first:.3f}, "
-            f"in every resample of {_size(found)}: these subjects cannot tell them apart."
+            f"{first} and {second} have the same {label}, {difference.first:.3f}, in every resample of "
+            f"{size}: these subjects show no difference."
         )
     possible = max(abs(difference.low), abs(difference.high))
+    interval = _interval(compared, difference.low, difference.high)
     return (
-        f"{found.first} and {found.second} are not told apart by {_label(found)} on {_size(found)}: "
-        f"{found.second} minus {found.first} is {_signed(difference.difference)} "
-        f"({_interval(found, difference.low, difference.high)}), so a difference of up to {possible:.3f} "
+        f"No significant difference in {label} between {first} and {second} on {size}: {second} minus "
+        f"{first} is {_signed(difference.difference)} ({interval}), so a difference of up to {possible:.3f} "
         "remains possible."
     )
 
 
-def _better(found: Comparison, difference: Difference, better: str) -> str:
-    """The gain from the winner's side: its metric minus the other's."""
-    sign = 1 if better == found.second else -1
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    return (
-        f"{better} beats {_other(found, better)} in {_label(found)}: {_signed(sign * difference.difference)} "
-        f"({_interval(found, low, high)}, p {_p_equals(found.adjusted['bootstrap'])}) on {_size(found)}."
-    )
+def _tests_disagree(compared: Comparison) -> bool:
+    """Return whether DeLong's test comes to another result than the bootstrap."""
+    adjusted = compared.adjusted.get("delong")
+    if adjusted is None or compared.primary != "auc":
+        return False
+    return (better_model(compared) is not None) != (adjusted < SIGNIFICANCE_LEVEL)
 
 
-def _interval(found: Comparison, low: float, high: float) -> str:
-    return f"{found.level * 100:g} % interval {_signed(low)} to {_signed(high)}"
+def _cautions(compared: Comparison) -> list[str]:
+    """Return what limits the result: few subjects of a class, and a single seed behind a better model."""
+    sentences = []
+    if compared.smallest_class is not None and compared.smallest_class < FEW_SUBJECTS:
+        sentences.append(
+            f"The rarest class has only {compared.smallest_class} subjects: the interval is approximate."
+        )
+    if compared.trainings == 1 and better_model(compared) is not None:
+        sentences.append(
+            "Each model was trained with one seed: the interval does not include the variation between seeds."
+        )
+    return sentences
 
 
-def _doubt(found: Comparison) -> str:
-    """A sentence where the second test, DeLong's, comes out on the other side."""
-    adjusted = found.adjusted.get("delong")
-    if adjusted is None or found.primary != "auc":
-        return ""
-    better = winner(found) is not None
-    if better == (adjusted < SIGNIFICANT):
-        return ""
-    return f"DeLong's test disagrees (p {_p_equals(adjusted)}): take this as unsettled."
+def _has_too_few_subjects(compared: Comparison) -> bool:
+    return compared.smallest_class is not None and compared.smallest_class < MIN_SUBJECTS
 
 
-def _reservations(found: Comparison) -> tuple[str, ...]:
-    """What a reader must hold against the decision."""
-    if _is_too_small(found):
-        return ()
-    return _doubt(found), _smallness(found), _scope(found)
-
-
-def _is_too_small(found: Comparison) -> bool:
-    return found.smallest_class is not None and found.smallest_class < FEWEST
-
-
-def _smallness(found: Comparison) -> str:
-    if found.smallest_class is None or found.smallest_class >= FEW:
-        return ""
-    return f"The rarest class has only {found.smallest_class} subjects: the interval is rough."
-
-
-def _scope(found: Comparison) -> str:
-    """What a single seed leaves open, where a model is called better."""
-    if found.trainings > 1 or winner(found) is None:
-        return ""
-    return "Each was trained with one seed: how far another would change this is not in the interval."
-
-
-def _label(found: Comparison) -> str:
-    label = metric_label(found.primary)
+def _label(compared: Comparison) -> str:
+    label = metric_label(compared.primary)
     return label if label.isupper() or label.startswith(("ROC", "F1")) else label.lower()
 
 
-def _size(found: Comparison) -> str:
-    cells = f", {found.cells} trainings of each" if found.cells > 1 else ""
-    return f"{found.subjects} subjects{cells}"
+def _size(compared: Comparison) -> str:
+    fits = f", {compared.cells} trainings of each" if compared.cells > 1 else ""
+    return f"{compared.subjects} subjects{fits}"
 
 
-def _other(found: Comparison, name: str) -> str:
-    return found.first if name == found.second else found.second
+def _interval(compared: Comparison, low: float, high: float) -> str:
+    return f"{compared.level * 100:g} % interval {_signed(low)} to {_signed(high)}"
+
+
+def _other(compared: Comparison, name: str) -> str:
+    return compared.first if name == compared.second else compared.second
 
 
 def _signed(value: float) -> str:
@@ -190,15 +185,15 @@ def _signed(value: float) -> str:
 
 
 def _p_equals(value: float) -> str:
-    text = format_p(value)
+    text = format_p_value(value)
     return text if text.startswith("<") else f"= {text}"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def _join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _bounds(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
+def _interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
     intervals = metrics.get("intervals")
     pair = intervals.get(name) if isinstance(intervals, Mapping) else None
     if not pair or pair[0] is None or pair[1] is None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
 from voxlift.app.evaluation.calibration import (
@@ -15,25 +16,20 @@ from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.scores import Scores, with_threshold
 
 
-def softmax(logits):
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
-
-
-def drawn_from(logits, seed, sharpness):
-    """Labels drawn from softmax(logits), probabilities that claim softmax(sharpness * logits)."""
-    true = softmax(logits)
+def draw_miscalibrated(logits, seed, sharpness):
+    """Labels drawn from softmax(logits), with the probabilities softmax(sharpness * logits)."""
+    true = softmax(logits, axis=1)
     rng = np.random.default_rng(seed)
     labels = (rng.random((len(true), 1)) > np.cumsum(true, axis=1)).sum(axis=1)
     names = [f"s{i}" for i in range(len(true))]
     classes = [f"c{k}" for k in range(true.shape[1])]
-    return Scores(names, labels, softmax(sharpness * logits), classes)
+    return Scores(names, labels, softmax(sharpness * logits, axis=1), classes)
 
 
-@pytest.mark.parametrize("kinds", [2, 4])
-def test_temperature_recovers_a_planted_overconfidence(kinds):
-    logits = np.random.default_rng(1).normal(size=(4000, kinds))
-    overconfident = drawn_from(logits, 2, sharpness=3.0)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_temperature_recovers_a_planted_overconfidence(classes):
+    logits = np.random.default_rng(1).normal(size=(4000, classes))
+    overconfident = draw_miscalibrated(logits, 2, sharpness=3.0)
     fitted = fit_temperature(overconfident)
     assert fitted.value == pytest.approx(3.0, rel=0.12)
     assert fitted.loss_after < fitted.loss_before
@@ -45,7 +41,7 @@ def test_temperature_recovers_a_planted_overconfidence(kinds):
 
 
 def test_no_temperature_nearby_is_better():
-    scores = drawn_from(np.random.default_rng(3).normal(size=(200, 3)), 4, sharpness=2.0)
+    scores = draw_miscalibrated(np.random.default_rng(3).normal(size=(200, 3)), 4, sharpness=2.0)
     best = fit_temperature(scores)
     for factor in (0.99, 1.01):
         near = score_metrics(apply_temperature(scores, best.value * factor))["log_loss"]
@@ -53,7 +49,7 @@ def test_no_temperature_nearby_is_better():
 
 
 def test_scaling_keeps_the_ranking_and_every_decision():
-    scores = with_threshold(drawn_from(np.random.default_rng(5).normal(size=(99, 2)), 6, 2.0), 0.3)
+    scores = with_threshold(draw_miscalibrated(np.random.default_rng(5).normal(size=(99, 2)), 6, 2.0), 0.3)
     scaled = apply_temperature(scores, 2.5)
     before, after = score_metrics(scores), score_metrics(scaled)
     assert after["auc"] == before["auc"]
@@ -70,8 +66,8 @@ def test_separated_validation_is_reported_and_zero_probabilities_stay_finite():
     assert np.isfinite(apply_temperature(perfect, 2.0).probabilities).all()
 
 
-def test_a_separated_validation_makes_no_probability_surer():
-    """A search would end where rounding does, at 0.1 or so, and turn every probability into 0 or 1."""
+def test_separated_validation_sharpens_no_probability():
+    """Unbounded, the search would end at about 0.1, where rounding does, and give only 0 and 1."""
     sure = Scores("abcd", [0, 0, 1, 1], [[0.999, 0.001], [0.98, 0.02], [0.1, 0.9], [0.01, 0.99]], ("n", "y"))
     assert fit_temperature(sure).value == 1.0
     one_wrong = replace(sure, labels=np.array([0, 1, 1, 1]))
@@ -79,7 +75,7 @@ def test_a_separated_validation_makes_no_probability_surer():
 
 
 def test_bins_agree_with_scikit_learn_and_lose_no_volume():
-    scores = drawn_from(np.random.default_rng(7).normal(size=(150, 2)), 8, 1.5)
+    scores = draw_miscalibrated(np.random.default_rng(7).normal(size=(150, 2)), 8, 1.5)
     found = reliability_bins(scores)
     observed, predicted = calibration_curve(scores.labels, scores.probabilities[:, 1], n_bins=10)
     np.testing.assert_allclose(found.observed, observed)

@@ -2,17 +2,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from score_sets import build_scores, random_scores
 from voxlift.app.evaluation.curves import precision_recall_curve, roc_curve
-from voxlift.app.evaluation.scores import Scores, ScoresError
+from voxlift.app.evaluation.scores import ScoresError
 
 
 @pytest.fixture(name="scores")
 def scores_with_ties():
-    rng = np.random.default_rng(0)
-    labels = np.arange(70) % 2
-    chance = np.round(np.clip(0.5 + 0.2 * (labels - 0.5) + 0.15 * rng.normal(size=70), 0, 1), 2)
-    names = [f"s{i}" for i in range(70)]
-    return Scores(names, labels, np.stack([1 - chance, chance], axis=1), ("no", "yes"))
+    scores = random_scores(0, volumes=70)
+    return build_scores(scores.labels, np.round(scores.probabilities[:, 1], 2))
 
 
 def test_roc_points_agree_with_scikit_learn(scores):
@@ -44,6 +42,5 @@ def test_band_is_ordered_within_the_unit_square_and_around_most_of_the_curve(sco
 
 
 def test_curve_of_an_absent_class_is_refused():
-    alone = Scores("ab", [1, 1], [[0.2, 0.8], [0.6, 0.4]], ("no", "yes"))
-    with pytest.raises(ScoresError, match="volumes of class yes and of another class"):
-        roc_curve(alone)
+    with pytest.raises(ScoresError, match="class yes"):
+        roc_curve(build_scores([1, 1], [0.8, 0.4]))

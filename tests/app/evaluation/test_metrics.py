@@ -2,20 +2,21 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from voxlift.app.evaluation.metrics import headline_metrics, metric_draws, metric_label, score_metrics
-from voxlift.app.evaluation.scores import Scores, average_by_subject, take, with_threshold
+from score_sets import build_scores
+from voxlift.app.evaluation.metrics import headline_metrics, metric_draws, score_metrics
+from voxlift.app.evaluation.scores import Scores, average_by_subject, select_rows, with_threshold
 
 
-def random_scores(seed, kinds, volumes=97, *, ties=False):
+def random_scores(seed, classes, volumes=97, *, ties=False):
     rng = np.random.default_rng(seed)
-    labels = rng.integers(kinds, size=volumes)
-    logits = rng.normal(size=(volumes, kinds)) + 0.8 * np.eye(kinds)[labels]
+    labels = rng.integers(classes, size=volumes)
+    logits = rng.normal(size=(volumes, classes)) + 0.8 * np.eye(classes)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     if ties:
         probabilities[:, 1] = np.round(probabilities[:, 1], 1)
         probabilities[:, 0] = 1 - probabilities[:, 1]
     subjects = [f"s{index:03d}" for index in range(volumes)]
-    return Scores(subjects, labels, probabilities, [f"c{k}" for k in range(kinds)])
+    return Scores(subjects, labels, probabilities, [f"c{k}" for k in range(classes)])
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -79,8 +80,7 @@ def test_class_that_is_never_decided_costs_precision_as_in_scikit_learn():
 
 
 def test_calibration_error_is_the_mean_gap_between_outcome_and_prediction():
-    chance = np.array([0.05, 0.05, 0.95, 0.95, 0.95])
-    scores = Scores("abcde", [0, 1, 1, 1, 0], np.stack([1 - chance, chance], axis=1), ("no", "yes"))
+    scores = build_scores([0, 1, 1, 1, 0], [0.05, 0.05, 0.95, 0.95, 0.95])
     # Two of five volumes at 0.05 with outcome 1/2, three at 0.95 with outcome 2/3.
     expected = 0.4 * (0.5 - 0.05) + 0.6 * (0.95 - 2 / 3)
     assert score_metrics(scores)["ece"] == pytest.approx(expected)
@@ -95,16 +95,15 @@ def test_other_threshold_than_half_reports_both_accuracies():
     assert "accuracy@0.5" not in half
 
 
-@pytest.mark.parametrize("kinds", [2, 3])
-def test_order_of_rows_does_not_matter(kinds):
-    scores = random_scores(6, kinds)
-    shuffled = take(scores, np.random.default_rng(0).permutation(len(scores)))
+@pytest.mark.parametrize("classes", [2, 3])
+def test_order_of_rows_does_not_matter(classes):
+    scores = random_scores(6, classes)
+    shuffled = select_rows(scores, np.random.default_rng(0).permutation(len(scores)))
     assert score_metrics(shuffled) == pytest.approx(score_metrics(scores), abs=1e-12)
 
 
 def test_single_class_has_no_auc_but_an_accuracy():
-    scores = Scores("ab", [1, 1], [[0.2, 0.8], [0.6, 0.4]], ("no", "yes"))
-    found = score_metrics(scores)
+    found = score_metrics(build_scores([1, 1], [0.8, 0.4]))
     assert np.isnan(found["auc"])
     assert np.isnan(found["specificity"])
     assert found["accuracy"] == 0.5
@@ -118,15 +117,13 @@ def test_average_by_subject_takes_the_mean_probability():
     np.testing.assert_allclose(averaged.probabilities, [[0.9, 0.1], [0.4, 0.6]])
 
 
-def test_labels_of_keys_read_as_words():
-    assert metric_label("auc[MCA]") == "ROC AUC, MCA"
-    assert metric_label("accuracy@0.5") == "Accuracy at 0.5"
+def test_headline_metrics_are_in_the_order_of_tables_and_without_single_classes():
     assert headline_metrics(["n", "brier", "auc[x]", "auc"]) == ("auc", "brier")
 
 
-@pytest.mark.parametrize("kinds", [2, 3])
-def test_a_resample_that_draws_nobody_is_undefined_without_a_warning(kinds):
-    scores = random_scores(1, kinds, volumes=9)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_resample_that_draws_nobody_is_undefined_without_a_warning(classes):
+    scores = random_scores(1, classes, volumes=9)
     drawn = metric_draws(scores, np.stack([np.zeros(9), np.ones(9)]))
     assert np.isnan([drawn[name][0] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
     assert np.isfinite([drawn[name][1] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
