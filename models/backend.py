@@ -1,4 +1,4 @@
-"""What differs between the backends of Keras: fused kernels and gradients.
+"""The operations that differ between Keras backends: fused kernels and gradients.
 
 Every other module of `models` is written in `keras.ops`. TensorFlow and JAX are imported when one of these
 functions first needs them.
@@ -15,7 +15,7 @@ from keras import ops
 Tensor: TypeAlias = Any  # each backend has a class of its own
 
 FUSED_DTYPES = frozenset({"float16", "bfloat16", "float32"})
-BFLOAT_BLOCK = 16  # channels that oneDNN's bfloat16 normalisation takes at once
+BFLOAT16_BLOCK = 16  # oneDNN's bfloat16 normalisation works on blocks of so many channels
 
 
 def has_fused_batch_norm(dtype: str) -> bool:
@@ -33,7 +33,7 @@ def fused_batch_norm(
     epsilon: float,
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return normalised inputs and the mean and variance that normalised them.
+    """Return normalised inputs, and the mean and variance used.
 
     Args:
         inputs: Tensor [B, ..., C] of rank 4 or 5 in float16, bfloat16 or float32.
@@ -42,7 +42,7 @@ def fused_batch_norm(
         mean: Moving mean, float32 [C], used where `training` is false.
         variance: Moving variance, float32 [C], used where `training` is false.
         epsilon: Added to the variance.
-        training: Normalise by the statistics of this batch instead of the moving ones.
+        training: Whether to use the statistics of this batch instead of the moving ones.
 
     Returns:
         Outputs in the shape and dtype of the inputs; mean and *biased* variance in float32, both [C].
@@ -55,13 +55,13 @@ def fused_batch_norm(
 
 
 def add_bias(inputs: Tensor, bias: Tensor) -> Tensor:
-    """Return [B, ..., C] plus [C], in the dtype of the inputs.
+    """Return inputs [B, ..., C] plus a bias [C], in the dtype of the inputs.
 
-    On TensorFlow by the one operation that the graph's optimiser melts into a convolution before it.
+    TensorFlow's own operation is used because its graph optimiser fuses it with the convolution before.
 
     Args:
         inputs: Tensor [B, ..., C].
-        bias: Tensor [C] of any float type.
+        bias: Tensor [C] of any float dtype.
     """
     bias = ops.cast(bias, inputs.dtype)
     if keras.backend.backend() != "tensorflow":
@@ -69,8 +69,8 @@ def add_bias(inputs: Tensor, bias: Tensor) -> Tensor:
     return importlib.import_module("tensorflow").nn.bias_add(inputs, bias)
 
 
-def has_own_convolution(dtype: str) -> bool:
-    """Return whether `convolve_volumes` serves this backend, device and dtype: TensorFlow's CPU."""
+def has_custom_convolution(dtype: str) -> bool:
+    """Return whether `convolve_volumes` supports this backend, device and dtype: TensorFlow on a CPU."""
     if keras.backend.backend() != "tensorflow" or dtype not in {"bfloat16", "float32"}:
         return False
     tf = importlib.import_module("tensorflow")
@@ -83,47 +83,47 @@ def convolve_volumes(
     *,
     strides: Sequence[int],
     padding: str,
-    outputs_of: Callable[[Tensor, Tensor], Tensor] | None,
-    filter_gradient: Callable[[Tensor, Tensor], Tensor],
+    compute_outputs: Callable[[Tensor, Tensor], Tensor] | None,
+    compute_kernel_gradient: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return TensorFlow's convolution of volumes with routes of one's own.
+    """Return a convolution of volumes on TensorFlow with custom computations.
 
     Args:
         inputs: Tensor [B, D, H, W, C].
-        kernel: Tensor [taps, taps, taps, C, filters] in the dtype of the inputs.
-        strides: Per depth, height and width.
+        kernel: Tensor [kd, kh, kw, C, filters] in the dtype of the inputs.
+        strides: Along depth, height and width.
         padding: `valid` or `same`.
-        outputs_of: Computes the outputs from inputs and kernel; None takes the kernel of TensorFlow.
-        filter_gradient: Computes the kernel's gradient from inputs and the outputs' gradient.
+        compute_outputs: Computes the outputs from inputs and kernel; None for TensorFlow's convolution.
+        compute_kernel_gradient: Computes the kernel's gradient from the inputs and the outputs' gradient.
     """
     tf = importlib.import_module("tensorflow")
-    how = {"strides": [1, *strides, 1], "padding": padding.upper()}
+    settings = {"strides": [1, *strides, 1], "padding": padding.upper()}
 
     @tf.custom_gradient
     def convolve(voxels: Tensor, weights: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
         def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
-            of_voxels = tf.raw_ops.Conv3DBackpropInputV2(
-                input_sizes=tf.shape(voxels), filter=weights, out_backprop=upstream, **how
+            input_gradient = tf.raw_ops.Conv3DBackpropInputV2(
+                input_sizes=tf.shape(voxels), filter=weights, out_backprop=upstream, **settings
             )
-            return of_voxels, filter_gradient(voxels, upstream)
+            return input_gradient, compute_kernel_gradient(voxels, upstream)
 
-        if outputs_of is not None:
-            return outputs_of(voxels, weights), gradients
-        return tf.raw_ops.Conv3D(input=voxels, filter=weights, **how), gradients
+        if compute_outputs is not None:
+            return compute_outputs(voxels, weights), gradients
+        return tf.raw_ops.Conv3D(input=voxels, filter=weights, **settings), gradients
 
-    return convolve(inputs, tf.convert_to_tensor(kernel))  # a variable's value, not the variable
+    return convolve(inputs, tf.convert_to_tensor(kernel))  # the value: custom_gradient rejects variables
 
 
-def float32_filter_gradient(
+def float32_kernel_gradient(
     inputs: Tensor, upstream: Tensor, *, shape: Sequence[int], strides: Sequence[int], padding: str
 ) -> Tensor:
     """Return the gradient of a convolution's kernel, computed by TensorFlow in float32.
 
     Args:
         inputs: Tensor [B, D, H, W, C].
-        upstream: Gradient of the outputs.
-        shape: Of the kernel.
-        strides: Per depth, height and width.
+        upstream: Gradient of the outputs, [B, D', H', W', filters].
+        shape: Of the kernel, (kd, kh, kw, C, filters).
+        strides: Along depth, height and width.
         padding: `valid` or `same`.
     """
     tf = importlib.import_module("tensorflow")
@@ -138,7 +138,7 @@ def float32_filter_gradient(
 
 
 def has_fused_adam() -> bool:
-    """Return whether this backend has a kernel that makes a whole step of Adam."""
+    """Return whether this backend has a single kernel for a step of Adam."""
     return bool(keras.backend.backend() == "tensorflow")
 
 
@@ -154,18 +154,18 @@ def fused_adam(
     powers: tuple[Tensor, Tensor],
     epsilon: float,
 ) -> None:
-    """Make a step of Adam with decoupled weight decay, in place, on TensorFlow.
+    """Update a variable in place by a step of Adam with decoupled weight decay, on TensorFlow.
 
     Args:
-        variable: TensorFlow's variable.
+        variable: A TensorFlow variable.
         gradient: Of the variable, in its shape.
-        first_moment: Variable of the gradient's running mean.
-        second_moment: Variable of its running square.
+        first_moment: Variable with the running mean of the gradient.
+        second_moment: Variable with the running mean of its square.
         learning_rate: Scalar.
         decay: Weight decay, multiplied by the learning rate.
         betas: Decay rates of the moments.
-        powers: Both betas to the power of the step's number, from 1.
-        epsilon: Added to the root of the second moment.
+        powers: Both betas to the power of the step's number, which starts at 1.
+        epsilon: Added to the square root of the second moment.
     """
     tf = importlib.import_module("tensorflow")
     rate = tf.cast(learning_rate, variable.dtype)
@@ -188,17 +188,17 @@ def fused_adam(
 def value_and_gradients(
     function: Callable[..., Tensor], *variables: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return a scalar function's value and its gradients.
+    """Return the value of a scalar function and its gradients.
 
     Args:
-        function: Takes one tensor per variable, returns a scalar tensor.
+        function: Takes one tensor per variable and returns a scalar tensor.
         variables: Float tensors or arrays.
 
     Returns:
         The value, and one gradient per variable in that variable's shape.
 
     Raises:
-        NotImplementedError: The backend is neither TensorFlow nor JAX.
+        NotImplementedError: If the backend is neither TensorFlow nor JAX.
     """
     tensors = tuple(ops.convert_to_tensor(variable) for variable in variables)
     backend = keras.backend.backend()
@@ -209,8 +209,8 @@ def value_and_gradients(
         value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(tensors))))(*tensors)
         return value, tuple(gradients)
     raise NotImplementedError(
-        f"Gradients are available on the TensorFlow and JAX backends, but KERAS_BACKEND is {backend!r}. "
-        "Start again with KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
+        f"Gradients need the Keras backend tensorflow or jax; KERAS_BACKEND is {backend!r}. Start again with "
+        "KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
     )
 
 
@@ -237,7 +237,7 @@ def _tensorflow_batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     tf = importlib.import_module("tensorflow")
     shape = ops.shape(inputs)
-    # Statistics do not care how voxels are arranged, and the kernel is best at rank 4.
+    # The statistics do not depend on how voxels are arranged, and the kernel is fastest at rank 4.
     flat = inputs if len(shape) == 4 else ops.reshape(inputs, (-1, *shape[2:]))  # [B*D, H, W, C]
     flat = _cast_for_kernel(flat)
     statistics = {} if training else {"mean": mean, "variance": variance}
@@ -254,17 +254,18 @@ def _tensorflow_batch_norm(
 def _cast_for_kernel(flat: Tensor) -> Tensor:
     """Return the tensor in the dtype in which the kernel is fast.
 
-    On a CPU, bfloat16 with a number of channels that is no multiple of 16 takes a reference loop: 8 channels
-    on 8 x 34 x 48 x 40 voxels need 82 ms forth and back, 9 in float32.
+    On a CPU, bfloat16 with a number of channels that is not a multiple of 16 uses a slow reference loop:
+    8 channels on 8 x 34 x 48 x 40 voxels take 82 ms forward and backward, and 9 ms in float32.
     """
     is_bfloat = keras.backend.standardize_dtype(flat.dtype) == "bfloat16"
-    if not is_bfloat or flat.shape[-1] % BFLOAT_BLOCK == 0:
+    if not is_bfloat or flat.shape[-1] % BFLOAT16_BLOCK == 0:
         return flat
     tf = importlib.import_module("tensorflow")
     return flat if tf.config.list_physical_devices("GPU") else ops.cast(flat, "float32")
 
 
 def _bessel_inverse(flat: Tensor) -> Tensor:
+    """Return (n - 1) / n for the number n of values per channel."""
     sizes = ops.shape(flat)[:-1]
     if all(isinstance(size, int) for size in sizes):
         count = math.prod(sizes)

@@ -1,6 +1,6 @@
-"""What a network costs: parameters, floating-point operations and activation memory per layer, for any rank.
+"""The complexity of a network, per layer: parameters, floating-point operations, activation memory; any rank.
 
-Operations are those of `models.flops`, for one forward pass at inference.
+Operations are those of one forward pass at inference, see `models.flops`.
 """
 
 import math
@@ -16,12 +16,14 @@ from voxlift.models.flops import RULES, Shape, layer_flops
 Visit: TypeAlias = Callable[[Any, str, Tensor, Tensor], None]
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-VIEWS = frozenset({"Flatten", "InputLayer", "Reshape", "UnfoldSlices"})  # outputs without memory of their own
+VIEWS = frozenset(
+    {"Flatten", "InputLayer", "Reshape", "UnfoldSlices"}
+)  # their outputs share memory with inputs
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One call of one layer: a shared layer has an entry per call, with its parameters in the first."""
+    """The costs of one call of a layer; the parameters of a shared layer are counted in its first call."""
 
     name: str
     kind: str
@@ -46,14 +48,14 @@ class ModelCost:
 
 
 def model_cost(model: keras.Model, input_shape: Sequence[Any] | None = None) -> ModelCost:
-    """Return a model's costs for one sample.
+    """Return the costs of a model for one sample.
 
     Args:
         model: A Functional or Sequential model.
         input_shape: See `layer_costs`.
 
     Raises:
-        ValueError: What `layer_costs` raises.
+        ValueError: See `layer_costs`.
     """
     costs = layer_costs(model, input_shape)
     fields = ("parameters", "trainable_parameters", "flops", "activations", "activation_bytes")
@@ -63,39 +65,38 @@ def model_cost(model: keras.Model, input_shape: Sequence[Any] | None = None) -> 
 def layer_costs(model: keras.Model, input_shape: Sequence[Any] | None = None) -> tuple[LayerCost, ...]:
     """Return the cost of every layer for one sample, in the order of computation, nested models included.
 
-    A layer that sees the slices of a volume folded into the batch is counted for all of them.
+    Layers of the slice model that are applied to every slice are counted for all slices of a volume.
 
     Args:
         model: A Functional or Sequential model.
-        input_shape: Sizes without the batch, where the model leaves some open; one shape per input where it
-        has
-            several.
+        input_shape: Shape without the batch, if the model leaves sizes open; one shape per input if it has
+            several inputs.
 
     Raises:
-        ValueError: A subclassed model, or sizes that stay unknown.
+        ValueError: If the model is subclassed, or sizes remain unknown.
     """
-    ledger: list[LayerCost] = []
+    costs: list[LayerCost] = []
     seen: set[int] = set()
 
-    def account(operation: Any, name: str, inputs: Tensor, outputs: Tensor) -> None:  # noqa: ANN401  # Keras's operations are untyped
-        ledger.append(_cost(operation, name, inputs, outputs, is_new=id(operation) not in seen))
+    def add_cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor) -> None:  # noqa: ANN401  # Keras's operations are untyped
+        costs.append(_cost(operation, name, inputs, outputs, is_new=id(operation) not in seen))
         seen.add(id(operation))
 
-    visit_operations(model, account, input_shape=input_shape)
-    return tuple(ledger)
+    visit_operations(model, add_cost, input_shape=input_shape)
+    return tuple(costs)
 
 
 def visit_operations(model: keras.Model, visit: Visit, *, input_shape: Sequence[Any] | None = None) -> None:
-    """Call `visit` for every operation in the order of computation, nested models included, on one sample.
+    """Call `visit` for every operation, in the order of computation, nested models included, for one sample.
 
     Args:
         model: A Functional or Sequential model.
-        visit: Takes an operation, its path in the model, its inputs (a nested structure) and its outputs, all
-            symbolic. One tensor is one object, wherever it is used.
+        visit: Called with an operation, its path in the model, its inputs (a nested structure) and outputs,
+            all symbolic. A tensor is the same object wherever it is used.
         input_shape: See `layer_costs`.
 
     Raises:
-        ValueError: What `layer_costs` raises.
+        ValueError: See `layer_costs`.
     """
     shapes = _input_shapes(model, input_shape)
     tensors = [
@@ -108,24 +109,22 @@ def visit_operations(model: keras.Model, visit: Visit, *, input_shape: Sequence[
 def _input_shapes(model: keras.Model, input_shape: Sequence[Any] | None) -> list[Shape]:
     if not isinstance(model, keras.Sequential) and not hasattr(model, "_run_through_graph"):
         raise ValueError(
-            f"{model.name} is a subclassed model, whose layers cannot be followed. Build it as a "
-            "Functional model."
+            f"{model.name} is a subclassed model, whose graph is unknown. Build it with the Functional API."
         )
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     if input_shape is not None:
-        several = input_shape and isinstance(input_shape[0], Sequence)
-        shapes = [tuple(shape) for shape in input_shape] if several else [tuple(input_shape)]
+        is_nested = input_shape and isinstance(input_shape[0], Sequence)
+        shapes = [tuple(shape) for shape in input_shape] if is_nested else [tuple(input_shape)]
     if len(shapes) != len(model.inputs) or any(None in shape for shape in shapes):
         raise ValueError(
-            f"{model.name} takes inputs {[tensor.shape for tensor in model.inputs]}, and the sizes "
-            f"{shapes} leave "
-            "some unknown. Give input_shape without the batch, one per input."
+            f"{model.name}: expected known sizes for its inputs {[tensor.shape for tensor in model.inputs]}, "
+            f"received {shapes}. Give input_shape without the batch, one shape per input."
         )
     return shapes
 
 
 def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tensor:
-    def follow(operation: Any) -> Callable[..., Tensor]:  # noqa: ANN401  # Keras's operations are untyped
+    def wrap(operation: Any) -> Callable[..., Tensor]:  # noqa: ANN401  # Keras's operations are untyped
         def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
             name = f"{prefix}{operation.name}"
             if isinstance(operation, keras.Model):
@@ -136,10 +135,9 @@ def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tens
 
         return call
 
-    # Keras's own walk of the graph, which clone_model uses too: symbolic, so that nothing is computed or
-    # built.
+    # Keras's own execution of the graph, which clone_model uses too; symbolic, so nothing is computed.
     graph = model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001
-    return graph._run_through_graph(inputs, operation_fn=follow)  # noqa: SLF001
+    return graph._run_through_graph(inputs, operation_fn=wrap)  # noqa: SLF001
 
 
 def _cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor, *, is_new: bool) -> LayerCost:  # noqa: ANN401
@@ -147,7 +145,7 @@ def _cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor, *, is_new:
     results = [tuple(leaf.shape) for leaf in keras.tree.flatten(outputs)]
     if any(None in shape for shape in (*shapes, *results)):
         raise ValueError(
-            f"{name} gives shape {results[0]}, which leaves a size unknown. Build it with all sizes."
+            f"{name} has an output of shape {results[0]}, with unknown sizes. Build it with all sizes known."
         )
     is_layer = isinstance(operation, keras.layers.Layer)
     kind = type(operation).__name__

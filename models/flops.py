@@ -1,13 +1,10 @@
-"""Floating-point operations of a layer, for any rank, from its configuration and shapes alone.
-
-So a network can be counted that is not yet built. One multiply-add counts as two operations.
-"""
+"""Floating-point operations of one layer's forward pass, for any rank, from its configuration and shapes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from voxlift.models.layers.arithmetic import positive_integers
+from voxlift.models.layers.conv_arithmetic import standardize_tuple
 
 Shape: TypeAlias = tuple[int, ...]
 Rule: TypeAlias = Callable[[Mapping[str, Any], Sequence[Shape], Shape], int]
@@ -16,52 +13,51 @@ Rule: TypeAlias = Callable[[Mapping[str, Any], Sequence[Shape], Shape], int]
 def layer_flops(
     kind: str, config: Mapping[str, Any], input_shapes: Sequence[Shape], output_shape: Shape
 ) -> int:
-    """Return the floating-point operations of one layer's forward pass.
+    """Return the floating-point operations of one layer's forward pass; a multiply-add counts as two.
 
     Args:
-        kind: Name of the layer's class; unknown ones count as free.
-        config: The layer's configuration (`get_config()`).
-        input_shapes: Shapes of its inputs with the batch, without unknown sizes.
-        output_shape: Shape of its output, the same way.
+        kind: Name of the layer's class; unknown ones count as zero.
+        config: The layer's configuration (`get_config()`); needed for the kinds in `RULES`.
+        input_shapes: Shapes of its inputs with the batch, all sizes known.
+        output_shape: Shape of its output, likewise.
     """
-    rule = RULES.get(kind)
-    operations = rule(config, input_shapes, output_shape) if rule else 0
-    return operations + _extras(kind, config, output_shape)
-
-
-def _extras(kind: str, config: Mapping[str, Any], output_shape: Shape) -> int:
-    """Return the operations of a convolution's or dense layer's bias and activation, one per value each."""
-    if kind not in WITH_BIAS:
+    outputs = math.prod(output_shape)
+    if kind in OPERATIONS_PER_OUTPUT:
+        return OPERATIONS_PER_OUTPUT[kind] * outputs
+    if kind not in RULES:
         return 0
-    has_activation = config.get("activation", "linear") not in (None, "linear")
-    return math.prod(output_shape) * (bool(config.get("use_bias", True)) + has_activation)
+    operations = RULES[kind](config, input_shapes, output_shape)
+    if kind in HAS_BIAS:
+        has_activation = config.get("activation", "linear") not in (None, "linear")
+        operations += outputs * (bool(config.get("use_bias", True)) + has_activation)
+    return operations
 
 
-def _taps(config: Mapping[str, Any], key: str, rank: int) -> int:
-    return math.prod(positive_integers(config[key], rank, key))
+def _kernel_taps(config: Mapping[str, Any], key: str, rank: int) -> int:
+    return math.prod(standardize_tuple(config[key], rank, key))
 
 
 def _convolution(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
-    taps = _taps(config, "kernel_size", len(output) - 2)
+    taps = _kernel_taps(config, "kernel_size", len(output) - 2)
     return 2 * math.prod(output) * taps * inputs[0][-1] // int(config.get("groups", 1))
 
 
 def _acs(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
-    taps = _taps(config, "kernel_size", 2)  # every view's kernel has the taps of the 2D kernel
+    taps = _kernel_taps(config, "kernel_size", 2)  # every view's kernel has the taps of the 2D kernel
     return 2 * math.prod(output) * taps * inputs[0][-1] // int(config.get("groups", 1))
 
 
 def _transposed(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
-    return 2 * math.prod(inputs[0]) * _taps(config, "kernel_size", len(output) - 2) * output[-1]
+    return 2 * math.prod(inputs[0]) * _kernel_taps(config, "kernel_size", len(output) - 2) * output[-1]
 
 
 def _depthwise(config: Mapping[str, Any], _: Sequence[Shape], output: Shape) -> int:
-    return 2 * math.prod(output) * _taps(config, "kernel_size", len(output) - 2)
+    return 2 * math.prod(output) * _kernel_taps(config, "kernel_size", len(output) - 2)
 
 
 def _separable(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
-    between = math.prod(output[:-1]) * inputs[0][-1] * int(config.get("depth_multiplier", 1))
-    return 2 * between * (_taps(config, "kernel_size", len(output) - 2) + output[-1])
+    intermediate = math.prod(output[:-1]) * inputs[0][-1] * int(config.get("depth_multiplier", 1))
+    return 2 * intermediate * (_kernel_taps(config, "kernel_size", len(output) - 2) + output[-1])
 
 
 def _dense(_: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
@@ -69,10 +65,10 @@ def _dense(_: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _pooling(config: Mapping[str, Any], _: Sequence[Shape], output: Shape) -> int:
-    return math.prod(output) * _taps(config, "pool_size", len(output) - 2)
+    return math.prod(output) * _kernel_taps(config, "pool_size", len(output) - 2)
 
 
-def _per_input(_: Mapping[str, Any], inputs: Sequence[Shape], __: Shape) -> int:
+def _global_pooling(_: Mapping[str, Any], inputs: Sequence[Shape], __: Shape) -> int:
     return math.prod(inputs[0])
 
 
@@ -80,30 +76,27 @@ def _merge(_: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
     return max(len(inputs) - 1, 1) * math.prod(output)
 
 
-def _per_output(operations: int) -> Rule:
-    return lambda _, __, output: operations * math.prod(output)
-
-
-WITH_BIAS = frozenset(
-    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D", "FewPositionsConv3D"}
-    | {f"{kind}{rank}D" for kind in ("Conv", "SeparableConv") for rank in (1, 2, 3)}
-    | {f"Conv{rank}DTranspose" for rank in (1, 2, 3)}
-)
 RULES: dict[str, Rule] = {
     **{f"Conv{rank}D": _convolution for rank in (1, 2, 3)},
     **{f"Conv{rank}DTranspose": _transposed for rank in (1, 2, 3)},
     **{f"DepthwiseConv{rank}D": _depthwise for rank in (1, 2, 3)},
     **{f"SeparableConv{rank}D": _separable for rank in (1, 2, 3)},
     **{f"{kind}Pooling{rank}D": _pooling for kind in ("Max", "Average") for rank in (1, 2, 3)},
-    **{f"Global{kind}Pooling{rank}D": _per_input for kind in ("Max", "Average") for rank in (1, 2, 3)},
+    **{f"Global{kind}Pooling{rank}D": _global_pooling for kind in ("Max", "Average") for rank in (1, 2, 3)},
     **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
-    **dict.fromkeys(("BatchNormalization", "FusedBatchNormalization", "Normalization"), _per_output(2)),
-    **dict.fromkeys(("GroupNormalization", "LayerNormalization", "UnitNormalization"), _per_output(8)),
-    **dict.fromkeys(("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "LayerScale"), _per_output(1)),
     "ACSConv3D": _acs,
     "FewPositionsConv3D": _convolution,
     "Dense": _dense,
-    "Rescaling": _per_output(2),
-    "Softmax": _per_output(5),
-    "TrilinearUpSampling3D": _per_output(9),
+}
+HAS_BIAS = frozenset(
+    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D", "FewPositionsConv3D"}
+    | {f"{kind}{rank}D" for kind in ("Conv", "SeparableConv") for rank in (1, 2, 3)}
+    | {f"Conv{rank}DTranspose" for rank in (1, 2, 3)}
+)
+OPERATIONS_PER_OUTPUT = {
+    **dict.fromkeys(("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "LayerScale"), 1),
+    **dict.fromkeys(("BatchNormalization", "FusedBatchNormalization", "Normalization", "Rescaling"), 2),
+    "Softmax": 5,
+    **dict.fromkeys(("GroupNormalization", "LayerNormalization", "UnitNormalization"), 8),
+    "TrilinearUpSampling3D": 9,
 }

@@ -1,7 +1,8 @@
-"""What a training step keeps in memory: weights, gradients, optimiser slots, and what backward reads.
+"""The memory of a training step: weights, gradients, optimiser slots, and the activations kept for backward.
 
-An activation is kept when a gradient needs it: a convolution's needs its input, a ReLU's its own output, that
-of an addition neither. So of convolution, normalisation and ReLU two tensors stay, not three.
+An activation is kept if a gradient needs it: that of a convolution needs the input, that of a ReLU the
+output, that of an addition neither. So of convolution, normalisation and ReLU two tensors are kept, not
+three.
 """
 
 import math
@@ -15,54 +16,65 @@ from voxlift.models.backend import Tensor
 from voxlift.models.complexity import BYTES, VIEWS, visit_operations
 
 WEIGHT_BYTES = 4  # weights, gradients and slots are float32 in every precision
-READS_NOTHING = frozenset(
+NEEDS_NOTHING = frozenset(
     {"Add", "Average", "Subtract", "Concatenate", "Rescaling", "TrilinearUpSampling3D", "FoldSlices"}
     | {"GlobalAveragePooling2D", "GlobalAveragePooling3D", "AveragePooling2D", "AveragePooling3D"}
     | {f"{kind}{rank}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for rank in (2, 3)}
 )
-DROPS = frozenset({"Dropout", "SpatialDropout2D", "SpatialDropout3D"})  # a mask of one byte per value
-READS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "tanh", "softmax", "elu", "leaky_relu"})
-READS_INPUT_TOO = frozenset(
+DROPOUTS = frozenset(
+    {"Dropout", "SpatialDropout2D", "SpatialDropout3D"}
+)  # they keep a mask, one byte per value
+NEEDS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "tanh", "softmax", "elu", "leaky_relu"})
+NEEDS_BOTH = frozenset(
     {"MaxPooling2D", "MaxPooling3D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Maximum", "Minimum"}
 )
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """The bytes of a training step, by what they are for; the last two are per sample of the batch."""
+    """The memory of a training step, in bytes.
+
+    Attributes:
+        weights: Of the model.
+        gradients: Of the trainable weights.
+        slots: The optimiser's values for each trainable weight.
+        activations: Kept for the backward pass, per sample.
+        transient: The largest sum of an operation's inputs and outputs, as gradients in the backward pass,
+            per sample.
+    """
 
     weights: int
     gradients: int
     slots: int
     activations: int
-    passing: int
+    transient: int
 
     @property
     def fixed(self) -> int:
-        """What a batch of any size needs."""
+        """Bytes that do not depend on the batch size."""
         return self.weights + self.gradients + self.slots
 
     @property
     def per_sample(self) -> int:
-        """What one more sample in the batch adds."""
-        return self.activations + self.passing
+        """Bytes that each sample of the batch adds."""
+        return self.activations + self.transient
 
     def total(self, batch_size: int) -> int:
-        """The bytes of a step with `batch_size` samples."""
+        """Return the bytes of a step with `batch_size` samples."""
         return self.fixed + batch_size * self.per_sample
 
-    def shared_by(self, devices: int) -> "TrainingMemory":
-        """Return what each of several devices needs: all weights, and its part of every batch's samples.
+    def per_device(self, devices: int) -> "TrainingMemory":
+        """Return the memory of each device in data parallel training: all weights, a part of each batch.
 
-        >>> TrainingMemory(100, 100, 200, activations=50, passing=10).shared_by(2).total(4)
+        >>> TrainingMemory(100, 100, 200, activations=50, transient=10).per_device(2).total(4)
         520
         """
-        return replace(self, activations=self.activations // devices, passing=self.passing // devices)
+        return replace(self, activations=self.activations // devices, transient=self.transient // devices)
 
     def largest_batch(self, free: int) -> int:
-        """The largest batch that fits into `free` bytes; 0 where not even one sample does.
+        """Return the largest batch that fits into `free` bytes; 0 if not even one sample does.
 
-        >>> TrainingMemory(100, 100, 200, activations=50, passing=10).largest_batch(700)
+        >>> TrainingMemory(100, 100, 200, activations=50, transient=10).largest_batch(700)
         5
         """
         return max(0, (free - self.fixed) // self.per_sample)
@@ -71,81 +83,82 @@ class TrainingMemory:
 def training_memory(
     model: keras.Model, *, optimizer_slots: int = 2, input_shape: Sequence[Any] | None = None
 ) -> TrainingMemory:
-    """Return an estimate of the memory that training a model takes; its dtype policies say in which width.
+    """Return an estimate of the memory of training a model in the precision of its dtype policies.
 
-    `passing` is the largest sum of an operation's inputs and outputs, as gradients on their way back. The
-    workspaces of kernels, and what the engine itself takes, come on top.
+    It does not include the workspaces of kernels and the memory of the framework itself.
 
     Args:
         model: A Functional or Sequential model.
-        optimizer_slots: Values that the optimiser keeps per weight (Adam 2, momentum 1, plain descent 0).
+        optimizer_slots: Values that the optimiser keeps per weight (Adam 2, momentum 1, plain SGD 0).
         input_shape: See `models.complexity.layer_costs`.
 
     Raises:
-        ValueError: What `layer_costs` raises.
+        ValueError: See `models.complexity.layer_costs`.
     """
-    ledger = _Ledger()
-    visit_operations(model, ledger.visit, input_shape=input_shape)
+    kept = _KeptTensors()
+    visit_operations(model, kept.visit, input_shape=input_shape)
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return TrainingMemory(
         weights=WEIGHT_BYTES * model.count_params(),
         gradients=WEIGHT_BYTES * trainable,
         slots=WEIGHT_BYTES * trainable * optimizer_slots,
-        activations=sum(ledger.kept.values()) + ledger.masks,
-        passing=ledger.passing,
+        activations=sum(kept.sizes_kept.values()) + kept.mask_bytes,
+        transient=kept.transient,
     )
 
 
-class _Ledger:
-    """Which tensors some gradient reads, each once however many read it."""
+class _KeptTensors:
+    """The tensors that gradients need, each counted once however many need it."""
 
     def __init__(self) -> None:
-        self.kept: dict[int, int] = {}
-        self.masks = 0
-        self.passing = 0
-        self.sizes: dict[int, int] = {}  # bytes of a tensor, as its producer computes it
-        self.roots: dict[int, int] = {}  # of a view: the tensor whose memory it shows
-        self.tensors: list[Tensor] = []  # alive, so that no two share an identity
+        self.sizes_kept: dict[int, int] = {}
+        self.mask_bytes = 0
+        self.transient = 0
+        self.sizes: dict[
+            int, int
+        ] = {}  # bytes of each tensor, in the precision of the operation that computes it
+        self.base: dict[int, int] = {}  # of a view: the tensor whose memory it shares
+        self.tensors: list[Tensor] = []  # kept alive, so that no two have the same id
 
     def visit(self, operation: Any, _: str, inputs: Tensor, outputs: Tensor) -> None:  # noqa: ANN401  # Keras's operations are untyped
-        """Account for one operation, see `visit_operations`."""
+        """Count the tensors of one operation, see `visit_operations`."""
         sources = [leaf for leaf in keras.tree.flatten(inputs) if isinstance(leaf, keras.KerasTensor)]
         results = keras.tree.flatten(outputs)
         self.tensors += [*sources, *results]
         width = _width(operation)
-        for tensor in sources:  # the model's own inputs come cast to what reads them
+        for tensor in sources:  # the model's inputs are cast to the precision of the first operation
             self.sizes.setdefault(id(tensor), width * math.prod(tensor.shape))
         if type(operation).__name__ in VIEWS:
-            self.roots |= {id(result): self._root(sources[0]) for result in results if sources}
-            self.sizes |= {id(result): self.sizes[self._root(result)] for result in results if sources}
+            self.base |= {id(result): self._base_of(sources[0]) for result in results if sources}
+            self.sizes |= {id(result): self.sizes[self._base_of(result)] for result in results if sources}
             return
         self.sizes |= {id(result): width * math.prod(result.shape) for result in results}
         self._keep(operation, sources, results)
-        moved = {id(tensor): self.sizes[id(tensor)] for tensor in (*sources, *results)}
-        self.passing = max(self.passing, sum(moved.values()))
+        involved = {id(tensor): self.sizes[id(tensor)] for tensor in (*sources, *results)}
+        self.transient = max(self.transient, sum(involved.values()))
 
     def _keep(self, operation: Any, sources: list[Tensor], results: list[Tensor]) -> None:  # noqa: ANN401  # as above
-        reads_input, reads_output = _gradient_reads(operation)
-        for tensor in [*(sources if reads_input else ()), *(results if reads_output else ())]:
-            root = self._root(tensor)
-            self.kept[root] = self.sizes[root]
-        if type(operation).__name__ in DROPS:
-            self.masks += sum(math.prod(result.shape) for result in results)
+        needs_input, needs_output = _gradient_needs(operation)
+        for tensor in [*(sources if needs_input else ()), *(results if needs_output else ())]:
+            base = self._base_of(tensor)
+            self.sizes_kept[base] = self.sizes[base]
+        if type(operation).__name__ in DROPOUTS:
+            self.mask_bytes += sum(math.prod(result.shape) for result in results)
 
-    def _root(self, tensor: Tensor) -> int:
-        return self.roots.get(id(tensor), id(tensor))
+    def _base_of(self, tensor: Tensor) -> int:
+        return self.base.get(id(tensor), id(tensor))
 
 
-def _gradient_reads(operation: Any) -> tuple[bool, bool]:  # noqa: ANN401  # Keras's operations are untyped
-    """Return whether an operation's gradient reads its inputs, and whether it reads its outputs."""
+def _gradient_needs(operation: Any) -> tuple[bool, bool]:  # noqa: ANN401  # Keras's operations are untyped
+    """Return whether an operation's gradient needs its inputs, and whether it needs its outputs."""
     kind = type(operation).__name__
     activation = _activation(operation)
-    if kind in READS_NOTHING or kind in DROPS:
+    if kind in NEEDS_NOTHING or kind in DROPOUTS:
         return False, False
-    if kind in {"Activation", "ReLU", "LeakyReLU", "Softmax"} or kind.lower() in READS_OUTPUT:
-        reads_output = kind != "Activation" or activation in READS_OUTPUT
-        return not reads_output, reads_output
-    return True, kind in READS_INPUT_TOO or activation != "linear"
+    if kind in {"Activation", "ReLU", "LeakyReLU", "Softmax"} or kind.lower() in NEEDS_OUTPUT:
+        needs_output = kind != "Activation" or activation in NEEDS_OUTPUT
+        return not needs_output, needs_output
+    return True, kind in NEEDS_BOTH or activation != "linear"
 
 
 def _activation(operation: Any) -> str:  # noqa: ANN401  # as above

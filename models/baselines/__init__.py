@@ -1,5 +1,5 @@
-"""2D networks to start from: a flat CNN, a small residual one, the tutorial's, the zoo's, or a saved one."""
+"""2D networks to start from: three small ones, those of `keras.applications`, and saved ones."""
 
-from voxlift.models.baselines.choose import build_baseline
+from voxlift.models.baselines.build import build_baseline
 
 __all__ = ["build_baseline"]

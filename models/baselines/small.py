@@ -1,15 +1,21 @@
-"""Three small networks of our own: flat, residual, and the classic tutorial's."""
+"""Three small networks: a flat CNN, a residual network, and the CNN of the classic tutorial."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 from keras import layers
 
-from voxlift.models.baselines.parts import Shape, Tensor, add_head
+from voxlift.models.backend import Tensor
 from voxlift.models.layers import FusedBatchNormalization
 
-RISING = frozenset({"relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softsign", "linear"})
-NORMALIZATION_MOMENTUM = 0.9  # with few steps per epoch, 0.99 leaves the moving averages far behind
+Shape: TypeAlias = tuple[int, int, int]  # height, width, channels
+
+HEADS = ("pool", "flatten")
+MONOTONIC = frozenset(
+    {"relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "softplus", "softsign", "linear"}
+)
+NORMALIZATION_MOMENTUM = 0.9  # with few steps per epoch, the moving averages would lag behind with 0.99
 
 
 def build_cnn(
@@ -21,7 +27,7 @@ def build_cnn(
     head: str = "pool",
     activation: str = "relu",
 ) -> keras.Model:
-    """Return a flat CNN: per stage a convolution, normalisation, activation and pooling; then global pooling.
+    """Return a flat CNN: per stage a convolution, normalisation, activation and pooling.
 
     Args:
         input_shape: Height, width and channels of a slice.
@@ -32,7 +38,7 @@ def build_cnn(
         activation: Name of a Keras activation.
 
     Raises:
-        ValueError: Not 3 to 5 stages, or a slice too small for their pooling.
+        ValueError: If there are not 3 to 5 stages, or a slice is too small for their pooling.
     """
     _check_stages("cnn", filters, input_shape, stages=(3, 5), poolings=len(filters) - 1)
     inputs = x = keras.Input(input_shape, name="slices")
@@ -62,7 +68,7 @@ def build_resnet(
         activation: Name of a Keras activation.
 
     Raises:
-        ValueError: Not 2 to 5 stages, or a slice too small for their strides.
+        ValueError: If there are not 2 to 5 stages, or a slice is too small for their strides.
 
     Source: He et al. (2016), Deep Residual Learning for Image Recognition, doi:10.1109/CVPR.2016.90.
     """
@@ -85,12 +91,13 @@ def build_tutorial(*, input_shape: Shape, classes: int, filters: Sequence[int] =
         filters: Channels of its two convolutions.
 
     Raises:
-        ValueError: Not two stages, or a slice below 10 x 10 voxels.
+        ValueError: If there are not two stages, or a slice is below 10 x 10 voxels.
     """
     _check_stages("tutorial", filters, input_shape, stages=(2, 2), poolings=0)
     if min(input_shape[:2]) < 10:
         raise ValueError(
-            f"The tutorial's CNN needs slices of 10 x 10 voxels or more, received {input_shape}."
+            f"tutorial: expected slices of 10 x 10 voxels or more, received {input_shape[0]} x "
+            f"{input_shape[1]}. Use larger slices."
         )
     return keras.Sequential(
         [
@@ -107,8 +114,31 @@ def build_tutorial(*, input_shape: Shape, classes: int, filters: Sequence[int] =
     )
 
 
+def add_head(x: Tensor, classes: int, dropout: float, *, kind: str = "pool") -> Tensor:
+    """Return float32 logits [B, classes] of a feature map [B, H, W, C] or of features [B, C].
+
+    Args:
+        x: Symbolic output of the network.
+        classes: Number of logits.
+        dropout: Rate before them, 0 for none.
+        kind: How a feature map becomes features: `pool` (global average) or `flatten` (a weight for every
+            position).
+
+    Raises:
+        ValueError: If the kind is neither.
+    """
+    if kind not in HEADS:
+        raise ValueError(f"Expected head {' or '.join(HEADS)}, received {kind!r}.")
+    if len(x.shape) == 4:
+        pool = layers.Flatten if kind == "flatten" else layers.GlobalAveragePooling2D
+        x = pool(name="features")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return layers.Dense(classes, dtype="float32", name="logits")(x)
+
+
 def _convolve(x: Tensor, channels: int, *, name: str, activation: str | None, stride: int = 1) -> Tensor:
-    # The normalisation that follows has an offset of its own, so the convolution needs no bias.
+    # The normalisation has an offset of its own, so the convolution needs no bias.
     x = layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = FusedBatchNormalization(momentum=NORMALIZATION_MOMENTUM, name=f"{name}_norm")(x)
     return x if activation is None else layers.Activation(activation, name=f"{name}_{activation}")(x)
@@ -119,8 +149,8 @@ def _activate_and_pool(x: Tensor, activation: str, *, stage: int, pools: bool) -
     if not pools:
         return activate(x)
     pool = layers.MaxPooling2D(2, name=f"pool{stage}")
-    # The largest value is the same before and after a rising function, and there are fewer values behind it.
-    return activate(pool(x)) if activation in RISING else pool(activate(x))
+    # A monotonic activation does not change which value is largest, and pooling first leaves fewer values.
+    return activate(pool(x)) if activation in MONOTONIC else pool(activate(x))
 
 
 def _residual_block(x: Tensor, channels: int, stride: int, *, name: str, activation: str) -> Tensor:
@@ -147,5 +177,5 @@ def _check_stages(
     if min(input_shape[:2]) < 2**poolings:
         raise ValueError(
             f"{name} with {len(filters)} stages halves a slice {poolings} times, but slices are "
-            f"{input_shape[0]} x {input_shape[1]}. Use fewer stages or larger slices."
+            f"{input_shape[0]} x {input_shape[1]} voxels. Use fewer stages or larger slices."
         )

@@ -1,37 +1,37 @@
-"""Grad-CAM: how much each voxel speaks for a class, by the gradient of its logit."""
+"""Grad-CAM: how much each voxel supports a class, by the gradient of the class's score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from voxlift.models.aggregation import is_slice_model, unwrap_slices
 from voxlift.models.backend import Tensor, value_and_gradients
-from voxlift.models.explain.places import check_label, find_layer
+from voxlift.models.explain.target import check_label, find_layer
+from voxlift.models.layers.slices import AXES, FoldSlices
 from voxlift.models.layers.upsampling import resize_volume
-from voxlift.models.slicing import AXES, FoldSlices
+from voxlift.models.slice_model import is_slice_model, unwrap_slices
 
 
 def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
-    """Return how much each voxel speaks for a class, by the gradient of its logit.
+    """Return how much each voxel supports a class.
 
-    A layer's channels are weighted by their mean gradient and summed, negative sums are dropped, and the map
-    is resized linearly to the input. For the slice model it is one 2D map per slice, stacked; over several
-    axes the maps are averaged, and slices that the model leaves out stay zero.
+    A layer's channels are weighted by the mean gradient of the class's score and summed, negative sums are
+    set to zero, and the map is resized linearly to the input. For the slice model it is one 2D map per slice,
+    stacked; maps along several axes are averaged, and slices that the model does not score are zero.
 
     Args:
         model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
         inputs: Float32 array of that shape.
         label: Index of the class.
-        layer: Name of a spatial layer. Unless told otherwise what the last convolution gives, after the
-            normalisation and activation that follow it at the same resolution.
+        layer: Name of a spatial layer; by default the last one at the resolution of the last convolution,
+            which includes its normalisation and activation.
 
     Returns:
-        Float32 array [B, H, W] or [B, D, H, W], 0 or more, in no particular unit.
+        Float32 array [B, H, W] or [B, D, H, W], 0 or more, without a unit.
 
     Raises:
-        ValueError: A class or layer that the model has not, or a model without spatial layers.
+        ValueError: If the model has no such class or layer, or no spatial layers.
 
     Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
     """
@@ -48,48 +48,49 @@ def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -
         outputs, _ = _run_with_offset(network, inputs, name, added)
         return ops.sum(ops.cast(outputs[:, label], "float32"))
 
-    # The gradient for an offset of zero is the gradient for the layer's output.
+    # The gradient with respect to an offset of zero is the gradient with respect to the layer's output.
     offset = ops.zeros_like(features)
     _, (gradients,) = value_and_gradients(score, offset)
     spatial = tuple(range(1, len(features.shape) - 1))
     weights = ops.mean(ops.cast(gradients, "float32"), axis=spatial, keepdims=True)
-    found = ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
-    return _resize(found, inputs.shape[1:-1])
+    maps = ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
+    return _resize(maps, inputs.shape[1:-1])
 
 
 def _run_with_offset(
     network: keras.Model, inputs: np.ndarray, name: str, added: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the network's outputs, and one layer's with `added` added to them on the way."""
-    found = []
+    """Return the network's output with `added` added to one layer's output, and that layer's sum."""
+    features = []
 
-    def account(operation: keras.Operation) -> Tensor:
+    def wrap(operation: keras.Operation) -> Callable[..., Tensor]:
         def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
             outputs = operation(*args, **kwargs)
             if operation.name != name:
                 return outputs
-            found.append(outputs + added)
-            return found[-1]
+            features.append(outputs + added)
+            return features[-1]
 
         return call
 
     graph = network._functional if isinstance(network, keras.Sequential) else network  # noqa: SLF001
-    # Keras's own walk of the graph, which clone_model uses too.
-    outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=account)  # noqa: SLF001
-    return keras.tree.flatten(outputs)[0], found[-1]  # a loaded network may hold its one output in a list
+    # Keras's own execution of the graph, which clone_model uses too.
+    outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=wrap)  # noqa: SLF001
+    return keras.tree.flatten(outputs)[0], features[-1]  # a loaded network may hold its one output in a list
 
 
-def _resize(found: Tensor, sides: Sequence[int]) -> np.ndarray:
-    if len(sides) == 3:
-        return np.asarray(ops.convert_to_numpy(resize_volume(found, sides)))[..., 0]
-    resized = ops.image.resize(found, sides, interpolation="bilinear", data_format="channels_last")
+def _resize(maps: Tensor, shape: Sequence[int]) -> np.ndarray:
+    if len(shape) == 3:
+        return np.asarray(ops.convert_to_numpy(resize_volume(maps, shape)))[..., 0]
+    resized = ops.image.resize(maps, shape, interpolation="bilinear", data_format="channels_last")
     return np.asarray(ops.convert_to_numpy(resized))[..., 0]
 
 
 def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
+    """Return the maps of a slice model's slices as maps of volumes, averaged over its axes."""
     network = unwrap_slices(model)
     name = find_layer(network, layer)
-    folds = [part for part in model.layers if isinstance(part, FoldSlices)]
+    folds = [fold for fold in model.layers if isinstance(fold, FoldSlices)]
     total = np.zeros(inputs.shape[:-1], "float32")
     for fold in folds:
         slices = ops.convert_to_numpy(fold(inputs))

@@ -1,24 +1,28 @@
-"""Layers that Keras lacks: depthwise, separable and ACS convolutions of volumes.
+"""Keras layers of Voxlift; importing this package registers them all, so that saved networks load.
 
-Together with trilinear upsampling, concatenation that repeats single slices, batch normalisation through the
-fused kernel or folded away, and convolution where only a few voxels are left.
+Convolutions of volumes (depthwise, separable, ACS, and one for volumes of few voxels), trilinear upsampling,
+concatenation that repeats single slices, fused batch normalisation, and the layers of the slice model.
 """
 
 from voxlift.models.layers.acs import ACSConv3D
-from voxlift.models.layers.bias import ChannelBias
+from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
-from voxlift.models.layers.joining import RepeatingConcatenate3D
-from voxlift.models.layers.normalization import FusedBatchNormalization
+from voxlift.models.layers.normalization import ChannelBias, FusedBatchNormalization
+from voxlift.models.layers.slices import AggregateSlices, FoldSlices, ForegroundSlices, UnfoldSlices
 from voxlift.models.layers.upsampling import TrilinearUpSampling3D
 
 __all__ = [
     "ACSConv3D",
+    "AggregateSlices",
     "ChannelBias",
     "DepthwiseConv3D",
     "FewPositionsConv3D",
+    "FoldSlices",
+    "ForegroundSlices",
     "FusedBatchNormalization",
     "RepeatingConcatenate3D",
     "SeparableConv3D",
     "TrilinearUpSampling3D",
+    "UnfoldSlices",
 ]

@@ -10,8 +10,13 @@ import numpy as np
 from keras import ops
 
 from voxlift.models.backend import Tensor
-from voxlift.models.layers.arithmetic import output_size, positive_integers, same_front, window
-from voxlift.models.layers.convolution import KernelSettings, Setting, VolumeConvolution
+from voxlift.models.layers.conv_arithmetic import (
+    compute_output_size,
+    compute_padding_before,
+    crop_or_pad,
+    standardize_tuple,
+)
+from voxlift.models.layers.convolution import Setting, VolumeConvolution, WeightSettings
 from voxlift.models.layers.depthwise import Triple, depthwise_conv3d
 
 
@@ -36,7 +41,7 @@ def split_views(count: int) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class View:
-    """One view's share of an ACS convolution: its kernel's extents and its ranges of channels."""
+    """One view of an ACS convolution: its kernel's size, and its ranges of output and input channels."""
 
     kernel_size: Triple
     filters: tuple[int, int]
@@ -52,29 +57,29 @@ class View:
 class ACSConv3D(VolumeConvolution):
     """Convolution of volumes whose parameters are those of a 2D convolution.
 
-    The output channels are split into three views, as equal as can be, the first ones larger. The 2D kernel
-    [kh, kw] of a channel lies
+    The output channels are split into three views, as evenly as possible, the first ones larger. The 2D
+    kernel [kh, kw] of a channel is
 
     - axial, in the first third: kh along height, kw along width (1, kh, kw);
     - coronal, in the second: kh along depth, kw along width (kh, 1, kw);
     - sagittal, in the last: kh along depth, kw along height (kh, kw, 1).
 
-    The layer equals `Conv3D` with kernel (kh, max(kh, kw), kw) in which every view's plane passes through
-    the tap (k - 1) // 2 of its thin axis and zeros stand elsewhere (`dense_kernel`): output shape, strides,
-    padding and dilation are that layer's, and the views stay aligned where strides are above 1. With `groups`
-    above 1, whole groups go to a view.
+    The layer equals `Conv3D` with a kernel (kh, max(kh, kw), kw) that holds every view's plane at tap
+    (k - 1) // 2 of its thin axis, and zeros elsewhere (`dense_kernel`): output shape, strides, padding and
+    dilation are that layer's, and the views stay aligned where strides are above 1. With `groups` above 1,
+    each group belongs to one view.
 
     Weights: `kernel` [kh, kw, C / groups, filters] and `bias` [filters], as in `keras.layers.Conv2D`.
 
     Args:
         filters: Output channels.
-        kernel_size: One integer, or the 2D kernel's taps (kh, kw).
+        kernel_size: One integer, or the 2D kernel's size (kh, kw) in taps.
         groups: 1, or 3 and more.
         kernel_initializer, kernel_regularizer, kernel_constraint: As in Keras.
         kwargs: See `VolumeConvolution`; `strides` and `dilation_rate` are three-dimensional.
 
     Raises:
-        ValueError: A setting out of its range; strides together with dilation.
+        ValueError: If a setting is out of its range, or strides and dilation are both above 1.
 
     Source: Yang et al. (2021), Reinventing 2D Convolutions for 3D Images, doi:10.1109/JBHI.2021.3049452.
     """
@@ -91,16 +96,16 @@ class ACSConv3D(VolumeConvolution):
         **kwargs: Setting,
     ) -> None:
         super().__init__(**kwargs)
-        (self.filters,) = positive_integers(filters, 1, "filters")
-        (self.groups,) = positive_integers(groups, 1, "groups")
-        first, second = positive_integers(kernel_size, 2, "kernel_size")
+        (self.filters,) = standardize_tuple(filters, 1, "filters")
+        (self.groups,) = standardize_tuple(groups, 1, "groups")
+        first, second = standardize_tuple(kernel_size, 2, "kernel_size")
         self.kernel_size = (first, second)
-        self.kernel_settings = KernelSettings.of(
+        self.kernel_settings = WeightSettings.from_arguments(
             "kernel", kernel_initializer, kernel_regularizer, kernel_constraint
         )
         if self.groups == 2 or self.filters % self.groups:
             raise ValueError(
-                f"{self.name}: {self.filters} filters in {self.groups} groups cannot be shared by three "
+                f"{self.name}: {self.filters} filters in {self.groups} groups cannot be split into three "
                 "views. Use groups=1, or 3 and more groups that divide the filters."
             )
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
@@ -111,11 +116,11 @@ class ACSConv3D(VolumeConvolution):
 
     @property
     def volume_kernel_size(self) -> Triple:
-        """Extent in taps along depth, height and width of the kernel that holds all three views."""
+        """The size in taps (depth, height, width) of the kernel that holds all three views."""
         first, second = self.kernel_size
         return first, max(first, second), second
 
-    def count_outputs(self, channels: int) -> int:  # noqa: ARG002  # the base's signature
+    def count_outputs(self, channels: int) -> int:  # noqa: ARG002  # the signature of the base class
         """Return the number of output channels."""
         return self.filters
 
@@ -123,25 +128,27 @@ class ACSConv3D(VolumeConvolution):
         """Create `kernel` and `bias`.
 
         Raises:
-            ValueError: The channels cannot be divided into the groups.
+            ValueError: If the channels cannot be divided into the groups.
         """
-        channels = self.prepare(input_shape)
+        channels = self.check_input(input_shape)
         if channels % self.groups:
             raise ValueError(
                 f"{self.name}: {channels} input channels cannot be divided into {self.groups} groups."
             )
         shape = (*self.kernel_size, channels // self.groups, self.filters)
-        self.kernel = self.kernel_settings.add(self, "kernel", shape)
-        self.add_bias(channels)
+        self.kernel = self.kernel_settings.add_weight(self, "kernel", shape)
+        self.build_bias(channels)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the convolved volumes [B, D', H', W', filters]."""
         kernel = ops.convert_to_tensor(self.kernel)
         outputs = [self._convolve(inputs, kernel, view) for view in self.views(inputs.shape[-1])]
-        return self.finish(outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1))
+        return self.add_bias_and_activate(
+            outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
+        )
 
     def views(self, channels: int) -> tuple[View, ...]:
-        """Return the views that compute something, for a number of input channels."""
+        """Return the views that have filters, for a number of input channels."""
         if self.kernel_size == (1, 1):  # the three views are one
             return (View((1, 1, 1), (0, self.filters), (0, channels), self.groups),)
         units = self.groups if self.groups > 1 else self.filters
@@ -164,10 +171,10 @@ class ACSConv3D(VolumeConvolution):
         dense = np.zeros((*self.volume_kernel_size, *kernel.shape[2:]), kernel.dtype)
         for view in self.views(kernel.shape[2] * self.groups):
             starts = self._offsets(view)
-            place = [slice(start, start + taps) for start, taps in zip(starts, view.kernel_size, strict=True)]
+            taps = [slice(start, start + size) for start, size in zip(starts, view.kernel_size, strict=True)]
             filters = slice(*view.filters)
             planes = kernel[..., filters]
-            dense[(*place, slice(None), filters)] = planes.reshape(*view.kernel_size, *planes.shape[2:])
+            dense[(*taps, slice(None), filters)] = planes.reshape(*view.kernel_size, *planes.shape[2:])
         return dense
 
     def get_config(self) -> dict[str, Any]:
@@ -177,11 +184,11 @@ class ACSConv3D(VolumeConvolution):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "groups": self.groups,
-            **self.kernel_settings.config(),
+            **self.kernel_settings.get_config(),
         }
 
     def _offsets(self, view: View) -> tuple[int, ...]:
-        """Return the tap of the full kernel at which a view's kernel begins, per axis."""
+        """Return the first tap of the full kernel that a view's kernel occupies, per axis."""
         sizes = zip(self.volume_kernel_size, view.kernel_size, strict=True)
         return tuple((full - 1) // 2 - (taps - 1) // 2 for full, taps in sizes)
 
@@ -191,7 +198,7 @@ class ACSConv3D(VolumeConvolution):
             inputs = inputs[..., view.channels[0] : view.channels[1]]
         padding = self.padding
         if not self._is_aligned_by_backend():
-            inputs, padding = window(inputs, self._spans(inputs, view)), "valid"
+            inputs, padding = crop_or_pad(inputs, self._spans(inputs, view)), "valid"
         if view.groups > 1 and view.groups == inputs.shape[-1]:
             kernel = ops.reshape(kernel, (*view.kernel_size, view.groups, -1))  # [kd, kh, kw, C, M]
             return depthwise_conv3d(
@@ -207,21 +214,21 @@ class ACSConv3D(VolumeConvolution):
         )
 
     def _is_aligned_by_backend(self) -> bool:
-        """Return whether `same` padding of the thin kernel meets the same voxels as that of the full one."""
+        """Return whether `same` padding of a view's kernel equals that of the full kernel."""
         is_odd = all(taps % 2 for taps in self.kernel_size)
         return (
             self.padding == "same" and max(self.strides) == 1 and (is_odd or max(self.dilation_rate) == 1)
         ) or self.volume_kernel_size == (1, 1, 1)
 
     def _spans(self, inputs: Tensor, view: View) -> list[tuple[Tensor, Tensor]]:
-        """Return the voxels, from and to, that a view's windows cover along each axis."""
+        """Return the first voxel and the one after the last that a view reads along each axis."""
         spans = []
         for axis, offset in enumerate(self._offsets(view)):
             size = ops.shape(inputs)[axis + 1]
             stride, step = self.strides[axis], self.dilation_rate[axis]
             settings = {"kernel": self.volume_kernel_size[axis], "stride": stride, "dilation": step}
-            front = same_front(size, **settings) if self.padding == "same" else 0
-            windows = output_size(size, **settings, padding=self.padding)
-            start = offset * step - front
-            spans.append((start, start + (windows - 1) * stride + (view.kernel_size[axis] - 1) * step + 1))
+            before = compute_padding_before(size, **settings) if self.padding == "same" else 0
+            outputs = compute_output_size(size, **settings, padding=self.padding)
+            start = offset * step - before
+            spans.append((start, start + (outputs - 1) * stride + (view.kernel_size[axis] - 1) * step + 1))
         return spans

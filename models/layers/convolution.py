@@ -1,4 +1,4 @@
-"""What the convolutions of volumes have in common: settings, bias, activation, shapes, configuration."""
+"""The base class of our convolutions of volumes: settings, bias, activation, shapes, configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor
-from voxlift.models.layers.arithmetic import output_size, triple
+from voxlift.models.layers.conv_arithmetic import compute_output_size, standardize_triple
 
 Setting: TypeAlias = Any  # a name, a configuration or an object, as Keras takes them
 
 
 @dataclass(frozen=True)
-class KernelSettings:
-    """How one weight starts and what holds it: arguments of one prefix."""
+class WeightSettings:
+    """The initializer, regularizer and constraint of one weight, named with one prefix."""
 
     prefix: str
     initializer: Setting
@@ -23,10 +23,10 @@ class KernelSettings:
     constraint: Setting
 
     @classmethod
-    def of(
+    def from_arguments(
         cls, prefix: str, initializer: Setting, regularizer: Setting, constraint: Setting
-    ) -> "KernelSettings":
-        """Return settings from whatever Keras accepts: a name, a configuration or an object.
+    ) -> "WeightSettings":
+        """Return the settings from a layer's arguments.
 
         Args:
             prefix: Of the arguments' names, such as `kernel`.
@@ -41,11 +41,11 @@ class KernelSettings:
             keras.constraints.get(constraint),
         )
 
-    def add(self, layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        """Return a new trainable weight of a layer.
+    def add_weight(self, layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        """Add a trainable weight to a layer and return it.
 
         Args:
-            layer: That gets the weight.
+            layer: The layer.
             name: Of the weight.
             shape: Of the weight.
         """
@@ -58,7 +58,7 @@ class KernelSettings:
             trainable=True,
         )
 
-    def config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
         """Return the serialised settings under their argument names."""
         return {
             f"{self.prefix}_initializer": keras.initializers.serialize(self.initializer),
@@ -76,12 +76,12 @@ class VolumeConvolution(keras.layers.Layer):
         dilation_rate: One integer, or one per depth, height and width.
         data_format: None or `channels_last`.
         activation: Applied last; None for none.
-        use_bias: Add a weight `bias` per output channel.
+        use_bias: Whether to add a bias per output channel.
         bias_initializer, bias_regularizer, bias_constraint: As in Keras.
-        kwargs: What every Keras layer takes (`name`, `dtype`, `trainable`, `activity_regularizer`).
+        kwargs: Arguments of every Keras layer (`name`, `dtype`, `trainable`, `activity_regularizer`).
 
     Raises:
-        ValueError: A setting out of its range, or channels first.
+        ValueError: If a setting is out of its range, or `data_format` is channels first.
     """
 
     def __init__(
@@ -99,61 +99,59 @@ class VolumeConvolution(keras.layers.Layer):
         **kwargs: Setting,
     ) -> None:
         super().__init__(**kwargs)
-        self.strides = triple(strides, "strides")
-        self.dilation_rate = triple(dilation_rate, "dilation_rate")
+        self.strides = standardize_triple(strides, "strides")
+        self.dilation_rate = standardize_triple(dilation_rate, "dilation_rate")
         self.padding = padding.lower()
         self.data_format = data_format or "channels_last"
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.bias_settings = KernelSettings.of("bias", bias_initializer, bias_regularizer, bias_constraint)
+        self.bias_settings = WeightSettings.from_arguments(
+            "bias", bias_initializer, bias_regularizer, bias_constraint
+        )
         self.bias: keras.Variable | None = None
         if self.padding not in {"valid", "same"}:
             raise ValueError(f"Expected padding 'valid' or 'same', received {padding!r}.")
         if self.data_format != "channels_last":
             raise ValueError(
-                f"{type(self).__name__} takes volumes [B, D, H, W, C], but data_format is {data_format!r}. "
-                "Move the channels to the last axis."
+                f"{type(self).__name__}: expected data_format 'channels_last', received {data_format!r}. "
+                "Move the channels to the last axis: [B, D, H, W, C]."
             )
 
     @property
     def volume_kernel_size(self) -> tuple[int, int, int]:
-        """Extent of the kernel in taps along depth, height and width."""
+        """The size of the kernel in taps (depth, height, width)."""
         raise NotImplementedError
 
     def count_outputs(self, channels: int) -> int:
         """Return the number of output channels for a number of input channels."""
         raise NotImplementedError
 
-    def prepare(self, input_shape: tuple[int | None, ...]) -> int:
-        """Return the input's channels; check its shape, and hold later inputs to it.
+    def check_input(self, input_shape: tuple[int | None, ...]) -> int:
+        """Check the input's shape, require it of later inputs, and return the number of channels.
 
         Args:
             input_shape: [B, D, H, W, C] of the input, None where unknown.
 
         Raises:
-            ValueError: The input is no volume, its channels are unknown, or it is smaller than the kernel.
+            ValueError: If the input is no volume, its channels are unknown, or it is smaller than the kernel.
         """
         self.compute_output_shape(input_shape)
         channels = input_shape[-1]
         if channels is None:
-            raise ValueError(f"{self.name} needs a known number of channels, received shape {input_shape}.")
+            raise ValueError(
+                f"{self.name}: expected a known number of channels, received shape {tuple(input_shape)}. "
+                "Set the channels of the network's input."
+            )
         self.input_spec = keras.layers.InputSpec(ndim=5, axes={-1: channels})
         return channels
 
-    def add_bias(self, channels: int) -> None:
-        """Add the weight `bias`, where one is wanted; after the kernels, to keep Keras's order."""
+    def build_bias(self, channels: int) -> None:
+        """Create `bias` if it is used; call it after the kernels are created, to keep the order of Keras."""
         if self.use_bias:
-            self.bias = self.bias_settings.add(self, "bias", (self.count_outputs(channels),))
+            self.bias = self.bias_settings.add_weight(self, "bias", (self.count_outputs(channels),))
 
-    def finish(self, outputs: Tensor) -> Tensor:
-        """Return outputs with bias and activation.
-
-        Args:
-            outputs: Tensor [B, D', H', W', C'], convolved.
-
-        Returns:
-            A tensor of the same shape.
-        """
+    def add_bias_and_activate(self, outputs: Tensor) -> Tensor:
+        """Return the convolution's outputs [B, D', H', W', C'] with bias and activation."""
         if self.bias is not None:
             outputs = ops.add(outputs, ops.convert_to_tensor(self.bias))
         return outputs if self.activation is None else self.activation(outputs)
@@ -162,17 +160,17 @@ class VolumeConvolution(keras.layers.Layer):
         """Return [B, D, H, W, C] of the output, None where unknown.
 
         Raises:
-            ValueError: The input is no volume, or smaller than the kernel.
+            ValueError: If the input is no volume, or smaller than the kernel.
         """
         if len(input_shape) != 5:
             raise ValueError(
-                f"{self.name} takes volumes [B, D, H, W, C], received shape {tuple(input_shape)}."
+                f"{self.name}: expected volumes [B, D, H, W, C], received shape {tuple(input_shape)}."
             )
         settings = zip(
             input_shape[1:4], self.volume_kernel_size, self.strides, self.dilation_rate, strict=True
         )
         sizes = [
-            output_size(size, kernel=kernel, stride=stride, dilation=dilation, padding=self.padding)
+            compute_output_size(size, kernel=kernel, stride=stride, dilation=dilation, padding=self.padding)
             for size, kernel, stride, dilation in settings
         ]
         if any(size is not None and size < 1 for size in sizes):
@@ -192,5 +190,5 @@ class VolumeConvolution(keras.layers.Layer):
             "data_format": self.data_format,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            **self.bias_settings.config(),
+            **self.bias_settings.get_config(),
         }

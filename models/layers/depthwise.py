@@ -1,4 +1,4 @@
-"""Depthwise and separable convolution of volumes, fast on a CPU."""
+"""Depthwise and separable convolutions of volumes that are fast on a CPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,13 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor
-from voxlift.models.layers.arithmetic import positive_integers, same_front, triple, window
-from voxlift.models.layers.convolution import KernelSettings, Setting, VolumeConvolution
+from voxlift.models.layers.conv_arithmetic import (
+    compute_padding_before,
+    crop_or_pad,
+    standardize_triple,
+    standardize_tuple,
+)
+from voxlift.models.layers.convolution import Setting, VolumeConvolution, WeightSettings
 
 Triple = tuple[int, int, int]
 
@@ -18,8 +23,8 @@ def depthwise_conv3d(
 ) -> Tensor:
     """Return each channel convolved with its own kernels.
 
-    Written as one depthwise convolution of slices per tap of the depth axis, and their sum: on a CPU this is
-    some hundred times faster than a grouped 3D convolution.
+    Computed as the sum of one 2D depthwise convolution of slices per tap of the depth axis: on a CPU this is
+    about a hundred times faster than a grouped 3D convolution.
 
     Args:
         inputs: Tensor [B, D, H, W, C].
@@ -33,34 +38,37 @@ def depthwise_conv3d(
     """
     taps, step, stride = kernel.shape[0], dilation_rate[0], strides[0]
     batch, depth, height, width, channels = ops.shape(inputs)
-    span = _span(depth, kernel=taps, stride=stride, dilation=step, padding=padding)
-    inputs = window(inputs, [span, (0, height), (0, width)])
-    windows = (span[1] - span[0] - (taps - 1) * step - 1) // stride + 1
+    start, stop = _padded_span(depth, kernel=taps, stride=stride, dilation=step, padding=padding)
+    inputs = crop_or_pad(inputs, [(start, stop), (0, height), (0, width)])
+    outputs = (stop - start - (taps - 1) * step - 1) // stride + 1
     total: Tensor = None
     for tap in range(taps):
-        slab = _every(inputs, tap * step, windows, stride) if taps > 1 or stride > 1 else inputs
+        slab = _take_slices(inputs, tap * step, outputs, stride) if taps > 1 or stride > 1 else inputs
         slices = ops.reshape(slab, (-1, height, width, channels))  # [B*D', H, W, C]
         part = _depthwise_conv2d(slices, kernel[tap], strides[1:], padding, dilation_rate[1:])
         total = part if total is None else ops.add(total, part)
-    return ops.reshape(total, (batch, windows, *ops.shape(total)[1:]))  # [B, D', H', W', C*M]
+    return ops.reshape(total, (batch, outputs, *ops.shape(total)[1:]))  # [B, D', H', W', C*M]
 
 
-def _every(inputs: Tensor, first: int, count: Tensor, stride: int) -> Tensor:
-    """Return `count` slices along the depth, every `stride` from the first on."""
+def _take_slices(inputs: Tensor, first: int, count: Tensor, stride: int) -> Tensor:
+    """Return `count` slices along the depth: `first`, `first` + `stride` and so on."""
     if stride > 1:
         return inputs[:, first : first + (count - 1) * stride + 1 : stride]
-    # The gradient of a plain slice is a padding; that of a strided one is far slower on a CPU.
+    # The gradient of a plain slice is a padding; that of a strided slice is far slower on a CPU.
     batch, _, *rest = ops.shape(inputs)
     return ops.slice(inputs, (0, first, 0, 0, 0), (batch, count, *rest))
 
 
-def _span(size: Tensor, *, kernel: int, stride: int, dilation: int, padding: str) -> tuple[Tensor, Tensor]:
+def _padded_span(
+    size: Tensor, *, kernel: int, stride: int, dilation: int, padding: str
+) -> tuple[Tensor, Tensor]:
+    """Return start and stop along an axis, padding included."""
     if padding == "valid":
         return 0, size
-    reach = (kernel - 1) * dilation + 1
-    front = same_front(size, kernel=kernel, stride=stride, dilation=dilation)
-    windows = (size + stride - 1) // stride
-    return -front, (windows - 1) * stride + reach - front
+    extent = (kernel - 1) * dilation + 1
+    before = compute_padding_before(size, kernel=kernel, stride=stride, dilation=dilation)
+    outputs = (size + stride - 1) // stride
+    return -before, (outputs - 1) * stride + extent - before
 
 
 def _depthwise_conv2d(
@@ -75,15 +83,15 @@ def _depthwise_conv2d(
             dilation_rate=dilation,
             data_format="channels_last",
         )
-    # TensorFlow has no kernel for unequal strides nor for strides with dilation: take from every window.
+    # TensorFlow has no kernel for unequal strides nor for strides with dilation: subsample at stride 1.
     spans = [
-        _span(size, kernel=taps, stride=stride, dilation=step, padding=padding)
+        _padded_span(size, kernel=taps, stride=stride, dilation=step, padding=padding)
         for size, taps, stride, step in zip(
             ops.shape(slices)[1:3], kernel.shape[:2], strides, dilation, strict=True
         )
     ]
     outputs = ops.depthwise_conv(
-        window(slices, spans), kernel, dilation_rate=dilation, data_format="channels_last"
+        crop_or_pad(slices, spans), kernel, dilation_rate=dilation, data_format="channels_last"
     )
     return outputs[:, :: strides[0], :: strides[1]]
 
@@ -112,15 +120,15 @@ class DepthwiseConv3D(VolumeConvolution):
         **kwargs: Setting,
     ) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = triple(kernel_size, "kernel_size")
-        (self.depth_multiplier,) = positive_integers(depth_multiplier, 1, "depth_multiplier")
-        self.kernel_settings = KernelSettings.of(
+        self.kernel_size = standardize_triple(kernel_size, "kernel_size")
+        (self.depth_multiplier,) = standardize_tuple(depth_multiplier, 1, "depth_multiplier")
+        self.kernel_settings = WeightSettings.from_arguments(
             "depthwise", depthwise_initializer, depthwise_regularizer, depthwise_constraint
         )
 
     @property
     def volume_kernel_size(self) -> Triple:
-        """Extent of the kernel in taps along depth, height and width."""
+        """The size of the kernel in taps (depth, height, width)."""
         return self.kernel_size
 
     def count_outputs(self, channels: int) -> int:
@@ -129,11 +137,11 @@ class DepthwiseConv3D(VolumeConvolution):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create `kernel` and `bias`."""
-        channels = self.prepare(input_shape)
-        self.kernel = self.kernel_settings.add(
+        channels = self.check_input(input_shape)
+        self.kernel = self.kernel_settings.add_weight(
             self, "kernel", (*self.kernel_size, channels, self.depth_multiplier)
         )
-        self.add_bias(channels)
+        self.build_bias(channels)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the convolved volumes [B, D', H', W', C * M]."""
@@ -144,7 +152,7 @@ class DepthwiseConv3D(VolumeConvolution):
             padding=self.padding,
             dilation_rate=self.dilation_rate,
         )
-        return self.finish(outputs)
+        return self.add_bias_and_activate(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, serialised."""
@@ -152,7 +160,7 @@ class DepthwiseConv3D(VolumeConvolution):
             **super().get_config(),
             "kernel_size": self.kernel_size,
             "depth_multiplier": self.depth_multiplier,
-            **self.kernel_settings.config(),
+            **self.kernel_settings.get_config(),
         }
 
 
@@ -188,33 +196,33 @@ class SeparableConv3D(VolumeConvolution):
         **kwargs: Setting,
     ) -> None:
         super().__init__(**kwargs)
-        self.kernel_size = triple(kernel_size, "kernel_size")
-        (self.filters,) = positive_integers(filters, 1, "filters")
-        (self.depth_multiplier,) = positive_integers(depth_multiplier, 1, "depth_multiplier")
-        self.depthwise_settings = KernelSettings.of(
+        self.kernel_size = standardize_triple(kernel_size, "kernel_size")
+        (self.filters,) = standardize_tuple(filters, 1, "filters")
+        (self.depth_multiplier,) = standardize_tuple(depth_multiplier, 1, "depth_multiplier")
+        self.depthwise_settings = WeightSettings.from_arguments(
             "depthwise", depthwise_initializer, depthwise_regularizer, depthwise_constraint
         )
-        self.pointwise_settings = KernelSettings.of(
+        self.pointwise_settings = WeightSettings.from_arguments(
             "pointwise", pointwise_initializer, pointwise_regularizer, pointwise_constraint
         )
 
     @property
     def volume_kernel_size(self) -> Triple:
-        """Extent of the kernel in taps along depth, height and width."""
+        """The size of the kernel in taps (depth, height, width)."""
         return self.kernel_size
 
-    def count_outputs(self, channels: int) -> int:  # noqa: ARG002  # the base's signature
+    def count_outputs(self, channels: int) -> int:  # noqa: ARG002  # the signature of the base class
         """Return the number of output channels."""
         return self.filters
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create `depthwise_kernel`, `pointwise_kernel` and `bias`."""
-        channels = self.prepare(input_shape)
+        channels = self.check_input(input_shape)
         depthwise = (*self.kernel_size, channels, self.depth_multiplier)
         pointwise = (1, 1, 1, channels * self.depth_multiplier, self.filters)
-        self.depthwise_kernel = self.depthwise_settings.add(self, "depthwise_kernel", depthwise)
-        self.pointwise_kernel = self.pointwise_settings.add(self, "pointwise_kernel", pointwise)
-        self.add_bias(channels)
+        self.depthwise_kernel = self.depthwise_settings.add_weight(self, "depthwise_kernel", depthwise)
+        self.pointwise_kernel = self.pointwise_settings.add_weight(self, "pointwise_kernel", pointwise)
+        self.build_bias(channels)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the convolved volumes [B, D', H', W', filters]."""
@@ -225,7 +233,7 @@ class SeparableConv3D(VolumeConvolution):
             padding=self.padding,
             dilation_rate=self.dilation_rate,
         )
-        return self.finish(ops.conv(features, ops.convert_to_tensor(self.pointwise_kernel)))
+        return self.add_bias_and_activate(ops.conv(features, ops.convert_to_tensor(self.pointwise_kernel)))
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, serialised."""
@@ -234,6 +242,6 @@ class SeparableConv3D(VolumeConvolution):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "depth_multiplier": self.depth_multiplier,
-            **self.depthwise_settings.config(),
-            **self.pointwise_settings.config(),
+            **self.depthwise_settings.get_config(),
+            **self.pointwise_settings.get_config(),
         }

@@ -1,9 +1,12 @@
-"""Batch normalisation through the backend's fused kernel."""
+"""Batch normalisation through the backend's fused kernel, and what remains of one that was folded away."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from voxlift.models.backend import Tensor, fused_batch_norm, has_fused_batch_norm
+from voxlift.models.backend import Tensor, add_bias, fused_batch_norm, has_fused_batch_norm
+from voxlift.models.layers.convolution import Setting
 
 
 @keras.saving.register_keras_serializable(package="voxlift")
@@ -21,7 +24,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
         Args:
             inputs: Tensor, its channels along the layer's axis.
-            training: Whether the batch's own statistics normalise, and move the averages.
+            training: Whether to normalise by the batch's own statistics and update the moving averages.
             mask: As in Keras; with a mask the Keras path is taken.
 
         Returns:
@@ -57,3 +60,39 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _update(self, moving: Tensor, batch: Tensor) -> None:
         moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+
+
+@keras.saving.register_keras_serializable(package="voxlift")
+class ChannelBias(keras.layers.Layer):
+    """A bias per channel of [B, ..., C] and an activation: a batch normalisation folded into its convolution.
+
+    Args:
+        activation: A name, a configuration or a function, as in Keras; None for none.
+        kwargs: Arguments of every Keras layer.
+    """
+
+    def __init__(self, activation: Setting = None, **kwargs: Setting) -> None:
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create `bias`, float32 [C]."""
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:  # noqa: ARG002, FBT001  # the normalisation's signature
+        """Return the activation of inputs plus bias, in the shape and dtype of the inputs.
+
+        Args:
+            inputs: Tensor [B, ..., C].
+            training: Accepted because the normalisation is called with it; unused.
+            mask: The same.
+        """
+        return self.activation(add_bias(inputs, self.bias))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the inputs."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}

@@ -1,4 +1,4 @@
-"""Linear upsampling of volumes."""
+"""Trilinear upsampling of volumes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor
-from voxlift.models.layers.arithmetic import triple
+from voxlift.models.layers.conv_arithmetic import standardize_triple
 from voxlift.models.layers.convolution import Setting
 
 
@@ -23,7 +23,7 @@ def resize_volume(inputs: Tensor, shape: Sequence[Tensor]) -> Tensor:
     """
     batch, depth, height, width, channels = ops.shape(inputs)
     rows = ops.reshape(inputs, (batch, depth, height * width, channels))
-    # Depth first: its pass costs least before the slices have grown.
+    # Depth first: this pass costs least while the slices are small.
     rows = _resize(rows, (shape[0], height * width))
     slices = _resize(ops.reshape(rows, (-1, height, width, channels)), (shape[1], shape[2]))
     return ops.reshape(slices, (batch, *shape, channels))
@@ -38,29 +38,29 @@ def _resize(images: Tensor, shape: tuple[Tensor, Tensor]) -> Tensor:
 class TrilinearUpSampling3D(keras.layers.Layer):
     """Upsampling of volumes [B, D, H, W, C] by linear interpolation along every axis.
 
-    The twin of `keras.layers.UpSampling2D(interpolation="bilinear")`, equal to it on volumes constant
-    along depth. `keras.layers.UpSampling3D` repeats voxels.
+    The 3D form of `keras.layers.UpSampling2D(interpolation="bilinear")`, and equal to it on volumes constant
+    along depth. `keras.layers.UpSampling3D` can only repeat voxels.
 
     Args:
         size: One factor, or factors for depth, height and width.
         data_format: None or `channels_last`.
-        kwargs: What every Keras layer takes.
+        kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: A factor below 1, or channels first.
+        ValueError: If a factor is below 1, or `data_format` is channels first.
     """
 
     def __init__(
         self, size: int | Sequence[int] = 2, *, data_format: str | None = None, **kwargs: Setting
     ) -> None:
         super().__init__(**kwargs)
-        self.size = triple(size, "size")
+        self.size = standardize_triple(size, "size")
         self.data_format = data_format or "channels_last"
         self.input_spec = keras.layers.InputSpec(ndim=5)
         if self.data_format != "channels_last":
             raise ValueError(
-                f"TrilinearUpSampling3D takes volumes [B, D, H, W, C], but data_format is {data_format!r}. "
-                "Move the channels to the last axis."
+                f"TrilinearUpSampling3D: expected data_format 'channels_last', received {data_format!r}. "
+                "Move the channels to the last axis: [B, D, H, W, C]."
             )
 
     def call(self, inputs: Tensor) -> Tensor:

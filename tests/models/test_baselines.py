@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.models.aggregation import wrap_slices
+from voxlift.models.slice_model import wrap_slices
 from voxlift.models.backend import value_and_gradients
 from voxlift.models.baselines import build_baseline
-from voxlift.models.existing import application_names
+from voxlift.models.loading import application_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

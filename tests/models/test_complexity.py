@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from voxlift.models.aggregation import wrap_slices
+from voxlift.models.slice_model import wrap_slices
 from voxlift.models.baselines import build_baseline
 from voxlift.models.complexity import layer_costs, model_cost
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D

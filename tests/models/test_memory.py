@@ -22,7 +22,7 @@ def test_of_convolution_normalisation_and_relu_two_tensors_stay_and_the_input():
     )
     kept = (2 + 3 + 3) * VOXELS  # the input for the kernel's gradient, the convolution's output, the ReLU's
     assert training_memory(model).activations == 4 * kept
-    assert training_memory(model).passing == 4 * (3 + 3) * VOXELS
+    assert training_memory(model).transient == 4 * (3 + 3) * VOXELS
 
 
 def test_views_additions_and_paddings_keep_nothing_of_their_own():
@@ -67,7 +67,7 @@ def test_weights_gradients_and_slots_count_what_is_trained():
 
 @pytest.mark.parametrize("free", [0, 399, 400, 459, 460, 10_000])
 def test_the_largest_batch_fits_and_the_next_does_not(free):
-    memory = TrainingMemory(100, 100, 200, activations=50, passing=10)
+    memory = TrainingMemory(100, 100, 200, activations=50, transient=10)
     batch = memory.largest_batch(free)
     assert batch == 0 or memory.total(batch) <= free
     assert memory.total(batch + 1) > free

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from voxlift.models.layers import FusedBatchNormalization
-from voxlift.models.statistics import recalibrate_statistics
+from voxlift.models.batch_norm import recalibrate_batch_norm
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -24,7 +24,7 @@ def test_statistics_are_the_average_over_batches_and_nothing_else_moves(norm):
     layer = network.get_layer("inner").layers[-1]
     gamma, beta, _, _ = layer.get_weights()
     dense = network.layers[-1].get_weights()
-    assert recalibrate_statistics(network, iter(batches)) == 4
+    assert recalibrate_batch_norm(network, iter(batches)) == 4
     after = layer.get_weights()
     np.testing.assert_allclose(
         after[2], np.mean([b.mean(axis=(0, 1, 2, 3)) for b in batches], axis=0), rtol=1e-4
@@ -40,9 +40,9 @@ def test_statistics_are_the_average_over_batches_and_nothing_else_moves(norm):
 
 def test_a_network_without_normalisation_is_left_alone():
     inputs = keras.Input((3,))
-    assert recalibrate_statistics(keras.Model(inputs, keras.layers.Dense(1)(inputs)), iter([])) == 0
+    assert recalibrate_batch_norm(keras.Model(inputs, keras.layers.Dense(1)(inputs)), iter([])) == 0
 
 
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="at least one batch"):
-        recalibrate_statistics(build_network(FusedBatchNormalization), iter([]))
+        recalibrate_batch_norm(build_network(FusedBatchNormalization), iter([]))

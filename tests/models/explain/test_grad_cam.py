@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.models.aggregation import wrap_slices
+from voxlift.models.slice_model import wrap_slices
 from voxlift.models.explain import grad_cam
 
 

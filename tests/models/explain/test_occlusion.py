@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlift.models.aggregation import wrap_slices
+from voxlift.models.slice_model import wrap_slices
 from voxlift.models.explain import occlusion_map
 
 

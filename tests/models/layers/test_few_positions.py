@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from voxlift.models.layers import FewPositionsConv3D, few_positions
-from voxlift.models.layers.few_positions import takes_few_positions
+from voxlift.models.layers.few_positions import benefits_from_few_positions
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-2, "float16": 4e-3}
 SHAPES = [  # input, kernel, strides
@@ -122,7 +122,7 @@ def test_gradients_on_few_slices_are_finite_whatever_lies_in_freed_memory():
     ],
 )
 def test_the_layer_is_taken_where_it_gains(inputs, outputs, kernel, expected):
-    assert takes_few_positions(inputs, outputs, kernel) == expected
+    assert benefits_from_few_positions(inputs, outputs, kernel) == expected
 
 
 def test_unknown_sizes_equal_keras():

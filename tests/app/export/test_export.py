@@ -14,7 +14,7 @@ from voxlift.app.cli.command import reader
 from voxlift.app.cli.export import export, find_problems
 from voxlift.app.config import ExportSettings, SettingsError
 from voxlift.app.export.score_image import prepare
-from voxlift.app.export.write import in_float32
+from voxlift.app.export.write import convert_to_float32
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.geometry import to_tensor_axes
@@ -122,8 +122,8 @@ def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
         keras.config.set_dtype_policy("float32")
     voxels = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)).astype("float32")
     before = np.asarray(network(voxels), "float32")
-    assert in_float32(network)
-    assert not in_float32(network)
+    assert convert_to_float32(network)
+    assert not convert_to_float32(network)
     after = np.asarray(network(voxels))
     assert after.dtype == np.float32
     np.testing.assert_allclose(after, before, atol=3e-2)

@@ -1,4 +1,4 @@
-"""The door to all baselines: which network a name means, and which settings belong to it."""
+"""`build_baseline`: the 2D network that a name, a file or a run folder stands for."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -7,10 +7,9 @@ from typing import Any
 
 import keras
 
-from voxlift.models.baselines.elsewhere import build_application, load_baseline
-from voxlift.models.baselines.parts import Shape
-from voxlift.models.baselines.small import build_cnn, build_resnet, build_tutorial
-from voxlift.models.existing import application_names
+from voxlift.models.baselines.pretrained import build_application, load_baseline
+from voxlift.models.baselines.small import Shape, build_cnn, build_resnet, build_tutorial
+from voxlift.models.loading import application_names
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cnn": build_cnn,
@@ -38,58 +37,62 @@ def build_baseline(
         input_shape: Height, width and channels of a slice.
         classes: Number of classes; two classes have two logits.
         filters: Channels per stage of `cnn` (3 to 5), `resnet` (2 to 5) or `tutorial` (2).
-        dropout: Rate before the head of `cnn` and `resnet`, 0.2 unless told otherwise.
+        dropout: Rate before the head of `cnn` and `resnet` (default 0.2) or an application (default 0).
         head: Of `cnn` and `resnet`: `pool` (global average, the default), or `flatten` (a weight for every
-            place).
+            position).
         activation: Of `cnn` and `resnet`.
         weights: For a name of `keras.applications`: None, `imagenet` (a download), or a weights file of the
             network without its top.
 
     Raises:
-        ValueError: An unknown name, a setting that does not belong to the network, or a saved network of
-            another input or number of classes.
+        ValueError: If the name is unknown, a setting does not belong to the network, or a saved network has
+            another input shape or number of classes.
     """
     settings = {"filters": filters, "dropout": dropout, "head": head, "weights": weights}
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if name in BUILDERS:
-        _refuse(name, given, allowed={"filters"} if name == "tutorial" else {"filters", "dropout", "head"})
-        more = {} if name == "tutorial" else {"activation": activation}
-        return BUILDERS[name](input_shape=input_shape, classes=classes, **given, **more)
+        if name == "tutorial":
+            _check_settings(name, given, allowed={"filters"})
+        else:
+            _check_settings(name, given, allowed={"filters", "dropout", "head"})
+            given["activation"] = activation
+        return BUILDERS[name](input_shape=input_shape, classes=classes, **given)
     if name in application_names():
-        _refuse(name, given, allowed={"weights", "dropout"})
+        _check_settings(name, given, allowed={"weights", "dropout"})
         return build_application(name, input_shape, classes, **given)
     path = Path(name)
     if path.suffix == ".keras" or path.is_dir():
-        _refuse(name, given, allowed=set())
+        _check_settings(name, given, allowed=set())
         return load_baseline(path, input_shape, classes)
-    raise ValueError(_unknown(name))
+    raise ValueError(_unknown_name_message(name))
 
 
-def _refuse(name: str, given: dict[str, Any], *, allowed: set[str]) -> None:
+def _check_settings(name: str, given: dict[str, Any], *, allowed: set[str]) -> None:
+    """Raise ValueError if a setting does not belong to the network."""
     surplus = sorted(set(given) - allowed)
     if surplus:
         raise ValueError(
-            f"{name} takes no setting {', '.join(surplus)}; "
-            f"it takes {', '.join(sorted(allowed)) if allowed else 'none'}. Leave "
+            f"Network {name} has no setting {', '.join(surplus)}; its settings are "
+            f"{', '.join(sorted(allowed)) if allowed else 'none'}. Leave "
             f"{'it' if len(surplus) == 1 else 'them'} out."
         )
 
 
-def unknown_baseline(name: str) -> str:
-    """Return why no untrained network of that name can be built; empty where one can.
+def explain_unknown_baseline(name: str) -> str:
+    """Return why no untrained network of a name can be built, with the known names; empty if one can.
 
     Args:
         name: One of `BUILDERS` or of `application_names`.
     """
-    return "" if name in BUILDERS or name in application_names() else _unknown(name)
+    return "" if name in BUILDERS or name in application_names() else _unknown_name_message(name)
 
 
-def _unknown(name: str) -> str:
+def _unknown_name_message(name: str) -> str:
     names = (*BUILDERS, *application_names())
     lowered = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1)
-    hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1)
+    hint = f" Did you mean {lowered[matches[0]]}?" if matches else ""
     return (
-        f"Unknown baseline {name!r}.{hint} Known are {', '.join(names)}; or name a .keras file or "
-        "the folder of a finished run."
+        f"Unknown baseline {name!r}.{hint} Known names are {', '.join(names)}. A .keras file or the folder "
+        "of a finished run is accepted too."
     )

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.models.aggregation import is_slice_model, slices_of, unwrap_slices, wrap_slices
+from voxlift.models.slice_model import is_slice_model, select_slices, unwrap_slices, wrap_slices
 from voxlift.models.baselines import build_baseline
-from voxlift.models.slicing import AggregateSlices
+from voxlift.models.layers.slices import AggregateSlices
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -153,7 +153,7 @@ def test_attention_sees_the_features_and_the_network_comes_back():
 
 
 SCRIPT = """
-import sys, keras, numpy as np, voxlift.models.aggregation
+import sys, keras, numpy as np, voxlift.models.layers
 model = keras.models.load_model(sys.argv[1] + "/model.keras")
 np.save(sys.argv[1] + "/outputs.npy", model(np.load(sys.argv[1] + "/volumes.npy")))
 """
@@ -171,9 +171,9 @@ def test_loads_in_a_fresh_process(tmp_path):
 
 
 def test_shapes_of_slices():
-    (part,) = slices_of((8, 32, 24, 2), axis="height", slab=3)
+    (part,) = select_slices((8, 32, 24, 2), axis="height", slab=3)
     assert (part.axis, part.first, part.count, part.shape) == ("height", 0, 32, (8, 24, 6))
-    assert [part.count for part in slices_of((8, 9, 5, 1), axis="all", slices="central")] == [4, 5, 3]
+    assert [part.count for part in select_slices((8, 9, 5, 1), axis="all", slices="central")] == [4, 5, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Layers that take a volume apart into slices and put scores of slices together again."""
+"""The layers of the slice model: split volumes into slices, and aggregate the scores of slices."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,38 +11,45 @@ from voxlift.models.layers.convolution import Setting
 
 AXES = {"depth": 1, "height": 2, "width": 3}
 AGGREGATES = ("mean", "max", "topk", "attention")
-EXCLUDED = -1e9  # log-probability of a slice that does not count: finite, so that gradients stay finite
+EXCLUDED = -1e9  # log-probability of an excluded slice: finite, so that gradients stay finite
 
 
 @dataclass(frozen=True)
 class SliceShape:
-    """The slices of a volume along one axis: how many, the first one's index, the shape of each."""
+    """The slices of a volume along one axis.
+
+    Attributes:
+        axis: `depth`, `height` or `width`.
+        first: Index of the first slice.
+        count: Number of slices.
+        shape: Height, width and channels of a slice.
+    """
 
     axis: str
     first: int
     count: int
-    shape: tuple[int, int, int]  # height, width, channels
+    shape: tuple[int, int, int]
 
 
-def slices_of(
+def select_slices(
     input_shape: tuple[int, int, int, int],
     *,
     axis: str = "depth",
     slices: str = "all",
     slab: int = 1,
 ) -> tuple[SliceShape, ...]:
-    """Return the slices of a volume, one entry per axis.
+    """Return which slices of a volume a slice model scores, one entry per axis.
 
     Args:
         input_shape: Depth, height, width, channels.
         axis: `depth`, `height`, `width`, or `all` three.
-        slices: `central` takes the middle half (rounded up); `all` and `foreground` every slice.
+        slices: `central` selects the middle half (rounded up); `all` and `foreground` every slice.
         slab: Neighbouring slices per sample, an odd number; they become channels.
 
     Raises:
-        ValueError: A value that is none of these.
+        ValueError: If a value is none of these.
 
-    >>> slices_of((8, 32, 24, 1), slices="central", slab=3)
+    >>> select_slices((8, 32, 24, 1), slices="central", slab=3)
     (SliceShape(axis='depth', first=2, count=4, shape=(32, 24, 3)),)
     """
     if axis not in {*AXES, "all"}:
@@ -53,29 +60,30 @@ def slices_of(
         raise ValueError(f"Expected an odd number of slices per slab, received {slab}. Use 1, 3, 5 ...")
     if len(input_shape) != 4:
         raise ValueError(f"Expected depth, height, width and channels, received {input_shape}.")
-    found = []
+    *sizes, channels = input_shape
+    shapes = []
     for name in AXES if axis == "all" else (axis,):
         index = AXES[name] - 1
-        total = input_shape[index]
+        total = sizes[index]
         count = (total + 1) // 2 if slices == "central" else total
-        height, width = (size for place, size in enumerate(input_shape[:3]) if place != index)
-        found.append(SliceShape(name, (total - count) // 2, count, (height, width, input_shape[3] * slab)))
-    return tuple(found)
+        height, width = sizes[:index] + sizes[index + 1 :]
+        shapes.append(SliceShape(name, (total - count) // 2, count, (height, width, channels * slab)))
+    return tuple(shapes)
 
 
 @keras.saving.register_keras_serializable(package="voxlift")
 class FoldSlices(keras.layers.Layer):
-    """Slices of volumes, folded into the batch: [B, D, H, W, C] -> [B * count, height, width, slab * C].
+    """The slices of volumes as a batch: [B, D, H, W, C] -> [B * count, height, width, slab * C].
 
     Sample b * count + n is slice `first` + n of volume b. The channels of a slab are its slices in order,
-    each with its C channels; beyond the first and last slice of the volume the edge slice is repeated.
+    each with its C channels; beyond the first and the last slice of the volume the edge slice is repeated.
 
     Args:
         axis: `depth`, `height` or `width`.
         first: Index of the first slice.
         count: Number of slices.
         slab: Neighbouring slices per sample, odd.
-        kwargs: What every Keras layer takes.
+        kwargs: Arguments of every Keras layer.
     """
 
     def __init__(self, axis: str, *, first: int, count: int, slab: int = 1, **kwargs: Setting) -> None:
@@ -85,36 +93,42 @@ class FoldSlices(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Return the slices [B * count, height, width, slab * C] of volumes [B, D, H, W, C]."""
         volumes = ops.moveaxis(inputs, AXES[self.axis], 1)  # [B, N, h, w, C]
-        last, reach = volumes.shape[1] - 1, self.slab // 2
-        parts = []
-        for offset in range(-reach, reach + 1):
-            picks = [min(max(self.first + n + offset, 0), last) for n in range(self.count)]
-            parts.append(ops.take(volumes, picks, axis=1) if offset or self.count <= last else volumes)
-        slabs = parts[0] if self.slab == 1 else ops.concatenate(parts, axis=-1)
+        last, radius = volumes.shape[1] - 1, self.slab // 2
+        neighbours = []
+        for offset in range(-radius, radius + 1):
+            indices = [min(max(self.first + n + offset, 0), last) for n in range(self.count)]
+            is_identity = offset == 0 and self.count > last
+            neighbours.append(volumes if is_identity else ops.take(volumes, indices, axis=1))
+        slabs = neighbours[0] if self.slab == 1 else ops.concatenate(neighbours, axis=-1)
         return ops.reshape(slabs, (-1, *slabs.shape[2:]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return [batch, height, width, channels] of the slices."""
-        sizes = [size for place, size in enumerate(input_shape[1:4], 1) if place != AXES[self.axis]]
+        sizes = [size for index, size in enumerate(input_shape[1:4], 1) if index != AXES[self.axis]]
         batch = None if input_shape[0] is None else input_shape[0] * self.count
         return (batch, *sizes, (input_shape[4] or 0) * self.slab)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings."""
-        own = {"axis": self.axis, "first": self.first, "count": self.count, "slab": self.slab}
-        return {**super().get_config(), **own}
+        settings = {"axis": self.axis, "first": self.first, "count": self.count, "slab": self.slab}
+        return {**super().get_config(), **settings}
 
 
 @keras.saving.register_keras_serializable(package="voxlift")
 class UnfoldSlices(keras.layers.Layer):
-    """Values of slices, taken out of the batch again: [B * count, K] -> [B, count, K]."""
+    """The inverse of `FoldSlices` for values per slice: [B * count, K] -> [B, count, K].
+
+    Args:
+        count: Number of slices per volume.
+        kwargs: Arguments of every Keras layer.
+    """
 
     def __init__(self, count: int, **kwargs: Setting) -> None:
         super().__init__(**kwargs)
         self.count = count
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the values per volume and slice, [B, count, K], of values [B * count, K]."""
+        """Return values [B, count, K] of values [B * count, K]."""
         return ops.reshape(inputs, (-1, self.count, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -129,11 +143,14 @@ class UnfoldSlices(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="voxlift")
 class ForegroundSlices(keras.layers.Layer):
-    """Which slices show something: [B, D, H, W, C] -> 1.0 or 0.0 [B, count] along one axis.
+    """A mask of the slices that show foreground: [B, D, H, W, C] -> 1.0 or 0.0 [B, count] along one axis.
 
-    A voxel is bright where it lies above its volume's mean; a slice counts where its share of bright voxels
-    is at least half of the whole volume's share. So some slice always counts, whatever the intensities'
-    scale.
+    A voxel is bright if it is above its volume's mean; a slice is foreground if its share of bright voxels is
+    at least half of the whole volume's share. So at least one slice is foreground, at any scale of intensity.
+
+    Args:
+        axis: `depth`, `height` or `width`.
+        kwargs: Arguments of every Keras layer.
     """
 
     def __init__(self, axis: str, **kwargs: Setting) -> None:
@@ -141,7 +158,7 @@ class ForegroundSlices(keras.layers.Layer):
         self.axis = axis
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return 1.0 for slices that count, float32 [B, count]."""
+        """Return 1.0 for foreground slices and 0.0 for others, float32 [B, count]."""
         bright = ops.cast(inputs > ops.mean(inputs, axis=(1, 2, 3, 4), keepdims=True), "float32")
         others = tuple(axis for axis in (1, 2, 3, 4) if axis != AXES[self.axis])
         share = ops.mean(bright, axis=others)  # [B, count]
@@ -160,18 +177,18 @@ class ForegroundSlices(keras.layers.Layer):
 class AggregateSlices(keras.layers.Layer):
     """Log-probabilities of volumes [B, K] from logits of slices [B, N, K].
 
-    - `mean`: of the slices' probabilities;
-    - `max`: of each class's probability over the slices, scaled to sum to one;
-    - `topk`: of each class, the mean of its `top` highest probabilities, scaled to sum to one;
-    - `attention`: mean of the probabilities with learned weights, from features of the slices [B, N, F].
+    - `mean`: the mean of the slices' probabilities;
+    - `max`: each class's largest probability over the slices, scaled to sum to one;
+    - `topk`: the mean of each class's `top` largest probabilities, scaled to sum to one;
+    - `attention`: a mean of the probabilities with learned weights, from features of the slices [B, N, F].
 
-    All is computed in float32 and in logarithms, so that no probability is lost to rounding.
+    All is computed in float32 and in logarithms, so that no probability underflows.
 
     Args:
         how: One of these.
-        top: Slices that `topk` averages.
-        units: Width of the attention.
-        kwargs: What every Keras layer takes.
+        top: Number of slices that `topk` averages.
+        units: Hidden units of the attention.
+        kwargs: Arguments of every Keras layer.
 
     Source: Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, arXiv:1802.04712.
     """
@@ -188,23 +205,23 @@ class AggregateSlices(keras.layers.Layer):
     def build(
         self, logits_shape: tuple[int | None, ...], features_shape: Setting = None, **_: Setting
     ) -> None:
-        """Create the attention's weights, where there is one.
+        """Create the weights of the attention, if it is used.
 
         Args:
             logits_shape: [B, N, K].
-            features_shape: [B, N, F] of what attention looks at; None for the logits.
+            features_shape: [B, N, F] of the attention's input; None for the logits.
         """
         if self.how == "attention":
             self.hidden.build(features_shape or logits_shape)
             self.score.build((*(features_shape or logits_shape)[:-1], self.units))
 
     def call(self, logits: Tensor, features: Tensor = None, counts: Tensor = None) -> Tensor:
-        """Return the log-probabilities of volumes; slices whose count is zero are left out.
+        """Return the log-probabilities of volumes.
 
         Args:
             logits: Of the slices, [B, N, K].
-            features: What attention looks at, [B, N, F]; None for the logits.
-            counts: 1.0 or 0.0 per slice, [B, N]; None where all count.
+            features: Input of the attention, [B, N, F]; None for the logits.
+            counts: 1.0 or 0.0 per slice, [B, N]: whether the slice counts; None if all do.
 
         Returns:
             Float32 [B, K].

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from voxlift.models.baselines import build_baseline
-from voxlift.models.existing import read_network
+from voxlift.models.loading import read_network
 from voxlift.models.lifting import LiftError, load_network
 
 # TensorFlow's variables do not know numpy 2's copy keyword yet: Keras meets that while it saves.

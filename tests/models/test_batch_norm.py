@@ -7,7 +7,7 @@ from keras import layers
 
 from voxlift.models import to_3d
 from voxlift.models.baselines import build_baseline
-from voxlift.models.folding import find_folds, fold_normalisation
+from voxlift.models.batch_norm import find_folds, fold_batch_norm
 from voxlift.models.layers import ChannelBias
 
 SHAPE = (9, 20, 24, 1)
@@ -32,7 +32,7 @@ def assert_same_scores(network, folded, inputs=VOLUMES, tolerance=1e-5):
 def test_lifted_baselines_score_the_same_with_every_normalisation_folded(name):
     flat = build_baseline(name, input_shape=SHAPE[1:], classes=3, filters=[4, 6, 8])
     network = settle(to_3d(flat, depth=SHAPE[0]))
-    folded = fold_normalisation(network)
+    folded = fold_batch_norm(network)
     kinds = [type(layer) for layer in folded.layers]
     assert not any(issubclass(kind, layers.BatchNormalization) for kind in kinds)
     assert ChannelBias in kinds
@@ -42,7 +42,7 @@ def test_lifted_baselines_score_the_same_with_every_normalisation_folded(name):
 def test_the_given_network_is_left_alone_and_later_training_does_not_reach_the_folded():
     network = settle(to_3d(build_baseline("cnn", input_shape=SHAPE[1:], classes=2), depth=SHAPE[0]))
     before = [weight.copy() for weight in network.get_weights()]
-    folded = fold_normalisation(network)
+    folded = fold_batch_norm(network)
     scores = folded.predict_on_batch(VOLUMES)
     assert all(map(np.array_equal, before, network.get_weights()))
     network.set_weights([weight * 2 for weight in before])
@@ -53,7 +53,7 @@ def test_a_network_within_a_network_is_folded():
     inner = settle(build_baseline("cnn", input_shape=SHAPE[1:], classes=2))
     inputs = keras.Input(SHAPE[1:])
     outer = keras.Model(inputs, layers.Rescaling(2.0)(inner(inputs)))
-    folded = fold_normalisation(outer)
+    folded = fold_batch_norm(outer)
     assert len(find_folds(outer)) == len(find_folds(inner)) > 0
     assert find_folds(folded) == ()
     assert_same_scores(outer, folded, VOLUMES[:, 0])
@@ -70,7 +70,7 @@ def small(between, *, axis=-1, ends=False):
 def test_the_bias_of_a_convolution_is_carried_through():
     network = small(lambda x: x)
     assert len(find_folds(network)) == 1
-    assert_same_scores(network, fold_normalisation(network), VOLUMES[:, :7, :11, :2, 0])
+    assert_same_scores(network, fold_batch_norm(network), VOLUMES[:, :7, :11, :2, 0])
 
 
 def branched(x):
@@ -90,7 +90,7 @@ def branched(x):
 def test_what_cannot_be_folded_stays(network):
     kept = network()
     assert find_folds(kept) == ()
-    assert fold_normalisation(kept) is kept
+    assert fold_batch_norm(kept) is kept
 
 
 def test_a_shared_convolution_is_not_folded():
@@ -106,13 +106,13 @@ def test_a_subclassed_network_comes_back_itself():
             return inputs
 
     own = Own()
-    assert fold_normalisation(own) is own
+    assert fold_batch_norm(own) is own
 
 
 def test_mixed_precision_keeps_its_dtypes_and_scores_within_its_rounding():
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = settle(to_3d(build_baseline("cnn", input_shape=SHAPE[1:], classes=2), depth=SHAPE[0]))
-    folded = fold_normalisation(network)
+    folded = fold_batch_norm(network)
     assert [layer.dtype_policy.name for layer in folded.layers] == [
         layer.dtype_policy.name for layer in network.layers
     ]
@@ -124,7 +124,7 @@ def test_named_inputs_and_outputs_keep_their_names():
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(2, 3)(scan)))
     score = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), age])
     network = settle(keras.Model({"scan": scan, "age": age}, {"score": score, "map": x}))
-    folded = fold_normalisation(network)
+    folded = fold_batch_norm(network)
     assert len(find_folds(network)) == 1
     inputs = {"scan": VOLUMES[:, 0], "age": np.ones((2, 1), "float32")}
     expected, found = network(inputs), folded(inputs)

@@ -1,0 +1,132 @@
+"""The slice model: one 2D network applied to every slice of a volume, and the scores aggregated."""
+
+import keras
+from keras import layers
+
+from voxlift.models.backend import Tensor
+from voxlift.models.layers.slices import (
+    AggregateSlices,
+    FoldSlices,
+    ForegroundSlices,
+    SliceShape,
+    UnfoldSlices,
+    select_slices,
+)
+
+
+def wrap_slices(
+    network: keras.Model,
+    *,
+    depth: int | None = None,
+    input_shape: tuple[int, int, int, int] | None = None,
+    axis: str = "depth",
+    slices: str = "all",
+    aggregate: str = "mean",
+    slab: int = 1,
+    top: int = 3,
+) -> keras.Model:
+    """Return a model from volumes [B, D, H, W, C] to float32 log-probabilities [B, classes].
+
+    It shares the weights of the 2D network: training one changes the other. A softmax of the output gives the
+    probabilities.
+
+    Args:
+        network: 2D network from slices [B, H, W, slab * C] to logits [B, classes].
+        depth: Number of slices; the other sizes are those of the network's input. Or give `input_shape`.
+        input_shape: Depth, height, width and channels of the volumes.
+        axis: `depth`, `height`, `width`, or `all` three (then every slice has the same weight).
+        slices: `all`, `central` (the middle half), or `foreground` (see `ForegroundSlices`).
+        aggregate: `mean`, `max`, `topk` or `attention`, see `AggregateSlices`. Attention adds weights that
+            are trained on volumes; its input is the input of the network's last layer.
+        slab: Odd number of neighbouring slices that become channels (2.5D); the edge slice is repeated.
+        top: Number of slices that `topk` averages.
+
+    Raises:
+        ValueError: If a setting is unknown, or the network does not accept these slices.
+    """
+    shape = _volume_shape(network, depth, input_shape, slab)
+    views = select_slices(shape, axis=axis, slices=slices, slab=slab)
+    _check_network(network, views)
+    scorer = _add_features_output(network) if aggregate == "attention" else network
+    volumes = keras.Input(shape, name="volumes")
+    scored = [_score_slices(volumes, scorer, view, slab) for view in views]
+    logits = _concatenate([logits for logits, _ in scored])
+    features = _concatenate([features for _, features in scored]) if aggregate == "attention" else None
+    counts = None
+    if slices == "foreground":
+        masks = [ForegroundSlices(view.axis, name=f"foreground_{view.axis}")(volumes) for view in views]
+        counts = _concatenate(masks)
+    outputs = AggregateSlices(aggregate, top=top, name="aggregate")(logits, features=features, counts=counts)
+    return keras.Model(volumes, outputs, name=f"slices_{network.name}")
+
+
+def is_slice_model(model: keras.Model) -> bool:
+    """Return whether a model was made by `wrap_slices`."""
+    return any(isinstance(layer, FoldSlices) for layer in model.layers)
+
+
+def unwrap_slices(model: keras.Model) -> keras.Model:
+    """Return the 2D network inside a slice model, with shared weights; any other model is returned itself."""
+    if not is_slice_model(model):
+        return model
+    network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    if len(network.outputs) == 1:
+        return network
+    return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+
+
+def _volume_shape(
+    network: keras.Model, depth: int | None, input_shape: tuple[int, int, int, int] | None, slab: int
+) -> tuple[int, int, int, int]:
+    if (depth is None) == (input_shape is None):
+        raise ValueError(
+            "Expected either depth or input_shape (depth, height, width, channels), one of the two."
+        )
+    if input_shape is not None:
+        return input_shape
+    _, height, width, channels = network.input_shape
+    if None in (height, width):
+        raise ValueError(f"{network.name} accepts slices of any size. Give input_shape instead of depth.")
+    return depth or 0, height, width, channels // slab
+
+
+def _check_network(network: keras.Model, views: tuple[SliceShape, ...]) -> None:
+    expected = tuple(network.input_shape)[1:]
+    misfits = [
+        f"slices along {view.axis} are {view.shape}"
+        for view in views
+        if view.count < 1
+        or len(expected) != 3
+        or any(size not in (None, other) for size, other in zip(expected, view.shape, strict=True))
+    ]
+    if misfits:
+        raise ValueError(
+            f"{network.name} expects slices of {expected}, but {', '.join(misfits)}. "
+            "Build it for these slices, or choose another axis, slab or shape (all axes need a cube)."
+        )
+
+
+def _add_features_output(network: keras.Model) -> keras.Model:
+    """Return the network with a second output: its last layer's input, or the logits if that is no vector."""
+    features = network.layers[-1].input
+    is_vector = not isinstance(features, list) and len(features.shape) == 2
+    outputs = [network.outputs[0], features if is_vector else network.outputs[0]]
+    return keras.Model(network.inputs[0], outputs, name=network.name)
+
+
+def _score_slices(
+    volumes: Tensor, network: keras.Model, view: SliceShape, slab: int
+) -> tuple[Tensor, Tensor]:
+    """Return logits [B, count, K] and, if the network has them as second output, features [B, count, F]."""
+    fold = FoldSlices(view.axis, first=view.first, count=view.count, slab=slab, name=f"slices_{view.axis}")
+    outputs = network(fold(volumes))
+    logits, *features = outputs if isinstance(outputs, list | tuple) else (outputs,)
+    unfolded = UnfoldSlices(view.count, dtype="float32", name=f"scores_{view.axis}")(logits)
+    if not features:
+        return unfolded, None
+    return unfolded, UnfoldSlices(view.count, dtype="float32", name=f"features_{view.axis}")(features[0])
+
+
+def _concatenate(values: list[Tensor]) -> Tensor:
+    """Return values [B, count, ...] of several axes as one tensor."""
+    return values[0] if len(values) == 1 else layers.Concatenate(axis=1, dtype="float32")(values)
