@@ -1,31 +1,30 @@
-"""`voxlift-train`: one model, one split, one seed; leaves a run folder that every other command can read."""
+"""`voxlift-train`: train one model on one split with one seed; the other commands use the run folder."""
 
 from __future__ import annotations
 
 import os
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from voxlift.app.cli.command import open_command
+from voxlift.app.cli.command import run_command
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
-from voxlift.app.config.overrides import to_settings
+from voxlift.app.config.overrides import given_overrides, to_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
-from voxlift.app.training.resume import reopen_settings, resumes_elsewhere
+from voxlift.app.training.resume import is_resumed_by_other_host, reopen_settings
 from voxlift.app.training.strategy.hosts.supervise import supervise
 
 
 def main() -> None:
-    """The console script."""
-    open_command("train", read=read_settings, job=start, is_supervised=True)
+    """Run the console script."""
+    run_command("train", read=read_settings, job=start, is_supervised=True)
 
 
 def read_settings(cfg: DictConfig) -> TrainSettings:
-    """The composed configuration as values, checked; one that goes on with a run is held to that run later.
+    """Return the checked settings of a composed configuration; those of a resumed run are checked later.
 
     Raises:
-        SettingsError: listing every problem.
+        SettingsError: All problems at once.
     """
     settings = to_settings(cfg, TrainSettings)
     if settings.resume is None:
@@ -34,40 +33,40 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
 
 
 def start(settings: TrainSettings) -> int:
-    """A new training, or one that goes on; on this host, or together with others.
+    """Start or resume a training, on this host or together with others.
 
     Returns:
         The exit status.
 
     Raises:
-        SettingsError, ManifestError, VolumeError, LiftError, UserError: what stands in the way.
+        SettingsError, ManifestError, VolumeError, LiftError, UserError: The training cannot be done.
     """
     if settings.resume is not None:
-        return _start_again(settings, settings.resume)
+        return _resume(settings, settings.resume)
     if settings.strategy == "hosts":
         return supervise(settings, settings.hosts)
-    from voxlift.app.training.train import train  # behind the checks, which shall not wait for what trains
+    from voxlift.app.training.train import train  # slow; only after the checks
 
     return train(settings)
 
 
-def _start_again(asked: TrainSettings, path: str) -> int:
-    """Go on with the run in a folder; of what is asked for only epochs and hosts count."""
-    if resumes_elsewhere(path, asked.hosts, os.environ):
+def _resume(asked: TrainSettings, path: str) -> int:
+    """Resume the run in a folder; of the given settings only epochs and hosts are used."""
+    if is_resumed_by_other_host(path, asked.hosts, os.environ):
         return supervise(None, asked.hosts, resumes=True)
-    overrides = [str(override) for override in HydraConfig.get().overrides.task]
-    run, settings = reopen_settings(path, overrides=overrides, epochs=asked.trainer.epochs)
+    run, settings = reopen_settings(path, overrides=given_overrides(), epochs=asked.trainer.epochs)
     if settings.strategy == "hosts":
         return supervise(settings, asked.hosts, resumes=True)
     if asked.hosts != HostsSettings():
-        raise SettingsError(f"hosts: {run.path} is a run of one host; leave the keys of hosts out.")
+        raise SettingsError(f"hosts: {run.path} was trained on one host; leave the keys of hosts out.")
     check_backend()
-    from voxlift.app.training.train import resume  # as above
+    from voxlift.app.training.train import train  # as above
 
-    return resume(run, settings)
+    return train(settings, run)
 
 
 if __name__ == "__main__":
-    from voxlift.app.cli.train import main as main_by_name  # a launcher hands the job on by its module's name
+    # Launchers of sweeps pickle the job by the name of its module, which must not be __main__.
+    from voxlift.app.cli.train import main as importable_main
 
-    main_by_name()
+    importable_main()

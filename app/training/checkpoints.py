@@ -31,7 +31,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Segment:
+class Phase:
     """Epochs `first` to `last` (exclusive) in one go, `skip` batches of the first one done already."""
 
     first: int
@@ -39,26 +39,26 @@ class Segment:
     skip: int = 0
 
 
-def plan_segments(start: Position, *, epochs: int, thaw: int = 0) -> list[Segment]:
+def plan_phases(start: Position, *, epochs: int, unfreeze: int = 0) -> list[Phase]:
     """What is left to train.
 
     An epoch that was broken off is a piece of its own, since it is shorter; so are the epochs before the
-    thaw, since the network is compiled anew after them.
+    unfreeze, since the network is compiled anew after them.
 
     Args:
         start: where the training goes on.
         epochs: of the whole training.
-        thaw: the first epoch that trains the whole network.
+        unfreeze: the first epoch that trains the whole network.
 
-    >>> plan_segments(Position(1, 5), epochs=8, thaw=4)
-    [Segment(first=1, last=2, skip=5), Segment(first=2, last=4, skip=0), Segment(first=4, last=8, skip=0)]
+    >>> plan_phases(Position(1, 5), epochs=8, unfreeze=4)
+    [Phase(first=1, last=2, skip=5), Phase(first=2, last=4, skip=0), Phase(first=4, last=8, skip=0)]
     """
-    edges = {start.epoch, min(max(thaw, start.epoch), epochs), epochs}
+    edges = {start.epoch, min(max(unfreeze, start.epoch), epochs), epochs}
     if start.step:
         edges.add(start.epoch + 1)
     cuts = sorted(edge for edge in edges if start.epoch <= edge <= epochs)
     return [
-        Segment(first, last, start.step if first == start.epoch else 0)
+        Phase(first, last, start.step if first == start.epoch else 0)
         for first, last in itertools.pairwise(cuts)
     ]
 
@@ -215,7 +215,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
 
 
-class FollowedCheckpoints(Checkpoints):
+class ReadOnlyCheckpoints(Checkpoints):
     """Checkpoints that another process writes: those that were handed out can be read."""
 
     def save(self, checkpoint: Checkpoint, *, best_epoch: int) -> None:
@@ -225,7 +225,7 @@ class FollowedCheckpoints(Checkpoints):
         """Nothing is here to be dropped."""
 
 
-def needed_to_resume(run: RunFolder) -> list[Path]:
+def files_to_resume(run: RunFolder) -> list[Path]:
     """The files that every process must have to go on with a run, those of a first training on slices too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether a training can be followed at all: its settings, and what they name on this machine."""
+"""Checks of a training before anything is read: its settings, and what they name on this machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from voxlift.app.training.strategy.hosts.supervise import check_engine
 
 
 def check_training(settings: TrainSettings) -> None:
-    """Pass when the settings fit together, and the baseline and the engine that they ask for are there.
+    """Pass when the settings fit together, and the baseline and the backend that they name exist.
 
     Raises:
-        SettingsError: listing every problem of a kind.
+        SettingsError: Listing all problems of a kind.
     """
     check_settings(settings)
     check_baseline(settings.model)

@@ -1,37 +1,53 @@
-"""The end of a training: its page, its metrics, and what a person is told."""
+"""The last steps of a training: save, score, evaluate, write the page, print where the results are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.files import write_json
-from voxlift.app.progress import say
+from voxlift.app.evaluation.evaluate import evaluate_splits
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import write_json, write_rows
+from voxlift.app.progress import print_line
 from voxlift.app.report.run_page import write_run_page
-from voxlift.app.report.terminal import show_metrics
+from voxlift.app.report.terminal import print_split_metrics
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.results import prediction_rows
 
 
-def end_run(
-    run: RunFolder,
-    settings: TrainSettings,
-    metrics: Mapping[str, Any],
-    *,
-    cohort: Cohort,
-    network: Any | None = None,  # noqa: ANN401 - untyped Keras
-) -> None:
-    """Finish a run whose other files are written: `report.html`, `metrics.json`, and the last lines.
+class FittedModel(Protocol):
+    """A model that was fitted to the training subjects, whatever its kind."""
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The Keras model of volumes [B, D, H, W, C], for Grad-CAM; None for a model without one."""
+
+    def save(self, run: RunFolder) -> None:
+        """Write the model into the run folder."""
+
+    def score(self, cohort: Cohort) -> dict[str, Scores]:
+        """Return the scores of each split that holds subjects."""
+
+    def cost(self, cohort: Cohort) -> dict[str, float]:
+        """Return what fitting and scoring cost: parameters, seconds, bytes, floating-point operations."""
+
+
+def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fitted: FittedModel) -> None:
+    """Write the files that make a run finished, and print its metrics.
 
     Args:
-        run: its folder.
-        settings: its own.
-        metrics: what `metrics.json` shall hold: `judge_scores`, and `cost`.
-        cohort: whose cases the page shows.
-        network: draws Grad-CAM over them; None for a run without one.
+        run: Its folder, with the files that were written before the fit.
+        settings: Of the run.
+        cohort: Whose volumes are scored.
+        fitted: The model.
     """
-    write_run_page(run, metrics, cohort, network)
+    fitted.save(run)
+    scores = fitted.score(cohort)
+    write_rows(run.predictions, prediction_rows(scores))
+    metrics = evaluate_splits(scores)
+    metrics["cost"] = fitted.cost(cohort)
+    write_run_page(run, metrics, cohort, fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
-    show_metrics(metrics, name=settings.model.name)
-    say(f"Results in {run.path}")
+    print_split_metrics(metrics, name=settings.model.name)
+    print_line(f"Results in {run.path}")

@@ -12,11 +12,11 @@ from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.devices import backend_name
 from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.step_counter import Place, Remembering
-from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Position, Segment, plan_segments
+from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Phase, Position, plan_phases
 from voxlift.app.training.optimizers import Steps, build_optimizer
 from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
-from voxlift.app.training.training_state import SaveCheckpoints, recall_all, restore_arrays, select_arrays
+from voxlift.app.training.training_state import SaveCheckpoints, restore_arrays, restore_states, select_arrays
 from voxlift.models.losses import build_loss
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _compile(task: Task, steps: Steps) -> None:
 def fit_network(
     task: Task,
     *,
-    place: Place,
+    counter: StepCounter,
     keep: KeepBest,
     callbacks: Sequence[Any],
     checkpoints: Checkpoints,
@@ -88,9 +88,9 @@ def fit_network(
 
     Args:
         task: what is trained.
-        place: is told where each segment begins.
+        counter: Learns where each phase begins.
         keep: holds the best weights, and tells when patience has ended.
-        callbacks: in Keras's order, `place` and `keep` among them.
+        callbacks: In the order of Keras, `counter` and `keep` among them.
         checkpoints: where to go on from, and where the newest states go.
 
     Raises:
@@ -98,49 +98,47 @@ def fit_network(
         SettingsError: the newest checkpoint is another network's.
     """
     found = checkpoints.load()
-    remembering = [callback for callback in callbacks if isinstance(callback, Remembering)]
+    stateful = [callback for callback in callbacks if isinstance(callback, StatefulCallback)]
     saver = SaveCheckpoints(
         checkpoints,
-        place=place,
+        counter=counter,
         keep=keep,
-        remembering=remembering,
+        stateful=stateful,
         steps=task.trainer.checkpoint_steps,
         steps_per_epoch=task.steps_per_epoch,
     )
     if found:
-        recall_all(remembering, found.state)
-        keep.take_up(found.best)
+        restore_states(stateful, found.state)
+        keep.load_best(found.best)
     body = find_body(task.network)
     try:
-        for segment in plan_segments(_start(found), epochs=task.trainer.epochs, thaw=task.freeze_epochs):
+        for phase in plan_phases(_start(found), epochs=task.trainer.epochs, unfreeze=task.freeze_epochs):
             if keep.stopped:
                 break
-            means = _prepare_segment(task, segment, body=body, found=found)
-            place.enter(segment, means)
-            _fit_segment(task, segment, callbacks=[*callbacks, saver])
+            means = _prepare_phase(task, phase, body=body, found=found)
+            counter.enter(phase, means)
+            _fit_phase(task, phase, callbacks=[*callbacks, saver])
     except UserError:
-        keep.put_back(task.network)  # for the caller to save; what else may end a training leaves nothing
+        keep.restore_best(task.network)  # for the caller to save; what else may end a training leaves nothing
         raise
     finally:
         body.set_trainable(True)
-    keep.put_back(task.network)
+    keep.restore_best(task.network)
 
 
 def _start(found: Checkpoint | None) -> Position:
     return found.position if found else Position()
 
 
-def _prepare_segment(
-    task: Task, segment: Segment, *, body: Body, found: Checkpoint | None
-) -> list[NDArray[Any]]:
-    """Compile the network for a segment where it must be, and put a checkpoint's numbers into the first one.
+def _prepare_phase(task: Task, phase: Phase, *, body: Body, found: Checkpoint | None) -> list[NDArray[Any]]:
+    """Compile the network for a phase where it must be, and put a checkpoint's numbers into the first one.
 
     Returns:
-        The running means of the epoch that the checkpoint broke off; none in a segment that begins anew.
+        The running means of the epoch that the checkpoint broke off; none in a phase that begins anew.
     """
-    is_first = segment.first == _start(found).epoch
-    if is_first or segment.first == task.freeze_epochs:
-        _compile_from(task, segment.first, body)
+    is_first = phase.first == _start(found).epoch
+    if is_first or phase.first == task.freeze_epochs:
+        _compile_from(task, phase.first, body)
     if not (is_first and found):
         return []
     _restore(task, found)
@@ -148,18 +146,18 @@ def _prepare_segment(
 
 
 def _compile_from(task: Task, epoch: int, body: Body) -> None:
-    """Compile for the epochs from `epoch` on: the body is frozen before the thaw, and trained behind it."""
-    is_thawed = epoch >= task.freeze_epochs
-    body.set_trainable(is_thawed)
-    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_thawed else 0)
+    """Compile for the epochs from `epoch` on: the body is frozen in the first `freeze_epochs`, then trained."""
+    is_unfrozen = epoch >= task.freeze_epochs
+    body.set_trainable(is_unfrozen)
+    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_unfrozen else 0)
 
 
-def _fit_segment(task: Task, segment: Segment, *, callbacks: Sequence[Any]) -> None:
+def _fit_phase(task: Task, phase: Phase, *, callbacks: Sequence[Any]) -> None:
     task.network.fit(
-        task.stream(Position(segment.first, segment.skip)),
-        initial_epoch=segment.first,
-        epochs=segment.last,
-        steps_per_epoch=task.steps_per_epoch - segment.skip,
+        task.stream(Position(phase.first, phase.skip)),
+        initial_epoch=phase.first,
+        epochs=phase.last,
+        steps_per_epoch=task.steps_per_epoch - phase.skip,
         callbacks=list(callbacks),
         shuffle=False,  # the stream is shuffled already
         verbose=0,
@@ -167,9 +165,9 @@ def _fit_segment(task: Task, segment: Segment, *, callbacks: Sequence[Any]) -> N
 
 
 def _restore(task: Task, found: Checkpoint) -> None:
-    """Put a checkpoint's numbers into the compiled network; at the thaw, a new optimiser starts anew."""
-    is_thawing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
-    parts = ("network",) if is_thawing else ("network", "optimizer")
+    """Put a checkpoint's numbers into the compiled network; at the unfreeze, a new optimiser starts anew."""
+    is_unfreezing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
+    parts = ("network",) if is_unfreezing else ("network", "optimizer")
     restore_arrays(task.network, found.arrays, parts=parts)
 
 
@@ -180,7 +178,7 @@ class Body:
     layers: tuple[Any, ...]
 
     def set_trainable(self, trainable: bool) -> None:  # noqa: FBT001 - the one thing that is set
-        """Freeze, statistics of normalisation included, or thaw; compile the network anew afterwards."""
+        """Freeze, statistics of normalisation included, or unfreeze; compile the network anew afterwards."""
         for layer in self.layers:
             layer.trainable = trainable
 

@@ -1,9 +1,9 @@
-"""From settings and cohort to the stream of training batches."""
+"""The training batches: volumes, or slices of the same volumes in the same order."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,90 +16,128 @@ from voxlift.app.training.checkpoints import Position
 from voxlift.app.training.networks import is_trained_on_slices
 from voxlift.app.training.strategy.batches import even_share
 from voxlift.app.training.strategy.distribute import batch_part, device_count
-from voxlift.data_pipelines.pipeline import (
-    TrainingOptions,
-    examples_per_epoch,
-    training_slices,
-    training_volumes,
-)
-from voxlift.data_pipelines.shuffling import class_weights
-from voxlift.data_pipelines.slices import choose_slices
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-
-log = logging.getLogger("voxlift")
-
-
-@dataclass(frozen=True)
-class Feed:
-    """All epochs' batches in one stream, `steps_per_epoch` of them to an epoch."""
-
-    batches: tf.data.Dataset
-    steps_per_epoch: int
-    batch_size: int
-    soft_labels: bool
+    from voxlift.data_pipelines.pipeline import TrainingOptions
 
 
-def build_feed(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> Feed:
-    """The training batches for the model's kind: volumes, or slices of the same volumes in the same order.
+class TrainingInput:
+    """The batches of all epochs of one fit, opened once.
+
+    Args:
+        settings: Of the fit.
+        cohort: Its subjects and prepared volumes.
+
+    Attributes:
+        settings: As given.
+        cohort: As given.
+    """
+
+    def __init__(self, settings: TrainSettings, cohort: Cohort) -> None:
+        self.settings = settings
+        self.cohort = cohort
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of a batch: volumes, or slices."""
+        return self._options.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        _, examples = self._plan
+        return examples // self.batch_size
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether labels are rows of probabilities [B, K], as mixup makes them, and not class indices [B]."""
+        return self._options.mix is not None
+
+    @cached_property
+    def batches(self) -> tf.data.Dataset:
+        """All batches from the first epoch on.
+
+        Raises:
+            SettingsError: The augmentation's settings cannot be used.
+        """
+        return self._build(self._options)
+
+    def batches_from(self, position: Position) -> tf.data.Dataset:
+        """Return the batches from a position to the end of the training."""
+        if position == Position():
+            return self.batches
+        batches = self._build(replace(self._options, first_epoch=position.epoch))
+        return batches.skip(position.step) if position.step else batches
+
+    def subjects_at(self, position: Position) -> list[str]:
+        """Return the subjects of the batch at a position, each once; voxels that are not finite are noted."""
+        from voxlift.data_pipelines.pipeline import batch_members
+
+        options = replace(self._options, first_epoch=position.epoch)
+        members = batch_members(self._labels, options, step=position.step, chosen=self._slices)
+        indices = self.cohort.indices("train")[np.unique(members)]
+        return [_describe_subject(self.cohort, int(index)) for index in indices]
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        return self.cohort.labels("train")
+
+    @cached_property
+    def _slices(self) -> NDArray[np.bool_] | None:
+        """Which slices [volumes, slices] are trained on; None for a network of volumes."""
+        from voxlift.data_pipelines.slices import choose_slices
+
+        model = self.settings.model
+        if not is_trained_on_slices(model):
+            return None
+        return choose_slices(self.cohort.prepared("train"), axis=model.axis, slices=model.slices)
+
+    @property
+    def _options(self) -> TrainingOptions:
+        options, _ = self._plan
+        return options
+
+    @cached_property
+    def _plan(self) -> tuple[TrainingOptions, int]:
+        """The options, with a batch that an epoch can fill and devices can share; and examples per epoch."""
+        from voxlift.data_pipelines.pipeline import examples_per_epoch
+
+        options, per_volume = (
+            training_options(self.settings, self.cohort),
+            np.ones(len(self._labels), np.int64),
+        )
+        if self._slices is not None:
+            options = replace(options, batch_size=options.batch_size * self.settings.model.batch_factor)
+            per_volume = self._slices.sum(axis=1)
+        examples = examples_per_epoch(self._labels, options, per_volume)
+        batch_size = even_share(min(options.batch_size, examples), device_count(self.settings))
+        return replace(options, batch_size=batch_size), examples
+
+    def _build(self, options: TrainingOptions) -> tf.data.Dataset:
+        from voxlift.data_pipelines.pipeline import training_slices, training_volumes
+
+        model, volumes = self.settings.model, self.cohort.prepared("train")
+        if self._slices is None:
+            return training_volumes(volumes, self._labels, options)
+        return training_slices(
+            volumes, self._labels, options, chosen=self._slices, axis=model.axis, slab=model.slab
+        )
+
+
+def training_options(settings: TrainSettings, cohort: Cohort) -> TrainingOptions:
+    """Return how examples are shuffled, weighted and augmented.
 
     Raises:
-        SettingsError: the augmentation's settings cannot be used.
+        SettingsError: The augmentation's settings cannot be used.
     """
-    model, labels, volumes = settings.model, cohort.labels("train"), cohort.prepared("train")
-    options, steps, chosen = _portions(settings, cohort, first_epoch=first_epoch)
-    if chosen is None:
-        batches = training_volumes(volumes, labels, options)
-    else:
-        batches = training_slices(volumes, labels, options, chosen=chosen, axis=model.axis, slab=model.slab)
-    return Feed(batches, steps, options.batch_size, soft_labels=options.mix is not None)
+    from voxlift.data_pipelines.pipeline import TrainingOptions
 
-
-def batch_subjects(settings: TrainSettings, cohort: Cohort, at: Position) -> list[str]:
-    """The subjects of the batch that begins at a position, each once; whose voxels are not finite is said."""
-    from voxlift.data_pipelines.pipeline import batch_members
-
-    options, _, chosen = _portions(settings, cohort, first_epoch=at.epoch)
-    members = batch_members(cohort.labels("train"), options, step=at.step, chosen=chosen)
-    indices = cohort.indices("train")[np.unique(members)]
-    return [_spoken_subject(cohort, int(index)) for index in indices]
-
-
-def _spoken_subject(cohort: Cohort, index: int) -> str:
-    subject = cohort.records[index].subject
-    voxels = np.fromfile(cohort.files[index], cohort.dtype)
-    return subject if np.isfinite(voxels).all() else f"{subject} (its voxels are not finite)"
-
-
-def _portions(
-    settings: TrainSettings, cohort: Cohort, *, first_epoch: int
-) -> tuple[TrainingOptions, int, NDArray[np.bool_] | None]:
-    """The options with a batch that an epoch can fill, an epoch's steps, and which slices train, if any."""
-    model, labels = settings.model, cohort.labels("train")
-    options, chosen = training_options(settings, cohort, first_epoch=first_epoch), None
-    per_volume = np.ones(len(labels), np.int64)
-    if is_trained_on_slices(model):
-        chosen = choose_slices(cohort.prepared("train"), axis=model.axis, slices=model.slices)
-        options = replace(options, batch_size=options.batch_size * model.batch_factor)
-        per_volume = chosen.sum(axis=1)
-    examples = examples_per_epoch(labels, options, per_volume)
-    batch_size = even_share(min(options.batch_size, examples), device_count(settings))
-    return replace(options, batch_size=batch_size), examples // batch_size, chosen
-
-
-def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: int = 0) -> TrainingOptions:
-    """How the settings ask examples to be shuffled, weighed and varied.
-
-    Raises:
-        SettingsError: the augmentation's settings cannot be used.
-    """
     trainer, augment = settings.trainer, read_augment(settings.augment)
     return TrainingOptions(
         batch_size=trainer.batch_size,
         epochs=trainer.epochs,
-        first_epoch=first_epoch,
         seed=settings.seed,
         balanced=trainer.balance == "sample",
         weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
@@ -110,5 +148,13 @@ def training_options(settings: TrainSettings, cohort: Cohort, *, first_epoch: in
 
 
 def _loss_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    from voxlift.data_pipelines.shuffling import class_weights
+
     weights = class_weights(labels.tolist())
     return np.array([weights[label] for label in labels.tolist()], np.float32)
+
+
+def _describe_subject(cohort: Cohort, index: int) -> str:
+    subject = cohort.records[index].subject
+    voxels = np.fromfile(cohort.files[index], cohort.dtype)
+    return subject if np.isfinite(voxels).all() else f"{subject} (its voxels are not finite)"

@@ -1,12 +1,13 @@
-"""One training in its run folder: the stream of batches, the callbacks, the checkpoints, and what it cost."""
+"""The fit of the networks of one stage in its run folder: callbacks, checkpoints, and what it cost."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, TrainSettings
@@ -14,155 +15,261 @@ from voxlift.app.config.overrides import flatten
 from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.errors import UserError
-from voxlift.app.inference.scores import validation_score
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import read_json
+from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
-from voxlift.app.runtime.environment import peak_memory_bytes
+from voxlift.app.runtime.devices import peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
 from voxlift.app.training.callbacks.best import KeepBest, ScoreVolumes
 from voxlift.app.training.callbacks.divergence import LogLearningRate, StopOnNonFinite, WatchLossScale
 from voxlift.app.training.callbacks.loggers import WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.progress import ShowProgress, WriteHistory
-from voxlift.app.training.callbacks.step_counter import Place
+from voxlift.app.training.callbacks.step_counter import StepCounter
 from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
-from voxlift.app.training.checkpoints import Checkpoints, FollowedCheckpoints, Position
+from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
 from voxlift.app.training.fit import Task, fit_network
-from voxlift.app.training.input import Feed, batch_subjects, build_feed
+from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.optimizers import tuning_optimizer
 from voxlift.app.training.pretrained import trained_source
-from voxlift.app.training.strategy.hosts.data_parallel import global_batches, hand_over_weights
+from voxlift.app.training.stages import SLICE_MODEL, Stage
+from voxlift.app.training.strategy.hosts.data_parallel import copy_weights, global_batches
 from voxlift.app.training.strategy.hosts.rendezvous import is_follower
-from voxlift.app.training.strategy.hosts.validation import score_together
+from voxlift.app.training.strategy.hosts.validation import build_shared_scorer
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-
 log = logging.getLogger("voxlift")
 
+RECALIBRATION_BATCHES = 16  # enough volumes for steady statistics, few enough to take seconds
 
-def train_network(
-    run: RunFolder, settings: TrainSettings, *, cohort: Cohort, networks: Networks
-) -> dict[str, float]:
-    """Train, from the run's newest checkpoint on where there is one; the best weights are left in place.
 
-    Returns:
-        What it cost.
+@dataclass(frozen=True)
+class FittedNetworks:
+    """The networks of a stage with their best weights.
+
+    Attributes:
+        networks: Of the stage.
+        settings: Of the stage.
+        fit_cost: What the fit cost.
+        earlier_cost: Seconds of the slice model that was trained first, where there is one.
+    """
+
+    networks: Networks
+    settings: TrainSettings
+    fit_cost: dict[str, float]
+    earlier_cost: dict[str, float]
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The network of volumes [B, D, H, W, C]."""
+        return self.networks.volume
+
+    def save(self, run: RunFolder) -> None:
+        """Write `model.keras`."""
+        save_trained(self.network, run.model)
+
+    def score(self, cohort: Cohort) -> dict[str, Scores]:
+        """Return the scores of each split that holds subjects."""
+        size = self.settings.trainer.batch_size
+        return {split: score_split(self._scorer, cohort, split, batch_size=size) for split in cohort.present}
+
+    def cost(self, cohort: Cohort) -> dict[str, float]:
+        """Return parameters, seconds and bytes of the fit, and what scoring a volume costs."""
+        size = self.settings.trainer.batch_size
+        scoring = scoring_cost(self.network, self._scorer, cohort, batch_size=size)
+        return {**self.fit_cost, **scoring, **self.earlier_cost}
+
+    @cached_property
+    def _scorer(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The network with batch normalisation folded into its convolutions: the same scores, sooner."""
+        from voxlift.models.batch_norm import fold_batch_norm
+
+        return fold_batch_norm(self.network)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The callbacks of a fit that are also asked for what they know.
+
+    Attributes:
+        counter: Counts epochs and batches.
+        keep: Holds the best weights.
+        history: Writes `history.csv`.
+        writers: Write to TensorBoard and MLflow, as the group `logger` says.
+        display: The progress bar.
+    """
+
+    counter: StepCounter
+    keep: KeepBest
+    history: WriteHistory
+    writers: tuple[Any, ...]
+    display: ShowProgress
+
+
+def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNetworks:
+    """Train from the newest checkpoint on, where there is one; the best weights are left in counter.
+
+    Args:
+        run: The folder of the stage.
+        stage: Its settings and untrained networks.
+        data: Its training batches.
 
     Raises:
-        UserError: the loss or the validation scores are not finite; the best weights are saved as the run's
-            model before.
+        UserError: The loss or the validation scores are not finite; the best weights so far were saved.
     """
-    keep_logits_precise(networks.trained)
-    keep_logits_precise(networks.own)
-    warn_of_mirrors(read_augment(settings.augment), cohort.classes)
-    place, history = Place(), WriteHistory(run.history)
-    keep = KeepBest(settings.trainer.monitor, patience=settings.trainer.patience)
-    clock, feed = InputClock(), build_feed(settings, cohort)
-    task = _build_task(settings, cohort=cohort, networks=networks, feed=feed, clock=clock)
-    follows = is_follower(settings)
-    checkpoints = FollowedCheckpoints(run.checkpoints) if follows else Checkpoints(run.checkpoints)
+    settings, networks = stage.settings, _take_networks(stage)
+    warn_of_mirrors(read_augment(settings.augment), data.cohort.classes)
+    is_writer = not is_follower(settings)
+    checkpoints = Checkpoints(run.checkpoints) if is_writer else ReadOnlyCheckpoints(run.checkpoints)
     started = time.perf_counter()
     if checkpoints.is_empty:
-        _settle(networks, feed, settings)
-    settling = time.perf_counter() - started
-    written = [] if follows else recorders(run, settings, feed)
-    display = ShowProgress(place, epochs=settings.trainer.epochs, steps=feed.steps_per_epoch)
-    callbacks = [
-        place,  # first: the others read where the training stands
-        SplitStepTime(clock, batch_size=feed.batch_size),
-        StopOnNonFinite(place, lambda at: batch_subjects(settings, cohort, at)),
-        WatchLossScale(place),
-        LogLearningRate(),
-        ScoreVolumes(validation(settings, cohort=cohort, networks=networks)),
-        history,  # behind all that adds to the logs
-        keep,
-        *written,
-        display,
-    ]
+        batches = global_batches(data.batches) if settings.strategy == "hosts" else data.batches
+        recalibrate_lifted(networks.trained, batches, settings.model)
+    recalibration_seconds = time.perf_counter() - started
+    callbacks = _build_callbacks(run, data, is_writer=is_writer)
     try:
-        with display:
-            fit_network(task, place=place, keep=keep, callbacks=callbacks, checkpoints=checkpoints)
+        _run_epochs(networks, data, callbacks, checkpoints)
     except UserError as error:
-        kept = "" if follows else f"\n{_keep_good(run, networks, keep)}"
+        kept = f"\n{_save_best(run, networks, callbacks.keep)}" if is_writer else ""
         raise UserError(f"{error}{kept}") from error
-    hand_over_weights(networks)
+    copy_weights(networks)
     checkpoints.thin()
-    for recorder in written:
-        recorder.finish()
-    return {
+    for writer in callbacks.writers:
+        writer.finish()
+    seconds = callbacks.history.seconds
+    cost = {
         "parameters": networks.trained.count_params(),
-        "best_epoch": keep.best_epoch,
-        "train_seconds": round(settling + history.seconds, 2),
-        "seconds_per_epoch": round(history.seconds / max(1, keep.epochs_run), 3),
+        "best_epoch": callbacks.keep.best_epoch,
+        "train_seconds": round(recalibration_seconds + seconds, 2),
+        "seconds_per_epoch": round(seconds / max(1, callbacks.keep.epochs_run), 3),
         "peak_memory_bytes": peak_memory_bytes(),
     }
+    return FittedNetworks(networks, settings, cost, slice_model_cost(run))
 
 
-def _settle(networks: Networks, feed: Feed, settings: TrainSettings) -> None:
-    """Measure batch statistics anew where the lift asks for it, on whole batches wherever their parts lie."""
-    batches = global_batches(feed.batches) if settings.strategy == "hosts" else feed.batches
-    settle_statistics(networks.trained, batches, settings.model)
+def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | None = None) -> Task:
+    """Return what `compile_network` and `fit_network` take.
 
+    Args:
+        networks: Whose `trained` network is fitted.
+        data: The training batches, with the settings of the fit.
+        clock: Measures the wait for batches.
+    """
+    settings = data.settings
 
-def _keep_good(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
-    """Save the best weights of a training that broke off; what was kept."""
-    if not keep.weights:
-        return "No epoch was finished before, so there are no weights to keep."
-    hand_over_weights(networks)
-    save_trained(networks.volume, run.model)
-    return f"The weights of epoch {keep.best_epoch + 1}, the best before that, are kept in {run.model}."
-
-
-def recorders(run: RunFolder, settings: TrainSettings, feed: Feed) -> list[Any]:
-    """The callbacks that write elsewhere than into the run folder's own files (group `logger`)."""
-    found: list[Any] = []
-    if settings.logger.tensorboard:
-        found.append(WriteTensorBoard(run.tensorboard, feed.batches))
-    if settings.logger.mlflow:
-        found.append(WriteMlflow(settings.logger, name=run.path.name, params=flatten(asdict(settings))))
-    return found
-
-
-def validation(settings: TrainSettings, *, cohort: Cohort, networks: Networks) -> Any:  # noqa: ANN401 - see validation_score
-    """The function that scores the validation volumes."""
-    if settings.strategy == "hosts":
-        return score_together(networks, cohort, batch_size=settings.trainer.batch_size)
-    return validation_score(networks.volume, cohort, batch_size=settings.trainer.batch_size)
-
-
-def _build_task(
-    settings: TrainSettings, *, cohort: Cohort, networks: Networks, feed: Feed, clock: InputClock
-) -> Task:
-    def stream(at: Position) -> tf.data.Dataset:
-        batches = build_feed(settings, cohort, first_epoch=at.epoch).batches
-        return clock.attach(batches.skip(at.step) if at.step else batches)
+    def stream(position: Position) -> tf.data.Dataset:
+        batches = data.batches_from(position)
+        return clock.attach(batches) if clock else batches
 
     return Task(
         networks.trained,
         stream,
-        feed.steps_per_epoch,
-        classes=len(cohort.classes),
+        data.steps_per_epoch,
+        classes=len(data.cohort.classes),
         optimizer=tuning_optimizer(settings),
         trainer=settings.trainer,
-        soft_labels=feed.soft_labels,
+        soft_labels=data.has_soft_labels,
         freeze_epochs=settings.model.freeze_epochs,
     )
 
 
-BATCHES = 16  # enough volumes for steady statistics, few enough to cost seconds
+def _take_networks(stage: Stage) -> Networks:
+    if stage.plan is not None:
+        import keras
+
+        keras.utils.set_random_seed(
+            stage.settings.seed
+        )  # the same draws, whatever was trained or read before
+    networks = stage.build_networks()
+    keep_logits_precise(networks.trained)
+    keep_logits_precise(networks.own)
+    return networks
 
 
-def settle_statistics(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
-    """Measure the batch statistics anew where a lift with trained weights made the copied ones stale.
+def _build_callbacks(run: RunFolder, data: TrainingInput, *, is_writer: bool) -> Callbacks:
+    counter, trainer = StepCounter(), data.settings.trainer
+    return Callbacks(
+        counter=counter,
+        keep=KeepBest(trainer.monitor, patience=trainer.patience),
+        history=WriteHistory(run.history),
+        writers=_build_writers(run, data) if is_writer else (),
+        display=ShowProgress(counter, epochs=trainer.epochs, steps=data.steps_per_epoch),
+    )
 
-    `centre` gives every slice the activations that the 2D network knew; averaged or turned kernels do not.
+
+def _build_writers(run: RunFolder, data: TrainingInput) -> tuple[Any, ...]:
+    logger, writers = data.settings.logger, list[Any]()
+    if logger.tensorboard:
+        writers.append(WriteTensorBoard(run.tensorboard, data.batches))
+    if logger.mlflow:
+        writers.append(WriteMlflow(logger, name=run.path.name, params=flatten(asdict(data.settings))))
+    return tuple(writers)
+
+
+def _run_epochs(
+    networks: Networks, data: TrainingInput, callbacks: Callbacks, checkpoints: Checkpoints
+) -> None:
+    clock, counter = InputClock(), callbacks.counter
+    in_order = [
+        counter,  # first: the others read the position from it
+        SplitStepTime(clock, batch_size=data.batch_size),
+        StopOnNonFinite(counter, data.subjects_at),
+        WatchLossScale(counter),
+        LogLearningRate(),
+        ScoreVolumes(_validation_scorer(networks, data)),
+        callbacks.history,  # after all that add to the logs
+        callbacks.keep,
+        *callbacks.writers,
+        callbacks.display,
+    ]
+    task = build_task(networks, data, clock=clock)
+    with callbacks.display:
+        fit_network(task, counter=counter, keep=callbacks.keep, callbacks=in_order, checkpoints=checkpoints)
+
+
+def _validation_scorer(networks: Networks, data: TrainingInput) -> Callable[[], dict[str, float]]:
+    size = data.settings.trainer.batch_size
+    if data.settings.strategy == "hosts":
+        return build_shared_scorer(networks, data.cohort, batch_size=size)
+    return build_validation_scorer(networks.volume, data.cohort, batch_size=size)
+
+
+def recalibrate_lifted(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
+    """Measure the statistics of batch normalisation again where the lift has made those of 2D wrong.
+
+    `init=centre` gives every slice the activations of the 2D network; averaged or rotated kernels do not.
+
+    Args:
+        network: Of volumes, before training.
+        batches: Training batches; the first of each is voxels [B, D, H, W, C].
+        model: Whether the network has trained weights, and how it was lifted.
     """
+    from voxlift.models.batch_norm import recalibrate_batch_norm
+
     is_trained = model.pretrain or trained_source(model.baseline) is not None
     if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
         return
-    from voxlift.models.statistics import recalibrate_statistics
+    voxels = (batch[0] for batch in itertools.islice(batches, RECALIBRATION_BATCHES))
+    count = recalibrate_batch_norm(network, voxels)
+    log.info("Batch normalisation statistics were measured again on %d batches", count)
 
-    count = recalibrate_statistics(network, (batch[0] for batch in itertools.islice(batches, BATCHES)))
-    log.info("Batch statistics measured anew on %d batches", count)
+
+def _save_best(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
+    """Save the best weights of a training that stopped with an error, and return a sentence about them."""
+    if not keep.weights:
+        return "No epoch was finished before, so there are no weights to keep."
+    copy_weights(networks)
+    save_trained(networks.volume, run.model)
+    return f"The weights of epoch {keep.best_epoch + 1}, the best so far, are in {run.model}."
+
+
+def slice_model_cost(run: RunFolder) -> dict[str, float]:
+    """Return the seconds of the slice model that was trained first; nothing where there is none."""
+    first = RunFolder(run.path / SLICE_MODEL)
+    if not first.is_finished:
+        return {}
+    return {"pretrain_seconds": read_json(first.metrics)["cost"]["train_seconds"]}

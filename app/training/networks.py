@@ -1,8 +1,8 @@
 """From the model settings to networks: the one that is trained, and the one that scores volumes.
 
 For a volume model they are the same network, lifted from the 2D baseline. For a slice model the 2D network
-is trained on slices, and the volume network wraps it (same weights): so evaluation, prediction and export
-never ask which model they hold.
+is trained on slices, and the volume network wraps it with shared weights, so that evaluation, prediction and
+export need not know which kind of model they hold.
 """
 
 from __future__ import annotations
@@ -12,59 +12,81 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, SettingsError
-from voxlift.app.data.cohort import Cohort
-from voxlift.app.runtime.kernels import protect_training
-from voxlift.app.training.pretrained import adaptations, load_trained, trained_source
+from voxlift.app.runtime.precision import protect_training
+from voxlift.app.training.pretrained import lift_changes, load_trained, trained_source
 
 if TYPE_CHECKING:
+    from voxlift.app.data.cohort import Cohort
     from voxlift.models.lifting import LiftPlan
 
+CONFIGURABLE = ("cnn", "resnet")  # 2D networks whose filters, dropout and head the settings decide
 
-CONFIGURED = ("cnn", "resnet")
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What networks are built for.
+
+    Attributes:
+        shape: Depth, height, width and channels of a prepared volume.
+        classes: Names in index order.
+        spacing: Depth, height and width of a voxel in mm; None where every file keeps its own.
+    """
+
+    shape: tuple[int, int, int, int]
+    classes: tuple[str, ...]
+    spacing: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Networks:
-    """`trained` takes what training feeds (slices or volumes); `volume` takes [B, D, H, W, C].
+    """The networks of one model.
 
-    They share their weights, but where the trained one is spread over several hosts: there `volume` shares
-    them with `twin`, which is like the trained one.
+    Attributes:
+        trained: Takes the batches of training: slices [B, H, W, C] or volumes [B, D, H, W, C].
+        volume: Takes volumes [B, D, H, W, C]; shares the weights of `trained`.
+        local: On several hosts, a copy of `trained` that lies on this host alone; `volume` shares its weights
+            then. None elsewhere.
     """
 
     trained: Any
     volume: Any
-    twin: Any = None
+    local: Any = None
 
     @property
     def own(self) -> Any:  # noqa: ANN401 - untyped Keras
-        """The trained network, or its twin where the trained one does not lie on this host alone."""
-        return self.trained if self.twin is None else self.twin
+        """The trained network, or its local copy where the trained one lies on several hosts."""
+        return self.trained if self.local is None else self.local
+
+
+def input_spec(cohort: Cohort) -> InputSpec:
+    """Return what networks for this cohort are built for."""
+    return InputSpec(cohort.shape, cohort.classes, cohort.preprocess.spacing)
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
-    """Whether training sees single slices; learned attention over slices needs whole volumes."""
+    """Return whether training sees single slices; learned attention over slices needs whole volumes."""
     return model.kind == "slice" and model.aggregate != "attention"
 
 
-def build_networks(model: ModelSettings, cohort: Cohort) -> Networks:
-    """The networks that the settings ask for, for this cohort's volume shape and classes.
+def build_networks(model: ModelSettings, spec: InputSpec) -> Networks:
+    """Build the networks that the settings name.
 
     Raises:
-        SettingsError, LiftError: the settings name something that cannot be built, with the way out.
+        SettingsError, LiftError: The settings name something that cannot be built, and what to change.
     """
-    if model.kind == "slice":
-        return _slice_networks(model, cohort)
-    return _volume_networks(model, cohort)
+    return (
+        _build_slice_networks(model, spec) if model.kind == "slice" else _build_volume_networks(model, spec)
+    )
 
 
-def _slice_networks(model: ModelSettings, cohort: Cohort) -> Networks:
-    from voxlift.models.aggregation import wrap_slices
+def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
+    from voxlift.models.slice_model import wrap_slices
 
-    plane = _plane(cohort.shape[:3], model.axis)
-    network = build_2d(model, cohort, (*plane, cohort.shape[3] * model.slab))
+    plane = _plane_sides(spec.shape[:3], model.axis)
+    network = build_2d(model, spec, (*plane, spec.shape[3] * model.slab))
     wrapped = wrap_slices(
         network,
-        input_shape=cohort.shape,
+        input_shape=spec.shape,
         axis=model.axis,
         slices=model.slices,
         aggregate=model.aggregate,
@@ -73,20 +95,26 @@ def _slice_networks(model: ModelSettings, cohort: Cohort) -> Networks:
     return Networks(network if is_trained_on_slices(model) else wrapped, wrapped)
 
 
-def _volume_networks(model: ModelSettings, cohort: Cohort) -> Networks:
+def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     source = trained_source(model.baseline)
     if source is None:
-        _, height, width, channels = cohort.shape
-        return lift_networks(plan_volume(model, cohort, build_2d(model, cohort, (height, width, channels))))
+        return lift_networks(plan_volume(model, spec, build_2d(model, spec, spec.shape[1:])))
     network = load_trained(source)
-    return lift_networks(plan_volume(model, cohort, network, **adaptations(network, source, cohort)))
+    changes = lift_changes(network, source, shape=spec.shape, classes=spec.classes)
+    return lift_networks(plan_volume(model, spec, network, **changes))
 
 
-def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: Any) -> LiftPlan:  # noqa: ANN401 - untyped Keras, and what plan_lift takes
-    """The plan that lifts a 2D network for this cohort's volumes; weights are read when it is built.
+def plan_volume(model: ModelSettings, spec: InputSpec, network: Any, **changes: Any) -> LiftPlan:  # noqa: ANN401 - untyped Keras, and arguments of plan_lift
+    """Plan the lift of a 2D network; its weights are read when the plan is built.
+
+    Args:
+        model: With depth policy, kernel and initialisation of the lift.
+        spec: What to build for.
+        network: A Keras model of images [B, H, W, C].
+        **changes: Further arguments of `plan_lift`.
 
     Raises:
-        LiftError: layers or settings stand in the way.
+        LiftError: Layers or settings that cannot be lifted, all of them together.
     """
     from voxlift.models.lifting import plan_lift
     from voxlift.models.lifting.depth import with_depth_kernel
@@ -94,65 +122,61 @@ def plan_volume(model: ModelSettings, cohort: Cohort, network: Any, **changes: A
     policy: Any = model.depth_policy
     if model.depth_kernel is not None:
         policy = with_depth_kernel(policy, model.depth_kernel)
-    if model.filter_scale != 1 and not is_built_here(model):
+    if model.filter_scale != 1 and model.baseline not in CONFIGURABLE:
         changes["filters"] = model.filter_scale
     return plan_lift(
         network,
-        depth=cohort.shape[0],
+        depth=spec.shape[0],
         depth_policy=policy,
         init=model.init,
-        spacing=cohort.preprocess.spacing,
+        spacing=spec.spacing,
         **changes,
     )
 
 
 def lift_networks(plan: LiftPlan) -> Networks:
-    """The lifted network, which is trained on volumes and scores them."""
+    """Build the lifted network, which is trained on volumes and scores them."""
     lifted = plan.build()
     protect_training(lifted)
     return Networks(lifted, lifted)
 
 
-def build_2d(model: ModelSettings, cohort: Cohort, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
-    """The 2D baseline for planes of `input_shape` (height, width, channels).
+def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
+    """Build the 2D baseline.
+
+    Args:
+        model: With `baseline` and its size.
+        spec: With the classes.
+        input_shape: Height, width and channels of a slice.
 
     Raises:
-        SettingsError: `model.baseline` cannot be built for these planes.
-        LiftError: a network that exists cannot be cut to these classes.
+        SettingsError: `model.baseline` cannot be built for these slices.
+        LiftError: A trained network cannot be cut to these classes.
     """
     from voxlift.models.baselines import build_baseline
 
-    options: dict[str, Any] = {"input_shape": input_shape, "classes": len(cohort.classes)}
-    if is_built_here(model):
+    options: dict[str, Any] = {"input_shape": input_shape, "classes": len(spec.classes)}
+    if model.baseline in CONFIGURABLE:
         filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
         options |= {"filters": filters, "dropout": model.dropout, "head": model.head}
+    folder = Path(model.baseline).expanduser()
+    source = str(folder / "model.keras") if folder.is_dir() else model.baseline
     try:
-        return build_baseline(_baseline_source(model.baseline), **options)
+        return build_baseline(source, **options)
     except ValueError as error:
         if type(error).__name__ == "LiftError":
             raise
         raise SettingsError(f"model.baseline={model.baseline}: {error}") from error
 
 
-def is_built_here(model: ModelSettings) -> bool:
-    """Whether the 2D network is one whose filters and head the settings decide."""
-    return model.baseline in CONFIGURED
-
-
-def _baseline_source(baseline: str) -> str:
-    """A run folder stands for the network in it."""
-    folder = Path(baseline).expanduser()
-    return str(folder / "model.keras") if folder.is_dir() else baseline
-
-
-def _plane(shape: tuple[int, ...], axis: str) -> tuple[int, int]:
-    """Sides of the slices along an axis; `all` cuts three ways and needs a cube.
+def _plane_sides(shape: tuple[int, int, int], axis: str) -> tuple[int, int]:
+    """Return the sides of the slices along an axis; `all` cuts along each of the three and needs a cube.
 
     Raises:
-        SettingsError: three ways through a volume with unequal sides.
+        SettingsError: `all` for a volume with unequal sides.
     """
     depth, height, width = shape
-    if axis == "all" and len({depth, height, width}) > 1:
+    if axis == "all" and len(set(shape)) > 1:
         raise SettingsError(
             f"model.axis=all: expected a cubic preprocess.shape; received {depth}x{height}x{width}. "
             "Choose one axis or a cubic shape."

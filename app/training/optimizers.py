@@ -9,8 +9,7 @@ from typing import Any
 import keras
 
 from voxlift.app.config import OptimizerSettings, SettingsError, TrainSettings
-from voxlift.models.averaging import averaging
-from voxlift.models.optimizers import FusedAdamW
+from voxlift.models.optimizers import FusedAdamW, add_weight_averaging
 
 UNDECAYED = ("bias", "gamma", "beta", "alpha", "scale")  # a pull towards zero has no meaning for these
 
@@ -60,7 +59,7 @@ def build_optimizer(
         **settings.options,
     }
     try:
-        optimizer = (averaging(kind) if ema else kind)(**arguments)
+        optimizer = (add_weight_averaging(kind) if ema else kind)(**arguments)
     except (TypeError, ValueError) as error:
         raise SettingsError(
             f"optimizer={settings.name}, options {dict(settings.options)}: {error}"

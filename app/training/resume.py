@@ -1,4 +1,4 @@
-"""`resume=RUN_DIR`: a killed training opened again, with its own settings and precision."""
+"""`resume=RUN_DIR`: open a killed training again, with its own settings and precision."""
 
 from __future__ import annotations
 
@@ -11,66 +11,68 @@ from typing import Any
 
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import key_of
+from voxlift.app.files import read_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
-from voxlift.app.runs.folder import RunFolder, hint_at_runs
-from voxlift.app.training.strategy.hosts.cluster_environment import find_member, is_placed
+from voxlift.app.runs.folder import RunFolder, suggest_runs
+from voxlift.app.training.strategy.hosts.cluster_environment import find_cluster_environment, is_in_cluster
 
 log = logging.getLogger("voxlift")
 
-# Beside `resume=`; all else would be another training. Which host this is (`hosts.*`) may change as well.
+# Keys that may stand beside `resume=`, with those of `hosts`; any other would be another training.
 ALLOWED = ("resume", "trainer.epochs", "debug")
 
 
 def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tuple[RunFolder, TrainSettings]:
-    """A run's folder and its own settings, with the epochs that were asked for.
+    """Return the folder of a run and its own settings, with the epochs that were asked for.
 
     Args:
-        path: the run folder.
-        overrides: what stands on the command line, as `key=value`.
-        epochs: the command line's `trainer.epochs`, if it is among the overrides.
+        path: The run folder.
+        overrides: The command line, as `key=value`.
+        epochs: `trainer.epochs` of the command line, used if it is among the overrides.
 
     Raises:
-        SettingsError: no run began there, or something else than more epochs is asked for.
+        SettingsError: No run began there, or something else than more epochs is asked for.
     """
     run = RunFolder(Path(path).expanduser())
     keys = [key_of(override) for override in overrides]
     others = [key for key in keys if key not in ALLOWED and not key.startswith("hosts.")]
     if others:
         raise SettingsError(
-            f"resume={path} goes on with that run's own configuration: {', '.join(others)} cannot be changed "
-            "(only trainer.epochs may be raised). Train anew in another run_dir for that."
+            f"resume={path} uses the configuration of that run: {', '.join(others)} cannot be changed (only "
+            "trainer.epochs may be raised). For other settings start a new training in another run_dir."
         )
     if not run.config.exists():
         raise SettingsError(
-            f"resume={path}: expected the folder of a training that has begun; "
-            + ("there is no such folder. " if not run.path.exists() else f"no {run.config.name} is in it. ")
-            + hint_at_runs(run.path)
+            f"resume={path}: expected the folder of a training; "
+            + (f"it has no {run.config.name}. " if run.path.exists() else "there is no such folder. ")
+            + suggest_runs(run.path)
         )
     settings = load_settings(run)
     wanted = epochs if "trainer.epochs" in keys else settings.trainer.epochs
     if wanted < settings.trainer.epochs:
         raise SettingsError(
-            f"trainer.epochs={wanted}: that run is to have {settings.trainer.epochs} epochs; "
-            "a resumed training can have more, not fewer."
+            f"trainer.epochs={wanted}: expected at least the {settings.trainer.epochs} epochs of that run."
         )
     trainer = replace(settings.trainer, epochs=wanted)
     return run, replace(settings, trainer=trainer, run_dir=str(run.path))
 
 
-def resumes_elsewhere(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
-    """Whether host 0 alone has the run's folder: this process, another host's, is given what it needs."""
-    if RunFolder(Path(path).expanduser()).config.exists() or not is_placed(hosts, environment):
+def is_resumed_by_other_host(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
+    """Return whether only host 0 has the run folder, which then sends what this host needs."""
+    if RunFolder(Path(path).expanduser()).config.exists() or not is_in_cluster(hosts, environment):
         return False
-    return not find_member(hosts, environment).leads
+    return not find_cluster_environment(hosts, environment).leads
 
 
 def is_complete(run: RunFolder, settings: TrainSettings) -> bool:
-    """Whether nothing is left to do: the run is finished, and no more epochs are asked for."""
+    """Return whether the run is finished and no more epochs are asked for."""
     return run.is_finished and load_settings(run).trainer.epochs >= settings.trainer.epochs
 
 
-def begin_again(run: RunFolder, settings: TrainSettings) -> None:
+def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
     """Mark the run as unfinished, and save the number of epochs that it has now."""
+    done = len(read_rows(run.history)) if run.history.exists() else 0
+    log.info("Resuming %s after %d of %d epochs", run.path, done, settings.trainer.epochs)
     if run.is_finished:
         run.metrics.replace(run.path / "metrics.before.json")
     if load_settings(run).trainer.epochs != settings.trainer.epochs:
@@ -78,7 +80,7 @@ def begin_again(run: RunFolder, settings: TrainSettings) -> None:
 
 
 def saved_precision(run: RunFolder, settings: TrainSettings) -> str:
-    """The policy that the run began with, which `auto` might choose otherwise on another machine."""
+    """Return the policy that the run began with; `auto` might choose another one on this machine."""
     try:
         environment: dict[str, Any] = json.loads(run.environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):

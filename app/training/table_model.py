@@ -1,7 +1,7 @@
-"""`model=covariates`: what columns of the table tell without any image, for networks to be compared with.
+"""`model=covariates`: a logistic regression on columns of the table, to compare networks with.
 
-The subjects, splits, files and metrics are those of a network's run; in place of `model.keras` there is
-`coefficients.csv`.
+Subjects, splits, files and metrics are those of the run of a network, with `coefficients.csv` in place of
+`model.keras`.
 """
 
 from __future__ import annotations
@@ -9,26 +9,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.data.cohort import Cohort, gather_cohort
+from voxlift.app.config import DataSettings, SettingsError, TrainSettings
+from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import check_columns, locate_table
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import write_rows
-from voxlift.app.inference.evaluate import judge_scores
-from voxlift.app.inference.scores import scores_of_split
-from voxlift.app.runs.folder import RunFolder, create_run
-from voxlift.app.runs.predictions import prediction_rows
-from voxlift.app.runs.subjects import describe_run, reopen_subjects
-from voxlift.app.runtime.environment import peak_memory_bytes
-from voxlift.app.runtime.logs import logging_to_file
-from voxlift.app.runtime.setup import prepare_runtime
-from voxlift.app.training.finalize import end_run
-from voxlift.data_pipelines.tables.columns import read_columns
+from voxlift.app.inference.scores import build_split_scores
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runtime.devices import peak_memory_bytes
+from voxlift.data_pipelines.tables.values import read_columns
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -37,54 +33,105 @@ if TYPE_CHECKING:
 Cells = NDArray[np.object_]
 
 
-def train_on_table(settings: TrainSettings, run: RunFolder | None = None) -> int:
-    """Fit, score and report as the settings say; the counterpart of training a network.
+@dataclass(frozen=True)
+class TableModel:
+    """A logistic regression on columns of the table, fitted.
 
-    Args:
-        settings: with `model.columns`.
-        run: a folder in which this began before; None makes one.
+    Attributes:
+        regression: The fitted pipeline of `build_regression`.
+        columns: The names of the columns.
+        cells: Their values [N, columns] for every volume of the cohort.
+        seconds: What the fit took.
+    """
 
-    Returns:
-        The exit status, 0.
+    regression: Pipeline
+    columns: tuple[str, ...]
+    cells: Cells
+    seconds: float
+
+    @classmethod
+    def fit(cls, settings: TrainSettings, cohort: Cohort, cells: Cells) -> Self:
+        """Fit to the training subjects.
+
+        Args:
+            settings: With `model.columns` and `trainer.balance`.
+            cohort: Whose subjects.
+            cells: See `read_covariates`.
+        """
+        started = time.perf_counter()
+        regression = build_regression(cells, balance=settings.trainer.balance != "none")
+        regression.fit(cells[cohort.indices("train")], cohort.labels("train"))
+        return cls(regression, tuple(settings.model.columns), cells, time.perf_counter() - started)
+
+    @property
+    def network(self) -> None:
+        """None: there is no network."""
+        return
+
+    def save(self, run: RunFolder) -> None:
+        """Write `coefficients.csv`."""
+        classes = load_settings(run).data.classes
+        write_rows(run.path / "coefficients.csv", coefficient_rows(self.regression, self.columns, classes))
+
+    def score(self, cohort: Cohort) -> dict[str, Scores]:
+        """Return the scores of each split that holds subjects."""
+        return {
+            split: build_split_scores(
+                cohort, split, self.regression.predict_proba(self.cells[cohort.indices(split)])
+            )
+            for split in cohort.present
+        }
+
+    def cost(self, cohort: Cohort) -> dict[str, float]:  # noqa: ARG002 - as all fitted models
+        """Return the number of coefficients, the seconds of the fit, and the memory of the process."""
+        last = self.regression[-1]
+        return {
+            "parameters": last.coef_.size + last.intercept_.size,
+            "train_seconds": self.seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+
+def check_covariates(settings: TrainSettings) -> None:
+    """Pass when the table has the columns that `model.columns` names, and the label is not among them.
 
     Raises:
-        SettingsError, ManifestError, VolumeError: the input is at fault; no folder is left.
+        SettingsError: The label is among them.
+        ManifestError: The table lacks a column, or cannot be read.
     """
-    check_columns(settings.data, settings.model.columns)  # before volumes are prepared
-    with logging_to_file() as attach:
-        cohort = gather_cohort(settings) if run is None else reopen_subjects(run, settings)
-        settings.data.classes = list(cohort.classes)
-        cells = read_covariates(settings, cohort)
-        name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
-        run = run or create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
-        attach(run.log)
-        _describe(run, settings, cohort)
-        _fit_into(run, settings, cohort=cohort, cells=cells)
-    return 0
+    check_columns(settings.data, settings.model.columns)
+    _refuse_label(settings.data, settings.model.columns)
 
 
 def read_covariates(settings: TrainSettings, cohort: Cohort) -> Cells:
-    """The cells [N, columns] of `model.columns` for each of the cohort's volumes, see `read_columns`.
+    """Return the cells [N, columns] of `model.columns` for each of the cohort's volumes, see `read_columns`.
 
     Raises:
-        SettingsError: the label is among the columns.
-        ManifestError: the table lacks a column, or there is no table.
+        SettingsError: The label is among the columns.
+        ManifestError: The table lacks a column, or there is no table.
     """
     data = locate_table(settings.data)
-    if data.label_column in settings.model.columns:
+    _refuse_label(data, settings.model.columns)
+    rows = [record.row for record in cohort.records]
+    return read_columns(str(data.table), rows, settings.model.columns)
+
+
+def _refuse_label(data: DataSettings, columns: Sequence[str]) -> None:
+    if data.label_column in columns:
         raise SettingsError(f"model.columns: {data.label_column} is the label itself; leave it out.")
-    return read_columns(str(data.table), cohort.records, settings.model.columns)
 
 
 def build_regression(cells: Cells, *, balance: bool) -> Pipeline:
-    """A logistic regression that takes cells [N, columns] as they stand in a table, not yet fitted.
+    """Return a logistic regression for cells [N, columns] as they stand in a table, not yet fitted.
 
-    Numbers are made symmetric and brought to one scale (Yeo-Johnson), gaps are filled with the median and
-    marked; words become one indicator each, a gap being a word of its own.
+    Numbers are made symmetric and brought to one scale (Yeo-Johnson); missing ones become the median, with an
+    indicator. Words are one-hot encoded; a missing word is a category of its own.
+
+    Source: Yeo and Johnson (2000), A new family of power transformations, doi:10.1093/biomet/87.4.954.
 
     Args:
-        cells: as `read_covariates` gives them, to tell columns of numbers from columns of words.
-        balance: whether classes weigh the same, however many subjects each has.
+        cells: Of all volumes, see `read_covariates`; they decide which columns hold numbers.
+        balance: Whether all classes have the same weight, however many subjects each has.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
@@ -108,43 +155,29 @@ def build_regression(cells: Cells, *, balance: bool) -> Pipeline:
     )
 
 
-def _fit_into(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, cells: Cells) -> None:
-    began = time.perf_counter()
-    model = build_regression(cells, balance=settings.trainer.balance != "none")
-    training = cohort.indices("train")
-    model.fit(cells[training], cohort.labels("train"))
-    seconds = time.perf_counter() - began
-    scores = _score(model, cohort, cells)
-    write_rows(run.predictions, prediction_rows(scores))
-    write_rows(run.path / "coefficients.csv", coefficient_rows(model, settings.model.columns, cohort.classes))
-    metrics = judge_scores(scores)
-    metrics["cost"] = _cost(model, seconds=seconds)
-    end_run(run, settings, metrics, cohort=cohort)
-
-
 def coefficient_rows(
     model: Pipeline, columns: Sequence[str], classes: Sequence[str]
 ) -> list[dict[str, str | float]]:
-    """Rows of `coefficients.csv`: of each feature on its scale after `build_regression`, per class.
+    """Return the rows of `coefficients.csv`: per class, of each feature on its scale in the regression.
 
-    Two classes have one row a feature, of the log odds of the second.
+    Two classes have one row for each feature, for the log odds of the second class.
     """
     regression = model[-1]
-    features = [_spell_feature(name, columns) for name in model[0].get_feature_names_out()]
-    spoken = classes[1:] if len(regression.coef_) == 1 else classes
+    features = [_feature_name(name, columns) for name in model[0].get_feature_names_out()]
+    shown = classes[1:] if len(regression.coef_) == 1 else classes
     return [
         {"class": name, "feature": feature, "coefficient": float(value)}
-        for name, constant, row in zip(spoken, regression.intercept_, regression.coef_, strict=True)
+        for name, constant, row in zip(shown, regression.intercept_, regression.coef_, strict=True)
         for feature, value in zip(["(constant)", *features], [constant, *row], strict=True)
     ]
 
 
-def _spell_feature(name: str, columns: Sequence[str]) -> str:
-    """A feature's name as scikit-learn builds it from column numbers, with the column's own name.
+def _feature_name(name: str, columns: Sequence[str]) -> str:
+    """Return a feature name of scikit-learn with the name of the column in place of its number.
 
-    >>> _spell_feature("words__x1_F", ["age", "sex"])
+    >>> _feature_name("words__x1_F", ["age", "sex"])
     'sex=F'
-    >>> _spell_feature("numbers__missingindicator_x0", ["age", "sex"])
+    >>> _feature_name("numbers__missingindicator_x0", ["age", "sex"])
     'age missing'
     """
     found = re.fullmatch(r"\w+?__(missingindicator_)?x(\d+)(?:_(.*))?", name, re.DOTALL)
@@ -153,24 +186,3 @@ def _spell_feature(name: str, columns: Sequence[str]) -> str:
     mark, number, word = found.groups()
     column = columns[int(number)]
     return f"{column} missing" if mark else column if word is None else f"{column}={word}"
-
-
-def _describe(run: RunFolder, settings: TrainSettings, cohort: Cohort) -> None:
-    precision = prepare_runtime(precision="float32", device="cpu", deterministic=False, seed=settings.seed)
-    describe_run(run, settings, cohort=cohort, precision=precision)
-
-
-def _score(model: Pipeline, cohort: Cohort, cells: Cells) -> dict[str, Scores]:
-    return {
-        split: scores_of_split(cohort, split, model.predict_proba(cells[cohort.indices(split)]))
-        for split in cohort.present
-    }
-
-
-def _cost(model: Pipeline, *, seconds: float) -> dict[str, float]:
-    regression = model[-1]
-    return {
-        "parameters": regression.coef_.size + regression.intercept_.size,
-        "train_seconds": seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }

@@ -9,7 +9,7 @@ from keras import ops
 
 from voxlift.app.config import SettingsError
 from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.step_counter import Place, Remembering
+from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
 from voxlift.app.training.checkpoints import Arrays, Checkpoint, Checkpoints
 
 
@@ -53,27 +53,27 @@ def _parts(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Kera
     }
 
 
-class SaveCheckpoints(Remembering):
+class SaveCheckpoints(StatefulCallback):
     """Writes a checkpoint after each epoch, and every `steps` batches if asked. The last callback."""
 
     def __init__(
         self,
         checkpoints: Checkpoints,
         *,
-        place: Place,
+        counter: StepCounter,
         keep: KeepBest,
-        remembering: Sequence[Remembering],
+        stateful: Sequence[StatefulCallback],
         steps: int = 0,
         steps_per_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.checkpoints, self.place, self.keep, self.steps = checkpoints, place, keep, steps
+        self.checkpoints, self.counter, self.keep, self.steps = checkpoints, counter, keep, steps
         self.steps_per_epoch = steps_per_epoch
-        self.remembering = tuple(remembering)
+        self.stateful = tuple(stateful)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
         """Save within an epoch, where that was asked for; its last batch is saved with the epoch's end."""
-        step = self.place.position.step
+        step = self.counter.position.step
         if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
             self._save()
 
@@ -83,18 +83,21 @@ class SaveCheckpoints(Remembering):
 
     def _save(self) -> None:
         checkpoint = Checkpoint(
-            self.place.position, gather_arrays(self.model), recollect(self.remembering), self.keep.arrays()
+            self.counter.position,
+            gather_arrays(self.model),
+            collect_states(self.stateful),
+            self.keep.arrays(),
         )
         self.checkpoints.save(checkpoint, best_epoch=self.keep.best_epoch)
 
 
-def recollect(remembering: Sequence[Remembering]) -> dict[str, Any]:
+def collect_states(stateful: Sequence[StatefulCallback]) -> dict[str, Any]:
     """What all callbacks remember, by the name of their class."""
-    return {type(callback).__name__: callback.memory() for callback in remembering}
+    return {type(callback).__name__: callback.get_state() for callback in stateful}
 
 
-def recall_all(remembering: Sequence[Remembering], state: dict[str, Any]) -> None:
-    """The inverse of `recollect`; a callback that was not there before keeps its fresh state."""
-    for callback in remembering:
+def restore_states(stateful: Sequence[StatefulCallback], state: dict[str, Any]) -> None:
+    """The inverse of `collect_states`; a callback that was not there before keeps its fresh state."""
+    for callback in stateful:
         if type(callback).__name__ in state:
-            callback.recall(state[type(callback).__name__])
+            callback.set_state(state[type(callback).__name__])

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.training.callbacks.step_counter import Remembering
+from voxlift.app.training.callbacks.step_counter import StatefulCallback
 from voxlift.app.training.checkpoints import Arrays
-from voxlift.models.averaging import averaged_weights
+from voxlift.models.optimizers import averaged_weights
 
 log = logging.getLogger("voxlift")
 
 
-class KeepBest(Remembering):
+class KeepBest(StatefulCallback):
     """Keeps the weights of the best epoch; stops when `patience` epochs brought no better one (0: never).
 
     Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
@@ -53,7 +53,7 @@ class KeepBest(Remembering):
         metric = loss if self.monitor == "loss" else logs.get(f"val_{self.monitor}", -np.inf)
         return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
 
-    def put_back(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+    def restore_best(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
         """Give the network its best weights; whether there are any."""
         if self.weights:
             network.set_weights(self.weights)
@@ -63,20 +63,20 @@ class KeepBest(Remembering):
         """The best weights as a checkpoint takes them."""
         return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
 
-    def take_up(self, arrays: Arrays) -> None:
+    def load_best(self, arrays: Arrays) -> None:
         """The inverse of `arrays`."""
         self.weights = [arrays[name] for name in sorted(arrays)]
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """Best so far and patience used; the weights are saved apart."""
         names = ("best", "best_epoch", "epochs_run", "stopped")
         return {name: getattr(self, name) for name in names}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on with the patience that was left."""
-        self.best = (float(memory["best"][0]), float(memory["best"][1]))
-        self.best_epoch, self.epochs_run = int(memory["best_epoch"]), int(memory["epochs_run"])
-        self.stopped = bool(memory["stopped"])
+        self.best = (float(state["best"][0]), float(state["best"][1]))
+        self.best_epoch, self.epochs_run = int(state["best_epoch"]), int(state["epochs_run"])
+        self.stopped = bool(state["stopped"])
 
 
 class ScoreVolumes(keras.callbacks.Callback):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from voxlift.app.errors import UserError
-from voxlift.app.training.callbacks.step_counter import Place, Remembering
+from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
 from voxlift.app.training.checkpoints import Position
 
 log = logging.getLogger("voxlift")
@@ -24,19 +24,19 @@ class StopOnNonFinite(keras.callbacks.Callback):
     The mean that Keras runs over an epoch is finite up to that very batch, and never after it.
 
     Args:
-        place: counts the batches; stands before this one among the callbacks.
+        counter: counts the batches; stands before this one among the callbacks.
         name_subjects: who is in the batch that begins at a position.
     """
 
-    def __init__(self, place: Place, name_subjects: Callable[[Position], Sequence[str]]) -> None:
+    def __init__(self, counter: StepCounter, name_subjects: Callable[[Position], Sequence[str]]) -> None:
         super().__init__()
-        self.place, self.name_subjects = place, name_subjects
+        self.counter, self.name_subjects = counter, name_subjects
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
         """Look at the running mean."""
         if np.isfinite((logs or {}).get("loss", 0.0)):
             return
-        epoch, step = self.place.position.epoch, self.place.position.step - 1
+        epoch, step = self.counter.position.epoch, self.counter.position.step - 1
         # A step may spoil the weights while its own loss is finite: pooling swallows what is no number.
         before = f" ({self._named(Position(epoch, step - 1))} in the one before it)" if step else ""
         raise UserError(
@@ -51,17 +51,17 @@ class StopOnNonFinite(keras.callbacks.Callback):
         return f"{', '.join(names[:NAMED])}{more}"
 
 
-class WatchLossScale(Remembering):
+class WatchLossScale(StatefulCallback):
     """Adds `loss_scale` and `skipped_steps` to each epoch's logs where the loss is scaled (float16)."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, counter: StepCounter) -> None:
         super().__init__()
-        self.place = place
+        self.counter = counter
         self.begun = 0  # steps that had been taken when the epoch began
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
         """Remember the steps so far, unless the epoch goes on after a kill."""
-        if self.place.position.step == 0:
+        if self.counter.position.step == 0:
             self.begun = self._taken()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -69,7 +69,7 @@ class WatchLossScale(Remembering):
         optimizer = self.model.optimizer
         if logs is None or not hasattr(optimizer, "dynamic_scale"):
             return
-        batches = self.params["steps"] + (self.place.segment.skip if epoch == self.place.segment.first else 0)
+        batches = self.params["steps"] + (self.counter.phase.skip if epoch == self.counter.phase.first else 0)
         scale = float(keras.ops.convert_to_numpy(optimizer.dynamic_scale))
         skipped = batches - (self._taken() - self.begun)
         logs |= {"loss_scale": scale, "skipped_steps": float(skipped)}
@@ -82,13 +82,13 @@ class WatchLossScale(Remembering):
                 scale,
             )
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """The steps before this epoch."""
         return {"begun": self.begun}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Count on from there."""
-        self.begun = int(memory["begun"])
+        self.begun = int(state["begun"])
 
     def _taken(self) -> int:
         optimizer = self.model.optimizer

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import LoggerSettings
-from voxlift.app.training.callbacks.step_counter import Remembering
+from voxlift.app.training.callbacks.step_counter import StatefulCallback
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PICTURES = 8  # examples of the first batch
 
 
-class WriteTensorBoard(Remembering):
+class WriteTensorBoard(StatefulCallback):
     """Writes the logs of each epoch as curves.
 
     Training and validation share a graph, and so do the seconds of a step that input and computing take: each
@@ -72,13 +72,13 @@ class WriteTensorBoard(Remembering):
         """Nothing is left open."""
         self.on_train_end()
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """Whether the pictures are there."""
         return {"has_pictures": self.has_pictures}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Do not write them twice."""
-        self.has_pictures = bool(memory["has_pictures"])
+        self.has_pictures = bool(state["has_pictures"])
 
     def _writer(self, run: str) -> Any:  # noqa: ANN401 - untyped TensorFlow
         import tensorflow as tf
@@ -116,7 +116,7 @@ def project_batch(voxels: NDArray[Any]) -> NDArray[np.float32]:
 LONGEST = 500  # characters of a parameter's value that every server takes
 
 
-class WriteMlflow(Remembering):
+class WriteMlflow(StatefulCallback):
     """Writes the settings once and the logs of each epoch; a resumed training goes on with the same run.
 
     Args:
@@ -147,13 +147,13 @@ class WriteMlflow(Remembering):
             if math.isfinite(value):
                 self.client.log_metric(self.run_id, name, float(value), step=epoch)
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """Which run it is."""
         return {"run_id": self.run_id}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on with that run."""
-        self.run_id = memory["run_id"]
+        self.run_id = state["run_id"]
 
     def finish(self) -> None:
         """Say that the training has reached its end."""

@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from voxlift.app.files import write_rows
 from voxlift.app.progress import build_progress
-from voxlift.app.training.callbacks.step_counter import Place, Remembering
+from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
 
 log = logging.getLogger("voxlift")
 
@@ -23,9 +23,9 @@ class ShowProgress(keras.callbacks.Callback):
     Used as a context around the fits, so that one bar serves several and closes in any case.
     """
 
-    def __init__(self, place: Place, *, epochs: int, steps: int) -> None:
+    def __init__(self, counter: StepCounter, *, epochs: int, steps: int) -> None:
         super().__init__()
-        self.place, self.epochs, self.steps = place, epochs, steps
+        self.counter, self.epochs, self.steps = counter, epochs, steps
         self.progress: Progress = build_progress()
         self.task: TaskID | None = None
 
@@ -38,12 +38,12 @@ class ShowProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
         """Open the bar, where an earlier part of the training has not."""
         if self.task is None:
-            segment = self.place.segment
+            phase = self.counter.phase
             self.progress.start()
             self.task = self.progress.add_task(
                 "Training",
                 total=self.epochs * self.steps,
-                completed=segment.first * self.steps + segment.skip,
+                completed=phase.first * self.steps + phase.skip,
                 note="",
             )
 
@@ -73,7 +73,7 @@ def _is_worth_a_line(epoch: int, epochs: int) -> bool:
     return epoch in {1, epochs} or epoch % max(1, epochs // 10) == 0
 
 
-class WriteHistory(Remembering):
+class WriteHistory(StatefulCallback):
     """Writes one row per epoch to a CSV file, whole each time, so that a killed run keeps what it has."""
 
     def __init__(self, path: Path) -> None:
@@ -100,12 +100,12 @@ class WriteHistory(Remembering):
         write_rows(self.path, self.rows)
         self.started = time.perf_counter()
 
-    def memory(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, Any]:
         """All rows, and the time spent on the epoch that has begun."""
         return {"rows": self.rows, "spent": self.spent + time.perf_counter() - self.started}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on after the checkpoint's rows; those of epochs that will be trained again are dropped."""
-        self.rows, self.spent = list(memory["rows"]), float(memory["spent"])
+        self.rows, self.spent = list(state["rows"]), float(state["spent"])
         if self.rows:
             write_rows(self.path, self.rows)

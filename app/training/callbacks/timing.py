@@ -92,17 +92,17 @@ class SplitStepTime(keras.callbacks.Callback):
         logs |= {"input_seconds": round(waited, 4), "compute_seconds": round(self.elapsed - waited, 4)}
         if not self.has_said and waited > BOUND * self.elapsed:
             self.has_said = True
-            log.info("%s", spoken_bottleneck(waited, self.elapsed, examples=self.batches * self.batch_size))
+            log.info("%s", describe_bottleneck(waited, self.elapsed, examples=self.batches * self.batch_size))
 
     def _begin(self) -> None:
         self.started, self.waited = time.perf_counter(), self.clock.seconds
         self.elapsed, self.batches = 0.0, 0
 
 
-def spoken_bottleneck(waited: float, elapsed: float, *, examples: int) -> str:
+def describe_bottleneck(waited: float, elapsed: float, *, examples: int) -> str:
     """That the input is slower than the network, with both rates.
 
-    >>> spoken_bottleneck(6.0, 10.0, examples=100)
+    >>> describe_bottleneck(6.0, 10.0, examples=100)
     'The input pipeline is the bottleneck: 60 % of the training time is spent waiting for it (it delivers 10 \
 examples a second, the network could take 25). Fewer augmentations, a faster disk or more cores help.'
     """

@@ -1,4 +1,4 @@
-"""Whether a training fits into the device's memory, and what would."""
+"""Whether a training fits into the memory of the device, and which batch size would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WEIGHT_BYTES = 4
 MARGIN = 0.9  # of what is free: the estimate misses the workspaces of kernels
-SHRINK = (
+REDUCIBLE = (
     "preprocess.shape (or a coarser preprocess.spacing), model.filters, or precision=mixed_bfloat16, "
     "which halves the activations"
 )
@@ -24,39 +24,47 @@ SHRINK = (
 
 @dataclass(frozen=True)
 class Need:
-    """What one step of training, and of scoring, takes; a batch counts what the network is fed with."""
+    """Bytes that one step of training and of scoring need.
+
+    Attributes:
+        training: Of a step.
+        batch: Samples of a batch, as the network takes them: slices or volumes.
+        per_setting: Samples of a batch for each unit of `trainer.batch_size`.
+        scoring: Of scoring a batch.
+        engine: Graph and kernels, whatever the batch.
+    """
 
     training: TrainingMemory
     batch: int
-    per_setting: int  # samples of a batch for each unit of trainer.batch_size
+    per_setting: int
     scoring: int
-    engine: int = 0  # graph and kernels, whatever the batch
+    engine: int = 0
 
     @property
     def bytes(self) -> int:
-        """The larger of the two, which do not happen at once, and the engine's own."""
+        """The larger of training and scoring, which do not happen at the same time, plus the engine's."""
         return max(self.training.total(self.batch), self.scoring) + self.engine
 
 
 def slot_bytes(network: Any) -> int:  # noqa: ANN401 - untyped Keras
-    """What the optimiser of a compiled network keeps: moments, averages, accumulated gradients."""
+    """Return the bytes of the optimizer of a compiled network: moments, averages, accumulated gradients."""
     optimizer = network.optimizer
     if not optimizer.built:
         optimizer.build(network.trainable_variables)
     return sum(WEIGHT_BYTES * math.prod(variable.shape) for variable in optimizer.variables)
 
 
-def refuse_what_cannot_fit(need: Need, memory: Memory, settings: TrainSettings, *, what: str) -> None:
+def refuse_what_cannot_fit(need: Need, memory: Memory, settings: TrainSettings, *, sample: str) -> None:
     """Pass when the estimate leaves a margin.
 
     Args:
-        need: of the network.
-        memory: what the device can give.
-        settings: the run's.
-        what: one sample, in words.
+        need: Of the network.
+        memory: What is free.
+        settings: Of the training.
+        sample: The shape of one sample, for the message.
 
     Raises:
-        SettingsError: with the batch size that would fit, or what to shrink where none would.
+        SettingsError: With the batch size that would fit, or what to reduce where none would.
     """
     free = int(MARGIN * memory.free)
     if need.bytes <= free:
@@ -66,11 +74,11 @@ def refuse_what_cannot_fit(need: Need, memory: Memory, settings: TrainSettings, 
     while fitting and need.scoring * fitting // batch > free - need.engine:
         fitting -= 1
     lacking = (
-        f"The training does not fit: trainer.batch_size={batch} ({need.batch} x {what}) needs about "
-        f"{_gb(need.bytes)} ({spoken_parts(need)}), and {memory.name} has {_gb(memory.free)} free."
+        f"The training does not fit: trainer.batch_size={batch} ({need.batch} x {sample}) needs about "
+        f"{_gb(need.bytes)} ({describe_parts(need)}), and {memory.name} has {_gb(memory.free)} free."
     )
     if not fitting:
-        raise SettingsError(f"{lacking} Even a batch of one does not fit: shrink {SHRINK}.")
+        raise SettingsError(f"{lacking} Even a batch of one does not fit: reduce {REDUCIBLE}.")
     steps = -(-batch // fitting)
     raise SettingsError(
         f"{lacking} trainer.batch_size={fitting} would fit; with trainer.accumulate={steps} as well, "
@@ -78,15 +86,15 @@ def refuse_what_cannot_fit(need: Need, memory: Memory, settings: TrainSettings, 
     )
 
 
-def spoken_parts(need: Need) -> str:
-    """The parts of the sum, largest first."""
+def describe_parts(need: Need) -> str:
+    """Return the parts of the sum in words, largest first."""
     training = need.training
     parts: Sequence[tuple[str, int]] = (
         ("activations", need.batch * training.per_sample),
         ("weights", training.weights),
         ("gradients", training.gradients),
-        ("optimiser", training.slots),
-        ("the engine", need.engine),
+        ("optimizer", training.slots),
+        ("graph and kernels", need.engine),
         ("scoring", need.scoring if need.scoring > training.total(need.batch) else 0),
     )
     largest = sorted((part for part in parts if part[1]), key=lambda part: -part[1])

@@ -1,29 +1,36 @@
-"""How fast the input comes and how fast the device computes, tried on a few batches before the training."""
+"""The speed of input and compute, measured on a few batches before the training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras
+
+from voxlift.app.runtime.failures import is_out_of_memory
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 SECONDS = 1.0  # of each measurement, about
-STEPS = 4  # of which the first compiles
-BOUND = 1.1  # an input so many times slower than the device is the bottleneck
+STEPS = 4  # the first of them compiles
+BOUND = 1.1  # input is the bottleneck where it is this many times slower than compute
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that one batch takes to come and to be trained on, each measured alone.
+    """Seconds to read one batch and to train on it, each measured alone.
 
-    Where both run on the same cores they take turns; where a GPU computes, the slower one decides.
+    Attributes:
+        input_seconds: To read and augment a batch.
+        compute_seconds: Of a training step.
+        steps_per_epoch: Batches of an epoch.
+        shares_cores: Whether both run on the same cores, one after the other; otherwise a GPU computes, and
+            the slower of the two decides.
     """
 
     input_seconds: float
@@ -33,7 +40,7 @@ class Rates:
 
     @property
     def epoch_seconds(self) -> float:
-        """An epoch's time, scoring not counted."""
+        """Seconds of an epoch without scoring."""
         both = (self.input_seconds, self.compute_seconds)
         return self.steps_per_epoch * (sum(both) if self.shares_cores else max(both))
 
@@ -41,6 +48,10 @@ class Rates:
     def bottleneck(self) -> str:
         """`input` or `compute`."""
         return "input" if self.input_seconds > BOUND * self.compute_seconds else "compute"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures and what follows from them."""
+        return {**asdict(self), "epoch_seconds": self.epoch_seconds, "bottleneck": self.bottleneck}
 
 
 def measure_rates(
@@ -50,10 +61,10 @@ def measure_rates(
     steps_per_epoch: int,
     shares_cores: bool,
 ) -> Rates:
-    """Both rates; the compiled network is left with the weights, statistics and seeds that it had.
+    """Measure both; the compiled network keeps its weights, statistics and seeds.
 
     Raises:
-        MemoryError: the device ran out of memory.
+        MemoryError: The device ran out of memory.
     """
     batch, input_seconds = measure_input(batches, at_most=steps_per_epoch)
     with unchanged(network):
@@ -62,9 +73,9 @@ def measure_rates(
 
 
 def measure_input(batches: tf.data.Dataset, *, at_most: int) -> tuple[Any, float]:
-    """The first batch, and the seconds that one of the following takes to come.
+    """Return the first batch, and the seconds to read one of those that follow.
 
-    The first is not counted: before it, buffers are filled. Where an epoch has only one, it must be.
+    The first is not counted, since buffers are filled before it, unless an epoch has no other.
     """
     started = time.perf_counter()
     stream = iter(batches)
@@ -79,17 +90,17 @@ def measure_input(batches: tf.data.Dataset, *, at_most: int) -> tuple[Any, float
 
 
 def measure_compute(network: Any, batch: Any) -> float:  # noqa: ANN401 - untyped Keras, any batch
-    """The seconds of one training step on a batch that lies ready; the fastest of a few."""
+    """Return the seconds of one training step on a batch in memory; the fastest of a few."""
     timer = _TimeSteps()
     repeat(network, batch, steps=STEPS, callback=timer)
     return min(timer.seconds[1:])
 
 
 def repeat(network: Any, batch: Any, *, steps: int, callback: keras.callbacks.Callback) -> None:  # noqa: ANN401 - as above
-    """Train a compiled network on one batch again and again.
+    """Train a compiled network on the same batch several times.
 
     Raises:
-        MemoryError: the device ran out of memory.
+        MemoryError: The device ran out of memory.
     """
     import tensorflow as tf
 
@@ -100,19 +111,18 @@ def repeat(network: Any, batch: Any, *, steps: int, callback: keras.callbacks.Ca
 
 @contextmanager
 def out_of_memory() -> Iterator[None]:
-    """What the engines say when memory ends, as Python's own error."""
+    """Turn the out-of-memory errors of TensorFlow and JAX into MemoryError."""
     try:
         yield
     except Exception as error:
-        text = f"{type(error).__name__} {error}"
-        if "RESOURCE_EXHAUSTED" in text or "ResourceExhausted" in text or "out of memory" in text.lower():
-            raise MemoryError(text.split("\n", maxsplit=1)[0]) from error
+        if is_out_of_memory(error):
+            raise MemoryError(f"{type(error).__name__} {error}".split("\n", maxsplit=1)[0]) from error
         raise
 
 
 @contextmanager
 def unchanged(network: Any) -> Iterator[None]:  # noqa: ANN401 - untyped Keras
-    """Whatever is trained inside is undone: weights, statistics and the seeds of dropout."""
+    """Restore weights, statistics and the seeds of dropout at the end."""
     kept = [keras.ops.convert_to_numpy(variable) for variable in network.variables]
     try:
         yield
@@ -122,7 +132,7 @@ def unchanged(network: Any) -> Iterator[None]:  # noqa: ANN401 - untyped Keras
 
 
 class _TimeSteps(keras.callbacks.Callback):
-    """The seconds of each step, its result awaited: a device may answer before it is done."""
+    """Measures the seconds of each step until its result is there: a device may return before it is done."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
@@ -135,6 +145,6 @@ class _TimeSteps(keras.callbacks.Callback):
         self.started = self.clock()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
-        """Stop it when the loss is there."""
+        """Stop the clock when the loss is there."""
         float((logs or {}).get("loss", 0.0))
         self.seconds.append(self.clock() - self.started)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.training.strategy import mirrored
 from voxlift.app.training.strategy.hosts.data_parallel import (
-    alone,
-    build_with_twin,
+    build_with_local_copy,
     global_device_count,
-    spread_over_hosts,
+    set_data_parallel,
+    single_process,
 )
-from voxlift.app.training.strategy.hosts.rendezvous import is_follower, leave, meet, own_index, process_count
+from voxlift.app.training.strategy.hosts.rendezvous import (
+    barrier,
+    disconnect,
+    is_follower,
+    own_index,
+    process_count,
+)
 
 if TYPE_CHECKING:
     from voxlift.app.training.networks import Networks
@@ -26,7 +33,7 @@ def prepare_devices(settings: TrainSettings) -> None:
         SettingsError: too few devices, or a batch that they cannot share evenly.
     """
     if settings.strategy == "hosts":
-        spread_over_hosts(settings)
+        set_data_parallel(settings)
     else:
         mirrored.prepare_devices(settings)
 
@@ -43,33 +50,35 @@ def batch_part(settings: TrainSettings) -> tuple[int, int]:
     return (own_index(), process_count()) if settings.strategy == "hosts" else (0, 1)
 
 
-def build_spread(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
-    """Networks whose trained one is spread over the devices that the settings name.
+def build_distributed(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
+    """Build networks, the trained one of which lies on all devices that the settings name.
 
     The one that scores stays on one device: the last batch of a data set may be smaller than their number.
     """
     if settings.strategy == "hosts":
-        return build_with_twin(build)
-    return mirrored.build_spread(settings, build)
+        return build_with_local_copy(build)
+    return mirrored.build_mirrored(settings, build)
 
 
-def do_once(act: Callable[[], None], settings: TrainSettings, *, name: str, is_last: bool) -> None:
-    """Do what one process is enough for, without the others.
+@contextmanager
+def on_one_process(settings: TrainSettings, *, name: str, is_last: bool) -> Iterator[bool]:
+    """Tell inside whether this process does work that one process is enough for.
 
     Args:
-        act: the work of host 0; the only process's where there is one.
-        settings: the run's.
-        name: of the work, each with its own.
-        is_last: whether the others have nothing to do afterwards; else they wait until it is done.
+        settings: Of the run.
+        name: Of the work, each with its own.
+        is_last: Whether the other processes have nothing to do afterwards; otherwise they wait for the end.
     """
     if settings.strategy != "hosts":
-        act()
+        yield True
         return
-    follows = is_follower(settings)
+    is_writer = not is_follower(settings)
     if is_last:
-        leave()  # so that nobody is missed while one goes on
-    if not follows:
-        with alone():
-            act()
+        disconnect()  # the others may end while this process still works
+    if is_writer:
+        with single_process():
+            yield True
+    else:
+        yield False
     if not is_last:
-        meet(name)
+        barrier(name)

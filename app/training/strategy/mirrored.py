@@ -69,8 +69,8 @@ def device_count(settings: TrainSettings) -> int:
     return len(_devices(settings.devices.logical_cpus))
 
 
-def build_spread(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
-    """Networks whose trained one is spread over the devices that the settings name.
+def build_mirrored(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
+    """Build networks, the trained one of which is mirrored on all devices of this host.
 
     The one that scores stays on one device: the last batch of a data set may be smaller than their number.
     """

@@ -18,9 +18,9 @@ import os
 import signal
 import sys
 
-from voxlift.app.cli.command import open_command
+from voxlift.app.cli.command import run_command
 from voxlift.app.cli.train import read_settings, start
-from voxlift.app.training.callbacks.step_counter import Place
+from voxlift.app.training.callbacks.step_counter import StepCounter
 
 # What a training imports late, too: a fork shall not pay for it.
 for room in (
@@ -43,7 +43,7 @@ def train(asked):
     counts = stop_at(asked["folder"], asked["kind"], str(asked["moment"]))
     sys.argv = ["voxlift-train", *asked["arguments"]]
     try:
-        open_command("train", read=read_settings, job=start)  # itself, not in a process of its own
+        run_command("train", read=read_settings, job=start)  # itself, not in a process of its own
     finally:
         print("counted", *counts.values())  # noqa: T201 - the test reads it
 
@@ -68,13 +68,13 @@ def stop_at(folder, kind, moment):
         if path.startswith(folder + os.sep):
             count("file", os.path.basename(path))  # noqa: PTH119 - pathlib audits in its turn
 
-    end_batch = Place.on_train_batch_end
+    end_batch = StepCounter.on_train_batch_end
 
     def watch_batches(self, batch, logs=None):
         end_batch(self, batch, logs)
         count("batch")
 
-    Place.on_train_batch_end = watch_batches
+    StepCounter.on_train_batch_end = watch_batches
     sys.addaudithook(watch_files)
     return counts
 

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
-from voxlift.app.training.networks import build_networks
+from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.pretrained import check_baseline, check_name
 
 
@@ -23,9 +23,9 @@ def kernels_of(network):
 
 def test_filters_are_scaled_and_kernels_deepened_as_the_settings_say():
     shape = (8, 12, 16, 1)
-    plain = build_networks(settings_of(), cohort_of(shape)).trained
-    half = build_networks(settings_of(filter_scale=0.5), cohort_of(shape)).trained
-    deep = build_networks(settings_of(depth_kernel=5), cohort_of(shape)).trained
+    plain = build_networks(settings_of(), input_spec(cohort_of(shape))).trained
+    half = build_networks(settings_of(filter_scale=0.5), input_spec(cohort_of(shape))).trained
+    deep = build_networks(settings_of(depth_kernel=5), input_spec(cohort_of(shape))).trained
     counts = [layer.filters for layer in half.layers if isinstance(layer, keras.layers.Conv3D)]
     assert counts == [2, 3, 4]
     assert kernels_of(plain) == [(3, 3, 3)] * 3
@@ -34,9 +34,9 @@ def test_filters_are_scaled_and_kernels_deepened_as_the_settings_say():
 
 
 def test_a_flat_head_has_a_weight_for_every_place():
-    network = build_networks(settings_of(head="flatten"), cohort_of((8, 12, 16, 1))).trained
+    network = build_networks(settings_of(head="flatten"), input_spec(cohort_of((8, 12, 16, 1)))).trained
     assert network.get_layer("logits").kernel.shape == (2 * 3 * 4 * 8, 2)
-    pooled = build_networks(settings_of(), cohort_of((8, 12, 16, 1))).trained
+    pooled = build_networks(settings_of(), input_spec(cohort_of((8, 12, 16, 1)))).trained
     assert pooled.get_layer("logits").kernel.shape == (8, 2)
 
 

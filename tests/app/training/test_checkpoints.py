@@ -12,9 +12,9 @@ from voxlift.app.files import write_beside
 from voxlift.app.training.checkpoints import (
     Checkpoint,
     Checkpoints,
+    Phase,
     Position,
-    Segment,
-    plan_segments,
+    plan_phases,
     read_arrays,
     write_arrays,
 )
@@ -133,16 +133,16 @@ def test_a_file_is_whole_or_as_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "thaw", "expected"),
+    ("start", "unfreeze", "expected"),
     [
-        (Position(), 0, [Segment(0, 6)]),
-        (Position(), 2, [Segment(0, 2), Segment(2, 6)]),
-        (Position(2), 2, [Segment(2, 6)]),
-        (Position(1, 3), 2, [Segment(1, 2, 3), Segment(2, 6)]),
-        (Position(5, 1), 0, [Segment(5, 6, 1)]),
+        (Position(), 0, [Phase(0, 6)]),
+        (Position(), 2, [Phase(0, 2), Phase(2, 6)]),
+        (Position(2), 2, [Phase(2, 6)]),
+        (Position(1, 3), 2, [Phase(1, 2, 3), Phase(2, 6)]),
+        (Position(5, 1), 0, [Phase(5, 6, 1)]),
         (Position(6), 0, []),
-        (Position(0), 9, [Segment(0, 6)]),
+        (Position(0), 9, [Phase(0, 6)]),
     ],
 )
-def test_what_is_left_is_cut_where_the_network_or_the_epoch_changes(start, thaw, expected):
-    assert plan_segments(start, epochs=6, thaw=thaw) == expected
+def test_what_is_left_is_cut_where_the_network_or_the_epoch_changes(start, unfreeze, expected):
+    assert plan_phases(start, epochs=6, unfreeze=unfreeze) == expected

@@ -10,15 +10,15 @@ import pytest
 from commands import compose_command
 from voxlift.app.cli.evaluate import score_again
 from voxlift.app.cli.train import read_settings
-from voxlift.app.comparison.comparable import Comparable
-from voxlift.app.comparison.results import summarise_comparison
+from voxlift.app.comparison.results import write_comparison
+from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.training.table_model import build_regression, coefficient_rows
 from voxlift.app.training.train import resume, train
-from voxlift.data_pipelines.tables.reader import ManifestError
+from voxlift.data_pipelines.errors import ManifestError
 
 SUBJECTS = 48
 
@@ -81,7 +81,7 @@ def test_a_telling_column_scores_all_and_an_idle_one_nothing(table, tmp_path):
 def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path, capsys):
     runs = [fit(table, tmp_path / name, name) for name in ("noise", "volume")]
     trials = tuple(Trial(run.path.name, 0, 0, (), run) for run in runs)
-    summarise_comparison(Comparable(trials, ()), folder=tmp_path)
+    write_comparison(SelectedTrials(trials, ()), folder=tmp_path)
     told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert told["models"]["volume"]["test"]["auc"] == 1.0
     assert told["notes"][-1].startswith("Validation prefers volume (")

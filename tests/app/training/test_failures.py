@@ -18,7 +18,7 @@ from voxlift.app.errors import UserError
 from voxlift.app.files import write_beside, write_json
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runtime.failures import scoring_need, told_in_sentences, training_need, way_on
+from voxlift.app.runtime.failures import hint_for_scoring, hint_for_training, resume_hint, translate_failures
 from voxlift.app.training.resume import begin_again, is_complete, reopen_settings
 
 
@@ -42,7 +42,7 @@ class ResourceExhaustedError(Exception):
 def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
     with (
         pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
-        told_in_sentences(training_need(TrainerSettings(batch_size=8)), way_on(tmp_path)),
+        translate_failures(hint_for_training(TrainerSettings(batch_size=8)), resume_hint(tmp_path)),
     ):
         raise error
 
@@ -53,13 +53,13 @@ def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
 def test_scoring_that_needs_too_much_is_told_with_its_own_key(at_once, way_out):
     with (
         pytest.raises(UserError, match=rf"Out of memory with batch_size={at_once}\. .*{way_out}.*\.$"),
-        told_in_sentences(scoring_need(at_once)),
+        translate_failures(hint_for_scoring(at_once)),
     ):
         raise ResourceExhaustedError("OOM when allocating tensor with shape[8,96]")
 
 
 def test_a_mistake_of_ours_stays_one():
-    with pytest.raises(ZeroDivisionError), told_in_sentences(scoring_need(8)):
+    with pytest.raises(ZeroDivisionError), translate_failures(hint_for_scoring(8)):
         raise ZeroDivisionError
 
 

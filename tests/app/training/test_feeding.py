@@ -9,8 +9,8 @@ import pytest
 from voxlift.app.config import ModelSettings, TrainerSettings, TrainSettings
 from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.training.input import build_feed
-from voxlift.app.training.networks import build_networks
+from voxlift.app.training.input import TrainingInput
+from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
 
@@ -50,8 +50,8 @@ def policy(request):
 def test_the_network_casts_stored_voxels_at_its_door_without_loss(dtype, model, tmp_path):
     cohort = cohort_of(tmp_path, dtype)
     settings = settings_of(**model)
-    network = build_networks(settings.model, cohort).trained
-    voxels, _, _ = next(iter(build_feed(settings, cohort).batches))
+    network = build_networks(settings.model, input_spec(cohort)).trained
+    voxels, _, _ = next(iter(TrainingInput(settings, cohort).batches))
     assert voxels.dtype.name == dtype
     as_float32 = network(voxels.numpy().astype(np.float32), training=False)
     np.testing.assert_array_equal(network(voxels, training=False), as_float32)
@@ -59,18 +59,18 @@ def test_the_network_casts_stored_voxels_at_its_door_without_loss(dtype, model, 
 
 @pytest.mark.parametrize(("slices", "steps"), [("all", 8 * 6 // 2), ("central", 8 * 3 // 2)])
 def test_a_slice_model_trains_on_the_slices_that_it_scores(slices, steps, tmp_path):
-    feed = build_feed(settings_of(slices=slices), cohort_of(tmp_path))
+    feed = TrainingInput(settings_of(slices=slices), cohort_of(tmp_path))
     assert feed.steps_per_epoch == steps
     assert sum(1 for _ in feed.batches) == 2 * steps
 
 
 def test_attention_sees_whole_volumes_and_picks_slices_itself(tmp_path):
-    feed = build_feed(settings_of(slices="central", aggregate="attention"), cohort_of(tmp_path))
+    feed = TrainingInput(settings_of(slices="central", aggregate="attention"), cohort_of(tmp_path))
     assert feed.steps_per_epoch == 4
 
 
 def test_an_augmented_stream_is_float32(tmp_path):
-    feed = build_feed(settings_of({"shift_prob": 1.0, "shift_voxels": [1, 1, 1]}), cohort_of(tmp_path))
+    feed = TrainingInput(settings_of({"shift_prob": 1.0, "shift_voxels": [1, 1, 1]}), cohort_of(tmp_path))
     assert feed.batches.element_spec[0].dtype == "float32"
 
 

@@ -15,22 +15,21 @@ from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.training.network import settle_statistics
-from voxlift.app.training.networks import build_networks
+from voxlift.app.training.network import recalibrate_lifted, slice_model_cost
+from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.optimizers import tuning_optimizer
 from voxlift.app.training.pretrained import check_baseline, refuse_seen_subjects
-from voxlift.app.training.train import (
-    borrow_slices,
-    cost_of_slices,
-    plan_inflation,
-    slice_folder,
+from voxlift.app.training.stages import (
+    Stage,
+    copy_from_comparison,
+    plan_stages,
     slice_settings,
-    train,
     trains_slices_first,
 )
-from voxlift.models.aggregation import wrap_slices
+from voxlift.app.training.train import train
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D
+from voxlift.models.slice_model import wrap_slices
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -78,7 +77,7 @@ def composed(*overrides):
 
 @pytest.mark.parametrize("init", ["centre", "mean"])
 def test_a_lift_of_a_slice_run_starts_from_its_trained_weights_the_head_included(init, slice_run):
-    lifted = build_networks(volume_model(slice_run.baseline, init=init), cohort()).trained
+    lifted = build_networks(volume_model(slice_run.baseline, init=init), input_spec(cohort())).trained
     for layer in slice_run.network.layers:
         weights, ours = layer.get_weights(), lifted.get_layer(layer.name).get_weights()
         if layer.name.endswith("_conv"):
@@ -92,7 +91,7 @@ def test_a_lift_of_a_slice_run_starts_from_its_trained_weights_the_head_included
 
 def test_centre_and_preserve_start_as_the_mean_over_slices_of_the_slice_models_logits(slice_run):
     model = volume_model(slice_run.baseline, init="centre", depth_policy="preserve")
-    lifted = build_networks(model, cohort()).volume
+    lifted = build_networks(model, input_spec(cohort())).volume
     volumes = RNG.normal(size=(2, *SHAPE)).astype("float32")
     logits = np.mean([slice_run.network(volumes[:, k]) for k in range(SHAPE[0])], axis=0)
     np.testing.assert_allclose(lifted(volumes), logits, rtol=1e-4, atol=1e-5)
@@ -101,7 +100,7 @@ def test_centre_and_preserve_start_as_the_mean_over_slices_of_the_slice_models_l
 @pytest.mark.parametrize("classes", [("a", "b"), ("a", "c", "b")])
 def test_other_classes_get_a_new_head_and_keep_the_rest(classes, slice_run):
     model = volume_model(slice_run.baseline, init="centre")
-    lifted = build_networks(model, cohort(classes=classes)).trained
+    lifted = build_networks(model, input_spec(cohort(classes=classes))).trained
     assert lifted.output_shape == (None, len(classes))
     old = slice_run.network.get_layer("logits").get_weights()[0]
     new = next(layer for layer in reversed(lifted.layers) if layer.weights).get_weights()[0]
@@ -117,7 +116,7 @@ def test_a_users_own_network_is_fitted_to_the_data_and_gives_logits(tmp_path):
         keras.layers.GlobalAveragePooling2D()(x)
     )
     keras.Model(inputs, outputs).save(tmp_path / "mine.keras")
-    lifted = build_networks(volume_model(str(tmp_path / "mine.keras")), cohort()).trained
+    lifted = build_networks(volume_model(str(tmp_path / "mine.keras")), input_spec(cohort())).trained
     assert lifted.input_shape == (None, *SHAPE)
     assert lifted.get_layer("answer").activation is keras.activations.linear
     assert lifted.output_shape == (None, 3)
@@ -127,10 +126,10 @@ def test_the_plan_is_made_before_the_slice_model_is_trained_and_built_with_what_
     settings = TrainSettings(model=volume_model("cnn", init="centre", depth_policy="preserve", pretrain=True))
     settings.model.filters = [4, 5, 6]
     assert trains_slices_first(settings.model)
-    inflation = plan_inflation(settings, cohort())
-    network = inflation.slices.trained
+    first, second = plan_stages(settings, input_spec(cohort()))
+    network = first.build_networks().trained
     network.set_weights([RNG.uniform(0.2, 1.0, weight.shape) for weight in network.get_weights()])
-    lifted = inflation.inflate().trained
+    lifted = second.build_networks().trained
     kernel = network.get_layer("stage3_conv").get_weights()[0]
     np.testing.assert_array_equal(lifted.get_layer("stage3_conv").get_weights()[0][1], kernel)
     np.testing.assert_array_equal(
@@ -157,19 +156,19 @@ def test_a_named_slice_run_is_not_trained_again(slice_run):
 @pytest.mark.parametrize(("init", "is_stale"), [("centre", False), ("mean", True), ("acs", True)])
 def test_statistics_are_measured_anew_where_the_kernels_look_elsewhere(init, is_stale, slice_run):
     model = volume_model(slice_run.baseline, init=init)
-    network = build_networks(model, cohort()).trained
+    network = build_networks(model, input_spec(cohort())).trained
     before = network.get_layer("stage1_norm").get_weights()
     batches = [(RNG.normal(2, 3, size=(4, *SHAPE)).astype("float32"), None) for _ in range(3)]
-    settle_statistics(network, batches, model)
+    recalibrate_lifted(network, batches, model)
     after = network.get_layer("stage1_norm").get_weights()
     np.testing.assert_array_equal(after[0], before[0])
     assert np.allclose(after[2], before[2]) != is_stale
 
 
 def test_random_kernels_on_top_of_trained_weights_are_refused(slice_run):
-    with pytest.raises(SettingsError, match="throw the trained 2D weights away"):
+    with pytest.raises(SettingsError, match=r"model\.init=random"):
         check_baseline(volume_model(slice_run.baseline, init="random"))
-    with pytest.raises(SettingsError, match="throw the trained 2D weights away"):
+    with pytest.raises(SettingsError, match=r"model\.init=random"):
         composed("model=inflated", "model.init=random")
     check_baseline(volume_model("cnn", init="random"))
 
@@ -206,18 +205,18 @@ def test_nobody_whom_the_slice_run_learned_from_may_be_held_out(earlier, here, s
     model = volume_model(slice_run.baseline)
     ours = cohort(images=images, splits=here)
     if not seen:
-        refuse_seen_subjects(model, ours)
+        refuse_seen_subjects(model, ours.records, ours.splits)
         return
     with pytest.raises(SettingsError, match="held out here") as caught:
-        refuse_seen_subjects(model, ours)
+        refuse_seen_subjects(model, ours.records, ours.splits)
     assert ", ".join(f"{name}.nii" for name in seen.split(", ")) in str(caught.value)
     elsewhere = cohort(images=[f"other/s{k}.nii.gz" for k in range(3)], splits=here)
-    refuse_seen_subjects(model, elsewhere)
+    refuse_seen_subjects(model, elsewhere.records, elsewhere.splits)
 
 
 def test_acs_has_as_many_parameters_as_2d():
     settings = composed("model=acs", "model.filters=[4,6,8]")
-    lifted = build_networks(settings.model, cohort()).trained
+    lifted = build_networks(settings.model, input_spec(cohort())).trained
     assert any(isinstance(layer, ACSConv3D) for layer in lifted.layers)
     flat = build_baseline("cnn", input_shape=(8, 10, 1), classes=3, filters=(4, 6, 8))
     assert lifted.count_params() == flat.count_params()
@@ -245,7 +244,7 @@ def test_one_option_trains_the_slice_model_inflates_it_and_tunes(inflated):
     cost = json.loads(run.metrics.read_text(encoding="utf-8"))["cost"]
     earlier = json.loads(first.metrics.read_text(encoding="utf-8"))["cost"]
     assert cost["pretrain_seconds"] == earlier["train_seconds"] > 0
-    assert "measured anew" in run.log.read_text(encoding="utf-8")
+    assert "statistics" in run.log.read_text(encoding="utf-8")
     assert len(read_rows(run.history)) == 1
 
 
@@ -259,7 +258,7 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     def look(network, *_):  # what stands in the network when training begins
         seen["kernel"] = network.get_layer("stage1_conv").get_weights()[0]
 
-    monkeypatch.setattr("voxlift.app.training.network.settle_statistics", look)
+    monkeypatch.setattr("voxlift.app.training.network.recalibrate_lifted", look)
     overrides = [*inflated.overrides, "model=volume3d", "model.init=centre", f"model.baseline={first.path}"]
     assert train(composed(*overrides, f"run_dir={inflated.folder}/tuned")) == 0
     np.testing.assert_array_equal(seen["kernel"][1], kernel)
@@ -269,17 +268,22 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     assert not (inflated.folder / "leaky").exists()
 
 
+def slice_stage():
+    settings = slice_settings(composed("model=inflated"))
+    return Stage(settings, input_spec(cohort()), is_last=False)
+
+
 def test_the_slice_model_of_the_same_comparison_is_taken_and_no_other(tmp_path):
     beside, run = (RunFolder(tmp_path / "runs" / name) for name in ("slice2d-seed0", "inflated-seed0"))
     for one in (beside, run):
         one.path.mkdir(parents=True)
     save_settings(composed("model=slice2d"), beside)
     write_json(beside.metrics, {"cost": {"train_seconds": 7.0}})
-    wanted, first = slice_settings(composed("model=inflated")), slice_folder(run)
-    assert not borrow_slices(first, wanted)  # in no comparison
+    wanted, first = slice_settings(composed("model=inflated")), slice_stage().open_folder(run)
+    assert not copy_from_comparison(first, wanted)  # in no comparison
     write_rows(tmp_path / "trials.csv", [{"model": "slice2d", "run": str(beside.path)}])
-    assert not borrow_slices(first, slice_settings(composed("model=inflated", "seed=1")))
-    assert borrow_slices(first, wanted)
+    assert not copy_from_comparison(first, slice_settings(composed("model=inflated", "seed=1")))
+    assert copy_from_comparison(first, wanted)
     assert load_settings(first) == wanted
-    assert cost_of_slices(run) == {"pretrain_seconds": 7.0}
-    assert not borrow_slices(first, wanted)  # what has begun is not overwritten
+    assert slice_model_cost(run) == {"pretrain_seconds": 7.0}
+    assert not copy_from_comparison(first, wanted)  # what has begun is not overwritten

@@ -7,11 +7,11 @@ import pytest
 from voxlift.app.config import OptimizerSettings, SettingsError, TrainerSettings
 from voxlift.app.training.fit import Task, compile_network
 from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
-from voxlift.models.aggregation import wrap_slices
-from voxlift.models.averaging import averaged_weights
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 from voxlift.models.losses import build_loss
+from voxlift.models.optimizers import averaged_weights
+from voxlift.models.slice_model import wrap_slices
 
 RNG = np.random.default_rng(0)
 STEPS = Steps(total=100, per_epoch=10)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runtime.kernels import protect_pooling, protect_shallow_convolutions
-from voxlift.models.aggregation import wrap_slices
+from voxlift.app.runtime.precision import protect_pooling, protect_shallow_convolutions
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
+from voxlift.models.slice_model import wrap_slices
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 8, 10, 1)  # [D, H, W, C]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import flatten
-from voxlift.app.training.strategy.hosts.rendezvous import hear, own_index, tell
+from voxlift.app.training.strategy.hosts.rendezvous import own_index, publish, wait_for
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -32,8 +32,8 @@ def agree_on_settings(given: str | None) -> TrainSettings:
         SettingsError: naming the keys that differ.
     """
     if own_index() == 0:
-        tell("settings", given)
-    first = _read(str(hear("settings")))
+        publish("settings", given)
+    first = _read(str(wait_for("settings")))
     own = first if given is None else _read(given)
     differing = differing_keys(own, first)
     if differing:
@@ -48,7 +48,7 @@ def differing_keys(own: TrainSettings, first: TrainSettings) -> list[str]:
     return [
         f"{key} is {ours.get(key)} here and {theirs.get(key)} on host 0"
         for key in names
-        if ours.get(key) != theirs.get(key) and not _is_own(key)
+        if ours.get(key) != theirs.get(key) and not _may_differ(key)
     ]
 
 
@@ -83,8 +83,8 @@ def _agree(name: str, value: str, settings: TrainSettings, *, expected: str) -> 
     if settings.strategy != "hosts":
         return
     if own_index() == 0:
-        tell(name, value)
-    first = hear(name)
+        publish(name, value)
+    first = wait_for(name)
     if first != value:
         raise SettingsError(f"{expected}; host 0 has {first}, host {own_index()} has {value}.")
 
@@ -95,6 +95,6 @@ def _read(text: str) -> TrainSettings:
     return settings
 
 
-def _is_own(key: str) -> bool:
+def _may_differ(key: str) -> bool:
     group, _, rest = key.partition(".")
     return group in OWN_KEYS or (group == "data" and rest in OWN_DATA)

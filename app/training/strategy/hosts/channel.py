@@ -66,6 +66,6 @@ def open_pair() -> tuple[Channel, Channel]:
     return Channel(ours), Channel(theirs)
 
 
-def take_up(descriptor: int) -> Channel:
+def open_channel(descriptor: int) -> Channel:
     """The end that was handed on to this process."""
     return Channel(socket.socket(fileno=descriptor))

@@ -12,7 +12,7 @@ FIRST_PORT, PORTS = 61440, 4096  # a job's port where nobody names one: above th
 
 
 @dataclass(frozen=True)
-class Member:
+class ClusterEnvironment:
     """One of `count` processes, which meet at `coordinator`, the address of process 0."""
 
     coordinator: str
@@ -36,7 +36,7 @@ class Member:
         return f"host {self.index} of {self.count}"
 
 
-def find_member(settings: HostsSettings, environment: Mapping[str, str]) -> Member:
+def find_cluster_environment(settings: HostsSettings, environment: Mapping[str, str]) -> ClusterEnvironment:
     """This process among the others; Slurm's variables fill in what the settings leave open.
 
     Args:
@@ -56,10 +56,10 @@ def find_member(settings: HostsSettings, environment: Mapping[str, str]) -> Memb
     ]
     if problems or coordinator is None or count is None or index is None:
         raise SettingsError("\n".join(problems))
-    return Member(coordinator, count, index, settings.wait_seconds)
+    return ClusterEnvironment(coordinator, count, index, settings.wait_seconds)
 
 
-def is_placed(settings: HostsSettings, environment: Mapping[str, str]) -> bool:
+def is_in_cluster(settings: HostsSettings, environment: Mapping[str, str]) -> bool:
     """Whether anything says that this process is one of several."""
     return settings.index is not None or (_first_number(None, environment.get("SLURM_NTASKS")) or 1) > 1
 

@@ -6,54 +6,56 @@ import socket
 import time
 
 from voxlift.app.config import SettingsError
-from voxlift.app.progress import say
-from voxlift.app.training.strategy.hosts.cluster_environment import Member
+from voxlift.app.progress import print_line
+from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
 
 PAUSE = 0.2  # seconds between two tries
 
 
-def await_coordinator(member: Member) -> None:
+def await_coordinator(cluster: ClusterEnvironment) -> None:
     """Return when host 0 listens.
 
     Raises:
         SettingsError: it does not within `hosts.wait_seconds`.
     """
-    until, has_said = time.monotonic() + member.wait_seconds, False
-    while (problem := _knock(member)) is not None:
+    until, has_said = time.monotonic() + cluster.wait_seconds, False
+    while (problem := _try_connect(cluster)) is not None:
         if time.monotonic() > until:
             raise SettingsError(
-                f"hosts.coordinator={member.coordinator}: host 0 cannot be reached ({problem}), tried for "
-                f"{member.wait_seconds} s. Is it started, is its name right, and may its port be used? "
+                f"hosts.coordinator={cluster.coordinator}: host 0 cannot be reached ({problem}), tried for "
+                f"{cluster.wait_seconds} s. Is it started, is its name right, and may its port be used? "
                 "hosts.wait_seconds=... waits longer."
             )
         if not has_said:
             has_said = True
-            say(f"Host {member.index} of {member.count}: waiting for host 0 at {member.coordinator}")
+            print_line(
+                f"Host {cluster.index} of {cluster.count}: waiting for host 0 at {cluster.coordinator}"
+            )
         time.sleep(PAUSE)
 
 
-def refuse_taken_port(member: Member) -> None:
+def refuse_taken_port(cluster: ClusterEnvironment) -> None:
     """Pass when this host can listen at the coordinator's port.
 
     Raises:
         SettingsError: another program does.
     """
-    _, port = member.address
+    _, port = cluster.address
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind(("", port))
         except OSError as error:
             raise SettingsError(
-                f"hosts.coordinator={member.coordinator}: host 0 cannot listen at port {port} "
+                f"hosts.coordinator={cluster.coordinator}: host 0 cannot listen at port {port} "
                 f"({error.strerror}); name another one on all hosts."
             ) from error
 
 
-def _knock(member: Member) -> str | None:
+def _try_connect(cluster: ClusterEnvironment) -> str | None:
     """What keeps host 0 from answering; None where it does."""
     try:
-        socket.create_connection(member.address, timeout=2).close()
+        socket.create_connection(cluster.address, timeout=2).close()
     except OSError as error:
         return error.strerror or str(error)
     return None

@@ -1,8 +1,8 @@
 """Networks spread over several processes: each holds all weights, and computes on its part of every batch.
 
 The engine sees one batch that lies on the devices of all processes, and one step on it: loss, gradients,
-clipping, dropout and the statistics of batch normalisation are those of the whole batch. What is computed
-beside the steps, such as scores, each process computes on its own, with a twin that has the same weights.
+clipping, dropout and the statistics of batch normalisation are those of the whole batch. Scores and the like
+are computed by each process alone, with a local copy of the network that has the same weights.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from voxlift.app.config import TrainSettings
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.strategy.batches import refuse_uneven_batches
-from voxlift.app.training.strategy.hosts.rendezvous import meet
+from voxlift.app.training.strategy.hosts.rendezvous import barrier
 
 if TYPE_CHECKING:
     from voxlift.app.training.networks import Networks
 
 
-def spread_over_hosts(settings: TrainSettings) -> None:
+def set_data_parallel(settings: TrainSettings) -> None:
     """From here on, what is trained is spread over all devices of all processes.
 
     Raises:
@@ -40,7 +40,7 @@ def connect_devices() -> None:
     """Let the devices of all processes find one another while all are here: they look for half a minute."""
     from jax.experimental import multihost_utils
 
-    meet("before the devices")
+    barrier("before the devices")
     multihost_utils.sync_global_devices("voxlift")
 
 
@@ -52,7 +52,7 @@ def global_device_count() -> int:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """What is built and computed inside belongs to this process, as if there were no others."""
     import keras
 
@@ -64,28 +64,28 @@ def alone() -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
-def build_with_twin(build: Callable[[], Networks]) -> Networks:
+def build_with_local_copy(build: Callable[[], Networks]) -> Networks:
     """Networks whose trained one is spread, and whose scoring one is this process's own.
 
     Both are built from the same draws, which are those of a process without others.
     """
-    with unchanged_randomness(), alone():
+    with unchanged_randomness(), single_process():
         own = build()  # first: its layers get the names that they have without others
-    return replace(build(), volume=own.volume, twin=own.trained)
+    return replace(build(), volume=own.volume, local=own.trained)
 
 
-def hand_over_weights(networks: Networks) -> None:
-    """Give the twin what the trained network holds now; nothing to do where they are one."""
-    if networks.twin is not None:
-        networks.twin.set_weights(networks.trained.get_weights())
+def copy_weights(networks: Networks) -> None:
+    """Give the local copy what the trained network holds now; nothing to do where they are one."""
+    if networks.local is not None:
+        networks.local.set_weights(networks.trained.get_weights())
 
 
-def agreed(values: Mapping[str, float]) -> dict[str, float]:
+def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
     """The numbers that process 0 has, to the last bit."""
     from jax.experimental import multihost_utils
 
     words = np.array(list(values.values()), np.float64).view(np.uint32)  # the engine has no float64
-    with alone():
+    with single_process():
         same = np.asarray(multihost_utils.broadcast_one_to_all(words)).astype(np.uint32)
     return dict(zip(values, same.view(np.float64).tolist(), strict=True))
 

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from voxlift.app.runtime.exit_status import DONE, INTERRUPTED, LOST, USER_ERROR
 from voxlift.app.training.strategy.hosts.channel import Channel
-from voxlift.app.training.strategy.hosts.cluster_environment import Member
-from voxlift.app.training.strategy.hosts.rendezvous import heard, is_met, tell
+from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
+from voxlift.app.training.strategy.hosts.rendezvous import is_connected, publish, read_published
 
 LINGER = 5.0  # seconds that host 0 gives the others to read why it ends: their meeting place ends with it
 GRACE = 1.0  # seconds for this process's own last words, when another one has ended
@@ -26,16 +26,16 @@ ENGINE_WORDS = (
 )
 
 
-class Ending:
+class ProcessExit:
     """The end of this process, which comes once, from whichever thread finds the cause first.
 
     Args:
         channel: to the supervising process.
-        member: this process.
+        cluster: this process.
     """
 
-    def __init__(self, channel: Channel, member: Member) -> None:
-        self._channel, self._member = channel, member
+    def __init__(self, channel: Channel, cluster: ClusterEnvironment) -> None:
+        self._channel, self._cluster = channel, cluster
         self._claim = threading.Lock()
 
     def watch(self) -> None:
@@ -46,65 +46,69 @@ class Ending:
         """End for a cause of this process's own; 0 is the good end."""
         self._claim.acquire()
         if status != DONE:
-            self._tell_others({"status": status, "told": told, "primary": True})
+            self._publish_exit({"status": status, "told": told, "primary": True})
         self._close(status, told)
 
-    def end_lost(self, error: BaseException) -> NoReturn:
+    def exit_lost(self, error: BaseException) -> NoReturn:
         """End since the engine has lost another process; who that is shows by who says nothing any more."""
         self._claim.acquire()
         words = str(error).strip().split("\n", maxsplit=1)[0][:200]
         try:
-            tell(f"left/{self._member.index}", {"status": LOST, "told": words, "primary": False})
+            publish(f"left/{self._cluster.index}", {"status": LOST, "told": words, "primary": False})
             index, note = self._find_cause()
         except Exception:  # noqa: BLE001 - the service has gone, and it runs on host 0
             index, note = 0, None
         if note is None:
             self._close(LOST, f"{self._name(index)} was lost: its process was killed or cannot be reached.")
-        self._close(*_as_followed(self._name(index), note))
+        self._close(*_follow_status(self._name(index), note))
 
     def _watch(self) -> None:
-        while is_met():
+        while is_connected():
             try:
-                notes = heard("left")
+                notes = read_published("left")
             except Exception:  # noqa: BLE001 - the meeting place is gone: the training itself will notice
                 return
             for index, note in notes.items():
-                if note["primary"] and int(index) != self._member.index:
+                if note["primary"] and int(index) != self._cluster.index:
                     self._follow(int(index), note)
             time.sleep(GRACE)
 
     def _follow(self, index: int, note: dict[str, Any]) -> None:
         time.sleep(GRACE)
         self._claim.acquire()
-        self._tell_others({**note, "primary": False})
-        self._close(*_as_followed(self._name(index), note))
+        self._publish_exit({**note, "primary": False})
+        self._close(*_follow_status(self._name(index), note))
 
     def _find_cause(self) -> tuple[int, dict[str, Any] | None]:
         """Who has ended first, with the note that it left, if any."""
         until = time.monotonic() + LINGER
         while True:
-            notes = {int(index): note for index, note in heard("left").items()}
+            notes = {int(index): note for index, note in read_published("left").items()}
             for index, note in notes.items():
                 if note["primary"]:
                     return index, note
-            silent = [index for index in range(self._member.count) if index not in notes]
-            if time.monotonic() > until or not silent or self._member.count == 2:
+            silent = [index for index in range(self._cluster.count) if index not in notes]
+            if time.monotonic() > until or not silent or self._cluster.count == 2:
                 return (silent or [0])[0], None
             time.sleep(0.1)
 
-    def _tell_others(self, note: dict[str, Any]) -> None:
-        if not is_met():
+    def _publish_exit(self, note: dict[str, Any]) -> None:
+        if not is_connected():
             return
         try:
-            tell(f"left/{self._member.index}", note)
+            publish(f"left/{self._cluster.index}", note)
             until = time.monotonic() + LINGER
-            while self._member.leads and len(heard("left")) < self._member.count and time.monotonic() < until:
+            while (
+                self._cluster.leads
+                and len(read_published("left")) < self._cluster.count
+                and time.monotonic() < until
+            ):
                 time.sleep(0.1)
         except Exception:  # noqa: BLE001 - nobody is left who could hear it
             return
 
     def _name(self, index: int) -> str:
-        return f"host {index}" + (f" ({self._member.coordinator})" if index == 0 else "")
+        return f"host {index}" + (f" ({self._cluster.coordinator})" if index == 0 else "")
 
     def _close(self, status: int, told: str) -> NoReturn:
         self._channel.send({"ended": {"status": status, "told": told}})
@@ -113,13 +117,13 @@ class Ending:
         os._exit(status)  # the engine's own end would wait minutes for processes that are gone
 
 
-def is_lost(error: BaseException) -> bool:
+def is_connection_error(error: BaseException) -> bool:
     """Whether an error of the engine comes of another process's end."""
     text = f"{type(error).__name__}: {error}".lower()
     return any(words in text for words in ENGINE_WORDS)
 
 
-def _as_followed(name: str, note: dict[str, Any]) -> tuple[int, str]:
+def _follow_status(name: str, note: dict[str, Any]) -> tuple[int, str]:
     """Status and sentence of a process that ends since another one has."""
     status = int(note["status"])
     return status if status in {USER_ERROR, INTERRUPTED} else LOST, f"{name} stopped: {note['told']}"

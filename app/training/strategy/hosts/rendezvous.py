@@ -19,7 +19,7 @@ PATIENCE = 1000  # milliseconds of one question; it is asked again until there i
 PIECE = 2**20  # bytes of a file in one message
 
 
-def join(coordinator: str, *, count: int, index: int, wait_seconds: int) -> None:
+def initialize(coordinator: str, *, count: int, index: int, wait_seconds: int) -> None:
     """Meet the other processes; returns when all are there. The engine aborts the process when they are not.
 
     Args:
@@ -41,7 +41,7 @@ def join(coordinator: str, *, count: int, index: int, wait_seconds: int) -> None
     )
 
 
-def leave() -> None:
+def disconnect() -> None:
     """Part from the others, who do so too; what is computed afterwards is this process's own."""
     import jax
 
@@ -53,10 +53,10 @@ def is_follower(settings: TrainSettings) -> bool:
     return settings.strategy == "hosts" and own_index() > 0
 
 
-def announce_run(settings: TrainSettings, path: Path) -> None:
+def publish_run(settings: TrainSettings, path: Path) -> None:
     """Let every host know where the results go, so that it can say how to go on with them."""
     if settings.strategy == "hosts" and not own_index():
-        tell("run", str(path.absolute()))
+        publish("run", str(path.absolute()))
 
 
 def own_index() -> int:
@@ -69,63 +69,63 @@ def process_count() -> int:
     return int(_state().num_processes or 1)
 
 
-def is_met() -> bool:
+def is_connected() -> bool:
     """Whether there are others that can be talked to."""
     return _state().client is not None
 
 
-def tell(name: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
+def publish(name: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Say something under a name that nobody has used."""
     _state().client.key_value_set(_key(name), json.dumps(value))
 
 
-def hear(name: str) -> Any:  # noqa: ANN401 - as above
+def wait_for(name: str) -> Any:  # noqa: ANN401 - as above
     """What somebody says under a name; waits until it is said."""
     return json.loads(_ask(lambda client: client.blocking_key_value_get(_key(name), PATIENCE)))
 
 
-def heard(folder: str) -> dict[str, Any]:
+def read_published(folder: str) -> dict[str, Any]:
     """What was said until now under names that begin with `folder/`, by the rest of the name."""
     found = _state().client.key_value_dir_get(_key(folder))
     return {key.rpartition("/")[2]: json.loads(value) for key, value in found}
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait here until every process has come."""
     if own_index():
-        tell(f"{name}/came/{own_index()}", value=True)
-        hear(f"{name}/all")
+        publish(f"{name}/came/{own_index()}", value=True)
+        wait_for(f"{name}/all")
         return
     for index in range(1, process_count()):
-        hear(f"{name}/came/{index}")
-    tell(f"{name}/all", value=True)
+        wait_for(f"{name}/came/{index}")
+    publish(f"{name}/all", value=True)
 
 
 @contextmanager
-def in_turn(settings: TrainSettings) -> Iterator[None]:
+def process_zero_first(settings: TrainSettings) -> Iterator[None]:
     """Host 0 does what is inside first, the others when it is through.
 
     On a file system that they share, the others find its work done; on one of their own each does its own.
     """
     if is_follower(settings):
-        hear("prepared")
+        wait_for("prepared")
     yield
     if settings.strategy == "hosts":
         if not own_index():
-            tell("prepared", value=True)
-        meet("together")
+            publish("prepared", value=True)
+        barrier("together")
 
 
-def hand_out(paths: Sequence[Path], root: Path) -> None:
+def send_files(paths: Sequence[Path], root: Path) -> None:
     """Give files of host 0 to the others, under the same names below their own `root`."""
     if own_index() == 0:
-        tell("files", [[str(path.relative_to(root)), path.stat().st_size] for path in paths])
+        publish("files", [[str(path.relative_to(root)), path.stat().st_size] for path in paths])
         for number, path in enumerate(paths):
             _send_file(path, number)
     else:
-        for number, (name, size) in enumerate(hear("files")):
+        for number, (name, size) in enumerate(wait_for("files")):
             _receive_file(root / name, size, number)
-    meet("handed out")
+    barrier("handed out")
 
 
 def _send_file(path: Path, number: int) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.progress import say
+from voxlift.app.progress import print_line
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, LOST
-from voxlift.app.training.strategy.hosts.cluster_environment import Member
+from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
 
 
 @dataclass
@@ -32,14 +32,14 @@ class Report:
         self.ended = message.get("ended", self.ended)
 
 
-def judge(report: Report, code: int, *, said: str, member: Member) -> tuple[int, str]:
+def classify_exit(report: Report, code: int, *, said: str, cluster: ClusterEnvironment) -> tuple[int, str]:
     """Exit status, and what became of the training process in a sentence; none at a good end.
 
     Args:
         report: what it said itself.
         code: its exit status, negative for a signal.
         said: what it and the engine wrote on stderr.
-        member: this host.
+        cluster: this host.
     """
     if report.ended is not None:
         return int(report.ended["status"]), str(report.ended["told"])
@@ -51,13 +51,13 @@ def judge(report: Report, code: int, *, said: str, member: Member) -> tuple[int,
         return LOST, f"its training process was killed by {name}{hint}."
     if not report.has_joined:
         return LOST, (
-            f"not all {member.count} hosts met at {member.coordinator} within {member.wait_seconds} s. Start "
-            "the command on every host at the same time; hosts.wait_seconds=... waits longer."
+            f"not all {cluster.count} hosts connected to {cluster.coordinator} within {cluster.wait_seconds} s. "
+            "Start the command on every host at the same time; hosts.wait_seconds=... waits longer."
         )
-    return LOST, _spoken_abort(said, member)
+    return LOST, _describe_abort(said, cluster)
 
 
-def way_on(run: str | None, member: Member, *, is_slurm: bool) -> str:
+def resume_instruction(run: str | None, cluster: ClusterEnvironment, *, is_slurm: bool) -> str:
     """How the training goes on later."""
     if run is None:
         return "Nothing was trained yet: start the same command again on every host."
@@ -65,32 +65,34 @@ def way_on(run: str | None, member: Member, *, is_slurm: bool) -> str:
         return f"To go on from the newest checkpoint: srun voxlift-train resume={run}"
     return (
         f"To go on from the newest checkpoint, on every host: voxlift-train resume={run} "
-        f"hosts.coordinator={member.coordinator} hosts.count={member.count} "
-        f"hosts.index=0 (to {member.count - 1})"
+        f"hosts.coordinator={cluster.coordinator} hosts.count={cluster.count} "
+        f"hosts.index=0 (to {cluster.count - 1})"
     )
 
 
-def _spoken_abort(said: str, member: Member) -> str:
+def _describe_abort(said: str, cluster: ClusterEnvironment) -> str:
     """Who is missed, from the engine's last words."""
     found = re.search(r"task:(\d+)|task_id[:=] ?(\d+)", said)
     index = int(next(group for group in found.groups() if group)) if found else 0
-    index = 0 if index == member.index else index
-    where = f" ({member.coordinator})" if index == 0 else ""
+    index = 0 if index == cluster.index else index
+    where = f" ({cluster.coordinator})" if index == 0 else ""
     return f"host {index}{where} was lost: its process was killed or cannot be reached."
 
 
-def tell_end(status: int, told: str, *, report: Report, member: Member, is_slurm: bool) -> None:
+def print_exit(
+    status: int, told: str, *, report: Report, cluster: ClusterEnvironment, is_slurm: bool
+) -> None:
     """The last words on this host, in the run's log too where this one writes it."""
     if status == DONE:
-        if not member.leads:
-            say(f"Host {member.index} of {member.count} is done; host 0 writes {report.run}")
+        if not cluster.leads:
+            print_line(f"Host {cluster.index} of {cluster.count} is done; host 0 writes {report.run}")
         return
     if status == INTERRUPTED:
         sys.stderr.write("\nInterrupted.\n")
-    sentence = f"{str(member).capitalize()}: {told}"
+    sentence = f"{str(cluster).capitalize()}: {told}"
     if status in {LOST, INTERRUPTED}:
-        sentence = f"{sentence} {way_on(report.run, member, is_slurm=is_slurm)}"
+        sentence = f"{sentence} {resume_instruction(report.run, cluster, is_slurm=is_slurm)}"
     sys.stderr.write(f"error: {sentence}\n")
-    if member.leads and report.run and status != DONE:
+    if cluster.leads and report.run and status != DONE:
         with RunFolder(Path(report.run)).log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")

@@ -19,13 +19,17 @@ from omegaconf import OmegaConf
 
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.runs.folder import refuse_used_folder
+from voxlift.app.runtime.child import python_module
 from voxlift.app.runtime.devices import backend_name, check_backend
 from voxlift.app.runtime.exit_status import CRASH
 from voxlift.app.training.strategy.batches import refuse_uneven_batches
 from voxlift.app.training.strategy.hosts.channel import open_pair
-from voxlift.app.training.strategy.hosts.cluster_environment import Member, find_member
+from voxlift.app.training.strategy.hosts.cluster_environment import (
+    ClusterEnvironment,
+    find_cluster_environment,
+)
 from voxlift.app.training.strategy.hosts.connect import await_coordinator, refuse_taken_port
-from voxlift.app.training.strategy.hosts.summary import Report, judge, tell_end
+from voxlift.app.training.strategy.hosts.summary import Report, classify_exit, print_exit
 
 ENGINE = {"KERAS_BACKEND": "jax"}
 MOMENT = 2.0  # seconds within which asking twice is asking once: a group of processes is asked one by one
@@ -61,27 +65,27 @@ def supervise(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: 
         SettingsError: this host cannot take part.
     """
     check_engine()
-    member = find_member(hosts, os.environ)
+    cluster = find_cluster_environment(hosts, os.environ)
     if settings is not None:
-        refuse_uneven_batches(settings.trainer.batch_size, member.count)
-        if member.leads and not resumes:
+        refuse_uneven_batches(settings.trainer.batch_size, cluster.count)
+        if cluster.leads and not resumes:
             refuse_used_folder(settings.run_dir)
-    (refuse_taken_port if member.leads else await_coordinator)(member)
+    (refuse_taken_port if cluster.leads else await_coordinator)(cluster)
     with tempfile.TemporaryDirectory(prefix="voxlift-host-") as folder, tempfile.TemporaryFile() as noise:
         order = {
             "settings": None if settings is None else OmegaConf.to_yaml(OmegaConf.structured(settings)),
-            "member": asdict(member),
+            "member": asdict(cluster),
             "folder": folder,
             "resumes": resumes,
         }
         device = "auto" if settings is None else settings.device
-        report, code = _run_worker(order, noise, environment=_environment(member, device=device))
+        report, code = _run_worker(order, noise, environment=_environment(cluster, device=device))
         noise.seek(0)
         said = noise.read().decode(errors="replace")
-    status, told = judge(report, code, said=said, member=member)
+    status, told = classify_exit(report, code, said=said, cluster=cluster)
     if status == CRASH or (settings is not None and settings.debug):
         sys.stderr.write(said)
-    tell_end(status, told, report=report, member=member, is_slurm=hosts.coordinator is None)
+    print_exit(status, told, report=report, cluster=cluster, is_slurm=hosts.coordinator is None)
     return status
 
 
@@ -90,7 +94,7 @@ def _run_worker(
 ) -> tuple[Report, int]:
     ours, theirs = open_pair()
     child = subprocess.Popen(  # noqa: S603 - our own module, no shell
-        [sys.executable, "-m", MODULE, str(theirs.descriptor)],
+        python_module(MODULE, str(theirs.descriptor)),
         env=environment,
         stdin=subprocess.DEVNULL,
         stderr=noise,
@@ -99,7 +103,7 @@ def _run_worker(
     )
     theirs.close()
     report = Report()
-    with _passing_on_signals(child):
+    with _forward_signals(child):
         ours.send(dict(order))
         for message in ours.messages():
             report.take(message)
@@ -109,7 +113,7 @@ def _run_worker(
 
 
 @contextmanager
-def _passing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """Interrupt the training process where this one is asked to end; kill it where it is asked again."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -130,13 +134,13 @@ def _passing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment(member: Member, *, device: str) -> dict[str, str]:
+def _environment(cluster: ClusterEnvironment, *, device: str) -> dict[str, str]:
     changed = {
         **ENGINE,
         "COLUMNS": str(shutil.get_terminal_size().columns),  # it cannot ask a terminal on stderr
     }
     if any("_proxy" in name.lower() for name in os.environ):
-        changed["no_grpc_proxy"] = member.address[0]  # a cluster's proxy knows nothing of its own hosts
+        changed["no_grpc_proxy"] = cluster.address[0]  # a cluster's proxy knows nothing of its own hosts
     if device == "cpu":
         changed["JAX_PLATFORMS"] = "cpu"
     return {**os.environ, **changed}

@@ -10,23 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.inference.scores import predict_logits, validation_score
+from voxlift.app.inference.scores import build_validation_scorer, predict_logits
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.strategy.hosts.data_parallel import agreed, alone, hand_over_weights
+from voxlift.app.training.strategy.hosts.data_parallel import broadcast_values, copy_weights, single_process
 from voxlift.app.training.strategy.hosts.rendezvous import own_index, process_count
-from voxlift.data_pipelines.cache.prepared import PreparedVolumes
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 
 
-def score_together(networks: Networks, cohort: Cohort, *, batch_size: int) -> Callable[[], dict[str, float]]:
+def build_shared_scorer(
+    networks: Networks, cohort: Cohort, *, batch_size: int
+) -> Callable[[], dict[str, float]]:
     """A function that scores the validation volumes, of which each process reads its share.
 
     The figures are equal to the last bit in all processes: whether a training stops early hangs on them.
     """
-    score = validation_score(networks.volume, cohort, batch_size=batch_size, predict=shared_logits)
+    score = build_validation_scorer(networks.volume, cohort, batch_size=batch_size, predict=shared_logits)
 
     def together() -> dict[str, float]:
-        hand_over_weights(networks)
-        return agreed(score())
+        copy_weights(networks)
+        return broadcast_values(score())
 
     return together
 
@@ -38,17 +40,17 @@ def shared_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) ->
     index, count, total = own_index(), process_count(), len(volumes)
     own = replace(volumes, files=volumes.files[index::count])
     padded = np.zeros((-(-total // count), int(network.output_shape[-1])), np.float32)
-    with alone():
+    with single_process():
         if len(own):
             padded[: len(own)] = predict_logits(network, own, batch_size=batch_size)
         gathered = np.asarray(multihost_utils.process_allgather(padded))  # [count, longest share, K]
-    return deal_back(gathered, total)
+    return interleave(gathered, total)
 
 
-def deal_back(shares: NDArray[np.float32], total: int) -> NDArray[np.float32]:
+def interleave(shares: NDArray[np.float32], total: int) -> NDArray[np.float32]:
     """Rows [N, ...] in their own order, from the shares [count, longest, ...] that were dealt out in turn.
 
-    >>> deal_back(np.array([[0, 2, 4], [1, 3, 0]]), 5).tolist()
+    >>> interleave(np.array([[0, 2, 4], [1, 3, 0]]), 5).tolist()
     [0, 1, 2, 3, 4]
     """
     return np.asarray(np.swapaxes(shares, 0, 1).reshape(-1, *shares.shape[2:])[:total])

@@ -22,7 +22,7 @@ def test_a_local_store_holds_settings_and_curves(tmp_path, monkeypatch):
     first.on_train_begin()
     first.on_epoch_end(0, {"loss": 0.5, "val_auc": float("nan")})
     second = WriteMlflow(logger, name="run", params={})
-    second.recall(first.memory())
+    second.set_state(first.get_state())
     second.on_train_begin()
     second.on_epoch_end(1, {"loss": 0.25})
     second.finish()

@@ -9,7 +9,7 @@ from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
 from voxlift.app.training.callbacks.best import KeepBest
 from voxlift.app.training.callbacks.progress import WriteHistory
-from voxlift.app.training.callbacks.step_counter import Place
+from voxlift.app.training.callbacks.step_counter import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
 from voxlift.app.training.fit import Task, fit_network
 from voxlift.models.baselines import build_baseline
@@ -49,14 +49,18 @@ def train(folder, kill=None):
     """The history and the weights of a training that goes on from what `folder` holds."""
     keras.utils.set_random_seed(3)
     network = build_baseline("cnn", input_shape=(8, 10, 1), classes=2, filters=(2, 3, 4))
-    place, keep, trainer = Place(), KeepBest("loss", patience=0), TrainerSettings(EPOCHS, checkpoint_steps=2)
+    counter, keep, trainer = (
+        StepCounter(),
+        KeepBest("loss", patience=0),
+        TrainerSettings(EPOCHS, checkpoint_steps=2),
+    )
     task = Task(network, stream, STEPS, classes=2, optimizer=OptimizerSettings(), trainer=trainer)
     history = WriteHistory(folder / "history.csv")
     fit_network(
         task,
-        place=place,
+        counter=counter,
         keep=keep,
-        callbacks=[place, *([kill] if kill else []), history, keep],
+        callbacks=[counter, *([kill] if kill else []), history, keep],
         checkpoints=Checkpoints(folder / "checkpoints"),
     )
     rows = [{key: row[key] for key in row if key != "seconds"} for row in read_rows(history.path)]

@@ -15,7 +15,7 @@ from voxlift.app.runtime.precision import keep_logits_precise
 from voxlift.app.training.callbacks.best import KeepBest, ScoreVolumes
 from voxlift.app.training.callbacks.divergence import StopOnNonFinite, WatchLossScale
 from voxlift.app.training.callbacks.progress import WriteHistory
-from voxlift.app.training.callbacks.step_counter import Place
+from voxlift.app.training.callbacks.step_counter import StepCounter
 from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
 from voxlift.app.training.checkpoints import Checkpoints
 from voxlift.app.training.fit import Task, find_body, fit_network
@@ -29,7 +29,7 @@ CONSTANT = OptimizerSettings(schedule="constant", learning_rate=0.01)
 
 
 @pytest.fixture(autouse=True)
-def heard(monkeypatch):
+def read_published(monkeypatch):
     monkeypatch.setattr(logging.getLogger("voxlift"), "propagate", True)
 
 
@@ -47,7 +47,7 @@ def stream_of(voxels, labels, epochs):
 def fit(folder, voxels, *, network=None, epochs=3, freeze_epochs=0, **trainer):
     labels = np.arange(len(voxels)) % 2
     network = network or volume_network()
-    place, keep = Place(), KeepBest("loss", patience=0)
+    counter, keep = StepCounter(), KeepBest("loss", patience=0)
     task = Task(
         network,
         stream_of(voxels, labels, epochs),
@@ -59,15 +59,15 @@ def fit(folder, voxels, *, network=None, epochs=3, freeze_epochs=0, **trainer):
     )
     losses = iter(range(100, 0, -1))
     callbacks = [
-        place,
-        StopOnNonFinite(place, lambda at: [f"epoch{at.epoch}", f"step{at.step}"]),
-        WatchLossScale(place),
+        counter,
+        StopOnNonFinite(counter, lambda at: [f"epoch{at.epoch}", f"step{at.step}"]),
+        WatchLossScale(counter),
         ScoreVolumes(lambda: {"loss": float(next(losses))}),
         WriteHistory(folder / "history.csv"),
         keep,
     ]
     fit_network(
-        task, place=place, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(folder / "checkpoints")
+        task, counter=counter, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(folder / "checkpoints")
     )
     return network, keep
 
@@ -91,18 +91,18 @@ def test_weights_that_blow_up_later_leave_those_of_the_best_epoch(tmp_path):
                 self.model.set_weights([np.full_like(weight, np.nan) for weight in self.model.get_weights()])
 
     labels = np.arange(4) % 2
-    place, keep = Place(), KeepBest("loss", patience=0)
+    counter, keep = StepCounter(), KeepBest("loss", patience=0)
     task = Task(network, stream_of(voxels, labels, 4), 2, 2, CONSTANT, TrainerSettings(epochs=4))
     callbacks = [
-        place,
+        counter,
         BlowUp(),
-        StopOnNonFinite(place, lambda _: ["s"]),
+        StopOnNonFinite(counter, lambda _: ["s"]),
         ScoreVolumes(lambda: {"loss": 1.0}),
         keep,
     ]
     with pytest.raises(UserError, match="batch 1 of epoch 3"):
         fit_network(
-            task, place=place, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(tmp_path / "c")
+            task, counter=counter, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(tmp_path / "c")
         )
     assert keep.best_epoch == 0
     for weight, kept in zip(network.get_weights(), keep.weights, strict=True):
@@ -121,19 +121,23 @@ def test_skipped_steps_and_the_loss_scale_stand_in_the_history(tmp_path, caplog)
             self.model.optimizer.dynamic_scale.assign(2.0**60)
 
     labels = np.arange(4) % 2
-    place, keep, history = Place(), KeepBest("loss", patience=0), WriteHistory(tmp_path / "history.csv")
+    counter, keep, history = (
+        StepCounter(),
+        KeepBest("loss", patience=0),
+        WriteHistory(tmp_path / "history.csv"),
+    )
     task = Task(network, stream_of(voxels, labels, 1), 2, 2, CONSTANT, TrainerSettings(epochs=1))
     callbacks = [
-        place,
+        counter,
         Overscale(),
-        WatchLossScale(place),
+        WatchLossScale(counter),
         ScoreVolumes(lambda: {"loss": 1.0}),
         history,
         keep,
     ]
     with caplog.at_level(logging.INFO, "voxlift"):
         fit_network(
-            task, place=place, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(tmp_path / "c")
+            task, counter=counter, keep=keep, callbacks=callbacks, checkpoints=Checkpoints(tmp_path / "c")
         )
     with (tmp_path / "history.csv").open() as file:
         row = next(csv.DictReader(file))
@@ -208,7 +212,7 @@ def test_a_frozen_body_keeps_weights_and_statistics_until_it_thaws(tmp_path):
 
 @pytest.mark.parametrize("slices", [1, 3])
 def test_the_names_are_those_of_the_volumes_that_the_stream_gives(slices, tmp_path):
-    from voxlift.data_pipelines.cache.prepared import PreparedVolumes
+    from voxlift.data_pipelines.cache.format import PreparedVolumes
     from voxlift.data_pipelines.pipeline import training_slices, training_volumes
 
     files = []

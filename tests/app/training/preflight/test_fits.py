@@ -6,14 +6,14 @@ import pytest
 
 from voxlift.app.config import SettingsError, TrainerSettings, TrainSettings
 from voxlift.app.runtime.devices import Memory
-from voxlift.app.training.preflight.memory import Need, refuse_what_cannot_fit, spoken_parts
+from voxlift.app.training.preflight.memory import Need, describe_parts, refuse_what_cannot_fit
 from voxlift.models.memory import TrainingMemory
 
 MB = 10**6
 
 
 def need(batch, *, per_setting=1, scoring=0):
-    memory = TrainingMemory(100 * MB, 100 * MB, 200 * MB, activations=80 * MB, passing=20 * MB)
+    memory = TrainingMemory(100 * MB, 100 * MB, 200 * MB, activations=80 * MB, transient=20 * MB)
     return Need(memory, batch * per_setting, per_setting, scoring)
 
 
@@ -54,6 +54,6 @@ def test_where_not_even_one_fits_it_says_what_to_shrink():
 def test_scoring_that_needs_more_than_training_counts():
     heavy = need(2, scoring=3000 * MB)
     assert heavy.bytes == 3000 * MB
-    assert spoken_parts(heavy).startswith("scoring 3 GB")
+    assert describe_parts(heavy).startswith("scoring 3 GB")
     with pytest.raises(SettingsError, match="batch_size=1 would fit"):
         refuse(heavy, 2000 * MB, 2)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from voxlift.app.training.preflight.speed import Rates, measure_input, measure_rates, out_of_memory, unchanged
-from voxlift.app.training.preflight.tables import spoken_rates
+from voxlift.app.training.preflight.tables import describe_rates
 
 
 def network():
@@ -69,7 +69,7 @@ def test_the_inputs_time_is_that_of_one_batch(count):
 def test_a_slow_input_is_named_and_decides_an_epochs_time_on_a_gpu():
     slow = Rates(0.5, 0.1, steps_per_epoch=20, shares_cores=False)
     assert (slow.bottleneck, slow.epoch_seconds) == ("input", 10)
-    assert "The input is the bottleneck" in spoken_rates(slow)
+    assert "The input is the bottleneck" in describe_rates(slow)
     fast = Rates(0.1, 0.5, steps_per_epoch=20, shares_cores=True)
     assert fast.bottleneck == "compute"
     assert fast.epoch_seconds == pytest.approx(12)  # on a CPU both take their share of the cores

@@ -28,12 +28,17 @@ from voxlift.app.training.strategy.hosts import exit as ending_room
 from voxlift.app.training.strategy.hosts import supervise as supervise_room
 from voxlift.app.training.strategy.hosts.agreement import differing_keys
 from voxlift.app.training.strategy.hosts.channel import open_pair
-from voxlift.app.training.strategy.hosts.cluster_environment import Member, find_member, first_host, is_placed
+from voxlift.app.training.strategy.hosts.cluster_environment import (
+    ClusterEnvironment,
+    find_cluster_environment,
+    first_host,
+    is_in_cluster,
+)
 from voxlift.app.training.strategy.hosts.connect import await_coordinator, refuse_taken_port
-from voxlift.app.training.strategy.hosts.exit import Ending, is_lost
-from voxlift.app.training.strategy.hosts.summary import Report, judge, way_on
+from voxlift.app.training.strategy.hosts.exit import ProcessExit, is_connection_error
+from voxlift.app.training.strategy.hosts.summary import Report, classify_exit, resume_instruction
 from voxlift.app.training.strategy.hosts.supervise import check_engine, supervise
-from voxlift.app.training.strategy.hosts.validation import deal_back
+from voxlift.app.training.strategy.hosts.validation import interleave
 
 SLURM = {
     "SLURM_JOB_ID": "4097",
@@ -43,8 +48,8 @@ SLURM = {
 }
 
 
-def member(index=0, count=2, port=7000, wait=1):
-    return Member(f"127.0.0.1:{port}", count, index, wait)
+def cluster(index=0, count=2, port=7000, wait=1):
+    return ClusterEnvironment(f"127.0.0.1:{port}", count, index, wait)
 
 
 def free_port():
@@ -54,14 +59,14 @@ def free_port():
 
 
 def test_slurm_tells_who_a_process_is():
-    assert find_member(HostsSettings(), SLURM) == Member("gpu07:61441", 4, 2, 300)
+    assert find_cluster_environment(HostsSettings(), SLURM) == ClusterEnvironment("gpu07:61441", 4, 2, 300)
     step = {**SLURM, "SLURM_STEP_NODELIST": "gpu09"}  # a step on some of the job's hosts
-    assert find_member(HostsSettings(), step).address == ("gpu09", 61441)
+    assert find_cluster_environment(HostsSettings(), step).address == ("gpu09", 61441)
 
 
 def test_what_is_given_goes_before_what_slurm_tells():
     given = HostsSettings("head:5000", count=8, index=0, wait_seconds=20)
-    assert find_member(given, SLURM) == Member("head:5000", 8, 0, 20)
+    assert find_cluster_environment(given, SLURM) == ClusterEnvironment("head:5000", 8, 0, 20)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +91,15 @@ def test_the_first_of_slurms_hosts(nodes, first):
 )
 def test_every_problem_of_a_place_among_hosts_is_told_at_once(given, told):
     with pytest.raises(SettingsError) as caught:
-        find_member(given, {})
+        find_cluster_environment(given, {})
     assert all(words in str(caught.value) for words in told)
 
 
 def test_a_process_knows_whether_anything_places_it():
-    assert is_placed(HostsSettings(), SLURM)
-    assert is_placed(HostsSettings(index=0), {})
-    assert not is_placed(HostsSettings(), {"SLURM_NTASKS": "1"})
-    assert not is_placed(HostsSettings(), {})
+    assert is_in_cluster(HostsSettings(), SLURM)
+    assert is_in_cluster(HostsSettings(index=0), {})
+    assert not is_in_cluster(HostsSettings(), {"SLURM_NTASKS": "1"})
+    assert not is_in_cluster(HostsSettings(), {})
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused():
 def test_a_host_0_that_cannot_be_reached_is_told_after_the_stated_time():
     began = time.monotonic()
     with pytest.raises(SettingsError, match=r"host 0 cannot be reached.*tried for 1 s.*wait_seconds"):
-        await_coordinator(member(index=1, port=free_port()))
+        await_coordinator(cluster(index=1, port=free_port()))
     assert 1 <= time.monotonic() - began < 10
 
 
@@ -143,7 +148,7 @@ def test_a_host_that_comes_late_is_waited_for():
             late.listen()
 
         threading.Timer(0.5, listen).start()
-        await_coordinator(member(index=1, port=port, wait=30))
+        await_coordinator(cluster(index=1, port=port, wait=30))
 
 
 def test_a_taken_port_is_told():
@@ -152,8 +157,8 @@ def test_a_taken_port_is_told():
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(SettingsError, match=f"cannot listen at port {port}.*name another one"):
-            refuse_taken_port(member(port=port))
-    refuse_taken_port(member(port=port))
+            refuse_taken_port(cluster(port=port))
+    refuse_taken_port(cluster(port=port))
 
 
 def test_the_channel_carries_whole_messages_until_it_is_closed():
@@ -182,7 +187,7 @@ def test_shares_that_were_dealt_out_in_turn_come_back_in_order():
     for index in range(3):
         own = rows[index::3]
         shares[index, : len(own)] = own
-    np.testing.assert_array_equal(deal_back(shares, 7), rows)
+    np.testing.assert_array_equal(interleave(shares, 7), rows)
 
 
 def test_hosts_may_differ_in_their_places_but_not_in_the_training():
@@ -209,7 +214,7 @@ def test_hosts_may_differ_in_their_places_but_not_in_the_training():
     ],
 )
 def test_an_error_of_the_engine_tells_whether_somebody_is_lost(error, lost):
-    assert is_lost(error) is lost
+    assert is_connection_error(error) is lost
 
 
 ABORT = "F0000 client.h:80] Terminating process because the JAX distributed service detected fatal errors. "
@@ -230,15 +235,15 @@ ABORT = "F0000 client.h:80] Terminating process because the JAX distributed serv
     ],
 )
 def test_how_a_training_process_ended_is_told(report, code, said, status, told):
-    found, sentence = judge(report, code, said=said, member=member(1, 3))
+    found, sentence = classify_exit(report, code, said=said, cluster=cluster(1, 3))
     assert found == status
     assert re.search(told, sentence)
 
 
 def test_the_way_on_is_a_command():
-    assert "same command again" in way_on(None, member(), is_slurm=False)
-    assert way_on("runs/a", member(), is_slurm=True).endswith("srun voxlift-train resume=runs/a")
-    spoken = way_on("runs/a", member(count=4), is_slurm=False)
+    assert "same command again" in resume_instruction(None, cluster(), is_slurm=False)
+    assert resume_instruction("runs/a", cluster(), is_slurm=True).endswith("srun voxlift-train resume=runs/a")
+    spoken = resume_instruction("runs/a", cluster(count=4), is_slurm=False)
     assert "resume=runs/a hosts.coordinator=127.0.0.1:7000 hosts.count=4 hosts.index=0 (to 3)" in spoken
 
 
@@ -250,9 +255,9 @@ class Left(Exception):  # noqa: N818 - stands in for the end of the process
 def left(monkeypatch):
     """A meeting place without an engine: what was told, and the end of the process as an exception."""
     notes = {}
-    monkeypatch.setattr(ending_room, "is_met", lambda: True)
-    monkeypatch.setattr(ending_room, "tell", lambda name, value: notes.update({name[5:]: value}))
-    monkeypatch.setattr(ending_room, "heard", lambda _: dict(notes))
+    monkeypatch.setattr(ending_room, "is_connected", lambda: True)
+    monkeypatch.setattr(ending_room, "publish", lambda name, value: notes.update({name[5:]: value}))
+    monkeypatch.setattr(ending_room, "read_published", lambda _: dict(notes))
     monkeypatch.setattr(ending_room, "LINGER", 0.3)
     monkeypatch.setattr(ending_room, "GRACE", 0.01)
 
@@ -275,12 +280,15 @@ def end_of(act):
 
 
 def test_who_ends_badly_tells_the_others(left):
-    assert end_of(lambda to: Ending(to, member(1)).end(USER_ERROR, "no such file")) == (2, "no such file")
+    assert end_of(lambda to: ProcessExit(to, cluster(1)).end(USER_ERROR, "no such file")) == (
+        2,
+        "no such file",
+    )
     assert left == {"1": {"status": 2, "told": "no such file", "primary": True}}
 
 
 def test_a_good_end_tells_nobody(left):
-    assert end_of(lambda to: Ending(to, member(1)).end(DONE, "")) == (0, "")
+    assert end_of(lambda to: ProcessExit(to, cluster(1)).end(DONE, "")) == (0, "")
     assert left == {}
 
 
@@ -289,28 +297,28 @@ def test_a_good_end_tells_nobody(left):
 )
 def test_another_hosts_end_is_followed_with_its_reason(left, status, own):
     left["2"] = {"status": status, "told": "its reason.", "primary": True}
-    assert end_of(lambda to: Ending(to, member(1, 3))._watch()) == (own, "host 2 stopped: its reason.")
+    assert end_of(lambda to: ProcessExit(to, cluster(1, 3))._watch()) == (own, "host 2 stopped: its reason.")
     assert left["1"]["primary"] is False  # whoever follows is not the cause
 
 
 def test_a_host_that_says_nothing_is_the_lost_one(left):
     left["2"] = {"status": LOST, "told": "gloo", "primary": False}
-    status, told = end_of(lambda to: Ending(to, member(0, 4)).end_lost(RuntimeError("gloo")))
+    status, told = end_of(lambda to: ProcessExit(to, cluster(0, 4)).exit_lost(RuntimeError("gloo")))
     assert status == LOST
     assert told == "host 1 was lost: its process was killed or cannot be reached."
 
 
 @pytest.mark.usefixtures("left")
 def test_a_lost_meeting_place_is_host_0(monkeypatch):
-    monkeypatch.setattr(ending_room, "tell", lambda *_: 1 / 0)
-    assert end_of(lambda to: Ending(to, member(1)).end_lost(RuntimeError("gloo")))[1].startswith(
+    monkeypatch.setattr(ending_room, "publish", lambda *_: 1 / 0)
+    assert end_of(lambda to: ProcessExit(to, cluster(1)).exit_lost(RuntimeError("gloo")))[1].startswith(
         "host 0 (127.0.0.1:7000) was lost"
     )
 
 
 def test_a_lost_connection_is_explained_by_a_host_that_gave_its_reason(left):
     left["0"] = {"status": USER_ERROR, "told": "The loss is not finite.", "primary": True}
-    assert end_of(lambda to: Ending(to, member(1)).end_lost(RuntimeError("gloo"))) == (
+    assert end_of(lambda to: ProcessExit(to, cluster(1)).exit_lost(RuntimeError("gloo"))) == (
         USER_ERROR,
         "host 0 (127.0.0.1:7000) stopped: The loss is not finite.",
     )
@@ -318,9 +326,9 @@ def test_a_lost_connection_is_explained_by_a_host_that_gave_its_reason(left):
 
 WORKER = """
 import json, os, signal, sys, time
-from voxlift.app.training.strategy.hosts.channel import take_up
+from voxlift.app.training.strategy.hosts.channel import open_channel
 signal.signal(signal.SIGINT, signal.default_int_handler)
-channel = take_up(int(sys.argv[1]))
+channel = open_channel(int(sys.argv[1]))
 order = channel.receive()
 print("noise of the engine", file=sys.stderr)
 channel.send({"joined": True})

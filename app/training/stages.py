@@ -1,0 +1,183 @@
+"""What a training fits, in order: one model; or a slice model, then the network inflated from it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from voxlift.app.config import ModelSettings, TrainSettings
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.reuse import find_in_comparison
+from voxlift.app.training.networks import InputSpec, Networks, build_networks, lift_networks, plan_volume
+from voxlift.app.training.pretrained import check_name, load_trained, trained_source
+from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
+
+if TYPE_CHECKING:
+    from voxlift.data_pipelines.tables.manifest import Manifest
+    from voxlift.models.lifting import LiftPlan
+
+log = logging.getLogger("voxlift")
+
+SLICE_MODEL = "slice2d"  # the name of the slice model that is trained first, and of its folder in the run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One fit of a training.
+
+    Attributes:
+        settings: Of this fit; those of the slice model where one is trained first.
+        spec: The volumes and classes that the networks are built for.
+        networks: Untrained; None for a model without a network, and where `plan` gives them.
+        plan: Lifts the network of the stage before, with the weights that it has by then.
+        is_last: Whether this stage gives the model of the run.
+    """
+
+    settings: TrainSettings
+    spec: InputSpec
+    networks: Networks | None = None
+    plan: LiftPlan | None = None
+    is_last: bool = True
+
+    def build_networks(self) -> Networks:
+        """Return the networks to train; inflated anew at each call where they come from the stage before."""
+        if self.plan is None:
+            assert self.networks is not None  # noqa: S101 - for the type checker: models without a network never ask
+            return self.networks
+        log.info("Inflating the trained slice network, init=%s", self.plan.settings["init"])
+        return build_distributed(self.settings, partial(lift_networks, self.plan))
+
+    def open_folder(self, run: RunFolder) -> RunFolder:
+        """Return the folder of this stage, made on disk: the run's own for the last stage."""
+        if self.is_last:
+            return run
+        folder = RunFolder(run.path / SLICE_MODEL)
+        folder.path.mkdir(exist_ok=True)
+        return folder
+
+    def takes_finished(self, folder: RunFolder) -> bool:
+        """Give the networks the weights of a finished slice model, and return whether there is one.
+
+        It is this stage's own, or another of the comparison to which the run belongs.
+
+        Args:
+            folder: Of this stage.
+        """
+        if self.is_last or not (folder.is_finished or copy_from_comparison(folder, self.settings)):
+            return False
+        weights = load_trained(folder.path).get_weights()
+        networks = self.build_networks()
+        networks.trained.set_weights(weights)
+        networks.own.set_weights(weights)
+        return True
+
+
+def plan_stages(settings: TrainSettings, spec: InputSpec) -> tuple[Stage, ...]:
+    """Build the networks of a training, and plan the lift of a slice model that is trained first.
+
+    Args:
+        settings: Of the training.
+        spec: The volumes and classes to build for.
+
+    Raises:
+        SettingsError, LiftError: The settings name something that cannot be built or lifted.
+    """
+    if settings.model.kind == "table":
+        return (Stage(settings, spec),)
+    if not trains_slices_first(settings.model):
+        return (_plan_stage(settings, spec, is_last=True),)
+    first = _plan_stage(slice_settings(settings), spec, is_last=False)
+    plan = plan_volume(settings.model, spec, first.build_networks().own)
+    return first, Stage(settings, spec, plan=plan)
+
+
+def plan_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stage, ...]:
+    """Build the networks before any image is read, so that wrong settings are refused at once.
+
+    Returns:
+        The stages; none where the shape of the prepared volumes is not known beforehand, and none on several
+        hosts, whose devices are connected when all of them have prepared the images.
+
+    Raises:
+        SettingsError, LiftError: As `plan_stages`.
+    """
+    spec = expected_spec(settings, manifest)
+    if spec is None or settings.strategy == "hosts":
+        check_name(settings.model)
+        return ()
+    prepare_devices(settings)
+    return plan_stages(settings, spec)
+
+
+def expected_spec(settings: TrainSettings, manifest: Manifest) -> InputSpec | None:
+    """Return what networks will take if each image has one channel; None where files decide the shape."""
+    sides = settings.preprocess.shape
+    if sides is None or settings.data.time_axis == "channels" or not manifest.records:
+        return None
+    depth, height, width = sides
+    spacing = None if settings.preprocess.spacing == "native" else settings.preprocess.spacing
+    channels = len(manifest.records[0].images)
+    return InputSpec((depth, height, width, channels), manifest.classes, spacing)
+
+
+def trains_slices_first(model: ModelSettings) -> bool:
+    """Return whether a 2D network is trained before the 3D one; no trained one was named then."""
+    return model.kind == "volume" and model.pretrain and trained_source(model.baseline) is None
+
+
+def slice_settings(settings: TrainSettings) -> TrainSettings:
+    """Return the settings of the slice model that is trained first: equal in all but the kind of model.
+
+    What only a lift uses has its default, as `model=slice2d` leaves it.
+    """
+    model = replace(
+        settings.model,
+        name=SLICE_MODEL,
+        kind="slice",
+        init=ModelSettings.init,
+        depth_policy=ModelSettings.depth_policy,
+        depth_kernel=ModelSettings.depth_kernel,
+        axis="depth",
+        slices="all",
+        aggregate="mean",
+        slab=1,
+        pretrain=False,
+        rate_factor=1.0,
+        freeze_epochs=0,  # an untrained network has nothing to keep
+    )
+    return replace(settings, model=model)
+
+
+def copy_from_comparison(folder: RunFolder, wanted: TrainSettings) -> bool:
+    """Copy the same slice model into the folder where the run's comparison has trained it already.
+
+    Args:
+        folder: Of the slice stage; nothing is copied where its own training has begun.
+        wanted: Its settings.
+
+    Returns:
+        Whether the folder now holds a finished run.
+    """
+    # Other hosts may not see the same file system.
+    is_open = wanted.strategy != "hosts" and not any(folder.path.iterdir())
+    found = find_in_comparison(folder.path.parent, wanted) if is_open else None
+    if found is None:
+        return False
+    log.info("The slice network of %s is reused: the same training", found.path)
+    partial_copy = RunFolder(folder.path.with_name(f".{SLICE_MODEL}.partial"))
+    shutil.rmtree(partial_copy.path, ignore_errors=True)
+    shutil.copytree(found.path, partial_copy.path, ignore=shutil.ignore_patterns("checkpoints"))
+    save_settings(wanted, partial_copy)
+    partial_copy.path.replace(folder.path)  # in one step: an interrupted copy is not taken for a run
+    return True
+
+
+def _plan_stage(settings: TrainSettings, spec: InputSpec, *, is_last: bool) -> Stage:
+    networks = build_distributed(settings, partial(build_networks, settings.model, spec))
+    order = "" if is_last else ", trained first"
+    log.info("Model %s%s: %s parameters", settings.model.name, order, f"{networks.trained.count_params():,}")
+    return Stage(settings, spec, networks, is_last=is_last)
