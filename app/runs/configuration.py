@@ -1,4 +1,4 @@
-"""`config.yaml` of a run's folder: the resolved configuration, written and read."""
+"""`config.yaml` of a run folder: the resolved configuration, written and read."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ def save_settings(settings: TrainSettings, run: RunFolder) -> None:
 
 
 def load_settings(run: RunFolder) -> TrainSettings:
-    """The configuration that a run was made with; keys that are newer than it have their defaults.
+    """Return the configuration of a run; keys that are newer than the run have their defaults.
 
     Raises:
-        SettingsError: the file cannot be read, or holds keys that this version does not know.
+        SettingsError: The file cannot be read, or holds keys that this version does not know.
     """
-    return read_saved(run.config, lambda _: TrainSettings(), told="a configuration that voxlift-train wrote")
+    return read_config(
+        run.config, lambda _: TrainSettings(), expected="a configuration written by voxlift-train"
+    )
 
 
-def read_saved(file: Path, schema: Callable[[Any], Settings], *, told: str) -> Settings:
-    """A saved configuration as a value of its schema; keys that it lacks have the schema's defaults.
+def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str) -> Settings:
+    """Return a saved configuration as a value of its schema; keys that it lacks have the schema's defaults.
 
     Args:
-        file: YAML.
-        schema: gives the defaults, of the type that is expected, for what the file holds.
-        told: what was expected, for the message.
+        file: YAML file.
+        schema: Returns the default settings, of the expected type, for the content of the file.
+        expected: What the file should be, for the error message.
 
     Raises:
-        SettingsError: the file cannot be read, or holds keys that the schema does not know.
+        SettingsError: The file cannot be read, or holds keys that the schema does not know.
     """
     try:
         saved = OmegaConf.load(file)
         defaults = schema(saved)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, KeyError) as error:
-        raise SettingsError(f"{file}: expected {told}; {error}") from error
+        raise SettingsError(f"{file}: expected {expected}; {error}") from error
     if not isinstance(settings, type(defaults)):
-        raise SettingsError(f"{file}: expected {told}.")
+        raise SettingsError(f"{file}: expected {expected}.")
     return settings

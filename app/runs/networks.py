@@ -1,4 +1,4 @@
-"""Networks as `.keras` files: loaded for this device, written whole or not at all."""
+"""Networks as `.keras` files: loaded for this device, and written atomically."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import SettingsError
-from voxlift.app.runtime.kernels import protect_scoring
+from voxlift.app.runtime.precision import protect_scoring
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 
 
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
-    """A saved network, with our own layers known to Keras, able to score on this device.
+    """Return a saved network that can score volumes on this device; it may contain layers of Voxlift.
 
     Raises:
-        SettingsError: the file is not a Keras model, or is damaged.
+        SettingsError: The file is not a Keras model, or is damaged.
     """
     import_quietly()
-    import voxlift.models.aggregation
     import voxlift.models.layers  # noqa: F401 - importing a layer registers it
-    from voxlift.models.existing import read_network
+    from voxlift.models.loading import read_network
 
     try:
         network = read_network(path)
     except ValueError as error:
-        raise SettingsError(f"Expected a Keras model that can be loaded: {error}") from error
+        raise SettingsError(f"Expected a Keras model that can be loaded. {error}") from error
     protect_scoring(network)
     return network
 
@@ -42,12 +41,12 @@ def save_network(network: Any, path: Path) -> None:  # noqa: ANN401 - Keras ship
 
 
 def save_trained(network: Any, path: Path) -> None:  # noqa: ANN401 - as above
-    """Write a network that was trained, or that holds one, without optimiser and loss; as `save_network`."""
+    """Write a trained network, or one that contains it, without optimiser and loss; as `save_network`."""
     import keras
 
-    # The same layers and weights; a tensor in and a tensor out, not lists of one, which warn when called.
+    # The same layers and weights, but single tensors as input and output: lists of one warn when called.
     bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
-    # A slice model holds the network that was compiled: its optimiser would be asked for at every loading.
+    # A slice model contains the compiled network, whose optimiser would be required whenever it is loaded.
     parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
     try:
         for part in parts:

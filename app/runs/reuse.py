@@ -1,4 +1,4 @@
-"""Which runs give what a training would give: in a folder of its own, and elsewhere."""
+"""Runs with the settings that a training asks for, which it can reuse or resume."""
 
 from __future__ import annotations
 
@@ -12,66 +12,64 @@ from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 
-TRIALS = "trials.csv"  # a comparison's table of its trainings, up to date after each
+TRIALS = "trials.csv"  # a comparison's table of its trainings, updated after each
+LOCATIONS = ("*", "*/runs/*")  # of run folders below `runs_folder`: single runs, and those of comparisons
 
 
-PLACES = ("*", "*/runs/*")  # of run folders in the folder of all runs: single runs, and those of comparisons
-
-
-def refuse_other_run(run: RunFolder, wanted: TrainSettings) -> None:
-    """Pass when a folder holds no finished run of other settings.
-
-    Raises:
-        SettingsError: with the settings that differ; finished work is never overwritten.
-    """
-    if not run.is_finished:
-        return
-    changes = list_changes(load_settings(run), wanted)
-    if changes:
-        raise SettingsError(
-            f"{run.path}: expected a run with this comparison's settings, but it was trained "
-            f"with others ({'; '.join(changes)}). Choose another run_dir, or remove that folder yourself."
-        )
-
-
-def find_finished(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
-    """A finished run with the same settings among all runs, None where there is none.
+def find_finished_run(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
+    """Return a finished run with the same settings, None where there is none.
 
     Only runs of this version of Voxlift count, and only those begun after the table of labels was last
-    changed; that the images themselves are unchanged is taken for granted.
+    changed; the images themselves are assumed to be unchanged.
     """
     for run in _finished_runs(runs_folder):
         try:
             settings = load_settings(run)
             is_own_version = read_json(run.environment).get("voxlift") == __version__
         except SettingsError:
-            continue  # a folder of something else, or of a version with other keys
+            continue  # not a run, or one of a version with other keys
         if is_own_version and not list_changes(settings, wanted) and _is_newer_than_table(run, wanted):
             return run
     return None
 
 
-def find_beside(folder: Path, wanted: TrainSettings) -> RunFolder | None:
-    """A finished run with the same settings in the comparison that a run's folder belongs to, if in one."""
+def find_in_comparison(folder: Path, wanted: TrainSettings) -> RunFolder | None:
+    """Return a finished run with the same settings in the same comparison as a run's folder, if any."""
     table = folder.parent.parent / TRIALS
     for row in read_rows(table) if table.is_file() else []:
         run = RunFolder(Path(row["run"]))
-        if run.is_finished and has_begun(run, wanted):
+        if run.is_finished and has_same_settings(run, wanted):
             return run
     return None
 
 
-def has_begun(run: RunFolder, wanted: TrainSettings) -> bool:
-    """Whether a training with the same settings was broken off there, and can go on."""
+def has_same_settings(run: RunFolder, wanted: TrainSettings) -> bool:
+    """Return whether a training with the same settings was started in a folder, so that it can be resumed."""
     try:
         return not list_changes(load_settings(run), wanted)
     except (SettingsError, OSError):
         return False  # killed before it wrote its settings, or of a version with other keys
 
 
+def refuse_other_run(run: RunFolder, wanted: TrainSettings) -> None:
+    """Raise an error if a folder holds a finished run of other settings; results are never overwritten.
+
+    Raises:
+        SettingsError: It does; the message names the settings that differ.
+    """
+    if not run.is_finished:
+        return
+    changes = list_changes(load_settings(run), wanted)
+    if changes:
+        raise SettingsError(
+            f"{run.path}: expected a run with the requested settings, but it was trained with others "
+            f"({'; '.join(changes)}). Choose another run_dir, or remove that folder."
+        )
+
+
 def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:
-    for place in PLACES:
-        for metrics in sorted(runs_folder.glob(f"{place}/metrics.json")):
+    for location in LOCATIONS:
+        for metrics in sorted(runs_folder.glob(f"{location}/metrics.json")):
             yield RunFolder(metrics.parent)
 
 

@@ -1,4 +1,4 @@
-"""Which finished runs give what a training would give."""
+"""Finished runs are reused, and interrupted ones resumed, only where their settings are the same."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from voxlift.app.config.overrides import list_changes
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.reuse import find_finished, has_begun, refuse_other_run
+from voxlift.app.runs.reuse import find_finished_run, has_same_settings, refuse_other_run
 from voxlift.app.training.resume import reopen_settings
 
 
@@ -29,30 +29,30 @@ def finished_run(folder, **changes):
     return settings
 
 
-def test_a_finished_run_elsewhere_with_the_same_settings_is_found(tmp_path):
+def test_a_finished_run_with_the_same_settings_is_found_in_another_comparison(tmp_path):
     wanted = finished_run(tmp_path / "compare-1" / "runs" / "volume3d-seed3", seed=3)
     finished_run(tmp_path / "single", seed=4)
     wanted.data.classes = []  # the run filled them in
     wanted.run_dir = "elsewhere"
-    assert find_finished(wanted, tmp_path).path == tmp_path / "compare-1" / "runs" / "volume3d-seed3"
+    assert find_finished_run(wanted, tmp_path).path == tmp_path / "compare-1" / "runs" / "volume3d-seed3"
     wanted.trainer.epochs += 1
-    assert find_finished(wanted, tmp_path) is None
+    assert find_finished_run(wanted, tmp_path) is None
 
 
 def test_a_run_older_than_the_table_or_of_another_version_is_not_used(tmp_path):
     wanted = finished_run(tmp_path / "single")
-    assert find_finished(wanted, tmp_path) is not None
+    assert find_finished_run(wanted, tmp_path) is not None
     table = tmp_path / "labels.csv"
     table.write_text("image,label\n")
     saved = tmp_path / "single" / "config.yaml"
     saved.write_text(saved.read_text(encoding="utf-8").replace("table: null", f"table: {table}"))
     wanted.data.table = str(table)
-    assert find_finished(wanted, tmp_path) is not None
+    assert find_finished_run(wanted, tmp_path) is not None
     os.utime(table, (time.time() + 60, time.time() + 60))
-    assert find_finished(wanted, tmp_path) is None
+    assert find_finished_run(wanted, tmp_path) is None
     wanted.data.table = None
     write_json(tmp_path / "single" / "environment.json", {"voxlift": "0.0"})
-    assert find_finished(wanted, tmp_path) is None
+    assert find_finished_run(wanted, tmp_path) is None
 
 
 def test_a_folder_with_runs_of_other_settings_is_refused_with_what_differs(tmp_path):
@@ -83,25 +83,25 @@ def test_keys_with_their_defaults_that_a_saved_run_lacks_are_no_difference(older
     wanted.augment |= {"mixup_alpha": 0.0, "flip_prob": [0.0, 0.0, 0.0]}  # the augmentation's own defaults
     assert list_changes(load_settings(run), wanted) == []
     refuse_other_run(run, wanted)
-    assert has_begun(run, wanted)
-    assert find_finished(wanted, tmp_path) == run
+    assert has_same_settings(run, wanted)
+    assert find_finished_run(wanted, tmp_path) == run
     assert reopen_settings(str(run.path), overrides=["resume=x"], epochs=0)[1].trainer.ema == 0.0
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "difference"),
     [
         (lambda wanted: setattr(wanted.trainer, "ema", 0.9), "trainer.ema: 0.9 instead of 0.0"),
         (lambda wanted: wanted.augment.update(mixup_alpha=0.2), "augment.mixup_alpha: 0.2 instead of 0.0"),
         (lambda wanted: wanted.augment.pop("noise_prob"), "augment.noise_prob: 0.0 instead of 0.3"),
     ],
 )
-def test_a_key_that_a_saved_run_lacks_differs_with_another_value_than_its_default(change, told, older):
+def test_a_key_that_a_saved_run_lacks_differs_with_another_value_than_its_default(change, difference, older):
     run, wanted = older
     change(wanted)
-    assert list_changes(load_settings(run), wanted) == [told]
-    assert not has_begun(run, wanted)
-    with pytest.raises(SettingsError, match=re.escape(told)):
+    assert list_changes(load_settings(run), wanted) == [difference]
+    assert not has_same_settings(run, wanted)
+    with pytest.raises(SettingsError, match=re.escape(difference)):
         refuse_other_run(run, wanted)
 
 
@@ -110,5 +110,5 @@ def test_columns_of_the_table_are_no_difference_to_a_network():
         return TrainSettings(model=ModelSettings(kind=kind, columns=[column]))
 
     assert list_changes(training("volume", "age"), training("volume", "sex")) == []
-    (told,) = list_changes(training("table", "age"), training("table", "sex"))
-    assert told.startswith("model.columns: ['sex'] instead of ['age']")
+    (difference,) = list_changes(training("table", "age"), training("table", "sex"))
+    assert difference.startswith("model.columns: ['sex'] instead of ['age']")

@@ -1,0 +1,117 @@
+"""The cohort of a run in its folder: `splits.csv` and `left_out.csv`, written and read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from voxlift.data_pipelines.tables.images import join_images, split_images
+
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
+from voxlift.app.files import read_rows, write_json, write_rows
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.input_ranges import write_training_range
+from voxlift.app.runtime.environment import describe_environment
+from voxlift.app.runtime.precision import Precision
+from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
+from voxlift.data_pipelines.cache.ranges import VolumeSummary
+from voxlift.data_pipelines.tables.manifest import Record
+
+log = logging.getLogger("voxlift")
+
+CHECKED_VOLUMES = 24  # spread over the table: enough for a warning, and read quickly
+
+
+def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
+    """Write the settings, the environment, the range of the training voxels and the splits; warn of images.
+
+    The splits are written last: their presence tells a resumed training that the other files exist.
+    """
+    save_settings(settings, run)
+    write_json(run.environment, describe_environment(precision))
+    warn_about_images(cohort, write_training_range(cohort, run))
+    write_cohort(cohort, run)
+
+
+def write_cohort(cohort: Cohort, run: RunFolder) -> None:
+    """Write `splits.csv`, and `left_out.csv` where unusable files were left out."""
+    pairs = zip(cohort.records, cohort.splits, strict=True)
+    write_rows(run.splits, [_row_from_record(record, split, cohort.classes) for record, split in pairs])
+    if cohort.left_out:
+        write_rows(run.left_out, cohort.left_out)
+
+
+def warn_about_images(cohort: Cohort, summaries: Sequence[VolumeSummary]) -> None:
+    """Log what is unusual about the prepared training volumes.
+
+    Args:
+        cohort: With at least one training volume.
+        summaries: Of the training records.
+    """
+    train = cohort.indices("train")
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, CHECKED_VOLUMES).astype(int))]
+    ranges = [value_range(np.fromfile(cohort.files[index], cohort.dtype)) for index in chosen]
+    for sentence in check_prepared(ranges, summaries, cohort.preprocess, cohort.shape):
+        log.warning(sentence)
+
+
+def reopen_cohort(run: RunFolder, settings: TrainSettings) -> Cohort:
+    """Return the cohort of a training with all splits, in its original order, as its folder holds it.
+
+    Args:
+        run: Folder in which a training began.
+        settings: Its own, read from the folder.
+
+    Raises:
+        SettingsError: A file that the run was trained on can no longer be used.
+    """
+    if not run.splits.exists():  # killed before it was written, so nothing has been trained yet
+        return gather_cohort(settings)
+    rows, classes = read_rows(run.splits), tuple(settings.data.classes)
+    records, splits = [_record_from_row(row, classes) for row in rows], [row["split"] for row in rows]
+    cohort = prepare_cohort(records, classes, splits, settings=settings)
+    if cohort.left_out:
+        reasons = [row["reason"] for row in cohort.left_out]
+        raise SettingsError(
+            f"resume={run.path}: expected the files that the run was started with; these can no longer be "
+            "used:\n" + "\n".join(reasons)
+        )
+    return cohort
+
+
+def reopen_split(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:
+    """Return one split of a finished run's cohort: the same subjects, prepared the same way.
+
+    Args:
+        settings: The run's own, read from its folder.
+        run: The folder.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        SettingsError: The split is empty.
+    """
+    rows = [row for row in read_rows(run.splits) if row["split"] == split]
+    if not rows:
+        raise SettingsError(f"{run.splits}: expected subjects in the split {split}; it has none.")
+    classes = tuple(settings.data.classes)
+    records = tuple(_record_from_row(row, classes) for row in rows)
+    return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
+
+
+def _row_from_record(record: Record, split: str, classes: tuple[str, ...]) -> dict[str, str | int]:
+    return {
+        "subject": record.subject,
+        "image": join_images(record.images),
+        "label": classes[record.label],
+        "split": split,
+        "row": record.row,
+    }
+
+
+def _record_from_row(row: dict[str, str], classes: tuple[str, ...]) -> Record:
+    return Record(
+        row["subject"], split_images(row["image"]), classes.index(row["label"]), row["split"], int(row["row"])
+    )

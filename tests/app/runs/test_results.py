@@ -1,0 +1,81 @@
+"""Results are read from a run's folder as they were written, decided at the threshold of its validation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from score_sets import build_scores
+from voxlift.app.config import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
+from voxlift.app.evaluation.evaluate import evaluate_splits
+from voxlift.app.files import read_rows, write_json, write_rows
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.results import (
+    prediction_rows,
+    read_history,
+    read_scores,
+    read_scores_by_split,
+    read_temperature,
+    scores_from_rows,
+)
+
+
+def scores_of(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(30) % 2
+    p_yes = 1 / (1 + np.exp(-4 * (labels - 0.5) - 2 * rng.normal(size=30)))
+    scores = build_scores(labels, p_yes)
+    return type(scores)(scores.subjects, labels, scores.probabilities, scores.classes, scores.subjects)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The results of a run without a network."""
+    scores = {"val": scores_of(0), "test": scores_of(1)}
+    run = RunFolder(tmp_path)
+    settings = TrainSettings(
+        data=DataSettings(name="phantom", classes=["no", "yes"]),
+        preprocess=PreprocessSettings(name="none"),
+        model=ModelSettings(name="volume3d", kind="volume"),
+    )
+    save_settings(settings, run)
+    write_rows(run.predictions, prediction_rows(scores))
+    write_json(run.metrics, evaluate_splits(scores))
+    return run
+
+
+def test_scores_survive_predictions_csv_to_the_last_bit(run):
+    written, read = scores_of(1), scores_from_rows(read_rows(run.predictions), ("no", "yes"), split="test")
+    assert (read.subjects, read.items, read.classes) == (written.subjects, written.items, written.classes)
+    np.testing.assert_array_equal(read.labels, written.labels)
+    np.testing.assert_array_equal(read.probabilities, written.probabilities)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.7, None])
+def test_scores_are_decided_at_the_threshold(threshold, run):
+    scores = read_scores_by_split(run, ("no", "yes"), threshold=threshold)
+    assert list(scores) == ["val", "test"]
+    expected = scores["test"].probabilities[:, 1] >= (0.5 if threshold is None else threshold)
+    np.testing.assert_array_equal(scores["test"].decisions, expected)
+
+
+def test_scores_of_a_finished_run_are_decided_at_the_threshold_of_its_validation(run):
+    threshold = json.loads(run.metrics.read_text(encoding="utf-8"))["threshold"]
+    assert read_scores(run, split="test").threshold == threshold != 0.5
+
+
+def test_the_temperature_is_read_from_metrics_json_and_fitted_only_where_an_older_run_has_none(run):
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    fitted = metrics["calibration"]["temperature"]
+    assert read_temperature(run) == fitted != 1
+    write_json(run.metrics, {**metrics, "calibration": {"temperature": 3.5, "at_bound": False}})
+    assert read_temperature(run) == 3.5
+    write_json(run.metrics, {name: value for name, value in metrics.items() if name != "calibration"})
+    assert read_temperature(run) == fitted
+
+
+def test_a_run_without_epochs_has_no_history(run):
+    assert read_history(run) == []
+    write_rows(run.history, [{"epoch": 0, "loss": 0.5}])
+    assert read_history(run) == [{"epoch": "0", "loss": "0.5"}]
