@@ -1,10 +1,10 @@
-"""Where voxels lie: axes, spacing, and grids that say for each output voxel which stored voxel it shows.
+"""Axes, spacing and resampling grids of volumes.
 
-The layout of the whole house, said once. A stored array has axes i, j, k. After RAS canonicalisation
-i grows towards the patient's Right, j towards Anterior, k towards Superior. A tensor is
-`[depth, height, width, channels]` with depth = S (k), height = A (j), width = R (i): `to_tensor_axes` and
-`from_tensor_axes` are the only two places that turn one into the other. Spacings and shapes in settings are
-ordered (depth, height, width).
+The axis convention of the whole package: NIfTI array axes are i, j, k. After RAS canonicalisation i grows
+towards the patient's Right, j towards Anterior, k towards Superior. A tensor is
+`[depth, height, width, channels]` with depth = S (k), height = A (j), width = R (i); only `to_tensor_axes`
+and `from_tensor_axes` convert between the two. Spacings (mm) and shapes in settings are ordered
+(depth, height, width).
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from voxlift.data_pipelines.volume import Affine, Array
 Triple = tuple[int, int, int]
 Millimetres = tuple[float, float, float]
 
-STEADY_VOXELS = 0.01
-"""A grid off by less than a hundredth of a voxel is the same grid: headers store float32."""
+SAME_GRID_VOXELS = 0.01
+"""Grids that differ by less than this many voxels are the same grid: headers store float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """An output grid described in the index space of the stored grid that it looks at.
+    """An output grid, described in the index space of the stored grid that it samples.
 
     Attributes:
         shape: Voxels along the three axes (i, j, k order).
@@ -71,14 +71,14 @@ def is_sheared(affine: Affine, *, tolerance: float) -> bool:
 
     Args:
         affine: 4x4, index -> mm.
-        tolerance: Up to where the cosine of their angle counts as 0.
+        tolerance: Largest cosine of an angle that counts as a right angle.
     """
     unit = directions_of(affine)
     return bool(np.abs(unit.T @ unit - np.eye(3)).max() > tolerance)
 
 
 def ras_geometry(shape: tuple[int, ...], affine: Affine) -> tuple[Triple, Millimetres]:
-    """Return voxels and spacing in mm, both ordered (depth, height, width), of an image turned to RAS.
+    """Return voxels and spacing in mm, both ordered (depth, height, width), of an image reoriented to RAS.
 
     Args:
         shape: Stored voxels along (i, j, k); further axes do not count.
@@ -91,15 +91,12 @@ def ras_geometry(shape: tuple[int, ...], affine: Affine) -> tuple[Triple, Millim
 
 def is_axcodes(text: str) -> bool:
     """Return whether the text names one direction on each of the three world axes."""
-    return sorted("RAS"["RLAPSI".find(code) // 2] for code in text if code in "RLAPSI") == [
-        "A",
-        "R",
-        "S",
-    ] and (len(text) == 3)
+    axes = sorted("RAS"["RLAPSI".find(code) // 2] for code in text if code in "RLAPSI")
+    return axes == ["A", "R", "S"] and len(text) == 3
 
 
 def grid_affine(grid: Grid, affine: Affine) -> Affine:
-    """Return the affine of a grid, index -> world mm, from the affine of the stored grid that it looks at.
+    """Return the affine of a grid, index -> world mm, from the affine of the stored grid that it samples.
 
     Args:
         grid: Any grid.
@@ -109,7 +106,7 @@ def grid_affine(grid: Grid, affine: Affine) -> Affine:
 
 
 def stored_grid(shape: tuple[int, ...]) -> Grid:
-    """Return the stored grid itself, from which every other grid is derived."""
+    """Return the grid of a stored array of this shape, from which every other grid is derived."""
     return Grid((shape[0], shape[1], shape[2]), np.eye(4))
 
 
@@ -119,26 +116,26 @@ def crop_grid(grid: Grid, start: Triple, stop: Triple) -> Grid:
     Args:
         grid: The grid to cut from.
         start: First voxel kept, (i, j, k) of this grid.
-        stop: The voxel behind the last one kept, (i, j, k).
+        stop: The voxel after the last one kept, (i, j, k).
     """
     shape = tuple(high - low for low, high in zip(start, stop, strict=True))
     return _derive(grid, shape, (1.0, 1.0, 1.0), start)
 
 
 def reorient_grid(grid: Grid, affine: Affine, axcodes: str = "RAS") -> Grid:
-    """Return the grid with its axes permuted and flipped to the codes; an oblique volume stays oblique.
+    """Return the grid with its axes permuted and flipped to the axis codes; oblique axes stay oblique.
 
     Args:
-        grid: The grid to turn.
+        grid: The grid to reorient.
         affine: Of the stored grid.
-        axcodes: Where the three axes shall point.
+        axcodes: World directions of the three output axes.
     """
-    now = io_orientation(grid_affine(grid, affine))
-    turn = ornt_transform(now, axcodes2ornt(axcodes))
+    current = io_orientation(grid_affine(grid, affine))
+    transform = ornt_transform(current, axcodes2ornt(axcodes))
     shape = [0, 0, 0]
-    for axis, (target, _) in enumerate(turn):
+    for axis, (target, _) in enumerate(transform):
         shape[int(target)] = grid.shape[axis]
-    return Grid((shape[0], shape[1], shape[2]), grid.to_source @ inv_ornt_aff(turn, grid.shape))
+    return Grid((shape[0], shape[1], shape[2]), grid.to_source @ inv_ornt_aff(transform, grid.shape))
 
 
 def respace_grid(grid: Grid, affine: Affine, spacing: Millimetres) -> Grid:
@@ -149,11 +146,11 @@ def respace_grid(grid: Grid, affine: Affine, spacing: Millimetres) -> Grid:
         affine: Of the stored grid.
         spacing: mm, ordered (depth, height, width).
     """
-    now = spacing_of(grid_affine(grid, affine))[::-1]
+    current = spacing_of(grid_affine(grid, affine))[::-1]
     shape, scale, start = [], [], []
-    for side, old, new in zip(grid.shape, now, spacing[::-1], strict=True):
+    for side, old, new in zip(grid.shape, current, spacing[::-1], strict=True):
         factor = new / old
-        if abs(factor - 1) * side < STEADY_VOXELS:
+        if abs(factor - 1) * side < SAME_GRID_VOXELS:
             factor = 1.0
         count = max(1, round(side / factor))
         shape.append(count)
@@ -187,7 +184,7 @@ def stretch_grid(grid: Grid, shape: Triple) -> Grid:
 
 
 def field_of_view(grid: Grid, source_shape: tuple[int, ...]) -> Array:
-    """Return a bool array, broadcastable to the grid's shape: which voxels show something that was scanned.
+    """Return which voxels of a grid lie in the scanned field, bool, broadcastable to the grid's shape.
 
     Args:
         grid: The output grid.
@@ -198,14 +195,14 @@ def field_of_view(grid: Grid, source_shape: tuple[int, ...]) -> Array:
     for row, side in zip(grid.to_source, source_shape[:3], strict=False):
         # Only the axes that matter enter the sum: a grid without rotation costs three vectors.
         terms = [row[axis] * axes[axis] for axis in range(3) if row[axis]]
-        place = sum(terms, np.full((1, 1, 1), row[3]))
-        # A voxel exactly on the rim would hang on rounding: the rim counts as outside.
-        inside = inside & (place > -0.5 + 1e-6) & (place < side - 0.5 - 1e-6)
+        index = sum(terms, np.full((1, 1, 1), row[3]))
+        # A voxel exactly on the border would depend on rounding: the border counts as outside.
+        inside = inside & (index > -0.5 + 1e-6) & (index < side - 0.5 - 1e-6)
     return inside
 
 
-def corners_off_mm(affine: Affine, other: Affine, shape: tuple[int, ...]) -> float:
-    """Return how far apart, in mm, two affines place the same corner of a volume, at worst.
+def corner_distance_mm(affine: Affine, other: Affine, shape: tuple[int, ...]) -> float:
+    """Return the largest distance in mm between the corners of a volume under two affines.
 
     Args:
         affine: 4x4, index -> mm.
@@ -225,10 +222,10 @@ def is_same_grid(
         shape: Voxels along (i, j, k); further axes do not count.
         affine: 4x4, index -> mm.
         other_shape: Of the other image.
-        other_affine: Of the other image; its spacing is the measure.
+        other_affine: Of the other image; its finest spacing sets the tolerance.
     """
-    off = corners_off_mm(affine, other_affine, shape)
-    return shape[:3] == other_shape[:3] and off <= 0.1 * min(spacing_of(other_affine))
+    distance = corner_distance_mm(affine, other_affine, shape)
+    return shape[:3] == other_shape[:3] and distance <= 0.1 * min(spacing_of(other_affine))
 
 
 def _derive(grid: Grid, shape: tuple[int, ...], scale: tuple[float, ...], start: tuple[float, ...]) -> Grid:

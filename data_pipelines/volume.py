@@ -1,4 +1,4 @@
-"""The value that travels through the house: voxels and the affine that places them, always together."""
+"""A volume: voxels together with the affine that maps them to the world."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ Affine = NDArray[np.float64]
 
 
 class VolumeError(DataError):
-    """An image that cannot be used; the message says what was expected, found, where, and the way out."""
+    """An image that cannot be used: what was expected, what was found, where, and how to fix it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A 3D image with its place in the world.
+    """A 3D image and its affine.
 
     Attributes:
         voxels: `[i, j, k]` or `[i, j, k, channels]`, real values (scaling applied), native byte order.
@@ -34,7 +34,7 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """An image as its file stores it: nothing converted, so that nothing is paid twice.
+    """An image as its file stores it, before scaling: conversions are left to who needs them.
 
     Real values are `voxels * slope + inter`.
 
@@ -46,9 +46,9 @@ class Stored:
         slope: Scale of the stored numbers, never 0.
         inter: Offset of the stored numbers.
         header_shape: The shape in the header, before singleton axes were dropped.
-        sform: The header's sform in millimetres, None where its code is 0 or the format has none.
-        qform: The header's qform in millimetres, None where its code is 0 or the format has none.
-        notes: Sentences on what a reader should not pass over in silence (guessed orientation, odd units).
+        sform: The header's sform, 4x4 in mm; None where its code is 0 or the format has none.
+        qform: The header's qform, 4x4 in mm; None where its code is 0 or the format has none.
+        notes: Warnings of the reader for the audit (guessed orientation, unusual units).
     """
 
     voxels: Array
@@ -64,7 +64,7 @@ class Stored:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the stored numbers differ from the real values."""
+        """Return whether the stored numbers differ from the real values."""
         return self.slope != 1.0 or self.inter != 0.0
 
 
@@ -85,6 +85,13 @@ def real_values(stored: Stored) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         values: Array = stored.voxels * np.float64(stored.slope) + np.float64(stored.inter)
         return values if wide else values.astype(np.float32)
+
+
+def channels_of(stored: Stored) -> list[Array]:
+    """Return the channels of an image, one `[i, j, k]` view each, in the stored type."""
+    if stored.voxels.ndim == 3:
+        return [stored.voxels]
+    return [stored.voxels[..., channel] for channel in range(stored.voxels.shape[3])]
 
 
 def to_volume(stored: Stored) -> Volume:

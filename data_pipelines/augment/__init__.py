@@ -1,7 +1,6 @@
-"""Random variations of volumes and slices: each *draws* parameters from a seed, then *applies* them.
+"""Random augmentation of volumes and slices: parameters are *drawn* from a seed, then *applied*.
 
-The settings are here and cost no import of TensorFlow; `data_pipelines.augment.build` holds what runs in
-the graph.
+The settings here need no TensorFlow; `augment.build` holds what runs in the tf.data graph.
 """
 
 from voxlift.data_pipelines.augment.presets import PRESETS, light, none, strong

@@ -1,63 +1,73 @@
-"""Small affine movement in mm: rotation, scale, shear, translation about the middle of the grid."""
+"""Affine transform in mm: rotation, scale, shear and translation about the centre of the grid."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
 
-from voxlift.data_pipelines.augment.draws import Drawn, log_between, unit_numbers, within
-from voxlift.data_pipelines.augment.grid import Grid
 from voxlift.data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.transform import (
+    Drawn,
+    Grid,
+    draw_uniform,
+    scale_to_limits,
+    scale_to_log_range,
+)
 
 
 def is_on(settings: Augment) -> bool:
-    """True when the family can act."""
+    """Return whether the settings let the transform act."""
     return settings.affine_prob > 0
 
 
 def draw(settings: Augment, grid: Grid, seed: tf.Tensor) -> Drawn:
-    """`rotation_degrees`, `shear`, `translation_mm` (0: nothing happens) and `scale` (1), each [3]."""
-    gate, *numbers = unit_numbers(seed, 13)
-    live = tf.constant(grid.live)
+    """Return `rotation_degrees`, `shear`, `translation_mm` (neutral: 0) and `scale` (1), [3] each."""
+    gate, *numbers = draw_uniform(seed, 13)
+    has_extent = tf.constant(grid.has_extent)
     acts = gate < settings.affine_prob
-    factors = log_between(tf.stack(numbers[9:12]), *settings.scale)
+    factors = scale_to_log_range(tf.stack(numbers[9:12]), *settings.scale)
     factors = factors if settings.scale_each_axis else tf.repeat(factors[:1], 3)
     # A rotation about an axis moves the two others, a shear two of them: both must have an extent.
-    planes = tf.constant(
-        [grid.live[first] and grid.live[second] for first, second in ((1, 2), (0, 2), (0, 1))]
-    )
+    depth, height, width = grid.has_extent
+    planes = tf.constant([height and width, depth and width, depth and height])
     shears = tf.reverse(planes, [0])  # depth-height, depth-width, height-width
     return {
-        "rotation_degrees": tf.where(acts & planes, within(numbers[:3], settings.rotation_degrees), 0.0),
-        "shear": tf.where(acts & shears, within(numbers[3:6], settings.shear), 0.0),
-        "translation_mm": tf.where(acts & live, within(numbers[6:9], settings.translation_mm), 0.0),
-        "scale": tf.where(acts & live, factors, 1.0),
+        "rotation_degrees": tf.where(
+            acts & planes, scale_to_limits(numbers[:3], settings.rotation_degrees), 0.0
+        ),
+        "shear": tf.where(acts & shears, scale_to_limits(numbers[3:6], settings.shear), 0.0),
+        "translation_mm": tf.where(
+            acts & has_extent, scale_to_limits(numbers[6:9], settings.translation_mm), 0.0
+        ),
+        "scale": tf.where(acts & has_extent, factors, 1.0),
     }
 
 
 def affine_map(drawn: Drawn, sides: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Matrix [3, 3] and offset [3] from output voxel index to input voxel index.
+    """Return matrix [3, 3] and offset [3] from output voxel index to input voxel index.
 
     The object is scaled, then sheared, then rotated about the width, height and depth axes in this order,
-    then moved; the map looks back along that way.
+    then moved; the map is the inverse.
 
     Args:
-        drawn: What `draw` gave, with `spacing` in mm per voxel, [3].
+        drawn: From `draw`, with `spacing` in mm per voxel, [3].
         sides: Voxels along depth, height and width.
     """
     spacing = drawn["spacing"]
-    # object -> moved object, in mm from the middle
-    forward = tf.matmul(rotation(drawn["rotation_degrees"]), _shear(drawn["shear"]) * drawn["scale"])
-    back = tf.linalg.inv(forward)
+    # object -> moved object, in mm from the centre
+    forward = tf.matmul(
+        rotation_matrix(drawn["rotation_degrees"]), _shear_matrix(drawn["shear"]) * drawn["scale"]
+    )
+    inverse = tf.linalg.inv(forward)
     # A quotient of spacings, not a product with a reciprocal, so that no movement gives exactly the identity.
-    matrix = back * (spacing[None, :] / spacing[:, None])
-    middle = (tf.constant(sides, tf.float32) - 1.0) / 2.0
-    moved = middle + drawn["translation_mm"] / spacing
-    return matrix, middle - tf.linalg.matvec(matrix, moved)
+    matrix = inverse * (spacing[None, :] / spacing[:, None])
+    centre = (tf.constant(sides, tf.float32) - 1.0) / 2.0
+    moved = centre + drawn["translation_mm"] / spacing
+    return matrix, centre - tf.linalg.matvec(matrix, moved)
 
 
-def rotation(degrees: tf.Tensor) -> tf.Tensor:
-    """Rotation matrix [3, 3] over (depth, height, width): about width first, then height, then depth.
+def rotation_matrix(degrees: tf.Tensor) -> tf.Tensor:
+    """Return the rotation matrix [3, 3] over (depth, height, width): about width, then height, then depth.
 
     Args:
         degrees: About the depth, height and width axes, float32 [3].
@@ -69,5 +79,5 @@ def rotation(degrees: tf.Tensor) -> tf.Tensor:
     return tf.matmul(turns[0], tf.matmul(turns[1], turns[2]))
 
 
-def _shear(shear: tf.Tensor) -> tf.Tensor:
+def _shear_matrix(shear: tf.Tensor) -> tf.Tensor:
     return tf.eye(3) + tf.scatter_nd([[0, 1], [0, 2], [1, 2]], shear, [3, 3])

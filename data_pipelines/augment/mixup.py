@@ -1,23 +1,26 @@
 """Mixup: pairs of a batch blended, voxels and one-hot labels alike.
 
-Source: Zhang et al., mixup: beyond empirical risk minimization, 2018, arXiv:1710.09412.
+Source:
+    Zhang et al. 2018, mixup: beyond empirical risk minimization, arXiv:1710.09412.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from voxlift.data_pipelines.augment.draws import Drawn
 from voxlift.data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.transform import Drawn
 
 MixBatch = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def build_mixup(settings: Augment) -> MixBatch:
-    """A function (voxels [B, ...], one_hot [B, K], seed int32[2]) -> both blended; alpha 0 changes nothing.
+    """Return a function (voxels [B, ...], one_hot [B, K], seed int32 [2]) -> both blended.
+
+    An alpha of 0 changes nothing.
 
     Raises:
-        ValueError: when the settings are unusable.
+        ValueError: The settings are invalid.
     """
     settings.check()
 
@@ -30,15 +33,15 @@ def build_mixup(settings: Augment) -> MixBatch:
 
 
 def draw_mixup(settings: Augment, batch: int | tf.Tensor, seed: tf.Tensor) -> Drawn:
-    """`mixup_partner` int32[B], a permutation, and `mixup_weight` [B] of an element itself, in 0.5..1.
+    """Return `mixup_partner` int32 [B], a permutation, and `mixup_weight` [B] of an element itself, 0.5 to 1.
 
     The larger of the two Beta weights is taken: over a random permutation the pairs have the same
-    distribution, and an element stays the one that its name, path and weight in a log belong to.
+    distribution, and an element stays mostly the one that its name, path and weight belong to.
 
     Args:
         settings: With the alpha of Beta(alpha, alpha).
         batch: How many examples.
-        seed: int32[2].
+        seed: int32 [2].
     """
     first, second, order = tf.unstack(tf.random.split(seed, 3))
     alpha = tf.cast(settings.mixup_alpha, tf.float32)
@@ -51,12 +54,12 @@ def draw_mixup(settings: Augment, batch: int | tf.Tensor, seed: tf.Tensor) -> Dr
 
 
 def apply_mixup(voxels: tf.Tensor, one_hot: tf.Tensor, drawn: Drawn) -> tuple[tf.Tensor, tf.Tensor]:
-    """Voxels [B, ...] and labels [B, K], each element blended with its partner.
+    """Return voxels [B, ...] and labels [B, K], each element blended with its partner.
 
     Args:
         voxels: Float [B, ...].
         one_hot: Float [B, K], rows that sum to one.
-        drawn: What `draw_mixup` gave for this batch size.
+        drawn: From `draw_mixup`, for this batch size.
     """
     return _blend(voxels, drawn), _blend(one_hot, drawn)
 

@@ -1,4 +1,4 @@
-"""Ready-made settings; a configuration file of the same name holds the same values."""
+"""Augmentation presets; a configuration file of the same name holds the same values."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from voxlift.data_pipelines.augment.settings import Augment
 
 
 def none() -> Augment:
-    """Settings that vary nothing."""
+    """Return settings that vary nothing."""
     return Augment()
 
 
 def light() -> Augment:
-    """Small movements and small changes of intensity, safe for any label.
+    """Return small movements and small changes of intensity, safe for any label.
 
     Nothing is mirrored: a left-right flip is plausible anatomy, but where the label is a side or a
-    handedness it changes the label, and nobody notices. Switch it on with `flip_prob=(0, 0, 0.5)` where
+    handedness it changes the label unnoticed. Switch it on with `flip_prob=(0, 0, 0.5)` where
     sides do not matter.
     """
     return Augment(
@@ -34,7 +34,9 @@ def light() -> Augment:
 
 
 def strong() -> Augment:
-    """Every family that suits a scan, for small training sets. **Mirrors left and right** half the time.
+    """Return all transforms that suit a scan, for small training sets.
+
+    **Left and right are mirrored** half the time.
 
     Where the label is a side or a handedness set `keep_handedness=True`. Right-angle turns, axis
     permutations and mixup stay off: no patient lies in the scanner like that, and mixup needs soft labels.

@@ -1,4 +1,4 @@
-"""What may be varied, how far and how often: plain values, checked at once."""
+"""The augmentation settings: probability and range of every transform, checked together."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 # Source: Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, 2000,
 # doi:10.1006/gmod.2000.0531.
 ELASTIC_LIMIT = 1 / 2.48
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "rotation_degrees": (0, 180),
@@ -46,13 +46,13 @@ _RANGES = (
 
 @dataclass(frozen=True)
 class Augment:
-    """Ranges and probabilities of every variation; the defaults vary nothing.
+    """Probabilities and ranges of all transforms; the defaults vary nothing.
 
-    A field `*_prob` is the probability that the family acts on one volume. Three numbers are ordered
+    A field `*_prob` is the probability that the transform acts on one volume. Three numbers are ordered
     (depth, height, width); of one number x, the draw is uniform within -x..x; of two, uniform between them.
     Intensity is varied relative to each volume's own mean, spread and extremes, so that windowed volumes in
-    [0, 1], masks and z-scored volumes are all safe; nothing is clipped. On slices (depth 1) whatever would
-    act along the depth axis is left out.
+    [0, 1], masks and z-scored volumes are all safe; nothing is clipped. On slices (depth 1) nothing
+    acts along the depth axis.
 
     Attributes:
         flip_prob: Mirror each axis. A mirror image of a body part may belong to another class: see
@@ -142,16 +142,16 @@ class Augment:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name), field.default))
+            object.__setattr__(self, field.name, _convert(getattr(self, field.name), field.default))
 
     def check(self) -> None:
-        """Pass when every field is usable.
+        """Raise if a field is invalid.
 
         Raises:
-            ValueError: naming every field at fault, what it should be and what it is.
+            ValueError: Names every invalid field, what was expected and what was received.
         """
         problems = [
-            problem for field in fields(self) for problem in _problems(self, field.name, field.default)
+            problem for field in fields(self) for problem in _field_problems(self, field.name, field.default)
         ]
         if not problems and self.elastic_mm > ELASTIC_LIMIT * self.elastic_node_mm:
             limit = ELASTIC_LIMIT * self.elastic_node_mm
@@ -160,12 +160,12 @@ class Augment:
                 f"(0.4 of elastic_node_mm={self.elastic_node_mm:g}), received {self.elastic_mm!r}"
             )
         if problems:
-            more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            raise ValueError("augment: " + "; ".join(problems[:_SHOWN]) + more)
+            more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+            raise ValueError("augment: " + "; ".join(problems[:_MAX_SHOWN]) + more)
 
 
 def changes_handedness(settings: Augment) -> bool:
-    """True when a volume may come out as its mirror image.
+    """Return whether a volume may come out as its mirror image.
 
     Where a label is a side or a handedness (left or right lung, a helix, situs), a mirror image belongs to
     another class and such an augmentation teaches errors. A flip along *any* single axis mirrors, and so do
@@ -180,39 +180,39 @@ def changes_handedness(settings: Augment) -> bool:
     return not settings.keep_handedness and (any(settings.flip_prob) or settings.permute_prob > 0)
 
 
-def _problems(settings: Augment, name: str, default: Any) -> Iterator[str]:  # noqa: ANN401 - a field of any type
+def _field_problems(settings: Augment, name: str, default: Any) -> Iterator[str]:  # noqa: ANN401 - a field of any type
     value = getattr(settings, name)
     low, high = (0.0, 1.0) if name.endswith("_prob") else _LIMITS.get(name, (0.0, 1.0))
-    if not _has_form(value, default):
-        yield f"{name}: expected {_form(default)}, received {value!r}"
+    if not _has_type(value, default):
+        yield f"{name}: expected {_describe_type(default)}, received {value!r}"
         return
     numbers = value if isinstance(value, tuple) else (value,)
     if not all(low <= number <= high and math.isfinite(number) for number in numbers):
-        yield f"{name}: expected {_form(default)} within {low:g}..{high:g}, received {value!r}"
+        yield f"{name}: expected {_describe_type(default)} within {low:g}..{high:g}, received {value!r}"
     elif name in _RANGES and value[0] > value[1]:
         yield f"{name}: expected the lower bound first, received {value!r}"
 
 
-def _plain(value: Any, default: Any) -> Any:  # noqa: ANN401 - a field of any type
-    """A list from a configuration file as a tuple, a whole number in a float's place as a float."""
+def _convert(value: Any, default: Any) -> Any:  # noqa: ANN401 - a field of any type
+    """Return a list from a configuration file as a tuple, an integer in a float field as a float."""
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
-        return tuple(_plain(item, default[0]) for item in value)
+        return tuple(_convert(item, default[0]) for item in value)
     return float(value) if isinstance(default, float) and type(value) is int else value
 
 
-def _has_form(value: object, default: object) -> bool:
+def _has_type(value: object, default: object) -> bool:
     if isinstance(default, tuple):
         return (
             isinstance(value, tuple)
             and len(value) == len(default)
-            and all(_has_form(item, default[0]) for item in value)
+            and all(_has_type(item, default[0]) for item in value)
         )
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     return isinstance(value, int) or (isinstance(default, float) and isinstance(value, float))
 
 
-def _form(default: object) -> str:
+def _describe_type(default: object) -> str:
     if isinstance(default, tuple):
         return f"a tuple of {len(default)} " + ("whole numbers" if isinstance(default[0], int) else "numbers")
     if isinstance(default, bool):

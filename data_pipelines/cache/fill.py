@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 
 from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.cache.format import (
-    StoredForm,
+    CacheFormat,
+    Shape,
     check_room,
-    dtype_for,
+    choose_dtype,
     form_text,
     recall_form,
     say_room,
     spoken_shape,
     wider,
 )
-from voxlift.data_pipelines.cache.prepared import Shape
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
@@ -135,7 +135,7 @@ def _fill(
     keys: Sequence[str],
     settings: Preprocess,
     *,
-    form: StoredForm,
+    form: CacheFormat,
     first: tuple[int, NDArray[np.float32]] | None,
     folder: Path,
     max_gb: float,
@@ -160,7 +160,7 @@ def _fill(
         return files, list(pool.map(prepare, images, files))
 
 
-def _widest(form: StoredForm, outcomes: Sequence[_Outcome]) -> str:
+def _widest(form: CacheFormat, outcomes: Sequence[_Outcome]) -> str:
     dtype = form.dtype
     for outcome in outcomes:
         dtype = wider(dtype, outcome.dtype or dtype)
@@ -169,7 +169,7 @@ def _widest(form: StoredForm, outcomes: Sequence[_Outcome]) -> str:
 
 def _learn_form(
     images: Sequence[tuple[Path, ...]], settings: Preprocess
-) -> tuple[StoredForm, tuple[int, NDArray[np.float32]]]:
+) -> tuple[CacheFormat, tuple[int, NDArray[np.float32]]]:
     """The form that the first readable record gives, and that record's index and voxels.
 
     Only an image tells its channels, its native grid and what its numbers are.
@@ -185,7 +185,7 @@ def _learn_form(
             problems.append(str(error))
             continue
         depth, height, width, channels = voxels.shape
-        return StoredForm((depth, height, width, channels), dtype_for(voxels, settings)), (index, voxels)
+        return CacheFormat((depth, height, width, channels), choose_dtype(voxels, settings)), (index, voxels)
     raise VolumeError(explain_problems(problems, is_any_left=False))
 
 
@@ -194,7 +194,7 @@ def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> NDArray[np.float3
 
 
 def _prepare_one(
-    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, form: StoredForm
+    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, form: CacheFormat
 ) -> _Outcome:
     """Write one record's voxels unless they are there."""
     if target.exists() and target.stat().st_size == form.bytes:
@@ -209,7 +209,7 @@ def _prepare_one(
             f"{spoken_shape(voxels.shape)}; set preprocess.shape and preprocess.spacing so that all share "
             "a grid"
         )
-    needed = wider(form.dtype, dtype_for(voxels, settings))
+    needed = wider(form.dtype, choose_dtype(voxels, settings))
     _write_voxels(target.with_suffix(f".{needed}"), voxels, needed)
     return _Outcome(dtype=needed)
 

@@ -1,19 +1,46 @@
-"""In which shape and type a data set is kept, how much room that takes, and what is remembered of it."""
+"""The cache format: one raw file per volume, all of one shape and type."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.cache.prepared import Shape
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import VolumeError
+
+Shape = tuple[int, int, int, int]  # depth, height, width, channels
+
+
+@dataclass(frozen=True)
+class PreparedVolumes:
+    """Volumes that all have one shape and type, a file each: the raw voxels in C order, nothing else.
+
+    Attributes:
+        files: one per volume.
+        shape: of each, [D, H, W, C].
+        dtype: of the stored voxels: `float16`, `float32`, `uint8` or `int16`.
+    """
+
+    files: tuple[Path, ...]
+    shape: Shape
+    dtype: str
+
+    def __len__(self) -> int:
+        """How many volumes there are."""
+        return len(self.files)
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """The voxels [D, H, W, C] of each volume in turn, as stored."""
+        for file in self.files:
+            yield np.fromfile(file, self.dtype).reshape(self.shape)
+
 
 NORMALISED = "float16"
 WHOLE = ("uint8", "int16")
@@ -23,7 +50,7 @@ HALF_MAX = float(np.finfo(NORMALISED).max)
 
 
 @dataclass(frozen=True)
-class StoredForm:
+class CacheFormat:
     """The shape [D, H, W, C] and the type in which every volume of a data set is stored."""
 
     shape: Shape
@@ -49,7 +76,7 @@ def spoken_shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def dtype_for(voxels: NDArray[np.float32], settings: Preprocess) -> str:
+def choose_dtype(voxels: NDArray[np.float32], settings: Preprocess) -> str:
     """The smallest type that loses nothing of these voxels that training needs.
 
     Intensities that a window or a standard score brought to the order of one are kept in float16: 11
@@ -81,7 +108,7 @@ def wider(one: str, other: str) -> str:
     return one if one == other else max(one, other, key=LADDER.index)
 
 
-def say_room(files: Sequence[Path], form: StoredForm, *, folder: Path) -> str:
+def say_room(files: Sequence[Path], form: CacheFormat, *, folder: Path) -> str:
     """How large the data set is in the cache, and how much of it is still to be written.
 
     Args:
@@ -100,7 +127,7 @@ def say_room(files: Sequence[Path], form: StoredForm, *, folder: Path) -> str:
     )
 
 
-def check_room(files: Sequence[Path], form: StoredForm, *, folder: Path, max_gb: float) -> None:
+def check_room(files: Sequence[Path], form: CacheFormat, *, folder: Path, max_gb: float) -> None:
     """Pass when the data set may be written.
 
     Args:
@@ -127,7 +154,7 @@ def check_room(files: Sequence[Path], form: StoredForm, *, folder: Path, max_gb:
         )
 
 
-def recall_form(path: Path) -> StoredForm | None:
+def recall_form(path: Path) -> CacheFormat | None:
     """The form that an earlier run wrote; None where there is none, or none that can be read."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -135,10 +162,10 @@ def recall_form(path: Path) -> StoredForm | None:
         dtype = str(kept["dtype"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return StoredForm((depth, height, width, channels), dtype) if dtype in LADDER else None
+    return CacheFormat((depth, height, width, channels), dtype) if dtype in LADDER else None
 
 
-def form_text(form: StoredForm) -> str:
+def form_text(form: CacheFormat) -> str:
     """What `recall_form` reads."""
     return json.dumps(asdict(form))
 

@@ -27,7 +27,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Sketch:
+class VolumeSummary:
     """One record in the numbers that its ranges are made of.
 
     Attributes:
@@ -62,7 +62,7 @@ class TrainingRange:
     channels: tuple[Mapping[str, Range], ...]
 
 
-def sketch_record(stored: Sequence[Stored], prepared: Array) -> Sketch:
+def summarize_volume(stored: Sequence[Stored], prepared: Array) -> VolumeSummary:
     """Return a record's sketch.
 
     Args:
@@ -71,7 +71,7 @@ def sketch_record(stored: Sequence[Stored], prepared: Array) -> Sketch:
     """
     first = stored[0]
     shape, spacing = ras_geometry(first.voxels.shape, first.affine)
-    return Sketch(
+    return VolumeSummary(
         spacing=spacing,
         shape=shape,
         axcodes=axcodes_of(first.affine),
@@ -79,7 +79,7 @@ def sketch_record(stored: Sequence[Stored], prepared: Array) -> Sketch:
     )
 
 
-def find_range(sketches: Sequence[Sketch]) -> TrainingRange:
+def find_training_range(sketches: Sequence[VolumeSummary]) -> TrainingRange:
     """Return the extremes of one sketch or more, all with the same channels."""
     return TrainingRange(
         volumes=len(sketches),
@@ -93,7 +93,7 @@ def find_range(sketches: Sequence[Sketch]) -> TrainingRange:
     )
 
 
-def outside_range(sketch: Sketch, seen: TrainingRange) -> tuple[str, ...]:
+def find_out_of_range(sketch: VolumeSummary, seen: TrainingRange) -> tuple[str, ...]:
     """Return what lies outside the ranges, a phrase each; empty where nothing does.
 
     Args:

@@ -1,1 +1,1 @@
-"""From the voxels of a file to a prepared volume: orientation, spacing, shape, intensity."""
+"""Prepare volumes for a network: orientation, spacing, shape and intensity."""

@@ -1,4 +1,4 @@
-"""From a record's files to voxels that a network takes: one resample, one function.
+"""Prepare a record's files for a network: read, reorient, resample once, normalise.
 
 Order of the steps: read, non-finite voxels replaced, foreground box, axes, spacing, shape (all in one
 resample), padding value, window or percentile clip, standard score. The affine follows each geometric step.
@@ -7,6 +7,7 @@ resample), padding value, window or percentile clip, standard score. The affine 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 
 from voxlift.data_pipelines.geometry import (
     Grid,
+    corner_distance_mm,
     crop_grid,
+    field_of_view,
     fit_grid,
     grid_affine,
+    is_same_grid,
     reorient_grid,
     respace_grid,
     spacing_of,
@@ -24,13 +28,19 @@ from voxlift.data_pipelines.geometry import (
     stretch_grid,
     to_tensor_axes,
 )
-from voxlift.data_pipelines.preprocess.foreground import record_box
-from voxlift.data_pipelines.preprocess.intensity import check_same_grid, looking_at
-from voxlift.data_pipelines.preprocess.sampling import finite_only, sample_channels
+from voxlift.data_pipelines.preprocess.foreground import find_foreground_box
+from voxlift.data_pipelines.preprocess.intensity import (
+    Values,
+    apply_scaling,
+    normalise,
+    padding_value,
+    replace_nonfinite,
+)
+from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
-from voxlift.data_pipelines.readers.inflate import MAX_BYTES
-from voxlift.data_pipelines.volume import Stored, Volume, VolumeError
+from voxlift.data_pipelines.readers.decompress import MAX_BYTES
+from voxlift.data_pipelines.volume import Array, Stored, Volume, VolumeError, channels_of
 
 __all__ = ["Paths", "Preprocess", "plan_grid", "prepare_tensor", "prepare_volume"]
 
@@ -38,11 +48,11 @@ Paths = str | Path | Sequence[str | Path]
 
 
 def prepare_tensor(paths: Paths, settings: Preprocess) -> NDArray[np.float32]:
-    """Return one record as a tensor.
+    """Return one record as a tensor for a network.
 
     Args:
         paths: One file, or one per channel.
-        settings: With a `shape`.
+        settings: The preprocessing, with a `shape`.
 
     Returns:
         float32 `[depth, height, width, channels]`, contiguous, of shape `settings.shape + (channels,)`.
@@ -57,60 +67,102 @@ def prepare_tensor(paths: Paths, settings: Preprocess) -> NDArray[np.float32]:
 
 
 def prepare_volume(paths: Paths, settings: Preprocess) -> Volume:
-    """Return one record as a volume: reoriented, resampled, its intensities set.
+    """Return one record as a volume: reoriented, resampled to spacing and shape, its intensities normalised.
 
     Args:
         paths: One file, or one per channel; a file with a fourth axis gives several channels.
-        settings: What to do.
+        settings: The preprocessing: spacing in mm and shape in voxels are ordered (depth, height, width).
 
     Returns:
-        Voxels `[R, A, S, C]` float32 (axes as `settings.axcodes`), and the affine of this grid; the source is
-        the first file.
+        A `Volume` with `voxels` float32 `[R, A, S, C]`, the axes as `settings.axcodes` (`to_tensor_axes`
+        gives `[D, H, W, C]`), in the units that the intensity steps leave (window: 0 to 1; standard score:
+        deviations; else the image's own, such as HU), `affine` 4x4 from this grid's index to world mm, RAS+,
+        and `source`, the first file.
 
     Raises:
-        VolumeError: A file cannot be used, or the channels do not share a grid.
+        VolumeError: A file cannot be used, the channels do not share a grid, there is no foreground to crop
+            to, a channel is constant and has no standard score, or the output grid exceeds the size limit.
     """
     return prepare_stored(read_record(paths, settings), settings)
 
 
 def read_record(paths: Paths, settings: Preprocess) -> list[Stored]:
-    """Return one record's images as stored, non-finite voxels replaced, their grids checked.
+    """Return one record's images as stored.
 
     Args:
         paths: One file, or one per channel.
-        settings: What to do.
+        settings: How a fourth axis is read, and which affine is used.
 
     Raises:
-        VolumeError: A file cannot be used, or the channels do not share a grid.
+        VolumeError: A file cannot be used, or none was given.
     """
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    stored = [read_stored(path, time_axis=settings.time_axis, prefer=settings.prefer) for path in files]
-    if not stored:
+    if not files:
         raise VolumeError("A record without a file was given. Check the table's image columns.")
-    stored = [finite_only(one, settings) for one in stored]
-    if settings.same_grid:
-        check_same_grid(stored)
-    return stored
+    return [read_stored(path, time_axis=settings.time_axis, prefer=settings.prefer) for path in files]
 
 
 def prepare_stored(stored: Sequence[Stored], settings: Preprocess) -> Volume:
-    """Return images that `read_record` gave as a prepared volume, as `prepare_volume` does.
+    """Return images from `read_record` as a prepared volume, as `prepare_volume` does.
 
     Args:
-        stored: The record's images, see `read_record`; the first one's grid leads.
-        settings: What to do.
+        stored: The record's images; the output grid is planned on the first one.
+        settings: The preprocessing.
 
     Raises:
-        VolumeError: The output grid is beyond the limit, there is no foreground to crop to, or intensities
-            have no scale.
+        VolumeError: As for `prepare_volume`.
     """
+    stored = [replace_nonfinite(one, settings) for one in stored]
+    if settings.same_grid:
+        _check_same_grid(stored)
     first = stored[0]
     grid = plan_grid(stored, settings)
     _check_size(grid, first)
     channels = [
-        channel for one in stored for channel in sample_channels(one, looking_at(one, first, grid), settings)
+        values for one in stored for values in _prepare_channels(one, _grid_in(one, first, grid), settings)
     ]
     return Volume(np.stack(channels, axis=-1), grid_affine(grid, first.affine), first.source)
+
+
+def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
+    """Return the output grid of a record in the index space of its first image.
+
+    Args:
+        stored: The record's images.
+        settings: Crop, axes, spacing and shape.
+
+    Raises:
+        VolumeError: There is no foreground to crop to.
+    """
+    first = stored[0]
+    grid = stored_grid(first.voxels.shape)
+    if settings.foreground_crop:
+        grid = crop_grid(grid, *find_foreground_box(stored if settings.same_grid else [first], settings))
+    if settings.axcodes is not None:
+        grid = reorient_grid(grid, first.affine, settings.axcodes)
+    if settings.spacing is not None:
+        grid = respace_grid(grid, first.affine, settings.spacing)
+    if settings.shape is not None:
+        grid = (stretch_grid if settings.fit == "resize" else fit_grid)(grid, settings.shape)
+    return grid
+
+
+def _check_same_grid(stored: Sequence[Stored]) -> None:
+    """Raise if the images of a record do not share a grid, with all that differ from the first."""
+    first = stored[0]
+    shape = first.voxels.shape
+    wrong = [
+        f"{one.source} ({'x'.join(map(str, one.voxels.shape[:3]))}, corners up to"
+        f" {corner_distance_mm(first.affine, one.affine, shape):.3g} mm away)"
+        for one in stored[1:]
+        if not is_same_grid(one.voxels.shape, one.affine, shape, first.affine)
+    ]
+    if wrong:
+        raise VolumeError(
+            f"{first.source}: the channels of a record must share a grid"
+            f" ({'x'.join(map(str, shape[:3]))}); these do not: {'; '.join(wrong)}."
+            " Register them, or set preprocess.same_grid=false to resample them onto the first."
+        )
 
 
 def _check_size(grid: Grid, first: Stored) -> None:
@@ -124,24 +176,26 @@ def _check_size(grid: Grid, first: Stored) -> None:
         )
 
 
-def plan_grid(stored: Sequence[Stored], settings: Preprocess) -> Grid:
-    """Return the output grid of a record in the index space of its first image.
+def _grid_in(one: Stored, first: Stored, grid: Grid) -> Grid:
+    """Return the grid, given in the index space of the first image, in that of another."""
+    if is_same_grid(one.voxels.shape, one.affine, first.voxels.shape, first.affine):
+        return grid
+    return replace(grid, to_source=np.linalg.inv(one.affine) @ first.affine @ grid.to_source)
 
-    Args:
-        stored: The record's images, the first one leading.
-        settings: Crop, axes, spacing and shape.
 
-    Raises:
-        VolumeError: There is no foreground to crop to.
-    """
-    first = stored[0]
-    grid = stored_grid(first.voxels.shape)
-    if settings.foreground_crop:
-        grid = crop_grid(grid, *record_box(stored if settings.same_grid else [first], settings))
-    if settings.axcodes is not None:
-        grid = reorient_grid(grid, first.affine, settings.axcodes)
-    if settings.spacing is not None:
-        grid = respace_grid(grid, first.affine, settings.spacing)
-    if settings.shape is not None:
-        grid = (stretch_grid if settings.fit == "resize" else fit_grid)(grid, settings.shape)
-    return grid
+def _prepare_channels(stored: Stored, grid: Grid, settings: Preprocess) -> list[Values]:
+    """Return each channel of an image on a grid in its index space, `[R, A, S]` float32, normalised."""
+    scanned = field_of_view(grid, stored.voxels.shape)
+    return [_prepare_channel(voxels, stored, grid, scanned, settings) for voxels in channels_of(stored)]
+
+
+def _prepare_channel(
+    voxels: Array, stored: Stored, grid: Grid, scanned: Array, settings: Preprocess
+) -> Values:
+    values = resample(voxels, grid, interpolation=settings.interpolation, antialias=settings.antialias)
+    values = apply_scaling(values, stored)
+    if scanned.all():
+        return normalise(values, None, stored, settings)
+    scanned = np.broadcast_to(scanned, values.shape)
+    values = np.where(scanned, values, np.float32(padding_value(values, scanned, settings, stored)))
+    return normalise(values, scanned, stored, settings)

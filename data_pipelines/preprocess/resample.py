@@ -1,41 +1,41 @@
-"""One resample, straight from the stored grid to the output grid.
+"""Resample an image from its stored grid to an output grid, in one step.
 
-The transform is given in index space: SimpleITK then sees two images with unit spacing and no direction, so a
-sheared affine, which ITK refuses, is as good as any other.
+The transform is given in index space: SimpleITK then sees two images with unit spacing and no direction, so
+that a sheared affine, which ITK refuses, works like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from voxlift.data_pipelines.geometry import STEADY_VOXELS, Grid
+from voxlift.data_pipelines.geometry import SAME_GRID_VOXELS, Grid
 from voxlift.data_pipelines.volume import Affine, Array
 
-Interpolation = Literal["linear", "nearest"]
+Values = NDArray[np.float32]
 _INTERPOLATORS = {"linear": SimpleITK.sitkLinear, "nearest": SimpleITK.sitkNearestNeighbor}
 
 
 def resample(
     voxels: Array, grid: Grid, *, interpolation: str = "linear", fill: float = 0.0, antialias: bool = False
-) -> NDArray[np.float32]:
-    """Return the voxels that an output grid shows.
+) -> Values:
+    """Return an image resampled onto an output grid.
 
     A grid that only permutes, flips, crops and pads is copied exactly; anything else is interpolated once,
-    axis by axis where it runs along the stored axes.
+    separably, axis by axis, where its axes run along the stored ones.
 
     Args:
         voxels: `[i, j, k]` of the stored grid, any real type, finite.
         grid: The output grid in the index space of the stored one.
         interpolation: "linear" or "nearest".
         fill: Value outside the scanned field.
-        antialias: Blur before linear interpolation along the axes that are thinned out.
+        antialias: Blur before linear interpolation along the axes that become coarser.
 
     Returns:
         float32 of the grid's shape, first axis fastest, so that its `[D, H, W]` transpose is contiguous.
@@ -44,20 +44,20 @@ def resample(
         The blur: Cardoso et al. 2015, Scale factor point spread function matching,
         doi:10.1007/978-3-319-24571-3_81.
     """
-    whole = _whole_voxel_map(grid, voxels.shape)
-    if whole is not None:
-        return _copy(voxels, grid.shape, whole, fill)
+    index_map = _integer_index_map(grid, voxels.shape)
+    if index_map is not None:
+        return _copy_voxels(voxels, grid.shape, index_map, fill)
     if antialias and interpolation == "linear":
         voxels = gaussian_filter(
             voxels.astype(np.float32), antialias_sigmas(grid), mode="nearest", truncate=3
         )
-    if interpolation == "linear" and is_straight(grid):
-        return interpolate_straight(voxels, grid, fill)
-    return _interpolate(voxels, grid, _INTERPOLATORS[interpolation], fill)
+    if interpolation == "linear" and is_separable(grid):
+        return resample_separable(voxels, grid, fill)
+    return _interpolate_itk(voxels, grid, _INTERPOLATORS[interpolation], fill)
 
 
 def antialias_sigmas(grid: Grid) -> tuple[float, ...]:
-    """Return the blur in stored voxels, per stored axis, that coarser voxels stand for; 0 where finer.
+    """Return the blur (standard deviation in stored voxels) along each stored axis; 0 where not coarser.
 
     For a step of f stored voxels the standard deviation is sqrt((f^2 - 1) / (8 ln 2)).
     """
@@ -65,24 +65,25 @@ def antialias_sigmas(grid: Grid) -> tuple[float, ...]:
     return tuple(float(sigma) for sigma in np.sqrt(np.maximum(steps**2 - 1, 0) / (8 * np.log(2))))
 
 
-def _whole_voxel_map(grid: Grid, shape: tuple[int, ...]) -> Affine | None:
-    """Return the index map in whole numbers if it permutes, flips and shifts, otherwise None."""
-    whole = np.round(grid.to_source)
-    off = np.abs(grid.to_source - whole)
-    reach = off[:3, :3] @ np.array(grid.shape) + off[:3, 3]
-    linear = np.abs(whole[:3, :3])
+def _integer_index_map(grid: Grid, shape: tuple[int, ...]) -> Affine | None:
+    """Return the index map in integers if it only permutes, flips and shifts, otherwise None."""
+    rounded = np.round(grid.to_source)
+    error = np.abs(grid.to_source - rounded)
+    largest = error[:3, :3] @ np.array(grid.shape) + error[:3, 3]
+    linear = np.abs(rounded[:3, :3])
     is_signed_permutation = (linear.sum(0) == 1).all() and (linear.sum(1) == 1).all()
-    return whole if is_signed_permutation and reach.max() < STEADY_VOXELS and len(shape) == 3 else None
+    is_exact = is_signed_permutation and largest.max() < SAME_GRID_VOXELS and len(shape) == 3
+    return rounded if is_exact else None
 
 
-def _copy(voxels: Array, shape: tuple[int, ...], whole: Affine, fill: float) -> NDArray[np.float32]:
+def _copy_voxels(voxels: Array, shape: tuple[int, ...], index_map: Affine, fill: float) -> Values:
     out = np.full(shape, fill, np.float32, order="F")
-    order = [int(np.argmax(np.abs(whole[:3, axis]))) for axis in range(3)]
+    order = [int(np.argmax(np.abs(index_map[:3, axis]))) for axis in range(3)]
     targets, sources = [], []
     for axis, source_axis in enumerate(order):
-        sign, start = int(whole[source_axis, axis]), int(whole[source_axis, 3])
+        sign, start = int(index_map[source_axis, axis]), int(index_map[source_axis, 3])
         side = voxels.shape[source_axis]
-        # Output o shows stored sign * o + start: the o for which that lies in 0 .. side - 1.
+        # Output index o reads stored index sign * o + start: the o for which that lies in 0 .. side - 1.
         low, high = (-start, side - start) if sign > 0 else (start - side + 1, start + 1)
         low, high = max(low, 0), min(high, shape[axis])
         if low >= high:
@@ -94,7 +95,7 @@ def _copy(voxels: Array, shape: tuple[int, ...], whole: Affine, fill: float) -> 
     return out
 
 
-def _interpolate(voxels: Array, grid: Grid, interpolator: int, fill: float) -> NDArray[np.float32]:
+def _interpolate_itk(voxels: Array, grid: Grid, interpolator: int, fill: float) -> Values:
     if voxels.dtype.name in {"bool", "float16"}:
         voxels = voxels.astype(np.float32)
     transform = SimpleITK.AffineTransform(3)
@@ -106,26 +107,23 @@ def _interpolate(voxels: Array, grid: Grid, interpolator: int, fill: float) -> N
     resampler.SetInterpolator(interpolator)
     resampler.SetDefaultPixelValue(float(fill))
     resampler.SetOutputPixelType(SimpleITK.sitkFloat32)
-    # Parallel work is over volumes: threads within one volume would only fight them for the cores.
+    # Volumes are processed in parallel: threads within one volume would only compete for the cores.
     resampler.SetNumberOfThreads(1)
     image = resampler.Execute(SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.T)))
     result: NDArray[np.float32] = SimpleITK.GetArrayFromImage(image).T
     return result
 
 
-Values = NDArray[np.float32]
-
-
 @dataclass(frozen=True, eq=False)
-class _Axis:
-    """Where one axis of the output looks on its stored axis.
+class _AxisSampling:
+    """Linear interpolation along one output axis, in indices of its stored axis.
 
     Attributes:
-        source: Which stored axis.
-        low: [N] the stored neighbour below, within the stored axis.
-        high: [N] the one above; the outermost voxel reaches half a voxel beyond its centre.
-        weight: [N] of the neighbour above.
-        is_inside: [N] whether that is within the field that was scanned.
+        source: Number of the stored axis.
+        low: [N] lower stored neighbour of each output voxel.
+        high: [N] upper neighbour; the outermost voxel extends half a voxel beyond its centre.
+        weight: [N] weight of the upper neighbour.
+        is_inside: [N] whether the output voxel lies in the scanned field.
     """
 
     source: int
@@ -135,87 +133,80 @@ class _Axis:
     is_inside: NDArray[np.bool_]
 
 
-def is_straight(grid: Grid) -> bool:
+def is_separable(grid: Grid) -> bool:
     """Return whether every axis of the grid runs along one axis of the stored grid, either way."""
     runs = grid.to_source[:3, :3] != 0
     return bool((runs.sum(0) == 1).all() and (runs.sum(1) == 1).all())
 
 
-def interpolate_straight(voxels: Array, grid: Grid, fill: float) -> Values:
-    """Return the voxels that a straight grid shows, linearly interpolated.
+def resample_separable(voxels: Array, grid: Grid, fill: float) -> Values:
+    """Return an image on a separable grid, linearly interpolated along one axis after the other.
 
     Args:
         voxels: `[i, j, k]` of the stored grid, any real type, finite.
-        grid: The output grid, see `is_straight`.
+        grid: The output grid, see `is_separable`.
         fill: Value outside the scanned field.
 
     Returns:
         float32 of the grid's shape, first axis fastest.
     """
-    axes = [_axis(grid, axis, voxels.shape) for axis in range(3)]
+    axes = [_sample_axis(grid, axis, voxels.shape) for axis in range(3)]
     planes = voxels.transpose([axis.source for axis in axes]).T  # [k, j, i] of the output's axes, a view
     with np.errstate(over="ignore", invalid="ignore"):
-        out = _by_planes(planes, *axes, kind=np.float32)
+        out = _interpolate_planes(planes, *axes, dtype=np.float32)
         if not np.isfinite(out).all():
             # The distance between two numbers near float32's limits does not fit into float32.
-            out = _by_planes(planes, *axes, kind=np.float64)
+            out = _interpolate_planes(planes, *axes, dtype=np.float64)
     for index, axis in enumerate(axes[::-1]):
         if not axis.is_inside.all():
             out[(slice(None),) * index + (~axis.is_inside,)] = fill
     return out.T
 
 
-def _by_planes(planes: Array, i: _Axis, j: _Axis, k: _Axis, *, kind: type[np.floating[Any]]) -> Values:
-    """The interpolated planes, float32 `[k, j, i]`, computed in `kind`."""
-    rows, columns = _span(j), _span(i)
-    plane_at = _plane_reader(planes[:, rows, columns], kind)
+def _interpolate_planes(
+    planes: Array, i: _AxisSampling, j: _AxisSampling, k: _AxisSampling, *, dtype: type[np.floating[Any]]
+) -> Values:
+    """Return the interpolated planes, float32 `[k, j, i]`, computed in `dtype`."""
+    rows, columns = _sampled_range(j), _sampled_range(i)
+    # Neighbouring output planes share their stored planes: the last two are kept.
+    plane_at = lru_cache(maxsize=2)(partial(_read_plane, planes[:, rows, columns], dtype))
     low, high = j.low - rows.start, j.high - rows.start
     left, right = i.low - columns.start, i.high - columns.start
-    across, along = j.weight[:, None].astype(kind), i.weight.astype(kind)
+    across, along = j.weight[:, None].astype(dtype), i.weight.astype(dtype)
     out = np.empty((k.low.size, j.low.size, i.low.size), np.float32)
-    for place, weight in enumerate(k.weight.astype(kind)):
-        plane = _between(plane_at(k.low[place]), plane_at(k.high[place]), weight)
-        plane = _between(plane[low], plane[high], across)
-        out[place] = _between(plane.take(left, axis=1), plane.take(right, axis=1), along)
+    for index, weight in enumerate(k.weight.astype(dtype)):
+        plane = _lerp(plane_at(int(k.low[index])), plane_at(int(k.high[index])), weight)
+        plane = _lerp(plane[low], plane[high], across)
+        out[index] = _lerp(plane.take(left, axis=1), plane.take(right, axis=1), along)
     return out
 
 
-def _axis(grid: Grid, axis: int, shape: tuple[int, ...]) -> _Axis:
+def _sample_axis(grid: Grid, axis: int, shape: tuple[int, ...]) -> _AxisSampling:
     source = int(np.flatnonzero(grid.to_source[:3, axis])[0])
     side = shape[source]
-    places = grid.to_source[source, axis] * np.arange(grid.shape[axis]) + grid.to_source[source, 3]
-    within = np.clip(places, 0, side - 1)
+    positions = grid.to_source[source, axis] * np.arange(grid.shape[axis]) + grid.to_source[source, 3]
+    within = np.clip(positions, 0, side - 1)
     low = np.floor(within).astype(np.int64)
-    return _Axis(
+    return _AxisSampling(
         source=source,
         low=low,
         high=np.minimum(low + 1, side - 1),
         weight=within - low,
-        is_inside=(places >= -0.5) & (places < side - 0.5),
+        is_inside=(positions >= -0.5) & (positions < side - 0.5),
     )
 
 
-def _span(axis: _Axis) -> slice:
-    """The part of the stored axis that is looked at."""
+def _sampled_range(axis: _AxisSampling) -> slice:
+    """Return the part of the stored axis that is read."""
     return slice(int(axis.low.min()), int(axis.high.max()) + 1)
 
 
-def _plane_reader(planes: Array, kind: type[np.floating[Any]]) -> Callable[[int], Array]:
-    """A function of a plane's index that keeps the last two planes: neighbours are asked for in turn."""
-    kept: dict[int, Array] = {}
-
-    def plane_at(index: int) -> Array:
-        if index not in kept:
-            while len(kept) > 1:
-                del kept[next(iter(kept))]
-            kept[index] = np.ascontiguousarray(planes[index], kind)
-        return kept[index]
-
-    return plane_at
+def _read_plane(planes: Array, dtype: type[np.floating[Any]], index: int) -> Array:
+    return np.ascontiguousarray(planes[index], dtype)
 
 
-def _between(one: Array, other: Array, weight: Array) -> Array:
-    """A new array, `weight` of the way from one to the other: between equals it is exactly what they are."""
+def _lerp(one: Array, other: Array, weight: Array) -> Array:
+    """Return a new array, linearly interpolated; between equal values it is exactly that value."""
     result = other - one
     result *= weight
     result += one

@@ -1,17 +1,17 @@
-"""The settings of preprocessing as one value, and what they must hold, checked once and reported together."""
+"""The preprocessing settings and their presets; all wrong settings are reported together."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from voxlift.data_pipelines.geometry import is_axcodes
-from voxlift.data_pipelines.preprocess.resample import Interpolation
-from voxlift.data_pipelines.readers.axes import TimeAxis
-from voxlift.data_pipelines.readers.inflate import MAX_BYTES
+from voxlift.data_pipelines.readers.decompress import MAX_BYTES
+from voxlift.data_pipelines.readers.header_checks import TimeAxis
 from voxlift.data_pipelines.readers.nifti import Prefer
 
+Interpolation = Literal["linear", "nearest"]
 _CHOICES = {
     "fit": ("pad_crop", "resize"),
     "interpolation": get_args(Interpolation),
@@ -29,25 +29,25 @@ class Preprocess:
     Attributes:
         spacing: Target mm, ordered (depth, height, width); None keeps the native spacing.
         shape: Target voxels, ordered (depth, height, width); None keeps what the spacing gives.
-        fit: How the shape is reached: "pad_crop" about the centre, or "resize" (stretches; no spacing).
-        axcodes: Where the three axes point; depth is the last. None keeps the stored axes.
+        fit: How the shape is reached: "pad_crop" about the centre, or "resize" (stretches; needs no spacing).
+        axcodes: World directions of the three axes; depth is the last. None keeps the stored axes.
         interpolation: "linear" or "nearest".
-        antialias: Blur before thinning out, so that fine texture leaves no false patterns (linear only).
+        antialias: Blur before resampling to coarser voxels, against aliasing (linear only).
         window_hu: Lower and upper bound in the image's own units (HU for CT), mapped to [0, 1] and clipped.
         clip_percentiles: Lower and upper percentile (0 .. 100) of the scanned voxels to clip to.
         zscore: "none", "whole" (over the scanned voxels) or "foreground" (over those above the threshold).
         foreground_crop: Crop to the box around the foreground before anything else.
-        foreground_threshold: Values above it are foreground; None finds one in each image.
-        foreground_margin_mm: Left around the foreground box.
+        foreground_threshold: Values above it are foreground; None finds one for each image.
+        foreground_margin_mm: Margin around the foreground box.
         pad: Value outside the scanned field, before the intensity steps; None takes the window's lower bound
             (air, as a scanner would show) and, without a window, the image's own minimum.
         nonfinite: "pad" gives NaN and infinite voxels the padding value; "error" refuses the image.
         same_grid: Whether channels must share a grid; False resamples every later channel onto the first's.
-        time_axis: What becomes of a fourth axis: "error", "channels", "depth" or "first".
-        prefer: "sform" or "qform": which affine is believed where a NIfTI header sets both.
+        time_axis: What a fourth axis becomes: "error", "channels", "depth" or "first".
+        prefer: "sform" or "qform": which affine is used where a NIfTI header sets both.
 
     Raises:
-        ValueError: Settings that make no sense, all of them in one message.
+        ValueError: Settings that are invalid or contradict each other, all of them in one message.
     """
 
     spacing: tuple[float, float, float] | None = None
@@ -77,7 +77,7 @@ class Preprocess:
 
 
 def check_settings(settings: Preprocess) -> None:
-    """Pass when all settings make sense.
+    """Raise if settings are invalid or contradict each other.
 
     Raises:
         ValueError: Names every wrong setting, what was expected and what was received.
@@ -87,21 +87,12 @@ def check_settings(settings: Preprocess) -> None:
         for name, choices in _CHOICES.items()
         if getattr(settings, name) not in choices
     ]
-    wrong_grid = _wrong_grid(settings)
-    problems += (wrong_grid or _too_large(settings)) + _wrong_intensity(settings)
+    problems += _grid_problems(settings) + _intensity_problems(settings)
     if problems:
         raise ValueError(f"preprocess: {'; '.join(problems)}.")
 
 
-def _too_large(settings: Preprocess) -> list[str]:
-    needed = 0 if settings.shape is None else 4 * math.prod(settings.shape)
-    if needed <= MAX_BYTES:
-        return []
-    most = f"expected at most {MAX_BYTES / 2**30:.0f} GiB a volume"
-    return [f"shape is {list(settings.shape or ())}, {most}; it takes {needed / 2**30:,.0f}"]
-
-
-def _wrong_grid(settings: Preprocess) -> list[str]:
+def _grid_problems(settings: Preprocess) -> list[str]:
     problems = []
     for name in ("spacing", "shape"):
         value = getattr(settings, name)
@@ -127,7 +118,7 @@ def _wrong_grid(settings: Preprocess) -> list[str]:
     return problems
 
 
-def _wrong_intensity(settings: Preprocess) -> list[str]:
+def _intensity_problems(settings: Preprocess) -> list[str]:
     problems = []
     for name, least, most in (("window_hu", -math.inf, math.inf), ("clip_percentiles", 0, 100)):
         value = getattr(settings, name)
@@ -145,11 +136,11 @@ def _is_positive(number: float) -> bool:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Wide enough for lung and soft tissue; air, the lower bound, is what lies outside the scan.
+    # Wide enough for lung and soft tissue; the outside of the scan is padded with air, the lower bound.
     "ct": {"window_hu": (-1000.0, 1000.0), "foreground_threshold": -500.0},
-    # Scanner units are arbitrary: bright outliers go first, then each image is its own scale.
+    # Scanner units are arbitrary: outliers are clipped, then each image is scaled by its own statistics.
     "mri": {"clip_percentiles": (0.5, 99.5), "zscore": "foreground"},
-    # Labels must not be mixed, and outside a mask is nothing.
+    # Labels must not be mixed, and the outside of a mask is background.
     "mask": {"interpolation": "nearest", "pad": 0.0, "foreground_threshold": 0.0},
     "none": {},
 }
@@ -165,7 +156,7 @@ def preset(name: str, **overrides: Any) -> Preprocess:  # noqa: ANN401 - each se
         overrides: Any setting of `Preprocess`.
 
     Raises:
-        ValueError: An unknown preset, or settings that make no sense.
+        ValueError: An unknown preset, or invalid settings.
     """
     if name not in PRESETS:
         raise ValueError(f"preprocess is {name!r}; expected one of {', '.join(PRESETS)}.")

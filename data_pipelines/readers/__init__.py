@@ -1,4 +1,4 @@
-"""Image files in: one door, the reader chosen by content."""
+"""Read medical images: NIfTI, MGH, NRRD, MetaImage and DICOM, recognised by content."""
 
 from voxlift.data_pipelines.readers.load import load_volume, read_stored
 

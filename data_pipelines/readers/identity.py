@@ -1,23 +1,66 @@
-"""What changes when an image does, told without reading it: path, size and time of all its files."""
+"""Recognise an image again: its files by path, size and time, its decoded voxels by a hash."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import numpy as np
+
+from voxlift.data_pipelines.geometry import reorient_grid, stored_grid
+from voxlift.data_pipelines.volume import Array, Stored, real_values
 
 _HEADERS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".mhd", ".nhdr")
 _HALVES = (".hdr", ".hdr.gz", ".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
 
 
 def identify_image(image: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return (absolute path, bytes, time of change in ns) of each file that holds a part of an image.
+    """Return (absolute path, bytes, modification time in ns) of each file that holds a part of an image.
 
-    A folder (a DICOM series) counts with all files below it. A header beside its voxels, or the other way
-    round, counts with the files of the same name that may be the other half: each can change without it.
+    Nothing is decoded. A folder (a DICOM series) counts with all files below it. A header beside its voxels,
+    or the other way round, counts with the files of the same name that may be the other half: each can
+    change without it.
 
     Args:
-        image: A file or folder; one that is not there has -1 for bytes and time.
+        image: A file or folder; an absent one has -1 for bytes and time.
     """
     return tuple((str(file.absolute()), *_size_and_time(file)) for file in _files_of(image))
+
+
+def hash_image(stored: Stored) -> str:
+    """Return a hash of an image's real voxels in RAS, whatever format, type and axes it is stored in.
+
+    Two files with the same hash show the same image. Spacing and position do not enter: a copy with an edited
+    header is a copy.
+    """
+    voxels = _in_ras(stored)
+    # One type for all: 7 stored as uint8 and 7.0 stored as float64 are the same voxel, and -0.0 becomes 0.0.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = voxels.astype(np.float64) if stored.is_scaled else voxels
+        values = (values * stored.slope + stored.inter if stored.is_scaled else values).astype(np.float32)
+    values = np.asfortranarray(values) + np.float32(0)
+    digest = hashlib.blake2b(str(values.shape).encode(), digest_size=16)
+    digest.update(np.where(np.isnan(values), np.float32(np.nan), values).T.tobytes())
+    return digest.hexdigest()
+
+
+def is_blank(stored: Stored) -> bool:
+    """Return whether all finite real values of an image are equal, or none is finite."""
+    values = real_values(stored)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return finite.size == 0 or float(finite.min()) == float(finite.max())
+
+
+def _in_ras(stored: Stored) -> Array:
+    """Return the stored voxels with their axes permuted and flipped to RAS, a view."""
+    voxels = stored.voxels
+    grid = reorient_grid(stored_grid(voxels.shape), stored.affine)
+    order = [int(np.argmax(np.abs(grid.to_source[:3, axis]))) for axis in range(3)]
+    flips = tuple(
+        slice(None, None, int(np.sign(grid.to_source[source, axis]))) for axis, source in enumerate(order)
+    )
+    view: Array = voxels.transpose([*order, *range(3, voxels.ndim)])[flips]
+    return view
 
 
 def _files_of(image: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""NRRD, MetaImage and single DICOM files through SimpleITK; and whatever else ITK reads."""
+"""Read NRRD, MetaImage and single DICOM files through SimpleITK."""
 
 import math
 from pathlib import Path
@@ -6,16 +6,22 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from voxlift.data_pipelines.readers.checks import check_affine, check_dtype, native
-from voxlift.data_pipelines.readers.inflate import DEFLATE_LIMIT, MAX_BYTES, peek
+from voxlift.data_pipelines.readers.decompress import MAX_BYTES, MAX_DEFLATE_RATIO, read_head
+from voxlift.data_pipelines.readers.header_checks import (
+    check_affine,
+    check_dtype,
+    fold_time_axis,
+    image_shape,
+    shape_to_decode,
+    to_native_dtype,
+)
 from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM and ITK count towards the patient's left and back, NIfTI towards right and front."""
+"""DICOM and ITK count towards the patient's left and posterior, NIfTI towards right and anterior."""
 
 
-def itk_kind(head: bytes) -> str | None:
+def find_itk_format(head: bytes) -> str | None:
     """Return "nrrd", "metaimage" or "dicom" if the bytes start such a file, otherwise None."""
     if head[:4] == b"NRRD":
         return "nrrd"
@@ -26,12 +32,12 @@ def itk_kind(head: bytes) -> str | None:
 
 
 def read_itk(path: Path, *, kind: str, time_axis: str = "error") -> Stored:
-    """Return an image that SimpleITK reads, its scaling applied and its world turned from LPS to RAS+.
+    """Return an image that SimpleITK reads, its scaling applied and its world converted from LPS to RAS+.
 
     Args:
         path: The file (or the header beside its data file).
-        kind: What the content says it is; kept in the result.
-        time_axis: What becomes of a fourth axis or of several components, see `readers.axes.TimeAxis`.
+        kind: The format found by content; kept in the result.
+        time_axis: What a fourth axis or several components become, see `readers.header_checks.TimeAxis`.
 
     Raises:
         VolumeError: The file is no volume, is damaged, or claims more than it holds.
@@ -40,19 +46,19 @@ def read_itk(path: Path, *, kind: str, time_axis: str = "error") -> Stored:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        shape = _check_claim(reader, path)
-        needed_shape(shape, time_axis, path)
+        shape = _claimed_shape(reader, path)
+        shape_to_decode(shape, time_axis, path)
         if kind == "dicom" and shape[2] == 1:
             raise VolumeError(
                 f"{path}: this is one DICOM slice. Give the folder that holds the whole series."
             )
         image = reader.Execute()
     except RuntimeError as error:
-        raise VolumeError(f"{path}: not readable as {kind} ({itk_reason(error)}).") from error
+        raise VolumeError(f"{path}: not readable as {kind} ({shorten_itk_error(error)}).") from error
     affine = affine_of_image(image)
     check_affine(affine, path)
-    voxels, affine = fold_time(array_of_image(image).reshape(shape, order="A"), affine, time_axis)
-    return Stored(native(voxels), affine, path, kind, header_shape=shape)
+    voxels, affine = fold_time_axis(array_of_image(image).reshape(shape, order="A"), affine, time_axis)
+    return Stored(to_native_dtype(voxels), affine, path, kind, header_shape=shape)
 
 
 def affine_of_image(image: SimpleITK.Image) -> Affine:
@@ -72,14 +78,14 @@ def array_of_image(image: SimpleITK.Image) -> Array:
     return array.T
 
 
-def itk_reason(error: Exception) -> str:
-    """Return the last telling line of one of ITK's long messages."""
+def shorten_itk_error(error: Exception) -> str:
+    """Return the last line of one of ITK's long messages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][-160:] if lines else "no reason given"
 
 
-def _check_claim(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, ...]:
-    """Return the shape that the header claims, refused if the file cannot hold it or it is no volume."""
+def _claimed_shape(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, ...]:
+    """Return the shape that the header claims; raise if the file cannot hold it or it is no volume."""
     components = int(reader.GetNumberOfComponents())
     pixel = SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue())
     if "complex" in pixel:
@@ -88,31 +94,25 @@ def _check_claim(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, ..
         check_dtype(np.dtype([(name, "u1") for name in "RGBA"[:components]]), path)
     shape = tuple(int(side) for side in reader.GetSize())
     claimed = components * _bytes_per_number(pixel) * math.prod(shape)
-    header = peek(path, 65536).lower()
-    packed = not (b"encoding: raw" in header or b"compresseddata = false" in header)
-    if claimed > min(_held(path, header) * (DEFLATE_LIMIT if packed else 1), MAX_BYTES):
+    if claimed > min(_most_bytes(path), MAX_BYTES):
         raise VolumeError(
             f"{path}: the header claims {claimed:,} bytes of voxels, more than the file can hold or than"
             f" the limit of {MAX_BYTES / 2**30:.0f} GiB. It is cut off or damaged: copy it again."
         )
     kept = image_shape(shape, path)
-    if components > 1:
-        return image_shape((*kept, components), path)
-    return kept
+    return image_shape((*kept, components), path) if components > 1 else kept
 
 
 def _bytes_per_number(pixel: str) -> int:
-    for bits in (64, 32, 16):
-        if f"{bits}-bit" in pixel:
-            return bits // 8
-    return 1
+    return next((bits // 8 for bits in (64, 32, 16) if f"{bits}-bit" in pixel), 1)
 
 
-def _held(path: Path, header: bytes) -> int:
-    """Return the bytes that can hold the voxels: the file's own, or its folder's for a lone header."""
-    detached = b"data file:" in header or (
+def _most_bytes(path: Path) -> int:
+    """Return how many bytes of voxels the file can hold; for a lone header, the files of its folder."""
+    header = read_head(path, 65536).lower()
+    is_packed = not (b"encoding: raw" in header or b"compresseddata = false" in header)
+    is_detached = b"data file:" in header or (
         b"elementdatafile" in header and b"elementdatafile = local" not in header
     )
-    if not detached:
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+    files = [file for file in path.parent.iterdir() if file.is_file()] if is_detached else [path]
+    return sum(file.stat().st_size for file in files) * (MAX_DEFLATE_RATIO if is_packed else 1)

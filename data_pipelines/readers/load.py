@@ -1,15 +1,21 @@
-"""The door for every image: the reader is chosen by what the file holds, not by what it is called."""
+"""Load an image of any supported format; the reader is chosen by the file's content, not by its name."""
 
 from pathlib import Path
 
+from voxlift.data_pipelines.readers.decompress import read_head
 from voxlift.data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
-from voxlift.data_pipelines.readers.inflate import peek
-from voxlift.data_pipelines.readers.itk import itk_kind, read_itk
+from voxlift.data_pipelines.readers.itk import find_itk_format, read_itk
 from voxlift.data_pipelines.readers.mgh import is_mgh, read_mgh
-from voxlift.data_pipelines.readers.nifti import HEAD_BYTES, header_of, is_analyze, nifti_form, read_nifti
+from voxlift.data_pipelines.readers.nifti import (
+    HEAD_BYTES,
+    find_nifti_layout,
+    header_of,
+    is_analyze,
+    read_nifti,
+)
 from voxlift.data_pipelines.volume import Stored, Volume, VolumeError, to_volume
 
-_OTHERS = {
+_UNSUPPORTED = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture",
@@ -30,50 +36,59 @@ _OTHERS = {
 def load_volume(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Volume:
     """Return the image of a file or DICOM folder as a volume of real values on its stored grid.
 
+    Nothing is reoriented or resampled: see `preprocess.prepare.prepare_volume` for that.
+
     Args:
-        path: NIfTI-1/2 (single file or pair, gzip or not), MGH/MGZ, NRRD, MetaImage, or the folder of
-            one DICOM series.
-        time_axis: What becomes of a fourth axis: "error", "channels", "depth" (a cine of one slice), "first".
-        prefer: "sform" or "qform": which is believed where a NIfTI header sets both.
+        path: NIfTI-1/2 (single file or pair, gzip or not), MGH/MGZ, NRRD, MetaImage, a DICOM file of many
+            frames, or the folder of one DICOM series.
+        time_axis: What a fourth axis becomes: "error" (refused), "channels", "depth" (the frames of a cine
+            of one slice become the third axis, 1 mm apart) or "first" (only its first volume is read).
+        prefer: "sform" or "qform": which affine is used where a NIfTI header sets both.
 
     Returns:
-        Voxels `[i, j, k]` or `[i, j, k, channels]` with the file's scaling applied (NaN and infinity as
-        stored), and the affine to RAS+ millimetres.
+        A `Volume` with `voxels` `[i, j, k]` or `[i, j, k, channels]`, the file's scaling applied (HU for CT;
+        NaN and infinity as stored), `affine` 4x4 float64 from voxel index (i, j, k) to world mm, RAS+, and
+        `source`, the path.
 
     Raises:
-        VolumeError: The file is no volume, is damaged, or claims more than it holds.
+        VolumeError: The file is no volume, is damaged, claims more than it holds, or does not fit into
+            memory.
+        ValueError: An unknown choice of `time_axis` or `prefer`.
     """
     return to_volume(read_stored(path, time_axis=time_axis, prefer=prefer))
 
 
 def read_stored(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Stored:
-    """Return an image as its file stores it, scaling apart.
+    """Return an image as its file stores it: voxels in the stored type, the scaling beside them.
 
     Args:
         path: As for `load_volume`.
         time_axis: As for `load_volume`.
         prefer: As for `load_volume`.
 
+    Returns:
+        A `Stored` image, voxels `[i, j, k]` or `[i, j, k, channels]`.
+
     Raises:
-        VolumeError: The file is no volume, is damaged, claims more than it holds, or does not fit into
-            memory.
+        VolumeError: As for `load_volume`.
+        ValueError: As for `load_volume`.
     """
     path = Path(path)
     try:
-        return _dispatch(path, time_axis, prefer)
+        return _read(path, time_axis, prefer)
     except MemoryError as error:
         raise VolumeError(f"{path}: the image does not fit into memory.") from error
 
 
-def _dispatch(path: Path, time_axis: str, prefer: str) -> Stored:
+def _read(path: Path, time_axis: str, prefer: str) -> Stored:
     if path.is_dir():
         return read_dicom_series(path)
-    head = peek(path, HEAD_BYTES)
-    if nifti_form(head):
+    head = read_head(path, HEAD_BYTES)
+    if find_nifti_layout(head):
         return read_nifti(path, time_axis=time_axis, prefer=prefer)
     if is_mgh(head):
         return read_mgh(path, time_axis=time_axis)
-    kind = itk_kind(head)
+    kind = find_itk_format(head)
     if kind == "dicom":
         return read_dicom_file(path, time_axis=time_axis)
     if kind:
@@ -83,20 +98,20 @@ def _dispatch(path: Path, time_axis: str, prefer: str) -> Stored:
             f"{path}: this is Analyze 7.5, which does not store left and right. Convert it to NIfTI with a"
             " tool that knows its scanner."
         )
-    return _by_sibling(path, head, time_axis, prefer)
+    return _read_pair_by_image(path, head, time_axis, prefer)
 
 
-def _by_sibling(path: Path, head: bytes, time_axis: str, prefer: str) -> Stored:
+def _read_pair_by_image(path: Path, head: bytes, time_axis: str, prefer: str) -> Stored:
     """Return the image of a pair from its data half, which has no magic of its own."""
     header = header_of(path) if path.name.lower().endswith((".img", ".img.gz")) else None
     if header is None:
-        found = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "none of them")
+        found = next((what for magic, what in _UNSUPPORTED.items() if head.startswith(magic)), "none of them")
         if not head:
             found = "a broken gzip stream"
         raise VolumeError(
             f"{path}: expected NIfTI, MGH, NRRD, MetaImage or DICOM, found {found}. Convert it"
             " to NIfTI, or copy it again if it should be one of these."
         )
-    if not nifti_form(peek(header, HEAD_BYTES)):
+    if not find_nifti_layout(read_head(header, HEAD_BYTES)):
         raise VolumeError(f"{path}: its header {header.name} is not NIfTI. Convert the pair to NIfTI.")
     return read_nifti(header, time_axis=time_axis, prefer=prefer)

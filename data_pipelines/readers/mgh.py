@@ -1,13 +1,18 @@
-"""FreeSurfer's MGH and MGZ."""
+"""Read FreeSurfer's MGH and MGZ."""
 
 from pathlib import Path
 
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 
-from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from voxlift.data_pipelines.readers.checks import check_affine, native
-from voxlift.data_pipelines.readers.inflate import peek, read_voxels
+from voxlift.data_pipelines.readers.decompress import read_head, read_voxels
+from voxlift.data_pipelines.readers.header_checks import (
+    check_affine,
+    fold_time_axis,
+    image_shape,
+    shape_to_decode,
+    to_native_dtype,
+)
 from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 DATA_OFFSET = 284
@@ -28,28 +33,27 @@ def read_mgh(path: Path, *, time_axis: str = "error") -> Stored:
 
     Args:
         path: The file, gzip or not.
-        time_axis: What becomes of more than one frame, see `readers.axes.TimeAxis`.
+        time_axis: What several frames become, see `readers.header_checks.TimeAxis`.
 
     Raises:
         VolumeError: The file is no volume, is damaged, or claims more than it holds.
     """
-    header = MGHHeader(peek(path, DATA_OFFSET), check=False)
+    header = MGHHeader(read_head(path, DATA_OFFSET), check=False)
     code = int(header["type"])
     if code not in _DTYPES:
         raise VolumeError(f"{path}: the MGH header's type code is {code}; expected one of {list(_DTYPES)}.")
     dtype = np.dtype(_DTYPES[code])
     stored_shape = tuple(int(side) for side in header["dims"])
-    shape = image_shape(stored_shape, path)
-    needed = needed_shape(shape, time_axis, path)
-    affine = _affine(header)
+    shape = shape_to_decode(image_shape(stored_shape, path), time_axis, path)
+    affine = _affine_of(header)
     check_affine(affine, path)
-    stored = read_voxels(path, DATA_OFFSET, shape=needed, dtype=dtype)
-    voxels, affine = fold_time(stored, affine, time_axis)
+    stored = read_voxels(path, DATA_OFFSET, shape=shape, dtype=dtype)
+    voxels, affine = fold_time_axis(stored, affine, time_axis)
     notes = () if header["goodRASFlag"] else (NO_ORIENTATION,)
-    return Stored(native(voxels), affine, path, "mgh", header_shape=stored_shape, notes=notes)
+    return Stored(to_native_dtype(voxels), affine, path, "mgh", header_shape=stored_shape, notes=notes)
 
 
-def _affine(header: MGHHeader) -> Affine:
+def _affine_of(header: MGHHeader) -> Affine:
     """Return index -> RAS mm in float64: directions times spacing, the middle voxel at the stored centre."""
     affine = np.eye(4)
     with np.errstate(invalid="ignore"):

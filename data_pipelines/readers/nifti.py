@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2, one file or a header and image pair: nibabel's header, one call of igzip."""
+"""Read NIfTI-1 and NIfTI-2, single files and header/image pairs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +8,19 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from voxlift.data_pipelines.readers.axes import fold_time, image_shape, needed_shape
-from voxlift.data_pipelines.readers.checks import check_affine, check_dtype, native
-from voxlift.data_pipelines.readers.inflate import peek, read_voxels
+from voxlift.data_pipelines.readers.decompress import read_head, read_voxels
+from voxlift.data_pipelines.readers.header_checks import (
+    check_affine,
+    check_dtype,
+    fold_time_axis,
+    image_shape,
+    shape_to_decode,
+    to_native_dtype,
+)
 from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 Prefer = Literal["sform", "qform"]
-"""Which of NIfTI's two affines is believed where both are set."""
+"""Which of NIfTI's two affines is used where both are set."""
 
 HEAD_BYTES = 540
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
@@ -22,8 +28,8 @@ _CIFTI_INTENTS = range(3000, 3100)
 
 
 @dataclass(frozen=True)
-class _Form:
-    """One of the ways in which a NIfTI header is laid out."""
+class _Layout:
+    """One of the four layouts of a NIfTI header: version 1 or 2, single file or pair."""
 
     kind: str
     header: type
@@ -32,27 +38,13 @@ class _Form:
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
-    """The affine that is believed, both that the header sets, and what should not go unsaid about them."""
+class _Affines:
+    """The affine that is used, both that the header sets, and notes on them for the audit."""
 
-    affine: Affine
+    chosen: Affine
     sform: Affine | None
     qform: Affine | None
     notes: tuple[str, ...]
-
-
-def nifti_form(head: bytes) -> _Form | None:
-    """Return how the bytes are laid out if they start a NIfTI header, otherwise None."""
-    if head[344:348] in (b"n+1\0", b"ni1\0"):
-        return _Form("nifti1", nib.Nifti1Header, 348, head[344:348] == b"ni1\0")
-    if head[4:8] in (b"n+2\0", b"ni2\0"):
-        return _Form("nifti2", nib.Nifti2Header, 540, head[4:8] == b"ni2\0")
-    return None
-
-
-def is_analyze(head: bytes) -> bool:
-    """Return whether the bytes start an Analyze 7.5 header: NIfTI's size field without its magic."""
-    return len(head) >= 348 and head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and nifti_form(head) is None
 
 
 def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -> Stored:
@@ -60,8 +52,8 @@ def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -
 
     Args:
         path: The `.nii` file, or the header of a pair, gzip or not; judged by its content.
-        time_axis: What becomes of a fourth axis, see `readers.axes.TimeAxis`.
-        prefer: Which affine is believed where the header sets both.
+        time_axis: What a fourth axis becomes, see `readers.header_checks.TimeAxis`.
+        prefer: Which affine is used where the header sets both.
 
     Returns:
         Voxels in the stored type, the affine in millimetres (the header's own unit is converted).
@@ -72,31 +64,46 @@ def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -
     """
     if prefer not in get_args(Prefer):
         raise ValueError(f"prefer is {prefer!r}; expected one of {', '.join(get_args(Prefer))}.")
-    head = peek(path, HEAD_BYTES)
-    form = nifti_form(head)
-    if form is None:
+    head = read_head(path, HEAD_BYTES)
+    layout = find_nifti_layout(head)
+    if layout is None:
         raise VolumeError(f"{path}: expected a NIfTI header, found none.")
-    header = _parse(head, form, path)
-    shape = _voxel_shape(header, path)
+    header = _parse(head, layout, path)
+    header_shape = _voxel_shape(header, path)
     dtype = _voxel_dtype(header, path)
-    place = _place(header, prefer, path)
-    data_path = image_of(path) if form.is_pair else path
-    needed = needed_shape(shape, time_axis, path)
-    voxels = read_voxels(data_path, _offset(header, form, path), shape=needed, dtype=dtype)
-    folded, affine = fold_time(voxels, place.affine, time_axis)
+    affines = _read_affines(header, prefer, path)
+    data_path = image_of(path) if layout.is_pair else path
+    shape = shape_to_decode(header_shape, time_axis, path)
+    voxels = read_voxels(data_path, _data_offset(header, layout, path), shape=shape, dtype=dtype)
+    folded, affine = fold_time_axis(voxels, affines.chosen, time_axis)
     slope, inter = _scale(header, path)
     return Stored(
-        native(folded),
+        to_native_dtype(folded),
         affine,
         path,
-        form.kind,
+        layout.kind,
         slope=slope,
         inter=inter,
-        header_shape=shape,
-        sform=place.sform,
-        qform=place.qform,
-        notes=place.notes,
+        header_shape=header_shape,
+        sform=affines.sform,
+        qform=affines.qform,
+        notes=affines.notes,
     )
+
+
+def find_nifti_layout(head: bytes) -> _Layout | None:
+    """Return the layout of the NIfTI header that the bytes start, None where they start none."""
+    if head[344:348] in (b"n+1\0", b"ni1\0"):
+        return _Layout("nifti1", nib.Nifti1Header, 348, head[344:348] == b"ni1\0")
+    if head[4:8] in (b"n+2\0", b"ni2\0"):
+        return _Layout("nifti2", nib.Nifti2Header, 540, head[4:8] == b"ni2\0")
+    return None
+
+
+def is_analyze(head: bytes) -> bool:
+    """Return whether the bytes start an Analyze 7.5 header: NIfTI's size field without its magic."""
+    sizes = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")
+    return len(head) >= 348 and head[:4] in sizes and find_nifti_layout(head) is None
 
 
 def image_of(header_path: Path) -> Path:
@@ -105,41 +112,41 @@ def image_of(header_path: Path) -> Path:
     Raises:
         VolumeError: There is none beside it.
     """
-    return _sibling(header_path, "hdr", "img")
+    return _find_other_half(header_path, "hdr", "img")
 
 
 def header_of(image_path: Path) -> Path | None:
     """Return the header file that belongs to an image file of a pair, None where there is none."""
     try:
-        return _sibling(image_path, "img", "hdr")
+        return _find_other_half(image_path, "img", "hdr")
     except VolumeError:
         return None
 
 
-def _sibling(path: Path, ours: str, theirs: str) -> Path:
+def _find_other_half(path: Path, own_ending: str, other_ending: str) -> Path:
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    stem = name[:-4] if name.lower().endswith(f".{ours}") else name
-    wanted = [stem + ending for ending in (f".{theirs}", f".{theirs}.gz")]
-    wanted += [stem + ending.upper() for ending in (f".{theirs}", f".{theirs}.gz")]
+    stem = name[:-4] if name.lower().endswith(f".{own_ending}") else name
+    endings = (f".{other_ending}", f".{other_ending}.gz")
+    wanted = [stem + ending for ending in (*endings, *map(str.upper, endings))]
     for name in wanted:
         if (path.parent / name).is_file():
             return path.parent / name
     raise VolumeError(
-        f"{path}: this is one half of a {ours}/{theirs} pair and {wanted[0]} (or .gz) is not beside it."
-        " Copy both halves into one folder."
+        f"{path}: this is one half of a {own_ending}/{other_ending} pair and {wanted[0]} (or .gz) is not"
+        " beside it. Copy both halves into one folder."
     )
 
 
-def _parse(head: bytes, form: _Form, path: Path) -> nib.Nifti1Header:
+def _parse(head: bytes, layout: _Layout, path: Path) -> nib.Nifti1Header:
     sizes = {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")}
-    if len(head) < form.size or form.size not in sizes:
+    if len(head) < layout.size or layout.size not in sizes:
         raise VolumeError(
-            f"{path}: the NIfTI header is damaged (its size field should say {form.size})."
+            f"{path}: the NIfTI header is damaged (its size field should be {layout.size})."
             " Copy the file again from its source."
         )
     # The size field names the byte order; nibabel's own guess looks at dim[0], which may be damaged.
-    order = "<" if int.from_bytes(head[:4], "little") == form.size else ">"
-    header = form.header(head[: form.size], endianness=order, check=False)
+    order = "<" if int.from_bytes(head[:4], "little") == layout.size else ">"
+    header = layout.header(head[: layout.size], endianness=order, check=False)
     if int(header["intent_code"]) in _CIFTI_INTENTS:
         raise VolumeError(
             f"{path}: this is a CIFTI file: a table over brain surfaces, not a volume."
@@ -167,13 +174,13 @@ def _voxel_dtype(header: nib.Nifti1Header, path: Path) -> np.dtype[np.generic]:
     return dtype
 
 
-def _offset(header: nib.Nifti1Header, form: _Form, path: Path) -> int:
+def _data_offset(header: nib.Nifti1Header, layout: _Layout, path: Path) -> int:
     offset = float(header["vox_offset"])
     # Some writers leave the offset at 0 in a single file: the standard's own start is meant.
-    least = 0 if form.is_pair else form.size + 4
+    least = 0 if layout.is_pair else layout.size + 4
     if not np.isfinite(offset) or offset < 0 or offset > 2**62:
         raise VolumeError(
-            f"{path}: the header says the voxels start at byte {offset:g}. The file is damaged."
+            f"{path}: the header sets the start of the voxels to byte {offset:g}. The file is damaged."
         )
     return max(int(offset), least)
 
@@ -186,13 +193,13 @@ def _scale(header: nib.Nifti1Header, path: Path) -> tuple[float, float]:
     return (1.0, 0.0) if slope is None else (float(slope), float(inter))
 
 
-def _place(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
-    # Absurd numbers overflow on the way: what comes of them is checked at the end.
+def _read_affines(header: nib.Nifti1Header, prefer: str, path: Path) -> _Affines:
+    # Absurd numbers overflow on the way: `check_affine` looks at the result.
     with np.errstate(all="ignore"):
-        return _choose(header, prefer, path)
+        return _choose_affine(header, prefer, path)
 
 
-def _choose(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
+def _choose_affine(header: nib.Nifti1Header, prefer: str, path: Path) -> _Affines:
     unit = int(header["xyzt_units"]) % 8
     scale = np.diag([_MM_PER_UNIT.get(unit, 1.0)] * 3 + [1.0])
     notes = [] if unit in (0, 2) else [f"voxel sizes stored in unit code {unit}, converted to millimetres"]
@@ -209,9 +216,11 @@ def _choose(header: nib.Nifti1Header, prefer: str, path: Path) -> _Place:
         notes.append("the header sets neither sform nor qform: left and right are a guess (stored as LAS)")
     affine = np.asarray(chosen, np.float64)
     other = "qform" if prefer == "sform" else "sform"
-    both = sform is not None and qform is not None
-    check_affine(affine, path, f"Correct the header{f', or set preprocess.prefer={other}' if both else ''}.")
-    return _Place(affine, sform, qform, tuple(notes))
+    has_both = sform is not None and qform is not None
+    check_affine(
+        affine, path, f"Correct the header{f', or set preprocess.prefer={other}' if has_both else ''}."
+    )
+    return _Affines(affine, sform, qform, tuple(notes))
 
 
 def _qform(
@@ -221,6 +230,6 @@ def _qform(
         return np.asarray(scale @ header.get_qform(), np.float64)
     except (HeaderDataError, ValueError) as error:
         if prefer == "sform" and sform is not None:
-            # Not believed anyway: the audit reports it as a conflict, since NaN agrees with nothing.
+            # It is not used: NaN agrees with nothing, so that the audit reports the conflict.
             return np.full((4, 4), np.nan)
         raise VolumeError(f"{path}: the header's qform is unusable ({error}). Correct the header.") from error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from voxlift.data_pipelines.cache.fill import explain_problems, fill_cache
-from voxlift.data_pipelines.cache.format import dtype_for
+from voxlift.data_pipelines.cache.format import choose_dtype
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
@@ -182,7 +182,7 @@ WHOLE, FRACTIONS = np.array([0.0, 255.0], np.float32), np.array([0.0, 0.5], np.f
     ],
 )
 def test_the_smallest_type_that_loses_nothing_is_chosen(voxels, settings, dtype):
-    assert dtype_for(voxels, settings) == dtype
+    assert choose_dtype(voxels, settings) == dtype
 
 
 def write_voxels(path, voxels):

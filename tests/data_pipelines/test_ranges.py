@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.cache.ranges import find_range, outside_range, sketch_record
+from voxlift.data_pipelines.cache.ranges import find_training_range, find_out_of_range, summarize_volume
 from voxlift.data_pipelines.volume import Stored
 
 RNG = np.random.default_rng(0)
@@ -21,10 +21,10 @@ def sketch(*, spacing=(3.0, 2.0, 1.0), shape=(5, 7, 11), scale=1.0, flip=False, 
     affine = np.diag([*spacing[::-1], 1.0])
     affine[0, 0] *= -1 if flip else 1
     stored = Stored(np.zeros(shape[::-1], np.int16), affine, Path("a.nii"), "nifti1")
-    return sketch_record([stored], scale * evenly((*shape, channels)))
+    return summarize_volume([stored], scale * evenly((*shape, channels)))
 
 
-SEEN = find_range([sketch(), sketch(spacing=(4.0, 2.0, 1.0), shape=(6, 7, 12))])
+SEEN = find_training_range([sketch(), sketch(spacing=(4.0, 2.0, 1.0), shape=(6, 7, 12))])
 
 
 def test_a_sketch_is_in_ras_and_ordered_depth_height_width():
@@ -37,15 +37,15 @@ def test_a_sketch_is_in_ras_and_ordered_depth_height_width():
 def test_its_statistics_are_those_of_the_prepared_voxels():
     prepared = RNG.random((5, 7, 11, 2))
     stored = Stored(np.zeros((11, 7, 5), np.int16), np.eye(4), Path("a.nii"), "nifti1")
-    found = sketch_record([stored], prepared).channels[1]
+    found = summarize_volume([stored], prepared).channels[1]
     assert found["mean"] == pytest.approx(prepared[..., 1].mean())
     assert found["sd"] == pytest.approx(prepared[..., 1].std())
     assert found["p99"] == pytest.approx(np.percentile(prepared[..., 1], 99))
 
 
 def test_a_volume_like_those_of_training_is_passed_in_silence():
-    assert outside_range(sketch(spacing=(3.5, 2.0, 1.0)), SEEN) == ()
-    assert outside_range(sketch(spacing=(4.3, 2.1, 0.95)), SEEN) == ()
+    assert find_out_of_range(sketch(spacing=(3.5, 2.0, 1.0)), SEEN) == ()
+    assert find_out_of_range(sketch(spacing=(4.3, 2.1, 0.95)), SEEN) == ()
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_a_volume_like_those_of_training_is_passed_in_silence():
     ],
 )
 def test_each_way_of_being_unlike_is_told_and_alone(changes, told):
-    found = outside_range(sketch(**changes), SEEN)
+    found = find_out_of_range(sketch(**changes), SEEN)
     assert any(told in phrase for phrase in found), found
     assert all("intensity" in phrase for phrase in found) or len(found) == 1
 
 
 def test_channels_are_named_where_there_are_several():
-    seen = find_range([sketch(channels=2)])
+    seen = find_training_range([sketch(channels=2)])
     assert all(
         "of channel 0" in text or "of channel 1" in text
-        for text in outside_range(sketch(channels=2, scale=9), seen)
+        for text in find_out_of_range(sketch(channels=2, scale=9), seen)
     )

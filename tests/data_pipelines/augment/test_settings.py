@@ -71,7 +71,7 @@ def test_handedness_is_warned_about_exactly_where_something_mirrors():
 
 
 def test_the_settings_cost_no_import_of_tensorflow():
-    code = "import sys, data_pipelines.augment; print('tensorflow' in sys.modules)"
+    code = "import sys, voxlift.data_pipelines.augment; print('tensorflow' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"

@@ -1,4 +1,4 @@
-"""A damaged header ends in a volume or a sentence: no crash, no hang, no memory blow-up."""
+"""A damaged header ends in a volume or an error that names the file: no crash, hang or memory blow-up."""
 
 import gzip
 import resource
@@ -57,7 +57,7 @@ def mutate(content, rng):
 
 
 def run(folder, clean, count, rng):
-    """Read and prepare `count` mutated files; return how many gave a volume and how many a sentence."""
+    """Read and prepare `count` mutated files; return how many gave a volume and how many an error."""
     volumes, messages, path = 0, [], folder / "mutant"
     contents = [path.read_bytes() for path in clean]
     for index in range(count):
@@ -80,24 +80,24 @@ def check(tmp_path, count):
     clean = seeds(tmp_path / "clean")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
-    volumes, sentences = run(tmp_path, clean, count, np.random.default_rng(7))
+    volumes, errors = run(tmp_path, clean, count, np.random.default_rng(7))
     assert volumes > count / 10
-    assert sentences > count / 10
+    assert errors > count / 10
     assert time.process_time() - started < count * 0.02
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_500_mutated_headers_end_in_a_volume_or_a_sentence(tmp_path):
+def test_500_mutated_headers_end_in_a_volume_or_an_error(tmp_path):
     check(tmp_path, 500)
 
 
 @pytest.mark.slow
-def test_10000_mutated_headers_end_in_a_volume_or_a_sentence(tmp_path):
+def test_10000_mutated_headers_end_in_a_volume_or_an_error(tmp_path):
     check(tmp_path, 10_000)
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
-def test_mutated_headers_of_simpleitks_formats_end_in_a_volume_or_a_sentence(tmp_path, ending):
+def test_mutated_headers_of_simpleitks_formats_end_in_a_volume_or_an_error(tmp_path, ending):
     image = SimpleITK.GetImageFromArray(np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16))
     clean = tmp_path / f"clean.{ending}"
     SimpleITK.WriteImage(image, str(clean))

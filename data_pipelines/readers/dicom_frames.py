@@ -1,8 +1,8 @@
-"""One DICOM file of many frames (enhanced CT and MR, multi-frame secondary capture): where each frame lies.
+"""Read the plane of each frame of a multi-frame DICOM file (enhanced CT and MR, secondary capture).
 
-ITK reads the voxels in the order of the frames and takes them to be evenly spaced along it. The standard
-lets a file store its frames in any order, leave places out, or hold several at one place, so the positions
-that each frame states are read here and held against that.
+ITK reads the voxels in the order of the frames and assumes even spacing along it. The standard lets a file
+store its frames in any order, leave positions out, or hold several at one position, so the position that
+each frame states is read here and compared with that assumption.
 
 Source:
     DICOM PS3.3, C.7.6.16 Multi-frame Functional Groups, https://dicom.nema.org/medical/dicom/current
@@ -23,12 +23,13 @@ from voxlift.data_pipelines.volume import VolumeError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one slice lies, in DICOM's LPS millimetres.
+class ImagePlane:
+    """The plane of one slice, in DICOM's LPS millimetres.
 
     Attributes:
         position: Of its first voxel.
@@ -45,50 +46,53 @@ class Place:
     scale: tuple[float, float] = (1.0, 0.0)
 
 
-def frame_places(path: Path) -> list[Place] | None:
-    """Return where each frame of a file lies, in stored order; None where its frames do not say.
+def read_frame_planes(path: Path) -> list[ImagePlane] | None:
+    """Return the plane of each frame of a file, in stored order; None where no frame states one.
 
     Raises:
-        VolumeError: The file is no DICOM, or says it for some frames only.
+        VolumeError: The file is not DICOM, or only some of its frames state their plane.
     """
-    import pydicom  # noqa: PLC0415 - takes a fifth of a second, which few data sets need
+    import pydicom  # noqa: PLC0415 - its import takes 0.2 s, and few data sets need it
     from pydicom.errors import InvalidDicomError  # noqa: PLC0415
 
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        groups = [_Groups(header, frame) for frame in header.get(_PER_FRAME, [])]
-        places = [_place(group, header) for group in groups]
+        groups = [_FunctionalGroups(header, frame) for frame in header.get(_PER_FRAME, [])]
+        planes = [_plane_of(group, header) for group in groups]
     except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError) as error:
         raise VolumeError(f"{path}: the DICOM header is damaged ({error}). Copy it again.") from error
-    known = [place for place in places if place is not None]
-    if known and len(known) < len(places):
-        raise VolumeError(f"{path}: only {len(known)} of {len(places)} DICOM frames say where they lie.")
+    known = [plane for plane in planes if plane is not None]
+    if known and len(known) < len(planes):
+        raise VolumeError(
+            f"{path}: only {len(known)} of {len(planes)} DICOM frames state their position."
+            " Export the volume as NIfTI."
+        )
     return known or None
 
 
-def sort_frames(places: list[Place], path: Path) -> NDArray[np.int64]:
-    """Return the order in which the frames follow one another along the slices' normal.
+def sort_frames(planes: list[ImagePlane], path: Path) -> NDArray[np.int64]:
+    """Return the indices of the frames, sorted along the slice normal.
 
     Raises:
-        VolumeError: Several frames lie at one place, or they are scaled differently.
+        VolumeError: Several frames share a position, or they are scaled differently.
     """
-    row, column = np.reshape(places[0].orientation, (2, 3))
-    along = np.array([one.position for one in places]) @ np.cross(row, column)
+    row, column = np.reshape(planes[0].orientation, (2, 3))
+    along = np.array([one.position for one in planes]) @ np.cross(row, column)
     apart = np.diff(np.sort(along))
     if len(apart) and apart.min() < 1e-3 < apart.max():
         raise VolumeError(
-            f"{path}: several DICOM frames lie at the same place (phases, echoes or directions)."
+            f"{path}: several DICOM frames share a position (phases, echoes or directions)."
             " Export one volume per file."
         )
-    if len({one.scale for one in places}) > 1:
+    if len({one.scale for one in planes}) > 1:
         raise VolumeError(f"{path}: the DICOM frames are scaled differently. Export the volume as NIfTI.")
     order = np.argsort(along, kind="stable")
-    # Frames that are in order already keep it, whichever way they run.
+    # Frames that are in order already stay as they are, in either direction.
     return order[::-1] if (np.diff(along) < 0).all() else order
 
 
-class _Groups:
-    """The functional groups of one frame: its own, else those that all share."""
+class _FunctionalGroups:
+    """The functional groups of one frame: its own, else those shared by all frames."""
 
     def __init__(self, header: Dataset, own: Dataset) -> None:
         self._sources = [own, *header.get(_SHARED, [])]
@@ -105,7 +109,7 @@ class _Groups:
             yield from source.get(group, [])
 
 
-def _place(groups: _Groups, header: Dataset) -> Place | None:
+def _plane_of(groups: _FunctionalGroups, header: Dataset) -> ImagePlane | None:
     position = groups.find("PlanePositionSequence", "ImagePositionPatient")
     orientation = groups.find("PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = groups.find("PixelMeasuresSequence", "PixelSpacing")
@@ -114,4 +118,4 @@ def _place(groups: _Groups, header: Dataset) -> Place | None:
     slope = groups.find("PixelValueTransformationSequence", "RescaleSlope") or (1.0,)
     offset = groups.find("PixelValueTransformationSequence", "RescaleIntercept") or (0.0,)
     size = (int(header.Columns), int(header.Rows), 1)
-    return Place(position, orientation, spacing, size, (slope[0], offset[0]))
+    return ImagePlane(position, orientation, spacing, size, (slope[0], offset[0]))

@@ -5,9 +5,9 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from voxlift.data_pipelines.augment.affine import rotation
+from voxlift.data_pipelines.augment.affine import rotation_matrix
 from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
-from voxlift.data_pipelines.augment.elastic import displacements
+from voxlift.data_pipelines.augment.elastic import displacement_field
 from voxlift.data_pipelines.augment.settings import Augment
 
 SHAPE, SPACING = (5, 7, 11, 2), (3.0, 1.5, 0.8)
@@ -92,7 +92,7 @@ def test_affine_crop_and_elastic_compose_into_one_resample():
     settings = Augment(**{**AFFINE.__dict__, **CROP, **ELASTIC, "fill_minimum": False, "fill": -4.0})
     drawn = draw(settings)
     places = affine_places(drawn, crop_places(drawn, indices(SHAPE), SHAPE), SHAPE, SPACING)
-    places += displacements(drawn, SHAPE[:3]).numpy().reshape(3, -1)
+    places += displacement_field(drawn, SHAPE[:3]).numpy().reshape(3, -1)
     expected = oracle(VOXELS, places, (-4.0, -4.0))
     np.testing.assert_allclose(apply_augment(VOXELS, drawn, settings), expected, atol=5e-5)
 
@@ -108,14 +108,14 @@ def test_displacements_are_scipys_cubic_spline_of_the_drawn_nodes():
         assert places.max() <= count - 2
         field = np.moveaxis(spline(places), 0, axis + 1)
     expected = field / np.array(SPACING)[:, None, None, None]
-    np.testing.assert_allclose(displacements(drawn, SHAPE[:3]), expected, atol=1e-6)
+    np.testing.assert_allclose(displacement_field(drawn, SHAPE[:3]), expected, atol=1e-6)
 
 
 def test_displacements_stay_within_their_limit_and_do_not_fold_space():
     settings = Augment(elastic_prob=1.0, elastic_mm=4.8, elastic_node_mm=12.0)
     for seed in range(5):
         drawn = draw(settings, seed, (20, 20, 20, 1), (2.0, 2.0, 2.0))
-        moved = displacements(drawn, (20, 20, 20)).numpy()
+        moved = displacement_field(drawn, (20, 20, 20)).numpy()
         assert 0.2 < np.abs(moved * 2.0).max() <= 4.8
         slopes = np.stack([np.stack(np.gradient(part)) for part in moved])  # [component, axis, D, H, W]
         assert np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(3)).min() > 0
@@ -146,7 +146,7 @@ def test_translation_and_scale_move_the_object_in_mm():
 
 
 def test_rotation_is_orthonormal_and_proper():
-    matrix = rotation(tf.constant([12.0, -50.0, 77.0])).numpy()
+    matrix = rotation_matrix(tf.constant([12.0, -50.0, 77.0])).numpy()
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
     assert np.linalg.det(matrix) == pytest.approx(1.0, abs=1e-5)
 
@@ -165,7 +165,7 @@ def test_a_slice_moves_within_its_plane():
     assert drawn["translation_mm"].numpy()[0] == drawn["shear"].numpy()[0] == drawn["shear"].numpy()[1] == 0.0
     shape = (1, *image.shape)
     places = affine_places(drawn, crop_places(drawn, indices(shape), shape), shape, SPACING)
-    places += displacements(drawn, shape[:3]).numpy().reshape(3, -1)
+    places += displacement_field(drawn, shape[:3]).numpy().reshape(3, -1)
     assert (places[0] == 0).all()
     expected = oracle(image[None], places, image.min((0, 1)))[0]
     np.testing.assert_allclose(apply_augment(image, drawn, settings), expected, atol=5e-5)

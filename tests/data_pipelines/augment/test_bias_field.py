@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.interpolate import BSpline
 
-from voxlift.data_pipelines.augment.bias import bias_field
+from voxlift.data_pipelines.augment.bias_field import bias_field
 from voxlift.data_pipelines.augment.build import apply_augment, draw_augment
 from voxlift.data_pipelines.augment.settings import Augment
 

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from voxlift.data_pipelines.augment.build import apply_augment, build_augment, draw_augment
-from voxlift.data_pipelines.augment.grid import Grid
-from voxlift.data_pipelines.augment.lattice import turn_counts
+from voxlift.data_pipelines.augment.flip_rotate90 import allowed_quarter_turns
 from voxlift.data_pipelines.augment.settings import Augment
+from voxlift.data_pipelines.augment.transform import Grid
 
 CUBE = np.arange(4 * 4 * 4 * 2, dtype=np.float32).reshape(4, 4, 4, 2)
 BOX = np.arange(5 * 7 * 11, dtype=np.float32).reshape(5, 7, 11, 1)
@@ -48,8 +48,8 @@ def test_the_drawn_matrix_says_how_often_the_plane_was_turned():
     for seed in range(8):
         drawn = draw_augment(settings, CUBE.shape, spacing=(1, 1, 1), seed=[1, seed])
         quarter = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
-        lattice = drawn["lattice"].numpy()
-        (count,) = (k for k in range(1, 4) if (np.linalg.matrix_power(quarter, k) == lattice).all())
+        axis_map = drawn["axis_map"].numpy()
+        (count,) = (k for k in range(1, 4) if (np.linalg.matrix_power(quarter, k) == axis_map).all())
         varied = apply_augment(tf.constant(CUBE), drawn, settings)
         np.testing.assert_array_equal(varied, np.rot90(CUBE, count, (1, 2)))
 
@@ -58,8 +58,8 @@ def test_only_half_turns_where_sides_or_spacings_differ():
     assert results(BOX, Augment(turn_prob=(1.0, 0.0, 0.0)), 10) == {np.rot90(BOX, 2, (1, 2)).tobytes()}
     thick = results(CUBE, Augment(turn_prob=(0.0, 1.0, 0.0)), 10, spacing=(3.0, 1.0, 1.0))
     assert thick == {np.rot90(CUBE, 2, (0, 2)).tobytes()}
-    assert turn_counts(Grid((4, 4, 4), (3.0, 1.0, 1.0)), 0) == (1, 2, 3)
-    assert turn_counts(Grid((1, 4, 4), (1.0, 1.0, 1.0)), 1) == ()
+    assert allowed_quarter_turns(Grid((4, 4, 4), (3.0, 1.0, 1.0)), 0) == (1, 2, 3)
+    assert allowed_quarter_turns(Grid((1, 4, 4), (1.0, 1.0, 1.0)), 1) == ()
 
 
 def test_permutations_are_the_five_true_ones_and_the_two_cyclic_ones_where_handedness_stays():
@@ -79,7 +79,7 @@ def test_all_together_reach_the_48_orientations_of_a_cube_or_the_24_without_mirr
 def test_determinants_tell_that_nothing_mirrors_with_kept_handedness():
     settings = Augment(flip_prob=(0.5,) * 3, turn_prob=(0.5,) * 3, permute_prob=0.7, keep_handedness=True)
     draw = tf.function(
-        lambda seed: draw_augment(settings, (4, 4, 4, 1), spacing=(1, 1, 1), seed=seed)["lattice"]
+        lambda seed: draw_augment(settings, (4, 4, 4, 1), spacing=(1, 1, 1), seed=seed)["axis_map"]
     )
     assert {round(np.linalg.det(draw(tf.constant([0, seed])))) for seed in range(40)} == {1}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from voxlift.data_pipelines.augment.separable import apply_along_axes, cubic_basis
+from voxlift.data_pipelines.augment.voxel_operations import apply_along_axes, cubic_basis
 
 
 def test_a_matrix_per_axis_is_the_einsum_over_all_axes():
