@@ -1,7 +1,7 @@
-"""What the user can mend: errors that a command tells as a sentence, with exit status 2 and no traceback.
+"""Errors that the user can fix: a command prints their message without a traceback and exits with status 2.
 
-Each says what was expected, what was received, where, and the way out. The floors below have bases of their
-own, `data_pipelines.errors.DataError` and `models.lifting.LiftError`: they know nothing of this one.
+A message says what was expected, what was received, where, and what to do. The packages below have bases of
+their own, `data_pipelines.errors.DataError` and `models.lifting.LiftError`; they do not import this module.
 """
 
 from __future__ import annotations
@@ -9,32 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class MendableError(ValueError):
-    """The base of the errors of this floor."""
+class FixableError(ValueError):
+    """Base of all errors of `app` whose cause the user can fix."""
 
 
-class UserError(MendableError):
-    """The user's input is at fault, said in a sentence or two, where no room has an error of its own."""
+class UserError(FixableError):
+    """Unusable input, or a lack of memory or disk space, where no more specific class exists."""
 
 
-class SettingsError(MendableError):
-    """The configuration is at fault."""
+class SettingsError(FixableError):
+    """Invalid configuration, or a path in it that cannot be used."""
 
 
 def refuse_problems(problems: Sequence[str]) -> None:
-    """Tell every problem of a configuration at once.
+    """Raise one error that lists all problems, if there are any.
+
+    Args:
+        problems: One sentence for each.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: There is at least one problem.
     """
     if problems:
         raise SettingsError("\n".join(problems))
 
 
 def install_extra(extra: str) -> str:
-    """How an extra comes into the environment that Voxlift runs in, from a checkout or from a wheel.
+    """Return a sentence with the pip command that installs an extra, from a checkout as from a wheel.
 
-    pip finds the installed package itself, and fetches only what the extra adds.
+    pip finds the installed package itself and downloads only what the extra adds.
 
     >>> install_extra("search")
     "Install it into this environment with: pip install 'voxlift[search]'."

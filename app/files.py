@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed; absent ones are told."""
+"""Read and write the small files of Voxlift, and check paths before work whose results go there."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` so that a kill leaves the old file or the new one, never half of one."""
-    write_beside(path, lambda file: file.write(text.encode()))
+    """Write a text file in UTF-8, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -39,10 +40,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a run folder.
+    """Return the JSON object in a file of a run folder.
 
     Raises:
-        SettingsError: the file is missing or not JSON.
+        SettingsError: The file does not exist or is not JSON.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, atomically."""
+    """Write rows as CSV, atomically; the columns are all keys, in the order of their first row."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
@@ -64,10 +65,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of a run folder, all values as text.
+    """Return the rows of a CSV file of a run folder, all values as text.
 
     Raises:
-        SettingsError: the file does not exist.
+        SettingsError: The file does not exist.
     """
     if not path.exists():
         raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
@@ -75,37 +76,37 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def place_problems(path: Path, *, asked: str) -> list[str]:
-    """What keeps a file or folder from being made, as at most one sentence; the folders above it may be new.
+def refuse_unwritable(path: Path, *, setting: str) -> None:
+    """Check that a file or folder can be made at `path`; see `find_path_problems`.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    refuse_problems(find_path_problems(path, setting=setting))
+
+
+def find_path_problems(path: Path, *, setting: str) -> list[str]:
+    """Return a sentence if no file or folder can be made at `path`; the folders above it need not exist.
 
     Args:
-        path: of the file or folder.
-        asked: the setting that names it, for the message.
+        path: The file or folder.
+        setting: The setting that names it, for the message.
     """
     above = next((one for one in path.absolute().parents if one.exists()), Path("/"))
     if not above.is_dir():
-        return [f"{asked}: {above} is a file, so nothing can be made below it; choose another place."]
+        return [f"{setting}: expected a folder above it; {above} is a file. Choose another path."]
     if not os.access(above, os.W_OK | os.X_OK):
-        return [f"{asked}: {above} may not be written to by you; choose another place, or its permissions."]
+        return [f"{setting}: you cannot write into {above}. Choose another path, or change its permissions."]
     return []
 
 
-def refuse_unwritable(path: Path, *, asked: str) -> None:
-    """Pass when something can be made at `path`, see `place_problems`.
-
-    Raises:
-        SettingsError: it cannot.
-    """
-    refuse_problems(place_problems(path, asked=asked))
-
-
-def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[str]:
-    """What keeps `output` from becoming a file, as a sentence; nothing where it can.
+def find_output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[str]:
+    """Return a sentence if `output` cannot become a file.
 
     Args:
-        output: as the user named it.
-        ending: of its name, with the dot, in small letters.
-        overwrite: whether a file of that name may be replaced.
+        output: As the user named it.
+        ending: Of its name, with the dot, in lower case.
+        overwrite: Whether an existing file may be replaced.
     """
     path = Path(output).expanduser()
     if path.suffix.lower() != ending:
@@ -113,18 +114,18 @@ def output_file_problems(output: str, *, ending: str, overwrite: bool) -> list[s
     if not path.parent.is_dir():
         return [f"output={output}: there is no folder {path.parent}; make it first."]
     if path.exists() and not overwrite:
-        return [f"output={output}: the file exists; choose another, or say overwrite=true."]
-    return place_problems(path, asked=f"output={output}")
+        return [f"output={output}: the file exists; choose another name, or set overwrite=true."]
+    return find_path_problems(path, setting=f"output={output}")
 
 
-def output_folder_problems(output: str) -> list[str]:
-    """What keeps `output` from becoming a folder of its own, as a sentence; nothing where it can."""
+def find_output_folder_problems(output: str) -> list[str]:
+    """Return a sentence if `output` cannot become a new folder or is not an empty one."""
     folder = Path(output).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return [f"output={folder}: expected a new or empty folder; choose another."]
-    return place_problems(folder, asked=f"output={output}")
+    return find_path_problems(folder, setting=f"output={output}")
 
 
-def finished_run_problems(run: object) -> list[str]:
-    """A sentence where no run is named."""
-    return ["run: expected the folder of a finished run; say run=RUN_DIR."] if run is None else []
+def find_run_problems(run: object) -> list[str]:
+    """Return a sentence if no run is named."""
+    return ["run: expected the folder of a finished run; set run=RUN_DIR."] if run is None else []

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: one console, plain lines, one kind of progress bar."""
+"""Print lines and progress bars on one console."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PIPE_WIDTH = 100  # columns where the output is a file or a pipe
+PIPE_WIDTH = 100  # columns, if the output is a file or a pipe
 
 
 def build_console() -> Console:
-    """The terminal's own width and colours; a fixed width and none in a pipe."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH, no_color=True)
+    """Return a console with the terminal's width and colours; with a fixed width and no colours in a pipe."""
+    terminal = Console(highlight=False)
+    if terminal.is_terminal:
+        return terminal
+    return Console(highlight=False, width=PIPE_WIDTH, no_color=True)
 
 
 console = build_console()
 
 
-def say(text: str) -> None:
-    """A line for a person, as it stands: brackets in paths are no markup, and only the terminal wraps it."""
+def print_line(text: str) -> None:
+    """Print a line unchanged: brackets in paths are not markup, and only the terminal wraps it."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def build_progress() -> Progress:
-    """A progress display with counts, time used and time left; silent where the output is not a terminal."""
+    """Return a progress display with counts, elapsed and remaining time; off if the output is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -48,7 +50,7 @@ def build_progress() -> Progress:
 
 @contextmanager
 def counted_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that tells itself how much there is: call it with (done, total). Absent until then."""
+    """Yield a function that updates a bar to (done, total); the bar is shown from the first call on."""
     with build_progress() as progress:
         task = progress.add_task(description, total=None, note="", visible=False)
 
@@ -60,7 +62,7 @@ def counted_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar for `total` steps; the function that is handed out advances it by one."""
+    """Yield a function that advances a bar of `total` steps by one."""
     with build_progress() as progress:
         task = progress.add_task(description, total=total, note="")
 

@@ -1,1 +1,1 @@
-"""The commands: one module each; Hydra is started here and errors become exit statuses."""
+"""The commands, one module each: read the settings, check them, call one function."""

@@ -1,8 +1,8 @@
-"""The front door of every command: Hydra started our way, and each outcome turned into its exit status.
+"""Start Hydra for a command, and turn each outcome into an exit status.
 
-0 done, 1 the audit found something, 2 the user's input or configuration, 130 interrupted, 70 a crash of
-ours (its traceback is kept) or of the engine, 75 a process of several was lost and the run can go on, 128 + N
-ended from outside by signal N.
+0 done; 1 the audit found something that would spoil training; 2 the input or configuration is at fault;
+70 an error of Voxlift's own (with its traceback) or a crash of TensorFlow or JAX; 75 one of several processes
+was lost and the run can be resumed; 130 interrupted; 128 + N ended from outside by signal N.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from omegaconf import DictConfig
 
 from voxlift import __version__
 from voxlift.app.config import register_schemas
-from voxlift.app.config.messages import explain, explain_dashes, is_dashed, is_user_error
-from voxlift.app.config.overrides import to_settings
-from voxlift.app.config.suggestions import SCHEMA, known_keys, register_choices
-from voxlift.app.errors import SettingsError, refuse_problems
+from voxlift.app.config.keys import SCHEMA, known_keys, register_choices
+from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
+from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
-from voxlift.app.runtime.supervisor import hand_over
+from voxlift.app.runtime.supervisor import fork_supervised
 
 Settings = TypeVar("Settings")
 
 
-class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what failed has said why
-    """A job of a sweep ended with another exit status than 0."""
+class JobFailed(RuntimeError):  # noqa: N818 - it carries a status; the job has printed the reason
+    """A job of a sweep ended with an exit status other than 0."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -39,102 +38,71 @@ class JobFailed(RuntimeError):  # noqa: N818 - it carries a status, and what fai
 
 
 def run_command(
-    config_name: str, job: Callable[[DictConfig], int | None], *, is_supervised: bool = False
-) -> NoReturn:
-    """Run `job` under Hydra with `conf/<config_name>.yaml` and leave the process with its exit status.
-
-    Args:
-        config_name: the command's primary configuration.
-        job: gets the composed configuration; returns an exit status, or None for 0.
-        is_supervised: whether another process shall say how this one ended, where it cannot do so itself.
-    """
-    if is_supervised:
-        hand_over()
-    # Hydra otherwise swallows exceptions, prints its own hint and leaves with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    register_schemas()
-    register_choices()
-    _answer_alone(sys.argv[1:], config_name)
-    statuses: list[int] = []
-
-    def guarded(cfg: DictConfig) -> int:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            # A sweep stops at the first job that fails, whichever launcher ran it: only an exception travels.
-            _refuse_shared_run_dir(cfg)
-            status = job(cfg) or DONE
-            if status:
-                raise JobFailed(status)
-            return status
-        debug = bool(cfg.get("debug", False))
-        statuses.append(_status_of(lambda: job(cfg) or DONE, config_name, debug=debug))
-        return statuses[-1]
-
-    start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=config_name)(guarded)
-    status = _status_of(lambda: start() or DONE, config_name, debug=False)
-    sys.stdout.flush()
-    sys.exit(max([status, *statuses]))
-
-
-def open_command(
-    config_name: str,
+    name: str,
     *,
     read: Callable[[DictConfig], Settings],
     job: Callable[[Settings], int],
     is_supervised: bool = False,
 ) -> NoReturn:
-    """Run a command whose whole input is one value: read from its configuration, handed over.
+    """Compose `conf/<name>.yaml` with the command line, run the job, and exit with its status.
 
     Args:
-        config_name: the command's primary configuration.
-        read: the settings of a composed configuration, checked; see `reader`.
-        job: the command; returns an exit status.
-        is_supervised: as in `run_command`.
+        name: Of the command and its primary configuration.
+        read: Returns the checked settings of a composed configuration.
+        job: Runs the command; returns its exit status.
+        is_supervised: Whether another process reports how this one ended, where it cannot do so itself.
     """
-    run_command(config_name, lambda cfg: job(read(cfg)), is_supervised=is_supervised)
+    if is_supervised:
+        fork_supervised()
+    # Hydra otherwise swallows exceptions, prints its own hint and exits with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_schemas()
+    register_choices()
+    _handle_dashed_arguments(sys.argv[1:], name)
+    statuses: list[int] = []
+
+    def run(cfg: DictConfig) -> int:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            # A sweep stops at the first job that fails: with any launcher, only an exception gets through.
+            _refuse_shared_run_dir(cfg)
+            status = job(read(cfg))
+            if status:
+                raise JobFailed(status)
+            return status
+        statuses.append(_run_guarded(lambda: job(read(cfg)), name, debug=bool(cfg.get("debug", False))))
+        return statuses[-1]
+
+    start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
+    status = _run_guarded(lambda: start() or DONE, name, debug=False)
+    sys.stdout.flush()
+    sys.exit(max([status, *statuses]))
 
 
-def reader(
-    schema: type[Settings], problems: Callable[[Settings], Sequence[str]]
-) -> Callable[[DictConfig], Settings]:
-    """What reads a command's settings: as a value of its schema, refused with all that is wrong with it.
-
-    Args:
-        schema: what the configuration is composed from.
-        problems: everything that is wrong with the settings, one sentence each, before anything is read.
-    """
-
-    def read(cfg: DictConfig) -> Settings:
-        settings = to_settings(cfg, schema)
-        refuse_problems(problems(settings))
-        return settings
-
-    return read
-
-
-def _answer_alone(words: Sequence[str], config_name: str) -> None:
-    """Answer what Hydra's parser would answer for itself: its own version, a usage for a dashed setting."""
-    if "--version" in words:
+def _handle_dashed_arguments(arguments: Sequence[str], command: str) -> None:
+    """Print our version instead of Hydra's; refuse settings with dashes, before Hydra prints a usage."""
+    if "--version" in arguments:
         sys.stdout.write(f"voxlift {__version__}\n")
         sys.exit(DONE)
-    keys = known_keys(f"{config_name}{SCHEMA}")
-    dashed = next((word for word in words if is_dashed(word, keys)), None)
+    keys = known_keys(f"{command}{SCHEMA}")
+    dashed = next((argument for argument in arguments if is_dashed(argument, keys)), None)
     if dashed:
-        sys.stderr.write(f"error: {explain_dashes(dashed)}\n")
+        sys.stderr.write(f"error: {describe_dashed(dashed)}\n")
         sys.exit(USER_ERROR)
 
 
 def _refuse_shared_run_dir(cfg: DictConfig) -> None:
     if cfg.get("run_dir"):
         raise SettingsError(
-            f"run_dir={cfg.run_dir} with -m: all jobs of a sweep would write that folder; leave run_dir out."
+            f"run_dir={cfg.run_dir} with -m: all jobs of a sweep would write into it; leave run_dir out."
         )
 
 
-def _status_of(call: Callable[[], int], command: str, *, debug: bool) -> int:
+def _run_guarded(call: Callable[[], int], command: str, *, debug: bool) -> int:
+    """Return the exit status of a call, whatever it raises."""
     try:
         return call()
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has left: nothing to say, and nobody to say it to.
+        # The reader of a pipe (head, less) has closed it: nobody is left to print to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
@@ -142,11 +110,11 @@ def _status_of(call: Callable[[], int], command: str, *, debug: bool) -> int:
         return INTERRUPTED
     except JobFailed as failed:
         return failed.status
-    except Exception as error:  # noqa: BLE001 - the process's last line of defence: every error becomes a status
+    except Exception as error:  # noqa: BLE001 - the last handler of the process: every error becomes a status
         if not is_user_error(error):
             traceback.print_exc()
             return CRASH
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {explain(error, command=command)}\n")
+        sys.stderr.write(f"error: {describe_error(error, command=command)}\n")
         return USER_ERROR

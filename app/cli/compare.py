@@ -1,7 +1,6 @@
-"""`voxlift-compare`: several models on the same subjects, folds and seeds, and a paired test.
+"""`voxlift-compare`: train several models on the same subjects, folds and seeds, with a paired test.
 
-A comparison's folder is named by its settings, so the same command finds finished trainings again and goes
-on where it was stopped.
+The folder of a comparison is named after its settings, so the same command resumes it.
 """
 
 from __future__ import annotations
@@ -10,55 +9,54 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from voxlift.app.cli.command import open_command
-from voxlift.app.comparison.comparable import pick_comparable
-from voxlift.app.comparison.compare import run_trials
+from voxlift.app.cli.command import run_command
 from voxlift.app.comparison.compose import config_dir_arguments
 from voxlift.app.comparison.plan import plan_comparison
+from voxlift.app.comparison.run import run_trials
+from voxlift.app.comparison.selection import select_trials
 from voxlift.app.config import CompareSettings
 from voxlift.app.config.overrides import to_settings
-from voxlift.app.progress import say
+from voxlift.app.progress import print_line
 
 
 def main() -> None:
-    """The console script."""
-    open_command("compare", read=read_settings, job=compare)
+    """Run the console script."""
+    run_command("compare", read=read_settings, job=compare)
 
 
 def read_settings(cfg: DictConfig) -> CompareSettings:
-    """The composed configuration as values; each training's are checked when the comparison is planned."""
+    """Return the settings of a composed configuration; those of each training are checked later."""
     return to_settings(cfg, CompareSettings)
 
 
 def compare(settings: CompareSettings) -> int:
-    """Train what is not trained yet, then set the models side by side.
+    """Train what is not trained yet, then compare the models.
 
     Returns:
-        The exit status: 0, or that of the first training which failed. The others are compared even so.
+        The exit status: 0, or that of the first failed training. The others are compared all the same.
 
     Raises:
-        SettingsError: the settings name no comparison, or the folder holds another one.
+        SettingsError: There is nothing to compare, or the folder holds another comparison.
     """
     plan = plan_comparison(settings)
     outcomes = run_trials(
         plan, runs_folder=Path(settings.runs_folder), arguments=tuple(config_dir_arguments())
     )
-    found = pick_comparable(plan, outcomes)
-    for note in found.notes:
-        say(note)
-    if found.is_enough:
-        from voxlift.app.comparison.results import summarise_comparison
+    selected = select_trials(plan, outcomes)
+    for note in selected.notes:
+        print_line(note)
+    if selected.is_comparison:
+        from voxlift.app.comparison.results import write_comparison
 
-        summarise_comparison(found, folder=plan.folder)
+        write_comparison(selected, folder=plan.folder)
     else:
         trials = plan.folder / "trials.csv"
-        say(f"Too few trainings finished for a comparison; {trials} tells of each.")
+        print_line(f"Too few trainings finished for a comparison; see {trials} for each of them.")
     return next((outcome.status for outcome in outcomes if outcome.status), 0)
 
 
 if __name__ == "__main__":
-    from voxlift.app.cli.compare import (
-        main as main_by_name,  # a launcher hands the job on by its module's name
-    )
+    # Launchers of sweeps pickle the job by the name of its module, which must not be __main__.
+    from voxlift.app.cli.compare import main as importable_main
 
-    main_by_name()
+    importable_main()

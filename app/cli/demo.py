@@ -1,4 +1,4 @@
-"""`make demo`: slice model against volume model on both phantom tasks, one table, one picture, two pages.
+"""`make demo`: compare slice and volume model on both phantom tasks, with a table, a picture and two pages.
 
 It takes no arguments and calls `voxlift-compare` twice, with `experiment=demo`; results go to runs/demo.
 """
@@ -18,10 +18,11 @@ from rich.table import Table
 from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.progress import console, say
-from voxlift.app.report.demo import write_demo_picture
+from voxlift.app.progress import console, print_line
+from voxlift.app.report.demo_figure import write_demo_figure
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runtime.child import python_module
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor
 
 FOLDER = Path("runs/demo")
@@ -29,7 +30,7 @@ TASKS = ("nodule", "chirality")
 
 
 def main() -> int:
-    """Run both comparisons, print one table and where the pages are; the exit status."""
+    """Run both comparisons, print the table and the paths of the results, and return the exit status."""
     if sys.argv[1:]:
         sys.stdout.write(__doc__ or "")
         return 0 if set(sys.argv[1:]) <= {"-h", "--help"} else 2
@@ -41,23 +42,23 @@ def main() -> int:
     console.rule("Demo")
     comparisons = {task: read_json(FOLDER / task / "comparison.json") for task in TASKS}
     console.print(demo_table(comparisons))
-    picture = write_demo_picture(
+    picture = write_demo_figure(
         FOLDER / "picture.png", volumes=example_volumes(FOLDER / TASKS[0]), comparisons=comparisons
     )
-    say(f"Picture in {picture}")
+    print_line(f"Picture in {picture}")
     for task in TASKS:
-        say(f"Report in {FOLDER / task / 'report.html'}")
+        print_line(f"Report in {FOLDER / task / 'report.html'}")
     return 0
 
 
 def comparison_command(task: str) -> list[str]:
-    """The command that a user would type for one task."""
+    """Return the command of one task's comparison."""
     settings = ["experiment=demo", f"data.task={task}", f"run_dir={FOLDER / task}"]
-    return [sys.executable, "-m", "voxlift.app.cli.compare", "models=[slice2d,volume3d]", *settings]
+    return python_module("voxlift.app.cli.compare", "models=[slice2d,volume3d]", *settings)
 
 
 def example_volumes(comparison: Path) -> dict[str, NDArray[np.float32]]:
-    """A volume [D, H, W] of each class, prepared as a comparison's trainings had it."""
+    """Return a volume [D, H, W] of each class, prepared as in the trainings of a comparison."""
     run = RunFolder(Path(read_rows(comparison / "trials.csv")[0]["run"]))
     settings = load_settings(run)
     manifest = load_subjects(settings.data)
@@ -70,7 +71,7 @@ def example_volumes(comparison: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def demo_table(comparisons: dict[str, dict[str, Any]]) -> Table:
-    """One row per task and model: test scores with their 95 % intervals, and the seconds of training."""
+    """Return a table with a row per task and model: test metrics with 95 % intervals, and costs."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("task", "model"):
         table.add_column(heading)
@@ -78,11 +79,11 @@ def demo_table(comparisons: dict[str, dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for task, found in comparisons.items():
         for name, model in found["models"].items():
-            table.add_row(task, name, *_figures(model))
+            table.add_row(task, name, *_format_model(model))
     return table
 
 
-def _figures(model: dict[str, Any]) -> tuple[str, ...]:
+def _format_model(model: dict[str, Any]) -> tuple[str, ...]:
     test, cost = model["test"], model["cost"]
     low, high = test["intervals"]["auc"]
     return (

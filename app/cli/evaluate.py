@@ -1,82 +1,96 @@
-"""`voxlift-evaluate`: scores a finished run again, from the files in its folder alone."""
+"""`voxlift-evaluate`: score a finished run again, from the files in its folder."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from voxlift.app.cli.command import open_command, reader
-from voxlift.app.config import SPLIT_NAMES, EvaluateSettings, choice_problem, count_problem
-from voxlift.app.files import finished_run_problems, read_json, refuse_unwritable, write_json
-from voxlift.app.progress import say
+from omegaconf import DictConfig
+
+from voxlift.app.cli.command import run_command
+from voxlift.app.config import SPLIT_NAMES, EvaluateSettings, find_choice_problems, find_count_problems
+from voxlift.app.config.overrides import to_settings
+from voxlift.app.errors import refuse_problems
+from voxlift.app.files import find_run_problems, read_json, refuse_unwritable, write_json
+from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import open_run
+from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
-from voxlift.app.runtime.failures import scoring_need, told_in_sentences
+from voxlift.app.runtime.failures import hint_for_scoring, translate_failures
 
 
 def main() -> None:
-    """The console script."""
-    open_command("evaluate", read=reader(EvaluateSettings, find_problems), job=evaluate, is_supervised=True)
+    """Run the console script."""
+    run_command("evaluate", read=read_settings, job=evaluate, is_supervised=True)
+
+
+def read_settings(cfg: DictConfig) -> EvaluateSettings:
+    """Return the checked settings of a composed configuration.
+
+    Raises:
+        SettingsError: All problems at once.
+    """
+    settings = to_settings(cfg, EvaluateSettings)
+    refuse_problems(find_problems(settings))
+    return settings
 
 
 def find_problems(settings: EvaluateSettings) -> list[str]:
-    """One sentence for each thing wrong with the settings, before anything is read."""
+    """Return one sentence for each problem in the settings."""
     return [
-        *choice_problem("on", settings.on, SPLIT_NAMES),
-        *finished_run_problems(settings.run),
-        *count_problem("batch_size", settings.batch_size),
+        *find_choice_problems("on", settings.on, SPLIT_NAMES),
+        *find_run_problems(settings.run),
+        *find_count_problems("batch_size", settings.batch_size),
     ]
 
 
 def evaluate(settings: EvaluateSettings) -> int:
-    """Score one split of a finished run and print the metrics.
+    """Score one split of a finished run, print the metrics and write them into the run folder.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        SettingsError: the folder is no finished run, or nobody is in the split.
+        SettingsError: The folder is not a finished run, or no subject is in the split.
     """
-    run = open_run(str(settings.run))
-    refuse_unwritable(run.metrics, asked=f"run={settings.run}")
-    metrics = score_again(str(settings.run), split=settings.on, batch_size=settings.batch_size)
-    from voxlift.app.report.terminal import show_metrics
+    run = open_finished_run(str(settings.run))
+    refuse_unwritable(run.metrics, setting=f"run={settings.run}")
+    metrics = score_again(run, split=settings.on, batch_size=settings.batch_size)
+    from voxlift.app.report.terminal import print_split_metrics
 
     target = run.path / f"evaluation-{settings.on}.json"
     write_json(target, metrics)
-    show_metrics(metrics, name=load_settings(run).model.name)
-    say(f"Results in {target}")
+    print_split_metrics(metrics, name=load_settings(run).model.name)
+    print_line(f"Results in {target}")
     return DONE
 
 
-def score_again(run_dir: str, *, split: str, batch_size: int | None = None) -> dict[str, Any]:
-    """The metrics of one split of a finished run, `{split: {...}}`, from its model and its images.
+def score_again(run: RunFolder, *, split: str, batch_size: int | None = None) -> dict[str, Any]:
+    """Return the metrics of one split, `{split: {...}}`, from a run's model and its images.
 
     Args:
-        run_dir: the folder.
-        split: train, val or test.
-        batch_size: volumes at once; None: as many as in its training.
+        run: A finished run.
+        split: `train`, `val` or `test`.
+        batch_size: Volumes scored at once; None: as in the training.
 
     Raises:
-        SettingsError: the folder is no finished run, or nobody is in the split.
+        SettingsError: No subject is in the split.
     """
-    run = open_run(run_dir)
     settings = load_settings(run)
     saved = read_json(run.metrics)
     from voxlift.app.runtime.setup import import_quietly
 
-    import_quietly()  # before what follows brings the engine in
-    from voxlift.app.evaluation.intervals import evaluate_scores
+    import_quietly()  # before the imports below bring TensorFlow in
+    from voxlift.app.evaluation.evaluate import evaluate_scores
     from voxlift.app.inference.scores import score_split
+    from voxlift.app.runs.cohort import reopen_split
     from voxlift.app.runs.networks import load_network
-    from voxlift.app.runs.subjects import reopen_cohort
-    from voxlift.models.folding import fold_normalisation
+    from voxlift.models.batch_norm import fold_batch_norm
 
-    at_once = batch_size or settings.trainer.batch_size
-    with told_in_sentences(scoring_need(at_once)):
-        cohort = reopen_cohort(settings, run, split=split)
-        network = fold_normalisation(load_network(run.model))
-        scores = score_split(network, cohort, split, batch_size=at_once)
+    batch_size = batch_size or settings.trainer.batch_size
+    with translate_failures(hint_for_scoring(batch_size)):
+        cohort = reopen_split(settings, run, split=split)
+        network = fold_batch_norm(load_network(run.model))
+        scores = score_split(network, cohort, split, batch_size=batch_size)
     return {split: evaluate_scores(scores, threshold=saved["threshold"])}
 
 

@@ -1,17 +1,26 @@
-"""`voxlift-lift`: a 2D network lifted to 3D, its plan printed, its lift proved, the model written."""
+"""`voxlift-lift`: lift a 2D network to 3D: print the plan, verify the lift numerically, write the model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.cli.command import open_command, reader
-from voxlift.app.config import INITS, LiftSettings, choice_problem, count_problem, depth_policy_problems
-from voxlift.app.errors import UserError
-from voxlift.app.files import output_file_problems
-from voxlift.app.progress import say
-from voxlift.app.runs.folder import hint_at_runs
+from omegaconf import DictConfig
+
+from voxlift.app.cli.command import run_command
+from voxlift.app.config import (
+    INITS,
+    LiftSettings,
+    find_choice_problems,
+    find_count_problems,
+    find_depth_policy_problems,
+)
+from voxlift.app.config.overrides import to_settings
+from voxlift.app.errors import UserError, refuse_problems
+from voxlift.app.files import find_output_file_problems
+from voxlift.app.progress import print_line
 from voxlift.app.runs.networks import save_network
+from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.precision import rounding_tolerance
 from voxlift.app.training.pretrained import check_slice_run, load_trained
 
@@ -20,24 +29,39 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The console script."""
-    open_command("lift", read=reader(LiftSettings, find_problems), job=lift, is_supervised=True)
+    """Run the console script."""
+    run_command("lift", read=read_settings, job=lift, is_supervised=True)
+
+
+def read_settings(cfg: DictConfig) -> LiftSettings:
+    """Return the checked settings of a composed configuration.
+
+    Raises:
+        SettingsError: All problems at once.
+    """
+    settings = to_settings(cfg, LiftSettings)
+    refuse_problems(find_problems(settings))
+    return settings
 
 
 def find_problems(settings: LiftSettings) -> list[str]:
-    """One sentence for each thing wrong with the settings, before any network is touched."""
-    return [*_network_problems(settings), *_size_problems(settings), *_output_problems(settings)]
+    """Return one sentence for each problem in the settings."""
+    return [
+        *_find_network_problems(settings),
+        *_find_size_problems(settings),
+        *_find_output_problems(settings),
+    ]
 
 
 def lift(settings: LiftSettings) -> int:
-    """Print the plan; unless that is all, build the network, prove the lift and write the model.
+    """Print the plan; unless that is all, build the network, verify the lift and write the model.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        SettingsError, LiftError: the network cannot be had, or cannot be lifted.
-        UserError: the lift did not prove itself; nothing is written.
+        SettingsError, LiftError: The network cannot be loaded or lifted.
+        UserError: The lift did not pass the check; nothing is written.
     """
     from voxlift.app.runtime.setup import import_quietly
 
@@ -45,21 +69,21 @@ def lift(settings: LiftSettings) -> int:
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    plan = _plan(settings, _network(settings))
-    say(str(plan))
+    plan = _plan(settings, _load(settings))
+    print_line(str(plan))
     if settings.plan_only or settings.output is None:
         return 0
     network = plan.build()
     if settings.verify:
-        _prove(plan, settings)
+        _verify(plan, settings)
     target = Path(settings.output).expanduser()
     save_network(network, target)
-    say(f"Model in {target}")
+    print_line(f"Model in {target}")
     return 0
 
 
-def _network(settings: LiftSettings) -> Any:  # noqa: ANN401 - as above
-    """The 2D network with the weights asked for."""
+def _load(settings: LiftSettings) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return the 2D network with the chosen weights."""
     from voxlift.models.lifting import load_network
 
     name = str(settings.network)
@@ -69,12 +93,12 @@ def _network(settings: LiftSettings) -> Any:  # noqa: ANN401 - as above
     if folder.suffix == ".keras" and settings.weights is None:
         return load_trained(folder)
     shape = settings.input_shape
-    # A named network without weights to keep is made for the planes asked for, its dense layers too.
-    is_made = settings.weights is None and shape is not None and folder.suffix != ".keras"
+    # A named network with random weights is built for the wanted planes, including its dense layers.
+    is_built_for_shape = settings.weights is None and shape is not None and folder.suffix != ".keras"
     return load_network(
         folder if folder.suffix == ".keras" else name,
         weights=settings.weights,
-        input_shape=(shape[1], shape[2], 3) if is_made and shape is not None else None,
+        input_shape=(shape[1], shape[2], 3) if is_built_for_shape and shape is not None else None,
         include_top=settings.include_top,
     )
 
@@ -85,11 +109,11 @@ def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - a
     shape = settings.input_shape
     depth = settings.depth if shape is None else shape[0]
     planes = tuple(network.input_shape[1:3]) if isinstance(network.input_shape, tuple) else None
-    keeps_planes = shape is None or planes == tuple(shape[1:])
+    has_same_planes = shape is None or planes == tuple(shape[1:])
     return plan_lift(
         network,
         depth=depth,
-        input_shape=None if keeps_planes else shape,
+        input_shape=None if has_same_planes else shape,
         depth_policy=settings.depth_policy,
         spacing=settings.spacing,
         init=settings.init,
@@ -100,18 +124,18 @@ def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - a
     )
 
 
-def _prove(plan: LiftPlan, settings: LiftSettings) -> None:
+def _verify(plan: LiftPlan, settings: LiftSettings) -> None:
     from voxlift.models.lifting import verify_lift
 
     is_random = settings.weights is None and not _is_file_or_folder(settings)
     tolerance = rounding_tolerance(plan.model_2d)
-    proof = verify_lift(plan, seed=settings.seed, settle=is_random, tolerance=tolerance)
-    say(f"\n{proof}")
+    proof = verify_lift(plan, seed=settings.seed, random_weights=is_random, tolerance=tolerance)
+    print_line(f"\n{proof}")
     if proof.is_refuted:
         raise UserError(
             f"{plan.model_2d.name}: expected the lifted network to agree with the 2D one to "
             f"{proof.tolerance:g}; it differs by {max(proof.difference, proof.scheme_difference):.1e}. "
-            "Nothing is written; verify=false writes it all the same."
+            "Nothing is written; with verify=false it is written without this check."
         )
 
 
@@ -120,47 +144,45 @@ def _is_file_or_folder(settings: LiftSettings) -> bool:
     return path.suffix == ".keras" or path.is_dir()
 
 
-def _network_problems(settings: LiftSettings) -> list[str]:
+def _find_network_problems(settings: LiftSettings) -> list[str]:
     if settings.network is None:
         return [
-            "network: expected a name of keras.applications, a .keras file or a run folder; say network=..."
+            "network: expected a name of keras.applications, a .keras file or a run folder; set network=..."
         ]
     path = Path(settings.network).expanduser()
     if path.is_dir():
         return check_slice_run(path, key="network")
     is_missing = (path.suffix == ".keras" or len(path.parts) > 1) and not path.is_file()
-    none = f"network={settings.network}: expected a .keras file or a run folder; there is none."
-    problems = [f"{none} {hint_at_runs(path)}"]
+    problems = []
+    if is_missing:
+        expected = f"network={settings.network}: expected a .keras file or a run folder; found none there."
+        problems.append(f"{expected} {suggest_runs(path)}")
     weights = settings.weights
-    has_weights = weights in (None, "imagenet") or Path(weights).expanduser().is_file()
-    return [
-        *(problems if is_missing else []),
-        *([] if has_weights else [f"weights={weights}: expected imagenet or a file; there is no such file."]),
-    ]
+    if weights not in (None, "imagenet") and not Path(weights).expanduser().is_file():
+        problems.append(f"weights={weights}: expected imagenet or a file; there is no such file.")
+    return problems
 
 
-def _size_problems(settings: LiftSettings) -> list[str]:
+def _find_size_problems(settings: LiftSettings) -> list[str]:
     shape, depth, policy = settings.input_shape, settings.depth, settings.depth_policy
-    problems = choice_problem("init", settings.init, INITS)
-    problems += depth_policy_problems("depth_policy", policy)
+    problems = find_choice_problems("init", settings.init, INITS)
+    problems += find_depth_policy_problems("depth_policy", policy)
     if policy == "spacing" and settings.spacing is None:
-        problems.append("spacing: depth_policy=spacing needs it; say 'spacing=[depth,height,width]' in mm.")
+        problems.append("spacing: depth_policy=spacing needs it; set 'spacing=[depth,height,width]' in mm.")
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
         problems.append(f"input_shape: expected [depth,height,width] in voxels; received {shape}.")
     elif shape is not None and depth not in (None, shape[0]):
-        problems.append(f"depth={depth}: input_shape says {shape[0]}; say one of them.")
+        problems.append(f"depth={depth}: expected {shape[0]} as in input_shape; set only one of the two.")
     counts = {"depth": depth, "channels": settings.channels, "classes": settings.classes}
-    return problems + [one for key, count in counts.items() for one in count_problem(key, count)]
+    return problems + [one for key, count in counts.items() for one in find_count_problems(key, count)]
 
 
-def _output_problems(settings: LiftSettings) -> list[str]:
+def _find_output_problems(settings: LiftSettings) -> list[str]:
     if settings.plan_only:
         return []
     if settings.output is None:
-        return [
-            "output: where should the model go? Say output=NAME.keras, or plan_only=true for the plan alone."
-        ]
-    return output_file_problems(settings.output, ending=".keras", overwrite=settings.overwrite)
+        return ["output: expected a .keras file to write; set output=NAME.keras, or plan_only=true."]
+    return find_output_file_problems(settings.output, ending=".keras", overwrite=settings.overwrite)
 
 
 if __name__ == "__main__":

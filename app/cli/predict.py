@@ -1,44 +1,59 @@
-"""`voxlift-predict`: new volumes through finished runs, one row each, with maps if asked for."""
+"""`voxlift-predict`: score new volumes with finished runs, one row each, with explanation maps on request."""
 
 from __future__ import annotations
 
-from voxlift.app.cli.command import open_command, reader
-from voxlift.app.config import PredictSettings, choice_problem, count_problem
-from voxlift.app.files import output_file_problems
-from voxlift.app.inference.methods import METHODS, explain_method
+from omegaconf import DictConfig
+
+from voxlift.app.cli.command import run_command
+from voxlift.app.config import PredictSettings, find_choice_problems, find_count_problems
+from voxlift.app.config.overrides import to_settings
+from voxlift.app.errors import refuse_problems
+from voxlift.app.files import find_output_file_problems
+from voxlift.app.inference.options import METHODS, explain_method
 
 VIEWS = ("none", "flips", "half_turns", "shifts")
 
 
 def main() -> None:
-    """The console script."""
-    open_command("predict", read=reader(PredictSettings, find_problems), job=predict, is_supervised=True)
+    """Run the console script."""
+    run_command("predict", read=read_settings, job=predict, is_supervised=True)
+
+
+def read_settings(cfg: DictConfig) -> PredictSettings:
+    """Return the checked settings of a composed configuration.
+
+    Raises:
+        SettingsError: All problems at once.
+    """
+    settings = to_settings(cfg, PredictSettings)
+    refuse_problems(find_problems(settings))
+    return settings
 
 
 def find_problems(settings: PredictSettings) -> list[str]:
-    """One sentence for each thing wrong with the settings, before anything is read."""
-    problems = choice_problem("tta", settings.tta, VIEWS)
+    """Return one sentence for each problem in the settings."""
+    problems = find_choice_problems("tta", settings.tta, VIEWS)
     if not settings.run:
-        problems.append("run: expected the folder of a finished run, or a list of them; say run=RUN_DIR.")
+        problems.append("run: expected the folder of a finished run, or a list of them; set run=RUN_DIR.")
     if settings.input is None:
-        problems.append("input: expected an image, a folder or a table; say input=PATH.")
+        problems.append("input: expected an image, a folder or a table; set input=PATH.")
     if explain_method(settings) not in (None, *METHODS):
         problems.append(f"explain: expected true, false, {', '.join(METHODS)}; received {settings.explain}.")
-    problems += count_problem("batch_size", settings.batch_size)
-    problems += output_file_problems(settings.output, ending=".csv", overwrite=settings.overwrite)
+    problems += find_count_problems("batch_size", settings.batch_size)
+    problems += find_output_file_problems(settings.output, ending=".csv", overwrite=settings.overwrite)
     return problems
 
 
 def predict(settings: PredictSettings) -> int:
-    """Score every scan, write the table and how it was made, and say what came of it.
+    """Score every scan, write the table and how it was made, and print a summary.
 
     Returns:
-        The exit status: 0, or 2 where not one scan could be scored.
+        The exit status: 0, or 2 where no scan could be scored.
 
     Raises:
-        SettingsError, ManifestError: the runs or the input cannot be used at all; nothing is written.
+        SettingsError, ManifestError: The runs or the input cannot be used at all; nothing is written.
     """
-    from voxlift.app.inference.predict import run_prediction  # behind the checks, which shall not wait for it
+    from voxlift.app.inference.predict import run_prediction  # slow; only after the checks
 
     return run_prediction(settings)
 

@@ -1,4 +1,4 @@
-"""`voxlift-study`: a question about training answered by experiment, with a table, figures and a page."""
+"""`voxlift-study`: answer a question about training by experiment, with a table, figures and a page."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig
 
-from voxlift.app.cli.command import open_command
-from voxlift.app.config.commands import StudySettings, register_study_schemas
+from voxlift.app.cli.command import run_command
+from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import given_keys, to_settings
-from voxlift.app.studies.budget import resolve_study
-from voxlift.app.studies.folder import StudyFolder, open_folder
+from voxlift.app.studies.folder import StudyFolder, open_study_folder
+from voxlift.app.studies.settings import resolve_study
 
-OPEN_KEYS = ("study.space.", "study.vary.")  # any setting of a training may stand under them
+OPEN_KEYS = ("study.space.", "study.vary.")  # groups that may hold any setting of a training
 
 
 def main() -> None:
-    """The console script."""
-    register_study_schemas()
+    """Run the console script."""
     sys.argv[1:] = [append_open_key(argument) for argument in sys.argv[1:]]
-    open_command("study", read=read_settings, job=study)
+    run_command("study", read=read_settings, job=study)
 
 
 def append_open_key(argument: str) -> str:
-    """An override of a space with the plus signs that Hydra wants for keys that no schema knows.
+    """Return an override, with the plus signs that Hydra needs for keys outside the schema.
 
     >>> append_open_key("study.space.model.dropout=[0.0,0.5]")
     '++study.space.model.dropout=[0.0,0.5]'
@@ -33,29 +32,29 @@ def append_open_key(argument: str) -> str:
 
 
 def read_settings(cfg: DictConfig) -> StudySettings:
-    """The composed configuration as values, with the budget filled in, checked.
+    """Return the checked settings of a composed configuration, with the budget filled in.
 
     Raises:
-        SettingsError: listing every problem.
+        SettingsError: All problems at once.
     """
     return resolve_study(to_settings(cfg, StudySettings), given=given_keys())
 
 
 def study(settings: StudySettings) -> int:
-    """Run the study that the settings name, or what is left of it.
+    """Run the chosen study, or resume it.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        SettingsError: the settings name no study that can be run, or the folder holds another one.
+        SettingsError: The study cannot be run, or the folder holds another one.
     """
-    _runner(settings.study.name)(settings, open_folder(settings))
+    _import_study(settings.study.name)(settings, open_study_folder(settings))
     return 0
 
 
-def _runner(name: str) -> Callable[[StudySettings, StudyFolder], None]:
-    """A study's function, imported when it is asked for: each brings libraries of its own."""
+def _import_study(name: str) -> Callable[[StudySettings, StudyFolder], None]:
+    """Return the function that runs a study; only its own libraries are imported."""
     if name == "batch_size":
         from voxlift.app.studies.batch_size.run import study_batch_size
 

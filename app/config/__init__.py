@@ -1,7 +1,6 @@
-"""The whole configuration as dataclasses: Hydra's schema (a misspelt key is an error) and the door's checks.
+"""The configuration: dataclasses as Hydra's schema, so that a misspelt key is an error, and their checks.
 
-The classes are not frozen because Hydra must be able to override their fields; nothing changes them after
-`check_settings`. Nothing here imports TensorFlow: `--help` and a configuration error must answer at once.
+Nothing here imports TensorFlow or Keras: `--help` and a configuration error must answer at once.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from voxlift.app.config.checks import (
     INITS,
     SPLIT_NAMES,
-    audit_problems,
     check_settings,
-    choice_problem,
-    count_problem,
-    depth_policy_problems,
-    range_problem,
+    find_audit_problems,
+    find_choice_problems,
+    find_count_problems,
+    find_depth_policy_problems,
+    find_range_problems,
 )
 from voxlift.app.config.commands import (
     AuditSettings,
@@ -23,6 +22,7 @@ from voxlift.app.config.commands import (
     ExportSettings,
     LiftSettings,
     PredictSettings,
+    StudySettings,
     TrainSettings,
     register_schemas,
 )
@@ -61,13 +61,14 @@ __all__ = [
     "PreprocessSettings",
     "SettingsError",
     "SplitSettings",
+    "StudySettings",
     "TrainSettings",
     "TrainerSettings",
-    "audit_problems",
     "check_settings",
-    "choice_problem",
-    "count_problem",
-    "depth_policy_problems",
-    "range_problem",
+    "find_audit_problems",
+    "find_choice_problems",
+    "find_count_problems",
+    "find_depth_policy_problems",
+    "find_range_problems",
     "register_schemas",
 ]

@@ -1,4 +1,7 @@
-"""Everything that each command reads, one dataclass a command, and their registration with Hydra."""
+"""The settings of each command, one dataclass each, and the registration of all schemas with Hydra.
+
+The classes are not frozen because Hydra overrides their fields; nothing changes them after the checks.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,37 @@ from voxlift.app.config.schema import (
     SplitSettings,
     TrainerSettings,
 )
+from voxlift.app.config.studies import STUDIES
 
 
 @dataclass
 class TrainSettings:
-    """Everything that `voxlift-train` reads."""
+    """All settings of `voxlift-train`.
+
+    Attributes:
+        data: See `DataSettings`.
+        splits: See `SplitSettings`.
+        preprocess: See `PreprocessSettings`.
+        augment: Arguments of `data_pipelines.augment.Augment`, and `name` of the chosen option.
+        model: See `ModelSettings`.
+        optimizer: See `OptimizerSettings`.
+        trainer: See `TrainerSettings`.
+        preflight: See `PreflightSettings`.
+        logger: See `LoggerSettings`.
+        cache: See `CacheSettings`.
+        precision: `auto` (bfloat16 where the device computes fast in it), `float32`, `mixed_bfloat16` or
+            `mixed_float16`.
+        device: `auto`, `cpu` (leave a GPU unused) or `gpu` (refuse to train without one).
+        deterministic: Whether every operation must repeat its bits; see `voxlift-train --help`.
+        strategy: `single` (one device), `mirrored` (all GPUs of this host) or `hosts` (several hosts).
+        devices: See `DevicesSettings`.
+        hosts: See `HostsSettings`.
+        seed: Of splits, weights, order and augmentation.
+        run_dir: Run folder; null: a new one in `runs_folder`.
+        resume: Run folder whose training is resumed, with its own configuration; null: a new training.
+        runs_folder: Parent of new run folders.
+        debug: Whether to show the traceback of errors that the user can fix.
+    """
 
     data: DataSettings = field(default_factory=DataSettings)
     splits: SplitSettings = field(default_factory=SplitSettings)
@@ -38,30 +67,44 @@ class TrainSettings:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     precision: str = "auto"
-    device: str = "auto"  # gpu: refuse to train without one; cpu: leave a GPU alone
-    deterministic: bool = False  # see voxlift-train --help for what it costs and cannot promise
+    device: str = "auto"
+    deterministic: bool = False
     strategy: str = "single"
     devices: DevicesSettings = field(default_factory=DevicesSettings)
     hosts: HostsSettings = field(default_factory=HostsSettings)
     seed: int = 0
     run_dir: str | None = None
-    resume: str | None = None  # a run folder whose training goes on
+    resume: str | None = None
     runs_folder: str = "runs"
     debug: bool = False
 
 
 @dataclass
 class CompareSettings(TrainSettings):
-    """Everything that `voxlift-compare` reads: a training's settings, and what to vary."""
+    """All settings of `voxlift-compare`: those of a training, and what differs between trainings.
+
+    Attributes:
+        models: At least two names of options of the group `model`, of experiments, or of lists in `best_of`.
+        best_of: Lists of models by name; validation selects one model of a list.
+        seeds: Each trains every model once.
+    """
 
     models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
-    best_of: dict[str, list[str]] = field(default_factory=dict)  # models that validation chooses among
+    best_of: dict[str, list[str]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
 
 
 @dataclass
 class EvaluateSettings:
-    """Everything that `voxlift-evaluate` reads."""
+    """All settings of `voxlift-evaluate`.
+
+    Attributes:
+        run: Folder of a finished run.
+        on: Split of the run to score: `train`, `val` or `test`.
+        batch_size: Volumes scored at once; null: as in the training.
+        runs_folder: Not used by this command.
+        debug: As in `TrainSettings`.
+    """
 
     run: str | None = None
     on: str = "test"
@@ -72,12 +115,31 @@ class EvaluateSettings:
 
 @dataclass
 class PredictSettings:
-    """Everything that `voxlift-predict` reads."""
+    """All settings of `voxlift-predict`.
 
-    run: Any = None  # a run folder, or a list of them
+    Attributes:
+        run: Folder of a finished run, or a list of them, whose probabilities are averaged.
+        input: An image file, a folder (searched at any depth), or a CSV or TSV table.
+        output: CSV file to write.
+        explain: `false`, `true` or `gradcam` (Grad-CAM), `occlusion`, or `both`.
+        explain_class: Name of the class to explain; null: the decided one.
+        explain_layer: Layer of Grad-CAM; null: the last convolution.
+        tta: Test-time augmentation: `none`, `flips` (axes that training flipped), `half_turns` or `shifts`
+            (one voxel each way).
+        image_columns: Columns of the image files in a table; empty: as in the run.
+        subject_column: Column of the subject in a table; null: as in the run.
+        root: Folder that image paths in a table are relative to; null: the table's folder.
+        batch_size: Volumes scored at once; null: as in the training.
+        workers: Threads that read files; 0: one per CPU.
+        overwrite: Whether an existing output is replaced.
+        runs_folder: Not used by this command.
+        debug: As in `TrainSettings`.
+    """
+
+    run: Any = None
     input: str | None = None
     output: str = "predictions.csv"
-    explain: Any = False  # false, true (Grad-CAM), gradcam, occlusion or both
+    explain: Any = False
     explain_class: str | None = None
     explain_layer: str | None = None
     tta: str = "none"
@@ -93,7 +155,15 @@ class PredictSettings:
 
 @dataclass
 class ExportSettings:
-    """Everything that `voxlift-export` reads."""
+    """All settings of `voxlift-export`.
+
+    Attributes:
+        run: Folder of a finished run.
+        output: New or empty folder.
+        format: `saved_model` or `onnx`.
+        runs_folder: Not used by this command.
+        debug: As in `TrainSettings`.
+    """
 
     run: str | None = None
     output: str | None = None
@@ -104,7 +174,17 @@ class ExportSettings:
 
 @dataclass
 class AuditSettings:
-    """Everything that `voxlift-audit` reads."""
+    """All settings of `voxlift-audit`.
+
+    Attributes:
+        data: See `DataSettings`.
+        preprocess: See `PreprocessSettings`; only `prefer` and `same_grid` are used.
+        output: Folder for the results; null: named after the data, in `runs_folder`.
+        thumbnails: Number of images shown on the page, 0 to 10000.
+        workers: Files read at a time; 0: one per CPU.
+        runs_folder: Parent of the default output.
+        debug: As in `TrainSettings`.
+    """
 
     data: DataSettings = field(default_factory=DataSettings)
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
@@ -117,18 +197,40 @@ class AuditSettings:
 
 @dataclass
 class LiftSettings:
-    """Everything that `voxlift-lift` reads."""
+    """All settings of `voxlift-lift`.
+
+    Attributes:
+        network: A name of keras.applications, a .keras file, or the folder of a finished slice run.
+        weights: Of a named network: null (random), `imagenet`, or a file.
+        include_top: Whether a named network keeps its last layers (the classifier).
+        depth: Slices of a volume; null: variable.
+        input_shape: Voxels of a volume, [depth, height, width]; null: the planes of the 2D network.
+        depth_policy: As `model.depth_policy`.
+        spacing: Of a voxel in mm, [depth, height, width]; for `depth_policy=spacing`.
+        init: As `model.init`.
+        channels: Of the volumes; null: as many as the 2D network has.
+        filters: Factor of all filter counts, or a list of factors or counts, one per stage; null: unchanged.
+        classes: Outputs of a new last layer, initialised anew; null: the last layer is lifted too.
+        logits: Whether to remove a softmax or sigmoid at the end.
+        output: The .keras file to write.
+        overwrite: Whether an existing output is replaced.
+        plan_only: Whether to print the plan and build nothing.
+        verify: Whether to check the lift numerically before the model is written.
+        seed: Of random weights and of the inputs of the check.
+        runs_folder: Not used by this command.
+        debug: As in `TrainSettings`.
+    """
 
     network: str | None = None
     weights: str | None = None
     include_top: bool = True
     depth: int | None = None
     input_shape: list[int] | None = None
-    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
+    depth_policy: Any = "isotropic"
     spacing: list[float] | None = None
     init: str = "centre"
     channels: int | None = None
-    filters: Any = None  # a factor, or a list of one per stage
+    filters: Any = None
     classes: int | None = None
     logits: bool = False
     output: str | None = None
@@ -140,101 +242,33 @@ class LiftSettings:
     debug: bool = False
 
 
-def register_schemas() -> None:
-    """Give Hydra the schema that each primary configuration starts from."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainSettings)
-    store.store(name="compare_schema", node=CompareSettings)
-    store.store(name="evaluate_schema", node=EvaluateSettings)
-    store.store(name="predict_schema", node=PredictSettings)
-    store.store(name="export_schema", node=ExportSettings)
-    store.store(name="audit_schema", node=AuditSettings)
-    store.store(name="lift_schema", node=LiftSettings)
-
-
-@dataclass
-class Study:
-    """What every study has; a key that is null takes the chosen budget's value."""
-
-    name: str = MISSING
-    budget: str = "small"
-    budgets: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class TrainedStudy(Study):
-    """A study that trains: how long, and from how many seeds."""
-
-    epochs: int | None = None
-    seeds: list[int] | None = None
-
-
-@dataclass
-class BatchSizeStudy(TrainedStudy):
-    """Speed, memory, generalisation and stability over batch sizes."""
-
-    batch_sizes: list[int] | None = None
-    scaling: list[str] = field(default_factory=lambda: ["none", "auto"])
-    equal: list[str] = field(default_factory=lambda: ["epochs", "steps"])
-    accumulate: int = 4
-    timed_steps: int | None = None
-    noise_batches: int | None = None
-    largest: int | None = None
-    memory_gb: float | None = None
-    fit_seconds: float = 600
-
-
-@dataclass
-class ComplexityStudy(Study):
-    """Cost over input sizes for slice, slab and volume models."""
-
-    models: list[str] = field(default_factory=lambda: ["slice2d", "slab25d", "volume3d"])
-    scales: list[float] | None = None
-    timed_steps: int | None = None
-
-
-@dataclass
-class ArchitectureStudy(TrainedStudy):
-    """Score against cost when one setting of the model is changed at a time, or all of them together."""
-
-    vary: dict[str, Any] = field(default_factory=dict)
-    design: str = "one_at_a_time"
-    cost: str = "flops"
-
-
-@dataclass
-class SearchStudy(Study):
-    """Hyper-parameter search on validation."""
-
-    space: dict[str, Any] = field(default_factory=dict)
-    trials: int | None = None
-    epochs: int | None = None
-    confirm_seeds: list[int] | None = None
-    metric: str = "auc"
-    prune: bool = True
-    startup_trials: int = 4
-    warmup_epochs: int = 2
-    sampler_seed: int = 0
-
-
 @dataclass
 class StudySettings(TrainSettings):
-    """Everything that `voxlift-study` reads: a training's settings, and the study."""
+    """All settings of `voxlift-study`: those of a training, and the study.
+
+    Attributes:
+        study: See `STUDIES`.
+    """
 
     study: Any = MISSING
 
 
-STUDIES: dict[str, type[Study]] = {
-    "batch_size": BatchSizeStudy,
-    "complexity": ComplexityStudy,
-    "architecture": ArchitectureStudy,
-    "search": SearchStudy,
+COMMANDS: dict[str, type] = {
+    "train": TrainSettings,
+    "compare": CompareSettings,
+    "evaluate": EvaluateSettings,
+    "predict": PredictSettings,
+    "export": ExportSettings,
+    "audit": AuditSettings,
+    "lift": LiftSettings,
+    "study": StudySettings,
 }
 
 
-def register_study_schemas() -> None:
-    """Give Hydra the schema of the command and of each option of its group `study`."""
+def register_schemas() -> None:
+    """Register the schema of each command, and of each option of the group `study`, with Hydra."""
     store = ConfigStore.instance()
-    store.store(name="study_schema", node=StudySettings)
+    for name, schema in COMMANDS.items():
+        store.store(name=f"{name}_schema", node=schema)
     for name, schema in STUDIES.items():
         store.store(group="study", name=f"{name}_schema", node=schema)

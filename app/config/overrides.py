@@ -1,4 +1,4 @@
-"""Settings as a training's command line takes them, and those that a command was given."""
+"""Read, write and compare settings in the form that the command line gives them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,76 @@ from typing import Any, TypeVar
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from voxlift.app.config import SettingsError
 from voxlift.app.config.commands import TrainSettings
+from voxlift.app.errors import SettingsError
 from voxlift.data_pipelines.augment import Augment
 
 Settings = TypeVar("Settings")
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger")  # they change no result
+
+
+def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
+    """Return a composed configuration as a value of its schema, unchecked.
+
+    Raises:
+        TypeError: The configuration was composed from another schema, which is an error of ours.
+    """
+    settings = OmegaConf.to_object(cfg)
+    if not isinstance(settings, schema):
+        raise TypeError(
+            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
+        )
+    return settings
+
+
+def given_overrides() -> list[str]:
+    """Return the overrides that the user set on the command line."""
+    return [str(override) for override in HydraConfig.get().overrides.task]
+
+
+def given_keys() -> list[str]:
+    """Return the keys that the user set on the command line."""
+    return [key_of(override) for override in given_overrides()]
+
+
+def key_of(override: str) -> str:
+    """Return the dotted key that an override sets, adds or removes.
+
+    >>> key_of("++model.filters=[8,16]"), key_of("~logger")
+    ('model.filters', 'logger')
+    """
+    return override.lstrip("+~").partition("=")[0]
+
+
+def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[str]) -> list[str]:
+    """Return the user's overrides that every training gets; of a repeated key the last, as in Hydra.
+
+    Args:
+        who: Sets the refused keys itself, for the message: "a comparison".
+        refused: Keys that the user cannot set, each with what to do instead.
+        own: First parts of the keys of the command itself, which no training has.
+
+    Raises:
+        SettingsError: The user set a refused key.
+    """
+    given, keys = given_overrides(), given_keys()
+    clash = [f"{key}: {who} sets it itself; {refused[key]}" for key in keys if key in refused]
+    if clash:
+        raise SettingsError("\n".join(clash))
+    # An override that removes (~) or adds (+) a key does not replace one that sets it.
+    last = {override.partition("=")[0]: place for place, override in enumerate(given)}
+    return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in own]
+
+
+def without_keys(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
+    """Return the overrides of other keys: Hydra refuses a group that is chosen twice."""
+    return [one for one in overrides if key_of(one) not in keys]
 
 
 def format_override(key: str, value: object) -> str:
-    """A setting in Hydra's grammar.
+    """Return a setting in Hydra's grammar.
 
     >>> format_override("model.depth_policy", {"kernel": 1, "stride": "height"})
     'model.depth_policy={kernel:1,stride:height}'
@@ -29,7 +88,7 @@ def format_override(key: str, value: object) -> str:
 
 
 def format_value(value: object) -> str:
-    """A value in Hydra's grammar, quoted where it needs to be."""
+    """Return a value in Hydra's grammar, quoted where it needs to be."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -43,13 +102,13 @@ def format_value(value: object) -> str:
     return repr(value)
 
 
-def without_keys(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
-    """The overrides of other keys: a group that is chosen twice would be refused."""
-    return [one for one in overrides if key_of(one) not in keys]
+def quote_override(value: str) -> str:
+    """Return a text, such as a path, quoted for Hydra's grammar."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def value_of(settings: TrainSettings, key: str) -> Any:  # noqa: ANN401 - whatever a setting holds
-    """The value of a dotted key; of a group its name; None where there is no such key."""
+    """Return the value of a dotted key; of a group its name; None where there is no such key."""
     node: Any = asdict(settings)
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
@@ -58,66 +117,8 @@ def value_of(settings: TrainSettings, key: str) -> Any:  # noqa: ANN401 - whatev
     return node.get("name") if isinstance(node, Mapping) and "name" in node else node
 
 
-def quote_override(value: str) -> str:
-    """A path as Hydra's grammar takes it, whatever is in it."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def key_of(override: str) -> str:
-    """The dotted key that an override sets, adds or takes out.
-
-    >>> key_of("++model.filters=[8,16]"), key_of("~logger")
-    ('model.filters', 'logger')
-    """
-    return override.lstrip("+~").partition("=")[0]
-
-
-def given_overrides() -> list[str]:
-    """What the user set on the command line."""
-    return [str(override) for override in HydraConfig.get().overrides.task]
-
-
-def given_keys() -> list[str]:
-    """The keys that the user set on the command line."""
-    return [key_of(override) for override in given_overrides()]
-
-
-def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[str]) -> list[str]:
-    """What the user set and every training gets; of a key that is given twice the last word, as for Hydra.
-
-    Args:
-        who: sets the refused keys, for the message: `a comparison`, say.
-        refused: keys that the user cannot set, each with the way out.
-        own: keys, or groups of keys, of the command itself, which no training knows.
-
-    Raises:
-        SettingsError: the user set a refused key.
-    """
-    given, keys = given_overrides(), given_keys()
-    clash = [f"{key}: {who} sets it itself; {refused[key]}" for key in keys if key in refused]
-    if clash:
-        raise SettingsError("\n".join(clash))
-    # What takes a key out (~) and what adds it (+) are words of their own.
-    last = {override.partition("=")[0]: place for place, override in enumerate(given)}
-    return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in own]
-
-
-def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
-    """A composed configuration as a value of its schema, unchecked.
-
-    Raises:
-        TypeError: the configuration was composed from another schema, which is a mistake of ours.
-    """
-    settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, schema):
-        raise TypeError(
-            f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
-        )
-    return settings
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys; an empty one stays as it is.
+    """Return nested mappings as one with dotted keys; an empty mapping stays as it is.
 
     >>> flatten({"trainer": {"epochs": 3}, "augment": {}, "seed": 0})
     {'trainer.epochs': 3, 'augment': {}, 'seed': 0}
@@ -129,21 +130,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-INDIFFERENT = ("run_dir", "runs_folder", "debug", "cache", "logger")  # settings that change no result
-
-
 def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection[str] = ()) -> list[str]:
-    """What differs between two trainings' settings, as `key: wanted instead of saved`.
+    """Return the differences between the settings of two trainings, as `key: wanted instead of saved`.
 
     A run fills in the classes that the user left open; these are no difference. Nor are the table's columns
     to a network, which reads none.
 
     Args:
-        saved: of a run or a study that exists.
-        wanted: of the one that is asked for.
-        but: dotted keys that may differ, besides those that change no result.
+        saved: Settings of an existing run or study.
+        wanted: The settings that are asked for.
+        but: Dotted keys that may differ, besides those that change no result.
     """
-    had, wants = spell_out(saved, but=but), spell_out(wanted, but=but)
+    had, wants = result_settings(saved, but=but), result_settings(wanted, but=but)
     if not wanted.data.classes:
         wants["data.classes"] = had.get("data.classes")
     if saved.model.kind != "table" and wanted.model.kind != "table":
@@ -155,26 +153,24 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     ]
 
 
-def spell_out(settings: TrainSettings, *, but: Collection[str] = ()) -> dict[str, Any]:
-    """Every setting that may change a result, by its dotted key.
+def result_settings(settings: TrainSettings, *, but: Collection[str] = ()) -> dict[str, Any]:
+    """Return every setting that may change a result, by its dotted key.
 
-    The augmentation is a free group: a key that it leaves out has the default that the augmentation gives it.
-    So settings that were saved before a key existed say the same as today's with its default.
+    The augmentation has no schema of its own: a key that it leaves out gets the augmentation's default. So
+    settings that were saved before a key existed equal today's with its default.
 
     Args:
-        settings: of a training, or a study.
-        but: further dotted keys to leave out, with all below them.
+        settings: Of a training or a study.
+        but: Further dotted keys to leave out, with all below them.
     """
+    defaults = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(Augment()).items()
+    }
     values = asdict(settings)
-    values["augment"] = _listed(asdict(Augment())) | values["augment"]
-    left_out = {*INDIFFERENT, *but}
-    return {key: value for key, value in flatten(values).items() if not _stands_under(key, left_out)}
+    values["augment"] = defaults | values["augment"]
+    left_out = {*NEUTRAL_KEYS, *but}
+    return {key: value for key, value in flatten(values).items() if not _is_below(key, left_out)}
 
 
-def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Tuples as the lists that a configuration holds."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def _stands_under(key: str, groups: Collection[str]) -> bool:
+def _is_below(key: str, groups: Collection[str]) -> bool:
     return any(key == group or key.startswith(f"{group}.") for group in groups)

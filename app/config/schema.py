@@ -1,4 +1,7 @@
-"""The settings of each group of choices, one dataclass a group: the schema of the files under `conf/`."""
+"""The settings of each group of keys, one dataclass per group: the schema of the files under `conf/`.
+
+The classes are not frozen because Hydra overrides their fields; nothing changes them after the checks.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,28 @@ from omegaconf import MISSING
 
 @dataclass
 class DataSettings:
-    """Where subjects, images and labels come from (group `data`)."""
+    """The source of subjects, images and labels (group `data`).
+
+    Attributes:
+        name: `phantom`, `manifest` or `medmnist3d`.
+        task: Task of the phantom: `nodule` or `chirality`.
+        subjects: Number of phantom subjects.
+        folder: Folder for the generated or converted NIfTI files of `phantom` and `medmnist3d`.
+        table: CSV, TSV, or a folder with one sub-folder per class.
+        root: Folder that image paths in the table are relative to; null: the table's folder.
+        npz: File of MedMNIST, such as `adrenalmnist3d.npz`.
+        image_column: Column of the image file; or a pattern over columns, such as
+            `{participant_id}/anat/{participant_id}_T1w.nii.gz`, where `*` finds all matching files.
+        image_columns: Columns of the image files of a subject, one per channel; replaces `image_column`.
+        label_column: Column of the label.
+        subject_column: Column of the subject, which is never in two splits; null: one subject per row, where
+            the table has no usual column for it.
+        split_column: Column with the split of a row (`train`, `val`, `test`); null: splits are drawn.
+        classes: Class names in index order; empty: those of the table. Rows with other labels are left out.
+        label_bins: Edges that turn a number into classes: `[5]` makes class 0 below 5 and class 1 from 5 on.
+        time_axis: What to do with a fourth image axis: `error`, `channels`, `depth` or `first`.
+        on_bad_file: `stop`, or `skip`, which leaves bad files out and lists them in `left_out.csv`.
+    """
 
     name: str = MISSING
     task: str | None = None
@@ -32,9 +56,15 @@ class DataSettings:
 
 @dataclass
 class SplitSettings:
-    """Fractions of the subjects, or k folds of which one is the test part.
+    """Fractions of the subjects, or k folds of which one is the test split.
 
-    With outer folds, the outer fold's test part is set aside first: what is left is split as the rest says.
+    Attributes:
+        val: Fraction of the subjects for validation, 0.01 to 0.9.
+        test: Fraction of the subjects for the test, 0 to 0.9; not used with folds.
+        folds: Number of folds, at least 2; 0: no folds.
+        fold: Index of the fold that is the test split, from 0.
+        outer_folds: Number of outer folds of a nested cross-validation, at least 2; 0: none.
+        outer_fold: Index of the outer fold whose subjects are set aside before all else, from 0.
     """
 
     val: float = 0.2
@@ -47,11 +77,31 @@ class SplitSettings:
 
 @dataclass
 class PreprocessSettings:
-    """From a stored image to a network's voxels (group `preprocess`); depth, height, width throughout."""
+    """Preprocessing of an image file to the voxels of a network (group `preprocess`).
+
+    Attributes:
+        name: Of the chosen option.
+        spacing: mm, ordered [depth, height, width]; `native`: as stored.
+        shape: Voxels, ordered [depth, height, width]; null: the shape that all images share.
+        fit: How the shape is reached: `pad_crop` about the centre, or `resize`.
+        axcodes: World directions that the axes point to; depth is the last. null: the stored axes.
+        interpolation: `linear` or `nearest`.
+        antialias: Whether to blur before downsampling (linear only).
+        window_hu: Lower and upper bound in the image's units (HU for CT), mapped to 0..1 and clipped.
+        clip_percentiles: Lower and upper percentile, 0 to 100, to clip to.
+        zscore: `none`, `whole` (over all scanned voxels) or `foreground`.
+        foreground_crop: Whether to crop to the box around the foreground first.
+        foreground_threshold: Values above it are foreground; null: found in each image.
+        foreground_margin_mm: Margin around the foreground box, mm.
+        pad: Value outside the scanned field; null: the window's lower bound, else the image's minimum.
+        nonfinite: `pad` replaces NaN and infinite voxels by the padding value; `error` refuses the image.
+        same_grid: Whether all channels must share a grid; false resamples later channels to the first.
+        prefer: `sform` or `qform`: the affine to use where a NIfTI header has two different ones.
+    """
 
     name: str = MISSING
-    spacing: Any = "native"  # three numbers in mm, or native
-    shape: Any = None  # three voxel counts; null: the shape that all images share
+    spacing: Any = "native"
+    shape: Any = None
     fit: str = "pad_crop"
     axcodes: str | None = "RAS"
     interpolation: str = "linear"
@@ -70,32 +120,66 @@ class PreprocessSettings:
 
 @dataclass
 class ModelSettings:
-    """The 2D network, and whether it scores slices or is lifted to score volumes (group `model`)."""
+    """The 2D network, and whether it scores slices or is lifted to score volumes (group `model`).
+
+    Attributes:
+        name: Of the chosen option.
+        kind: `slice`, `volume` or `table`.
+        baseline: The 2D network: `cnn`, `resnet`, `tutorial`, a name of keras.applications, a .keras file or
+            the folder of a finished slice run.
+        filters: Filters of each stage of `cnn` and `resnet`.
+        filter_scale: Factor of all filter counts, 0.01 to 16; at most 1 for any other network.
+        head: Of `cnn` and `resnet`: `pool` (global average) or `flatten` (a weight for every position).
+        depth_kernel: Kernel size along depth, 1 to 99; null: that along height.
+        dropout: Rate, 0 to 0.95.
+        depth_policy: How strides and pooling reduce depth: `isotropic`, `preserve`, `slicewise` or `spacing`;
+            or a list with one per stage, or choices by layer.
+        init: Weights of the lifted kernels: `centre`, `mean`, `acs` or `random`.
+        columns: Columns of the table that `kind=table` predicts from.
+        axis: Axis of the slices: `depth`, `height`, `width` or `all`.
+        slices: Slices that are used: `all`, `central` (the middle half) or `foreground`.
+        aggregate: From scores of slices to that of the volume: `mean`, `max`, `topk` or `attention`.
+        slab: Neighbouring slices that are stacked as channels.
+        batch_factor: Slices per volume of `trainer.batch_size` in a batch of a slice model.
+        pretrain: Whether to train the 2D network on slices first, then lift it with its weights.
+        rate_factor: Factor of `optimizer.learning_rate` for trained weights.
+        freeze_epochs: First epochs in which only the head of a network with trained weights is trained.
+    """
 
     name: str = MISSING
     kind: str = MISSING
     baseline: str = "cnn"
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
-    filter_scale: float = 1.0  # of all filter counts; up to 1 also for a network of another making
-    head: str = "pool"  # of cnn and resnet: global pooling, or flatten with a weight for every place
-    depth_kernel: int | None = None  # taps along depth; null: as many as along height
+    filter_scale: float = 1.0
+    head: str = "pool"
+    depth_kernel: int | None = None
     dropout: float = 0.2
-    depth_policy: Any = "isotropic"  # a name, a list of one per stage, or choices by layer
+    depth_policy: Any = "isotropic"
     init: str = "centre"
-    columns: list[str] = field(default_factory=list)  # of the table, which kind=table predicts from
+    columns: list[str] = field(default_factory=list)
     axis: str = "depth"
     slices: str = "all"
     aggregate: str = "mean"
     slab: int = 1
     batch_factor: int = 1
-    pretrain: bool = False  # train the 2D network on slices first, then lift it with what it learned
-    rate_factor: float = 1.0  # of optimizer.learning_rate: trained weights are tuned with smaller steps
-    freeze_epochs: int = 0  # in which only the head of a network with trained weights learns
+    pretrain: bool = False
+    rate_factor: float = 1.0
+    freeze_epochs: int = 0
 
 
 @dataclass
 class OptimizerSettings:
-    """How weights move (group `optimizer`): any Keras optimiser by `name`, with further `options`."""
+    """The optimizer and its learning rate (group `optimizer`).
+
+    Attributes:
+        name: Class name of a Keras optimizer.
+        learning_rate: At its highest, after the warm-up.
+        weight_decay: As Keras takes it.
+        warmup_epochs: Epochs in which the learning rate rises linearly.
+        schedule: After the warm-up: `cosine` (decay to the last epoch) or `constant`.
+        clip_norm: Largest global norm of the gradients; null: no clipping.
+        options: Further arguments of the optimizer's class.
+    """
 
     name: str = "AdamW"
     learning_rate: float = 2e-3
@@ -108,7 +192,23 @@ class OptimizerSettings:
 
 @dataclass
 class TrainerSettings:
-    """How long and in which portions."""
+    """Epochs, batches, loss and checkpoints.
+
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Volumes per batch over all devices; a slice model takes `model.batch_factor` times as many
+            slices.
+        monitor: Validation metric that selects the best epoch: `auc`, `loss`, `balanced_accuracy` or
+            `accuracy`.
+        patience: Epochs without a better one after which training ends; 0: never.
+        balance: `none`, `sample` (rare classes are drawn more often) or `weights` (they count more).
+        label_smoothing: 0 to 0.5.
+        loss: `cross_entropy` or `focal`.
+        focal_gamma: Exponent of the focal loss, 0 to 10: the larger, the less an easy example counts.
+        accumulate: Batches whose gradients are averaged before each step.
+        ema: Momentum of the exponential moving average of the weights, which is scored and saved; 0: none.
+        checkpoint_steps: Batches between checkpoints within an epoch; 0: one checkpoint after each epoch.
+    """
 
     epochs: int = 30
     batch_size: int = 8
@@ -117,40 +217,63 @@ class TrainerSettings:
     balance: str = "none"
     label_smoothing: float = 0.0
     loss: str = "cross_entropy"
-    focal_gamma: float = 2.0  # of loss=focal: the larger, the less an easy example counts
-    accumulate: int = 1  # batches whose gradients are averaged before each step
-    ema: float = 0.0  # momentum of the average of the weights that is scored and kept; 0: none
-    checkpoint_steps: int = 0  # batches between checkpoints within an epoch; 0: one after each epoch
+    focal_gamma: float = 2.0
+    accumulate: int = 1
+    ema: float = 0.0
+    checkpoint_steps: int = 0
 
 
 @dataclass
 class DevicesSettings:
-    """What `strategy=mirrored` runs on."""
+    """The devices of `strategy=mirrored`.
 
-    logical_cpus: int = 0  # to try it without GPUs: so many devices made of the CPU; 0: this host's GPUs
+    Attributes:
+        logical_cpus: Number of virtual devices that the CPU is divided into, to test without GPUs; 0: the
+            GPUs of this host.
+    """
+
+    logical_cpus: int = 0
 
 
 @dataclass
 class HostsSettings:
-    """Which of several processes this one is, for `strategy=hosts`; Slurm tells what is null."""
+    """The place of this process among those of `strategy=hosts`; null: as Slurm says.
 
-    coordinator: str | None = None  # HOST:PORT of host 0, where all processes meet
-    count: int | None = None  # of processes
-    index: int | None = None  # of this one; 0 writes the run folder
-    wait_seconds: int = 300  # for the others, at the start
+    Attributes:
+        coordinator: HOST:PORT of host 0, where all processes connect.
+        count: Number of processes.
+        index: Of this process, from 0; process 0 writes the run folder.
+        wait_seconds: Seconds to wait for the other processes at the start.
+    """
+
+    coordinator: str | None = None
+    count: int | None = None
+    index: int | None = None
+    wait_seconds: int = 300
 
 
 @dataclass
 class PreflightSettings:
-    """What is looked at before the first epoch."""
+    """Checks before the first epoch.
+
+    Attributes:
+        enabled: Whether to estimate memory and speed before the training.
+        overfit_batch: Whether to check also that the model can overfit one batch.
+    """
 
     enabled: bool = True
-    overfit_batch: bool = False  # also see whether the model can learn one batch by heart
+    overfit_batch: bool = False
 
 
 @dataclass
 class CacheSettings:
-    """Where preprocessed volumes lie, and how much room they may take."""
+    """The cache of preprocessed volumes.
+
+    Attributes:
+        folder: Where it is.
+        max_gb: Largest size, in GB (10^9 bytes).
+        workers: Files that are prepared at a time; 0: one per CPU.
+    """
 
     folder: str = ".cache/voxlift"
     max_gb: float = 20.0
@@ -159,9 +282,16 @@ class CacheSettings:
 
 @dataclass
 class LoggerSettings:
-    """What is written beside the run folder's own files (group `logger`)."""
+    """Logs beside the run folder's own files (group `logger`).
+
+    Attributes:
+        tensorboard: Whether to write TensorBoard events into the run folder.
+        mlflow: Whether to log to MLflow.
+        mlflow_uri: A server, or a folder as `file:PATH`; null: MLflow's default.
+        mlflow_experiment: Name of the MLflow experiment.
+    """
 
     tensorboard: bool = True
     mlflow: bool = False
-    mlflow_uri: str | None = None  # a server, or a folder as file:PATH; null: what MLflow itself chooses
+    mlflow_uri: str | None = None
     mlflow_experiment: str = "voxlift"

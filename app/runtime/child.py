@@ -1,4 +1,4 @@
-"""A command of ours in a child process: its exit status and its last words."""
+"""Run a command of Voxlift in a child process and report how it ended."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from threading import Event, Timer
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, TIMED_OUT
 
 
+def python_module(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module in a new Python process.
+
+    `-P` keeps the working directory off the import path, where a user may have modules of any name.
+
+    Args:
+        name: Full name, such as `voxlift.app.cli.train`.
+        arguments: Of the module.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
 def run_child(
     command: Sequence[str],
     *,
@@ -20,18 +32,21 @@ def run_child(
     log: Path | None = None,
     seconds: float | None = None,
 ) -> tuple[int, str]:
-    """Run a command of ours; its exit status, and its last words where that is not 0.
+    """Run a command and return its exit status, with the reason where that is not 0.
 
     Args:
-        command: a module of ours and its arguments.
-        descriptors: open files that the child inherits.
-        log: the file that gets its output; None shows it.
-        seconds: that it may take before it is killed; None for any number.
+        command: See `python_module`.
+        descriptors: Open files that the child inherits.
+        log: File for the child's output; None shows it.
+        seconds: Time limit after which the child is killed; None sets none.
+
+    Returns:
+        The exit status and, unless it is 0, the last line of stderr or the signal.
 
     Raises:
-        KeyboardInterrupt: the child was interrupted.
+        KeyboardInterrupt: The child was interrupted.
     """
-    words = ""
+    last_line = ""
     with ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
         child = stack.enter_context(
@@ -44,39 +59,35 @@ def run_child(
                 pass_fds=tuple(descriptors),
             )
         )
-        alarm = stack.enter_context(_kill_after(child, seconds))
+        was_killed = stack.enter_context(_time_limit(child, seconds))
         for line in child.stderr or ():
             (file or sys.stderr).write(line)
-            words = line.strip() or words
+            last_line = line.strip() or last_line
         child.wait()
-    if alarm.is_set():
+    if was_killed.is_set():
         return TIMED_OUT, f"no end within {seconds:g} s"
     status = child.returncode
     if status in {INTERRUPTED, -signal.SIGINT}:
         raise KeyboardInterrupt
     if status < 0:
-        return CRASH, _describe_signal(-status)
-    return status, words.removeprefix("error: ") if status else ""
+        hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+        return CRASH, f"ended by {signal.Signals(-status).name}{hint}"
+    return status, last_line.removeprefix("error: ") if status else ""
 
 
 @contextmanager
-def _kill_after(child: subprocess.Popen[str], seconds: float | None) -> Iterator[Event]:
-    """Kill a child that runs for longer; the event says whether that was done."""
-    rang = Event()
+def _time_limit(child: subprocess.Popen[str], seconds: float | None) -> Iterator[Event]:
+    """Kill a child that runs for longer than `seconds`; the event is set if that happened."""
+    was_killed = Event()
 
-    def ring() -> None:
-        rang.set()
+    def kill() -> None:
+        was_killed.set()
         child.kill()
 
-    timer = Timer(seconds or 0, ring)
+    timer = Timer(seconds or 0, kill)
     if seconds is not None:
         timer.start()
     try:
-        yield rang
+        yield was_killed
     finally:
         timer.cancel()
-
-
-def _describe_signal(number: int) -> str:
-    hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"ended by {signal.Signals(number).name}{hint}"

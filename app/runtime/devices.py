@@ -1,12 +1,13 @@
-"""What computes: the engine under Keras, its processors, and how much memory they have.
+"""Look up the backend of Keras, its devices, and their memory.
 
-Nothing here is decided, only looked up. TensorFlow or JAX is imported when a question needs it.
+Nothing is changed here. TensorFlow or JAX is imported only where it has to be asked.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,12 @@ from typing import Any
 
 import psutil
 
-from voxlift.app.config import SettingsError
-from voxlift.app.errors import install_extra
+from voxlift.app.errors import SettingsError, install_extra
 
-BACKENDS = ("tensorflow", "jax")  # each needs the package of its name
+BACKENDS = ("tensorflow", "jax")  # each is the name of a package, too
 CGROUP = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
-LIMITS = (  # of a control group and what it uses, version 2 and 1
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
+CGROUP_FILES = (  # limit and use of memory in a control group, version 2 and 1
     ("memory.max", "memory.current"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
@@ -28,22 +28,27 @@ LIMITS = (  # of a control group and what it uses, version 2 and 1
 
 @dataclass(frozen=True)
 class Memory:
-    """What one device can still give to a training, in bytes, and how it is called in a sentence."""
+    """Free memory of one device.
+
+    Attributes:
+        free: Bytes.
+        name: Of the device or the limit, for messages.
+    """
 
     free: int
     name: str
 
 
 def backend_name(environment: Mapping[str, str] = os.environ) -> str:
-    """The engine that Keras will run on: what KERAS_BACKEND says, TensorFlow by default."""
+    """Return the backend that Keras uses: the value of KERAS_BACKEND, `tensorflow` by default."""
     return environment.get("KERAS_BACKEND", "tensorflow")
 
 
 def check_backend(environment: Mapping[str, str] = os.environ) -> None:
-    """Pass when the engine is one that Voxlift trains on, and installed; imports nothing.
+    """Check that the backend is supported and installed, without importing it.
 
     Raises:
-        SettingsError: with the way out.
+        SettingsError: It is not.
     """
     name = backend_name(environment)
     if name not in BACKENDS:
@@ -56,33 +61,33 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def gpu_capability() -> tuple[int, int] | None:
-    """Compute capability of the first GPU that the engine sees, or None."""
+    """Return the CUDA compute capability (major, minor) of the first visible GPU; None without one."""
     found = _jax_capability() if backend_name() == "jax" else _tensorflow_capability()
     major, _, minor = found.partition(".")
     return (int(major), int(minor)) if found else None
 
 
 def has_gpu() -> bool:
-    """Whether the engine sees a GPU that it may use."""
+    """Return whether the backend has a visible GPU."""
     return bool(_jax_names() if backend_name() == "jax" else _tensorflow_names())
 
 
 def device_names() -> list[str]:
-    """The GPUs by name, or the CPU with its cores."""
+    """Return the names of the visible GPUs, or the CPU with its number of cores."""
     found = _jax_names() if backend_name() == "jax" else _tensorflow_names()
     return found or [f"CPU, {os.cpu_count()} cores"]
 
 
 def free_memory() -> Memory:
-    """The memory that a training may still take: of the first GPU, or of this machine or container."""
+    """Return the free memory of the first GPU, or of this machine or container."""
     if gpu_capability() is None:
         return host_memory()
     limit = _jax_gpu_bytes() if backend_name() == "jax" else _tensorflow_gpu_bytes()
     return Memory(limit, device_names()[0])
 
 
-def host_memory(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> Memory:
-    """Free memory of the machine, or what a container, a batch job or `ulimit -v` leaves of it."""
+def host_memory(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> Memory:
+    """Return the free memory of the machine, or what a container, a batch job or `ulimit -v` leaves of it."""
     found = [Memory(int(psutil.virtual_memory().available), "this machine")]
     in_group, in_process = cgroup_bytes_left(cgroup, own), address_space_left()
     if in_group is not None:
@@ -92,29 +97,38 @@ def host_memory(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> Memory:
     return min(found, key=lambda memory: memory.free)
 
 
-def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
-    """Limit minus use of the tightest control group around this process; None where there is no limit.
+def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> int | None:
+    """Return limit minus use, in bytes, of the tightest control group of this process; None without a limit.
 
-    What the kernel can drop (pages of files) does not count as used.
+    What the kernel can drop (cached pages of files) does not count as used.
 
     Args:
-        cgroup: where control groups of version 2, or the folder `memory` of version 1, are mounted.
-        own: the file that names this process's groups below that.
+        cgroup: Where control groups of version 2, or the folder `memory` of version 1, are mounted.
+        own: The file that names this process's groups below that.
     """
-    found = [_group_left(folder) for folder in _groups_around(cgroup, own)]
+    found = [_read_group(folder) for folder in _list_groups(cgroup, own)]
     return min((left for left in found if left is not None), default=None)
 
 
 def address_space_left() -> int | None:
-    """What `ulimit -v` still allows; None where it sets no limit."""
+    """Return the bytes that `ulimit -v` still allows; None without a limit."""
     import resource  # not on Windows
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
 
 
-def _groups_around(cgroup: Path, own: Path) -> Iterator[Path]:
-    """The folders of the process's group and of all that hold it; a container may see the outermost alone."""
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory that this process has had so far."""
+    import resource  # as above
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counted = largest * (1 if platform.system() == "Darwin" else 1024)
+    return max(counted, psutil.Process().memory_info().rss)  # the count lags a little behind
+
+
+def _list_groups(cgroup: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of the process's group and its parents; a container may see the outermost only."""
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -129,17 +143,17 @@ def _groups_around(cgroup: Path, own: Path) -> Iterator[Path]:
         yield from (folder for folder in (inner, *inner.parents) if root in folder.parents)
 
 
-def _group_left(folder: Path) -> int | None:
-    for limit, used in LIMITS:
+def _read_group(folder: Path) -> int | None:
+    for limit, used in CGROUP_FILES:
         try:
             left = int((folder / limit).read_text()) - int((folder / used).read_text())
         except (OSError, ValueError):  # another version, or the word `max`
             continue
-        return left + _droppable(folder / "memory.stat")
+        return left + _read_droppable(folder / "memory.stat")
     return None
 
 
-def _droppable(statistics: Path) -> int:
+def _read_droppable(statistics: Path) -> int:
     try:
         lines = statistics.read_text().splitlines()
     except OSError:
@@ -164,7 +178,7 @@ def _tensorflow_names() -> list[str]:
 
 
 def _tensorflow_gpu_bytes() -> int:
-    """What TensorFlow would let its allocator take; with memory growth it takes it only when needed."""
+    """Return the limit of TensorFlow's allocator; with memory growth it allocates only what is needed."""
     from tensorflow.python.client import device_lib
 
     devices = device_lib.list_local_devices()

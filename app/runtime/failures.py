@@ -1,4 +1,4 @@
-"""What can befall a command from outside, told in sentences: no memory, no room, an interruption."""
+"""Translate out-of-memory, full disk and interrupts into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -11,93 +11,118 @@ from pathlib import Path
 
 from voxlift.app.config import TrainerSettings
 from voxlift.app.errors import UserError
-from voxlift.app.runtime.supervisor import tell
+from voxlift.app.runtime.supervisor import send_hints
 
 log = logging.getLogger("voxlift")
 
-MEMORY = ("ResourceExhaustedError", "RESOURCE_EXHAUSTED", "OOM when allocating", "Unable to allocate")
-ROOM = ("No space left on device", "Disk quota exceeded")
+# Words of Python, numpy, the C++ library, TensorFlow, JAX and the operating system; compared without case.
+OUT_OF_MEMORY_WORDS = (
+    "memoryerror",
+    "std::bad_alloc",
+    "resourceexhausted",
+    "resource_exhausted",
+    "resource exhausted",
+    "oom when allocating",
+    "out of memory",
+    "cannot allocate memory",
+    "unable to allocate",
+)
+DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+
+
+def is_out_of_memory(error: BaseException | str) -> bool:
+    """Return whether an error, or the output of a process, says that memory ran out.
+
+    A full disk is no lack of memory, although TensorFlow reports both as exhausted resources.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory("ResourceExhausted: x; No space left on device")
+    (True, False)
+    """
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    is_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY_WORDS)
+    return is_memory and not is_disk_full(error)
+
+
+def is_disk_full(error: BaseException | str) -> bool:
+    """Return whether an error, or the output of a process, says that no disk space is left."""
+    is_number = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    return is_number or any(words in str(error) for words in DISK_FULL_WORDS)
 
 
 @dataclass(frozen=True)
-class Need:
-    """What decides how much memory a job needs, as the user wrote it, and a sentence on what needs less."""
+class MemoryHint:
+    """What to change where memory runs out.
 
-    doing: str
-    way_out: str
-
-
-def training_need(trainer: TrainerSettings) -> Need:
-    """The need of a training: half the batch in two portions is the same step."""
-    way_out = f"Less is needed by {_smaller(trainer)}, or by a smaller preprocess.shape."
-    return Need(f"trainer.batch_size={trainer.batch_size}", way_out)
-
-
-def scoring_need(batch_size: int) -> Need:
-    """The need of a finished network at work: how many volumes it scores at once."""
-    if batch_size == 1:
-        way_out = "It was one volume at a time already; CUDA_VISIBLE_DEVICES=-1 leaves a small GPU alone."
-    else:
-        way_out = f"The same command with batch_size={batch_size // 2} needs less, and gives the same scores."
-    return Need(f"batch_size={batch_size}", way_out)
-
-
-def announce(need: Need, way_on: str = "") -> None:
-    """Tell the supervising process what it shall say, should the engine end without a word.
-
-    Args:
-        need: of the job that is about to begin.
-        way_on: how it can go on, as soon as it can.
+    Attributes:
+        setting: What decides how much memory the job needs, as the user writes it.
+        fix: A sentence on what needs less.
     """
-    tell(doing=need.doing, way_out=need.way_out)
-    if way_on:
-        tell(way_on=way_on)
+
+    setting: str
+    fix: str
+
+
+def hint_for_training(trainer: TrainerSettings) -> MemoryHint:
+    """Return the hint for a training: half the batch with twice the accumulation gives the same step."""
+    if trainer.batch_size == 1:
+        smaller = "fewer model.filters (it was one volume at a time already)"
+    else:
+        half, microbatches = trainer.batch_size // 2, trainer.accumulate * 2
+        smaller = (
+            f"trainer.batch_size={half} trainer.accumulate={microbatches} (the same step in half the memory)"
+        )
+    fix = f"To need less memory, set {smaller}, or a smaller preprocess.shape."
+    return MemoryHint(f"trainer.batch_size={trainer.batch_size}", fix)
+
+
+def hint_for_scoring(batch_size: int) -> MemoryHint:
+    """Return the hint for scoring with a finished network, `batch_size` volumes at once."""
+    if batch_size == 1:
+        fix = "It was one volume at a time already; CUDA_VISIBLE_DEVICES=-1 computes without a small GPU."
+    else:
+        fix = (
+            f"The same command with batch_size={batch_size // 2} needs less memory and gives the same scores."
+        )
+    return MemoryHint(f"batch_size={batch_size}", fix)
+
+
+def resume_hint(folder: Path) -> str:
+    """Return the sentence that says how to resume the training in a run folder."""
+    return f"To resume from the newest checkpoint: voxlift-train resume={folder}"
 
 
 @contextmanager
-def told_in_sentences(need: Need, way_on: str = "") -> Iterator[None]:
-    """Turn what befalls a job into a sentence with the way out and the way on, also where it cannot speak.
+def translate_failures(hint: MemoryHint, resume: str = "") -> Iterator[None]:
+    """Translate out-of-memory, full disk and interrupts inside into messages with the fix.
+
+    The supervising process gets the same hints, for a process that crashes without a message.
 
     Args:
-        need: of the job.
-        way_on: how it can go on later, where it can.
+        hint: What needs less memory.
+        resume: How the job can be resumed; empty where it cannot.
 
     Raises:
-        UserError: memory or room ran out.
+        UserError: Memory or disk space ran out.
     """
-    announce(need, way_on)
+    send_hints(setting=hint.setting, fix=hint.fix, **({"resume": resume} if resume else {}))
     try:
         yield
     except KeyboardInterrupt:
-        if way_on:
-            log.info("Interrupted. %s", way_on)
+        if resume:
+            log.info("Interrupted. %s", resume)
         raise
     except Exception as error:
-        told = explain_failure(error, need)
-        if told is None:
+        message = _describe_failure(error, hint)
+        if message is None:
             raise
-        raise UserError(f"{told} {way_on}".rstrip()) from error
+        raise UserError(f"{message} {resume}".rstrip()) from error
 
 
-def explain_failure(error: Exception, need: Need) -> str | None:
-    """What ran out, and what helps; None where it is something else."""
-    text = f"{type(error).__name__}: {error}"
-    if any(words in text for words in ROOM) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+def _describe_failure(error: Exception, hint: MemoryHint) -> str | None:
+    """Return what ran out and what helps; None for every other error."""
+    if is_disk_full(error):
         where = getattr(error, "filename", None) or "the disk of the results"
-        return f"No space left on device ({where}): what was finished stays as it is. Make room there."
-    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
-        return f"Out of memory with {need.doing}. {need.way_out}"
+        return f"No space left on device ({where}). Finished files are unchanged. Free some space there."
+    if is_out_of_memory(error):
+        return f"Out of memory with {hint.setting}. {hint.fix}"
     return None
-
-
-def way_on(folder: Path) -> str:
-    """How the training goes on later."""
-    return f"To go on from the newest checkpoint: voxlift-train resume={folder}"
-
-
-def _smaller(trainer: TrainerSettings) -> str:
-    """Half the batch, and the same step."""
-    if trainer.batch_size == 1:
-        return "fewer model.filters (it was one volume at a time already)"
-    half, portions = trainer.batch_size // 2, trainer.accumulate * 2
-    return f"trainer.batch_size={half} trainer.accumulate={portions} (the same step in half the memory)"

@@ -1,4 +1,4 @@
-"""What a command says, on the terminal and in its run's log."""
+"""Send log messages to the terminal and to the log file of a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from voxlift.app.progress import say
+from voxlift.app.progress import print_line
 
 log = logging.getLogger("voxlift")
 
 
 @contextmanager
 def logging_to_file() -> Iterator[Callable[[Path], None]]:
-    """Log to the terminal, and to a file once it is named: what was said before is written there too.
+    """Log to the terminal, and to a file once it is named; earlier messages are written to it too.
 
-    A refused run leaves no folder behind, so the file can only be named when the checks are through.
+    A refused run leaves no folder behind, so the file can only be named after all checks.
+
+    Yields:
+        The function that names the file.
     """
     memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL, flushOnClose=False)
     handlers: list[logging.Handler] = [TerminalHandler(), memory]
@@ -47,8 +50,8 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
 
 
 class TerminalHandler(logging.Handler):
-    """Prints messages above a running progress bar instead of through it."""
+    """A log handler that prints messages above a running progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        say(self.format(record))
+        print_line(self.format(record))

@@ -1,8 +1,8 @@
-"""A command's last words where it can say none itself: it runs in a fork, and this process waits for its end.
+"""Run a command in a forked process, and report how it ended where it could not do so itself.
 
-Memory that runs out may end an engine in the midst of a kernel (SIGSEGV, SIGABRT), or the kernel ends the
-whole process (SIGKILL): nothing in it can speak then. The fork is made before anything heavy is imported, so
-that it costs milliseconds; terminal, process group and open files stay the same for both.
+Where memory runs out, TensorFlow may crash inside a kernel (SIGSEGV, SIGABRT), or the operating system kills
+the process (SIGKILL): no Python code in it can print a message then. The fork is made before heavy imports, so it
+costs milliseconds; both processes share terminal, process group and open files.
 """
 
 from __future__ import annotations
@@ -21,101 +21,105 @@ from types import FrameType
 
 from voxlift.app.runtime.exit_status import CRASH, USER_ERROR
 
-PASSED_ON = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 VMSTAT = Path("/proc/vmstat")
-MOMENT = 2.0  # seconds
+REPEAT_SECONDS = 2.0  # a second SIGINT within this time is the same interrupt
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
-@dataclass
-class _Ear:
-    """Where the supervising process listens; None where there is none."""
+def fork_supervised() -> None:
+    """Continue in a forked child; the original process waits and exits with the child's status.
 
-    descriptor: int | None = None
-
-
-_EAR = _Ear()
-
-
-@dataclass(frozen=True)
-class End:
-    """How the supervised process ended, by which signal, and what is known about it.
-
-    Attributes:
-        number: the signal's.
-        peak_bytes: the most memory that it held.
-        is_memory: whether the kernel has ended a process for lack of memory meanwhile.
-        facts: what it told before: `doing` (with which settings), `way_out` and `way_on`.
+    Nothing happens under a debugger, with `debug=true`, or on other systems than Linux.
     """
-
-    number: int
-    peak_bytes: int
-    is_memory: bool
-    facts: Mapping[str, str]
-
-    @property
-    def status(self) -> int:
-        """The exit status that stands for it."""
-        if self.number == signal.SIGKILL and self.is_memory:
-            return USER_ERROR  # less can be asked for
-        return CRASH if self.number in CRASHES else 128 + self.number
-
-    def spoken(self) -> str:
-        """What happened, and the way out and on, where there is one."""
-        name, held = signal.Signals(self.number).name, f"it held {self.peak_bytes / 1e9:.1f} GB"
-        doing = f" with {self.facts['doing']}" if "doing" in self.facts else ""
-        if self.number in CRASHES:
-            said = f"The engine broke down{doing} ({name}; {held}): most often for lack of memory."
-        elif self.number != signal.SIGKILL:
-            said = f"Ended from outside by {name}."
-        elif self.is_memory:
-            said = f"Out of memory{doing}: the system ended the process (SIGKILL; {held})."
-        else:
-            said = f"Killed from outside{doing} (SIGKILL; {held}), or for lack of memory."
-        is_asked = self.number in PASSED_ON
-        ways = ("way_on",) if is_asked else ("way_out", "way_on")
-        return " ".join([said, *(self.facts[way] for way in ways if way in self.facts)])
-
-
-def hand_over() -> None:
-    """Go on in a fork; the process that was there before waits, and leaves with the fork's exit status.
-
-    Nothing happens where a debugger is at work, `debug=true` is asked for, or the system has no such means.
-    """
-    if not _is_possible():
+    if not _can_fork():
         return
-    watched = {*PASSED_ON, signal.SIGCHLD}
+    watched = {*FORWARDED, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     sys.stdout.flush()
     sys.stderr.flush()
-    (hearing, speaking), supervisor, kills = os.pipe(), os.getpid(), _memory_kills()
+    (reader, writer), supervisor, kills = os.pipe(), os.getpid(), _count_memory_kills()
     child = os.fork()
     if child == 0:
-        os.close(hearing)
-        _EAR.descriptor = speaking
-        _end_with(supervisor)
-        _interrupt_once()
+        os.close(reader)
+        _pipe.writer = writer
+        _die_with(supervisor)
+        _ignore_repeated_interrupts()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
-    os.close(speaking)
-    status, peak_bytes = _wait(child, watched)
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        end = End(-code, peak_bytes, is_memory=_memory_kills() > kills, facts=_hear(hearing))
-        sys.stderr.write(f"\nerror: {end.spoken()}\n")
-        code = end.status
+    os.close(writer)
+    wait_status, peak_bytes = _wait(child, watched)
+    status = os.waitstatus_to_exitcode(wait_status)
+    if status < 0:
+        is_memory = _count_memory_kills() > kills
+        end = ProcessEnd(-status, peak_bytes, is_memory=is_memory, hints=_read_hints(reader))
+        sys.stderr.write(f"\nerror: {end.describe()}\n")
+        status = end.exit_status
     sys.stderr.flush()
-    os._exit(code)  # what is registered for the end is the fork's to do
+    os._exit(status)  # exit handlers are run by the child
 
 
-def tell(**facts: str) -> None:
-    """Let the supervising process know what to say, should this one end without a word."""
-    if _EAR.descriptor is not None:
-        os.write(_EAR.descriptor, json.dumps(facts).encode() + b"\n")
+def send_hints(**hints: str) -> None:
+    """Send hints to the supervising process, for its message if this process crashes.
+
+    Args:
+        hints: See `ProcessEnd`; a later hint replaces an earlier one of the same name.
+    """
+    if _pipe.writer is not None:
+        os.write(_pipe.writer, json.dumps(hints).encode() + b"\n")
 
 
-def _is_possible() -> bool:
+@dataclass(frozen=True)
+class ProcessEnd:
+    """How a supervised process was ended by a signal.
+
+    Attributes:
+        signal_number: Of the signal.
+        peak_bytes: Largest resident memory of the process.
+        is_memory: Whether the kernel has killed a process for lack of memory meanwhile.
+        hints: What the process sent before: `setting` (what decides its need of memory), `fix` and `resume`.
+    """
+
+    signal_number: int
+    peak_bytes: int
+    is_memory: bool
+    hints: Mapping[str, str]
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of the command."""
+        if self.signal_number == signal.SIGKILL and self.is_memory:
+            return USER_ERROR  # other settings need less
+        return CRASH if self.signal_number in CRASHES else 128 + self.signal_number
+
+    def describe(self) -> str:
+        """Return what happened, how to fix it and how to resume, as far as that is known."""
+        name, memory = signal.Signals(self.signal_number).name, f"peak memory {self.peak_bytes / 1e9:.1f} GB"
+        setting = f" with {self.hints['setting']}" if "setting" in self.hints else ""
+        if self.signal_number in CRASHES:
+            cause = f"The process crashed{setting} ({name}; {memory}), most often for lack of memory."
+        elif self.signal_number != signal.SIGKILL:
+            cause = f"Ended from outside by {name}."
+        elif self.is_memory:
+            cause = f"Out of memory{setting}: the system ended the process ({name}; {memory})."
+        else:
+            cause = f"Killed from outside{setting} ({name}; {memory}), or for lack of memory."
+        wanted = ("resume",) if self.signal_number in FORWARDED else ("fix", "resume")
+        return " ".join([cause, *(self.hints[key] for key in wanted if key in self.hints)])
+
+
+@dataclass
+class _Pipe:
+    """The writing end of the pipe to the supervising process; None without one."""
+
+    writer: int | None = None
+
+
+_pipe = _Pipe()
+
+
+def _can_fork() -> bool:
     return (
         sys.platform == "linux"
         and threading.active_count() == 1
@@ -125,21 +129,21 @@ def _is_possible() -> bool:
     )
 
 
-def _end_with(supervisor: int) -> None:
-    """Let this process be killed when the one that waits for it is: nobody else would know of it."""
+def _die_with(supervisor: int) -> None:
+    """Let the kernel kill this process when its supervisor is killed: nobody else would notice."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # killed before
         os._exit(CRASH)
 
 
-def _interrupt_once() -> None:
-    """Let SIGINT interrupt once in a while: who sends it to all processes makes it come here twice."""
-    last = -MOMENT
+def _ignore_repeated_interrupts() -> None:
+    """Ignore a second SIGINT soon after the first: one that is sent to both processes arrives here twice."""
+    last = -REPEAT_SECONDS
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal last
-        since, last = last, time.monotonic()
-        if last - since >= MOMENT:
+        previous, last = last, time.monotonic()
+        if last - previous >= REPEAT_SECONDS:
             signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -147,29 +151,28 @@ def _interrupt_once() -> None:
 
 
 def _wait(child: int, watched: set[signal.Signals]) -> tuple[int, int]:
-    """The child's wait status, and the most bytes that it held; signals are passed on until then."""
+    """Return the child's wait status and peak memory in bytes; forward signals until it ends."""
     while True:
-        found = signal.sigwaitinfo(watched)
-        if found.si_signo == signal.SIGCHLD:
+        received = signal.sigwaitinfo(watched)
+        if received.si_signo == signal.SIGCHLD:
             ended, status, usage = os.wait4(child, os.WNOHANG)
             if ended:
                 return status, usage.ru_maxrss * 1024
-        elif found.si_code <= 0:  # sent by a process; what the terminal sends, both have got
-            os.kill(child, found.si_signo)
+        elif received.si_code <= 0:  # sent by a process; what the terminal sends reaches both
+            os.kill(child, received.si_signo)
 
 
-def _hear(descriptor: int) -> dict[str, str]:
-    """All that the child told, later facts in the place of earlier ones."""
-    os.set_blocking(descriptor, False)  # another process may hold the other end open
+def _read_hints(reader: int) -> dict[str, str]:
+    os.set_blocking(reader, False)  # another process may hold the other end open
     try:
-        lines = os.read(descriptor, 65536).decode().splitlines()
+        lines = os.read(reader, 65536).decode().splitlines()
     except BlockingIOError:
         return {}
     return {name: value for line in lines for name, value in json.loads(line).items()}
 
 
-def _memory_kills(vmstat: Path = VMSTAT) -> int:
-    """How many processes the kernel has ended for lack of memory since its start; 0 where it does not say."""
+def _count_memory_kills(vmstat: Path = VMSTAT) -> int:
+    """Return how many processes the kernel has killed for lack of memory since its start; 0 if unknown."""
     try:
         lines = vmstat.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whoever lacks a package is told of an extra that there is, in the one way of saying so."""
+"""Messages, pages and the README name only extras that exist, and install them in the same way."""
 
 import re
 import tomllib
@@ -12,19 +12,19 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 ]
 
 
-def test_every_extra_that_is_named_exists_and_is_told_in_one_way():
+def test_every_named_extra_exists_and_is_installed_by_the_same_command():
     sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py")}
     named = {name for text in sources.values() for name in re.findall(r"install_extra\('(\w+)'\)", text)}
     assert {"gpu", "mlflow", "onnx", "search"} <= named <= set(EXTRAS)
-    telling = {path.name for path, text in sources.items() if "pip install" in text}
-    assert telling <= {"errors.py", "viewer.py"}
+    with_command = {path.name for path, text in sources.items() if "pip install" in text}
+    assert with_command <= {"errors.py", "viewer.py"}
 
 
 def test_readme_and_pages_name_extras_as_the_messages_do():
     pages = [ROOT / "README.md", *(ROOT / "conf").rglob("*.yaml"), *(ROOT / "app").rglob("*.py")]
-    said = {
-        found
+    commands = {
+        command
         for path in pages
-        for found in re.findall(r"pip install '[^']*'", path.read_text(encoding="utf-8"))
+        for command in re.findall(r"pip install '[^']*'", path.read_text(encoding="utf-8"))
     } - {"pip install 'voxlift[{extra}]'"}
-    assert said <= {re.search(r"pip install '.*'", install_extra(extra))[0] for extra in EXTRAS}
+    assert commands <= {re.search(r"pip install '.*'", install_extra(extra))[0] for extra in EXTRAS}

@@ -1,9 +1,9 @@
-"""Lines for a person: whole, and as they stand."""
+"""Lines are printed whole and unchanged."""
 
-from voxlift.app.progress import PIPE_WIDTH, say
+from voxlift.app.progress import PIPE_WIDTH, print_line
 
 
-def test_a_line_is_said_as_it_stands_whatever_is_in_it(capsys):
+def test_a_line_is_printed_unchanged(capsys):
     line = f"Results in runs/[bold]/x=1,{'long' * PIPE_WIDTH}"
-    say(line)
+    print_line(line)
     assert capsys.readouterr().out == f"{line}\n"

@@ -16,8 +16,14 @@ from commands import compose_command
 from scans import write_scan
 from voxlift.app.cli import audit as command
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError
-from voxlift.app.report.data_audit import audit_data, audit_folder, data_name, write_audit
-from voxlift.app.report.findings import group_findings, print_audit, sentence, shorten, suggested_overrides
+from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, dataset_name, write_audit
+from voxlift.app.report.findings import (
+    format_finding,
+    group_findings,
+    suggested_overrides,
+    truncate_line,
+)
+from voxlift.app.report.terminal import print_audit
 from voxlift.data_pipelines.audit import Finding
 from voxlift.data_pipelines.tables.manifest import ManifestError
 
@@ -104,7 +110,7 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
     add_row(folder, "nowhere.nii.gz,a,s6,train")
     add_row(folder, "0.nii.gz,b,s0,val")
     write_scan(folder / "5.nii.gz", 1, np.float32)
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     told = kinds(found)
     assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
     assert "contradicts itself" in told["table_refused"].message
@@ -115,7 +121,7 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
 
 def test_a_missing_image_alone_is_told_and_the_rest_audited(folder):
     add_row(folder, "nowhere.nii.gz,a,s6,train")
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     assert set(kinds(found)) == {"absent"}  # once, and not as a fault of the table besides
     assert sum(not facts.error for facts in found.audit.facts) == 6
     assert "  absent: Relative paths start from data.root" in printed(found)
@@ -126,7 +132,7 @@ def test_bad_files_that_training_leaves_out_spoil_nothing(folder):
     (folder / "2.nii.gz").write_bytes(b"junk")
     settings = settings_of(folder)
     settings.data.on_bad_file = "skip"
-    found = audit_data(settings)
+    found = audit_dataset(settings)
     assert {kind: one.severity for kind, one in kinds(found).items()} == {
         "absent": "warning",
         "unreadable": "warning",
@@ -139,12 +145,12 @@ def test_a_table_that_cannot_be_read_at_all_ends_with_its_own_sentence(folder):
     settings = settings_of(folder)
     settings.data.label_column = "diagnosis"
     with pytest.raises(ManifestError, match="no column 'diagnosis'"):
-        audit_data(settings)
+        audit_dataset(settings)
 
 
 def test_rows_that_no_training_would_use_are_noted(folder):
     add_row(folder, "0.nii.gz,n/a,s0,train")
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     assert kinds(found)["rows_left_out"].message.endswith("label missing (1)")
     assert not found.audit.spoils
 
@@ -152,7 +158,7 @@ def test_rows_that_no_training_would_use_are_noted(folder):
 def test_files_hold_every_finding_and_one_row_per_image(folder, tmp_path):
     (folder / "2.nii.gz").write_bytes(b"junk")
     write_scan(folder / "4.nii.gz", 0)
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     write_audit(found, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
     assert [one["kind"] for one in saved["findings"]] == [one.kind for one in found.audit.findings]
@@ -174,7 +180,7 @@ def test_the_page_is_self_contained_and_says_findings_first(folder, tmp_path):
     (folder / "labels.csv").write_text(
         (folder / "labels.csv").read_text(encoding="utf-8").replace(",s3,", ",<b>s3</b>,")
     )
-    found = audit_data(settings_of(folder, thumbnails=3))
+    found = audit_dataset(settings_of(folder, thumbnails=3))
     write_audit(found, tmp_path / "out")
     text = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     page = Page()
@@ -189,20 +195,20 @@ def test_the_page_is_self_contained_and_says_findings_first(folder, tmp_path):
 
 def test_pictures_can_be_left_out_and_flagged_files_come_first(folder, tmp_path):
     write_scan(folder / "4.nii.gz", 3)
-    shown = audit_data(settings_of(folder, thumbnails=2))
+    shown = audit_dataset(settings_of(folder, thumbnails=2))
     write_audit(shown, tmp_path / "some")
     names = re.findall(
         r'alt="Slices of ([^"]+)"', (tmp_path / "some" / "audit.html").read_text(encoding="utf-8")
     )
     assert names == ["3.nii.gz", "4.nii.gz"]
-    write_audit(audit_data(settings_of(folder, thumbnails=0)), tmp_path / "none")
+    write_audit(audit_dataset(settings_of(folder, thumbnails=0)), tmp_path / "none")
     assert "<img" not in (tmp_path / "none" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
     for index in range(5):
         (folder / f"{index}.nii.gz").write_bytes(b"junk")
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     text = printed(found)
     (line,) = [line for line in text.splitlines() if line.startswith("unreadable")]
     assert re.search(r"error +5 +\S", line)
@@ -216,12 +222,12 @@ def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
 def test_the_terminal_shows_the_way_out_of_a_refused_table(folder):
     text = (folder / "labels.csv").read_text(encoding="utf-8")
     (folder / "labels.csv").write_text(f"{text.rstrip()}\n0.nii.gz,a,s0,train\n0.nii.gz,b,s0,train\n")
-    told = " ".join(printed(audit_data(settings_of(folder))).split())
+    told = " ".join(printed(audit_dataset(settings_of(folder))).split())
     assert "Keep one row per image." in told
 
 
 def test_suggestions_can_be_pasted_into_a_training(folder):
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     overrides = [override.strip("'") for override in suggested_overrides(found.audit)]
     composed = compose_command("train", *overrides).preprocess
     assert composed.name == "mri"
@@ -232,7 +238,7 @@ def test_suggestions_can_be_pasted_into_a_training(folder):
 def test_no_readable_file_still_ends_in_an_audit(folder, tmp_path):
     for index in range(6):
         (folder / f"{index}.nii.gz").write_bytes(b"junk")
-    found = audit_data(settings_of(folder))
+    found = audit_dataset(settings_of(folder))
     write_audit(found, tmp_path / "out")
     assert suggested_overrides(found.audit) == []
     assert "0 of 6 files could be read" in printed(found)
@@ -251,9 +257,9 @@ def test_findings_group_by_kind_and_name_their_places():
         ("c", "note", 1),
         ("a b", "warning", 5),
     ]
-    told = [sentence(finding, below="/d/") for finding in findings]
+    told = [format_finding(finding, below="/d/") for finding in findings]
     assert told == ["x: bad", "odd", "y: worse", "poor: 0, 1, 2 and 2 more"]
-    assert shorten("one\n two " + "x" * 200, longest=10) == "one two x\N{HORIZONTAL ELLIPSIS}"
+    assert truncate_line("one\n two " + "x" * 200, length=10) == "one two x\N{HORIZONTAL ELLIPSIS}"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,7 @@ def test_findings_group_by_kind_and_name_their_places():
     ],
 )
 def test_the_default_folder_is_named_after_the_data(data, name):
-    assert data_name(data) == name
+    assert dataset_name(data) == name
 
 
 def test_wrong_settings_are_told_together(monkeypatch, capsys):

@@ -6,9 +6,6 @@ import sys
 import pytest
 
 from commands import run_python
-from voxlift.app.config import SettingsError
-from voxlift.app.config.messages import explain, is_user_error
-from voxlift.app.errors import UserError
 
 
 def run(*arguments, cwd, timeout=600):
@@ -128,27 +125,13 @@ def test_a_crash_keeps_its_traceback_and_an_interrupt_needs_none(deed, status, s
         "from voxlift.app.cli.command import run_command",
         "def job(cfg):",
         f"    {deed}",
-        "run_command('train', job)",
+        "run_command('train', read=lambda cfg: cfg, job=job)",
     ]
     (tmp_path / "script.py").write_text("\n".join(lines))
     answer = run("script", cwd=tmp_path)
     assert answer.returncode == status
     assert shown in answer.stderr
     assert ("Traceback" in answer.stderr) == (status == 70)
-
-
-def test_our_errors_are_the_users_to_mend_and_others_are_ours():
-    from voxlift.app.inference.scores import DivergedError
-    from voxlift.data_pipelines.tables.reader import ManifestError
-    from voxlift.data_pipelines.volume import VolumeError
-    from voxlift.models.lifting import LiftError
-
-    ours = (SettingsError("x"), UserError("x"), DivergedError("x"), ManifestError("x"), VolumeError("x"))
-    assert all(map(is_user_error, (*ours, LiftError("net", []))))
-    assert is_user_error(FileNotFoundError(2, "No such file", "a.nii"))
-    assert not is_user_error(ValueError("x"))
-    told = explain(FileNotFoundError(2, "No such file", "a.nii"))
-    assert told.startswith("a.nii: there is no such file")
 
 
 def test_the_version_is_ours_and_a_setting_with_dashes_is_told_without(tmp_path):

@@ -10,7 +10,7 @@ from rich.console import Console
 from voxlift.app.cli import demo
 from voxlift.app.config import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
 from voxlift.app.files import write_rows
-from voxlift.app.report.demo import write_demo_picture
+from voxlift.app.report.demo_figure import write_demo_figure
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 
@@ -39,7 +39,7 @@ def test_the_table_has_a_row_for_each_task_and_model(comparisons):
 
 def test_the_picture_is_light_and_shows_the_volumes(comparisons, tmp_path):
     volumes = {name: np.full(SHAPE, value, "float32") for name, value in (("a", 0.2), ("b", 0.8))}
-    path = write_demo_picture(tmp_path / "picture.png", volumes=volumes, comparisons=comparisons)
+    path = write_demo_figure(tmp_path / "picture.png", volumes=volumes, comparisons=comparisons)
     assert path.stat().st_size < 150 * 1024
     pixels = imread(path)[..., :3]
     assert pixels.shape[1] > 1000

@@ -16,9 +16,9 @@ from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_network
 from voxlift.app.training.pretrained import load_trained
-from voxlift.models.aggregation import wrap_slices
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import LiftError
+from voxlift.models.slice_model import wrap_slices
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,4 +1,4 @@
-"""What a command says goes into its log from its first word; the logger is as it was afterwards."""
+"""The log file has every message from the start; the logger is restored afterwards."""
 
 import logging
 
@@ -9,7 +9,7 @@ from voxlift.app.runtime.logs import logging_to_file
 LOG = logging.getLogger("voxlift")
 
 
-def test_what_was_said_before_the_file_was_named_is_in_it_too(tmp_path, capsys):
+def test_messages_before_the_file_was_named_are_in_it_too(tmp_path, capsys):
     with logging_to_file() as attach:
         LOG.info("first")
         attach(tmp_path / "log.txt")
@@ -19,7 +19,7 @@ def test_what_was_said_before_the_file_was_named_is_in_it_too(tmp_path, capsys):
     assert capsys.readouterr().out == "first\nsecond\n"
 
 
-def test_the_logger_is_left_as_it_was_however_it_ends(monkeypatch):
+def test_the_logger_is_restored_however_the_block_ends(monkeypatch):
     monkeypatch.setattr(LOG, "propagate", True)
     level, handlers = LOG.level, list(LOG.handlers)
     with pytest.raises(KeyError), logging_to_file():
