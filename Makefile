@@ -1,31 +1,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
-# A library that the tests load sets the process's locale to C: text stays UTF-8 all the same.
+# A library that the tests load sets the locale of the process to C: text stays UTF-8.
 export PYTHONUTF8 := 1
 
 .PHONY: demo test test-slow lint install clean
 
-install: $(STAMP)
-
-$(STAMP): pyproject.toml constraints.txt
+# The package alone, which is what `make demo` needs.
+.venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# The package with the tools that test it.
+.venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(STAMP)
-	$(BIN)/python -m voxlift.app.cli.demo
+install: .venv/.installed
 
-test: $(STAMP) lint
+demo: .venv/.installed
+	$(BIN)/python -P -m voxlift.app.cli.demo
+
+test: .venv/.installed-dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(STAMP)
+test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)
+lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist src/*.egg-info
