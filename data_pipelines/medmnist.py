@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.geometry import from_tensor_axes
-from voxlift.data_pipelines.tables.reader import ManifestError, list_some
+from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.rows import SPLITS
 
 # Source: Yang et al., Scientific Data 10:41 (2023), doi 10.1038/s41597-022-01721-8.

@@ -1,7 +1,9 @@
-"""Scans without labels, for a trained model to score: a file, all below a folder, or a table's rows.
+"""Find scans without labels, for a trained model to score: a file, all below a folder, or a table's rows.
 
-Nothing is refused for one bad entry: what cannot be scored stays in the list, with its reason.
+An entry that cannot be scored stays in the list, with its problem.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,11 +11,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from voxlift.data_pipelines.tables.reader import ManifestError, list_some, read_table
-from voxlift.data_pipelines.tables.rows import SUFFIXES, rows_of_table
+from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.tables.reader import read_table
+from voxlift.data_pipelines.tables.rows import IMAGE_SUFFIXES, rows_of_table
 
-TABLES = (".csv", ".tsv", ".txt")
-DICOM_MARK = (128, b"DICM")  # offset and bytes of a DICOM file's preamble
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+DICOM_MAGIC = (128, b"DICM")  # offset and bytes at the end of a DICOM file's preamble
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class Scan:
     """One volume to score.
 
     Args:
-        subject: Whose it is; the path below the folder where nothing names it.
-        images: Absolute paths, one per channel; a directory holds a DICOM series.
-        problem: Why it cannot be scored, "" where nothing is known against it.
+        subject: The subject's name; the path below the folder where no name is given.
+        images: Absolute paths, one per channel; a directory contains a DICOM series.
+        problem: Why it cannot be scored, "" where no problem is known.
     """
 
     subject: str
@@ -38,38 +41,39 @@ def find_scans(
     subject_column: str | None = None,
     root: str | Path | None = None,
 ) -> tuple[Scan, ...]:
-    """Returns the scans of a file, a folder or a table, in a fixed order.
+    """Return the scans of a file, a folder or a table, in a fixed order.
 
     Args:
         source: An image file, a DICOM series' folder, a folder with scans at any depth, or a table. With
-            several image columns a folder holds one folder per subject, and a file's name tells its channel.
-        image_columns: One per channel: the table's columns (or patterns over columns), which also tell the
-            channels of files in a folder.
+            several image columns a folder contains one folder per subject, and a file's channel is recognised
+            by its name.
+        image_columns: One per channel: the table's columns (or patterns over columns); in a folder, the
+            words that the names of the channel's files contain.
         subject_column: The table's column with the subject; by default the first image names it.
         root: Folder that a table's relative paths start from; by default the table's own.
 
     Raises:
         ManifestError: There is nothing at `source`, or nothing to score.
     """
-    place = Path(source).expanduser().absolute()
-    if not place.exists():
-        raise ManifestError(f"{source}: expected an image, a folder or a table; there is nothing there.")
-    if place.is_dir():
-        scans = _scans_of_folder(place, tuple(image_columns))
-    elif place.name.lower().endswith(TABLES):
-        base = Path(root).expanduser().absolute() if root is not None else place.parent
-        scans = _scans_of_table(place, tuple(image_columns), subject_column, base)
-    elif len(image_columns) > 1:
+    path, columns = Path(source).expanduser().absolute(), tuple(image_columns)
+    if not path.exists():
+        raise ManifestError(f"{source}: expected an image, a folder or a table, but the path does not exist.")
+    if path.is_dir():
+        scans = _scans_of_folder(path, columns)
+    elif path.name.lower().endswith(TABLE_SUFFIXES):
+        base = path.parent if root is None else Path(root).expanduser().absolute()
+        scans = _scans_of_table(path, columns, subject_column, base)
+    elif len(columns) > 1:
         raise ManifestError(
-            f"{source}: each volume needs {len(image_columns)} images ({', '.join(image_columns)}), but "
-            "one file was given. Give a table with these columns, or a folder per subject."
+            f"{source}: each volume needs {len(columns)} images ({', '.join(columns)}), but one file was "
+            "given. Give a table with these columns, or a folder per subject."
         )
     else:
-        scans = [Scan(place.name, (place,))]
+        scans = [Scan(path.name, (path,))]
     if not scans:
         raise ManifestError(
-            f"{source}: no scans found. Expected files ending in {', '.join(SUFFIXES)} at any depth, or "
-            "folders of DICOM files; a table needs at least one row."
+            f"{source}: no scans found. Expected files ending in {', '.join(IMAGE_SUFFIXES)} at any depth, "
+            "or folders of DICOM files; a table needs at least one row."
         )
     return tuple(scans)
 
@@ -86,88 +90,91 @@ def _scans_of_table(
         split_column=None,
     )
     return [
-        Scan(row.subject or f"row {row.line}", row.images)
-        if row.images
-        else Scan(row.subject or f"row {row.line}", (), f"row {row.line} of {path.name} names no image")
+        Scan(
+            row.subject or f"row {row.line}",
+            row.images or (),
+            "" if row.images else f"row {row.line} of {path.name} names no image",
+        )
         for row in rows
     ]
 
 
 def _scans_of_folder(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]:
     if len(image_columns) < 2:
-        return [Scan(_name_below(folder, image), (image,)) for image in images_below(folder)]
-    inner = [path for path in _sorted(folder) if path.is_dir()]
-    alone = any(_is_image(path) for path in _sorted(folder)) or not inner
-    subjects = [folder] if alone else inner
+        return [
+            Scan(image.name if image == folder else image.relative_to(folder).as_posix(), (image,))
+            for image in find_images(folder)
+        ]
+    entries = _visible_entries(folder)
+    subfolders = [path for path in entries if path.is_dir()]
+    is_one_subject = any(map(_is_image, entries)) or not subfolders
+    subjects = [folder] if is_one_subject else subfolders
     return [scan for subject in subjects for scan in _scans_of_subject(subject, image_columns)]
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Yields every image at any depth, sorted: files of known formats, and folders that hold DICOM files.
+def find_images(folder: Path) -> Iterator[Path]:
+    """Yield every image at any depth, sorted: files of known formats, and folders that contain DICOM files.
 
-    A pair (header and data) is named by its header, and so counted once; hidden entries are passed over.
+    A pair of header and data file is named by its header, and so counted once; hidden entries are ignored.
     """
-    entries = _sorted(folder)
-    yield from (path for path in entries if _is_image(path))
+    entries = _visible_entries(folder)
+    yield from filter(_is_image, entries)
     if any(_is_dicom(path) for path in entries if path.is_file() and not _is_image(path)):
         yield folder
-    for inner in (path for path in entries if path.is_dir()):
-        yield from images_below(inner)
+    for path in entries:
+        if path.is_dir():
+            yield from find_images(path)
 
 
 def _scans_of_subject(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]:
-    """One scan; or one for each folder below, as sessions are, where each holds every channel once."""
-    images = list(images_below(folder))
-    chosen, problem = _channels(images, image_columns)
+    """Return one scan; or one for each session folder, where each contains every channel once."""
+    images = list(find_images(folder))
+    chosen, problem = _assign_channels(images, image_columns)
     if not problem:
         return [Scan(folder.name, chosen)]
-    telling = [image for image in images if any(_tells(image, column) for column in image_columns)]
-    homes = list(dict.fromkeys(image.parent for image in telling))
-    sessions = [
-        _channels([image for image in telling if image.parent == home], image_columns) for home in homes
-    ]
-    if len(homes) < 2 or any(wrong for _, wrong in sessions):
+    candidates = [image for image in images if any(_is_channel(image, column) for column in image_columns)]
+    by_folder: dict[Path, list[Path]] = {}
+    for image in candidates:
+        by_folder.setdefault(image.parent, []).append(image)
+    sessions = [_assign_channels(session, image_columns) for session in by_folder.values()]
+    if len(sessions) < 2 or any(missing for _, missing in sessions):
         return [Scan(folder.name, tuple(images), f"{folder.name}: {problem}")]
-    return [Scan(folder.name, of_session) for of_session, _ in sessions]
+    return [Scan(folder.name, session) for session, _ in sessions]
 
 
-def _channels(images: Sequence[Path], image_columns: tuple[str, ...]) -> tuple[tuple[Path, ...], str]:
-    """Returns the image of each column, or why they cannot be told."""
+def _assign_channels(images: Sequence[Path], image_columns: tuple[str, ...]) -> tuple[tuple[Path, ...], str]:
+    """Return the image of each column, or why it cannot be determined."""
     chosen: list[Path] = []
     for column in image_columns:
-        fits = [image for image in images if _tells(image, column)]
-        if len(fits) != 1:
-            found = list_some([image.name for image in fits]) if fits else "none"
+        matching = [image for image in images if _is_channel(image, column)]
+        if len(matching) != 1:
+            found = list_some([image.name for image in matching]) if matching else "none"
             return (), f"expected one image of {column}, by its name; found {found}"
-        chosen += fits
+        chosen += matching
     return tuple(chosen), ""
 
 
-def _tells(image: Path, column: str) -> bool:
-    """Whether a file's name says that it holds a channel: `sub-1_T1.nii.gz` that of the column `t1`."""
-    if "{" in column:  # a pattern over columns: its last part, whatever the columns hold
+def _is_channel(image: Path, column: str) -> bool:
+    """Return whether a file's name names a channel, such as `sub-1_T1.nii.gz` that of the column `t1`."""
+    if "{" in column:  # a pattern over columns: only its last part is compared, with any cells
         return fnmatch(image.name, re.sub(r"\{[^{}]*\}", "*", column.rpartition("/")[2]))
     words = re.split(r"[^a-z0-9]+", image.name.lower())
     wanted = [word for word in re.split(r"[^a-z0-9]+", column.lower()) if word]
     return any(words[at : at + len(wanted)] == wanted for at in range(len(words)))
 
 
-def _name_below(folder: Path, image: Path) -> str:
-    return image.name if image == folder else image.relative_to(folder).as_posix()
-
-
-def _sorted(folder: Path) -> list[Path]:
+def _visible_entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES) and path.is_file()
+    return path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()
 
 
 def _is_dicom(path: Path) -> bool:
-    offset, mark = DICOM_MARK
+    offset, magic = DICOM_MAGIC
     try:
         with path.open("rb") as file:
-            return file.read(offset + len(mark))[offset:] == mark
+            return file.read(offset + len(magic))[offset:] == magic
     except OSError:
         return False

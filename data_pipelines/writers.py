@@ -1,44 +1,53 @@
-"""Arrays back into files, over the image that they came from."""
+"""Write arrays as NIfTI files, also on the grid of the image that they come from."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
 from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.readers import read_stored
 from voxlift.data_pipelines.volume import Affine, Array, Volume, VolumeError
 
-SCANNER = 1
-ORTHOGONAL = 1e-4
-_TYPES = {"uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"}
+SCANNER_CODE = 1  # of an sform or qform that maps to scanner coordinates
+SHEAR_TOLERANCE = 1e-4
+NIFTI_TYPES = {
+    *("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float32", "float64"),
+}
 
 
 def save_volume(volume: Volume, path: str | Path) -> Path:
     """Write a volume as NIfTI-1 (`.nii` or `.nii.gz`) and return its path.
 
-    Both sform and qform are set, so that every viewer shows the same place; a sheared affine, which a qform
-    cannot hold, goes into the sform alone.
+    Both sform and qform are set, so that every viewer shows the same position; a sheared affine, which a
+    qform cannot hold, is written to the sform alone.
 
     Args:
         volume: Voxels `[i, j, k]` or `[i, j, k, c]`; bool is written as uint8, float16 as float32.
-        path: Where to. An existing file is replaced.
+        path: The file to write. An existing file is replaced.
 
     Raises:
         VolumeError: The name does not end in .nii or .nii.gz, or the voxels are not real numbers.
     """
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise VolumeError(f"{path}: a volume is written as NIfTI. End the name in .nii.gz or .nii.")
+        raise VolumeError(
+            f"{path}: expected a name that ends in .nii.gz or .nii, since volumes are NIfTI files."
+        )
     image = _to_image(volume, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)
     return path
 
 
-def volume_bytes(volume: Volume) -> bytes:
-    """Return what an uncompressed `.nii` file of a volume would hold, see `save_volume`.
+def encode_nifti(volume: Volume) -> bytes:
+    """Return the content of an uncompressed `.nii` file of a volume, see `save_volume`.
 
     Raises:
         VolumeError: The voxels are not real numbers.
@@ -46,28 +55,20 @@ def volume_bytes(volume: Volume) -> bytes:
     return bytes(_to_image(volume, volume.source).to_bytes())
 
 
-def _to_image(volume: Volume, path: Path) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(_writable(volume.voxels, path), volume.affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(volume.affine, code=SCANNER)
-    image.set_qform(volume.affine, code=0 if is_sheared(volume.affine, tolerance=ORTHOGONAL) else SCANNER)
-    return image
-
-
-def onto_source(
+def resample_to_source(
     voxels: Array, affine: Affine, source: str | Path, *, interpolation: str = "linear", prefer: str = "sform"
 ) -> Volume:
-    """Return an array of the prepared grid on the stored grid of the image it came from.
+    """Return an array of the prepared grid on the stored grid of the image that it comes from.
 
     Args:
         voxels: `[depth, height, width]` (a tensor without channels, a heat map, a mask), real.
-        affine: Of the prepared grid, as `prepare_volume` gave it.
-        source: The image file or DICOM folder to lie over.
+        affine: Of the prepared grid, as `prepare_volume` returned it.
+        source: The image file or DICOM folder that the array comes from.
         interpolation: "linear" or "nearest" (masks).
         prefer: As the image was read.
 
     Returns:
-        float32 `[i, j, k]` with the source's shape and affine; 0 where the prepared grid does not reach.
+        float32 `[i, j, k]` with the source's shape and affine; 0 outside the prepared grid.
 
     Raises:
         VolumeError: The source cannot be read.
@@ -79,7 +80,7 @@ def onto_source(
     return Volume(values, stored.affine, Path(source))
 
 
-def save_over(
+def save_on_source_grid(
     voxels: Array,
     affine: Affine,
     source: str | Path,
@@ -88,13 +89,13 @@ def save_over(
     interpolation: str = "linear",
     prefer: str = "sform",
 ) -> Path:
-    """Write `[depth, height, width]` voxels of a prepared grid so that they open over their source image.
+    """Write `[depth, height, width]` voxels of a prepared grid as an overlay of their source image.
 
     Args:
-        voxels: As for `onto_source`.
+        voxels: As for `resample_to_source`.
         affine: Of the prepared grid.
-        source: The image file or DICOM folder to lie over.
-        path: Where to, ending in .nii or .nii.gz; an existing file is replaced.
+        source: The image file or DICOM folder that the array comes from.
+        path: The file to write, ending in .nii or .nii.gz; an existing file is replaced.
         interpolation: "linear" or "nearest" (masks).
         prefer: As the image was read.
 
@@ -104,15 +105,24 @@ def save_over(
     Raises:
         VolumeError: The source cannot be read, or the name does not end in .nii or .nii.gz.
     """
-    over = onto_source(voxels, affine, source, interpolation=interpolation, prefer=prefer)
-    return save_volume(over, path)
+    overlay = resample_to_source(voxels, affine, source, interpolation=interpolation, prefer=prefer)
+    return save_volume(overlay, path)
 
 
-def _writable(voxels: Array, path: Path) -> Array:
+def _to_image(volume: Volume, path: Path) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(_to_nifti_type(volume.voxels, path), volume.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(volume.affine, code=SCANNER_CODE)
+    has_qform = not is_sheared(volume.affine, tolerance=SHEAR_TOLERANCE)
+    image.set_qform(volume.affine, code=SCANNER_CODE if has_qform else 0)
+    return image
+
+
+def _to_nifti_type(voxels: Array, path: Path) -> Array:
     if voxels.dtype.kind == "b":
         return voxels.astype(np.uint8)
     if voxels.dtype == np.float16:
         return voxels.astype(np.float32)
-    if voxels.dtype.name not in _TYPES:
+    if voxels.dtype.name not in NIFTI_TYPES:
         raise VolumeError(f"{path}: expected real voxels to write, received {voxels.dtype}.")
     return voxels

@@ -12,7 +12,7 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.data_pipelines.augment import Augment, changes_handedness
-from voxlift.data_pipelines.tables.reader import list_some
+from voxlift.data_pipelines.errors import list_some
 
 log = logging.getLogger("voxlift")
 
@@ -38,7 +38,7 @@ def warn_of_mirrors(augment: Augment, classes: Sequence[str]) -> None:
     """Log that volumes will be mirrored, and the key that stops it; the louder where classes are sides."""
     if not changes_handedness(augment):
         return
-    sides = sided_classes(classes)
+    sides = find_laterality_classes(classes)
     if sides:
         log.warning(
             "The classes %s are sides, and the augmentation mirrors volumes, which makes one of the other: "
@@ -52,10 +52,10 @@ def warn_of_mirrors(augment: Augment, classes: Sequence[str]) -> None:
     )
 
 
-def sided_classes(classes: Sequence[str]) -> list[str]:
+def find_laterality_classes(classes: Sequence[str]) -> list[str]:
     """The classes whose names differ from another's by the side alone.
 
-    >>> sided_classes(["liver", "Kidney left", "Kidney right"])
+    >>> find_laterality_classes(["liver", "Kidney left", "Kidney right"])
     ['Kidney left', 'Kidney right']
     """
     groups = defaultdict[str, list[str]](list)

@@ -29,9 +29,9 @@ from voxlift.app.data.sources import load_subjects
 from voxlift.app.progress import console, counted_bar, progress_bar
 from voxlift.data_pipelines.audit.facts import read_facts
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
-from voxlift.data_pipelines.cache.prepared import PreparedVolumes
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.tables.images import join_images
+from voxlift.data_pipelines.tables.manifest import join_images
 from voxlift.data_pipelines.tables.leaks import hash_records, refuse_leaks
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.splits import SplitCount, assign_splits, select_records, split_table
@@ -88,9 +88,9 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
         ManifestError, SettingsError: What is wrong with the table or the splits.
     """
     build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
-    manifest = set_outer_fold_aside(load_subjects(settings.data), settings)
+    manifest = exclude_outer_fold(load_subjects(settings.data), settings)
     splits = split_subjects(manifest, settings)
-    say_splits(manifest, splits, choice=settings.splits)
+    print_splits(manifest, splits, choice=settings.splits)
     return manifest, splits
 
 
@@ -172,7 +172,7 @@ def _left_out_rows(
     )
 
 
-def set_outer_fold_aside(manifest: Manifest, settings: TrainSettings) -> Manifest:
+def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
     """The records outside the outer fold's test part, by which nested cross-validation is composed.
 
     The outer test part is that of `splits.folds=splits.outer_folds` with the same seed: so a choice made on
@@ -221,7 +221,7 @@ def refuse_shared_voxels(manifest: Manifest, splits: Sequence[str], *, settings:
     refuse_leaks(manifest, splits, hashes=hashes)
 
 
-def say_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
+def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
     """Print how many subjects of each class train, validate and test; and volumes where they are more.
 
     Args:

@@ -65,7 +65,7 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
     """
     table = Path(str(data.table)).expanduser()
     if data.name == "manifest" and not table.is_dir():
-        require_columns(read_table(table), columns, told_by="model.columns says")
+        require_columns(read_table(table), columns, setting="model.columns")
 
 
 def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:

@@ -1,16 +1,7 @@
-"""The data set before training: every file read, every problem named at once."""
+"""Audit a data set before training: read every file and report every problem together."""
 
-from voxlift.data_pipelines.audit.facts import Facts, hash_voxels, read_facts
+from voxlift.data_pipelines.audit.dataset import Audit, audit_manifest, facts_rows
+from voxlift.data_pipelines.audit.facts import Facts, read_facts
 from voxlift.data_pipelines.audit.findings import Finding
-from voxlift.data_pipelines.audit.run import Audit, audit_manifest, check_readable, facts_rows
 
-__all__ = [
-    "Audit",
-    "Facts",
-    "Finding",
-    "audit_manifest",
-    "check_readable",
-    "facts_rows",
-    "hash_voxels",
-    "read_facts",
-]
+__all__ = ["Audit", "Facts", "Finding", "audit_manifest", "facts_rows", "read_facts"]

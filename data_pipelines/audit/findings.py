@@ -1,30 +1,29 @@
-"""What an audit has to say: one value per finding, and the rules that make findings from facts."""
+"""Find what is wrong with files, with their consistency, and with channels and classes."""
 
+from __future__ import annotations
+
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
-from voxlift.data_pipelines.audit.confounding import exact_association, separation
-from voxlift.data_pipelines.audit.facts import Facts
-from voxlift.data_pipelines.audit.suggest import are_masks
+from voxlift.data_pipelines.audit.facts import Facts, are_masks
+from voxlift.data_pipelines.errors import list_some
+from voxlift.data_pipelines.geometry import corner_distance_mm, is_same_grid
 from voxlift.data_pipelines.tables.manifest import Manifest
-from voxlift.data_pipelines.tables.reader import list_some
-from voxlift.data_pipelines.volume import Array
+from voxlift.data_pipelines.tables.values import is_number
 
-FORMS_OFF_MM = 0.5
+MAX_FORMS_OFF_MM = 0.5
 OUTLIER_FACTOR = 1.5
-CONFOUNDED_AREA = 0.8
-SPOILING_AREA = 0.95
-CONFOUNDED_SHARE = 0.5
-CHANCE = 0.01
+MIN_FILES_FOR_OUTLIERS = 3
+MIN_SUBJECTS_PER_CLASS = 3  # one each for training, validation and test
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the audit found.
+    """One problem that the audit found.
 
     Attributes:
         kind: A short name, such as "unreadable" or "same_voxels"; stable, for scripts.
@@ -43,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image of the manifest: its facts and whose it is."""
+    """One image of the manifest: its facts, subject, label and split."""
 
     facts: Facts
     subject: str
@@ -59,12 +58,12 @@ def _warning(kind: str, message: str, where: Sequence[object]) -> Finding:
     return Finding(kind, "warning", message, tuple(map(str, where)))
 
 
-def file_findings(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator[Finding]:
-    """Yield what is wrong with single files.
+def check_files(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator[Finding]:
+    """Yield the problems of single files.
 
     Args:
         cases: One per image.
-        skips_bad: Whether training leaves files out that cannot be read, which then spoil nothing.
+        skips_bad: Whether training leaves out files that cannot be read, which then spoil nothing.
     """
     among_masks = are_masks([case.facts for case in cases])
     for facts in (case.facts for case in cases):
@@ -72,178 +71,184 @@ def file_findings(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator
             kind = "unreadable" if facts.path.exists() else "absent"
             yield (_warning if skips_bad else _error)(kind, facts.error, [facts.path])
         else:
-            yield from _voxel_findings(facts, among_masks=among_masks)
-            yield from _header_findings(facts)
+            yield from _check_voxels(facts, among_masks=among_masks)
+            yield from _check_header(facts)
 
 
-def _voxel_findings(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:
+def _check_voxels(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:
     voxels = int(np.prod(facts.shape)) * facts.channels
     if facts.nonfinite == voxels:
         yield _error("no_finite_voxel", "every voxel is NaN or infinite", [facts.path])
         return
     if facts.nonfinite:
-        share = f"{facts.nonfinite:,} of {voxels:,} voxels are NaN or infinite"
-        yield _warning("nonfinite", f"{share}; they get the padding value", [facts.path])
+        count = f"{facts.nonfinite:,} of {voxels:,} voxels are NaN or infinite"
+        yield _warning("nonfinite", f"{count}; they get the padding value", [facts.path])
     if facts.minimum == facts.maximum == 0 and among_masks:
         yield _warning("empty_mask", "the mask is empty", [facts.path])
     elif facts.minimum == facts.maximum:
         yield _error("constant", f"every voxel is {facts.minimum:g}", [facts.path])
 
 
-def _header_findings(facts: Facts) -> Iterator[Finding]:
-    if facts.forms_off_mm is not None and facts.forms_off_mm > FORMS_OFF_MM:
-        off = f"sform and qform place a corner {facts.forms_off_mm:.3g} mm apart"
-        yield _warning("forms_conflict", f"{off}; choose with preprocess.prefer=sform or qform", [facts.path])
+def _check_header(facts: Facts) -> Iterator[Finding]:
+    if facts.forms_off_mm is not None and facts.forms_off_mm > MAX_FORMS_OFF_MM:
+        distance = f"sform and qform place a corner {facts.forms_off_mm:.3g} mm apart"
+        yield _warning(
+            "forms_conflict", f"{distance}; choose with preprocess.prefer=sform or qform", [facts.path]
+        )
     for note in facts.notes:
         yield _warning("header", note, [facts.path])
     if facts.is_sheared:
         yield _warning("sheared", "the stored axes are not at right angles", [facts.path])
 
 
-def mixture_findings(cases: Sequence[Case]) -> Iterator[Finding]:
-    """Yield where the files of a data set differ from one another."""
+def check_consistency(cases: Sequence[Case]) -> Iterator[Finding]:
+    """Yield the properties in which the files of a data set differ from one another."""
     known = [case.facts for case in cases if not case.facts.error]
     for kind, spoils in (("axcodes", False), ("dtype", False), ("channels", True)):
         counts = Counter(getattr(facts, kind) for facts in known)
         if len(counts) < 2:
             continue
-        usual = counts.most_common(1)[0][0]
-        odd = tuple(str(facts.path) for facts in known if getattr(facts, kind) != usual)
-        shown = ", ".join(f"{value}: {count}" for value, count in counts.most_common(10))
+        most_common = counts.most_common(1)[0][0]
+        others = tuple(str(facts.path) for facts in known if getattr(facts, kind) != most_common)
+        listed = ", ".join(f"{value}: {count}" for value, count in counts.most_common(10))
         severity = "error" if spoils else "note"
-        yield Finding(f"mixed_{kind}", severity, f"files differ in {kind} ({shown})", odd, spoils)
-    yield from _outliers(known, "spacing", "mm")
-    yield from _outliers(known, "shape", "voxels")
+        yield Finding(f"mixed_{kind}", severity, f"files differ in {kind} ({listed})", others, spoils)
+    yield from _check_outliers(known, "spacing", "mm")
+    yield from _check_outliers(known, "shape", "voxels")
 
 
-def _outliers(known: Sequence[Facts], name: str, unit: str) -> Iterator[Finding]:
-    """Yield the files whose spacing or shape is off the data set's median by half or more, on any axis."""
-    if len(known) < 3:
+def _check_outliers(known: Sequence[Facts], name: str, unit: str) -> Iterator[Finding]:
+    """Yield the files whose spacing or shape differs from the median by `OUTLIER_FACTOR` on any axis."""
+    if len(known) < MIN_FILES_FOR_OUTLIERS:
         return
     values = np.array([getattr(facts, name) for facts in known], float)
-    middle = np.median(values, axis=0)
-    off = (np.maximum(values / middle, middle / values) >= OUTLIER_FACTOR).any(axis=1)
-    if off.any():
-        usual = " x ".join(f"{value:.4g}" for value in middle)
-        odd = [facts.path for facts, is_off in zip(known, off, strict=True) if is_off]
+    median = np.median(values, axis=0)
+    is_outlier = (np.maximum(values / median, median / values) >= OUTLIER_FACTOR).any(axis=1)
+    if is_outlier.any():
+        usual = " x ".join(f"{value:.4g}" for value in median)
         yield _warning(
             f"{name}_outlier",
-            f"{off.sum()} of {len(known)} files are far from {usual} {unit} (D x H x W)",
-            odd,
+            f"{is_outlier.sum()} of {len(known)} files are far from {usual} {unit} (D x H x W)",
+            [facts.path for facts, is_off in zip(known, is_outlier, strict=True) if is_off],
         )
 
 
-def identity_findings(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
+def check_duplicates(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
     """Yield leaks and contradictions: subjects in two splits, the same file or voxels under two names.
 
     Args:
         cases: All images of the data set.
         classes: Class names; a case's label is the index.
     """
-    for subject, same in _grouped(cases, lambda case: case.subject).items():
-        used = {case.split for case in same if case.split}
-        if len(used) > 1:
-            yield _error("subject_in_two_splits", f"subject {subject} is in {_listed(used)}", [subject])
-    for path, same in _grouped(cases, lambda case: str(case.facts.path)).items():
+    for subject, same in _group(cases, [case.subject for case in cases]).items():
+        splits = {case.split for case in same if case.split}
+        if len(splits) > 1:
+            yield _error("subject_in_two_splits", f"subject {subject} is in {_list(splits)}", [subject])
+    for path, same in _group(cases, [str(case.facts.path) for case in cases]).items():
         labels = {case.label for case in same}
         if len(labels) > 1:
-            names = _listed(classes[label] for label in labels)
+            names = _list(classes[label] for label in labels)
             yield _error("two_labels", f"the file is listed under {names}", [path])
-    # Constant images are a finding of their own, and all alike.
-    telling = [case for case in cases if case.facts.minimum != case.facts.maximum]
-    for same in _grouped(telling, lambda case: case.facts.voxel_hash).values():
-        yield from _same_voxels(same, classes)
+    # Constant images have a finding of their own, and all have the same voxels.
+    varied = [case for case in cases if case.facts.minimum != case.facts.maximum]
+    for same in _group(varied, [case.facts.voxel_hash for case in varied]).values():
+        yield from _check_copies(same, classes)
 
 
-def _grouped(cases: Sequence[Case], key: Callable[[Case], str]) -> dict[str, list[Case]]:
+def _group(cases: Sequence[Case], keys: Sequence[str]) -> dict[str, list[Case]]:
     groups: dict[str, list[Case]] = defaultdict(list)
-    for case in cases:
-        groups[key(case)].append(case)
+    for case, key in zip(cases, keys, strict=True):
+        groups[key].append(case)
     return groups
 
 
-def _same_voxels(same: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
+def _check_copies(same: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
     files = sorted({str(case.facts.path) for case in same})
     if len(files) < 2:
         return
     subjects, labels = {case.subject for case in same}, {case.label for case in same}
     splits = {case.split for case in same if case.split}
-    message = f"{len(files)} files hold the same voxels"
+    message = f"{len(files)} files have the same voxels"
     if len(labels) > 1:
-        message += f", under the labels {_listed(classes[label] for label in labels)}"
+        message += f", under the labels {_list(classes[label] for label in labels)}"
     if len(splits) > 1:
-        message += f", in the splits {_listed(splits)}"
+        message += f", in the splits {_list(splits)}"
     if len(subjects) > 1:
-        message += f", under the subjects {_listed(subjects)}"
-    bad = len(subjects) > 1 or len(labels) > 1 or len(splits) > 1
-    yield (_error if bad else _warning)("same_voxels", message, files)
+        message += f", under the subjects {_list(subjects)}"
+    spoils = len(subjects) > 1 or len(labels) > 1 or len(splits) > 1
+    yield (_error if spoils else _warning)("same_voxels", message, files)
 
 
-def confounding_findings(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Finding]:
-    """Yield the classes that can be told from spacing, shape, type or stored axes, without any voxel.
-
-    Args:
-        cases: All images of the data set.
-        classes: Class names; a case's label is the index.
-    """
-    known = [case for case in cases if not case.facts.error]
-    labels = np.array([case.label for case in known])
-    told_apart = range(len(classes)) if len(classes) > 2 else (1,)  # of two, either tells of both
-    tests = list(product(told_apart, ("spacing", "shape"), range(3)))
-    for label, name, axis in tests:
-        # Headers store float32: equal spacings must be equal here too.
-        values = np.round([getattr(case.facts, name)[axis] for case in known], 4).astype(float)
-        area, chance = separation(values, labels, label)
-        if area >= CONFOUNDED_AREA and chance * len(tests) < CHANCE:
-            told = f"{name} along {('depth', 'height', 'width')[axis]} alone (AUC {area:.2f}, p {chance:.2g})"
-            yield _confounded(f"class {classes[label]} can be told from {told}", spoils=area >= SPOILING_AREA)
-    for label, name in product(told_apart, ("axcodes", "dtype", "kind")):
-        yield from _associated(known, labels, label, name, classes)
-
-
-def _associated(
-    known: Sequence[Case], labels: Array, label: int, name: str, classes: Sequence[str]
-) -> Iterator[Finding]:
-    values = [getattr(case.facts, name) for case in known]
-    for value in sorted(set(values)):
-        has = np.array([other == value for other in values])
-        chance = exact_association(has, labels, label)
-        if chance * len(classes) * len(set(values)) >= CHANCE:
-            continue
-        inside, outside = has[labels == label].mean(), has[labels != label].mean()
-        if abs(inside - outside) >= CONFOUNDED_SHARE:
-            told = f"{name} {value} ({inside:.0%} of it against {outside:.0%}, p {chance:.2g})"
-            yield _confounded(f"class {classes[label]} can be told from {told}", spoils=False)
-
-
-def _confounded(message: str, *, spoils: bool) -> Finding:
-    return Finding("confounded", "error" if spoils else "warning", message, (), spoils)
-
-
-def all_findings(
-    cases: Sequence[Case], manifest: Manifest, *, skips_bad: bool = False
-) -> tuple[Finding, ...]:
-    """Return every finding about files and what they share, those that spoil training first.
-
-    Args:
-        cases: All images of the data set.
-        manifest: Whose classes are named.
-        skips_bad: As in `file_findings`.
-    """
-    found = [
-        *file_findings(cases, skips_bad=skips_bad),
-        *mixture_findings(cases),
-        *identity_findings(cases, manifest.classes),
-        *confounding_findings(cases, manifest.classes),
-    ]
-    return worst_first(found)
-
-
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings in order: those that spoil training, then by severity."""
-    rank = {"error": 0, "warning": 1, "note": 2}
-    return tuple(sorted(findings, key=lambda finding: (not finding.spoils, rank[finding.severity])))
-
-
-def _listed(names: Iterable[object]) -> str:
+def _list(names: Iterable[object]) -> str:
     return list_some(sorted({str(name) for name in names}))
+
+
+def check_channels(records: Sequence[Sequence[Facts]]) -> Iterator[Finding]:
+    """Yield one finding for all records whose channels are on different grids, which training refuses.
+
+    Args:
+        records: The facts of each record's files, one per channel; those that cannot be read do not count.
+    """
+    readable = [[facts for facts in files if not facts.error] for files in records]
+    differing = [
+        (first, other)
+        for first, *others in filter(None, readable)
+        for other in others
+        if not is_same_grid(other.stored_shape, other.affine, first.stored_shape, first.affine)
+    ]
+    if not differing:
+        return
+    distance = max(corner_distance_mm(one.affine, other.affine, one.stored_shape) for one, other in differing)
+    count = len({str(first.path) for first, _ in differing})
+    yield _error(
+        "channels_off_grid",
+        f"the channels of {count} of {len(records)} records do not share a grid (corners up to"
+        f" {distance:.3g} mm apart)",
+        [other.path for _, other in differing],
+    )
+
+
+def check_classes(manifest: Manifest, splits: Sequence[str | None]) -> Iterator[Finding]:
+    """Yield the classes that cannot have a subject in every split, and those with similar names.
+
+    Args:
+        manifest: The records.
+        splits: One per record; None where none is assigned yet.
+    """
+    yield from _check_class_names(manifest.classes)
+    splits_of = defaultdict[int, dict[str, str | None]](dict)
+    for record, split in zip(manifest.records, splits, strict=True):
+        splits_of[record.label][record.subject] = split
+    if not any(splits):
+        yield from _check_class_sizes(manifest.classes, splits_of)
+        return
+    for label, name in enumerate(manifest.classes):
+        if not {"train", None} & set(splits_of[label].values()):
+            yield _error("untrained_class", f"no training volume is of class {name}", [])
+
+
+def _check_class_names(classes: Sequence[str]) -> Iterator[Finding]:
+    """Yield the classes whose names differ only in capitals, spaces or punctuation."""
+    groups = defaultdict[str, list[str]](list)
+    for name in classes:
+        groups[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
+    for same in groups.values():
+        if len(same) > 1 and not any(map(is_number, same)):
+            listed = " and ".join(map(repr, same))
+            yield _warning("similar_classes", f"the classes {listed} differ only in spelling", [])
+
+
+def _check_class_sizes(classes: Sequence[str], subjects: Mapping[int, Collection[str]]) -> Iterator[Finding]:
+    small = [label for label in range(len(classes)) if len(subjects[label]) < MIN_SUBJECTS_PER_CLASS]
+    if len(small) > 1 and len(classes) > MIN_SUBJECTS_PER_CLASS and all(map(is_number, classes)):
+        message = (
+            f"the label is a number of {len(classes)} values; {len(small)} of them are too rare to split"
+        )
+        yield _error("numeric_label", message, [])
+        return
+    for label in small:
+        names = tuple(subjects[label])
+        count = f"{len(names)} subject{'s' * (len(names) != 1)}"
+        message = f"class {classes[label]} has {count}; training with validation and test needs three"
+        is_too_small = len(names) < MIN_SUBJECTS_PER_CLASS - 1
+        yield (_error if is_too_small else _warning)("small_class", message, names)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.phantom.scenes import CLASSES, Field, draw_scene
-from voxlift.data_pipelines.tables.reader import ManifestError
+from voxlift.data_pipelines.errors import ManifestError
 
 PHANTOM_CLASSES = CLASSES
 

@@ -1,8 +1,7 @@
-"""The list of what a data set holds: which image files belong to which subject, under which label.
+"""The manifest of a data set: which image files belong to which subject, with which label.
 
-A manifest is read from a table (CSV, TSV, a BIDS `participants.tsv`) or from a folder per class (see
-`data_pipelines.tables.rows`). Nothing is dropped silently: what cannot be used is either an error or counted
-in `Manifest.left_out`.
+A manifest is read from a table (CSV, TSV, a BIDS `participants.tsv`) or from a folder per class (see `rows`).
+No row is dropped silently: what cannot be used is either an error or counted in `Manifest.left_out`.
 
 A subject may have several volumes, and its labels may differ between rows (two time points, two eyes): each
 volume keeps its own label, and all volumes of a subject stay in one split.
@@ -15,25 +14,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.data_pipelines.tables.labels import index_labels, is_missing
-from voxlift.data_pipelines.tables.reader import ManifestError, Table, list_some, read_table
+from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.tables.reader import Table, read_table
 from voxlift.data_pipelines.tables.rows import (
+    IMAGE_SUFFIXES,
     SPLITS,
-    SUFFIXES,
     Row,
+    TableOptions,
     find_split,
-    rows_of_folder,
-    rows_of_table,
+    read_rows,
 )
+from voxlift.data_pipelines.tables.values import index_labels, is_missing
 
-__all__ = ["Manifest", "ManifestError", "Record", "TableOptions", "load_manifest", "rows_of"]
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "Record",
+    "TableOptions",
+    "join_images",
+    "load_manifest",
+    "load_rows_unchecked",
+    "split_images",
+]
 
-# Letters alone, without blanks and marks: `Subject ID`, `subject_id` and `SubjectID` are one name.
+DEFAULT_OPTIONS = TableOptions()
+IMAGE_SEPARATOR = "|"
+
+# Letters only, without blanks and punctuation: `Subject ID`, `subject_id` and `SubjectID` are one name.
+# `case` is left out, since it often does not name the subject.
 _SUBJECT_COLUMNS = frozenset(
     f"{who}{mark}"
     for who in ("participant", "subject", "patient", "sub", "case", "")
     for mark in ("id", "nr", "no", "number", "")
-) - {"", "nr", "no", "number", "case"} | {"mrn", "ptid", "rid"}  # `case` often says who is none
+) - {"", "nr", "no", "number", "case"} | {"mrn", "ptid", "rid"}
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,10 @@ class Record:
     """One row: the volume (one file per channel) of a subject, and its label.
 
     Args:
-        subject: Who it is; never in two splits.
-        images: Absolute paths, one per channel; a directory holds a DICOM series.
+        subject: The subject's name; a subject is never in two splits.
+        images: Absolute paths, one per channel; a directory contains a DICOM series.
         label: Class index.
-        split: "train", "val", "test", or None where the table does not say.
+        split: "train", "val", "test", or None where the table has none.
         row: Line in the table, or running number in a folder per class, from 1.
     """
 
@@ -62,7 +75,7 @@ class Manifest:
     Args:
         records: In the table's order.
         classes: Class names; a record's label is the index.
-        left_out: Reason -> number of rows that are not used.
+        left_out: For each reason, the number of rows that are not used.
         source: The table or folder.
     """
 
@@ -72,41 +85,22 @@ class Manifest:
     source: Path
 
 
-@dataclass(frozen=True)
-class TableOptions:
-    """What the columns of a table mean, the same for training and for an audit.
+def join_images(images: Iterable[Path]) -> str:
+    """Return a record's image files as one table cell, which identifies its volume in scores and rows.
 
-    Attributes:
-        root: Folder that relative image paths start from; by default the table's own. `~` is expanded.
-        image_column: Column with the image path, or a pattern over columns such as
-            `{participant_id}/anat/{participant_id}_T1w.nii.gz`, for tables that list subjects and no files;
-            `*` in a pattern finds all that fit, as a subject's sessions.
-        image_columns: Instead of `image_column`, one column (or pattern) per channel.
-        label_column: Column with the label.
-        subject_column: Column with the subject; by default every row is a subject of its own.
-        split_column: Column with train, val or test (or a common synonym).
-        classes: Class names in index order; by default all labels, sorted. Other labels are left out and
-            counted.
-        label_bins: Rising edges that cut a numeric label into classes; a value on an edge belongs above it.
-        keep_absent: Whether rows stay whose image does not exist, for those who leave bad files out later.
+    >>> join_images([Path("t1.nii"), Path("flair.nii")])
+    't1.nii|flair.nii'
     """
-
-    root: str | Path | None = None
-    image_column: str = "image"
-    image_columns: Sequence[str] = ()
-    label_column: str = "label"
-    subject_column: str | None = None
-    split_column: str | None = None
-    classes: Sequence[str] = ()
-    label_bins: Sequence[float] = ()
-    keep_absent: bool = False
+    return IMAGE_SEPARATOR.join(map(str, images))
 
 
-DEFAULTS = TableOptions()
+def split_images(cell: str) -> tuple[Path, ...]:
+    """Return the image files of a cell; the inverse of `join_images`."""
+    return tuple(map(Path, cell.split(IMAGE_SEPARATOR)))
 
 
-def load_manifest(table: str | Path, options: TableOptions = DEFAULTS) -> Manifest:
-    """Returns the usable rows of a table, or of a folder per class.
+def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) -> Manifest:
+    """Return the usable rows of a table, or of a folder per class.
 
     Args:
         table: CSV or TSV file, or a folder `CLASS/file`, `CLASS/subject/file` or `train/CLASS/file`; `~` is
@@ -114,97 +108,91 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULTS) -> Manife
         options: What its columns mean.
 
     Raises:
-        ManifestError: With everything that is wrong, by row.
+        ManifestError: Rows cannot be used; the message lists them together, by row.
     """
     source = Path(table).expanduser().absolute()
     if options.subject_column is None and not source.is_dir():
         _refuse_unused_subjects(read_table(source), source)
-    rows = rows_of(source, options)
-    rows, left_out = _drop_unnamed(rows)
+    rows, left_out = _drop_incomplete(read_rows(source, options))
     labels, names = index_labels(
         [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
     )
     kept = [(row, label) for row, label in zip(rows, labels, strict=True) if isinstance(label, int)]
     left_out += Counter(label for label in labels if isinstance(label, str))
     _check_cells(kept, source)
-    once = _drop_repeated(kept, source)
-    left_out += Counter({"image listed twice": len(kept) - len(once)})
+    unique = _drop_duplicates(kept, source)
+    left_out += Counter({"image listed twice": len(kept) - len(unique)})
     if not options.keep_absent:
-        _check_files((row for row, _ in once), source)
-    records = tuple(
-        Record(row.subject, row.images or (), label, row.split and find_split(row.split), row.line)
-        for row, label in once
-    )
-    return Manifest(records, names, dict(left_out), source)
+        _check_files((row for row, _ in unique), source)
+    return Manifest(tuple(_to_record(row, label) for row, label in unique), names, dict(left_out), source)
 
 
-def rows_of(source: Path, options: TableOptions) -> list[Row]:
-    """Returns every row of a table or of a folder per class, as text.
+def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
+    """Return every row that names an image and has a label, for an audit, never for training.
+
+    Unlike `load_manifest`, it keeps rows whose image does not exist, rows that contradict each other, and
+    rows without a subject or with an unknown split, so that an audit can report all these problems together.
 
     Args:
-        source: The table, or the folder.
-        options: What the table's columns mean.
+        table: As in `load_manifest`.
+        options: What its columns mean.
 
     Raises:
-        ManifestError: It cannot be read, or lacks a column.
+        ManifestError: The table itself cannot be read, lacks a column, or has fewer than two classes.
     """
-    if source.is_dir():
-        return rows_of_folder(source)
-    return rows_of_table(
-        read_table(source),
-        root=source.parent if options.root is None else _find_root(options.root),
-        image_columns=tuple(options.image_columns) or (options.image_column,),
-        label_column=options.label_column,
-        subject_column=options.subject_column,
-        split_column=options.split_column,
+    source = Path(table).expanduser().absolute()
+    rows = read_rows(source, options)
+    labels, names = index_labels(
+        [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
     )
+    pairs = list(zip(rows, labels, strict=True))
+    left_out = Counter(label for label in labels if isinstance(label, str))
+    left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label in pairs)
+    records = [_to_record(row, label) for row, label in pairs if row.images and isinstance(label, int)]
+    unique = {(one.images, one.subject, one.label, one.split): one for one in reversed(records)}
+    left_out["image listed twice"] = len(records) - len(unique)
+    return Manifest(tuple(reversed(unique.values())), names, dict(+left_out), source)
 
 
-def _find_root(root: str | Path) -> Path:
-    path = Path(root).expanduser().absolute()
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise ManifestError(
-            f"data.root={root}: expected the folder that the table's image paths start from, but {path} "
-            f"{what}. Without data.root they start from the folder of the table."
-        )
-    return path
-
-
-def _drop_unnamed(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
-    """Returns the rows that name an image and, where asked for, a split; and counts the others."""
-    unnamed = Counter[str]()
-    kept = []
-    for row in rows:
-        if row.images is None:
-            unnamed["image missing"] += 1
-        elif row.split is not None and is_missing(row.split):
-            unnamed["split missing"] += 1
-        else:
-            kept.append(row)
-    return kept, unnamed
+def _to_record(row: Row, label: int) -> Record:
+    split = find_split(row.split) if row.split else None
+    return Record(row.subject or f"row {row.line}", row.images or (), label, split, row.line)
 
 
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
-    """Without a subject column, a table that plainly repeats its subjects would leak them across splits."""
-    for column in filter(_names_subjects, table.columns):
+    """Raise an error if a table repeats its subjects, but no subject column keeps them in one split."""
+    for column in filter(_is_subject_column, table.columns):
         counts = Counter(cells[column] for cells in table.rows if not is_missing(cells[column]))
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ManifestError(
                 f"{source}: the column {column!r} repeats {list_some(repeated)}, but no subject column is "
-                f"set, so one subject could land in two splits. Set 'data.subject_column={column}', or name "
-                "the image column there if every row really is a subject of its own."
+                f"set, so one subject could be in two splits. Set 'data.subject_column={column}', or to the "
+                "image column if every row really is a subject of its own."
             )
 
 
-def _names_subjects(column: str) -> bool:
-    """Returns whether a column's name says that it names subjects.
+def _is_subject_column(column: str) -> bool:
+    """Return whether a column's name indicates that it names subjects.
 
-    >>> [_names_subjects(name) for name in ("Subject ID", "patient_no", "ID", "Site", "No")]
+    >>> [_is_subject_column(name) for name in ("Subject ID", "patient_no", "ID", "Site", "No")]
     [True, True, True, False, False]
     """
     return "".join(filter(str.isalpha, column.casefold())) in _SUBJECT_COLUMNS
+
+
+def _drop_incomplete(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
+    """Return the rows that name an image and (where there is a split column) a split; count the others."""
+    left_out = Counter[str]()
+    kept = []
+    for row in rows:
+        if row.images is None:
+            left_out["image missing"] += 1
+        elif row.split is not None and is_missing(row.split):
+            left_out["split missing"] += 1
+        else:
+            kept.append(row)
+    return kept, left_out
 
 
 def _check_cells(kept: Iterable[tuple[Row, int]], source: Path) -> None:
@@ -212,16 +200,20 @@ def _check_cells(kept: Iterable[tuple[Row, int]], source: Path) -> None:
     nameless = [f"row {row.line}" for row, _ in kept if not row.subject]
     if unknown:
         raise ManifestError(
-            f"{source}: the split must be {', '.join(SPLITS)}, but is not in {list_some(unknown)}."
+            f"{source}: expected a split among {', '.join(SPLITS)}, received {list_some(unknown)}."
         )
     if nameless:
         raise ManifestError(
-            f"{source} names no subject in {list_some(nameless)}. Fill the subject column in."
+            f"{source} names no subject in {list_some(nameless)}. Fill in the subject column."
         )
 
 
-def _drop_repeated(kept: Sequence[tuple[Row, int]], source: Path) -> list[tuple[Row, int]]:
-    """Returns each image once: a plain repetition goes, a contradiction is an error."""
+def _drop_duplicates(kept: Sequence[tuple[Row, int]], source: Path) -> list[tuple[Row, int]]:
+    """Return each image once.
+
+    Raises:
+        ManifestError: Rows of one image contradict each other.
+    """
     by_images: dict[tuple[Path, ...], list[tuple[Row, int]]] = defaultdict(list)
     for row, label in kept:
         by_images[tuple(path.resolve() for path in row.images or ())].append((row, label))
@@ -233,33 +225,34 @@ def _drop_repeated(kept: Sequence[tuple[Row, int]], source: Path) -> list[tuple[
 
 def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, int]]) -> list[str]:
     rows = [row for row, _ in same]
-    said = {
-        "label": [row.label for row in rows] if len({label for _, label in same}) > 1 else [],
-        "subject": [row.subject for row in rows],
-        "split": [str(row.split) for row in rows],
+    values = {
+        "label": {row.label for row in rows} if len({label for _, label in same}) > 1 else set(),
+        "subject": {row.subject for row in rows},
+        "split": {str(row.split) for row in rows},
     }
     lines = " and ".join(str(row.line) for row in rows[:2])
     return [
-        f"rows {lines} give {images[0]} two {what}s ({list_some(sorted(set(values)))})"
-        for what, values in said.items()
-        if len(set(values)) > 1
+        f"rows {lines} give {images[0]} two {name}s ({list_some(sorted(found))})"
+        for name, found in values.items()
+        if len(found) > 1
     ]
 
 
-def _beside(path: Path) -> str:
-    """Returns a hint at a file of that name with an ending, where a table leaves the ending out."""
-    whole = [path.name + suffix for suffix in SUFFIXES if (path.parent / f"{path.name}{suffix}").is_file()]
-    return f" (there is {whole[0]})" if whole else ""
-
-
 def _check_files(rows: Iterable[Row], source: Path) -> None:
-    lost = [(row.line, path) for row in rows for path in row.images or () if not path.exists()]
-    absent = [f"row {line}: {path}{_beside(path)}" for line, path in lost]
-    if absent:
-        images = "images that do" if len(absent) > 1 else "image that does"
+    missing = [(row.line, path) for row in rows for path in row.images or () if not path.exists()]
+    listed = [f"row {line}: {path}{_suffix_hint(path)}" for line, path in missing]
+    if listed:
+        images = "images that do" if len(listed) > 1 else "image that does"
         raise ManifestError(
-            f"{source} names {len(absent)} {images} not exist: "
-            f"{list_some(absent)}. "
+            f"{source} names {len(listed)} {images} not exist: {list_some(listed)}. "
             "Relative paths start from data.root, by default the folder of the table. "
-            "Leave them out with data.on_bad_file=skip."
+            "To leave these rows out, set data.on_bad_file=skip."
         )
+
+
+def _suffix_hint(path: Path) -> str:
+    """Return a hint at a file of that name with a suffix, where a table leaves the suffix out."""
+    found = [
+        path.name + suffix for suffix in IMAGE_SUFFIXES if (path.parent / f"{path.name}{suffix}").is_file()
+    ]
+    return f" (there is {found[0]})" if found else ""

@@ -1,36 +1,71 @@
-"""Rows of text, from a table or from a folder per class, before labels and subjects are made sense of."""
+"""Read the rows of a data set as text, from a table or from a folder per class.
+
+Labels and subjects are interpreted later, in `manifest`.
+"""
 
 from __future__ import annotations
 
 import glob
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.data_pipelines.tables.labels import is_missing
-from voxlift.data_pipelines.tables.reader import ManifestError, Table, require_columns
+from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
+from voxlift.data_pipelines.tables.values import is_missing
 
 SPLITS = ("train", "val", "test")
-_NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "tune"),
     "test": ("test", "testing", "holdout"),
 }
-SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
-
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 BIDS_TABLE = "participants.tsv"
 BIDS_PATTERN = "{participant_id}/ses-*/anat/*_T1w.nii.gz"
+
+_FIELD = re.compile(r"\{([^{}]+)\}")
 _NO_IMAGE: tuple[None] = (None,)
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """The meaning of a table's columns, the same for training and for an audit.
+
+    Attributes:
+        root: Folder that relative image paths start from; by default the table's own. `~` is expanded.
+        image_column: Column with the image path, or a pattern over columns such as
+            `{participant_id}/anat/{participant_id}_T1w.nii.gz`, for tables that list subjects and no files;
+            `*` in a pattern finds all that match, such as a subject's sessions.
+        image_columns: Instead of `image_column`, one column (or pattern) per channel.
+        label_column: Column with the label.
+        subject_column: Column with the subject; by default every row is a subject of its own.
+        split_column: Column with train, val or test (or a common synonym).
+        classes: Class names in index order; by default all labels, sorted. Rows with other labels are left
+            out and counted.
+        label_bins: Rising edges that cut a numeric label into classes; a value on an edge belongs above it.
+        keep_absent: Whether to keep rows whose image does not exist, for a caller that drops bad files later.
+    """
+
+    root: str | Path | None = None
+    image_column: str = "image"
+    image_columns: Sequence[str] = ()
+    label_column: str = "label"
+    subject_column: str | None = None
+    split_column: str | None = None
+    classes: Sequence[str] = ()
+    label_bins: Sequence[float] = ()
+    keep_absent: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
-    """What one row says, as text.
+    """The text of one row.
 
     Args:
-        subject: Empty where the row does not name one.
+        subject: Empty where the row names none.
         images: Absolute paths, one per channel; None where the cell is empty or `n/a`.
         label: The label's text.
         split: The split's text; None where there is no such column.
@@ -45,8 +80,41 @@ class Row:
 
 
 def find_split(text: str) -> str | None:
-    """Returns "train", "val" or "test" for a split's name or synonym, None for any other text."""
-    return next((split for split, names in _NAMES.items() if text.casefold() in names), None)
+    """Return "train", "val" or "test" for a split's name or synonym, None for any other text."""
+    return next((split for split, names in SPLIT_NAMES.items() if text.casefold() in names), None)
+
+
+def read_rows(source: Path, options: TableOptions) -> list[Row]:
+    """Return every row of a table or of a folder per class, as text.
+
+    Args:
+        source: The table, or the folder.
+        options: What the table's columns mean.
+
+    Raises:
+        ManifestError: The source cannot be read, or lacks a column.
+    """
+    if source.is_dir():
+        return rows_of_folder(source)
+    return rows_of_table(
+        read_table(source),
+        root=source.parent if options.root is None else _find_root(options.root),
+        image_columns=tuple(options.image_columns) or (options.image_column,),
+        label_column=options.label_column,
+        subject_column=options.subject_column,
+        split_column=options.split_column,
+    )
+
+
+def _find_root(root: str | Path) -> Path:
+    path = Path(root).expanduser().absolute()
+    if not path.is_dir():
+        problem = "is a file" if path.exists() else "does not exist"
+        raise ManifestError(
+            f"data.root={root}: expected the folder that the table's image paths start from, but {path} "
+            f"{problem}. Without data.root they start from the folder of the table."
+        )
+    return path
 
 
 def rows_of_table(
@@ -58,11 +126,10 @@ def rows_of_table(
     subject_column: str | None,
     split_column: str | None,
 ) -> list[Row]:
-    """Returns the table's rows, in order; without a subject column the images are the subject.
+    """Return the table's rows, in order; without a subject column the image names the subject.
 
-    A row whose open pattern finds several files becomes as many rows, of one subject and label.
-
-    Without a label column, as where a model is to say the label, the labels are empty.
+    A row whose pattern matches several files becomes as many rows, of one subject and label. Without a label
+    column, as for scans to predict, the labels are empty.
 
     Args:
         table: The table.
@@ -73,16 +140,16 @@ def rows_of_table(
         split_column: Column of the split, or None.
 
     Raises:
-        ManifestError: A column is missing, or channels find different numbers of files.
+        ManifestError: A column is missing, or the channels match different numbers of files.
     """
     needed = [name for column in image_columns for name in fields_of(column)]
     needed += [name for name in (label_column, subject_column, split_column) if name is not None]
     require_columns(table, list(dict.fromkeys(needed)))
     return [
         Row(
-            subject=_name(cells, image_columns, subject_column),
+            subject=_subject_of(cells, image_columns, subject_column),
             images=images,
-            label="" if label_column is None else table.spell_number(cells[label_column]),
+            label="" if label_column is None else table.with_decimal_point(cells[label_column]),
             split=None if split_column is None else cells[split_column],
             line=line,
         )
@@ -91,72 +158,21 @@ def rows_of_table(
     ]
 
 
-def rows_of_folder(root: Path) -> list[Row]:
-    """Returns one row per image of `CLASS/file` or `CLASS/subject/file`, below `train`, `val`, `test` or not.
-
-    Files in one subject folder share the subject; a folder that holds files but no known image is a DICOM
-    series.
-
-    Raises:
-        ManifestError: The folder holds no images.
-    """
-    tops = _folders(root)
-    has_splits = bool(tops) and all(find_split(top.name) for top in tops)
-    found: list[tuple[str | None, Path]] = [(None, top) for top in tops]
-    if has_splits:
-        found = [(top.name, folder) for top in tops for folder in _folders(top)]
-    listed = [(split, folder, image) for split, folder in found for image in sorted(_images(folder))]
-    if (root / BIDS_TABLE).is_file():
-        raise ManifestError(
-            f"{root} is a BIDS folder, not one folder per class. Give data.table={root / BIDS_TABLE}, its "
-            f"data.label_column and 'data.image_column=\"{BIDS_PATTERN}\"'."
-        )
-    if not listed:
-        raise ManifestError(
-            f"The folder {root} holds no images. Expected {root.name}/CLASS/FILE, with files ending in "
-            f"{', '.join(SUFFIXES)} or a folder per DICOM series."
-        )
-    return [
-        Row(_folder_subject(folder, image), (image,), folder.name, split, number)
-        for number, (split, folder, image) in enumerate(listed, start=1)
-    ]
-
-
-def _name(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
+def _subject_of(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
     if subject_column is None:
-        return text_of(cells, image_columns[0])
-    # One name in two encodings of its accents would be two subjects, and could land in two splits.
+        return fill_pattern(cells, image_columns[0])
+    # One name in two Unicode forms would be two subjects, which could be in two splits.
     name = unicodedata.normalize("NFC", cells[subject_column])
     return "" if is_missing(name) else name
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    yield from (path for path in files if path.name.lower().endswith(SUFFIXES))
-    for inner in _folders(folder):
-        below = list(_images(inner))
-        yield from below or ([inner] if any(path.is_file() for path in inner.iterdir()) else [])
-
-
-def _folder_subject(class_folder: Path, image: Path) -> str:
-    inner = image.relative_to(class_folder)
-    return inner.parts[0] if len(inner.parts) > 1 else f"{class_folder.name}/{inner.name}"
-
-
-_FIELD = re.compile(r"\{([^{}]+)\}")
-
-
 def fields_of(column: str) -> list[str]:
-    """Returns the table's columns that an image column needs: those of its pattern, or itself."""
+    """Return the table's columns that an image column needs: those of its pattern, or itself."""
     return _FIELD.findall(column) or [column]
 
 
-def text_of(cells: Mapping[str, str], column: str) -> str:
-    """Returns a path's text: the cell, or the pattern with cells filled in; empty where one is missing.
+def fill_pattern(cells: Mapping[str, str], column: str) -> str:
+    """Return a path's text: the cell, or the pattern filled in with cells; empty where one is missing.
 
     Args:
         cells: One row's text by column.
@@ -172,10 +188,10 @@ def text_of(cells: Mapping[str, str], column: str) -> str:
 def find_paths(
     cells: Mapping[str, str], columns: tuple[str, ...], *, root: Path, line: int
 ) -> list[tuple[Path, ...]]:
-    """Returns each volume's files, one per column; several volumes where an open pattern finds several.
+    """Return each volume's files, one per column; several volumes where a pattern matches several files.
 
-    A pattern that finds nothing stands for itself, so that it is reported as absent. Where several columns
-    find several files, these belong together in the order of their names.
+    A pattern without a match is returned as it is, so that it is reported as a missing file. Where several
+    columns match several files, these are paired in the order of their names.
 
     Args:
         cells: One row's text by column.
@@ -184,36 +200,86 @@ def find_paths(
         line: Of the table, for the message.
 
     Raises:
-        ManifestError: The columns find different numbers of files.
+        ManifestError: The columns match different numbers of files.
     """
-    if not all(text_of(cells, column) for column in columns):
+    if not all(fill_pattern(cells, column) for column in columns):
         return []
-    found = [_matches(cells, column, root) for column in columns]
+    found = [_match_files(cells, column, root) for column in columns]
     if len({len(paths) for paths in found}) > 1:
         counts = ", ".join(f"{len(paths)} of {column}" for paths, column in zip(found, columns, strict=True))
         raise ManifestError(
-            f"Row {line}: expected as many files of each channel, but the patterns find {counts}. Narrow "
-            "them, for instance to one session."
+            f"Row {line}: expected as many files of each channel, but the patterns match {counts}. Make them "
+            "more specific, for instance for one session."
         )
     return list(zip(*found, strict=True))
 
 
-def _matches(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
-    plain = _as_stored(root / Path(text_of(cells, column)).expanduser())
+def _match_files(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
+    plain = _existing_form(root / Path(fill_pattern(cells, column)).expanduser())
     if column in cells or not glob.has_magic(column) or plain.exists():
         return [plain]
-    literal = {name: glob.escape(cells[name]) for name in fields_of(column)}
-    pattern = Path(text_of(literal, column)).expanduser()
-    place = Path(pattern.anchor) if pattern.is_absolute() else root
-    return sorted(place.glob(str(pattern.relative_to(pattern.anchor)))) or [plain]
+    escaped = {name: glob.escape(cells[name]) for name in fields_of(column)}
+    pattern = Path(fill_pattern(escaped, column)).expanduser()
+    start = Path(pattern.anchor) if pattern.is_absolute() else root
+    return sorted(start.glob(str(pattern.relative_to(pattern.anchor)))) or [plain]
 
 
-def _as_stored(path: Path) -> Path:
-    """Returns the path in the encoding of its accents in which it exists, as given where in none.
+def _existing_form(path: Path) -> Path:
+    """Return the path in the Unicode form in which it exists, as given where in none.
 
-    Some systems store `é` as one sign, some as two, and a table made on one is read on the other.
+    Some systems store `é` as one character, some as two, and a table made on one is read on the other.
     """
     if str(path).isascii() or path.exists():
         return path
     forms = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
     return next((form for form in forms if form.exists()), path)
+
+
+def rows_of_folder(root: Path) -> list[Row]:
+    """Return one row per image of `CLASS/file` or `CLASS/subject/file`, maybe below `train`, `val`, `test`.
+
+    Files in one subject folder share the subject. A folder that contains files but no known image is a DICOM
+    series.
+
+    Raises:
+        ManifestError: The folder contains no images.
+    """
+    tops = _subfolders(root)
+    class_folders: list[tuple[str | None, Path]] = [(None, top) for top in tops]
+    if tops and all(find_split(top.name) for top in tops):
+        class_folders = [(top.name, folder) for top in tops for folder in _subfolders(top)]
+    found = [
+        (split, folder, image) for split, folder in class_folders for image in sorted(_images_in(folder))
+    ]
+    if (root / BIDS_TABLE).is_file():
+        raise ManifestError(
+            f"{root} is a BIDS folder, not one folder per class. Set data.table={root / BIDS_TABLE}, "
+            f"data.label_column and 'data.image_column=\"{BIDS_PATTERN}\"'."
+        )
+    if not found:
+        raise ManifestError(
+            f"The folder {root} contains no images. Expected {root.name}/CLASS/FILE, with files ending in "
+            f"{', '.join(IMAGE_SUFFIXES)} or a folder per DICOM series."
+        )
+    return [
+        Row(_subject_of_path(folder, image), (image,), folder.name, split, number)
+        for number, (split, folder, image) in enumerate(found, start=1)
+    ]
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    yield from (path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES))
+    for inner in _subfolders(folder):
+        below = list(_images_in(inner))
+        is_dicom_series = not below and any(path.is_file() for path in inner.iterdir())
+        yield from [inner] if is_dicom_series else below
+
+
+def _subject_of_path(class_folder: Path, image: Path) -> str:
+    inner = image.relative_to(class_folder)
+    return inner.parts[0] if len(inner.parts) > 1 else f"{class_folder.name}/{inner.name}"

@@ -1,14 +1,12 @@
-"""Every readable scan is found once, in a fixed order, and what is wrong with one stays with that one."""
-
-import re
+"""Every readable scan is found once, in a fixed order, and the problem of one is kept with that one."""
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
 
+from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.scans import find_scans
-from voxlift.data_pipelines.tables.reader import ManifestError
 
 VOXELS = np.arange(5 * 7 * 11, dtype=np.int16).reshape(5, 7, 11)
 
@@ -80,13 +78,13 @@ def test_a_table_keeps_its_order_and_a_row_without_an_image_its_reason(tmp_path)
     )
     assert first.images == (tmp_path / "a_t1.nii", tmp_path / "a_fl.nii")
     assert (second.subject, second.images) == ("bert", ())
-    assert second.problem == "row 3 of new.csv names no image"
+    assert "row 3 of new.csv" in second.problem
     assert third.subject == "row 4"
     (one,) = find_scans(tmp_path / "new.csv", image_columns=["flair"], root=tmp_path / "else")[:1]
     assert (one.subject, one.images) == ("a_fl.nii", (tmp_path / "else" / "a_fl.nii",))
 
 
-def test_several_images_per_subject_are_told_by_their_names(tmp_path):
+def test_channels_are_recognised_by_the_names_of_their_files(tmp_path):
     for subject in ("s1", "s2", "s3"):
         write_nifti(tmp_path / subject / "anat" / f"{subject}_T1.nii.gz")
         write_nifti(tmp_path / subject / f"{subject}_flair.nii.gz")
@@ -94,7 +92,8 @@ def test_several_images_per_subject_are_told_by_their_names(tmp_path):
     write_nifti(tmp_path / "s3" / "again_T1.nii.gz")
     s1, s2, s3 = find_scans(tmp_path, image_columns=["t1", "flair"])
     assert (s1.subject, [path.name for path in s1.images]) == ("s1", ["s1_T1.nii.gz", "s1_flair.nii.gz"])
-    assert s2.problem == "s2: expected one image of flair, by its name; found none"
+    assert "s2" in s2.problem
+    assert "flair" in s2.problem
     assert "again_T1.nii.gz, s3_T1.nii.gz" in s3.problem
     (alone,) = find_scans(tmp_path / "s1", image_columns=["{id}/anat/{id}_T1.nii.gz", "flair"])
     assert alone.images == s1.images
@@ -111,17 +110,16 @@ def test_sessions_that_hold_every_channel_are_a_scan_each(tmp_path):
     ]
     (tmp_path / "s1" / "ses-2" / "anat" / "s1_ses-2_T1.nii.gz").unlink()
     (scan,) = find_scans(tmp_path, image_columns=["t1", "flair"])
-    assert "found s1_ses-1_flair.nii.gz, s1_ses-2_flair.nii.gz" in scan.problem
+    assert "s1_ses-1_flair.nii.gz, s1_ses-2_flair.nii.gz" in scan.problem
 
 
-@pytest.mark.parametrize(
-    ("make", "columns", "message"),
-    [
-        (lambda path: path / "gone.nii", ["image"], "there is nothing there"),
-        (lambda path: path, ["image"], "no scans found. Expected files ending in .nii"),
-        (lambda path: write_nifti(path / "a.nii"), ["t1", "t2"], "each volume needs 2 images (t1, t2)"),
-    ],
-)
-def test_what_cannot_be_scored_at_all_is_refused(make, columns, message, tmp_path):
-    with pytest.raises(ManifestError, match=re.escape(message)):
-        find_scans(make(tmp_path), image_columns=columns)
+def test_a_source_without_scans_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, columns, named in (
+        (tmp_path / "missing.nii", ["image"], "missing.nii"),
+        (tmp_path / "empty", ["image"], ".nii.gz, "),
+        (write_nifti(tmp_path / "a.nii"), ["t1", "t2"], "2 images (t1, t2)"),
+    ):
+        with pytest.raises(ManifestError) as caught:
+            find_scans(source, image_columns=columns)
+        assert named in str(caught.value)

@@ -1,4 +1,4 @@
-"""A small scan of random voxels, for tests that need files and not what is in them."""
+"""Small NIfTI scans, for tests that need files."""
 
 import nibabel as nib
 import numpy as np
@@ -6,7 +6,23 @@ import numpy as np
 SHAPE = (11, 7, 5)
 
 
+def random_voxels(seed, dtype=np.int16, shape=SHAPE):
+    """Return voxels from 1 to 199; another seed gives others."""
+    return np.random.default_rng(seed).integers(1, 200, shape).astype(dtype)
+
+
+def write_nifti(path, voxels, affine=None, change=None):
+    """Write voxels with equal sform and qform (default: 1, 2, 3 mm) after `change(image)`; return the path."""
+    affine = np.diag([1.0, 2.0, 3.0, 1.0]) if affine is None else affine
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, 1)
+    if change:
+        change(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
 def write_scan(path, seed, dtype=np.int16):
-    """Write voxels of `SHAPE` from 1 to 199 on a grid of 1, 2 and 3 mm; another seed gives others."""
-    voxels = np.random.default_rng(seed).integers(1, 200, SHAPE).astype(dtype)
-    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    """Write random voxels of `SHAPE` on a grid of 1, 2 and 3 mm."""
+    return write_nifti(path, random_voxels(seed, dtype))

@@ -1,0 +1,195 @@
+"""Audit a data set: read every file once, in parallel, collect the findings, and suggest settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from voxlift.data_pipelines.audit.confounding import check_confounding
+from voxlift.data_pipelines.audit.facts import Facts, are_masks, read_facts
+from voxlift.data_pipelines.audit.findings import (
+    Case,
+    Finding,
+    check_channels,
+    check_classes,
+    check_consistency,
+    check_duplicates,
+    check_files,
+)
+from voxlift.data_pipelines.tables.manifest import Manifest
+
+SEVERITIES = ("error", "warning", "note")
+ANISOTROPIC_FACTOR = 3.0
+SHAPE_MULTIPLE = 8
+AIR_HU = -200.0  # only CT has values so far below 0: the lung, and the air around the body
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """The result of an audit.
+
+    Attributes:
+        facts: One per file, in the manifest's order.
+        findings: All of them, those that spoil training first.
+        suggested_preprocess: The preprocessing that suits the intensities (mask, ct or mri); None where no
+            file could be read.
+        suggested_spacing: mm, ordered (depth, height, width); None where no file could be read.
+        suggested_shape: Voxels at that spacing, ordered (depth, height, width), multiples of 8.
+    """
+
+    facts: tuple[Facts, ...]
+    findings: tuple[Finding, ...]
+    suggested_preprocess: str | None
+    suggested_spacing: tuple[float, ...] | None
+    suggested_shape: tuple[int, ...] | None
+
+    @property
+    def spoils(self) -> bool:
+        """Whether any finding would spoil training."""
+        return any(finding.spoils for finding in self.findings)
+
+
+def audit_manifest(
+    manifest: Manifest,
+    *,
+    splits: Sequence[str] | None = None,
+    time_axis: str = "error",
+    prefer: str = "sform",
+    same_grid: bool = True,
+    skips_bad: bool = False,
+    thumbnails: bool = False,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Return the audit of a data set.
+
+    Args:
+        manifest: The records; each of their files is read.
+        splits: One per record where they have been assigned; otherwise those of the table.
+        time_axis: As in `readers.load_volume`.
+        prefer: As in `readers.load_volume`.
+        same_grid: Whether the channels of a record must share a grid.
+        skips_bad: Whether training leaves out files that cannot be read.
+        thumbnails: Whether the facts keep three slices of every file.
+        workers: Number of threads that read (decoding releases Python's lock).
+        progress: Called with (read, to read) after each file.
+    """
+    split_of = [record.split for record in manifest.records] if splits is None else list(splits)
+    read = partial(read_facts, time_axis=time_axis, prefer=prefer, thumbnails=thumbnails)
+    facts: list[Facts] = []
+    paths = [path for record in manifest.records for path in record.images]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, one in enumerate(pool.map(read, paths), start=1):
+            facts.append(one)
+            if progress is not None:
+                progress(done, len(paths))
+    spacing = suggest_spacing(facts)
+    return Audit(
+        facts=tuple(facts),
+        findings=_check_all(manifest, facts, split_of, same_grid=same_grid, skips_bad=skips_bad),
+        suggested_preprocess=suggest_preprocess(facts),
+        suggested_spacing=spacing,
+        suggested_shape=None if spacing is None else suggest_shape(facts, spacing),
+    )
+
+
+def _check_all(
+    manifest: Manifest,
+    facts: Sequence[Facts],
+    splits: Sequence[str | None],
+    *,
+    same_grid: bool,
+    skips_bad: bool,
+) -> tuple[Finding, ...]:
+    """Return all findings, those that spoil training first, then by severity."""
+    rest = iter(facts)
+    by_record = [[next(rest) for _ in record.images] for record in manifest.records]
+    cases = [
+        Case(one, record.subject, record.label, split)
+        for record, files, split in zip(manifest.records, by_record, splits, strict=True)
+        for one in files
+    ]
+    findings = [
+        *check_files(cases, skips_bad=skips_bad),
+        *check_consistency(cases),
+        *check_duplicates(cases, manifest.classes),
+        *check_confounding(cases, manifest.classes),
+        *check_classes(manifest, splits),
+        *(check_channels(by_record) if same_grid else ()),
+    ]
+    return tuple(sorted(findings, key=_rank))
+
+
+def _rank(finding: Finding) -> tuple[bool, int]:
+    return not finding.spoils, SEVERITIES.index(finding.severity)
+
+
+def facts_rows(audit: Audit) -> list[dict[str, str | int | float]]:
+    """Return one flat row per file, for a CSV file: all facts except affine, notes and thumbnails."""
+    return [
+        {
+            "path": str(one.path),
+            "error": one.error,
+            "kind": one.kind,
+            "dtype": one.dtype,
+            "shape": "x".join(map(str, one.shape)),
+            "channels": one.channels,
+            "spacing": "x".join(f"{value:.5g}" for value in one.spacing),
+            "axcodes": one.axcodes,
+            "tilt_degrees": round(one.tilt_degrees, 3),
+            "sheared": int(one.is_sheared),
+            "forms_off_mm": "" if one.forms_off_mm is None else one.forms_off_mm,
+            "nonfinite": one.nonfinite,
+            "minimum": one.minimum,
+            "maximum": one.maximum,
+            "mean": one.mean,
+            "voxel_hash": one.voxel_hash,
+        }
+        for one in audit.facts
+    ]
+
+
+def suggest_preprocess(facts: Iterable[Facts]) -> str | None:
+    """Return the preprocessing that suits the intensities: mask, ct, or mri, which suits any grey scale."""
+    known = [one for one in facts if not one.error]
+    if not known:
+        return None
+    if are_masks(known):
+        return "mask"
+    return "ct" if np.median([one.minimum for one in known]) <= AIR_HU else "mri"
+
+
+def suggest_spacing(facts: Iterable[Facts]) -> tuple[float, ...] | None:
+    """Return the spacing that suits the data: the median on each axis, finer along a coarse one.
+
+    Where one axis is more than three times coarser than the others, its tenth percentile is taken, so that
+    the thin slices of some files are not lost.
+
+    Source:
+        Isensee et al. 2021, nnU-Net, doi:10.1038/s41592-020-01008-z.
+    """
+    values = np.array([one.spacing for one in facts if not one.error])
+    if values.size == 0:
+        return None
+    spacing = np.median(values, axis=0)
+    coarsest = int(np.argmax(spacing))
+    second = np.delete(spacing, coarsest).max()
+    if spacing[coarsest] > ANISOTROPIC_FACTOR * second:
+        spacing[coarsest] = max(np.percentile(values[:, coarsest], 10), second)
+    return tuple(float(f"{value:.3g}") for value in spacing)
+
+
+def suggest_shape(facts: Iterable[Facts], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Return the shape, ordered (depth, height, width), that covers the median extent, in multiples of 8.
+
+    Args:
+        facts: Of all files; those that could not be read are ignored, and one must be left.
+        spacing: mm, ordered (depth, height, width).
+    """
+    extents_mm = np.array([np.multiply(one.shape, one.spacing) for one in facts if not one.error])
+    sides = np.median(extents_mm, axis=0) / np.array(spacing)
+    return tuple(int(np.ceil(round(side, 3) / SHAPE_MULTIPLE)) * SHAPE_MULTIPLE for side in sides)
