@@ -1,9 +1,7 @@
-"""The page of an audit: findings first, then what the files are, then the files themselves."""
+"""Lay out the audit of a data set as one HTML file: findings, classes, properties of the files, pictures."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,103 +10,105 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from voxlift.app.config import SPLIT_NAMES
+from voxlift.app.report.cases import encode_png, join_planes
+from voxlift.app.report.figures import CaptionedFigure
 from voxlift.app.report.findings import (
-    AuditedData,
+    DatasetAudit,
+    common_folder,
+    format_finding,
     group_findings,
-    sentence,
-    shared_folder,
     suggested_overrides,
-    verdict,
+    summarize_audit,
 )
 from voxlift.app.report.html import write_page
-from voxlift.app.report.style import INK, figure_style, new_axes, series_style, svg_markup
+from voxlift.app.report.style import INK, figure_style, new_axes, series_style, slugify, svg_markup
 from voxlift.data_pipelines.audit import Facts
 from voxlift.data_pipelines.tables.manifest import Record
 
 AXES = ("depth", "height", "width")
+UNITS = {"spacing": "mm", "shape": "voxels"}
 PROPERTIES = {"axcodes": "stored axes", "dtype": "stored type", "kind": "format", "channels": "channels"}
-MOST_VALUES = 8  # rows of a property; a data set with more of them is told in the last row
-MOST_SENTENCES = 200  # per kind, before a page becomes a list; audit.json has them all
+MAX_VALUES = 8  # rows of a property; the last row counts the other values
+MAX_SENTENCES = 200  # per kind of finding on the page; audit.json has all of them
 BINS = 30
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One file to look at.
+    """One file whose slices are shown.
 
     Attributes:
-        name: Its path, relative to the folder that all share.
-        about: Label, shape and spacing.
-        address: The picture as a data address; empty where the file could not be read.
-        marks: Kinds of the findings that name it.
+        name: Its path, relative to the folder that all files share.
+        description: Label, shape and spacing.
+        url: The picture as a data URL.
+        findings: Kinds of the findings that name it.
     """
 
     name: str
-    about: str
-    address: str
-    marks: tuple[str, ...]
+    description: str
+    url: str
+    findings: tuple[str, ...]
 
 
-def write_audit_page(found: AuditedData, path: Path, *, created: str) -> Path:
-    """Write the page of an audit and return its path; UTF-8, no script, nothing loaded from elsewhere."""
+def render_audit_page(found: DatasetAudit, path: Path, *, created: str) -> Path:
+    """Write the audit of a data set as one HTML file and return its path."""
     return write_page("audit.html.j2", path, audit_page_values(found) | {"created": created})
 
 
-def audit_page_values(found: AuditedData) -> dict[str, Any]:
-    """Everything that the template of an audit needs, but the time."""
-    below = shared_folder(found.audit.facts)
-    groups = group_findings(found.audit.findings)
+def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
+    """Return everything that the template of an audit needs, except the time."""
+    below = common_folder(found.audit.facts)
     pairs = [
         (one, record) for one, record in zip(found.audit.facts, found.owners, strict=True) if not one.error
     ]
     return {
         "title": found.name,
         "notes": [f"Table: {found.manifest.source}"],
-        "verdict": verdict(found),
+        "verdict": summarize_audit(found),
         "groups": [
-            (group, [sentence(one, below=below) for one in group.findings[:MOST_SENTENCES]])
-            for group in groups
+            (group, [format_finding(one, below=below) for one in group.findings[:MAX_SENTENCES]])
+            for group in group_findings(found.audit.findings)
         ],
-        "most": MOST_SENTENCES,
+        "max_sentences": MAX_SENTENCES,
         "below": below,
         "overrides": suggested_overrides(found.audit),
         "classes": found.manifest.classes,
-        "people": count_rows(found.manifest.records, found.manifest.classes),
+        "class_counts": count_classes(found.manifest.records, found.manifest.classes),
         "properties": property_rows(pairs, found.manifest.classes),
         "ranges": range_rows([one for one, _ in pairs]),
         "figures": distribution_figures(pairs, found),
-        "pictures": choose_pictures(found, below=below),
+        "pictures": select_pictures(found, below=below),
         "files": len(found.audit.facts),
     }
 
 
-def count_rows(records: Sequence[Record], classes: Sequence[str]) -> list[tuple[str, int, int, str]]:
-    """Each class's name, subjects, volumes, and volumes per split where the table has splits."""
+def count_classes(records: Sequence[Record], classes: Sequence[str]) -> list[tuple[str, int, int, str]]:
+    """Return name, subjects, volumes, and volumes per split (where the table has splits) of each class."""
     rows = []
     for label, name in enumerate(classes):
         own = [record for record in records if record.label == label]
         splits = Counter(record.split for record in own if record.split)
-        spoken = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test") if splits[split])
-        rows.append((name, len({record.subject for record in own}), len(own), spoken))
+        per_split = ", ".join(f"{splits[split]} {split}" for split in SPLIT_NAMES if splits[split])
+        rows.append((name, len({record.subject for record in own}), len(own), per_split))
     return rows
 
 
 def property_rows(
     pairs: Sequence[tuple[Facts, Record]], classes: Sequence[str]
 ) -> list[tuple[str, str, int, list[int]]]:
-    """Property, value, files, and files of each class, the commonest values first."""
+    """Return property, value, files, and files of each class, the most frequent values first."""
     rows = []
     for name, title in PROPERTIES.items():
         counts: dict[str, Counter[int]] = defaultdict(Counter)
         for facts, record in pairs:
             counts[str(getattr(facts, name))][record.label] += 1
         ranked = sorted(counts.items(), key=lambda item: -item[1].total())
-        if len(ranked) > MOST_VALUES:
-            rest = sum((each for _, each in ranked[MOST_VALUES:]), Counter[int]())
-            ranked = [*ranked[:MOST_VALUES], (f"{len(ranked) - MOST_VALUES} others", rest)]
+        if len(ranked) > MAX_VALUES:
+            rest = sum((each for _, each in ranked[MAX_VALUES:]), Counter[int]())
+            ranked = [*ranked[:MAX_VALUES], (f"{len(ranked) - MAX_VALUES} others", rest)]
         rows += [
             (title, value, each.total(), [each[label] for label in range(len(classes))])
             for value, each in ranked
@@ -117,96 +117,50 @@ def property_rows(
 
 
 def range_rows(known: Sequence[Facts]) -> list[tuple[str, str, str, str, int]]:
-    """Spacing and shape along each axis: least, median, greatest, and how many values occur."""
+    """Return minimum, median, maximum and number of values of spacing and shape along each axis."""
     rows = []
-    for name, unit in (("spacing", "mm"), ("shape", "voxels")):
-        for axis, title in enumerate(AXES):
-            values = _values(known, name, axis)
-            if values.size:
-                ends = [f"{value:.4g}" for value in (values.min(), np.median(values), values.max())]
-                rows.append((f"{name}, {title} ({unit})", *ends, int(np.unique(values).size)))
-    return rows  # type: ignore[return-value]  # mypy does not count a starred list
+    for name, unit in UNITS.items():
+        for axis, title in enumerate(AXES if known else ()):
+            values = _axis_values(known, name, axis)
+            low, middle, high = (f"{one:.4g}" for one in (values.min(), np.median(values), values.max()))
+            rows.append((f"{name}, {title} ({unit})", low, middle, high, int(np.unique(values).size)))
+    return rows
 
 
-def distribution_figures(
-    pairs: Sequence[tuple[Facts, Record]], found: AuditedData
-) -> list[tuple[str, Markup]]:
-    """One histogram by class for each axis of spacing and shape that differs between files."""
+def distribution_figures(pairs: Sequence[tuple[Facts, Record]], found: DatasetAudit) -> list[CaptionedFigure]:
+    """Draw a histogram by class of each axis of spacing and shape that differs between files."""
     figures = []
-    suggested = {"spacing": found.audit.suggested_spacing, "shape": found.audit.suggested_shape}
-    for name, unit in (("spacing", "mm"), ("shape", "voxels")):
+    for name, unit in UNITS.items():
         for axis, title in enumerate(AXES):
             by_class = {
-                label: _values([one for one, record in pairs if record.label == index], name, axis)
+                label: _axis_values([one for one, record in pairs if record.label == index], name, axis)
                 for index, label in enumerate(found.manifest.classes)
             }
-            mark = suggested[name] if name == "spacing" else None  # the shape belongs to another spacing
-            if np.unique(np.concatenate(list(by_class.values()))).size > 1:
-                caption = f"{name.capitalize()} along {title}"
-                figures.append(
-                    (caption, _histogram(by_class, f"{caption} ({unit})", mark[axis] if mark else None))
+            if np.unique(np.concatenate(list(by_class.values()))).size < 2:
+                continue
+            # The suggested shape belongs to another spacing than that of the files.
+            suggested = found.audit.suggested_spacing if name == "spacing" else None
+            line = suggested[axis] if suggested else None
+            dashed = "; dashed: the suggested spacing" if suggested else ""
+            caption = f"{name.capitalize()} along {title}"
+            figures.append(
+                (
+                    f"{caption}: percentage of the files of each class{dashed}.",
+                    _draw_histogram(by_class, f"{caption} ({unit})", line, name=slugify(caption)),
                 )
+            )
     return figures
 
 
-def choose_pictures(found: AuditedData, *, below: str) -> list[Picture]:
-    """Files to look at: those that a finding names first, the rest spread evenly over the table."""
-    if found.thumbnails == 0:
-        return []
-    marks: dict[str, list[str]] = defaultdict(list)
-    for group in group_findings(found.audit.findings):
-        for place in {place for finding in group.findings for place in finding.where}:
-            if group.severity != "note":
-                marks[place].append(group.name)
-    # A file may be listed twice; it is shown once.
-    pairs = list(
-        {
-            one.path: (one, record) for one, record in zip(found.audit.facts, found.owners, strict=True)
-        }.values()
-    )
-    shown = [pair for pair in pairs if pair[0].thumbnails]
-    marked = [pair for pair in shown if str(pair[0].path) in marks][: found.thumbnails]
-    others = [pair for pair in shown if str(pair[0].path) not in marks]
-    count = min(len(others), found.thumbnails - len(marked))
-    spread = [others[index] for index in np.linspace(0, len(others) - 1, count).astype(int)] if count else []
-    return [
-        Picture(
-            str(facts.path).removeprefix(below),
-            _about(facts, record, found.manifest.classes),
-            picture_address(facts.thumbnails),
-            tuple(marks.get(str(facts.path), ())),
-        )
-        for facts, record in [*marked, *spread]
-    ]
-
-
-def picture_address(planes: Sequence[NDArray[np.uint8]]) -> str:
-    """A grey PNG of the planes side by side on black, as a data address."""
-    height, gap = max(plane.shape[0] for plane in planes), 2
-    tiles = []
-    for plane in planes:
-        above = (height - plane.shape[0]) // 2
-        tiles.append(np.pad(plane, ((above, height - plane.shape[0] - above), (0, gap))))
-    strip = np.concatenate(tiles, axis=1)[:, :-gap]
-    stream = io.BytesIO()
-    imsave(stream, np.repeat(strip[..., None], 3, axis=-1), format="png")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _about(facts: Facts, record: Record, classes: Sequence[str]) -> str:
-    shape = " \N{MULTIPLICATION SIGN} ".join(map(str, facts.shape))
-    spacing = " \N{MULTIPLICATION SIGN} ".join(f"{value:.3g}" for value in facts.spacing)
-    split = f", {record.split}" if record.split else ""
-    return f"{classes[record.label]}{split}; {shape} voxels of {spacing} mm, {facts.axcodes}"
-
-
-def _values(known: Sequence[Facts], name: str, axis: int) -> NDArray[np.float64]:
+def _axis_values(known: Sequence[Facts], name: str, axis: int) -> NDArray[np.float64]:
     # Headers store float32: equal spacings must be equal here too.
     values: NDArray[np.float64] = np.round([getattr(one, name)[axis] for one in known], 4).astype(np.float64)
     return values
 
 
-def _histogram(by_class: dict[str, NDArray[np.float64]], xlabel: str, mark: float | None) -> Markup:
+def _draw_histogram(
+    by_class: dict[str, NDArray[np.float64]], x_label: str, suggested: float | None, *, name: str
+) -> Markup:
     known = {label: values for label, values in by_class.items() if values.size}
     edges = np.histogram_bin_edges(np.concatenate(list(known.values())), BINS)
     with figure_style():
@@ -214,10 +168,43 @@ def _histogram(by_class: dict[str, NDArray[np.float64]], xlabel: str, mark: floa
         for index, (label, values) in enumerate(known.items()):
             share = np.histogram(values, edges)[0] / values.size * 100
             axes.stairs(share, edges, label=label, linewidth=1.4, **series_style(index))
-        if mark is not None:
-            axes.axvline(mark, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="suggested")
-        axes.set(xlabel=xlabel, ylabel="Files of the class (%)", ylim=(0, None))
+        if suggested is not None:
+            axes.axvline(suggested, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="suggested")
+        axes.set(xlabel=x_label, ylabel="Files of the class (%)", ylim=(0, None))
         axes.grid(visible=True)
         axes.legend()
-        name = f"distribution-{xlabel.split(' (', maxsplit=1)[0].replace(' ', '-').lower()}"
-        return svg_markup(figure, name=name, title=xlabel)
+        return svg_markup(figure, name=f"distribution-{name}", title=x_label)
+
+
+def select_pictures(found: DatasetAudit, *, below: str) -> list[Picture]:
+    """Return the files to show: first those with a finding, then others spread evenly over the table."""
+    if found.thumbnails == 0:
+        return []
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for group in group_findings(found.audit.findings):
+        for place in {place for finding in group.findings for place in finding.where}:
+            if group.severity != "note":
+                kinds[place].append(group.name)
+    # A file may be listed twice; it is shown once.
+    pairs = {one.path: (one, record) for one, record in zip(found.audit.facts, found.owners, strict=True)}
+    shown = [pair for pair in pairs.values() if pair[0].thumbnails]
+    flagged = [pair for pair in shown if str(pair[0].path) in kinds][: found.thumbnails]
+    others = [pair for pair in shown if str(pair[0].path) not in kinds]
+    count = min(len(others), found.thumbnails - len(flagged))
+    spread = [others[index] for index in np.linspace(0, len(others) - 1, count).astype(int)] if count else []
+    return [
+        Picture(
+            str(facts.path).removeprefix(below),
+            _describe_file(facts, record, found.manifest.classes),
+            encode_png(join_planes([np.repeat(plane[..., None], 3, axis=-1) for plane in facts.thumbnails])),
+            tuple(kinds.get(str(facts.path), ())),
+        )
+        for facts, record in [*flagged, *spread]
+    ]
+
+
+def _describe_file(facts: Facts, record: Record, classes: Sequence[str]) -> str:
+    shape = " \N{MULTIPLICATION SIGN} ".join(map(str, facts.shape))
+    spacing = " \N{MULTIPLICATION SIGN} ".join(f"{value:.3g}" for value in facts.spacing)
+    split = f", {record.split}" if record.split else ""
+    return f"{classes[record.label]}{split}; {shape} voxels of {spacing} mm, {facts.axcodes}"

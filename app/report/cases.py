@@ -1,10 +1,12 @@
-"""The cases that a run's page shows: the volumes that the model was surest of, and where it looked."""
+"""Select the volumes that a page shows, cut planes through them, and draw these with Grad-CAM as pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
 import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,17 +16,40 @@ from numpy.typing import NDArray
 
 from voxlift.app.inference.maps import explain_volume
 from voxlift.app.inference.overlay import three_planes
-from voxlift.app.report.summary import Case
-from voxlift.data_pipelines.tables.images import join_images
+from voxlift.data_pipelines.tables.manifest import join_images
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
     from voxlift.app.evaluation.scores import Scores
 
-
 log = logging.getLogger("voxlift")
 
-SHOWN_CASES = 4
+MAX_CASES = 4
+MIN_HEIGHT = 192  # pixels: planes of few voxels are enlarged, so that printing does not blur them
+GAP = 2  # pixels between planes
+MAP_OPACITY = 0.55
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One volume that a page shows.
+
+    Attributes:
+        subject: Name of the subject.
+        truth: Name of its class.
+        decided: Name of the class that the model predicted.
+        probability: Probability given to the predicted class.
+        planes: Axial, coronal and sagittal image [height, width] of any finite range, row 0 on top, pixels
+            square.
+        maps: Grad-CAM [height, width] in 0..1 per plane, drawn over it; empty for none.
+    """
+
+    subject: str
+    truth: str
+    decided: str
+    probability: float
+    planes: Sequence[NDArray[np.floating]]
+    maps: Sequence[NDArray[np.floating]] = ()
 
 
 def pick_cases(
@@ -32,48 +57,51 @@ def pick_cases(
     cohort: Cohort,
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
 ) -> tuple[list[Case], list[Case]]:
-    """The volumes that the model was surest of: those it got wrong, and those it got right.
+    """Return the wrong and the correct decisions with the highest predicted probability.
 
     Args:
-        scores: of the split to show.
-        cohort: whose prepared files are shown.
-        network: draws Grad-CAM over the cases; None shows them plain.
+        scores: Scores of the split to show.
+        cohort: The cohort whose prepared files are shown.
+        network: Network for Grad-CAM over the cases; None shows them without.
     """
-    chosen = scores.probabilities[np.arange(len(scores)), scores.decisions]
-    order = np.argsort(-chosen, kind="stable")
-    is_right = scores.decisions == scores.labels
-    wrong = [int(i) for i in order if not is_right[i]][:SHOWN_CASES]
-    right = [int(i) for i in order if is_right[i]][:SHOWN_CASES]
-    positions = positions_of(cohort)
+    decided_probability = scores.probabilities[np.arange(len(scores)), scores.decisions]
+    order = np.argsort(-decided_probability, kind="stable")
+    is_correct = scores.decisions == scores.labels
+    wrong, correct = order[~is_correct[order]][:MAX_CASES], order[is_correct[order]][:MAX_CASES]
+    return build_cases(scores, wrong, cohort, network), build_cases(scores, correct, cohort, network)
 
-    def build(index: int) -> Case:
-        return build_case(scores, index, read_prepared(cohort, positions[scores.items[index]]), network)
 
-    return [build(i) for i in wrong], [build(i) for i in right]
+def build_cases(
+    scores: Scores,
+    rows: Iterable[int],
+    cohort: Cohort,
+    network: Any | None = None,  # noqa: ANN401 - as above
+) -> list[Case]:
+    """Return the cases of some rows of scores, from the prepared files of their cohort."""
+    positions = {join_images(record.images): i for i, record in enumerate(cohort.records)}
+    return [
+        build_case(scores, int(row), read_prepared(cohort, positions[scores.items[row]]), network)
+        for row in rows
+    ]
 
 
 def read_prepared(cohort: Cohort, position: int) -> NDArray[np.float32]:
-    """One record's prepared voxels, float32 [D, H, W, C]."""
+    """Return the prepared voxels of one record, float32 [D, H, W, C]."""
     stored = np.fromfile(cohort.files[position], cohort.dtype).reshape(cohort.shape)
     return stored.astype(np.float32)
 
 
-def positions_of(cohort: Cohort) -> dict[str, int]:
-    """Where each volume stands among a cohort's records, by its item in scores."""
-    return {join_images(record.images): i for i, record in enumerate(cohort.records)}
-
-
 def build_case(scores: Scores, index: int, voxels: NDArray[np.float32], network: Any | None = None) -> Case:  # noqa: ANN401 - as above
-    """One volume to look at: cut through the maximum of Grad-CAM for the decided class, else in the middle.
+    """Return one volume cut through the maximum of Grad-CAM for the predicted class, or through its middle.
 
     Args:
-        scores: the model's.
-        index: the volume's row in them.
-        voxels: [D, H, W, C] as prepared.
-        network: draws Grad-CAM; None shows the volume plain.
+        scores: Scores of the model.
+        index: Row of the volume in them.
+        voxels: Prepared voxels [D, H, W, C].
+        network: Network for Grad-CAM; None shows the volume without.
     """
     decided = int(scores.decisions[index])
-    heat = _heat(network, voxels, decided)
+    heat = _compute_map(network, voxels, decided)
     at = tuple(side // 2 for side in voxels.shape[:3])
     if heat is not None and heat.any():
         at = tuple(int(place) for place in np.unravel_index(int(heat.argmax()), heat.shape))
@@ -88,51 +116,55 @@ def build_case(scores: Scores, index: int, voxels: NDArray[np.float32], network:
     )
 
 
-def _heat(network: Any, voxels: NDArray[np.float32], label: int) -> NDArray[np.float32] | None:  # noqa: ANN401 - as above
-    """Grad-CAM in 0..1; None without a network, or with one that has no map to give."""
+def _compute_map(network: Any, voxels: NDArray[np.float32], label: int) -> NDArray[np.float32] | None:  # noqa: ANN401 - as above
+    """Return Grad-CAM in 0..1; None without a network, or where it has no layer for a map."""
     if network is None:
         return None
     try:
         return explain_volume(network, voxels, label=label).shown
-    except ValueError as error:  # a finished training is worth more than a picture
+    except ValueError as error:  # a missing picture must not make a finished training fail
         log.info("The page shows no Grad-CAM: %s", error)
         return None
 
 
-SMALLEST_HEIGHT = 192  # pixels: a 32-voxel volume is enlarged, so that print does not blur it
-GAP = 2
-
-
 def case_picture(case: Case) -> str:
-    """A PNG of the case's planes, from left to right on black, as a data address."""
-    tiles = [_grey(plane) for plane in case.planes]
+    """Return a PNG of the planes of a case, side by side, as a data URL."""
+    tiles = [_to_grey(plane) for plane in case.planes]
     if case.maps:
-        tiles = [_over(tile, heat) for tile, heat in zip(tiles, case.maps, strict=True)]
-    height = max(tile.shape[0] for tile in tiles)
-    strip = np.concatenate([_centred(tile, height) for tile in tiles], axis=1)[:, GAP:]
-    enlarge = max(1, -(-SMALLEST_HEIGHT // height))
+        tiles = [_blend_map(tile, heat) for tile, heat in zip(tiles, case.maps, strict=True)]
+    strip = join_planes(tiles)
+    factor = max(1, -(-MIN_HEIGHT // strip.shape[0]))
+    return encode_png(np.kron(strip, np.ones((factor, factor, 1))).clip(0, 1))
+
+
+def join_planes(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return images [H, W, RGB] side by side on black, each centred vertically."""
+    height = max(plane.shape[0] for plane in planes)
+    padded = []
+    for plane in planes:
+        above = (height - plane.shape[0]) // 2
+        padded.append(np.pad(plane, ((above, height - plane.shape[0] - above), (GAP, 0), (0, 0))))
+    return np.concatenate(padded, axis=1)[:, GAP:]
+
+
+def encode_png(image: NDArray[Any]) -> str:
+    """Return an image [H, W, RGB], float in 0..1 or uint8, as the data URL of a PNG."""
     stream = io.BytesIO()
-    imsave(stream, np.kron(strip, np.ones((enlarge, enlarge, 1))).clip(0, 1), format="png")
+    imsave(stream, image, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _grey(plane: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A plane [H, W] as grey colours [H, W, 3] in 0..1, cut at its 1st and 99th percentile."""
+def _to_grey(plane: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return a plane [H, W] as grey colours [H, W, RGB] in 0..1, cut at its 1st and 99th percentile."""
     low, high = np.percentile(plane, [1, 99])
     grey = np.clip((plane - low) / max(float(high - low), 1e-9), 0, 1).astype(np.float64)
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _over(tile: NDArray[np.float64], heat: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A map [H, W] in 0..1 laid over a tile, clear where it is 0."""
+def _blend_map(tile: NDArray[np.float64], heat: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return a tile with a map [H, W] in 0..1 over it, transparent where the map is 0."""
     bounded = np.clip(heat, 0, 1).astype(np.float64)
-    strength = 0.55 * bounded[..., None]
+    opacity = MAP_OPACITY * bounded[..., None]
     colours = np.asarray(colormaps["inferno"](bounded), dtype=np.float64)[..., :3]
-    mixed: NDArray[np.float64] = (1 - strength) * tile + strength * colours
-    return mixed
-
-
-def _centred(tile: NDArray[np.float64], height: int) -> NDArray[np.float64]:
-    above = (height - tile.shape[0]) // 2
-    padding = ((above, height - tile.shape[0] - above), (GAP, 0), (0, 0))
-    return np.pad(tile, padding)
+    blended: NDArray[np.float64] = (1 - opacity) * tile + opacity * colours
+    return blended

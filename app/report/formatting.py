@@ -1,4 +1,4 @@
-"""Numbers as text, the same in the terminal, in tables and in figures."""
+"""Format numbers as text, the same in the terminal, in tables and in figures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 
 MISSING = "\N{EN DASH}"
-SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def format_value(value: object) -> str:
-    """A metric with three decimals, a count as it is, a dash for what is missing or undefined."""
+    """Return a metric with three decimals, a count as it is, a dash for what is missing or undefined."""
     if isinstance(value, bool) or value is None:
         return MISSING if value is None else str(value)
     if isinstance(value, int):
@@ -20,14 +20,24 @@ def format_value(value: object) -> str:
     return str(value)
 
 
+def format_signed(value: float) -> str:
+    """Return a difference with its sign.
+
+    >>> format_signed(0.0312)
+    '+0.031'
+    """
+    text = format_value(value)
+    return text if text == MISSING or text[0] == "\N{MINUS SIGN}" else f"+{text}"
+
+
 def format_interval(low: object, high: object) -> str:
-    """Both ends in brackets, or nothing where one is undefined."""
+    """Return both ends in brackets, or nothing where one is undefined."""
     ends = [format_value(end) for end in (low, high)]
     return "" if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
 
 
 def interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
-    """The interval of a metric in a block of metrics.json; None where there is none or it is undefined."""
+    """Return the interval of a metric in a block of metrics.json; None where it is missing or undefined."""
     intervals = metrics.get("intervals")
     pair = intervals.get(name) if isinstance(intervals, Mapping) else None
     if not pair or any(not isinstance(end, int | float) or not math.isfinite(end) for end in pair):
@@ -35,29 +45,29 @@ def interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float]
     return float(pair[0]), float(pair[1])
 
 
-def has_collapsed(metrics: Mapping[str, object], name: str) -> bool:
-    """True where every resample gave the same value, so that the interval says nothing about its error."""
+def has_zero_width(metrics: Mapping[str, object], name: str) -> bool:
+    """Return True where every resample gave the same value: the interval is then no measure of the error."""
     pair = interval_of(metrics, name)
     return pair is not None and pair[0] == pair[1]
 
 
 def format_quantity(value: object, unit: str = "") -> str:
-    """A quantity with three digits and a decimal prefix.
+    """Return a quantity with three digits and a decimal prefix.
 
     >>> format_quantity(12_345_678), format_quantity(0.00213, "s"), format_quantity(2.5e9, "B")
     ('12.3 M', '2.13 ms', '2.5 GB')
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return MISSING if value is None or isinstance(value, float) else str(value)
-    for size, suffix in SUFFIXES:
+    for size, prefix in PREFIXES:
         if abs(value) >= size and unit != "s":
-            return f"{_digits(value / size)} {suffix}{unit}".rstrip()
+            return f"{_format_digits(value / size)} {prefix}{unit}".rstrip()
     if unit == "s" and 0 < abs(value) < 1:
-        return f"{_digits(value * 1000)} ms"
-    return f"{_digits(value)} {unit}".rstrip()
+        return f"{_format_digits(value * 1000)} ms"
+    return f"{_format_digits(value)} {unit}".rstrip()
 
 
-def _digits(value: float) -> str:
+def _format_digits(value: float) -> str:
     if float(value).is_integer() and abs(value) < 1000:
         return str(int(value))
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

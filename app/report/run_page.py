@@ -1,26 +1,79 @@
-"""Fills a run's page of `app.report` from the files of its folder."""
+"""Write the page of one run: read the files of its folder, and lay them out as `report.html`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import DataSettings, SettingsError, TrainSettings
-from voxlift.app.evaluation.calibration import fit_temperature
-from voxlift.app.evaluation.scores import Scores, with_threshold
+import numpy as np
+
+from voxlift.app.config import DataSettings
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.report.cases import pick_cases
-from voxlift.app.report.data_audit import JSON, data_name
-from voxlift.app.report.html import now
-from voxlift.app.report.summary import RunSummary
+from voxlift.app.report import tables
+from voxlift.app.report.cases import Case, case_picture, pick_cases
+from voxlift.app.report.dataset_audit import describe_data
+from voxlift.app.report.figures import (
+    MAX_CURVES,
+    CaptionedFigure,
+    calibration_figure,
+    curve_figures,
+    learning_curve_figures,
+    select_classes,
+)
+from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.tables import Row
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.predictions import scores_from_rows
+from voxlift.app.runs.results import read_history, read_scores_by_split
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
+
+
+@dataclass(frozen=True, eq=False)
+class RunSummary:
+    """Everything that the page of a finished run shows.
+
+    Attributes:
+        name: Heading of the page, such as `volume3d on nodule`.
+        metrics: Split (`val`, `test`) to its block of metrics.json.
+        scores: Split to its scores, from which the curves are drawn; empty leaves the figures out.
+        split: Split of the verdict and the figures.
+        history: One row per epoch, with `val_` before the validation columns; numbers or their text.
+        splits: Rows of the table of splits (how many volumes of each class in each).
+        config: Resolved configuration as YAML text.
+        environment: Versions, device, precision; nested mappings are shown as `a.b`.
+        cost: Any of `parameters`, `flops`, `seconds_per_epoch`, `seconds_per_volume`, `peak_memory_bytes`,
+            or others.
+        temperature: Fitted on validation, as metrics.json holds it; None leaves its effect out.
+        errors: Wrong decisions with the highest predicted probability.
+        correct: Correct decisions with the highest predicted probability.
+        audit: Findings of the data audit, one sentence each; None where no audit was made.
+        notes: Further sentences for the reader, such as how many rows were left out.
+        created: Date and time, as text.
+    """
+
+    name: str
+    metrics: Mapping[str, Mapping[str, object]]
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    split: str = "test"
+    history: Sequence[Row] = ()
+    splits: Sequence[Row] = ()
+    config: str = ""
+    environment: Mapping[str, object] = field(default_factory=dict)
+    cost: Mapping[str, object] = field(default_factory=dict)
+    temperature: float | None = None
+    errors: Sequence[Case] = ()
+    correct: Sequence[Case] = ()
+    audit: Sequence[str] | None = None
+    notes: Sequence[str] = ()
+    created: str = ""
 
 
 def write_run_page(
@@ -28,16 +81,21 @@ def write_run_page(
     metrics: Mapping[str, Any],
     cohort: Cohort,
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
-) -> None:
-    """Write `report.html` of a run that has its other files already; the network draws Grad-CAM on it."""
-    from voxlift.app.report.html import write_run_report  # Matplotlib: only when there is something to draw
+) -> Path:
+    """Write `report.html` of a run and return its path.
 
+    Args:
+        run: Folder of the run, whose other files except metrics.json are written already.
+        metrics: Content of its metrics.json.
+        cohort: The cohort whose volumes are shown.
+        network: Network for Grad-CAM over them; None shows them without.
+    """
     settings = load_settings(run)
-    scores = read_scores(run, tuple(settings.data.classes), threshold=metrics["threshold"])
+    scores = read_scores_by_split(run, tuple(settings.data.classes), threshold=metrics["threshold"])
     split = "test" if "test" in scores else "val"
-    worst, surest = pick_cases(scores[split], cohort, network)
+    errors, correct = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
-        name=f"{settings.model.name} on {spoken_task(settings.data)}",
+        name=f"{settings.model.name} on {describe_task(settings.data)}",
         metrics=metric_blocks(metrics),
         scores=scores,
         split=split,
@@ -46,123 +104,123 @@ def write_run_page(
         config=run.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
         cost=metrics["cost"],
-        temperature=fit_temperature(scores["val"]),
-        worst=worst,
-        surest=surest,
+        temperature=float(metrics["calibration"]["temperature"]),
+        errors=errors,
+        correct=correct,
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
-        created=now(),
+        created=timestamp(),
     )
-    write_run_report(summary, run.report)
+    return render_run_page(summary, run.report)
 
 
 def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The blocks of metrics.json in the order of the page's columns; per subject where volumes are more."""
+    """Return the columns of the page's table: val and test of metrics.json, then test per subject."""
     blocks = {name: metrics[name] for name in ("val", "test") if name in metrics}
     by_subject = metrics.get("by_subject", {})
     return blocks | {f"{name}, per subject": block for name, block in by_subject.items() if name == "test"}
 
 
-def read_scores(run: RunFolder, classes: tuple[str, ...], *, threshold: float | None) -> dict[str, Scores]:
-    """The scores of each split of a run, from `predictions.csv`.
-
-    Args:
-        run: the folder.
-        classes: names in index order.
-        threshold: on the probability of class 1, as validation chose it; None for several classes.
-    """
-    rows = read_rows(run.predictions)
-    present = dict.fromkeys(row["split"] for row in rows)
-    scores = {split: scores_from_rows(rows, classes, split=split) for split in present}
-    if threshold is None:
-        return scores
-    return {split: with_threshold(values, threshold) for split, values in scores.items()}
-
-
-def read_history(run: RunFolder) -> list[dict[str, str]]:
-    """One row per epoch; none of a run that has no epochs."""
-    return read_rows(run.history) if run.history.exists() else []
-
-
 def count_splits(run: RunFolder) -> list[dict[str, object]]:
-    """Rows of the table of splits: volumes of each class."""
+    """Return the rows of the table of splits: volumes of each class in each split."""
     counts = Counter((row["split"], row["label"]) for row in read_rows(run.splits))
     return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
+
+
+def describe_task(data: DataSettings) -> str:
+    """Return what is predicted, for a heading: the phantom task, or the label column of a table.
+
+    >>> describe_task(DataSettings(name="manifest", label_column="territory"))
+    'territory'
+    """
+    return data.task or (data.label_column if data.name == "manifest" else None) or data.name
 
 
 def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
     notes = []
     threshold, reason = metrics.get("threshold"), metrics.get("threshold_reason")
     if threshold is not None:
-        notes.append(f"Decision threshold {threshold:.3f} on {cohort.classes[1]}, {reason}.")
+        positive = cohort.classes[1]
+        notes.append(
+            f"Decision rule: {positive} where its predicted probability is at least {threshold:.3f}. "
+            f"Threshold: {reason}."
+        )
     elif reason and len(cohort.classes) == 2:
-        notes.append(f"Decision threshold {reason}.")
+        notes.append(f"Decision threshold: {reason}.")
     if cohort.left_out:
         notes.append(
-            f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv names them with the reason."
+            f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv lists them with the reason."
         )
     return notes
 
 
-NO_AUDIT = "No audit was found: voxlift-audit looks at headers, copies and confounding."
-MOST = 12  # findings on the page; the audit's own page has them all
+def render_run_page(summary: RunSummary, path: Path) -> Path:
+    """Write the summary of a run as one HTML file and return its path."""
+    return write_page("run.html.j2", path, run_page_values(summary))
 
 
-def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
-    """Sentences on the data that a run was trained and scored on.
-
-    The audit is the one that `voxlift-audit` leaves under `runs_folder` by default; one that is older than
-    the table of labels is not used.
-    """
-    found = _read_audit(settings)
-    if found is None:
-        return [
-            *_describe_rows(run),
-            NO_AUDIT,
-        ]
-    return [*_describe_rows(run), *_describe_audit(found)]
-
-
-def spoken_task(data: DataSettings) -> str:
-    """What is told apart, for a heading: the task, or the column of a table of labels.
-
-    >>> spoken_task(DataSettings(name="manifest", label_column="territory"))
-    'territory'
-    """
-    return data.task or (data.label_column if data.name == "manifest" else None) or data.name
-
-
-def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:
-    path = Path(settings.runs_folder) / f"audit-{data_name(settings.data)}" / JSON
-    table = Path(str(settings.data.table)).expanduser()
-    try:
-        if table.is_file() and table.stat().st_mtime > path.stat().st_mtime:
-            return None
-        return read_json(path)
-    except (OSError, SettingsError):
-        return None
-
-
-def _describe_rows(run: RunFolder) -> list[str]:
-    rows = read_rows(run.splits)
-    subjects = len({row["subject"] for row in rows})
-    sentences = [
-        f"{len(rows)} volumes of {subjects} subjects were read and prepared.",
-        "No subject and no image is in two splits: names and hashes of the voxels were compared.",
-    ]
-    if run.left_out.exists():
-        left = read_rows(run.left_out)
-        sentences.append(f"{len(left)} unusable files were left out; left_out.csv tells why.")
-    return sentences
+def run_page_values(summary: RunSummary) -> dict[str, Any]:
+    """Return everything that the template of a run needs."""
+    scores = summary.scores.get(summary.split)
+    block = summary.metrics.get(summary.split, {})
+    classes = scores.classes if scores is not None else ()
+    return {
+        "title": summary.name,
+        "created": summary.created,
+        "split": summary.split,
+        "notes": summary.notes,
+        "audit": summary.audit,
+        "splits": tables.table_cells(summary.splits),
+        "environment": tables.flat_rows(summary.environment),
+        "verdict": run_verdict(block, name=summary.name, split=summary.split),
+        "rows": tables.metric_rows(summary.metrics),
+        "class_rows": tables.class_rows(summary.metrics, classes),
+        "counts": tables.count_rows(summary.metrics),
+        "columns": list(summary.metrics),
+        "costs": tables.cost_rows({summary.name: summary.cost}),
+        "cost_columns": [],
+        "curves": _curves(scores, summary.split) if scores else [],
+        "curves_left_out": select_classes(scores)[1] if scores else 0,
+        "confusions": [(summary.name, classes, tables.confusion_rows([scores]))] if scores else [],
+        "is_binary": scores is None or scores.is_binary,
+        "histories": learning_curve_figures({summary.name: summary.history}),
+        "cases": [
+            ("Errors with the highest predicted probability", _pictures(summary.errors)),
+            ("Correct decisions with the highest predicted probability", _pictures(summary.correct)),
+        ],
+        "has_maps": any(case.maps for case in (*summary.errors, *summary.correct)),
+        "configs": {"": summary.config} if summary.config else {},
+        **_calibration(scores, summary.temperature),
+    }
 
 
-def _describe_audit(found: dict[str, Any]) -> list[str]:
-    findings = found.get("findings", [])
-    counts = Counter(str(one.get("severity")) for one in findings)
-    spoken = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
-    read = f"{found.get('files')} files, {found.get('unreadable')} of them unreadable"
-    sentences = [f"Audit of {found.get('created')}: {read}; {spoken or 'nothing was found'}."]
-    sentences += [f"{one.get('severity')}: {one.get('message')}" for one in findings[:MOST]]
-    if len(findings) > MOST:
-        sentences.append(f"and {len(findings) - MOST} more, on the audit's page")
-    return sentences
+def _curves(scores: Scores, split: str) -> list[CaptionedFigure]:
+    """Return the ROC and precision-recall curves, at most six classes in one figure."""
+    known, _ = select_classes(scores)
+    figures = -(-len(known) // MAX_CURVES)
+    found = []
+    for group in np.array_split(known, figures) if figures else []:
+        names = [scores.classes[k] for k in group]
+        series = {name: (scores, int(k)) for name, k in zip(names, group, strict=True)}
+        what = f"each class against the rest ({', '.join(names)})"
+        if scores.is_binary:
+            what = f"probability of {names[0]}"
+        found += curve_figures(series, f"{split} split: {what}", key=group[0])
+    return found
+
+
+def _calibration(scores: Scores | None, temperature: float | None) -> dict[str, Any]:
+    if scores is None:
+        return {"calibrations": [], "temperature": None}
+    series, table = {"as predicted": scores}, None
+    if temperature is not None:
+        series["temperature-scaled"] = apply_temperature(scores, temperature)
+        table = tables.calibration_table({"": [scores]}, {"": [temperature]})
+    return {
+        "calibrations": [calibration_figure(series, name="calibration", title="Calibration")],
+        "temperature": table,
+    }
+
+
+def _pictures(cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    return [(case, case_picture(case)) for case in cases]

@@ -1,14 +1,18 @@
-"""Rows for the tables of a page, as text and as positions of small marks."""
+"""Build the rows of the tables of the pages, as text and as positions of interval bars."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from voxlift.app.config.overrides import flatten
 from voxlift.app.evaluation.bootstrap import point_metrics
-from voxlift.app.evaluation.calibration import CALIBRATION_METRICS, apply_temperature
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
 from voxlift.app.evaluation.metrics import (
     LOWER_IS_BETTER,
     METRIC_LABELS,
@@ -18,16 +22,24 @@ from voxlift.app.evaluation.metrics import (
 )
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import format_p
+from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.report.formatting import (
     MISSING,
     format_interval,
     format_quantity,
+    format_signed,
     format_value,
-    has_collapsed,
+    has_zero_width,
     interval_of,
 )
 
+Row: TypeAlias = Mapping[str, object]
+"""One table row: column heading to value. The columns of the first row are those of the table."""
+
+TableCells: TypeAlias = tuple[list[str], list[list[tuple[str, bool]]]]
+"""Headings, and rows of cells as (text, whether it is a number)."""
+
+CLASS_METRICS = ("average_precision", "sensitivity", "specificity", "ppv", "f1")
 COSTS = {
     "parameters": ("Parameters", ""),
     "flops": ("FLOPs per volume", ""),
@@ -39,19 +51,28 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval, and where both lie on an axis from 0 to 100 (None: not drawn)."""
+    """A value with its interval.
+
+    Attributes:
+        value: Text of the value.
+        interval: Text of its interval; empty without one.
+        at: Position of the value on a bar from 0 to 100; None where no bar is drawn.
+        low: Position of the lower end of the interval.
+        high: Position of the upper end.
+        has_zero_width: Whether every resample gave the same value.
+    """
 
     value: str
     interval: str
     at: float | None = None
     low: float = 0.0
     high: float = 0.0
-    collapsed: bool = False
+    has_zero_width: bool = False
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric over all columns."""
+    """One metric over all columns of a table."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -60,14 +81,34 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """Headings of the metrics; and per model its name, temperature, and (before, after) of each metric."""
+    """Calibration before and after temperature scaling.
+
+    Attributes:
+        headings: Names of the metrics.
+        rows: Per model its name, its temperature, and (before, after) of each metric.
+    """
 
     headings: list[str]
     rows: list[tuple[str, str, list[tuple[str, str]]]]
 
 
+def table_cells(rows: Sequence[Row]) -> TableCells:
+    """Return the headings and the formatted cells of rows."""
+    headings = list(rows[0]) if rows else []
+    body = [
+        [(format_value(row.get(heading)), isinstance(row.get(heading), int | float)) for heading in headings]
+        for row in rows
+    ]
+    return headings, body
+
+
+def flat_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return nested mappings as rows of (dotted name, text)."""
+    return [(name, str(value)) for name, value in flatten(values).items()]
+
+
 def metric_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[MetricRow]:
-    """The headline metrics, one row each and one cell per block."""
+    """Return the headline metrics, one row each and one cell per block of metrics.json."""
     names = headline_metrics(name for block in blocks.values() for name in block)
     return [_metric_row(name, blocks) for name in names]
 
@@ -75,57 +116,70 @@ def metric_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[MetricRow]:
 def class_rows(
     blocks: Mapping[str, Mapping[str, object]], classes: Sequence[str]
 ) -> tuple[list[MetricRow], list[MetricRow]]:
-    """The AUC of each class against the rest; and the further metrics of each. Empty for two classes."""
-    further = ("average_precision", "sensitivity", "specificity", "ppv", "f1")
-    return _rows_of_classes(("auc",), blocks, classes), _rows_of_classes(further, blocks, classes)
+    """Return the AUC of each class against the rest, and its further metrics; none for two classes."""
+    found = []
+    for stems in (("auc",), CLASS_METRICS):
+        names = [f"{stem}[{label}]" for stem in stems for label in classes]
+        present = [name for name in names if any(name in block for block in blocks.values())]
+        found.append([_metric_row(name, blocks) for name in present])
+    return found[0], found[1]
 
 
-def _rows_of_classes(
-    stems: Sequence[str], blocks: Mapping[str, Mapping[str, object]], classes: Sequence[str]
-) -> list[MetricRow]:
-    names = [f"{stem}[{label}]" for stem in stems for label in classes]
-    return [_metric_row(name, blocks) for name in names if any(name in block for block in blocks.values())]
+def _metric_row(name: str, blocks: Mapping[str, Mapping[str, object]]) -> MetricRow:
+    stem = name.partition("[")[0]
+    # Log loss has no upper bound and MCC is negative down to -1: a bar from 0 to 1 would mislead.
+    has_bar = stem not in {"log_loss", "mcc"}
+    cells = tuple(_metric_cell(block, name, has_bar=has_bar) for block in blocks.values())
+    return MetricRow(metric_label(name), cells, stem in LOWER_IS_BETTER)
+
+
+def _metric_cell(block: Mapping[str, object], name: str, *, has_bar: bool) -> Cell:
+    value, pair = block.get(name), interval_of(block, name)
+    text = format_value(value)
+    if pair is None:
+        return Cell(text, "")
+    interval, zero_width = format_interval(*pair), has_zero_width(block, name)
+    if not has_bar or not isinstance(value, int | float):
+        return Cell(text, interval, has_zero_width=zero_width)
+    at, low, high = (100 * min(max(float(number), 0.0), 1.0) for number in (value, *pair))
+    return Cell(text, interval, at, low, high, zero_width)
 
 
 def count_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str]]]:
-    """Volumes, subjects, the decision threshold and what 0.5 would have given, where a block knows them."""
+    """Return the volumes, the subjects, the decision threshold, and the accuracies at 0.5, where present."""
     names = {"n": "Volumes", "subjects": "Subjects", "threshold": "Decision threshold"}
     names |= {f"{name}@0.5": metric_label(f"{name}@0.5") for name in ("balanced_accuracy", "accuracy")}
     present = [name for name in names if any(name in block for block in blocks.values())]
     return [(names[name], [format_value(block.get(name)) for block in blocks.values()]) for name in present]
 
 
-def confusion_rows(cells: Sequence[Scores]) -> list[tuple[str, list[tuple[int, float]]]]:
-    """True class to (volumes, share of that class in percent) for each decided class.
+def confusion_rows(fits: Sequence[Scores]) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Return per true class (volumes, percentage of that class) for each predicted class.
 
-    Folds and seeds are added up, each decided at its own threshold.
+    Args:
+        fits: One set of scores per fold and seed. Their counts are summed, each at its own threshold.
     """
-    classes = cells[0].classes
-    counts = sum(
-        weighted_confusion(one.labels, one.decisions, len(classes), np.ones((1, len(one))))[0]
-        for one in cells
-    )
-    counts = np.asarray(counts)
+    counts = np.asarray(sum(weighted_confusion(one, np.ones((1, len(one))))[0] for one in fits))
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return [
         (name, [(int(count), float(share)) for count, share in zip(counts[k], shares[k], strict=True)])
-        for k, name in enumerate(classes)
+        for k, name in enumerate(fits[0].classes)
     ]
 
 
 def calibration_table(
     models: Mapping[str, Sequence[Scores]], temperatures: Mapping[str, Sequence[float]]
 ) -> CalibrationTable:
-    """Each model's temperature, and its calibration metrics as predicted and after scaling.
+    """Return the temperature of each model, and its calibration metrics before and after scaling.
 
     Args:
-        models: Name to scores, one per fold and seed; values are means over them.
+        models: Name to scores, one per fold and seed; the table shows means over them.
         temperatures: Name to the temperature of each of those, fitted on its validation subjects.
     """
     rows = []
-    for name, cells in models.items():
-        pairs = zip(cells, temperatures[name], strict=True)
-        before = point_metrics(cells)
+    for name, fits in models.items():
+        pairs = zip(fits, temperatures[name], strict=True)
+        before = point_metrics(fits)
         after = point_metrics([apply_temperature(one, value) for one, value in pairs])
         changes = [(format_value(before[key]), format_value(after[key])) for key in CALIBRATION_METRICS]
         rows.append((name, format_value(float(np.mean(temperatures[name]))), changes))
@@ -133,39 +187,34 @@ def calibration_table(
 
 
 def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str]]]:
-    """What each model costs, in the usual order and with units; unknown keys follow under their own names."""
+    """Return the costs of each model with units; unknown keys follow under their own names."""
     found = [key for block in costs.values() for key in block]
-    keys = [
-        *(key for key in COSTS if key in found),
-        *(key for key in dict.fromkeys(found) if key not in COSTS),
-    ]
+    keys = [*(key for key in COSTS if key in found), *(key for key in found if key not in COSTS)]
     rows = []
-    for key in keys:
+    for key in dict.fromkeys(keys):
         label, unit = COSTS.get(key, (key.replace("_", " ").capitalize(), ""))
-        # A count may be a mean over folds, of which one has a parameter more.
-        values = [
-            _whole(block.get(key)) if key == "parameters" else block.get(key) for block in costs.values()
-        ]
+        values = [block.get(key) for block in costs.values()]
+        if key == "parameters":  # may be a mean over folds, of which one has a parameter more
+            values = [
+                round(value) if isinstance(value, float) and math.isfinite(value) else value
+                for value in values
+            ]
         rows.append((label, [format_quantity(value, unit) for value in values]))
     return rows
 
 
-def _whole(value: object) -> object:
-    return round(value) if isinstance(value, float) and math.isfinite(value) else value
-
-
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """The primary metric's difference of each pair, with every test's Holm-adjusted p-value."""
+    """Return the difference of the primary metric of each pair, with the Holm-adjusted p-values."""
     rows = []
     for one in comparisons:
         found = one.differences[one.primary]
         row = {
             "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
-            "difference": signed(found.difference),
+            "difference": format_signed(found.difference),
             "interval": format_interval(found.low, found.high),
-            "p_bootstrap": format_p(one.adjusted["bootstrap"]),
-            "p_delong": format_p(one.adjusted["delong"]) if "delong" in one.adjusted else MISSING,
-            "p_mcnemar": format_p(one.adjusted["mcnemar"]),
+            "p_bootstrap": format_p_value(one.adjusted["bootstrap"]),
+            "p_delong": format_p_value(one.adjusted["delong"]) if "delong" in one.adjusted else MISSING,
+            "p_mcnemar": format_p_value(one.adjusted["mcnemar"]),
             "only_second": str(one.mcnemar.only_second),
             "only_first": str(one.mcnemar.only_first),
             "first": one.first,
@@ -176,41 +225,14 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def difference_rows(one: Comparison) -> list[tuple[str, str, str, str]]:
-    """Every headline metric of a pair: label, difference, interval, uncorrected p."""
-    names = headline_metrics(one.differences)
-    found = [one.differences[name] for name in names]
+    """Return label, difference, interval and uncorrected p-value of every headline metric of a pair."""
+    found = [one.differences[name] for name in headline_metrics(one.differences)]
     return [
-        (METRIC_LABELS[d.metric], signed(d.difference), format_interval(d.low, d.high), format_p(d.p_value))
-        for d in found
+        (
+            METRIC_LABELS[one.metric],
+            format_signed(one.difference),
+            format_interval(one.low, one.high),
+            format_p_value(one.p_value),
+        )
+        for one in found
     ]
-
-
-def named_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Nested mappings as rows of (dotted name, text)."""
-    return [(name, str(value)) for name, value in flatten(values).items()]
-
-
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    text = format_value(value)
-    return text if text == MISSING or text[0] == "\N{MINUS SIGN}" else f"+{text}"
-
-
-def _metric_row(name: str, blocks: Mapping[str, Mapping[str, object]]) -> MetricRow:
-    stem = name.partition("[")[0]
-    # Log loss has no upper end and MCC a negative half: on an axis from 0 to 1 they would mislead.
-    drawn = stem not in {"log_loss", "mcc"}
-    cells = tuple(_cell(block, name, drawn=drawn) for block in blocks.values())
-    return MetricRow(metric_label(name), cells, stem in LOWER_IS_BETTER)
-
-
-def _cell(block: Mapping[str, object], name: str, *, drawn: bool) -> Cell:
-    value, pair = block.get(name), interval_of(block, name)
-    text = format_value(value)
-    if pair is None:
-        return Cell(text, "")
-    interval, collapsed = format_interval(*pair), has_collapsed(block, name)
-    if not drawn or not isinstance(value, int | float):
-        return Cell(text, interval, collapsed=collapsed)
-    low, high = (100 * min(max(end, 0.0), 1.0) for end in pair)
-    return Cell(text, interval, 100 * min(max(float(value), 0.0), 1.0), low, high, collapsed)

@@ -1,4 +1,6 @@
-"""Tables of metrics for the terminal: legible when narrow, plain in a pipe."""
+"""Print the tables of metrics, comparisons and audits in the terminal, however narrow, or in a pipe."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,18 +8,39 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.evaluation.metrics import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
-from voxlift.app.evaluation.verdict import format_p, overall_verdict
+from voxlift.app.evaluation.verdict import format_p_value, overall_verdict
 from voxlift.app.progress import build_console
-from voxlift.app.report.formatting import format_interval, format_value, has_collapsed, interval_of
+from voxlift.app.report.findings import (
+    MAX_LENGTH,
+    DatasetAudit,
+    FindingGroup,
+    common_folder,
+    format_finding,
+    group_findings,
+    suggested_overrides,
+    summarize_audit,
+    truncate_line,
+)
+from voxlift.app.report.formatting import format_interval, format_value, has_zero_width, interval_of
 
-COLLAPSED = (
-    "\N{DAGGER} every resample gave this value: the interval has no width, which is no proof of certainty"
+ZERO_WIDTH_NOTE = (
+    "\N{DAGGER} every resample gave this value: the interval has zero width and does not measure uncertainty"
 )
 COUNTS = {"n": "Volumes", "subjects": "Subjects", "threshold": "Threshold"}
+SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+MAX_EXAMPLES = 3
+SINGLE_LENGTH = 600  # characters of a finding that is the only one of its kind and ends with how to fix it
+WITH_ADVICE = ("absent", "unreadable", "similar_classes", "small_class")  # kinds whose advice is printed
+
+
+def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
+    """Print the metrics of each split of a metrics.json with their intervals."""
+    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})
 
 
 def print_metrics(
@@ -31,65 +54,98 @@ def print_metrics(
     Args:
         models: Heading to a block of metrics.json (values, and `intervals`).
         console: Where to print; None takes standard output.
-        metrics: Which metrics, in order; None takes all but the per-class ones.
+        metrics: Which metrics, in order; None takes all except those per class.
     """
     target = console or build_console()
-    names = tuple(metrics) if metrics is not None else _present(models)
+    blocks = models.values()
+    names = (
+        tuple(metrics) if metrics is not None else headline_metrics(name for one in blocks for name in one)
+    )
     if len(models) > 1 and target.width < 20 + 16 * len(models):
         for heading, block in models.items():
             print_metrics({heading: block}, console=target, metrics=names)
         return
     # Intervals go below their values where they would not fit beside them.
-    stacked = target.width < 24 + 23 * len(models)
+    is_stacked = target.width < 24 + 23 * len(models)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("", no_wrap=not stacked)
+    table.add_column("", no_wrap=not is_stacked)
     for heading in models:
         table.add_column(heading, justify="right", overflow="fold")
-    for name in (*names, *(count for count in COUNTS if any(count in block for block in models.values()))):
+    for name in (*names, *(count for count in COUNTS if any(count in block for block in blocks))):
         label = COUNTS.get(name, metric_label(name))
-        table.add_row(label, *(_cell(block, name, stacked=stacked) for block in models.values()))
+        table.add_row(label, *(_metric_text(block, name, is_stacked=is_stacked) for block in blocks))
     target.print(table)
-    if any(has_collapsed(block, name) for block in models.values() for name in names):
-        target.print(COLLAPSED)
+    if any(has_zero_width(block, name) for block in blocks for name in names):
+        target.print(ZERO_WIDTH_NOTE)
+
+
+def _metric_text(block: Mapping[str, object], name: str, *, is_stacked: bool) -> str:
+    value = format_value(block.get(name))
+    pair = interval_of(block, name)
+    if pair is None:
+        return value
+    mark = "\N{DAGGER}" if has_zero_width(block, name) else ""
+    # rich reads [0.1, ...] as markup unless the bracket is escaped
+    return f"{value}{mark}{chr(10) if is_stacked else ' '}\\{format_interval(*pair)}"
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:
     """Print the differences of the primary metric with intervals and corrected p-values, then the verdict."""
     target = console or build_console()
-    has_delong = all("delong" in one.adjusted for one in found)
+    tests = {"bootstrap": "p boot.", "delong": "p DeLong", "mcnemar": "p McN."}
+    if not all("delong" in one.adjusted for one in found):
+        del tests["delong"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
-    tests = ("p boot.", *(("p DeLong",) if has_delong else ()), "p McN.")
-    for heading in (f"{metric_label(found[0].primary)}, difference", *tests):
+    for heading in (f"{metric_label(found[0].primary)}, difference", *tests.values()):
         table.add_column(heading, justify="right", overflow="fold")
     for one in found:
         difference = one.differences[one.primary]
         interval = format_interval(difference.low, difference.high)
-        names = ("bootstrap", *(("delong",) if has_delong else ()), "mcnemar")
-        p_values = [format_p(one.adjusted[name]) for name in names]
         table.add_row(
             f"{one.second} \N{MINUS SIGN} {one.first}",
             f"{format_value(difference.difference)} {interval}".rstrip(),
-            *p_values,
+            *(format_p_value(one.adjusted[name]) for name in tests),
         )
     target.print(table)
     target.print(overall_verdict(found), soft_wrap=not target.is_terminal)
 
 
-def _present(models: Mapping[str, Mapping[str, object]]) -> tuple[str, ...]:
-    return headline_metrics(name for block in models.values() for name in block)
+def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:
+    """Print one table of all findings, the result in one sentence, and the suggested settings."""
+    target = console or build_console()
+    groups = group_findings(found.audit.findings)
+    if groups:
+        target.print(_findings_table(groups, found))
+    target.print(Text(summarize_audit(found), style="bold"))
+    for group in groups:
+        if group.spoils and group.kind in WITH_ADVICE:
+            target.print(Text(f"  {group.name}: {group.advice}"), soft_wrap=True)
+    overrides = suggested_overrides(found.audit)
+    if overrides:
+        target.print("Suggested settings for training (depth, height, width):")
+        target.print(Text(f"  {' '.join(overrides)}"), soft_wrap=True)
 
 
-def _cell(block: Mapping[str, object], name: str, *, stacked: bool) -> str:
-    value = format_value(block.get(name))
-    pair = interval_of(block, name)
-    if pair is None:
-        return value
-    mark = "\N{DAGGER}" if has_collapsed(block, name) else ""
-    # rich reads [0.1, ...] as markup unless the bracket is escaped
-    return f"{value}{mark}{chr(10) if stacked else ' '}\\{format_interval(*pair)}"
+def _findings_table(groups: Sequence[FindingGroup], found: DatasetAudit) -> Table:
+    below = common_folder(found.audit.facts)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("finding", overflow="fold")
+    table.add_column("severity", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("first examples", overflow="fold")
+    for group in groups:
+        severity = Text(group.severity, style=SEVERITY_STYLES[group.severity])
+        examples = "\n".join(_examples(group, below=below))
+        table.add_row(group.name, severity, str(group.files), Text(examples))
+    return table
 
 
-def show_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
-    """Print the metrics of each split with their intervals."""
-    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})
+def _examples(group: FindingGroup, *, below: str) -> list[str]:
+    length = SINGLE_LENGTH if len(group.findings) == 1 else MAX_LENGTH
+    shown = [
+        truncate_line(format_finding(one, below=below), length=length)
+        for one in group.findings[:MAX_EXAMPLES]
+    ]
+    rest = len(group.findings) - MAX_EXAMPLES
+    return [*shown, f"and {rest} more"] if rest > 0 else shown

@@ -1,7 +1,7 @@
-"""A volume to look at in a notebook: to turn over where there is a viewer, as three planes everywhere.
+"""Show a volume in a notebook: interactively where a viewer is installed, and always as three planes.
 
-The viewer is ipyniivue (`pip install 'voxlift[viewer]'`). A notebook's cell holds both, so that a page that
-cannot run the viewer, such as a notebook on a web site, shows the planes.
+The interactive viewer is ipyniivue (`pip install 'voxlift[viewer]'`). The output of a cell contains both
+forms: where the viewer cannot run, as in a notebook on a web site, the planes are shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,24 +23,24 @@ from voxlift.data_pipelines.geometry import from_tensor_axes, is_same_grid, spac
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.preprocess.settings import preset
 from voxlift.data_pipelines.volume import Volume, VolumeError
-from voxlift.data_pipelines.writers import volume_bytes
+from voxlift.data_pipelines.writers import encode_nifti
 
 VIEWER = "ipyniivue"
 HEIGHT = 360  # pixels of the interactive viewer
 DPI = 72
-CROSSHAIR = 180  # lines of a volume's longest side that the cross is as thin as
+CROSSHAIRS_PER_SIDE = 180  # width of the crosshair: the longest side of the volume, divided by this
 
-Image = str | Path | NDArray[Any]
+Image: TypeAlias = str | Path | NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeView:
-    """A volume on display; a notebook shows it as the last value of a cell.
+    """A volume to show; a notebook displays it as the last value of a cell.
 
     Attributes:
-        volume: voxels [R, A, S], one channel.
-        heat: a map on the same grid, 0 and below clear; or None.
-        title: one line above.
+        volume: Voxels [R, A, S], one channel.
+        heat: A map on the same grid, transparent at 0 and below; or None.
+        title: One line above.
     """
 
     volume: Volume
@@ -48,7 +48,7 @@ class VolumeView:
     title: str = ""
 
     def figure(self) -> Figure:
-        """Three planes in true proportions: through the map's maximum, or the middle."""
+        """Return three planes in true proportions, through the maximum of the map or the middle."""
         voxels = _to_tensor(self.volume)
         heat = None if self.heat is None else _to_unit(_to_tensor(self.heat))
         at = tuple(side // 2 for side in voxels.shape)
@@ -58,7 +58,7 @@ class VolumeView:
         return draw_planes(voxels, heat, at=(at[0], at[1], at[2]), spacing=spacing, title=self.title)
 
     def widget(self) -> Any:  # noqa: ANN401 - ipyniivue ships no types
-        """The interactive viewer, planes and a rendering to turn; None where it is not installed."""
+        """Return the interactive viewer with planes and a 3D rendering; None where it is not installed."""
         if importlib.util.find_spec(VIEWER) is None:
             return None
         from ipyniivue import NiiVue, ShowRender
@@ -66,19 +66,19 @@ class VolumeView:
         viewer = NiiVue(
             height=HEIGHT,
             multiplanar_show_render=ShowRender.ALWAYS,
-            crosshair_width=max(self.volume.voxels.shape) / CROSSHAIR,  # voxels
+            crosshair_width=max(self.volume.voxels.shape) / CROSSHAIRS_PER_SIDE,  # voxels
         )
-        shown: list[dict[str, Any]] = [
-            {"data": volume_bytes(self.volume), "name": "volume.nii", "colormap": "gray"}
+        layers: list[dict[str, Any]] = [
+            {"data": encode_nifti(self.volume), "name": "volume.nii", "colormap": "gray"}
         ]
         if self.heat is not None:
-            over = {"colormap": "inferno", "opacity": 0.6}
-            shown.append({"data": volume_bytes(self.heat), "name": "map.nii", **over})
-        viewer.load_volumes(shown)
+            style = {"colormap": "inferno", "opacity": 0.6}
+            layers.append({"data": encode_nifti(self.heat), "name": "map.nii", **style})
+        viewer.load_volumes(layers)
         return viewer
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # noqa: ANN401 - IPython's protocol
-        """Both forms; the notebook takes the richest that it can show."""
+        """Return both forms; the notebook displays the richest one that it supports."""
         stream = io.BytesIO()
         self.figure().savefig(stream, dpi=DPI, format="png", facecolor="black")
         bundle: dict[str, Any] = {
@@ -103,16 +103,16 @@ def show_volume(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     title: str | None = None,
 ) -> VolumeView:
-    """A volume for a notebook's cell, with a map over it where one is given.
+    """Return a volume to display in a notebook, with a map over it if one is given.
 
     Args:
-        image: a file that `load_volume` reads, of which the first channel is shown; or an array [D, H, W].
-        heat: a map on the image's own grid, as `voxlift-predict explain=true` writes them; file or array.
-        spacing: mm (depth, height, width) of arrays; a file knows its own.
-        title: one line above; by default the file's name.
+        image: A file that `load_volume` reads, whose first channel is shown; or an array [D, H, W].
+        heat: A map on the grid of the image, such as `voxlift-predict explain=true` writes; file or array.
+        spacing: Spacing of arrays in mm (depth, height, width); a file has its own.
+        title: One line above; by default the name of the file.
 
     Raises:
-        VolumeError: a file cannot be used, an array has another rank, or the map lies on another grid.
+        VolumeError: A file cannot be used, an array has another rank, or the map is on another grid.
     """
     volume = _open(image, spacing)
     over = None if heat is None else _open(heat, spacing)
@@ -120,17 +120,19 @@ def show_volume(
         volume.voxels.shape, volume.affine, over.voxels.shape, over.affine
     ):
         raise VolumeError(
-            f"{over.source}: expected a map on the grid of {volume.source}, {volume.voxels.shape} voxels; it "
-            f"has {over.voxels.shape}, or lies elsewhere. voxlift-predict writes maps on their image's grid."
+            f"{over.source}: expected a map on the grid of {volume.source}, {volume.voxels.shape} voxels; "
+            f"received {over.voxels.shape} voxels or another affine. Use the map that voxlift-predict "
+            "wrote for this image."
         )
-    named = "" if isinstance(image, np.ndarray) else Path(image).name
-    return VolumeView(volume, over, named if title is None else title)
+    if title is None:
+        title = "" if isinstance(image, np.ndarray) else Path(image).name
+    return VolumeView(volume, over, title)
 
 
 def _open(image: Image, spacing: Sequence[float]) -> Volume:
     if not isinstance(image, np.ndarray):
-        found = prepare_volume(image, preset("none"))
-        return Volume(found.voxels[..., 0], found.affine, found.source)
+        prepared = prepare_volume(image, preset("none"))
+        return Volume(prepared.voxels[..., 0], prepared.affine, prepared.source)
     if image.ndim != 3:
         raise VolumeError(f"expected an array [depth, height, width]; received one of shape {image.shape}.")
     affine = np.diag([*reversed(spacing), 1.0])
@@ -142,6 +144,6 @@ def _to_tensor(volume: Volume) -> NDArray[np.float32]:
 
 
 def _to_unit(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map in 0..1, by its own maximum."""
+    """Return a map scaled by its maximum and cut to 0..1."""
     top = float(heat.max())
     return np.clip(heat / top, 0, 1) if top > 0 else np.zeros_like(heat)

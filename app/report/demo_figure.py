@@ -1,8 +1,8 @@
-"""The demo's picture: what a slice shows, what the volume shows, and what the two networks made of it."""
+"""Draw the figure of `make demo`: slices and volumes of both classes, and the test AUC of both models."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,52 +10,51 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 INK, MUTED = "#1b1f24", "#57606a"
-COLOURS = ("#d1495b", "#00798c")  # of the slice model, of the volume model
+COLOURS = ("#d1495b", "#00798c")  # of the slice model and of the volume model
 SLICES = 4
 DPI = 110
 
-Volume = NDArray[np.float32]
+Volume: TypeAlias = NDArray[np.float32]
 
 
-def write_demo_picture(
+def write_demo_figure(
     path: Path, *, volumes: Mapping[str, Volume], comparisons: Mapping[str, Mapping[str, Any]]
 ) -> Path:
-    """Write the picture as a PNG and return its path.
+    """Write the figure as a PNG and return its path.
 
     Args:
-        path: where to.
-        volumes: one volume [D, H, W] of each class, values in 0..1, on an isotropic grid.
-        comparisons: what `comparison.json` holds, by task; the same models in each.
+        path: Path of the PNG.
+        volumes: One volume [D, H, W] of each class, values in 0..1, on an isotropic grid.
+        comparisons: Content of `comparison.json`, by task; the same models in each.
     """
     figure = Figure(figsize=(11, 3.35), facecolor="white", layout="constrained")
-    parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.75, 1), wspace=0.02)
-    _draw_volumes(parts[0, 0], volumes)
-    _draw_scores(parts[0, 1], comparisons)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.75, 1), wspace=0.02)[0]
+    _draw_volumes(left, volumes)
+    _draw_scores(right, comparisons)
     figure.savefig(path, dpi=DPI, format="png", facecolor="white", pil_kwargs={"optimize": True})
     return path
 
 
 def _draw_volumes(figure: SubFigure, volumes: Mapping[str, Volume]) -> None:
-    """A row for each class: a few slices, then the volume seen from the front."""
+    """Draw a row for each class: a few slices, then the maximum over the height of the volume."""
     rows = figure.subplots(len(volumes), SLICES + 1, squeeze=False, width_ratios=[*[1] * SLICES, 1.06])
     top = max(float(np.percentile(volume, 99.9)) for volume in volumes.values())
     for row, (name, volume) in zip(rows, volumes.items(), strict=True):
         depths = np.linspace(0, len(volume) - 1, SLICES + 2).round().astype(int)[1:-1]
         pictures = [volume[depth] for depth in depths] + [volume.max(axis=1)]
-        for axes, picture in zip(row, pictures, strict=True):
+        captions = [f"slice {depth}" for depth in depths] + ["front view"]
+        for axes, picture, caption in zip(row, pictures, captions, strict=True):
             axes.imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=top, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        for axes, depth in zip(row[:-1], depths, strict=True):
-            axes.set_xlabel(f"slice {depth}", fontsize=7.5, color=MUTED, labelpad=2)
-        row[-1].set_xlabel("from the front", fontsize=7.5, color=MUTED, labelpad=2)
+            axes.set_xlabel(caption, fontsize=7.5, color=MUTED, labelpad=2)
         row[0].set_ylabel(name, fontsize=11, color=INK)
-    rows[0][0].set_title("A slice does not tell the class …", loc="left", fontsize=11, color=INK)
+    rows[0][0].set_title("One slice does not show the class …", loc="left", fontsize=11, color=INK)
     rows[0][-1].set_title("… the volume does", loc="left", fontsize=11, color=INK)
 
 
 def _draw_scores(figure: SubFigure, comparisons: Mapping[str, Mapping[str, Any]]) -> None:
-    """Test AUC with its interval, model by model, under each task's name."""
+    """Draw the test AUC of each model with its interval, grouped by task."""
     axes = figure.subplots()
     names, y = [], 0.0
     for task, found in comparisons.items():

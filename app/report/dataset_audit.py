@@ -1,0 +1,204 @@
+"""Audit the data set that the settings name, write the folder of the audit, and read it for other pages."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from voxlift.app.config import AuditSettings, DataSettings, SettingsError, TrainSettings
+from voxlift.app.data.sources import describe_left_out, locate_table, table_options
+from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
+from voxlift.app.progress import console, counted_bar
+from voxlift.app.report.findings import DatasetAudit, suggested_overrides
+from voxlift.app.report.html import timestamp
+from voxlift.app.runs.folder import RunFolder
+from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
+from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
+
+JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
+MAX_FINDINGS = 12  # on the page of a run; the audit's own page has all of them
+NO_AUDIT = "No audit was found: voxlift-audit checks headers, copies and confounding."
+GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
+
+
+def audit_folder(settings: AuditSettings) -> Path:
+    """Return the folder of the results: `output`, or `audit-<name of the data>` under `runs_folder`.
+
+    Raises:
+        SettingsError: It is a file, or contains anything but an earlier audit.
+    """
+    default = Path(settings.runs_folder) / f"audit-{dataset_name(settings.data)}"
+    folder = Path(settings.output).expanduser() if settings.output else default
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"output={folder}: expected a folder, but it is a file; choose another output.")
+    refuse_unwritable(folder / PAGE, setting=f"output={folder}")
+    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    others = [name for name in held if not name.startswith((JSON, CSV, PAGE))]
+    if others:
+        raise SettingsError(
+            f"output={folder}: expected a new folder or one of an earlier audit, but it contains "
+            f"{', '.join(others[:3])}{' and more' * (len(others) > 3)}; choose another output."
+        )
+    return folder
+
+
+def dataset_name(data: DataSettings) -> str:
+    """Return a short name of the data set for a folder: that of a table with its parent folder.
+
+    >>> dataset_name(DataSettings(name="manifest", table="/data/lesions/labels.csv"))
+    'lesions-labels'
+    """
+    if data.name == "phantom":
+        return f"phantom-{data.task}"
+    path = Path(str(data.npz if data.name == "medmnist3d" else data.table)).expanduser().absolute()
+    parts = [path.stem] if data.name == "medmnist3d" or path.is_dir() else [path.parent.name, path.stem]
+    return re.sub(r"[^\w.-]+", "_", "-".join(part for part in parts if part)) or data.name
+
+
+def audit_dataset(settings: AuditSettings) -> DatasetAudit:
+    """Read every file of the data set; a table that training would refuse is a finding too.
+
+    Raises:
+        ManifestError: The table cannot be read at all.
+    """
+    manifest, about_table = _load(settings.data)
+    with counted_bar("Reading files") as count:
+        audit = audit_manifest(
+            manifest,
+            time_axis=settings.data.time_axis,
+            prefer=settings.preprocess.prefer,
+            same_grid=settings.preprocess.same_grid,
+            skips_bad=settings.data.on_bad_file == "skip",
+            thumbnails=settings.thumbnails > 0,
+            workers=settings.workers or os.cpu_count() or 1,
+            progress=count,
+        )
+    findings = (*about_table, *audit.findings, *_left_out(manifest))
+    if settings.data.name == "medmnist3d":  # it has its own preprocessing
+        audit = replace(audit, suggested_preprocess=None, suggested_spacing=None, suggested_shape=None)
+    return DatasetAudit(
+        dataset_name(settings.data), manifest, replace(audit, findings=findings), settings.thumbnails
+    )
+
+
+def write_audit(found: DatasetAudit, folder: Path) -> None:
+    """Write the page, the facts per file and the findings into the folder, which is created."""
+    from voxlift.app.report.audit_page import render_audit_page  # Matplotlib: only when all files are read
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with console.status("Writing the page"):
+        render_audit_page(found, folder / PAGE, created=timestamp())
+    write_rows(folder / CSV, _rows(found))
+    write_json(folder / JSON, _summary(found))
+
+
+def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
+    located = locate_table(data)
+    # Missing files are findings about files, not a fault of the table.
+    table, options = str(located.table), replace(table_options(located), keep_absent=True)
+    try:
+        return load_manifest(table, options), []
+    except ManifestError as error:
+        try:
+            manifest = load_rows_unchecked(table, options)
+        except ManifestError:
+            raise error from None
+        if not manifest.records:
+            raise
+        refused = Finding("table_refused", "error", str(error), (str(manifest.source),), spoils=True)
+        return manifest, [refused]
+
+
+def _left_out(manifest: Manifest) -> list[Finding]:
+    message = f"rows that training does not use: {describe_left_out(manifest)}"
+    return [Finding("rows_left_out", "note", message, (str(manifest.source),))] if manifest.left_out else []
+
+
+def _rows(found: DatasetAudit) -> list[dict[str, str | int | float]]:
+    classes = found.manifest.classes
+    rows: list[dict[str, str | int | float]] = []
+    for record, facts in zip(found.owners, facts_rows(found.audit), strict=True):
+        label, split = classes[record.label], record.split or ""
+        rows.append({"row": record.row, "subject": record.subject, "label": label, "split": split, **facts})
+    return rows
+
+
+def _summary(found: DatasetAudit) -> dict[str, Any]:
+    audit, manifest = found.audit, found.manifest
+    readable = [one for one in audit.facts if not one.error]
+    return {
+        "data": found.name,
+        "source": str(manifest.source),
+        "created": timestamp(),
+        "files": len(audit.facts),
+        "unreadable": len(audit.facts) - len(readable),
+        "subjects": len({record.subject for record in manifest.records}),
+        "classes": _count_values(manifest.classes[record.label] for record in manifest.records),
+        "left_out": dict(manifest.left_out),
+        "spoils": audit.spoils,
+        "findings": [asdict(finding) for finding in audit.findings],
+        "suggested": {
+            "preprocess": audit.suggested_preprocess,
+            "spacing": audit.suggested_spacing,
+            "shape": audit.suggested_shape,
+            "overrides": suggested_overrides(audit),
+        },
+        "facts": {
+            name: _count_values(_format_fact(getattr(one, name)) for one in readable) for name in GEOMETRY
+        },
+    }
+
+
+def _format_fact(value: object) -> str:
+    return "x".join(f"{side:.5g}" for side in value) if isinstance(value, tuple) else str(value)
+
+
+def _count_values(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
+    """Return sentences on the data of a run, with the findings of its audit if there is one.
+
+    That is the audit which `voxlift-audit` writes below `runs_folder` by default; one that is older than the
+    table of labels is ignored.
+    """
+    rows = read_rows(run.splits)
+    subjects = len({row["subject"] for row in rows})
+    sentences = [
+        f"{len(rows)} volumes of {subjects} subjects were read and prepared.",
+        "No subject and no image is in two splits: names and hashes of the voxels were compared.",
+    ]
+    if run.left_out.exists():
+        left_out = read_rows(run.left_out)
+        sentences.append(f"{len(left_out)} unusable files were left out; left_out.csv lists the reasons.")
+    found = _read_audit(settings)
+    return [*sentences, *([NO_AUDIT] if found is None else _describe_audit(found))]
+
+
+def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:
+    path = Path(settings.runs_folder) / f"audit-{dataset_name(settings.data)}" / JSON
+    table = Path(str(settings.data.table)).expanduser()
+    try:
+        if table.is_file() and table.stat().st_mtime > path.stat().st_mtime:
+            return None
+        return read_json(path)
+    except (OSError, SettingsError):
+        return None
+
+
+def _describe_audit(found: dict[str, Any]) -> list[str]:
+    findings = found.get("findings", [])
+    counts = Counter(str(one.get("severity")) for one in findings)
+    counted = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
+    files = f"{found.get('files')} files, {found.get('unreadable')} of them unreadable"
+    sentences = [f"Audit of {found.get('created')}: {files}; {counted or 'nothing was found'}."]
+    sentences += [f"{one.get('severity')}: {one.get('message')}" for one in findings[:MAX_FINDINGS]]
+    if len(findings) > MAX_FINDINGS:
+        sentences.append(f"and {len(findings) - MAX_FINDINGS} more, on the page of the audit")
+    return sentences
