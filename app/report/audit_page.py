@@ -172,7 +172,7 @@ def _draw_histogram(
             axes.axvline(suggested, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="suggested")
         axes.set(xlabel=x_label, ylabel="Files of the class (%)", ylim=(0, None))
         axes.grid(visible=True)
-        axes.legend()
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)  # covers no bar
         return svg_markup(figure, name=f"distribution-{name}", title=x_label)
 
 

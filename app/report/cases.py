@@ -14,7 +14,6 @@ from matplotlib import colormaps
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from voxlift.app.inference.maps import explain_volume
 from voxlift.app.inference.overlay import three_planes
 from voxlift.data_pipelines.tables.manifest import join_images
 
@@ -120,8 +119,10 @@ def _compute_map(network: Any, voxels: NDArray[np.float32], label: int) -> NDArr
     """Return Grad-CAM in 0..1; None without a network, or where it has no layer for a map."""
     if network is None:
         return None
+    from voxlift.app.inference.maps import explain_volume  # Keras: only with a network
+
     try:
-        return explain_volume(network, voxels, label=label).shown
+        return explain_volume(network, voxels, label=label).scaled
     except ValueError as error:  # a missing picture must not make a finished training fail
         log.info("The page shows no Grad-CAM: %s", error)
         return None
