@@ -1,4 +1,4 @@
-"""From the settings of the augmentation to a checked value, and to the functions that vary examples."""
+"""Check the augmentation settings, and build the functions that augment examples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SIDE = re.compile(r"(?<![^\W_])(left|right|l|r|lh|rh)(?![^\W_])")
 
 
 def read_augment(augment: Mapping[str, Any]) -> Augment:
-    """The augmentation's settings as a checked value.
+    """Return the augmentation settings as a checked value.
 
     Raises:
-        SettingsError: a field is unknown or out of range.
+        SettingsError: A field is unknown or out of range.
     """
     fields: dict[str, Any] = {key: value for key, value in augment.items() if key != "name"}
     try:
@@ -35,25 +35,30 @@ def read_augment(augment: Mapping[str, Any]) -> Augment:
 
 
 def warn_of_mirrors(augment: Augment, classes: Sequence[str]) -> None:
-    """Log that volumes will be mirrored, and the key that stops it; the louder where classes are sides."""
+    """Warn that volumes will be mirrored, and name the key that stops it.
+
+    Args:
+        augment: The augmentation settings.
+        classes: Class names; those that differ only by the side are named.
+    """
     if not changes_handedness(augment):
         return
     sides = find_laterality_classes(classes)
     if sides:
         log.warning(
-            "The classes %s are sides, and the augmentation mirrors volumes, which makes one of the other: "
-            "take augment.keep_handedness=true, or they cannot be told apart.",
+            "The classes %s differ by their side, and the augmentation mirrors volumes, which turns one into "
+            "the other: set augment.keep_handedness=true, or the network cannot separate them.",
             list_some(sides),
         )
         return
     log.warning(
-        "The augmentation mirrors volumes, which swaps left and right: where the label is a side or a "
-        "handedness it teaches errors; augment.keep_handedness=true switches all mirroring off."
+        "The augmentation mirrors volumes, which swaps left and right. If the label depends on side or "
+        "handedness, set augment.keep_handedness=true, which switches all mirroring off."
     )
 
 
 def find_laterality_classes(classes: Sequence[str]) -> list[str]:
-    """The classes whose names differ from another's by the side alone.
+    """Return the classes whose names differ from another's only by the side.
 
     >>> find_laterality_classes(["liver", "Kidney left", "Kidney right"])
     ['Kidney left', 'Kidney right']
@@ -65,7 +70,12 @@ def find_laterality_classes(classes: Sequence[str]) -> list[str]:
 
 
 def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 - a graph function, or None
-    """The function of one volume's voxels and seed that the settings describe; None where nothing varies."""
+    """Return the function that augments one volume's voxels by a seed; None where nothing varies.
+
+    Args:
+        chosen: The augmentation settings.
+        cohort: Its spacing in mm scales movements; 1 mm where volumes keep their native spacing.
+    """
     if replace(chosen, mixup_alpha=0.0) == Augment():
         return None
     from voxlift.data_pipelines.augment.build import build_augment
@@ -74,7 +84,7 @@ def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 
 
 
 def build_mixing(chosen: Augment) -> Any:  # noqa: ANN401 - a graph function, or None
-    """The function that blends pairs of a batch; None where mixup is off."""
+    """Return the function that blends pairs of a batch; None where mixup is off."""
     if not chosen.mixup_alpha:
         return None
     from voxlift.data_pipelines.augment.mixup import build_mixup

@@ -1,17 +1,14 @@
 """A cohort: subjects with labels, a split each, and prepared volumes on disk.
 
-Everything that can be wrong with the user's data is met here, before TensorFlow is imported and before the
-first epoch.
+All errors in the user's data are reported here, before TensorFlow is imported and before the first epoch.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +24,12 @@ from voxlift.app.config import (
 )
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.progress import console, counted_bar, progress_bar
-from voxlift.data_pipelines.audit.facts import read_facts
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes
+from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.tables.manifest import join_images
-from voxlift.data_pipelines.tables.leaks import hash_records, refuse_leaks
-from voxlift.data_pipelines.tables.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.leaks import refuse_leaks
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images
 from voxlift.data_pipelines.tables.splits import SplitCount, assign_splits, select_records, split_table
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -42,37 +38,62 @@ log = logging.getLogger("voxlift")
 
 @dataclass(frozen=True)
 class Cohort:
-    """Records that can be used, in manifest order, each with its split and its prepared file."""
+    """Records that can be used, in manifest order, each with its split and its prepared file.
+
+    Attributes:
+        records: The records.
+        classes: Class names in index order.
+        splits: One per record: `train`, `val` or `test`.
+        files: One prepared file per record: raw voxels [D, H, W, C] in C order.
+        shape: Of each prepared volume, (depth, height, width, channels).
+        dtype: Of the stored voxels.
+        preprocess: The preprocessing that made them.
+        left_out: One row per bad file that was skipped: subject, image, reason.
+    """
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     splits: tuple[str, ...]
     files: tuple[Path, ...]
-    shape: tuple[int, int, int, int]  # depth, height, width, channels
+    shape: tuple[int, int, int, int]
     dtype: str
     preprocess: Preprocess
-    left_out: tuple[dict[str, str], ...] = ()  # bad files that were skipped, with the reason
+    left_out: tuple[dict[str, str], ...] = ()
 
     @property
     def present(self) -> tuple[str, ...]:
-        """The splits that hold somebody, training first."""
+        """Return the splits that hold records, training first."""
         return tuple(split for split in SPLIT_NAMES if split in self.splits)
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """Positions of one split's records."""
+        """Return the positions of one split's records."""
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """Class indices of one split's records."""
+        """Return the class indices of one split's records."""
         return np.array([self.records[i].label for i in self.indices(split)], np.int64)
 
     def prepared(self, split: str) -> PreparedVolumes:
-        """Prepared volumes of one split's records."""
+        """Return the prepared volumes of one split's records."""
         return PreparedVolumes(tuple(self.files[i] for i in self.indices(split)), self.shape, self.dtype)
+
+    def load_metadata(self, split: str | None = None) -> list[VolumeMetadata]:
+        """Return the metadata of one split's records, or of all.
+
+        The cache holds it; images are decoded only for entries that an earlier version prepared.
+
+        Args:
+            split: `train`, `val` or `test`; None for all records.
+        """
+        indices = range(len(self.records)) if split is None else self.indices(split)
+        volumes = PreparedVolumes(tuple(self.files[i] for i in indices), self.shape, self.dtype)
+        with counted_bar("Reading image metadata") as count:
+            images = [self.records[i].images for i in indices]
+            return load_metadata(images, volumes, self.preprocess, progress=count)
 
 
 def gather_cohort(settings: TrainSettings) -> Cohort:
-    """Find the subjects, split them, refuse leaks, and prepare every volume once.
+    """Find the subjects, split them, prepare every volume once, and refuse leaks.
 
     Raises:
         ManifestError, VolumeError, SettingsError: What is wrong with the data, all problems of one kind
@@ -95,13 +116,22 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
 
 
 def prepare_subjects(manifest: Manifest, splits: Sequence[str], *, settings: TrainSettings) -> Cohort:
-    """Refuse leaks between the splits, and prepare every volume once.
+    """Prepare every volume once, and refuse subjects or voxels that are in two splits.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        settings: Preprocessing, cache and what happens with bad files.
 
     Raises:
         ManifestError, VolumeError: What is wrong with the images, all problems of one kind together.
     """
-    refuse_shared_voxels(manifest, splits, settings=settings)
-    return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
+    refuse_leaks(manifest, splits)
+    cohort = prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
+    pairs = zip(cohort.load_metadata(), cohort.records, strict=True)
+    hashes = [metadata.combine_hashes(record.images) for metadata, record in pairs]
+    refuse_leaks(replace(manifest, records=cohort.records), cohort.splits, hashes=hashes)
+    return cohort
 
 
 def prepare_cohort(
@@ -109,8 +139,14 @@ def prepare_cohort(
 ) -> Cohort:
     """Prepare the records' volumes and keep those that can be used.
 
+    Args:
+        records: The records.
+        classes: Class names in index order.
+        splits: One per record.
+        settings: Preprocessing, cache and what happens with bad files.
+
     Raises:
-        VolumeError: files cannot be used and are not to be skipped, or none is left.
+        VolumeError: Files cannot be used and `data.on_bad_file` is `stop`, or none is left.
     """
     preprocess = build_preprocess(settings.preprocess, settings.data)
     cached = _prepare(records, preprocess, settings)
@@ -130,10 +166,10 @@ def prepare_cohort(
 
 
 def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
-    """The preprocessing value of the settings.
+    """Return the preprocessing of the settings.
 
     Raises:
-        SettingsError: settings that make no sense together.
+        SettingsError: Settings that are invalid or contradict each other.
     """
     values = {**asdict(settings), "time_axis": data.time_axis}
     del values["name"]
@@ -173,10 +209,14 @@ def _left_out_rows(
 
 
 def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
-    """The records outside the outer fold's test part, by which nested cross-validation is composed.
+    """Return the records outside the outer fold's test split, for nested cross-validation.
 
-    The outer test part is that of `splits.folds=splits.outer_folds` with the same seed: so a choice made on
-    inner folds is tested by a plain cross-validation on subjects that no inner training ever saw.
+    The outer test split is that of `splits.folds=splits.outer_folds` with the same seed: a choice made on
+    inner folds can thus be tested by a plain cross-validation on subjects that no inner training saw.
+
+    Args:
+        manifest: All records.
+        settings: `splits.outer_folds` (0: all records are kept), `splits.outer_fold` and the seed.
     """
     choice = settings.splits
     if not choice.outer_folds:
@@ -186,7 +226,7 @@ def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
     )
     kept = select_records(manifest, outer)
     log.info(
-        "Outer fold %d of %d: its %d volumes are set aside",
+        "Outer fold %d of %d: its %d volumes are excluded",
         choice.outer_fold,
         choice.outer_folds,
         len(manifest.records) - len(kept.records),
@@ -195,61 +235,33 @@ def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
 
 
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
-    """One split name per record, by subject and stratified; the table's own column wins."""
+    """Return one split per record, by subject and stratified; the table's split column takes precedence."""
     choice = settings.splits
     return assign_splits(
         manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
     )
 
 
-def refuse_shared_voxels(manifest: Manifest, splits: Sequence[str], *, settings: TrainSettings) -> None:
-    """Pass when no subject and no voxels are in two splits; hashes are kept in the cache's folder.
-
-    Raises:
-        ManifestError: with the pairs of files.
-    """
-    time_axis, prefer = settings.data.time_axis, settings.preprocess.prefer
-    with counted_bar("Comparing voxels") as count:
-        hashes = hash_records(
-            manifest.records,
-            hash_file=partial(_hash_picture, time_axis=time_axis, prefer=prefer),
-            # Both settings change what is read from the same file.
-            cache=Path(settings.cache.folder) / f"hashes-{time_axis}-{prefer}.json",
-            workers=settings.cache.workers or os.cpu_count() or 1,
-            progress=count,
-        )
-    refuse_leaks(manifest, splits, hashes=hashes)
-
-
 def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
-    """Print how many subjects of each class train, validate and test; and volumes where they are more.
+    """Print how many subjects of each class are in each split, and how many volumes where they differ.
 
     Args:
-        manifest: Whose records they are.
-        splits: One for each record.
-        choice: Whether this is a fold of several, which the title then names.
+        manifest: The records.
+        splits: One per record.
+        choice: The fold, if any, which the title names.
     """
-    fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
     from rich.table import Table
 
+    fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
     counts = split_table(manifest, splits)
     table = Table("class", title=f"Splits, by subject{fold}")
     for split in dict.fromkeys(count.split for count in counts):
         table.add_column(split, justify="right")
     for name in manifest.classes:
-        table.add_row(name, *[_spoken_count(count) for count in counts if count.class_name == name])
+        table.add_row(name, *[_format_count(count) for count in counts if count.class_name == name])
     console.print(table)
 
 
-def _spoken_count(count: SplitCount) -> str:
-    more = f" ({count.volumes} volumes)" if count.volumes != count.subjects else ""
-    return f"{count.subjects}{more}"
-
-
-def _hash_picture(path: Path, *, time_axis: str, prefer: str) -> str | None:
-    """The hash of a file's voxels; None where it cannot be read, which preparing it will report."""
-    facts = read_facts(path, time_axis=time_axis, prefer=prefer)
-    if facts.error:
-        return None
-    # Two blank images are alike without being copies of one.
-    return f"blank {path}" if facts.minimum == facts.maximum else facts.voxel_hash
+def _format_count(count: SplitCount) -> str:
+    volumes = f" ({count.volumes} volumes)" if count.volumes != count.subjects else ""
+    return f"{count.subjects}{volumes}"

@@ -1,4 +1,4 @@
-"""From the data settings to a manifest; the tables of phantom and MedMNIST are written on first use."""
+"""Load the manifest that the data settings name; phantom and MedMNIST files are written on first use."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ log = logging.getLogger("voxlift")
 
 
 def load_subjects(data: DataSettings) -> Manifest:
-    """The manifest that the data settings name; phantom and MedMNIST files are written on first use."""
-    return _load_table(locate_table(data))
+    """Return the manifest that the data settings name.
+
+    Phantom and MedMNIST files are written on first use.
+
+    Raises:
+        ManifestError: The table cannot be used.
+    """
+    data = locate_table(data)
+    manifest = load_manifest(str(data.table), table_options(data))
+    if manifest.left_out:
+        log.info("Rows left out of %s: %s", manifest.source, describe_left_out(manifest))
+    return manifest
 
 
 def locate_table(data: DataSettings) -> DataSettings:
-    """The settings with their table; that of the phantom and of MedMNIST is written on first use."""
+    """Return the settings with their table; those of phantom and MedMNIST are written on first use."""
     if data.name == "manifest":
         return data
     table, classes = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
@@ -31,7 +41,7 @@ def locate_table(data: DataSettings) -> DataSettings:
 
 
 def table_options(data: DataSettings) -> TableOptions:
-    """What the data settings say of the table; an absent file is a bad file, to stop at or to skip."""
+    """Return the table options of the data settings; absent files are kept where bad files are skipped."""
     return TableOptions(
         root=data.root or None,
         image_column=data.image_column,
@@ -45,23 +55,16 @@ def table_options(data: DataSettings) -> TableOptions:
     )
 
 
-def _load_table(data: DataSettings) -> Manifest:
-    manifest = load_manifest(str(data.table), table_options(data))
-    if manifest.left_out:
-        log.info("Rows left out of %s: %s", manifest.source, describe_left_out(manifest))
-    return manifest
-
-
 def describe_left_out(manifest: Manifest) -> str:
-    """Why rows are not used, each reason with how many they are."""
+    """Return why rows are not used, each reason with its number of rows."""
     return ", ".join(f"{reason} ({count})" for reason, count in manifest.left_out.items())
 
 
 def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
-    """Pass when the user's own table has the columns that `model.columns` names.
+    """Raise if the user's own table lacks columns that `model.columns` names.
 
     Raises:
-        ManifestError: it lacks some, or cannot be read.
+        ManifestError: It does, or cannot be read.
     """
     table = Path(str(data.table)).expanduser()
     if data.name == "manifest" and not table.is_dir():
@@ -69,7 +72,7 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
 
 
 def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
-    """The phantom's table and its classes in index order."""
+    """Write the phantom's files; return its table and its classes in index order."""
     from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
 
     task, subjects = str(data.task), int(data.subjects or 0)
@@ -86,7 +89,7 @@ def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
 
 
 def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
-    """The benchmark's table and its classes in index order."""
+    """Write the benchmark's files; return its table and its classes in index order."""
     from voxlift.data_pipelines.medmnist import classes_of, write_medmnist
 
     npz = Path(str(data.npz)).expanduser()
@@ -96,7 +99,7 @@ def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
 
 
 def _with_written_columns(data: DataSettings, table: Path, classes: tuple[str, ...]) -> DataSettings:
-    """The settings of a table that we wrote ourselves; the user's own choice of classes stays."""
+    """Return the settings of a table that we wrote; the user's choice of classes is kept."""
     with table.open(encoding="utf-8", newline="") as file:
         has_split = "split" in next(csv.reader(file))
     return replace(

@@ -1,24 +1,23 @@
-"""Preprocessed volumes on disk: raw voxels in the smallest type that serves, read without Python.
+"""Fill the cache: prepare every volume of a data set once, and keep its raw voxels on disk.
 
-A file's name is the hash of everything that its voxels depend on: each source file's path, size and time of
-change, every preprocessing setting, and the version of this format. So a changed setting or a changed file
-gives another name, and nothing stale can be served. Files are written beside their place and renamed into
-it: a kill, or two runs at once, never leave half a file.
+A file's name is the hash of everything that its voxels depend on: each source file's path, size and
+modification time, every preprocessing setting, and the version of this format. A changed setting or file
+thus gives another name, and nothing stale is served. Files are written atomically: neither a kill nor two
+runs at once leave half a file. Beside each file lies its metadata, see `cache.metadata`.
 
-All volumes of a data set are stored in one type. The first one tells which; where a later one needs a wider
-type, the data set is stored in that one, and a small file keeps the outcome for the next run.
+All volumes of a data set are stored in one type. The first one decides which; where a later one needs a
+wider type, the data set is stored in that one, and a small file keeps the outcome for the next run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -28,35 +27,48 @@ from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.cache.format import (
     CacheFormat,
     Shape,
-    check_room,
+    check_size,
     choose_dtype,
-    form_text,
-    recall_form,
-    say_room,
-    spoken_shape,
-    wider,
+    describe_size,
+    encode_format,
+    format_shape,
+    read_format,
+    wider_dtype,
 )
+from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
 from voxlift.data_pipelines.geometry import to_tensor_axes
-from voxlift.data_pipelines.preprocess.prepare import prepare_volume
+from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers.identity import identify_image
-from voxlift.data_pipelines.volume import VolumeError
+from voxlift.data_pipelines.volume import Stored, VolumeError
 
-FORMAT = 3  # raise when the same settings would give other voxels than an earlier version of the code
-SHOWN = 10
+FORMAT_VERSION = 3  # raise when the same settings would give other voxels than an earlier version
+MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class CachedVolumes:
-    """Where each record's prepared voxels lie; `files[i]` is None where record i could not be read.
+    """The prepared files of a data set.
 
-    Every file holds one volume of `shape` (depth, height, width, channels), C order, in `dtype`.
+    Attributes:
+        files: One per record; None where the record could not be prepared.
+        shape: Of each volume, (depth, height, width, channels), stored in C order.
+        dtype: Of the stored voxels.
+        problems: One sentence per record that could not be prepared, in order.
     """
 
     files: tuple[Path | None, ...]
     shape: Shape
     dtype: str
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _PreparedRecord:
+    """A record's images as decoded, and what preprocessing made of them, float32 [D, H, W, C]."""
+
+    stored: list[Stored]
+    voxels: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,57 +89,89 @@ def fill_cache(
     advance: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CachedVolumes:
-    """Prepare every record once and say where the results lie.
+    """Prepare every record once and return where the results are.
 
     Args:
-        images: per record its files, one per channel.
-        settings: the preprocessing; its shape is that of every volume.
-        folder: the cache, shared by runs.
-        max_gb: how large this data set may become there (10^9 bytes).
-        workers: threads; 0 means one per CPU. Reading and resampling release Python's lock.
-        advance: called once per record, from any thread.
-        say: is told the size before anything is written.
+        images: Per record its files, one per channel.
+        settings: The preprocessing; its shape is that of every volume.
+        folder: The cache, shared by runs.
+        max_gb: The most that this data set may take there, in 10^9 bytes.
+        workers: Threads; 0 means one per CPU. Reading and resampling release Python's lock.
+        advance: Called once per record, from any thread.
+        say: Called with the size as text before anything is written.
 
     Returns:
         One file per record, and a sentence per record that could not be prepared.
 
     Raises:
-        VolumeError: the data set would not fit, or no record can be read.
+        VolumeError: The data set would not fit, or no record can be read.
     """
     keys = [_key(paths, settings) for paths in images]
-    kept = folder / f"{hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32]}.json"
-    form, first = recall_form(kept), None
-    if form is None:
-        form, first = _learn_form(images, settings)
+    format_file = folder / f"{hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32]}.json"
+    cache_format, first = read_format(format_file), None
+    if cache_format is None:
+        cache_format, first = _learn_format(images, settings)
     fill = partial(_fill, images, keys, settings, folder=folder, max_gb=max_gb, workers=workers, say=say)
-    files, outcomes = fill(form=form, first=first, advance=advance)
-    while (needed := _widest(form, outcomes)) != form.dtype:
+    files, outcomes = fill(cache_format=cache_format, first=first, advance=advance)
+    while (needed := _widest_dtype(cache_format, outcomes)) != cache_format.dtype:
         # A volume does not fit into the first one's type: all are stored in the type that holds it.
-        form = replace(form, dtype=needed)
-        files, outcomes = fill(form=form, first=None, advance=lambda: None)  # all are counted already
-    if recall_form(kept) != form:  # a complete cache may be read-only
-        _write_whole(kept, form_text(form).encode())
+        cache_format = replace(cache_format, dtype=needed)
+        files, outcomes = fill(cache_format=cache_format, first=None, advance=lambda: None)
+    if read_format(format_file) != cache_format:  # a complete cache may be read-only
+        _write(format_file, encode_format(cache_format))
     return CachedVolumes(
         files=tuple(None if outcome.problem else file for file, outcome in zip(files, outcomes, strict=True)),
-        shape=form.shape,
-        dtype=form.dtype,
+        shape=cache_format.shape,
+        dtype=cache_format.dtype,
         problems=tuple(outcome.problem for outcome in outcomes if outcome.problem),
     )
 
 
 def explain_problems(problems: Sequence[str], *, is_any_left: bool = True) -> str:
-    """Returns the bad files of a data set as one message: the first ten, and the count of the rest.
+    """Return the bad files of a data set as one message: the first ten, and the count of the rest.
 
     Args:
-        problems: One sentence a file.
-        is_any_left: Whether there are others, with which one could go on.
+        problems: One sentence per file.
+        is_any_left: Whether there are other files, so that these may be left out.
     """
-    shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
-    rest = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    way_out = "Mend or remove them, or leave them out with data.on_bad_file=skip."
+    shown = "\n".join(f"  {problem}" for problem in problems[:MAX_SHOWN])
+    rest = f"\n  ... and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
+    how_to_fix = "Fix or remove them, or leave them out with data.on_bad_file=skip."
     if not is_any_left:
-        way_out = "No other is left: mend them, or the settings that they do not fit."
-    return f"{len(problems)} image(s) cannot be used:\n{shown}{rest}\n{way_out}"
+        how_to_fix = "No usable image is left: fix the files, or the settings that they do not fit."
+    return f"{len(problems)} image(s) cannot be used:\n{shown}{rest}\n{how_to_fix}"
+
+
+def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:
+    dependencies = {
+        "format": FORMAT_VERSION,
+        "settings": asdict(settings),
+        "files": [identify_image(path) for path in paths],
+    }
+    return hashlib.sha256(json.dumps(dependencies, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _learn_format(
+    images: Sequence[tuple[Path, ...]], settings: Preprocess
+) -> tuple[CacheFormat, tuple[int, _PreparedRecord]]:
+    """Return the format that the first readable record gives, and that record's index and volume.
+
+    Channels, native grid and type of numbers are known only once an image is prepared.
+
+    Raises:
+        VolumeError: No record can be read.
+    """
+    problems = []
+    for index, paths in enumerate(images):
+        try:
+            prepared = _prepare(paths, settings)
+        except (VolumeError, OSError) as error:
+            problems.append(str(error))
+            continue
+        depth, height, width, channels = prepared.voxels.shape
+        dtype = choose_dtype(prepared.voxels, settings)
+        return CacheFormat((depth, height, width, channels), dtype), (index, prepared)
+    raise VolumeError(explain_problems(problems, is_any_left=False))
 
 
 def _fill(
@@ -135,115 +179,86 @@ def _fill(
     keys: Sequence[str],
     settings: Preprocess,
     *,
-    form: CacheFormat,
-    first: tuple[int, NDArray[np.float32]] | None,
+    cache_format: CacheFormat,
+    first: tuple[int, _PreparedRecord] | None,
     folder: Path,
     max_gb: float,
     workers: int,
     advance: Callable[[], None],
     say: Callable[[str], None],
 ) -> tuple[list[Path], list[_Outcome]]:
-    """One pass over all records, once the size was said and fits: where each lies, what came of it."""
-    files = [folder / f"{key}.{form.dtype}" for key in keys]
-    say(say_room(files, form, folder=folder))
-    check_room(files, form, folder=folder, max_gb=max_gb)
-    _make_folder(folder)
+    """Make one pass over all records in one format; return the file and the outcome of each."""
+    files = [folder / f"{key}.{cache_format.dtype}" for key in keys]
+    say(describe_size(files, cache_format, folder=folder))
+    check_size(files, cache_format, folder=folder, max_gb=max_gb)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VolumeError(_unwritable_message(folder, error)) from error
     if first is not None:
-        _write_voxels(files[first[0]], first[1], form.dtype)
+        _write_volume(files[first[0]], first[1], cache_format.dtype)
 
-    def prepare(paths: tuple[Path, ...], target: Path) -> _Outcome:
-        outcome = _prepare_one(paths, target, settings=settings, form=form)
+    def fill_one(paths: tuple[Path, ...], target: Path) -> _Outcome:
+        outcome = _fill_one(paths, target, settings=settings, cache_format=cache_format)
         advance()
         return outcome
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        return files, list(pool.map(prepare, images, files))
+        return files, list(pool.map(fill_one, images, files))
 
 
-def _widest(form: CacheFormat, outcomes: Sequence[_Outcome]) -> str:
-    dtype = form.dtype
-    for outcome in outcomes:
-        dtype = wider(dtype, outcome.dtype or dtype)
-    return dtype
-
-
-def _learn_form(
-    images: Sequence[tuple[Path, ...]], settings: Preprocess
-) -> tuple[CacheFormat, tuple[int, NDArray[np.float32]]]:
-    """The form that the first readable record gives, and that record's index and voxels.
-
-    Only an image tells its channels, its native grid and what its numbers are.
-
-    Raises:
-        VolumeError: no record can be read.
-    """
-    problems = []
-    for index, paths in enumerate(images):
-        try:
-            voxels = _prepare(paths, settings)
-        except (VolumeError, OSError) as error:
-            problems.append(str(error))
-            continue
-        depth, height, width, channels = voxels.shape
-        return CacheFormat((depth, height, width, channels), choose_dtype(voxels, settings)), (index, voxels)
-    raise VolumeError(explain_problems(problems, is_any_left=False))
-
-
-def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> NDArray[np.float32]:
-    return to_tensor_axes(prepare_volume(paths, settings).voxels)
-
-
-def _prepare_one(
-    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, form: CacheFormat
+def _fill_one(
+    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, cache_format: CacheFormat
 ) -> _Outcome:
-    """Write one record's voxels unless they are there."""
-    if target.exists() and target.stat().st_size == form.bytes:
+    """Write one record's volume unless it exists; a wider type than that of the format gets its own file."""
+    if target.exists() and target.stat().st_size == cache_format.bytes:
         return _Outcome()
     try:
-        voxels = _prepare(paths, settings)
+        prepared = _prepare(paths, settings)
     except (VolumeError, OSError) as error:
         return _Outcome(str(error))
-    if voxels.shape != form.shape:
+    if prepared.voxels.shape != cache_format.shape:
         return _Outcome(
-            f"{paths[0]}: expected {spoken_shape(form.shape)} voxels as in the first image, found "
-            f"{spoken_shape(voxels.shape)}; set preprocess.shape and preprocess.spacing so that all share "
-            "a grid"
+            f"{paths[0]}: expected {format_shape(cache_format.shape)} voxels as in the first image, found"
+            f" {format_shape(prepared.voxels.shape)}; set preprocess.shape and preprocess.spacing so that all"
+            " share a grid"
         )
-    needed = wider(form.dtype, choose_dtype(voxels, settings))
-    _write_voxels(target.with_suffix(f".{needed}"), voxels, needed)
+    needed = wider_dtype(cache_format.dtype, choose_dtype(prepared.voxels, settings))
+    _write_volume(target.with_suffix(f".{needed}"), prepared, needed)
     return _Outcome(dtype=needed)
 
 
-def _write_voxels(target: Path, voxels: NDArray[np.float32], dtype: str) -> None:
-    _write_whole(target, np.ascontiguousarray(voxels, dtype).data)
+def _widest_dtype(cache_format: CacheFormat, outcomes: Sequence[_Outcome]) -> str:
+    needed = [outcome.dtype for outcome in outcomes if outcome.dtype is not None]
+    return reduce(wider_dtype, needed, cache_format.dtype)
 
 
-def _make_folder(folder: Path) -> None:
+def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> _PreparedRecord:
+    stored = read_record(paths, settings)
+    return _PreparedRecord(stored, to_tensor_axes(prepare_stored(stored, settings).voxels))
+
+
+def _write_volume(target: Path, prepared: _PreparedRecord, dtype: str) -> None:
+    """Write the metadata, then the voxels, so that a prepared file never lacks its metadata."""
+    voxels = np.ascontiguousarray(prepared.voxels, dtype)
+    metadata = extract_metadata(prepared.stored, voxels)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        write_metadata(target, metadata)
     except OSError as error:
-        raise VolumeError(_unwritable(folder, error)) from error
+        raise VolumeError(_unwritable_message(target.parent, error)) from error
+    _write(target, voxels.data)
 
 
-def _unwritable(folder: Path, error: OSError) -> str:
+def _write(target: Path, content: bytes | memoryview) -> None:
+    try:
+        with atomic_write(target) as path:
+            path.write_bytes(content)
+    except OSError as error:
+        raise VolumeError(_unwritable_message(target.parent, error)) from error
+
+
+def _unwritable_message(folder: Path, error: OSError) -> str:
     return (
         f"cache.folder={folder}: prepared volumes cannot be written there ({error.strerror or error}). "
         "Choose another cache.folder."
     )
-
-
-def _write_whole(target: Path, content: bytes | memoryview) -> None:
-    try:
-        with atomic_write(target) as place:
-            place.write_bytes(content)
-    except OSError as error:
-        raise VolumeError(_unwritable(target.parent, error)) from error
-
-
-def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:
-    facts = {
-        "format": FORMAT,
-        "settings": dataclasses.asdict(settings),
-        "files": [identify_image(path) for path in paths],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]

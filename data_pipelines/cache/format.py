@@ -1,4 +1,4 @@
-"""The cache format: one raw file per volume, all of one shape and type."""
+"""The cache format: one raw file per volume, all of one shape and type, and the disk space that takes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from voxlift.data_pipelines.volume import VolumeError
 
 Shape = tuple[int, int, int, int]  # depth, height, width, channels
 
+NORMALISED = "float16"
+INTEGERS = ("uint8", "int16")
+# From narrow to wide. A data set is either normalised (float16, float32) or not (integers, float32): within
+# it, a wider type holds the values of the narrower ones.
+DTYPES = (*INTEGERS, NORMALISED, "float32")
+FLOAT16_MAX = float(np.finfo(NORMALISED).max)
+
 
 @dataclass(frozen=True)
 class PreparedVolumes:
-    """Volumes that all have one shape and type, a file each: the raw voxels in C order, nothing else.
+    """Prepared volumes on disk, all of one shape and type: a file each, the raw voxels in C order.
 
     Attributes:
-        files: one per volume.
-        shape: of each, [D, H, W, C].
-        dtype: of the stored voxels: `float16`, `float32`, `uint8` or `int16`.
+        files: One per volume.
+        shape: Of each, [D, H, W, C].
+        dtype: Of the stored voxels: `float16`, `float32`, `uint8` or `int16`.
     """
 
     files: tuple[Path, ...]
@@ -33,20 +40,13 @@ class PreparedVolumes:
     dtype: str
 
     def __len__(self) -> int:
-        """How many volumes there are."""
+        """Return the number of volumes."""
         return len(self.files)
 
     def arrays(self) -> Iterator[NDArray[Any]]:
-        """The voxels [D, H, W, C] of each volume in turn, as stored."""
+        """Yield the voxels [D, H, W, C] of each volume, as stored."""
         for file in self.files:
             yield np.fromfile(file, self.dtype).reshape(self.shape)
-
-
-NORMALISED = "float16"
-WHOLE = ("uint8", "int16")
-# Each holds whatever the ones before it hold that stand beside it: no data set is normalised in part.
-LADDER = (*WHOLE, NORMALISED, "float32")
-HALF_MAX = float(np.finfo(NORMALISED).max)
 
 
 @dataclass(frozen=True)
@@ -58,125 +58,122 @@ class CacheFormat:
 
     @property
     def bytes(self) -> int:
-        """Of one volume."""
+        """Return the size of one volume in bytes."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
-    @property
-    def spoken(self) -> str:
-        """For messages."""
-        return f"{spoken_shape(self.shape)} {self.dtype}"
+    def __str__(self) -> str:
+        return f"{format_shape(self.shape)} {self.dtype}"
 
 
-def spoken_shape(shape: Sequence[int]) -> str:
-    """The shape for messages.
+def format_shape(shape: Sequence[int]) -> str:
+    """Return a shape as text.
 
-    >>> spoken_shape((5, 7, 11, 1))
+    >>> format_shape((5, 7, 11, 1))
     '5x7x11x1'
     """
     return "x".join(map(str, shape))
 
 
 def choose_dtype(voxels: NDArray[np.float32], settings: Preprocess) -> str:
-    """The smallest type that loses nothing of these voxels that training needs.
+    """Return the smallest type that keeps what training needs of these voxels.
 
-    Intensities that a window or a standard score brought to the order of one are kept in float16: 11
-    significant bits remain. Others are in the image's own units, which need more bits or exceed float16's
-    65504 (as a standard score of what lies far outside the foreground can); they are kept as integers where
-    all are whole numbers (masks, 8-bit images, unscaled scans on their own grid), else in float32.
+    Intensities that a window or a standard score brought to the order of one are stored as float16, with 11
+    significant bits. Others are in the image's own units, which need more bits or exceed float16's 65504 (as
+    a standard score far outside the foreground can); they are stored as integers where all are integers
+    (masks, 8-bit images, unscaled scans on their own grid), else as float32.
 
     Args:
         voxels: [D, H, W, C] of one prepared volume.
-        settings: By which it was prepared.
+        settings: The preprocessing of the volume.
     """
     low, high = float(voxels.min()), float(voxels.max())
     if settings.window_hu or settings.zscore != "none":
-        return NORMALISED if max(-low, high) <= HALF_MAX else "float32"
-    fitting = [name for name in WHOLE if np.iinfo(name).min <= low and high <= np.iinfo(name).max]
+        return NORMALISED if max(-low, high) <= FLOAT16_MAX else "float32"
+    fitting = [name for name in INTEGERS if np.iinfo(name).min <= low and high <= np.iinfo(name).max]
     return fitting[0] if fitting and bool((voxels == np.rint(voxels)).all()) else "float32"
 
 
-def wider(one: str, other: str) -> str:
-    """The type that holds what both hold.
+def wider_dtype(one: str, other: str) -> str:
+    """Return the type that holds what both hold.
 
-    >>> wider("int16", "uint8")
+    >>> wider_dtype("int16", "uint8")
     'int16'
 
     Args:
-        one: A type of `LADDER`.
+        one: A type of `DTYPES`.
         other: Another, of a volume of the same data set.
     """
-    return one if one == other else max(one, other, key=LADDER.index)
+    return max(one, other, key=DTYPES.index)
 
 
-def say_room(files: Sequence[Path], form: CacheFormat, *, folder: Path) -> str:
-    """How large the data set is in the cache, and how much of it is still to be written.
+def read_format(path: Path) -> CacheFormat | None:
+    """Return the format that an earlier run wrote; None where there is none, or none that can be read."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        depth, height, width, channels = map(int, saved["shape"])
+        dtype = str(saved["dtype"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return CacheFormat((depth, height, width, channels), dtype) if dtype in DTYPES else None
+
+
+def encode_format(cache_format: CacheFormat) -> bytes:
+    """Return what `read_format` reads."""
+    return json.dumps(asdict(cache_format)).encode()
+
+
+def describe_size(files: Sequence[Path], cache_format: CacheFormat, *, folder: Path) -> str:
+    """Return how large the data set is in the cache, and how much of it is still to be written.
 
     Args:
-        files: Where each volume lies or will lie.
-        form: Shape and type of each.
+        files: One per volume, written or not.
+        cache_format: Shape and type of each.
         folder: The cache.
     """
     missing = sum(not file.exists() for file in files)
-    whole = f"Cache: {len(files)} volumes of {form.spoken} take {_spoken_bytes(form.bytes * len(files))}"
+    total = _format_bytes(cache_format.bytes * len(files))
+    text = f"Cache: {len(files)} volumes of {cache_format} take {total} in {folder}"
     if not missing:
-        return f"{whole} in {folder}, all there"
-    free = shutil.disk_usage(_existing(folder)).free
-    return (
-        f"{whole} in {folder}; {missing} are to be prepared ({_spoken_bytes(form.bytes * missing)} of "
-        f"{_spoken_bytes(free)} free)"
-    )
+        return f"{text}; all are prepared"
+    needed, free = _format_bytes(cache_format.bytes * missing), _format_bytes(_free_bytes(folder))
+    return f"{text}; {missing} are to be prepared ({needed} of {free} free)"
 
 
-def check_room(files: Sequence[Path], form: CacheFormat, *, folder: Path, max_gb: float) -> None:
-    """Pass when the data set may be written.
+def check_size(files: Sequence[Path], cache_format: CacheFormat, *, folder: Path, max_gb: float) -> None:
+    """Raise if the data set is larger than allowed, or than the free disk space.
 
     Args:
-        files: Where each volume lies or will lie.
-        form: Shape and type of each.
+        files: One per volume, written or not.
+        cache_format: Shape and type of each.
         folder: The cache.
-        max_gb: Most that this data set may take there, in 10^9 bytes.
+        max_gb: The most that this data set may take there, in 10^9 bytes.
 
     Raises:
-        VolumeError: it is larger than allowed, or than what is free on the disk.
+        VolumeError: It is.
     """
-    whole, missing = form.bytes * len(files), form.bytes * sum(not file.exists() for file in files)
-    if whole > max_gb * 1e9:
+    total = cache_format.bytes * len(files)
+    missing = cache_format.bytes * sum(not file.exists() for file in files)
+    if total > max_gb * 1e9:
         raise VolumeError(
-            f"The cache of {len(files)} volumes of {form.spoken} would take "
-            f"{_spoken_bytes(whole)}; cache.max_gb is {max_gb:g}. "
-            "Raise it, or choose a coarser preprocess.spacing or a smaller preprocess.shape."
+            f"The cache of {len(files)} volumes of {cache_format} would take {_format_bytes(total)};"
+            f" cache.max_gb is {max_gb:g}. Raise it, or choose a coarser preprocess.spacing or a smaller"
+            " preprocess.shape."
         )
-    free = shutil.disk_usage(_existing(folder)).free
+    free = _free_bytes(folder)
     if missing > 0.95 * free:
         raise VolumeError(
-            f"The cache needs {_spoken_bytes(missing)} more in {folder}, where {_spoken_bytes(free)} are "
-            "free; choose another cache.folder or a smaller preprocess.shape."
+            f"The cache needs {_format_bytes(missing)} more in {folder}, where {_format_bytes(free)} are"
+            " free; choose another cache.folder or a smaller preprocess.shape."
         )
 
 
-def recall_form(path: Path) -> CacheFormat | None:
-    """The form that an earlier run wrote; None where there is none, or none that can be read."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        depth, height, width, channels = map(int, kept["shape"])
-        dtype = str(kept["dtype"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return CacheFormat((depth, height, width, channels), dtype) if dtype in LADDER else None
-
-
-def form_text(form: CacheFormat) -> str:
-    """What `recall_form` reads."""
-    return json.dumps(asdict(form))
-
-
-def _spoken_bytes(count: float) -> str:
+def _format_bytes(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
-def _existing(folder: Path) -> Path:
-    """The nearest folder above that exists: disk space can be asked only of one."""
+def _free_bytes(folder: Path) -> int:
+    # Disk space can be asked only of a folder that exists: the nearest one above.
     folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free

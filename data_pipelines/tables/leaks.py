@@ -1,22 +1,12 @@
-"""Refuse a data set whose splits share a subject, or share voxels under two names.
-
-Reading every volume for its hash takes as long as an epoch, so hashes are kept in a small file, keyed by
-path, size and modification time: a second run reads only new or changed files.
-"""
+"""Refuse a data set whose splits share a subject, or share voxels under two names."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
@@ -57,7 +47,7 @@ def find_voxel_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Seque
     Args:
         manifest: The records.
         splits: One per record.
-        hashes: One per record, from `hash_records`.
+        hashes: One per record, equal where the images show the same voxels.
     """
     return _find_leaks(manifest, splits, hashes, "voxels")
 
@@ -68,7 +58,8 @@ def refuse_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[
     Args:
         manifest: The records.
         splits: One per record.
-        hashes: One per record, from `hash_records`; with None only subjects are compared.
+        hashes: One per record, equal where the images show the same voxels; with None only subjects are
+            compared.
 
     Raises:
         ManifestError: There are leaks. The message lists ten pairs at most, and counts the rest.
@@ -105,64 +96,3 @@ def _find_leaks(
 
 def _count_pairs(found: Sequence[Leak]) -> str:
     return "1 pair of files" if len(found) == 1 else f"{len(found)} pairs of files"
-
-
-def hash_records(
-    records: Sequence[Record],
-    *,
-    hash_file: Callable[[Path], str | None],
-    cache: str | Path | None = None,
-    workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[str, ...]:
-    """Return a hash of each record's decoded voxels, all channels together.
-
-    Args:
-        records: The records whose images are hashed.
-        hash_file: Hashes the decoded voxels of one image; None where it cannot be read. Such an image equals
-            no other, and is tried again in the next run.
-        cache: JSON file that keeps hashes from run to run; None to keep none.
-        workers: Number of threads that read.
-        progress: Called with (hashed, to hash) after each file.
-    """
-    path = Path(cache).expanduser() if cache is not None else None
-    known = _read_cache(path)
-    images = list(dict.fromkeys(image for record in records for image in record.images))
-    keys = {image: _cache_key(image) for image in images}
-    missing = [image for image in images if keys[image] not in known]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        digests = zip(missing, pool.map(hash_file, missing), strict=True)
-        for done, (image, digest) in enumerate(digests, start=1):
-            if digest is not None:
-                known[keys[image]] = digest
-            if progress is not None:
-                progress(done, len(missing))
-    if path is not None and missing:
-        _write_cache(path, known)
-    return tuple(
-        "+".join(known.get(keys[image], f"unreadable {image}") for image in record.images)
-        for record in records
-    )
-
-
-def _cache_key(image: Path) -> str:
-    return "|".join(f"{path}:{size}:{time}" for path, size, time in identify_image(image))
-
-
-def _read_cache(path: Path | None) -> dict[str, str]:
-    if path is None or not path.exists():
-        return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        # With a damaged cache all files are read again, and the result is the same.
-        return {}
-    return {str(key): str(value) for key, value in stored.items()} if isinstance(stored, dict) else {}
-
-
-def _write_cache(path: Path, known: dict[str, str]) -> None:
-    # Without a cache the next run reads the files again.
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(known), encoding="utf-8")

@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.cache.fill import explain_problems, fill_cache
+from voxlift.data_pipelines.cache import fill_cache
+from voxlift.data_pipelines.cache.fill import explain_problems
 from voxlift.data_pipelines.cache.format import choose_dtype
 from voxlift.data_pipelines.geometry import to_tensor_axes
-from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume
+from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -86,11 +88,10 @@ def test_every_setting_is_tried():
     assert set(CHANGED) == {field.name for field in fields(Preprocess)}
 
 
-@pytest.mark.parametrize("name", CHANGED)
-def test_no_setting_is_served_the_voxels_of_another(name, images, tmp_path):
-    before = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
-    after = fill_cache(images, changed_settings(name), folder=tmp_path / "cache")
-    assert not set(before.files) & set(after.files)
+def test_no_setting_is_served_the_voxels_of_another(images, tmp_path):
+    settings = [SETTINGS, *map(changed_settings, CHANGED)]
+    filled = [fill_cache(images[:1], each, folder=tmp_path / "cache").files for each in settings]
+    assert len(set(filled)) == len(settings)
 
 
 def test_a_rewritten_image_is_prepared_again(images, tmp_path):
@@ -144,11 +145,11 @@ def test_a_bad_file_is_named_and_the_others_are_kept(images, tmp_path):
     assert images[1][0].name in cached.problems[0]
 
 
-def test_images_of_another_native_shape_are_told(images, tmp_path):
+def test_images_of_another_native_shape_are_named(images, tmp_path):
     odd = (write_image(tmp_path / "odd.nii.gz", shape=(6, 7, 5)),)
     cached = fill_cache([*images, odd], Preprocess(), folder=tmp_path / "cache")
     assert cached.shape == (5, 7, 11, 1)
-    assert "odd.nii.gz: expected 5x7x11x1" in cached.problems[0]
+    assert all(fact in cached.problems[0] for fact in ("odd.nii.gz", "5x7x11x1"))
 
 
 def test_only_bad_files_is_an_error(tmp_path):
@@ -211,7 +212,7 @@ def test_a_data_set_is_stored_in_the_type_that_its_widest_volume_needs(order, tm
         again = []
         assert fill_cache(images, Preprocess(), folder=tmp_path / "cache", say=again.append) == cached
         assert len(again) == 1
-        assert again[0].endswith("all there")
+        assert "to be prepared" not in again[0]
 
 
 def test_no_voxel_is_stored_as_infinite(tmp_path):
@@ -236,70 +237,72 @@ def test_a_standard_score_beyond_float16_widens_the_data_set(tmp_path):
     assert np.isfinite(read_back(cached, 1)).all()
 
 
-def test_the_outcome_is_remembered_so_that_nothing_is_prepared_again(images, tmp_path, monkeypatch):
+def test_a_second_fill_decodes_nothing(images, tmp_path, monkeypatch):
     first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
-    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.prepare_volume", None)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.read_record", None)
     assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
 
 
 def test_every_record_is_prepared_once(images, tmp_path, monkeypatch):
-    prepared = []
+    read = []
 
     def count(paths, settings):
-        prepared.append(paths)
-        return prepare_volume(paths, settings)
+        read.append(paths)
+        return read_record(paths, settings)
 
-    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.prepare_volume", count)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill.read_record", count)
     fill_cache(images, SETTINGS, folder=tmp_path / "cache")
-    assert sorted(prepared) == sorted(images)
+    assert sorted(read) == sorted(images)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"shape": [1, 2], "dtype": "uint8"}', '{"shape": 3}'])
-def test_a_damaged_memory_is_learnt_anew(text, images, tmp_path):
+def test_a_damaged_format_file_is_written_anew(text, images, tmp_path):
     first = fill_cache(images, SETTINGS, folder=tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").glob("*.json")
+    (kept,) = (
+        file for file in (tmp_path / "cache").glob("*.json") if "shape" in json.loads(file.read_text())
+    )
     kept.write_text(text)
     assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
 
 
-def test_the_size_is_said_before_anything_is_written(images, tmp_path):
-    said = []
+def test_the_size_is_reported_before_anything_is_written(images, tmp_path):
+    reported = []
 
-    def say(text):
+    def report(text):
         assert not (tmp_path / "cache").exists()
-        said.append(text)
+        reported.append(text)
 
-    fill_cache(images, SETTINGS, folder=tmp_path / "cache", say=say)
-    assert said[0].startswith("Cache: 3 volumes of 5x7x11x1 float16 take 2.3 kB in")
-    assert "3 are to be prepared" in said[0]
+    fill_cache(images, SETTINGS, folder=tmp_path / "cache", say=report)
+    for fact in ("3 volumes", "5x7x11x1 float16", "2.3 kB", str(tmp_path / "cache")):
+        assert fact in reported[0]
 
 
 def test_a_full_disk_is_not_taken_for_a_bad_image(images, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("voxlift.data_pipelines.cache.fill._write_whole", full)
+    monkeypatch.setattr("voxlift.data_pipelines.cache.fill._write", full)
     with pytest.raises(OSError, match="No space left"):
         fill_cache(images, SETTINGS, folder=tmp_path / "cache")
 
 
-def test_skipping_is_no_way_out_where_no_image_is_left():
+def test_skipping_is_not_suggested_where_no_image_is_left():
     assert "data.on_bad_file=skip" in explain_problems(["a: bad"])
     assert "data.on_bad_file" not in explain_problems(["a: bad"], is_any_left=False)
 
 
 def test_ten_problems_are_shown_and_the_rest_counted():
     text = explain_problems([f"file{i}: bad" for i in range(12)])
-    assert "12 image(s)" in text
+    assert text.startswith("12 ")
     assert "file9" in text
     assert "file10" not in text
-    assert "and 2 more" in text
+    assert "2 more" in text
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(images, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(images, tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(VolumeError, match=r"cache\.folder=.*file.* Choose another cache\.folder"):
+        with pytest.raises(VolumeError, match=r"cache\.folder=.*file"):
             fill_cache(images, SETTINGS, folder=folder)
 
 
@@ -312,5 +315,5 @@ def test_a_complete_cache_is_only_read(images, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", refuse)
     assert fill_cache(images, SETTINGS, folder=tmp_path / "cache") == first
     first.files[0].unlink()
-    with pytest.raises(VolumeError, match=r"\(Read-only file system\)"):
+    with pytest.raises(VolumeError, match="Read-only file system"):
         fill_cache(images, SETTINGS, folder=tmp_path / "cache")

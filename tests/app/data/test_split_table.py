@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from voxlift.app.config import SplitSettings
-from voxlift.app.data.cohort import say_splits
+from voxlift.app.data.cohort import print_splits
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
@@ -13,7 +13,7 @@ def test_each_class_is_one_line_with_its_subjects_and_more_volumes_in_brackets(c
         Record(subject, (Path(f"/{row}.nii"),), label, None, row)
         for row, (subject, label, _) in enumerate(owners)
     )
-    say_splits(
+    print_splits(
         Manifest(records, ("liver", "heart"), {}, Path("t.csv")),
         [split for *_, split in owners],
         choice=SplitSettings(),
@@ -27,5 +27,5 @@ def test_each_class_is_one_line_with_its_subjects_and_more_volumes_in_brackets(c
 def test_a_fold_is_named_among_the_others(capsys, folds, told):
     records = tuple(Record(f"s{row}", (Path(f"/{row}.nii"),), row % 2, None, row) for row in range(6))
     manifest = Manifest(records, ("liver of a whale", "heart of a whale"), {}, Path("t.csv"))
-    say_splits(manifest, ["train", "val", "test"] * 2, choice=SplitSettings(folds=folds, fold=2))
+    print_splits(manifest, ["train", "val", "test"] * 2, choice=SplitSettings(folds=folds, fold=2))
     assert told in " ".join(capsys.readouterr().out.split())

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.runs.subjects import warn_of_images
-from voxlift.data_pipelines.cache.ranges import Sketch
+from voxlift.app.runs.cohort import warn_about_images
+from voxlift.data_pipelines.cache.ranges import VolumeSummary
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
 
@@ -19,7 +19,7 @@ def test_training_volumes_are_looked_at_and_others_are_not(tmp_path, caplog, mon
     records = tuple(Record(f"s{index}", (Path("x"),), index % 2, None, index) for index in range(4))
     settings = Preprocess(spacing=(1.0, 1.0, 1.0), shape=(3, 5, 7), window_hu=(0.0, 1.0))
     cohort = Cohort(records, ("a", "b"), splits, files, shape, "float16", settings)
-    warn_of_images(cohort, [Sketch((1.0, 1.0, 1.0), (3, 5, 7), "RAS", ())] * 2)
+    warn_about_images(cohort, [VolumeSummary((1.0, 1.0, 1.0), (3, 5, 7), "RAS", ())] * 2)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "1 of 2 prepared training volumes are blank"
     ]
