@@ -1,4 +1,11 @@
-"""A training in pieces: from where it begins, up to where a frozen body thaws, up to its end."""
+"""Checkpoints on disk: arrays in npz files, with the rest as JSON inside them; each is written atomically.
+
+    checkpoints/
+      at-0003-000000.npz   after 3 whole epochs and no batch: the newest two are kept
+      best-0002.npz        the weights of the best epoch, kept as long as one of those names them
+
+An npz file has a checksum for each array, so that reading it shows whether it is damaged.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +31,7 @@ from voxlift.data_pipelines.atomic import remove_leftovers
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """How far a training has come: whole epochs, and batches of the epoch that has begun."""
+    """How far a training has come: finished epochs, and batches of the current epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -32,7 +39,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs `first` to `last` (exclusive) in one go, `skip` batches of the first one done already."""
+    """Epochs `first` to `last` (exclusive) of one fit; `skip` batches of the first one are done already."""
 
     first: int
     last: int
@@ -40,15 +47,15 @@ class Phase:
 
 
 def plan_phases(start: Position, *, epochs: int, unfreeze: int = 0) -> list[Phase]:
-    """What is left to train.
+    """Return the phases that are left to train.
 
     An epoch that was broken off is a piece of its own, since it is shorter; so are the epochs before the
     unfreeze, since the network is compiled anew after them.
 
     Args:
-        start: where the training goes on.
-        epochs: of the whole training.
-        unfreeze: the first epoch that trains the whole network.
+        start: Where the training resumes.
+        epochs: Of the whole training.
+        unfreeze: The first epoch that trains the whole network.
 
     >>> plan_phases(Position(1, 5), epochs=8, unfreeze=4)
     [Phase(first=1, last=2, skip=5), Phase(first=2, last=4, skip=0), Phase(first=4, last=8, skip=0)]
@@ -72,27 +79,27 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a training needs to go on."""
+    """All that a training needs to resume."""
 
     position: Position
     arrays: Arrays
     state: dict[str, Any]
-    best: Arrays = field(default_factory=dict)  # the best epoch's weights; empty before the first epoch's end
+    best: Arrays = field(default_factory=dict)  # weights of the best epoch; empty before the end of the first
 
 
 class Checkpoints:
-    """The checkpoints of one training in a folder of its own."""
+    """The checkpoints of one training, in a folder of their own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was saved yet."""
+        """Whether there is no checkpoint yet."""
         return not self._all()
 
     def save(self, checkpoint: Checkpoint, *, best_epoch: int) -> None:
-        """Write a checkpoint, and its best weights where they are new; then drop the oldest ones."""
+        """Write a checkpoint, and the best weights where they are new; then delete the oldest."""
         self.folder.mkdir(exist_ok=True)
         remove_leftovers(self.folder)
         best = self._best(best_epoch)
@@ -104,10 +111,10 @@ class Checkpoints:
         self._keep(KEPT)
 
     def load(self) -> Checkpoint | None:
-        """The newest whole checkpoint; None where none was written yet.
+        """Return the newest undamaged checkpoint; None where there is none yet.
 
         Raises:
-            SettingsError: there are some, and not one of them can be read.
+            SettingsError: There are checkpoints, and none can be read.
         """
         problems = []
         for path in reversed(self._all()):
@@ -115,9 +122,7 @@ class Checkpoints:
                 found = self._read(path)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 problems.append(f"{path}: {_first_line(error)}")
-                log.info(
-                    "Checkpoint %s is damaged (%s): the one before it is taken", path, _first_line(error)
-                )
+                log.info("Checkpoint %s is damaged (%s): the one before is used", path, _first_line(error))
             else:
                 self._drop_after(found)
                 return found
@@ -125,23 +130,23 @@ class Checkpoints:
             raise SettingsError(
                 "No checkpoint of this run can be read:\n"
                 + "\n".join(problems)
-                + f"\nRemove {self.folder} to train it from the beginning with resume=."
+                + f"\nRemove {self.folder} to train from the beginning with resume=."
             )
         return None
 
     def files_of(self, checkpoint: Checkpoint) -> list[Path]:
-        """Where a saved checkpoint lies, its best weights too."""
+        """Return the files of a saved checkpoint, with those of its best weights."""
         best = [self._best(int(checkpoint.state["best_epoch"]))] if checkpoint.best else []
         return [self._at(checkpoint.position), *best]
 
     def thin(self) -> None:
-        """Keep only the newest, from which more epochs can be trained."""
+        """Delete all but the newest, from which more epochs can be trained."""
         if self.folder.is_dir():
             remove_leftovers(self.folder)
             self._keep(1)
 
     def _drop_after(self, found: Checkpoint) -> None:
-        """Remove what a later, damaged checkpoint left: it is going to be trained again."""
+        """Delete the files of later, damaged checkpoints, whose steps are trained again."""
         best_epoch = int(found.state["best_epoch"])
         for path in self._all():
             if _position_of(path) > found.position:
@@ -160,7 +165,7 @@ class Checkpoints:
         paths = self._all()
         for path in paths[:-count]:
             path.unlink()
-        # A damaged one names nothing, and only the newest can be damaged: it was read when it was young.
+        # A damaged checkpoint names no best weights. Only the newest can be damaged.
         named = {self._best(epoch) for epoch in map(_best_epoch_of, paths[-count:]) if epoch is not None}
         if named:
             for path in set(self.folder.glob("best-*.npz")) - named:
@@ -178,20 +183,20 @@ class Checkpoints:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
-    """Write arrays and JSON values into one npz file, whole or not at all.
+    """Write arrays and JSON values into one npz file, atomically.
 
     Raises:
-        OSError: naming the path.
+        OSError: Naming the path.
     """
-    spoken = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    write_beside(path, lambda file: np.savez(file, **{**arrays, STATE: spoken}))  # type: ignore[arg-type]
+    encoded = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    write_beside(path, lambda file: np.savez(file, **{**arrays, STATE: encoded}))  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The inverse of `write_arrays`; every array's checksum is checked.
+    """Read what `write_arrays` wrote; the checksum of every array is checked.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: the file is damaged.
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: The file is damaged.
     """
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
@@ -216,17 +221,17 @@ def _first_line(error: BaseException) -> str:
 
 
 class ReadOnlyCheckpoints(Checkpoints):
-    """Checkpoints that another process writes: those that were handed out can be read."""
+    """Checkpoints that another process writes and has sent to this one."""
 
     def save(self, checkpoint: Checkpoint, *, best_epoch: int) -> None:
-        """Nothing: the other process does."""
+        """Do nothing: the other process saves."""
 
     def thin(self) -> None:
-        """Nothing is here to be dropped."""
+        """Do nothing: the other process deletes."""
 
 
 def files_to_resume(run: RunFolder) -> list[Path]:
-    """The files that every process must have to go on with a run, those of a first training on slices too.
+    """Return the files that every process needs to resume a run, with those of its slice stage.
 
     Raises:
         SettingsError: it has checkpoints, and not one of them can be read.

@@ -1,189 +1,283 @@
-"""Compile and fit as plain functions of values: no Hydra, no run folder but the paths it is given."""
+"""The fit of the networks of one stage in its run folder: callbacks, checkpoints, and what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
-from voxlift.app.config import OptimizerSettings, TrainerSettings
+from voxlift.app.config import ModelSettings, TrainSettings
+from voxlift.app.config.overrides import flatten
+from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
+from voxlift.app.data.cohort import Cohort
 from voxlift.app.errors import UserError
-from voxlift.app.runtime.devices import backend_name
-from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
-from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Phase, Position, plan_phases
-from voxlift.app.training.optimizers import Steps, build_optimizer
-from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
-from voxlift.app.training.training_state import SaveCheckpoints, restore_arrays, restore_states, select_arrays
-from voxlift.models.losses import build_loss
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import read_json
+from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.networks import save_trained
+from voxlift.app.runtime.devices import peak_memory_bytes
+from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.training.callbacks.loggers import WriteMlflow, WriteTensorBoard
+from voxlift.app.training.callbacks.monitoring import (
+    InputClock,
+    LogLearningRate,
+    SplitStepTime,
+    StopOnNonFinite,
+    WatchLossScale,
+)
+from voxlift.app.training.callbacks.progress import ShowProgress, WriteHistory
+from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
+from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
+from voxlift.app.training.fit_loop import Task, fit_network
+from voxlift.app.training.input import TrainingInput
+from voxlift.app.training.networks import Networks
+from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.pretrained import trained_source
+from voxlift.app.training.stages import SLICE_MODEL, Stage
+from voxlift.app.training.strategy.hosts.data_parallel import (
+    build_shared_scorer,
+    copy_weights,
+    global_batches,
+)
+from voxlift.app.training.strategy.hosts.rendezvous import is_follower
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
+log = logging.getLogger("voxlift")
+
+RECALIBRATION_BATCHES = 16  # enough volumes for steady statistics, few enough to take seconds
+
+
 @dataclass(frozen=True)
-class Task:
-    """What is trained, on what, and how.
+class FittedNetworks:
+    """The networks of a stage with their best weights.
 
-    `stream` gives the batches from a position to the end of the training, `steps_per_epoch` to an epoch.
+    Attributes:
+        networks: Of the stage.
+        settings: Of the stage.
+        fit_cost: What the fit cost.
+        earlier_cost: Seconds of the slice model that was trained first, where there is one.
     """
 
-    network: Any
-    stream: Callable[[Position], tf.data.Dataset]
-    steps_per_epoch: int
-    classes: int
-    optimizer: OptimizerSettings
-    trainer: TrainerSettings
-    soft_labels: bool = False
-    freeze_epochs: int = 0
+    networks: Networks
+    settings: TrainSettings
+    fit_cost: dict[str, float]
+    earlier_cost: dict[str, float]
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The network of volumes [B, D, H, W, C]."""
+        return self.networks.volume
+
+    def save(self, run: RunFolder) -> None:
+        """Write `model.keras`."""
+        save_trained(self.network, run.model)
+
+    def score(self, cohort: Cohort) -> dict[str, Scores]:
+        """Return the scores of each split that holds subjects."""
+        size = self.settings.trainer.batch_size
+        return {split: score_split(self._scorer, cohort, split, batch_size=size) for split in cohort.present}
+
+    def cost(self, cohort: Cohort) -> dict[str, float]:
+        """Return parameters, seconds and bytes of the fit, and what scoring a volume costs."""
+        size = self.settings.trainer.batch_size
+        scoring = scoring_cost(self.network, self._scorer, cohort, batch_size=size)
+        return {**self.fit_cost, **scoring, **self.earlier_cost}
+
+    @cached_property
+    def _scorer(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The network with batch normalisation folded into its convolutions: the same scores, sooner."""
+        from voxlift.models.batch_norm import fold_batch_norm
+
+        return fold_batch_norm(self.network)
 
 
-def compile_network(task: Task, *, done: int = 0) -> None:
-    """Give the network its optimiser and loss, both in float32.
+@dataclass(frozen=True)
+class Callbacks:
+    """The callbacks of a fit that are also asked for what they know.
 
-    Args:
-        task: whose network.
-        done: batches that were trained before, by another optimiser.
+    Attributes:
+        counter: Counts epochs and batches.
+        keep: Holds the best weights.
+        history: Writes `history.csv`.
+        writers: Write to TensorBoard and MLflow, as the group `logger` says.
+        display: The progress bar.
     """
-    steps = Steps(task.trainer.epochs * task.steps_per_epoch, task.steps_per_epoch, done)
-    with scope_of(task.network):
-        _compile(task, steps)
-    if is_mirrored(task.network):
-        sum_before_clipping(task.network)
+
+    counter: StepCounter
+    keep: KeepBest
+    history: WriteHistory
+    writers: tuple[Any, ...]
+    display: ShowProgress
 
 
-def _compile(task: Task, steps: Steps) -> None:
-    task.network.compile(
-        optimizer=build_optimizer(
-            task.optimizer,
-            task.network,
-            steps=steps,
-            accumulate=task.trainer.accumulate,
-            ema=task.trainer.ema,
-        ),
-        loss=build_loss(
-            task.trainer.loss,
-            classes=task.classes,
-            focal_gamma=task.trainer.focal_gamma,
-            label_smoothing=task.trainer.label_smoothing,
-            soft_labels=task.soft_labels,
-        ),
-        # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
-        jit_compile=backend_name() != "tensorflow",
-        auto_scale_loss=False,  # the optimiser sees to it, layer by layer
-    )
-
-
-def fit_network(
-    task: Task,
-    *,
-    counter: StepCounter,
-    keep: KeepBest,
-    callbacks: Sequence[Any],
-    checkpoints: Checkpoints,
-) -> None:
-    """Train for the epochs asked for, from the newest checkpoint on; leave the best weights in place.
+def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNetworks:
+    """Train from the newest checkpoint on, where there is one; the best weights are left in counter.
 
     Args:
-        task: what is trained.
-        counter: Learns where each phase begins.
-        keep: holds the best weights, and tells when patience has ended.
-        callbacks: In the order of Keras, `counter` and `keep` among them.
-        checkpoints: where to go on from, and where the newest states go.
+        run: The folder of the stage.
+        stage: Its settings and untrained networks.
+        data: Its training batches.
 
     Raises:
-        UserError: a callback broke the training off; the best weights so far are in place.
-        SettingsError: the newest checkpoint is another network's.
+        UserError: The loss or the validation scores are not finite; the best weights so far were saved.
     """
-    found = checkpoints.load()
-    stateful = [callback for callback in callbacks if isinstance(callback, StatefulCallback)]
-    saver = SaveCheckpoints(
-        checkpoints,
-        counter=counter,
-        keep=keep,
-        stateful=stateful,
-        steps=task.trainer.checkpoint_steps,
-        steps_per_epoch=task.steps_per_epoch,
-    )
-    if found:
-        restore_states(stateful, found.state)
-        keep.load_best(found.best)
-    body = find_body(task.network)
+    settings, networks = stage.settings, _take_networks(stage)
+    warn_of_mirrors(read_augment(settings.augment), data.cohort.classes)
+    is_writer = not is_follower(settings)
+    checkpoints = Checkpoints(run.checkpoints) if is_writer else ReadOnlyCheckpoints(run.checkpoints)
+    started = time.perf_counter()
+    if checkpoints.is_empty:
+        batches = global_batches(data.batches) if settings.strategy == "hosts" else data.batches
+        recalibrate_lifted(networks.trained, batches, settings.model)
+    recalibration_seconds = time.perf_counter() - started
+    callbacks = _build_callbacks(run, data, is_writer=is_writer)
     try:
-        for phase in plan_phases(_start(found), epochs=task.trainer.epochs, unfreeze=task.freeze_epochs):
-            if keep.stopped:
-                break
-            means = _prepare_phase(task, phase, body=body, found=found)
-            counter.enter(phase, means)
-            _fit_phase(task, phase, callbacks=[*callbacks, saver])
-    except UserError:
-        keep.restore_best(task.network)  # for the caller to save; what else may end a training leaves nothing
-        raise
-    finally:
-        body.set_trainable(True)
-    keep.restore_best(task.network)
+        _run_epochs(networks, data, callbacks, checkpoints)
+    except UserError as error:
+        kept = f"\n{_save_best(run, networks, callbacks.keep)}" if is_writer else ""
+        raise UserError(f"{error}{kept}") from error
+    copy_weights(networks)
+    checkpoints.thin()
+    for writer in callbacks.writers:
+        writer.finish()
+    seconds = callbacks.history.seconds
+    cost = {
+        "parameters": networks.trained.count_params(),
+        "best_epoch": callbacks.keep.best_epoch,
+        "train_seconds": round(recalibration_seconds + seconds, 2),
+        "seconds_per_epoch": round(seconds / max(1, callbacks.keep.epochs_run), 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    return FittedNetworks(networks, settings, cost, slice_model_cost(run))
 
 
-def _start(found: Checkpoint | None) -> Position:
-    return found.position if found else Position()
+def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | None = None) -> Task:
+    """Return what `compile_network` and `fit_network` take.
 
-
-def _prepare_phase(task: Task, phase: Phase, *, body: Body, found: Checkpoint | None) -> list[NDArray[Any]]:
-    """Compile the network for a phase where it must be, and put a checkpoint's numbers into the first one.
-
-    Returns:
-        The running means of the epoch that the checkpoint broke off; none in a phase that begins anew.
+    Args:
+        networks: Whose `trained` network is fitted.
+        data: The training batches, with the settings of the fit.
+        clock: Measures the wait for batches.
     """
-    is_first = phase.first == _start(found).epoch
-    if is_first or phase.first == task.freeze_epochs:
-        _compile_from(task, phase.first, body)
-    if not (is_first and found):
-        return []
-    _restore(task, found)
-    return select_arrays(found.arrays, "means")
+    settings = data.settings
 
+    def stream(position: Position) -> tf.data.Dataset:
+        batches = data.batches_from(position)
+        return clock.attach(batches) if clock else batches
 
-def _compile_from(task: Task, epoch: int, body: Body) -> None:
-    """Compile for the epochs from `epoch` on: the body is frozen in the first `freeze_epochs`, then trained."""
-    is_unfrozen = epoch >= task.freeze_epochs
-    body.set_trainable(is_unfrozen)
-    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_unfrozen else 0)
-
-
-def _fit_phase(task: Task, phase: Phase, *, callbacks: Sequence[Any]) -> None:
-    task.network.fit(
-        task.stream(Position(phase.first, phase.skip)),
-        initial_epoch=phase.first,
-        epochs=phase.last,
-        steps_per_epoch=task.steps_per_epoch - phase.skip,
-        callbacks=list(callbacks),
-        shuffle=False,  # the stream is shuffled already
-        verbose=0,
+    return Task(
+        networks.trained,
+        stream,
+        data.steps_per_epoch,
+        classes=len(data.cohort.classes),
+        optimizer=tuning_optimizer(settings),
+        trainer=settings.trainer,
+        soft_labels=data.has_soft_labels,
+        freeze_epochs=settings.model.freeze_epochs,
     )
 
 
-def _restore(task: Task, found: Checkpoint) -> None:
-    """Put a checkpoint's numbers into the compiled network; at the unfreeze, a new optimiser starts anew."""
-    is_unfreezing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
-    parts = ("network",) if is_unfreezing else ("network", "optimizer")
-    restore_arrays(task.network, found.arrays, parts=parts)
+def _take_networks(stage: Stage) -> Networks:
+    if stage.plan is not None:
+        import keras
+
+        keras.utils.set_random_seed(
+            stage.settings.seed
+        )  # the same draws, whatever was trained or read before
+    networks = stage.build_networks()
+    keep_logits_precise(networks.trained)
+    keep_logits_precise(networks.own)
+    return networks
 
 
-@dataclass(frozen=True)
-class Body:
-    """The layers of a network before its head, those that can be trained."""
+def _build_callbacks(run: RunFolder, data: TrainingInput, *, is_writer: bool) -> Callbacks:
+    counter, trainer = StepCounter(), data.settings.trainer
+    return Callbacks(
+        counter=counter,
+        keep=KeepBest(trainer.monitor, patience=trainer.patience),
+        history=WriteHistory(run.history),
+        writers=_build_writers(run, data) if is_writer else (),
+        display=ShowProgress(counter, epochs=trainer.epochs, steps=data.steps_per_epoch),
+    )
 
-    layers: tuple[Any, ...]
 
-    def set_trainable(self, trainable: bool) -> None:  # noqa: FBT001 - the one thing that is set
-        """Freeze, statistics of normalisation included, or unfreeze; compile the network anew afterwards."""
-        for layer in self.layers:
-            layer.trainable = trainable
+def _build_writers(run: RunFolder, data: TrainingInput) -> tuple[Any, ...]:
+    logger, writers = data.settings.logger, list[Any]()
+    if logger.tensorboard:
+        writers.append(WriteTensorBoard(run.tensorboard, data.batches))
+    if logger.mlflow:
+        writers.append(WriteMlflow(logger, name=run.path.name, params=flatten(asdict(data.settings))))
+    return tuple(writers)
 
 
-def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
-    """All layers with weights of their own but the last one, the head; layers that somebody froze stay so."""
-    layers = [layer for layer in network._flatten_layers(include_self=False) if layer._trainable_variables]  # noqa: SLF001 - Keras has no public walk into nested networks
-    return Body(tuple(layer for layer in layers[:-1] if layer.trainable))
+def _run_epochs(
+    networks: Networks, data: TrainingInput, callbacks: Callbacks, checkpoints: Checkpoints
+) -> None:
+    clock, counter = InputClock(), callbacks.counter
+    in_order = [
+        counter,  # first: the others read the position from it
+        SplitStepTime(clock, batch_size=data.batch_size),
+        StopOnNonFinite(counter, data.subjects_at),
+        WatchLossScale(counter),
+        LogLearningRate(),
+        ScoreVolumes(_validation_scorer(networks, data)),
+        callbacks.history,  # after all that add to the logs
+        callbacks.keep,
+        *callbacks.writers,
+        callbacks.display,
+    ]
+    task = build_task(networks, data, clock=clock)
+    with callbacks.display:
+        fit_network(task, counter=counter, keep=callbacks.keep, callbacks=in_order, checkpoints=checkpoints)
+
+
+def _validation_scorer(networks: Networks, data: TrainingInput) -> Callable[[], dict[str, float]]:
+    size = data.settings.trainer.batch_size
+    if data.settings.strategy == "hosts":
+        return build_shared_scorer(networks, data.cohort, batch_size=size)
+    return build_validation_scorer(networks.volume, data.cohort, batch_size=size)
+
+
+def recalibrate_lifted(network: Any, batches: Iterable[Any], model: ModelSettings) -> None:  # noqa: ANN401 - untyped Keras
+    """Measure the statistics of batch normalisation again where the lift has made those of 2D wrong.
+
+    `init=centre` gives every slice the activations of the 2D network; averaged or rotated kernels do not.
+
+    Args:
+        network: Of volumes, before training.
+        batches: Training batches; the first of each is voxels [B, D, H, W, C].
+        model: Whether the network has trained weights, and how it was lifted.
+    """
+    from voxlift.models.batch_norm import recalibrate_batch_norm
+
+    is_trained = model.pretrain or trained_source(model.baseline) is not None
+    if model.kind != "volume" or not is_trained or model.init not in {"mean", "acs"}:
+        return
+    voxels = (batch[0] for batch in itertools.islice(batches, RECALIBRATION_BATCHES))
+    count = recalibrate_batch_norm(network, voxels)
+    log.info("Batch normalisation statistics were measured again on %d batches", count)
+
+
+def _save_best(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
+    """Save the best weights of a training that stopped with an error, and return a sentence about them."""
+    if not keep.weights:
+        return "No epoch was finished before, so there are no weights to keep."
+    copy_weights(networks)
+    save_trained(networks.volume, run.model)
+    return f"The weights of epoch {keep.best_epoch + 1}, the best so far, are in {run.model}."
+
+
+def slice_model_cost(run: RunFolder) -> dict[str, float]:
+    """Return the seconds of the slice model that was trained first; nothing where there is none."""
+    first = RunFolder(run.path / SLICE_MODEL)
+    if not first.is_finished:
+        return {}
+    return {"pretrain_seconds": read_json(first.metrics)["cost"]["train_seconds"]}

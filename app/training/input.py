@@ -73,10 +73,10 @@ class TrainingInput:
 
     def subjects_at(self, position: Position) -> list[str]:
         """Return the subjects of the batch at a position, each once; voxels that are not finite are noted."""
-        from voxlift.data_pipelines.pipeline import batch_members
+        from voxlift.data_pipelines.pipeline import records_in_batch
 
         options = replace(self._options, first_epoch=position.epoch)
-        members = batch_members(self._labels, options, step=position.step, chosen=self._slices)
+        members = records_in_batch(self._labels, options, step=position.step, chosen=self._slices)
         indices = self.cohort.indices("train")[np.unique(members)]
         return [_describe_subject(self.cohort, int(index)) for index in indices]
 
@@ -143,7 +143,7 @@ def training_options(settings: TrainSettings, cohort: Cohort) -> TrainingOptions
         weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
         augment=build_augmentation(augment, cohort),
         mix=build_mixing(augment),
-        part=batch_part(settings),
+        shard=batch_part(settings),
     )
 
 

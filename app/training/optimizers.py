@@ -16,15 +16,15 @@ UNDECAYED = ("bias", "gamma", "beta", "alpha", "scale")  # a pull towards zero h
 
 @dataclass(frozen=True)
 class Steps:
-    """Where on the way of a whole training an optimiser works."""
+    """The steps of a whole training, for the schedule of an optimizer."""
 
     total: int
     per_epoch: int
-    done: int = 0  # before this optimiser takes over
+    done: int = 0  # with an earlier optimizer
 
 
 def tuning_optimizer(settings: TrainSettings) -> OptimizerSettings:
-    """The optimiser's settings with the model's own factor in its learning rate."""
+    """Return the settings of the optimizer, with the learning rate times `model.rate_factor`."""
     rate = settings.optimizer.learning_rate * settings.model.rate_factor
     return replace(settings.optimizer, learning_rate=rate)
 
@@ -37,15 +37,15 @@ def build_optimizer(
     accumulate: int = 1,
     ema: float = 0.0,
 ) -> Any:  # noqa: ANN401 - untyped Keras
-    """A Keras optimiser by name, built for the network's trainable weights.
+    """Build a Keras optimizer for the trainable weights of a network.
 
     Args:
-        settings: its name, rate, schedule, decay and clipping.
-        network: normalisation and bias of it are not decayed; where a layer computes in float16 the loss is
+        settings: Name, learning rate, schedule, weight decay and clipping.
+        network: Its normalisation and biases are not decayed; where a layer computes in float16 the loss is
             scaled.
-        steps: the batches of the whole training, which the schedule spans.
-        accumulate: batches whose gradients are averaged before each step.
-        ema: momentum of the average of the weights; 0 keeps none.
+        steps: Batches of the whole training, over which the schedule runs.
+        accumulate: Batches whose gradients are averaged before each step.
+        ema: Momentum of the average of the weights; 0 keeps none.
 
     Raises:
         SettingsError: an unknown name, or options that the optimiser does not take.
@@ -75,7 +75,7 @@ def build_optimizer(
 
 
 def undecayed_weights(network: Any) -> list[Any]:  # noqa: ANN401 - untyped Keras
-    """The weights that decay would harm: of normalisation, biases, and whatever is one number per channel."""
+    """Return the weights without decay: normalisation, biases, and others with one number per channel."""
     return [
         weight
         for layer in network._flatten_layers()  # noqa: SLF001 - Keras has no public walk into nested networks
@@ -87,7 +87,7 @@ def undecayed_weights(network: Any) -> list[Any]:  # noqa: ANN401 - untyped Kera
 
 
 def computes_in_float16(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
-    """Whether small gradients of the network would vanish unless the loss is scaled."""
+    """Return whether small gradients vanish unless the loss is scaled."""
     return any(layer.compute_dtype == "float16" for layer in network._flatten_layers())  # noqa: SLF001 - as above
 
 
@@ -105,7 +105,7 @@ def _optimizer_class(name: str) -> type:
 
 
 def build_schedule(settings: OptimizerSettings, *, steps: Steps) -> float | Callable[..., Any]:
-    """A constant rate, or a linear warm-up from a hundredth of it and a cosine decay back to that."""
+    """Return a constant rate, or a linear warm-up from a hundredth of it and a cosine decay back to that."""
     rate = settings.learning_rate
     if settings.schedule == "constant":
         return rate
@@ -122,16 +122,16 @@ def build_schedule(settings: OptimizerSettings, *, steps: Steps) -> float | Call
 
 @keras.saving.register_keras_serializable(package="voxlift")
 class ShiftedCosine(keras.optimizers.schedules.CosineDecay):
-    """A cosine decay that begins `shift` steps on its way."""
+    """A cosine decay whose first `shift` steps are left out."""
 
     def __init__(self, *args: Any, shift: int = 0, **kwargs: Any) -> None:  # noqa: ANN401 - what Keras's schedule takes
         super().__init__(*args, **kwargs)
         self.shift = shift
 
     def __call__(self, step: Any) -> Any:  # noqa: ANN401 - a backend's scalar
-        """The rate at a step."""
+        """Return the rate at a step."""
         return super().__call__(step + self.shift)
 
     def get_config(self) -> dict[str, Any]:
-        """Keras's account of the schedule."""
+        """Return the arguments, as Keras serialises a schedule."""
         return {**super().get_config(), "shift": self.shift}

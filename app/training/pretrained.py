@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from voxlift.app.config import ModelSettings, SettingsError
 from voxlift.app.files import read_rows
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder, suggest_runs
+from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.data_pipelines.tables.manifest import split_images
 

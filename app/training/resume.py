@@ -13,7 +13,8 @@ from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import key_of
 from voxlift.app.files import read_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
-from voxlift.app.runs.folder import RunFolder, suggest_runs
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.training.strategy.hosts.cluster_environment import find_cluster_environment, is_in_cluster
 
 log = logging.getLogger("voxlift")

@@ -6,32 +6,41 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
-from voxlift.app.files import refuse_unwritable, write_json
+from voxlift.app.evaluation.evaluate import evaluate_splits
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import print_line
+from voxlift.app.report.run_page import write_run_page
+from voxlift.app.report.terminal import print_split_metrics
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
+from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runtime.failures import hint_for_training, resume_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import prepare_runtime
-from voxlift.app.training.finalize import finalize_run
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import input_spec
 from voxlift.app.training.pretrained import refuse_seen_subjects
 from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
 from voxlift.app.training.stages import Stage, plan_stages, plan_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
-from voxlift.app.training.strategy.hosts.agreement import agree_on_precision, agree_on_subjects
-from voxlift.app.training.strategy.hosts.rendezvous import is_follower, process_zero_first, publish_run
+from voxlift.app.training.strategy.hosts.rendezvous import (
+    agree_on_precision,
+    agree_on_subjects,
+    is_follower,
+    process_zero_first,
+    publish_run,
+)
 from voxlift.app.training.table_model import TableModel, check_covariates, read_covariates
 
 if TYPE_CHECKING:
-    from voxlift.app.training.finalize import FittedModel
     from voxlift.app.training.preflight.check import Preflight
+
 
 log = logging.getLogger("voxlift")
 
@@ -201,6 +210,43 @@ def _write_setup(session: Session, settings: TrainSettings, folder: RunFolder) -
 def _fit(stage: Stage, data: TrainingInput, folder: RunFolder) -> FittedModel:
     if stage.settings.model.kind == "table":
         return TableModel.fit(stage.settings, data.cohort, read_covariates(stage.settings, data.cohort))
-    from voxlift.app.training.network import fit_networks  # imports Keras
+    from voxlift.app.training.fit import fit_networks  # imports Keras
 
     return fit_networks(folder, stage, data)
+
+
+class FittedModel(Protocol):
+    """A model that was fitted to the training subjects, whatever its kind."""
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - untyped Keras
+        """The Keras model of volumes [B, D, H, W, C], for Grad-CAM; None for a model without one."""
+
+    def save(self, run: RunFolder) -> None:
+        """Write the model into the run folder."""
+
+    def score(self, cohort: Cohort) -> dict[str, Scores]:
+        """Return the scores of each split that holds subjects."""
+
+    def cost(self, cohort: Cohort) -> dict[str, float]:
+        """Return what fitting and scoring cost: parameters, seconds, bytes, floating-point operations."""
+
+
+def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fitted: FittedModel) -> None:
+    """Write the files that make a run finished, and print its metrics.
+
+    Args:
+        run: Its folder, with the files that were written before the fit.
+        settings: Of the run.
+        cohort: Whose volumes are scored.
+        fitted: The model.
+    """
+    fitted.save(run)
+    scores = fitted.score(cohort)
+    write_rows(run.predictions, prediction_rows(scores))
+    metrics = evaluate_splits(scores)
+    metrics["cost"] = fitted.cost(cohort)
+    write_run_page(run, metrics, cohort, fitted.network)
+    write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
+    print_split_metrics(metrics, name=settings.model.name)
+    print_line(f"Results in {run.path}")

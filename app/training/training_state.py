@@ -1,4 +1,4 @@
-"""The numbers of a training: those of the network, of the optimiser, and the epoch's running means."""
+"""The state of a training: arrays of the network and the optimizer, running means, states of callbacks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 from keras import ops
 
 from voxlift.app.config import SettingsError
-from voxlift.app.training.callbacks.best import KeepBest
-from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
+from voxlift.app.training.callbacks.stateful import KeepBest, StatefulCallback, StepCounter
 from voxlift.app.training.checkpoints import Arrays, Checkpoint, Checkpoints
 
 
 def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras
-    """Every number that the next step depends on: weights, statistics, seeds, slots, loss scale, averages."""
+    """Return all arrays that the next step depends on, from weights and seeds to slots and averages."""
     return {
         f"{part}/{number:05d}": ops.convert_to_numpy(variable)
         for part, variables in _parts(network).items()
@@ -23,10 +22,10 @@ def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras
 
 
 def restore_arrays(network: Any, arrays: Arrays, *, parts: tuple[str, ...]) -> None:  # noqa: ANN401 - untyped Keras
-    """Put numbers of `gather_arrays` back into a network compiled in the same way.
+    """Put the arrays of `gather_arrays` back into a network that was compiled in the same way.
 
     Raises:
-        SettingsError: the network has other variables than the one that was saved.
+        SettingsError: The network has other variables than the one that was saved.
     """
     for part in parts:
         variables, values = _parts(network)[part], select_arrays(arrays, part)
@@ -34,14 +33,14 @@ def restore_arrays(network: Any, arrays: Arrays, *, parts: tuple[str, ...]) -> N
         if ours != theirs:
             raise SettingsError(
                 f"The checkpoint's {part} has {len(theirs)} arrays that do not fit the {len(ours)} that "
-                "were built: the settings or Voxlift have changed since. Train anew in another run_dir."
+                "were built: the settings or Voxlift have changed. Start a new training in another run_dir."
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
 
 def select_arrays(arrays: Arrays, part: str) -> list[Any]:
-    """One part's arrays, in order."""
+    """Return the arrays of one part, in order."""
     return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]
 
 
@@ -54,7 +53,7 @@ def _parts(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Kera
 
 
 class SaveCheckpoints(StatefulCallback):
-    """Writes a checkpoint after each epoch, and every `steps` batches if asked. The last callback."""
+    """Writes a checkpoint after each epoch and, unless `steps` is 0, every `steps` batches."""
 
     def __init__(
         self,
@@ -72,13 +71,13 @@ class SaveCheckpoints(StatefulCallback):
         self.stateful = tuple(stateful)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Save within an epoch, where that was asked for; its last batch is saved with the epoch's end."""
+        """Save within an epoch; after its last batch the end of the epoch saves."""
         step = self.counter.position.step
         if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
-        """Save the whole epoch."""
+        """Save at the end of the epoch."""
         self._save()
 
     def _save(self) -> None:
@@ -92,12 +91,12 @@ class SaveCheckpoints(StatefulCallback):
 
 
 def collect_states(stateful: Sequence[StatefulCallback]) -> dict[str, Any]:
-    """What all callbacks remember, by the name of their class."""
+    """Return the states of all callbacks, by the name of their class."""
     return {type(callback).__name__: callback.get_state() for callback in stateful}
 
 
 def restore_states(stateful: Sequence[StatefulCallback], state: dict[str, Any]) -> None:
-    """The inverse of `collect_states`; a callback that was not there before keeps its fresh state."""
+    """Restore what `collect_states` returned; a callback that was not there before keeps its new state."""
     for callback in stateful:
         if type(callback).__name__ in state:
             callback.set_state(state[type(callback).__name__])

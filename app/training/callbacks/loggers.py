@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import LoggerSettings
-from voxlift.app.training.callbacks.step_counter import StatefulCallback
+from voxlift.app.training.callbacks.stateful import StatefulCallback
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,8 +28,8 @@ class WriteTensorBoard(StatefulCallback):
     curve has a writer of its own, which TensorBoard shows as a run.
 
     Args:
-        folder: of the events.
-        batches: the training's stream, of which the first batch is shown.
+        folder: For the event files.
+        batches: Of the training; the first one is shown as pictures.
     """
 
     def __init__(self, folder: Path, batches: tf.data.Dataset) -> None:
@@ -39,7 +39,7 @@ class WriteTensorBoard(StatefulCallback):
         self.has_pictures = False
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Show the first batch, once in a training."""
+        """Write pictures of the first batch, once per training."""
         if self.has_pictures:
             return
         import tensorflow as tf
@@ -63,21 +63,21 @@ class WriteTensorBoard(StatefulCallback):
             writer.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Close the files; a later part of the training opens new ones."""
+        """Close the files; a later phase opens new ones."""
         for writer in self.writers.values():
             writer.close()
         self.writers = {}
 
     def finish(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: no file is open."""
         self.on_train_end()
 
     def get_state(self) -> dict[str, Any]:
-        """Whether the pictures are there."""
+        """Return whether the pictures were written."""
         return {"has_pictures": self.has_pictures}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Do not write them twice."""
+        """Restore whether the pictures were written."""
         self.has_pictures = bool(state["has_pictures"])
 
     def _writer(self, run: str) -> Any:  # noqa: ANN401 - untyped TensorFlow
@@ -89,7 +89,7 @@ class WriteTensorBoard(StatefulCallback):
 
 
 def curve_of(name: str) -> tuple[str, str]:
-    """The run and the graph of a quantity of the logs.
+    """Return the TensorBoard run and the graph for a quantity of the logs.
 
     >>> curve_of("val_auc"), curve_of("loss"), curve_of("input_seconds")
     (('validation', 'auc'), ('train', 'loss'), ('input', 'seconds of an epoch'))
@@ -102,10 +102,10 @@ def curve_of(name: str) -> tuple[str, str]:
 
 
 def project_batch(voxels: NDArray[Any]) -> NDArray[np.float32]:
-    """Pictures [B, H, W, 1] in 0..1 of a batch of volumes or slices, first channel, each scaled by itself.
+    """Return pictures [B, H, W, 1] in 0..1 of the first channel of a batch, each scaled by itself.
 
     Args:
-        voxels: [B, D, H, W, C], of which the largest value along depth is shown, or [B, H, W, C].
+        voxels: [B, D, H, W, C], shown as the maximum along depth, or [B, H, W, C].
     """
     wide = voxels[..., :1].astype(np.float32)
     flat = wide.max(axis=1) if wide.ndim == 5 else wide  # [B, H, W, 1]
@@ -113,17 +113,16 @@ def project_batch(voxels: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray((flat - low) / np.maximum(high - low, 1e-6))
 
 
-LONGEST = 500  # characters of a parameter's value that every server takes
+MAX_LENGTH = 500  # characters of a parameter that every MLflow server accepts
 
 
 class WriteMlflow(StatefulCallback):
-    """Writes the settings once and the logs of each epoch; a resumed training goes on with the same run.
+    """Writes the settings once and the logs of each epoch; a resumed training continues the same MLflow run.
 
     Args:
-        logger: where to (`mlflow_uri`: a server or a folder; MLflow's own choice where it is None), and the
-            experiment's name.
-        name: of the run.
-        params: the settings, flat.
+        logger: `mlflow_uri` (a server or a folder; None: as MLflow decides) and the name of the experiment.
+        name: Of the run.
+        params: The settings, flat.
     """
 
     def __init__(self, logger: LoggerSettings, *, name: str, params: Mapping[str, Any]) -> None:
@@ -133,7 +132,7 @@ class WriteMlflow(StatefulCallback):
         self.client: Any = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Open the run, or the one that was begun before."""
+        """Start the MLflow run, or continue the one that was started before."""
         if self.client is not None:
             return
         mlflow = importlib.import_module("mlflow")
@@ -148,15 +147,15 @@ class WriteMlflow(StatefulCallback):
                 self.client.log_metric(self.run_id, name, float(value), step=epoch)
 
     def get_state(self) -> dict[str, Any]:
-        """Which run it is."""
+        """Return the identifier of the MLflow run."""
         return {"run_id": self.run_id}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with that run."""
+        """Restore the identifier of the MLflow run."""
         self.run_id = state["run_id"]
 
     def finish(self) -> None:
-        """Say that the training has reached its end."""
+        """Mark the MLflow run as finished."""
         if self.client is not None:
             self.client.set_terminated(self.run_id)
 
@@ -167,5 +166,5 @@ class WriteMlflow(StatefulCallback):
         )
         run = self.client.create_run(experiment, run_name=self.name)
         for key, value in self.params.items():
-            self.client.log_param(run.info.run_id, key, str(value)[:LONGEST])
+            self.client.log_param(run.info.run_id, key, str(value)[:MAX_LENGTH])
         return str(run.info.run_id)

@@ -1,4 +1,4 @@
-"""What a person sees while a training goes on."""
+"""The progress bar, and the table of epochs in `history.csv`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.progress import Progress, TaskID
 
 from voxlift.app.files import write_rows
 from voxlift.app.progress import build_progress
-from voxlift.app.training.callbacks.step_counter import StatefulCallback, StepCounter
+from voxlift.app.training.callbacks.stateful import StatefulCallback, StepCounter
 
 log = logging.getLogger("voxlift")
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """One bar over all steps of all epochs, with time left and the last epoch's scores beside it.
+    """One bar over all steps of all epochs, with time left and the scores of the last epoch.
 
-    Used as a context around the fits, so that one bar serves several and closes in any case.
+    It is a context manager around the fits, so that one bar serves several and is always closed.
     """
 
     def __init__(self, counter: StepCounter, *, epochs: int, steps: int) -> None:
@@ -36,7 +36,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.progress.stop()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Open the bar, where an earlier part of the training has not."""
+        """Open the bar, unless an earlier phase has."""
         if self.task is None:
             phase = self.counter.phase
             self.progress.start()
@@ -52,10 +52,10 @@ class ShowProgress(keras.callbacks.Callback):
         self._update(advance=1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Show the scores beside the bar, and in the log where there is no terminal."""
-        note = _spoken(logs or {})
+        """Show the scores beside the bar, and log them where there is no terminal."""
+        note = _format_scores(logs or {})
         self._update(note=f"epoch {epoch + 1}/{self.epochs}  {note}")
-        if self.progress.disable and _is_worth_a_line(epoch + 1, self.epochs):
+        if self.progress.disable and _is_logged(epoch + 1, self.epochs):
             log.info("epoch %d/%d  %s", epoch + 1, self.epochs, note)
 
     def _update(self, **changes: Any) -> None:  # noqa: ANN401 - what rich's update takes
@@ -63,29 +63,29 @@ class ShowProgress(keras.callbacks.Callback):
             self.progress.update(self.task, **changes)
 
 
-def _spoken(logs: dict[str, float]) -> str:
+def _format_scores(logs: dict[str, float]) -> str:
     shown = ("loss", "val_loss", "val_auc")
     return "  ".join(f"{name} {logs[name]:.3f}" for name in shown if name in logs)
 
 
-def _is_worth_a_line(epoch: int, epochs: int) -> bool:
-    """About ten lines a run are enough for a log file."""
+def _is_logged(epoch: int, epochs: int) -> bool:
+    """Return whether an epoch is one of about ten that are logged."""
     return epoch in {1, epochs} or epoch % max(1, epochs // 10) == 0
 
 
 class WriteHistory(StatefulCallback):
-    """Writes one row per epoch to a CSV file, whole each time, so that a killed run keeps what it has."""
+    """Writes one row per epoch to a CSV file, all rows each time, so that a killed run keeps its rows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.started = 0.0
-        self.spent = 0.0  # seconds of an epoch before it was broken off
+        self.spent = 0.0  # seconds of an epoch before the training was stopped
 
     @property
     def seconds(self) -> float:
-        """What all epochs took."""
+        """Seconds of all epochs."""
         return sum(float(row["seconds"]) for row in self.rows)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
@@ -93,7 +93,7 @@ class WriteHistory(StatefulCallback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the epoch's row."""
+        """Write the row of the epoch."""
         spent, self.spent = self.spent + time.perf_counter() - self.started, 0.0
         values = {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch, **values, "seconds": round(spent, 3)})
@@ -101,11 +101,11 @@ class WriteHistory(StatefulCallback):
         self.started = time.perf_counter()
 
     def get_state(self) -> dict[str, Any]:
-        """All rows, and the time spent on the epoch that has begun."""
+        """Return all rows, and the seconds spent on the current epoch."""
         return {"rows": self.rows, "spent": self.spent + time.perf_counter() - self.started}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on after the checkpoint's rows; those of epochs that will be trained again are dropped."""
+        """Restore the rows of the checkpoint; those of epochs that are trained again are dropped."""
         self.rows, self.spent = list(state["rows"]), float(state["spent"])
         if self.rows:
             write_rows(self.path, self.rows)

@@ -10,9 +10,9 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.runtime.devices import Memory, free_memory, gpu_capability
 from voxlift.app.runtime.setup import unchanged_randomness
-from voxlift.app.training.fit import Task, compile_network
+from voxlift.app.training.fit import build_task
+from voxlift.app.training.fit_loop import Task, compile_network
 from voxlift.app.training.input import TrainingInput
-from voxlift.app.training.network import build_task
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.preflight.memory import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
 from voxlift.app.training.preflight.overfit import OverfitResult, overfit_batch

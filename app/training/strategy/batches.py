@@ -6,10 +6,10 @@ from voxlift.app.config import SettingsError
 
 
 def refuse_uneven_batches(batch_size: int, devices: int) -> None:
-    """Pass when every device gets as many samples: only then the mean of their means is the batch's mean.
+    """Pass when every device gets the same number of samples.
 
     Raises:
-        SettingsError: with the nearest batch sizes.
+        SettingsError: With the nearest batch sizes.
     """
     rest = batch_size % devices
     if rest:
@@ -21,10 +21,10 @@ def refuse_uneven_batches(batch_size: int, devices: int) -> None:
 
 
 def even_share(batch_size: int, devices: int) -> int:
-    """The largest batch up to `batch_size` that gives every device as many samples.
+    """Return the largest batch up to `batch_size` that gives every device the same number of samples.
 
     Raises:
-        SettingsError: there are fewer samples than devices.
+        SettingsError: There are fewer samples than devices.
 
     >>> even_share(13, 4)
     12

@@ -20,13 +20,13 @@ import sys
 
 from voxlift.app.cli.command import run_command
 from voxlift.app.cli.train import read_settings, start
-from voxlift.app.training.callbacks.step_counter import StepCounter
+from voxlift.app.training.callbacks.stateful import StepCounter
 
 # What a training imports late, too: a fork shall not pay for it.
 for room in (
     "voxlift.app.training.train",
     "voxlift.app.training.preflight.check",
-    "voxlift.app.training.network",
+    "voxlift.app.training.fit",
 ):
     importlib.import_module(room)
 

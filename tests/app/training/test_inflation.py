@@ -15,7 +15,7 @@ from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.training.network import recalibrate_lifted, slice_model_cost
+from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.optimizers import tuning_optimizer
 from voxlift.app.training.pretrained import check_baseline, refuse_seen_subjects
@@ -258,7 +258,7 @@ def test_a_finished_slice_run_is_inflated_and_another_split_of_its_subjects_refu
     def look(network, *_):  # what stands in the network when training begins
         seen["kernel"] = network.get_layer("stage1_conv").get_weights()[0]
 
-    monkeypatch.setattr("voxlift.app.training.network.recalibrate_lifted", look)
+    monkeypatch.setattr("voxlift.app.training.fit.recalibrate_lifted", look)
     overrides = [*inflated.overrides, "model=volume3d", "model.init=centre", f"model.baseline={first.path}"]
     assert train(composed(*overrides, f"run_dir={inflated.folder}/tuned")) == 0
     np.testing.assert_array_equal(seen["kernel"][1], kernel)

@@ -1,4 +1,4 @@
-"""What a supervising process and its training process tell each other: JSON values over a socket."""
+"""Messages between a supervising process and its training process: JSON values over a socket."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Channel:
 
     @property
     def descriptor(self) -> int:
-        """The open file, for a process that inherits it."""
+        """The file descriptor, for a process that inherits it."""
         return self._end.fileno()
 
     def send(self, message: Message) -> None:
-        """Say something; nothing happens where nobody listens any more."""
+        """Send a message; nothing happens where the other end is closed."""
         try:
             with self._lock:
                 self._end.sendall(json.dumps(message).encode() + b"\n")
@@ -32,11 +32,11 @@ class Channel:
             return
 
     def receive(self) -> Message:
-        """The next message; an empty one when the other end is closed."""
+        """Return the next message; an empty one when the other end is closed."""
         return next(self.messages(), {})
 
     def messages(self) -> Iterator[Message]:
-        """All messages until the other end is closed; a message that was cut off is none."""
+        """Yield all messages until the other end is closed; incomplete ones are left out."""
         try:
             for line in self._lines:
                 if line.endswith("\n"):
@@ -45,12 +45,12 @@ class Channel:
             return
 
     def close(self) -> None:
-        """End it."""
+        """Close this end."""
         self._lines.close()
         self._end.close()
 
     def when_closed(self, act: Callable[[], object]) -> None:
-        """Do something, in another thread, when the other process has ended."""
+        """Call a function, in another thread, when the other process has ended."""
 
         def wait() -> None:
             for _ in self.messages():
@@ -61,11 +61,11 @@ class Channel:
 
 
 def open_pair() -> tuple[Channel, Channel]:
-    """Both ends: one to keep, one to hand on."""
+    """Return both ends: one to keep, one for the child process."""
     ours, theirs = socket.socketpair()
     return Channel(ours), Channel(theirs)
 
 
 def open_channel(descriptor: int) -> Channel:
-    """The end that was handed on to this process."""
+    """Open the end that the parent process passed on."""
     return Channel(socket.socket(fileno=descriptor))

@@ -1,4 +1,4 @@
-"""Which of several processes this one is: from the settings, or from Slurm."""
+"""The place of this process among several: from the settings, or from Slurm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIRST_PORT, PORTS = 61440, 4096  # a job's port where nobody names one: above th
 
 @dataclass(frozen=True)
 class ClusterEnvironment:
-    """One of `count` processes, which meet at `coordinator`, the address of process 0."""
+    """The place of a process: one of `count`, with the address of process 0 as `coordinator`."""
 
     coordinator: str
     count: int
@@ -22,7 +22,7 @@ class ClusterEnvironment:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes the run folder."""
+        """Whether this process writes the run folder."""
         return self.index == 0
 
     @property
@@ -32,19 +32,19 @@ class ClusterEnvironment:
         return name.strip("[]"), int(port)
 
     def __str__(self) -> str:
-        """As a sentence calls it."""
+        """Return the name for messages."""
         return f"host {self.index} of {self.count}"
 
 
 def find_cluster_environment(settings: HostsSettings, environment: Mapping[str, str]) -> ClusterEnvironment:
-    """This process among the others; Slurm's variables fill in what the settings leave open.
+    """Return the place of this process; Slurm's variables complete the settings.
 
     Args:
-        settings: as given on this process's command line.
-        environment: its variables.
+        settings: Of the command line.
+        environment: Its variables.
 
     Raises:
-        SettingsError: listing what is missing or contradicts itself.
+        SettingsError: Listing what is missing or contradictory.
     """
     coordinator = settings.coordinator or _slurm_coordinator(environment)
     count = _first_number(settings.count, environment.get("SLURM_NTASKS"))
@@ -60,12 +60,12 @@ def find_cluster_environment(settings: HostsSettings, environment: Mapping[str, 
 
 
 def is_in_cluster(settings: HostsSettings, environment: Mapping[str, str]) -> bool:
-    """Whether anything says that this process is one of several."""
+    """Return whether settings or Slurm make this process one of several."""
     return settings.index is not None or (_first_number(None, environment.get("SLURM_NTASKS")) or 1) > 1
 
 
 def first_host(nodes: str) -> str:
-    """The first of a Slurm list of hosts.
+    """Return the first of a Slurm list of hosts.
 
     >>> first_host("node[003-007,012],gpu1"), first_host("alpha,beta"), first_host("a[1,4]b")
     ('node003', 'alpha', 'a1b')
@@ -88,7 +88,7 @@ def _first_number(given: int | None, slurm: str | None) -> int | None:
 
 def _address_problems(coordinator: str | None) -> list[str]:
     if coordinator is None:
-        needed = "hosts.coordinator: strategy=hosts needs it outside Slurm; say hosts.coordinator=HOST:PORT"
+        needed = "hosts.coordinator: strategy=hosts needs it outside Slurm; set hosts.coordinator=HOST:PORT"
         return [f"{needed}, the name of host 0 and a free port of it, the same on all hosts."]
     name, _, port = coordinator.rpartition(":")
     if name and port.isdigit() and 0 < int(port) < 2**16:
@@ -99,11 +99,11 @@ def _address_problems(coordinator: str | None) -> list[str]:
 def _number_problems(count: int | None, index: int | None) -> list[str]:
     problems = []
     if count is None:
-        problems.append("hosts.count: strategy=hosts needs it outside Slurm; say how many processes train.")
+        problems.append("hosts.count: strategy=hosts needs it outside Slurm: the number of processes.")
     elif count < 2:
         problems.append(
             f"hosts.count: expected at least 2 processes; received {count}. Under Slurm start the command by "
-            "srun; on one host say strategy=single or mirrored."
+            "srun; on one host set strategy=single or mirrored."
         )
     if index is None:
         problems.append(

@@ -1,4 +1,4 @@
-"""Whether host 0 can be met, before any engine is started."""
+"""Check that host 0 can be reached, before JAX is started."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PAUSE = 0.2  # seconds between two tries
 
 
 def await_coordinator(cluster: ClusterEnvironment) -> None:
-    """Return when host 0 listens.
+    """Wait until host 0 accepts connections.
 
     Raises:
-        SettingsError: it does not within `hosts.wait_seconds`.
+        SettingsError: It does not within `hosts.wait_seconds`.
     """
     until, has_said = time.monotonic() + cluster.wait_seconds, False
     while (problem := _try_connect(cluster)) is not None:
@@ -35,10 +35,10 @@ def await_coordinator(cluster: ClusterEnvironment) -> None:
 
 
 def refuse_taken_port(cluster: ClusterEnvironment) -> None:
-    """Pass when this host can listen at the coordinator's port.
+    """Pass when this host can listen at the port of the coordinator.
 
     Raises:
-        SettingsError: another program does.
+        SettingsError: Another program does.
     """
     _, port = cluster.address
     with socket.socket() as tried:
@@ -53,7 +53,7 @@ def refuse_taken_port(cluster: ClusterEnvironment) -> None:
 
 
 def _try_connect(cluster: ClusterEnvironment) -> str | None:
-    """What keeps host 0 from answering; None where it does."""
+    """Return what keeps host 0 from answering; None where it answers."""
     try:
         socket.create_connection(cluster.address, timeout=2).close()
     except OSError as error:

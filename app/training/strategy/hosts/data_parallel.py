@@ -1,6 +1,6 @@
-"""Networks spread over several processes: each holds all weights, and computes on its part of every batch.
+"""Data parallel training over several processes: each holds all weights and computes its part of a batch.
 
-The engine sees one batch that lies on the devices of all processes, and one step on it: loss, gradients,
+JAX sees one batch that lies on the devices of all processes, and one step on it: loss, gradients,
 clipping, dropout and the statistics of batch normalisation are those of the whole batch. Scores and the like
 are computed by each process alone, with a local copy of the network that has the same weights.
 """
@@ -13,21 +13,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlift.app.config import TrainSettings
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.inference.scores import build_validation_scorer, predict_logits
 from voxlift.app.runtime.setup import unchanged_randomness
+from voxlift.app.training.networks import Networks
 from voxlift.app.training.strategy.batches import refuse_uneven_batches
-from voxlift.app.training.strategy.hosts.rendezvous import barrier
+from voxlift.app.training.strategy.hosts.rendezvous import barrier, own_index, process_count
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 
 if TYPE_CHECKING:
     from voxlift.app.training.networks import Networks
 
 
 def set_data_parallel(settings: TrainSettings) -> None:
-    """From here on, what is trained is spread over all devices of all processes.
+    """Distribute all networks built from now on over all devices of all processes.
 
     Raises:
-        SettingsError: a batch that they cannot share evenly.
+        SettingsError: A batch that they cannot share evenly.
     """
     import keras
 
@@ -37,7 +42,7 @@ def set_data_parallel(settings: TrainSettings) -> None:
 
 
 def connect_devices() -> None:
-    """Let the devices of all processes find one another while all are here: they look for half a minute."""
+    """Connect the devices while all processes are present: JAX waits for half a minute only."""
     from jax.experimental import multihost_utils
 
     barrier("before the devices")
@@ -45,7 +50,7 @@ def connect_devices() -> None:
 
 
 def global_device_count() -> int:
-    """How many devices all processes have together."""
+    """Return the number of devices of all processes."""
     import jax
 
     return int(jax.device_count())
@@ -53,7 +58,7 @@ def global_device_count() -> int:
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """What is built and computed inside belongs to this process, as if there were no others."""
+    """Build and compute on this process alone."""
     import keras
 
     before = keras.distribution.distribution()
@@ -65,9 +70,9 @@ def single_process() -> Iterator[None]:
 
 
 def build_with_local_copy(build: Callable[[], Networks]) -> Networks:
-    """Networks whose trained one is spread, and whose scoring one is this process's own.
+    """Build a distributed network to train, and a local one to score with.
 
-    Both are built from the same draws, which are those of a process without others.
+    Both use the same random draws, which are those of single-process training.
     """
     with unchanged_randomness(), single_process():
         own = build()  # first: its layers get the names that they have without others
@@ -75,13 +80,13 @@ def build_with_local_copy(build: Callable[[], Networks]) -> Networks:
 
 
 def copy_weights(networks: Networks) -> None:
-    """Give the local copy what the trained network holds now; nothing to do where they are one."""
+    """Copy the weights of the trained network to the local copy, where there is one."""
     if networks.local is not None:
         networks.local.set_weights(networks.trained.get_weights())
 
 
 def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
-    """The numbers that process 0 has, to the last bit."""
+    """Return the numbers of process 0, bit for bit."""
     from jax.experimental import multihost_utils
 
     words = np.array(list(values.values()), np.float64).view(np.uint32)  # the engine has no float64
@@ -91,7 +96,7 @@ def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def global_batches(batches: Iterable[Any]) -> Iterator[Any]:
-    """The voxels of whole batches [B, ...], of which each process has a part, for steps outside of `fit`."""
+    """Yield the voxels [B, ...] of whole batches from the parts of all processes, for use outside of `fit`."""
     import jax
     import keras
 
@@ -99,3 +104,42 @@ def global_batches(batches: Iterable[Any]) -> Iterator[Any]:
     for batch in batches:
         part = np.asarray(batch[0])
         yield (jax.make_array_from_process_local_data(layout(part.shape).backend_layout, part),)
+
+
+def build_shared_scorer(
+    networks: Networks, cohort: Cohort, *, batch_size: int
+) -> Callable[[], dict[str, float]]:
+    """Return a function that scores the validation volumes, of which each process reads a share.
+
+    The scores are equal bit for bit in all processes, since early stopping depends on them.
+    """
+    score = build_validation_scorer(networks.volume, cohort, batch_size=batch_size, predict=shared_logits)
+
+    def together() -> dict[str, float]:
+        copy_weights(networks)
+        return broadcast_values(score())
+
+    return together
+
+
+def shared_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
+    """Return the logits [N, K] of prepared volumes, in order; every process computes some and gets all."""
+    from jax.experimental import multihost_utils
+
+    index, count, total = own_index(), process_count(), len(volumes)
+    own = replace(volumes, files=volumes.files[index::count])
+    padded = np.zeros((-(-total // count), int(network.output_shape[-1])), np.float32)
+    with single_process():
+        if len(own):
+            padded[: len(own)] = predict_logits(network, own, batch_size=batch_size)
+        gathered = np.asarray(multihost_utils.process_allgather(padded))  # [count, longest share, K]
+    return interleave(gathered, total)
+
+
+def interleave(shares: NDArray[np.float32], total: int) -> NDArray[np.float32]:
+    """Return rows [N, ...] in their order, from the shares [count, longest, ...] of the processes.
+
+    >>> interleave(np.array([[0, 2, 4], [1, 3, 0]]), 5).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    return np.asarray(np.swapaxes(shares, 0, 1).reshape(-1, *shares.shape[2:])[:total])

@@ -1,4 +1,4 @@
-"""How a training process ends: whoever ends badly tells the others, and all say what the cause was."""
+"""The end of a training process on several hosts: a failed one publishes the cause, and all report it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from voxlift.app.training.strategy.hosts.channel import Channel
 from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
 from voxlift.app.training.strategy.hosts.rendezvous import is_connected, publish, read_published
 
-LINGER = 5.0  # seconds that host 0 gives the others to read why it ends: their meeting place ends with it
-GRACE = 1.0  # seconds for this process's own last words, when another one has ended
+LINGER = 5.0  # seconds for the others to read why host 0 ends, before its key-value store is gone
+GRACE = 1.0  # seconds for this process to report its own error, when another one has ended
 ENGINE_WORDS = (
     "gloo",
     "nccl",
@@ -27,11 +27,11 @@ ENGINE_WORDS = (
 
 
 class ProcessExit:
-    """The end of this process, which comes once, from whichever thread finds the cause first.
+    """Ends this process once, from whichever thread finds the cause first.
 
     Args:
-        channel: to the supervising process.
-        cluster: this process.
+        channel: To the supervising process.
+        cluster: Where this process stands.
     """
 
     def __init__(self, channel: Channel, cluster: ClusterEnvironment) -> None:
@@ -39,18 +39,18 @@ class ProcessExit:
         self._claim = threading.Lock()
 
     def watch(self) -> None:
-        """From now on, end when another process has ended badly."""
+        """From now on, end when another process has failed."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self, status: int, told: str) -> NoReturn:
-        """End for a cause of this process's own; 0 is the good end."""
+        """End for a cause of this process; status 0 is success."""
         self._claim.acquire()
         if status != DONE:
             self._publish_exit({"status": status, "told": told, "primary": True})
         self._close(status, told)
 
     def exit_lost(self, error: BaseException) -> NoReturn:
-        """End since the engine has lost another process; who that is shows by who says nothing any more."""
+        """End because another process was lost: the one that publishes no message."""
         self._claim.acquire()
         words = str(error).strip().split("\n", maxsplit=1)[0][:200]
         try:
@@ -80,7 +80,7 @@ class ProcessExit:
         self._close(*_follow_status(self._name(index), note))
 
     def _find_cause(self) -> tuple[int, dict[str, Any] | None]:
-        """Who has ended first, with the note that it left, if any."""
+        """Return which process ended first, with the message that it published, if any."""
         until = time.monotonic() + LINGER
         while True:
             notes = {int(index): note for index, note in read_published("left").items()}
@@ -118,12 +118,12 @@ class ProcessExit:
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether an error of the engine comes of another process's end."""
+    """Return whether an error comes from the end of another process."""
     text = f"{type(error).__name__}: {error}".lower()
     return any(words in text for words in ENGINE_WORDS)
 
 
 def _follow_status(name: str, note: dict[str, Any]) -> tuple[int, str]:
-    """Status and sentence of a process that ends since another one has."""
+    """Return status and sentence of a process that ends because another one did."""
     status = int(note["status"])
     return status if status in {USER_ERROR, INTERRUPTED} else LOST, f"{name} stopped: {note['told']}"

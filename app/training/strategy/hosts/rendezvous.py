@@ -1,32 +1,41 @@
-"""What the training processes tell one another beside the training: short messages, waiting, and files.
+"""Communication of the training processes outside of the steps: short messages, barriers, and files.
 
-They go through the service that the engine starts on host 0 to bring the processes together. It needs no
-device, so that it serves before the first one is met, and a wait is as long as the work that is waited for.
+It uses the key-value store that JAX starts on host 0. The store needs no device, so it works before the first
+one is initialised, and a wait may be as long as the work of another process.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import TrainSettings
+from omegaconf import OmegaConf
 
-PATIENCE = 1000  # milliseconds of one question; it is asked again until there is an answer
+from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.config.overrides import flatten
+
+if TYPE_CHECKING:
+    from voxlift.app.data.cohort import Cohort
+
+
+REQUEST_MS = 1000  # timeout of one request, which is repeated until it is answered
 PIECE = 2**20  # bytes of a file in one message
 
 
 def initialize(coordinator: str, *, count: int, index: int, wait_seconds: int) -> None:
-    """Meet the other processes; returns when all are there. The engine aborts the process when they are not.
+    """Connect to the other processes; return when all are there. JAX aborts the process when they are not.
 
     Args:
-        coordinator: where process 0 listens, HOST:PORT.
-        count: of processes.
-        index: of this one.
-        wait_seconds: how long the others are waited for.
+        coordinator: HOST:PORT of process 0.
+        count: Of processes.
+        index: Of this one.
+        wait_seconds: How long to wait for the others.
     """
     import jax
 
@@ -42,56 +51,56 @@ def initialize(coordinator: str, *, count: int, index: int, wait_seconds: int) -
 
 
 def disconnect() -> None:
-    """Part from the others, who do so too; what is computed afterwards is this process's own."""
+    """Disconnect from the others, as all of them do; what follows is computed by this process alone."""
     import jax
 
     jax.distributed.shutdown()
 
 
 def is_follower(settings: TrainSettings) -> bool:
-    """Whether another process writes this training's run folder."""
+    """Return whether another process writes the run folder."""
     return settings.strategy == "hosts" and own_index() > 0
 
 
 def publish_run(settings: TrainSettings, path: Path) -> None:
-    """Let every host know where the results go, so that it can say how to go on with them."""
+    """Publish the run folder, so that every host can report how to resume."""
     if settings.strategy == "hosts" and not own_index():
         publish("run", str(path.absolute()))
 
 
 def own_index() -> int:
-    """This process's number, 0 without others."""
+    """Return the index of this process; 0 on a single host."""
     return int(_state().process_id or 0)
 
 
 def process_count() -> int:
-    """How many there are, 1 without others."""
+    """Return the number of processes; 1 on a single host."""
     return int(_state().num_processes or 1)
 
 
 def is_connected() -> bool:
-    """Whether there are others that can be talked to."""
+    """Return whether this process is connected to others."""
     return _state().client is not None
 
 
 def publish(name: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Say something under a name that nobody has used."""
+    """Publish a value under a new name."""
     _state().client.key_value_set(_key(name), json.dumps(value))
 
 
 def wait_for(name: str) -> Any:  # noqa: ANN401 - as above
-    """What somebody says under a name; waits until it is said."""
-    return json.loads(_ask(lambda client: client.blocking_key_value_get(_key(name), PATIENCE)))
+    """Wait for a value to be published under a name, and return it."""
+    return json.loads(_ask(lambda client: client.blocking_key_value_get(_key(name), REQUEST_MS)))
 
 
 def read_published(folder: str) -> dict[str, Any]:
-    """What was said until now under names that begin with `folder/`, by the rest of the name."""
+    """Return what was published so far under names that begin with `folder/`, by the rest of the name."""
     found = _state().client.key_value_dir_get(_key(folder))
     return {key.rpartition("/")[2]: json.loads(value) for key, value in found}
 
 
 def barrier(name: str) -> None:
-    """Wait here until every process has come."""
+    """Wait until every process has reached this barrier."""
     if own_index():
         publish(f"{name}/came/{own_index()}", value=True)
         wait_for(f"{name}/all")
@@ -103,9 +112,9 @@ def barrier(name: str) -> None:
 
 @contextmanager
 def process_zero_first(settings: TrainSettings) -> Iterator[None]:
-    """Host 0 does what is inside first, the others when it is through.
+    """Let host 0 run the block first, and the others when it has finished.
 
-    On a file system that they share, the others find its work done; on one of their own each does its own.
+    On a shared file system the others find the work done; otherwise each host does it.
     """
     if is_follower(settings):
         wait_for("prepared")
@@ -117,7 +126,7 @@ def process_zero_first(settings: TrainSettings) -> Iterator[None]:
 
 
 def send_files(paths: Sequence[Path], root: Path) -> None:
-    """Give files of host 0 to the others, under the same names below their own `root`."""
+    """Send files of host 0 to the others, under the same names below their own `root`."""
     if own_index() == 0:
         publish("files", [[str(path.relative_to(root)), path.stat().st_size] for path in paths])
         for number, path in enumerate(paths):
@@ -139,11 +148,11 @@ def _receive_file(path: Path, size: int, number: int) -> None:
     with path.open("wb") as file:
         for piece in range(-(-size // PIECE)):
             key = _key(f"file/{number}/{piece}")
-            file.write(_ask(lambda client, key=key: client.blocking_key_value_get_bytes(key, PATIENCE)))
+            file.write(_ask(lambda client, key=key: client.blocking_key_value_get_bytes(key, REQUEST_MS)))
 
 
 def _ask(question: Any) -> Any:  # noqa: ANN401 - a function of the engine's client, which has no types
-    """Ask until there is an answer."""
+    """Repeat a request until it is answered."""
     while True:
         try:
             return question(_state().client)
@@ -161,3 +170,86 @@ def _state() -> Any:  # noqa: ANN401 - untyped JAX
     from jax._src import distributed  # JAX has no public way to exchange values without a device
 
     return distributed.global_state
+
+
+# What hosts may have of their own: places on their disks, and what only host 0 writes.
+OWN_KEYS = ("hosts", "run_dir", "runs_folder", "cache", "logger", "debug")
+OWN_DATA = ("folder", "root", "table", "npz")
+
+
+def agree_on_settings(given: str | None) -> TrainSettings:
+    """Return the settings of this process, after checking that they equal those of host 0.
+
+    Args:
+        given: As YAML; None takes those of host 0.
+
+    Raises:
+        SettingsError: Naming the keys that differ.
+    """
+    if own_index() == 0:
+        publish("settings", given)
+    first = _read(str(wait_for("settings")))
+    own = first if given is None else _read(given)
+    differing = differing_keys(own, first)
+    if differing:
+        raise SettingsError(f"Expected the same settings on all hosts, but {', '.join(differing)}.")
+    return replace(own, hosts=HostsSettings())  # which host this is has no place in a run's configuration
+
+
+def differing_keys(own: TrainSettings, first: TrainSettings) -> list[str]:
+    """Return the keys that differ between this host and host 0 and must not, with both values."""
+    ours, theirs = (flatten(asdict(settings)) for settings in (own, first))
+    names = [*ours, *(key for key in theirs if key not in ours)]
+    return [
+        f"{key} is {ours.get(key)} here and {theirs.get(key)} on host 0"
+        for key in names
+        if ours.get(key) != theirs.get(key) and not _may_differ(key)
+    ]
+
+
+def agree_on_subjects(settings: TrainSettings, cohort: Cohort) -> None:
+    """Pass when this host has the subjects, labels, splits and shape of host 0.
+
+    Raises:
+        SettingsError: They differ.
+    """
+    rows = [
+        [record.subject, cohort.classes[record.label], split]
+        for record, split in zip(cohort.records, cohort.splits, strict=True)
+    ]
+    facts = [rows, cohort.shape, cohort.dtype, cohort.classes]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    found = f"{len(rows)} volumes of shape {'x'.join(map(str, cohort.shape))} ({digest})"
+    _agree("subjects", found, settings, expected="Expected the same subjects, labels and files on all hosts")
+
+
+def agree_on_precision(settings: TrainSettings, policy: str) -> None:
+    """Pass when this host computes in the precision of host 0.
+
+    Raises:
+        SettingsError: `precision=auto` chose another one for the device of this host.
+    """
+    _agree(
+        "precision", policy, settings, expected="Expected one precision on all hosts: set precision=float32"
+    )
+
+
+def _agree(name: str, value: str, settings: TrainSettings, *, expected: str) -> None:
+    if settings.strategy != "hosts":
+        return
+    if own_index() == 0:
+        publish(name, value)
+    first = wait_for(name)
+    if first != value:
+        raise SettingsError(f"{expected}; host 0 has {first}, host {own_index()} has {value}.")
+
+
+def _read(text: str) -> TrainSettings:
+    schema = OmegaConf.structured(TrainSettings)
+    settings: TrainSettings = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(text)))  # type: ignore[assignment]
+    return settings
+
+
+def _may_differ(key: str) -> bool:
+    group, _, rest = key.partition(".")
+    return group in OWN_KEYS or (group == "data" and rest in OWN_DATA)

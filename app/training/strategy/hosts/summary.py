@@ -1,4 +1,4 @@
-"""What became of a training process: its exit status, a sentence, and how the training goes on."""
+"""How a training process ended: its exit status, a sentence, and how to resume."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvir
 
 @dataclass
 class Report:
-    """What the training process said of itself: whether it met the others, its run, and its end."""
+    """What the training process reported: whether it connected, its run folder, and its end."""
 
     has_joined: bool = False
     run: str | None = None
     ended: Mapping[str, Any] | None = None
 
     def take(self, message: Mapping[str, Any]) -> None:
-        """Write down what it says."""
+        """Take a message of the process."""
         self.has_joined = self.has_joined or "joined" in message
         self.run = message.get("run", self.run)
         self.ended = message.get("ended", self.ended)
 
 
 def classify_exit(report: Report, code: int, *, said: str, cluster: ClusterEnvironment) -> tuple[int, str]:
-    """Exit status, and what became of the training process in a sentence; none at a good end.
+    """Return the exit status and a sentence on how the process ended; an empty one where it succeeded.
 
     Args:
-        report: what it said itself.
-        code: its exit status, negative for a signal.
-        said: what it and the engine wrote on stderr.
-        cluster: this host.
+        report: What it reported.
+        code: Its exit status, negative for a signal.
+        said: What it and JAX wrote to stderr.
+        cluster: Where this host stands.
     """
     if report.ended is not None:
         return int(report.ended["status"]), str(report.ended["told"])
@@ -51,27 +51,27 @@ def classify_exit(report: Report, code: int, *, said: str, cluster: ClusterEnvir
         return LOST, f"its training process was killed by {name}{hint}."
     if not report.has_joined:
         return LOST, (
-            f"not all {cluster.count} hosts connected to {cluster.coordinator} within {cluster.wait_seconds} s. "
+            f"not all {cluster.count} hosts connected to {cluster.coordinator} in {cluster.wait_seconds} s. "
             "Start the command on every host at the same time; hosts.wait_seconds=... waits longer."
         )
     return LOST, _describe_abort(said, cluster)
 
 
 def resume_instruction(run: str | None, cluster: ClusterEnvironment, *, is_slurm: bool) -> str:
-    """How the training goes on later."""
+    """Return how to resume the training."""
     if run is None:
         return "Nothing was trained yet: start the same command again on every host."
     if is_slurm:
-        return f"To go on from the newest checkpoint: srun voxlift-train resume={run}"
+        return f"Resume from the newest checkpoint: srun voxlift-train resume={run}"
     return (
-        f"To go on from the newest checkpoint, on every host: voxlift-train resume={run} "
+        f"Resume from the newest checkpoint, on every host: voxlift-train resume={run} "
         f"hosts.coordinator={cluster.coordinator} hosts.count={cluster.count} "
         f"hosts.index=0 (to {cluster.count - 1})"
     )
 
 
 def _describe_abort(said: str, cluster: ClusterEnvironment) -> str:
-    """Who is missed, from the engine's last words."""
+    """Return a sentence on the lost host, from the last lines of stderr."""
     found = re.search(r"task:(\d+)|task_id[:=] ?(\d+)", said)
     index = int(next(group for group in found.groups() if group)) if found else 0
     index = 0 if index == cluster.index else index
@@ -82,7 +82,7 @@ def _describe_abort(said: str, cluster: ClusterEnvironment) -> str:
 def print_exit(
     status: int, told: str, *, report: Report, cluster: ClusterEnvironment, is_slurm: bool
 ) -> None:
-    """The last words on this host, in the run's log too where this one writes it."""
+    """Print how the training ended on this host, and write it to the log of the run."""
     if status == DONE:
         if not cluster.leads:
             print_line(f"Host {cluster.index} of {cluster.count} is done; host 0 writes {report.run}")

@@ -1,4 +1,4 @@
-"""The process that is started on each host: it starts the training in another, and says how that ended."""
+"""The process that is started on each host: it runs the training in a child process and reports its end."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from voxlift.app.training.strategy.hosts.connect import await_coordinator, refus
 from voxlift.app.training.strategy.hosts.summary import Report, classify_exit, print_exit
 
 ENGINE = {"KERAS_BACKEND": "jax"}
-MOMENT = 2.0  # seconds within which asking twice is asking once: a group of processes is asked one by one
+SAME_SIGNAL_SECONDS = 2.0  # a process group gets one signal several times within this time
 MODULE = "voxlift.app.training.strategy.hosts.worker"
 
 
 def check_engine(environment: Mapping[str, str] = os.environ) -> None:
-    """Pass when the engine that several hosts need is installed, and no other one is asked for.
+    """Pass when JAX is installed, and no other backend is asked for.
 
     Raises:
-        SettingsError: with the way out.
+        SettingsError: With what to install or to unset.
     """
     if backend_name({**ENGINE, **environment}) != "jax":
         raise SettingsError(
-            f"strategy=hosts: expected JAX's engine; received KERAS_BACKEND={backend_name(environment)}. "
+            f"strategy=hosts: expected the JAX backend; received KERAS_BACKEND={backend_name(environment)}. "
             "Unset KERAS_BACKEND: the training is started with jax."
         )
     check_backend(ENGINE)
@@ -54,15 +54,15 @@ def supervise(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: 
     """Train on this host, together with the others.
 
     Args:
-        settings: of the training; None takes those that host 0 resumes with.
-        hosts: which host this is, as far as Slurm does not say.
-        resumes: whether the run in `settings.run_dir` goes on.
+        settings: Of the training; None takes those that host 0 resumes with.
+        hosts: The place of this host, where Slurm does not set it.
+        resumes: Whether the run in `settings.run_dir` is resumed.
 
     Returns:
         The exit status.
 
     Raises:
-        SettingsError: this host cannot take part.
+        SettingsError: This host cannot take part.
     """
     check_engine()
     cluster = find_cluster_environment(hosts, os.environ)
@@ -114,7 +114,7 @@ def _run_worker(
 
 @contextmanager
 def _forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Interrupt the training process where this one is asked to end; kill it where it is asked again."""
+    """Interrupt the training process on the first signal, and kill it on a later one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -122,7 +122,7 @@ def _forward_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
     def pass_on(_number: int, _frame: object) -> None:
         now = time.monotonic()
-        is_again = bool(asked) and now - asked[0] > MOMENT
+        is_again = bool(asked) and now - asked[0] > SAME_SIGNAL_SECONDS
         child.send_signal(signal.SIGKILL if is_again else signal.SIGINT)
         asked.append(now)
 

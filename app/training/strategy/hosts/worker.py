@@ -1,4 +1,4 @@
-"""The training process of a host, started by `supervise`: joins the others, trains, says how it ended."""
+"""The training process of a host, started by `supervise`: it connects, trains, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from voxlift.app.progress import console
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.training.checkpoints import files_to_resume
-from voxlift.app.training.strategy.hosts.agreement import agree_on_settings
 from voxlift.app.training.strategy.hosts.channel import Channel, open_channel
 from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
 from voxlift.app.training.strategy.hosts.exit import ProcessExit, is_connection_error
-from voxlift.app.training.strategy.hosts.rendezvous import initialize, send_files, wait_for
+from voxlift.app.training.strategy.hosts.rendezvous import agree_on_settings, initialize, send_files, wait_for
 
 
 def main() -> None:
-    """Take up the channel whose number is the only argument, and do what comes over it."""
+    """Open the channel whose descriptor is the only argument, and run the training that it asks for."""
     channel = open_channel(int(sys.argv[1]))
     order = channel.receive()
     channel.when_closed(lambda: os._exit(INTERRUPTED))  # nobody is left to report to
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def separate_output() -> None:
-    """Keep for Python what goes to the terminal; what the engine prints joins its messages on stderr."""
+    """Keep stdout for Python's output; what JAX prints there goes to stderr."""
     sys.stdout.flush()
     shown = os.dup(1)
     os.dup2(2, 1)
@@ -52,7 +51,7 @@ def separate_output() -> None:
 
 
 def connect_to_cluster(channel: Channel, cluster: ClusterEnvironment, ending: ProcessExit) -> None:
-    """Meet the other processes, and from then on look after them."""
+    """Connect to the other processes, and watch them from then on."""
     initialize(
         cluster.coordinator,
         count=cluster.count,
@@ -65,10 +64,10 @@ def connect_to_cluster(channel: Channel, cluster: ClusterEnvironment, ending: Pr
 
 
 def train_in_cluster(order: dict[str, Any], cluster: ClusterEnvironment) -> None:
-    """Train or go on as the order says; only host 0 speaks and writes.
+    """Train or resume as asked for; only host 0 prints and writes.
 
     Raises:
-        SettingsError: the hosts were told different things; and whatever a training raises.
+        SettingsError: The hosts have different settings; and all that a training raises.
     """
     from voxlift.app.training.train import (  # takes seconds to import: only when the others are met
         train,

@@ -7,11 +7,10 @@ import tensorflow as tf
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
-from voxlift.app.training.callbacks.best import KeepBest
 from voxlift.app.training.callbacks.progress import WriteHistory
-from voxlift.app.training.callbacks.step_counter import StepCounter
+from voxlift.app.training.callbacks.stateful import KeepBest, StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
-from voxlift.app.training.fit import Task, fit_network
+from voxlift.app.training.fit_loop import Task, fit_network
 from voxlift.models.baselines import build_baseline
 
 RNG = np.random.default_rng(0)

@@ -12,14 +12,17 @@ import tensorflow as tf
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.precision import keep_logits_precise
-from voxlift.app.training.callbacks.best import KeepBest, ScoreVolumes
-from voxlift.app.training.callbacks.divergence import StopOnNonFinite, WatchLossScale
+from voxlift.app.training.callbacks.monitoring import (
+    InputClock,
+    SplitStepTime,
+    StopOnNonFinite,
+    WatchLossScale,
+)
 from voxlift.app.training.callbacks.progress import WriteHistory
-from voxlift.app.training.callbacks.step_counter import StepCounter
-from voxlift.app.training.callbacks.timing import InputClock, SplitStepTime
+from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
 from voxlift.app.training.checkpoints import Checkpoints
-from voxlift.app.training.fit import Task, find_body, fit_network
-from voxlift.data_pipelines.pipeline import TrainingOptions, batch_members
+from voxlift.app.training.fit_loop import Task, find_body, fit_network
+from voxlift.data_pipelines.pipeline import TrainingOptions, records_in_batch
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
 
@@ -229,7 +232,7 @@ def test_the_names_are_those_of_the_volumes_that_the_stream_gives(slices, tmp_pa
         else:
             stream, steps = training_slices(volumes, labels, options, chosen=chosen), 7
         for step, batch in enumerate(stream.take(steps)):
-            members = batch_members(labels, options, step=step, chosen=chosen)
+            members = records_in_batch(labels, options, step=step, chosen=chosen)
             np.testing.assert_array_equal(members, batch[0].numpy().reshape(len(members), -1)[:, 0])
 
 

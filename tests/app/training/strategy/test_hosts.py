@@ -26,7 +26,6 @@ from voxlift.app.config import (
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, LOST, USER_ERROR
 from voxlift.app.training.strategy.hosts import exit as ending_room
 from voxlift.app.training.strategy.hosts import supervise as supervise_room
-from voxlift.app.training.strategy.hosts.agreement import differing_keys
 from voxlift.app.training.strategy.hosts.channel import open_pair
 from voxlift.app.training.strategy.hosts.cluster_environment import (
     ClusterEnvironment,
@@ -35,10 +34,11 @@ from voxlift.app.training.strategy.hosts.cluster_environment import (
     is_in_cluster,
 )
 from voxlift.app.training.strategy.hosts.connect import await_coordinator, refuse_taken_port
+from voxlift.app.training.strategy.hosts.data_parallel import interleave
 from voxlift.app.training.strategy.hosts.exit import ProcessExit, is_connection_error
+from voxlift.app.training.strategy.hosts.rendezvous import differing_keys
 from voxlift.app.training.strategy.hosts.summary import Report, classify_exit, resume_instruction
 from voxlift.app.training.strategy.hosts.supervise import check_engine, supervise
-from voxlift.app.training.strategy.hosts.validation import interleave
 
 SLURM = {
     "SLURM_JOB_ID": "4097",

@@ -1,24 +1,65 @@
-"""The best epoch's weights, and early stopping."""
+"""Where a training stands, and what its callbacks must remember over a kill."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.training.callbacks.step_counter import StatefulCallback
-from voxlift.app.training.checkpoints import Arrays
+from voxlift.app.training.checkpoints import Arrays, Phase, Position
 from voxlift.models.optimizers import averaged_weights
+
+
+class StatefulCallback(keras.callbacks.Callback):
+    """A callback whose state is part of a checkpoint, as JSON values."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned before the training was stopped."""
+
+
+class StepCounter(StatefulCallback):
+    """Counts epochs and batches. It is the first of the callbacks: the others read `position`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = Position()
+        self.phase = Phase(0, 0)
+        self.running_means: Sequence[NDArray[Any]] = ()
+
+    def enter(self, phase: Phase, running_means: Sequence[NDArray[Any]] = ()) -> None:
+        """Begin a phase, with the running means of an epoch that is resumed."""
+        self.phase = phase
+        self.running_means = running_means if phase.skip else ()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Start at the resumed batch, and restore the means, which Keras has just set to zero."""
+        self.position = Position(epoch, self.phase.skip if epoch == self.phase.first else 0)
+        for variable, value in zip(self.model.metrics_variables, self.running_means, strict=False):
+            variable.assign(value)
+        self.running_means = ()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Count the batch."""
+        self.position = Position(self.position.epoch, self.position.step + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Count the epoch."""
+        self.position = Position(epoch + 1)
+
 
 log = logging.getLogger("voxlift")
 
 
 class KeepBest(StatefulCallback):
-    """Keeps the weights of the best epoch; stops when `patience` epochs brought no better one (0: never).
+    """Keeps the weights of the best epoch; stops after `patience` epochs without a better one (0: never).
 
     Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
     """
@@ -48,32 +89,32 @@ class KeepBest(StatefulCallback):
             self.stopped = self.model.stop_training = True
 
     def _standing(self, logs: dict[str, float]) -> tuple[float, float]:
-        """(metric, minus loss), larger is better; what is not a number is worse than anything."""
+        """Return (metric, minus loss): larger is better, and NaN is worse than any number."""
         loss = -logs.get("val_loss", np.inf)
         metric = loss if self.monitor == "loss" else logs.get(f"val_{self.monitor}", -np.inf)
         return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
 
     def restore_best(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
-        """Give the network its best weights; whether there are any."""
+        """Give the network its best weights, and return whether there are any."""
         if self.weights:
             network.set_weights(self.weights)
         return bool(self.weights)
 
     def arrays(self) -> Arrays:
-        """The best weights as a checkpoint takes them."""
+        """Return the best weights, named as in a checkpoint."""
         return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
 
     def load_best(self, arrays: Arrays) -> None:
-        """The inverse of `arrays`."""
+        """Take the best weights from a checkpoint."""
         self.weights = [arrays[name] for name in sorted(arrays)]
 
     def get_state(self) -> dict[str, Any]:
-        """Best so far and patience used; the weights are saved apart."""
+        """Return the best scores and the patience used; the weights are saved separately."""
         names = ("best", "best_epoch", "epochs_run", "stopped")
         return {name: getattr(self, name) for name in names}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on with the patience that was left."""
+        """Restore the best scores and the patience used."""
         self.best = (float(state["best"][0]), float(state["best"][1]))
         self.best_epoch, self.epochs_run = int(state["best_epoch"]), int(state["epochs_run"])
         self.stopped = bool(state["stopped"])

@@ -1,0 +1,196 @@
+"""Compile and fit a network: phases with frozen and unfrozen layers, from the newest checkpoint on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from voxlift.app.config import OptimizerSettings, TrainerSettings
+from voxlift.app.errors import UserError
+from voxlift.app.runtime.devices import backend_name
+from voxlift.app.training.callbacks.stateful import KeepBest, StatefulCallback, StepCounter
+from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Phase, Position, plan_phases
+from voxlift.app.training.optimizers import Steps, build_optimizer
+from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
+from voxlift.app.training.training_state import SaveCheckpoints, restore_arrays, restore_states, select_arrays
+from voxlift.models.losses import build_loss
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is fitted, on what, and how.
+
+    Attributes:
+        network: To fit.
+        stream: Returns the batches from a position to the end of the training.
+        steps_per_epoch: Batches of an epoch.
+        classes: How many.
+        optimizer: Its settings.
+        trainer: Loss, epochs, accumulation, averages.
+        soft_labels: Whether labels are rows of probabilities [B, K] instead of class indices [B].
+        freeze_epochs: Epochs in which all layers but the head are frozen.
+    """
+
+    network: Any
+    stream: Callable[[Position], tf.data.Dataset]
+    steps_per_epoch: int
+    classes: int
+    optimizer: OptimizerSettings
+    trainer: TrainerSettings
+    soft_labels: bool = False
+    freeze_epochs: int = 0
+
+
+def compile_network(task: Task, *, done: int = 0) -> None:
+    """Give the network its optimizer and loss, both in float32.
+
+    Args:
+        task: With the network.
+        done: Batches that were trained before, with another optimizer.
+    """
+    steps = Steps(task.trainer.epochs * task.steps_per_epoch, task.steps_per_epoch, done)
+    with scope_of(task.network):
+        _compile(task, steps)
+    if is_mirrored(task.network):
+        sum_before_clipping(task.network)
+
+
+def _compile(task: Task, steps: Steps) -> None:
+    task.network.compile(
+        optimizer=build_optimizer(
+            task.optimizer,
+            task.network,
+            steps=steps,
+            accumulate=task.trainer.accumulate,
+            ema=task.trainer.ema,
+        ),
+        loss=build_loss(
+            task.trainer.loss,
+            classes=task.classes,
+            focal_gamma=task.trainer.focal_gamma,
+            label_smoothing=task.trainer.label_smoothing,
+            soft_labels=task.soft_labels,
+        ),
+        # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
+        jit_compile=backend_name() != "tensorflow",
+        auto_scale_loss=False,  # our optimizer does it
+    )
+
+
+def fit_network(
+    task: Task,
+    *,
+    counter: StepCounter,
+    keep: KeepBest,
+    callbacks: Sequence[Any],
+    checkpoints: Checkpoints,
+) -> None:
+    """Train for the epochs asked for, from the newest checkpoint on; leave the best weights in place.
+
+    Args:
+        task: What is fitted.
+        counter: Learns where each phase begins.
+        keep: Holds the best weights, and knows when patience has ended.
+        callbacks: In the order of Keras, `counter` and `keep` among them.
+        checkpoints: Where to resume from, and where to save.
+
+    Raises:
+        UserError: A callback stopped the training; the best weights so far are in place.
+        SettingsError: The newest checkpoint is that of another network.
+    """
+    found = checkpoints.load()
+    stateful = [callback for callback in callbacks if isinstance(callback, StatefulCallback)]
+    saver = SaveCheckpoints(
+        checkpoints,
+        counter=counter,
+        keep=keep,
+        stateful=stateful,
+        steps=task.trainer.checkpoint_steps,
+        steps_per_epoch=task.steps_per_epoch,
+    )
+    if found:
+        restore_states(stateful, found.state)
+        keep.load_best(found.best)
+    body = find_body(task.network)
+    try:
+        for phase in plan_phases(_start(found), epochs=task.trainer.epochs, unfreeze=task.freeze_epochs):
+            if keep.stopped:
+                break
+            means = _prepare_phase(task, phase, body=body, found=found)
+            counter.enter(phase, means)
+            _fit_phase(task, phase, callbacks=[*callbacks, saver])
+    except UserError:
+        keep.restore_best(task.network)  # for the caller to save
+        raise
+    finally:
+        body.set_trainable(True)
+    keep.restore_best(task.network)
+
+
+def _start(found: Checkpoint | None) -> Position:
+    return found.position if found else Position()
+
+
+def _prepare_phase(task: Task, phase: Phase, *, body: Body, found: Checkpoint | None) -> list[NDArray[Any]]:
+    """Compile the network for a phase where needed, and restore a checkpoint in the first one.
+
+    Returns:
+        The running means of an epoch that is resumed; empty otherwise.
+    """
+    is_first = phase.first == _start(found).epoch
+    if is_first or phase.first == task.freeze_epochs:
+        _compile_from(task, phase.first, body)
+    if not (is_first and found):
+        return []
+    _restore(task, found)
+    return select_arrays(found.arrays, "means")
+
+
+def _compile_from(task: Task, epoch: int, body: Body) -> None:
+    """Compile for the epochs from `epoch` on; the body is frozen in the first `freeze_epochs`."""
+    is_unfrozen = epoch >= task.freeze_epochs
+    body.set_trainable(is_unfrozen)
+    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_unfrozen else 0)
+
+
+def _fit_phase(task: Task, phase: Phase, *, callbacks: Sequence[Any]) -> None:
+    task.network.fit(
+        task.stream(Position(phase.first, phase.skip)),
+        initial_epoch=phase.first,
+        epochs=phase.last,
+        steps_per_epoch=task.steps_per_epoch - phase.skip,
+        callbacks=list(callbacks),
+        shuffle=False,  # the batches are shuffled already
+        verbose=0,
+    )
+
+
+def _restore(task: Task, found: Checkpoint) -> None:
+    """Restore the compiled network from a checkpoint; after the frozen epochs the optimizer is a new one."""
+    is_unfreezing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
+    parts = ("network",) if is_unfreezing else ("network", "optimizer")
+    restore_arrays(task.network, found.arrays, parts=parts)
+
+
+@dataclass(frozen=True)
+class Body:
+    """The trainable layers of a network before its head."""
+
+    layers: tuple[Any, ...]
+
+    def set_trainable(self, trainable: bool) -> None:  # noqa: FBT001 - the one thing that is set
+        """Freeze or unfreeze, with the statistics of normalisation; compile the network afterwards."""
+        for layer in self.layers:
+            layer.trainable = trainable
+
+
+def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
+    """Return all layers with weights but the last, the head, without those that were frozen before."""
+    layers = [layer for layer in network._flatten_layers(include_self=False) if layer._trainable_variables]  # noqa: SLF001 - Keras has no public walk into nested networks
+    return Body(tuple(layer for layer in layers[:-1] if layer.trainable))
