@@ -38,7 +38,7 @@ LEARNING_CURVES = ("loss", "auc", "balanced_accuracy", "accuracy")  # in order o
 DASHED: Any = {"color": MUTED, "linewidth": 0.7, "linestyle": (0, (2, 2))}
 TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATION_CAPTION = (
-    "{title}: observed {observed} against predicted {predicted}, in ten bins of equal width; whiskers: "
+    "{title}: {observed} against {predicted}, in ten bins of equal width; whiskers: "
     "Wilson 95 % intervals; dashed: perfect calibration. The bars below count the volumes in each bin."
 )
 
@@ -127,9 +127,10 @@ def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -
     """Draw observed against predicted frequency with Wilson intervals, and the volumes in each bin."""
     first = next(iter(series.values()))
     if first.is_binary:
-        observed, predicted = (f"{what} of {first.classes[1]}" for what in ("frequency", "probability"))
+        positive = first.classes[1]
+        observed, predicted = f"observed frequency of {positive}", f"predicted probability of {positive}"
     else:
-        observed, predicted = "frequency of correct decisions", "probability of the predicted class"
+        observed, predicted = "observed share of correct decisions", "probability of the predicted class"
     with figure_style():
         figure = Figure(figsize=(4.6, 5.0), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
@@ -141,8 +142,8 @@ def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -
             _draw_bins(axes, bins, index, f"{label}  {score_metrics(scores)['ece']:.3f}", shift=shift)
             colour = SERIES[index % len(SERIES)]
             counts.bar(bins.predicted + 2 * shift, bins.counts, width=0.014, color=colour)
-        _format_unit_square(axes, "", f"Observed {observed}")
-        counts.set(xlabel=f"Predicted {predicted}", ylabel="Volumes")
+        _format_unit_square(axes, "", _capitalize(observed))
+        counts.set(xlabel=_capitalize(predicted), ylabel="Volumes")
         counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.legend(loc="best", title=metric_label("ece"), alignment="left")
         caption = CALIBRATION_CAPTION.format(title=title, observed=observed, predicted=predicted)
@@ -173,9 +174,12 @@ def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[Capti
     chosen = recorded[: 2 if recorded[:1] == ["loss"] else 1]
     return [
         (
-            f"{_epoch_label(quantity)} after each epoch.",
+            f"{_capitalize(metric_label(quantity))} after each epoch.",
             learning_curve_figure(
-                known, quantity, name=f"history-{quantity}", title=f"{_epoch_label(quantity)} over epochs"
+                known,
+                quantity,
+                name=f"history-{quantity}",
+                title=f"{_capitalize(metric_label(quantity))} over epochs",
             ),
         )
         for quantity in chosen
@@ -198,7 +202,7 @@ def learning_curve_figure(
                 marker = "o" if len(points) < 3 else ""  # a line of one or two points is hard to see
                 axes.plot(epochs, values, label=text, marker=marker, **series_style(index))
                 index += 1
-        axes.set(xlabel="Epoch", ylabel=_epoch_label(quantity))
+        axes.set(xlabel="Epoch", ylabel=_capitalize(metric_label(quantity)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True)
         axes.legend(title=None if len(histories) == 1 else "validation")
@@ -282,9 +286,8 @@ def _format_rows(axes: Axes, labels: Sequence[str], x_label: str) -> None:
     axes.margins(x=0.12)
 
 
-def _epoch_label(quantity: str) -> str:
-    label = metric_label(quantity)
-    return label[:1].upper() + label[1:]
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _as_number(value: object) -> float:

@@ -45,6 +45,8 @@ COSTS = {
     "flops": ("FLOPs per volume", ""),
     "seconds_per_epoch": ("Time per epoch", "s"),
     "seconds_per_volume": ("Inference per volume", "s"),
+    "train_seconds": ("Training time", "s"),
+    "best_epoch": ("Best epoch", ""),
     "peak_memory_bytes": ("Peak memory", "B"),
 }
 
@@ -193,14 +195,18 @@ def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list
     rows = []
     for key in dict.fromkeys(keys):
         label, unit = COSTS.get(key, (key.replace("_", " ").capitalize(), ""))
-        values = [block.get(key) for block in costs.values()]
-        if key == "parameters":  # may be a mean over folds, of which one has a parameter more
-            values = [
-                round(value) if isinstance(value, float) and math.isfinite(value) else value
-                for value in values
-            ]
+        values = [_displayed_cost(key, block.get(key)) for block in costs.values()]
         rows.append((label, [format_quantity(value, unit) for value in values]))
     return rows
+
+
+def _displayed_cost(key: str, value: object) -> object:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    if key == "best_epoch":
+        return value + 1  # metrics.json counts epochs from 0, everything that is printed from 1
+    # The mean over folds, of which one may have a parameter more, is no whole number.
+    return round(value) if key == "parameters" else value
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:

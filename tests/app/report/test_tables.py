@@ -9,3 +9,8 @@ def test_parameters_are_rounded_where_they_are_a_mean_over_folds():
     rows = dict(cost_rows({"covariates": {"parameters": 4.6}, "volume3d": {"parameters": 70130.0}}))
     assert rows["Parameters"] == ["5", "70.1 k"]
     assert dict(cost_rows({"unknown": {"parameters": math.nan}}))["Parameters"] == ["\N{EN DASH}"]
+
+
+def test_best_epoch_is_counted_from_one_and_times_have_a_unit():
+    rows = dict(cost_rows({"volume3d": {"best_epoch": 1, "train_seconds": 3.82}}))
+    assert [rows["Best epoch"], rows["Training time"]] == [["2"], ["3.82 s"]]
