@@ -1,12 +1,12 @@
-"""THE visible column: from prepared files to batches `[batch, depth, height, width, channels]`.
+"""THE visible column: from cached files to batches `[B, D, H, W, C]`, step by step, as `tf.data`.
 
-Training and evaluation are separate functions. Training shuffles, augments and drops the odd batch at an
-epoch's end; evaluation visits every volume exactly once, in the order given. All randomness is a function
-of seed, epoch and position.
+Read from top to bottom: evaluation, training on volumes, training on slices, then the steps that they share.
+Training shuffles, augments and drops the last incomplete batch of an epoch; evaluation gives every volume
+exactly once, in order. All randomness is a function of seed, epoch and position.
 
-Voxels that nothing varies are handed over in the type in which they are stored, float16 as a rule: the
-network casts them at its door, which costs nothing beside the step itself, while a cast on the way would
-double what every later copy moves. Augmentation and mixing compute in float32 and hand that over.
+Voxels that are not augmented stay in the type in which they are stored, usually float16: the network casts
+them, which costs nothing compared with a step, while a cast here would double the size of every later copy.
+Augmentation and mixing compute in float32 and return float32.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.cache.prepared import PreparedVolumes, Shape
-from voxlift.data_pipelines.shuffling import epoch_orders, least_examples
+from voxlift.data_pipelines.cache.format import PreparedVolumes, Shape
+from voxlift.data_pipelines.shuffling import epoch_orders
 from voxlift.data_pipelines.slices import take_slices
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Mixing = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-SHUFFLED_VOLUMES = 16  # slices of this many volumes are mixed in one shuffle buffer
+SHUFFLE_BUFFER_VOLUMES = 16  # slices of this many volumes are shuffled together
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingOptions:
-    """How examples become a stream of training batches, for volumes and slices alike.
+    """The options of a stream of training batches, for volumes and slices alike.
 
     Attributes:
-        batch_size: examples per step; at most as many as there are.
-        epochs: the stream holds `epochs - first_epoch` times an epoch's batches.
-        seed: of shuffling and augmentation.
-        first_epoch: where a resumed run goes on.
-        balanced: whether every class is drawn equally often.
+        batch_size: Examples per step; at most as many as there are.
+        epochs: The stream has `epochs - first_epoch` times an epoch's batches.
+        seed: Of shuffling and augmentation.
+        first_epoch: Where a resumed run starts.
+        balanced: Whether every class is drawn equally often.
         weights: [N] loss weights, by default one.
-        augment: a function of one volume's voxels, float32, and an int32 [2] seed.
-        mix: a function of a batch's voxels, float32, its one-hot labels and a seed; labels are then float32
+        augment: A function of one volume's voxels (float32) and an int32 [2] key.
+        mix: A function of a batch's voxels (float32), its one-hot labels and a key; labels are then float32
             [B, K].
-        part: (index, count): the stream gives the index-th of so many equal parts of each batch, in order.
-            Together the parts are the batches that the stream gives without.
+        shard: (index, count): the stream gives the index-th of `count` equal parts of each batch, in order.
+            All shards together are the batches of the stream without shards.
     """
 
     batch_size: int
@@ -53,31 +53,51 @@ class TrainingOptions:
     weights: NDArray[np.float32] | None = None
     augment: Augmentation | None = None
     mix: Mixing | None = None
-    part: tuple[int, int] = (0, 1)
+    shard: tuple[int, int] = (0, 1)
+
+
+def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
+    """Return batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order.
+
+    Args:
+        volumes: The volumes to score.
+        batch_size: Volumes per batch; the last one may be smaller.
+    """
+    paths = tf.data.Dataset.from_tensor_slices([str(file) for file in volumes.files])  # string []
+    voxels = paths.map(
+        lambda path: read_voxels(path, volumes.shape, volumes.dtype), num_parallel_calls=tf.data.AUTOTUNE
+    )  # [D, H, W, C]
+    batches = voxels.batch(batch_size)  # [B, D, H, W, C]
+    return batches.prefetch(2).with_options(_deterministic())
 
 
 def training_volumes(
     volumes: PreparedVolumes, labels: NDArray[np.int64], options: TrainingOptions
 ) -> tf.data.Dataset:
-    """Batches (voxels [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
+    """Return batches (voxels [B, D, H, W, C], label int64 [B], weight float32 [B]) of all epochs.
 
     Voxels are float32 where they are augmented or mixed, else of the stored type.
 
     Args:
-        volumes: what trains.
+        volumes: The training volumes.
         labels: [N] class indices.
-        options: batches, epochs, seed and variation.
+        options: Batches, epochs, seed and augmentation.
     """
-    # Each epoch gives whole batches of rows: so no batch spans two, and reading never pauses in between.
-    whole = len(volumes) // options.batch_size * options.batch_size
-    rows = _ordered_examples(labels, options).flat_map(lambda epoch: epoch.take(whole))
-    size, is_mixed = options.batch_size, options.mix is not None
-    if options.part[1] > 1 and not is_mixed:  # who is mixed may have a partner in any part: all are read
-        rows, size = _own_part(rows.batch(size), options).unbatch(), size // options.part[1]
-    loaded = rows.map(_loader(volumes, options), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = _mixed(loaded.batch(size, drop_remainder=True), labels, options.mix)
-    parts = _own_part(batches, options) if is_mixed else batches
-    return parts.prefetch(2).with_options(_ordered())
+    size, (_, shards), mix = options.batch_size, options.shard, options.mix
+    # Complete batches of rows per epoch: no batch spans two epochs, and reading never pauses between them.
+    per_epoch = len(volumes) // size * size
+    rows = _epochs(labels, options).flat_map(lambda epoch: epoch.take(per_epoch))  # index, label, weight, key
+    if shards > 1 and mix is None:
+        # Before reading, so that a process reads only its own shard.
+        rows, size = _take_shard(rows.batch(size), options).unbatch(), size // shards
+    read = _build_reader(volumes, options)
+    examples = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)  # [D, H, W, C], label, weight
+    batches = examples.batch(size, drop_remainder=True)  # [B, D, H, W, C], [B], [B]
+    if mix is not None:
+        batches = _mix_batches(batches, labels, mix)  # [B, D, H, W, C], [B, K], [B]
+        # After mixing, since an example may be mixed with one of another shard.
+        batches = _take_shard(batches, options)
+    return batches.prefetch(2).with_options(_deterministic())
 
 
 def training_slices(
@@ -89,96 +109,150 @@ def training_slices(
     axis: str = "depth",
     slab: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of slices ([B, ., ., slab * C], label, weight) with their volume's label.
+    """Return batches of slices ([B, ., ., slab * C], label, weight) with their volume's label.
 
-    The volumes were split by subject before they are cut here, so no subject's slices reach two splits. A
-    volume is augmented whole, before it is cut: neighbouring slices of a slab stay aligned, and slices see
-    the same augmentation as volumes.
+    Volumes are split by subject before they are cut here, so no subject has slices in two splits. A volume is
+    augmented before it is cut: neighbouring slices of a slab stay aligned, and slices get the same
+    augmentation as volumes.
 
     Args:
-        volumes: what trains.
+        volumes: The training volumes.
         labels: [N] class indices.
-        options: batches, epochs, seed and variation.
-        chosen: [N, S] which slices of each volume train, see `slices.choose_slices`.
-        axis: the axis that is cut, or `all` three of a cube.
-        slab: how many neighbouring slices (odd) become channels.
+        options: Batches, epochs, seed and augmentation.
+        chosen: [N, S] which slices of each volume are used, see `slices.choose_slices`.
+        axis: The axis that is cut, or `all` three of a cube.
+        slab: Number (odd) of neighbouring slices that become channels.
     """
-    load = _loader(volumes, options)
-    choices, buffer = tf.constant(chosen), SHUFFLED_VOLUMES * chosen.shape[1]
+    read, is_chosen = _build_reader(volumes, options), tf.constant(chosen)
     steps = examples_per_epoch(labels, options, chosen.sum(axis=1)) // options.batch_size
 
     def cut(index: tf.Tensor, *example: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        voxels, *values = load(index, *example)
-        kept = tf.boolean_mask(take_slices(voxels, axis=axis, slab=slab), choices[index])
+        voxels, *values = read(index, *example)  # [D, H, W, C]
+        slices = take_slices(voxels, axis=axis, slab=slab)  # [S, ., ., slab * C]
+        kept = tf.boolean_mask(slices, is_chosen[index])  # [kept, ., ., slab * C]
         return (kept, *(tf.repeat(value[tf.newaxis], tf.shape(kept)[0], axis=0) for value in values))
 
-    def epoch_batches(rows: tf.data.Dataset) -> tf.data.Dataset:
-        slices = rows.map(cut, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-        mixed = slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
-        batches = mixed.batch(options.batch_size, drop_remainder=True)
-        # Volumes may bring unequal numbers of slices, yet every epoch has as many steps as the shortest.
-        return _own_part(_mixed(batches.take(steps), labels, options.mix), options)
+    def batch_epoch(rows: tf.data.Dataset) -> tf.data.Dataset:
+        slices = rows.map(cut, num_parallel_calls=tf.data.AUTOTUNE).unbatch()  # [., ., slab * C]
+        slices = _shuffle_slices(slices, chosen, options)
+        # Volumes may have unequal numbers of slices, but every epoch has as many steps as the shortest.
+        batches = slices.batch(options.batch_size, drop_remainder=True).take(steps)  # [B, ., ., slab * C]
+        if options.mix is not None:
+            batches = _mix_batches(batches, labels, options.mix)  # [B, ., ., slab * C], [B, K], [B]
+        return _take_shard(batches, options)
 
-    return _ordered_examples(labels, options).flat_map(epoch_batches).prefetch(2).with_options(_ordered())
-
-
-def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
-    """Batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order.
-
-    Args:
-        volumes: What is scored.
-        batch_size: Volumes per batch; the last one may be smaller.
-    """
-    return (
-        tf.data.Dataset.from_tensor_slices([str(file) for file in volumes.files])
-        .map(
-            lambda path: read_voxels(path, volumes.shape, volumes.dtype), num_parallel_calls=tf.data.AUTOTUNE
-        )
-        .batch(batch_size)
-        .prefetch(2)
-        .with_options(_ordered())
-    )
+    return _epochs(labels, options).flat_map(batch_epoch).prefetch(2).with_options(_deterministic())
 
 
 def examples_per_epoch(
     labels: NDArray[np.int64], options: TrainingOptions, per_volume: NDArray[np.int64]
 ) -> int:
-    """How many examples every epoch of the whole run has at least, wherever a resumed one begins.
+    """Return how many examples every epoch of the whole run has at least, wherever a resumed one starts.
 
     Args:
         labels: [N] class indices.
-        options: epochs, seed and balance; the batch size does not matter.
-        per_volume: [N] examples that each volume brings: one, or so many slices.
+        options: Epochs, seed and balance; the batch size is not used.
+        per_volume: [N] examples of each volume: one, or its number of slices.
     """
-    return least_examples(per_volume, _orders(labels, options, first_epoch=0))
+    orders = _orders(labels, options, range(options.epochs))  # [epochs, N]
+    return int(per_volume[orders].sum(axis=1).min())
+
+
+def records_in_batch(
+    labels: NDArray[np.int64],
+    options: TrainingOptions,
+    *,
+    step: int,
+    chosen: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Return the indices [B] of the records in a batch of `training_volumes` or `training_slices`.
+
+    Args:
+        labels: [N] class indices, as for the stream.
+        options: As for the stream; the batch is one of the epoch `first_epoch`.
+        step: The batch within the epoch, from 0.
+        chosen: [N, S] as for a stream of slices; None for one of volumes.
+    """
+    epoch, first = options.first_epoch, step * options.batch_size
+    (order,) = _orders(labels, options, range(epoch, epoch + 1))  # [N]
+    if chosen is None:
+        return np.asarray(order[first : first + options.batch_size])
+    rows = tf.data.Dataset.from_tensor_slices(np.repeat(order, chosen.sum(axis=1)[order]))  # []
+    shuffled = _shuffle_slices(rows, chosen, options)
+    return np.asarray(list(shuffled.skip(first).take(options.batch_size).as_numpy_iterator()), np.int64)
+
+
+def _epochs(labels: NDArray[np.int64], options: TrainingOptions) -> tf.data.Dataset:
+    """Return for each epoch a data set of (index, label, weight, key); keys differ by epoch and position."""
+    count, numbers = len(labels), range(options.first_epoch, options.epochs)
+    loss_weights = np.ones(count, np.float32) if options.weights is None else options.weights
+    all_labels, all_weights = tf.constant(labels), tf.constant(loss_weights)
+
+    def examples(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+        position = epoch * count + tf.range(count, dtype=tf.int64)
+        seeds = tf.fill([count], tf.constant(options.seed, tf.int32))
+        keys = tf.stack([seeds, tf.cast(position, tf.int32)], axis=1)  # [N, 2]
+        return tf.data.Dataset.from_tensor_slices(
+            (order, tf.gather(all_labels, order), tf.gather(all_weights, order), keys)
+        )
+
+    epochs = (np.array(numbers, np.int64), _orders(labels, options, numbers))  # [epochs], [epochs, N]
+    return tf.data.Dataset.from_tensor_slices(epochs).map(examples)
+
+
+def _orders(labels: NDArray[np.int64], options: TrainingOptions, epochs: range) -> NDArray[np.int64]:
+    return epoch_orders(
+        labels, epochs=epochs.stop, seed=options.seed, first_epoch=epochs.start, balanced=options.balanced
+    )
+
+
+def _build_reader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Return a function from (index, label, weight, key) to voxels, label, weight, and the key where mixed."""
+    paths, augment = tf.constant([str(file) for file in volumes.files]), options.augment
+
+    def read(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        voxels = read_voxels(paths[index], volumes.shape, volumes.dtype)  # [D, H, W, C], stored type
+        if augment:
+            voxels = augment(tf.cast(voxels, tf.float32), key)  # [D, H, W, C], float32
+        return (voxels, label, weight, key) if options.mix else (voxels, label, weight)
+
+    return read
 
 
 def read_voxels(path: tf.Tensor, shape: Shape, dtype: str) -> tf.Tensor:
-    """A prepared volume [D, H, W, C] in its stored type, read in the graph without Python.
+    """Return a prepared volume [D, H, W, C] in its stored type, read in the graph without Python.
 
     Args:
         path: Scalar string tensor.
         shape: Depth, height, width and channels.
-        dtype: In which the file holds them, see `PreparedVolumes`.
+        dtype: The stored type, see `PreparedVolumes`.
     """
     return tf.reshape(tf.io.decode_raw(tf.io.read_file(path), dtype), shape)
 
 
-def _loader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """A function of a row (index, label, weight, key): voxels, label, weight, and the key to mix by."""
-    paths, augment = tf.constant([str(file) for file in volumes.files]), options.augment
-
-    def load(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        voxels = read_voxels(paths[index], volumes.shape, volumes.dtype)
-        varied = augment(tf.cast(voxels, tf.float32), key) if augment else voxels
-        return (varied, label, weight, key) if options.mix else (varied, label, weight)
-
-    return load
+def _shuffle_slices(
+    slices: tf.data.Dataset, chosen: NDArray[np.bool_], options: TrainingOptions
+) -> tf.data.Dataset:
+    buffer = SHUFFLE_BUFFER_VOLUMES * chosen.shape[1]
+    return slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
 
 
-def _own_part(batches: tf.data.Dataset, options: TrainingOptions) -> tf.data.Dataset:
-    """The batches, of which only the part that the options name is kept."""
-    index, count = options.part
+def _mix_batches(batches: tf.data.Dataset, labels: NDArray[np.int64], mix: Mixing) -> tf.data.Dataset:
+    """Return the batches with their examples mixed, by the key of the first example of each batch."""
+    classes = int(labels.max()) + 1
+
+    def blend(
+        voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        mixed, soft_labels = mix(tf.cast(voxels, tf.float32), tf.one_hot(batch_labels, classes), keys[0])
+        return mixed, soft_labels, weights
+
+    return batches.map(blend)
+
+
+def _take_shard(batches: tf.data.Dataset, options: TrainingOptions) -> tf.data.Dataset:
+    """Return the part of each batch that `options.shard` names."""
+    index, count = options.shard
     if count == 1:
         return batches
     size = options.batch_size // count
@@ -186,80 +260,8 @@ def _own_part(batches: tf.data.Dataset, options: TrainingOptions) -> tf.data.Dat
     return batches.map(lambda *values: tuple(value[first:last] for value in values))
 
 
-def _ordered_examples(labels: NDArray[np.int64], options: TrainingOptions) -> tf.data.Dataset:
-    """Per epoch a data set of (index, label, weight, key): the key is unique to epoch and position."""
-    first, count = options.first_epoch, len(labels)
-    orders = _orders(labels, options, first_epoch=first)
-    loss_weights = np.ones(count, np.float32) if options.weights is None else options.weights
-    all_labels, all_weights = tf.constant(labels), tf.constant(loss_weights)
-
-    def examples(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
-        position = epoch * count + tf.range(count, dtype=tf.int64)
-        seeds = tf.fill([count], tf.constant(options.seed, tf.int32))
-        keys = tf.stack([seeds, tf.cast(position, tf.int32)], axis=1)
-        return tf.data.Dataset.from_tensor_slices(
-            (order, tf.gather(all_labels, order), tf.gather(all_weights, order), keys)
-        )
-
-    numbers = np.arange(first, options.epochs, dtype=np.int64)
-    return tf.data.Dataset.from_tensor_slices((numbers, orders)).map(examples)
-
-
-def _orders(labels: NDArray[np.int64], options: TrainingOptions, *, first_epoch: int) -> NDArray[np.int64]:
-    return epoch_orders(
-        labels,
-        epochs=options.epochs,
-        seed=options.seed,
-        first_epoch=first_epoch,
-        balanced=options.balanced,
-    )
-
-
-def _mixed(batches: tf.data.Dataset, labels: NDArray[np.int64], mix: Mixing | None) -> tf.data.Dataset:
-    """The batches with their examples mixed where that is asked for, by the key of the first of each."""
-    if mix is None:
-        return batches
-    classes = int(labels.max()) + 1
-
-    def blend(
-        voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        mixed, soft = mix(tf.cast(voxels, tf.float32), tf.one_hot(batch_labels, classes), keys[0])
-        return mixed, soft, weights
-
-    return batches.map(blend)
-
-
-def _ordered() -> tf.data.Options:
-    """Parallel, yet in order: speed must not change what a seed gives."""
+def _deterministic() -> tf.data.Options:
+    """Return options for parallel steps in a fixed order: speed must not change the result of a seed."""
     options = tf.data.Options()
     options.deterministic = True
     return options
-
-
-def batch_members(
-    labels: NDArray[np.int64],
-    options: TrainingOptions,
-    *,
-    step: int,
-    chosen: NDArray[np.bool_] | None = None,
-) -> NDArray[np.int64]:
-    """Positions [B] of the records that a batch of `training_volumes` or `training_slices` holds.
-
-    Args:
-        labels: [N] class indices, as the stream got them.
-        options: as the stream got them; the batch is one of the epoch `first_epoch`.
-        step: the batch within the epoch, from 0.
-        chosen: [N, S] as a stream of slices got it; None for one of volumes.
-    """
-    epoch, first = options.first_epoch, step * options.batch_size
-    orders = epoch_orders(
-        labels, epochs=epoch + 1, seed=options.seed, first_epoch=epoch, balanced=options.balanced
-    )
-    if chosen is None:
-        return np.asarray(orders[0][first : first + options.batch_size])
-    rows = tf.data.Dataset.from_tensor_slices(np.repeat(orders[0], chosen.sum(axis=1)[orders[0]]))
-    buffer = SHUFFLED_VOLUMES * chosen.shape[1]
-    mixed = rows.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
-    drawn = list(mixed.skip(first).take(options.batch_size).as_numpy_iterator())
-    return np.asarray(drawn, np.int64)

@@ -1,4 +1,4 @@
-"""Slices and slabs of volumes, in the graph, in the layout that `models` gathers when it scores a volume."""
+"""Cut volumes into slices and slabs in the graph, in the order in which `models` scores them."""
 
 from __future__ import annotations
 
@@ -8,69 +8,69 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.cache.prepared import PreparedVolumes, Shape
+from voxlift.data_pipelines.cache.format import PreparedVolumes, Shape
 
 SPATIAL_AXES = ("depth", "height", "width")  # of [D, H, W, C]
 
 
 def take_slices(voxels: tf.Tensor, *, axis: str = "depth", slab: int = 1) -> tf.Tensor:
-    """Every slice of a volume along one axis, with its neighbours as channels.
+    """Return every slice of a volume along one axis, with its neighbours as channels.
 
     Args:
         voxels: [D, H, W, C].
-        axis: the axis that is cut, `depth`, `height` or `width`; or `all` three in turn, of a cube.
-        slab: how many neighbouring slices (odd) become channels; border slices repeat the outermost one.
+        axis: The axis that is cut, `depth`, `height` or `width`; or `all` three one after another, of a cube.
+        slab: Number (odd) of neighbouring slices that become channels; beyond the border the outermost slice
+            is repeated.
 
     Returns:
-        [S, ., ., slab * C], the two remaining axes in their order; channels of one slice stay together.
+        [S, ., ., slab * C], the two remaining axes in their order; the channels of one slice are adjacent.
     """
     if axis == "all":
         return tf.concat([take_slices(voxels, axis=each, slab=slab) for each in SPATIAL_AXES], axis=0)
-    moved = tf.experimental.numpy.moveaxis(voxels, SPATIAL_AXES.index(axis), 0)  # [S, ., ., C]
+    slices = tf.experimental.numpy.moveaxis(voxels, SPATIAL_AXES.index(axis), 0)  # [S, ., ., C]
     if slab == 1:
-        return moved
-    count = moved.shape[0]
-    reach = slab // 2
+        return slices
+    count, half = slices.shape[0], slab // 2
     shifted = [
-        tf.gather(moved, tf.clip_by_value(tf.range(count) + offset, 0, count - 1))
-        for offset in range(-reach, reach + 1)
+        tf.gather(slices, tf.clip_by_value(tf.range(count) + offset, 0, count - 1))
+        for offset in range(-half, half + 1)
     ]
-    return tf.concat(shifted, axis=-1)
+    return tf.concat(shifted, axis=-1)  # [S, ., ., slab * C]
 
 
 def choose_slices(volumes: PreparedVolumes, *, axis: str = "depth", slices: str = "all") -> NDArray[np.bool_]:
-    """Which slices of each volume train, [N, S], in the order of `take_slices`.
+    """Return which slices of each volume are trained on, [N, S], in the order of `take_slices`.
 
-    The rules are those by which the slice model picks what it scores, so that training and scoring see the
-    same slices. Foreground is told from the stored volume: augmentation changes neither set nor count.
+    The rules are those of the slice model, so that training and scoring use the same slices. Foreground is
+    determined from the stored volume: augmentation changes neither which slices nor how many.
 
     Args:
-        volumes: what trains; `foreground` reads all of them once.
-        axis: as in `take_slices`.
+        volumes: The training volumes; `foreground` reads all of them once.
+        axis: As in `take_slices`.
         slices: `all`; `central`, the middle half of each axis (rounded up); or `foreground`, the slices whose
-            share of voxels above the volume's mean is at least half of the whole volume's share.
+            fraction of voxels above the volume's mean is at least half of the whole volume's fraction.
     """
     axes = SPATIAL_AXES if axis == "all" else (axis,)
     if slices == "foreground":
-        rows = [[_foreground(voxels, each) for each in axes] for voxels in volumes.arrays()]
+        rows = [[_is_foreground(voxels, each) for each in axes] for voxels in volumes.arrays()]
         return np.array([np.concatenate(row) for row in rows])
-    pick = _central if slices == "central" else _every
-    row = np.concatenate([pick(volumes.shape, each) for each in axes])
+    is_chosen = _is_central if slices == "central" else _is_any
+    row = np.concatenate([is_chosen(volumes.shape, each) for each in axes])
     return np.tile(row, (len(volumes), 1))
 
 
-def _every(shape: Shape, axis: str) -> NDArray[np.bool_]:
+def _is_any(shape: Shape, axis: str) -> NDArray[np.bool_]:
     return np.ones(shape[SPATIAL_AXES.index(axis)], bool)
 
 
-def _central(shape: Shape, axis: str) -> NDArray[np.bool_]:
+def _is_central(shape: Shape, axis: str) -> NDArray[np.bool_]:
     total = shape[SPATIAL_AXES.index(axis)]
     count = (total + 1) // 2
-    places = np.arange(total) - (total - count) // 2
-    return (places >= 0) & (places < count)
+    index = np.arange(total) - (total - count) // 2
+    return (index >= 0) & (index < count)
 
 
-def _foreground(voxels: NDArray[Any], axis: str) -> NDArray[np.bool_]:
-    others = tuple(place for place in range(4) if place != SPATIAL_AXES.index(axis))
-    share = (voxels > voxels.mean(dtype=np.float64)).mean(axis=others)
-    return np.asarray(share >= 0.5 * share.mean())
+def _is_foreground(voxels: NDArray[Any], axis: str) -> NDArray[np.bool_]:
+    others = tuple(other for other in range(4) if other != SPATIAL_AXES.index(axis))
+    fraction = (voxels > voxels.mean(dtype=np.float64)).mean(axis=others)
+    return np.asarray(fraction >= 0.5 * fraction.mean())

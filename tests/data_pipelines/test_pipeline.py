@@ -1,9 +1,11 @@
+"""Training and evaluation streams give the right voxels, labels, weights and order, whatever the options."""
+
 import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
-from voxlift.data_pipelines.cache.prepared import PreparedVolumes
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.pipeline import (
     TrainingOptions,
     evaluation_volumes,
@@ -13,7 +15,7 @@ from voxlift.data_pipelines.pipeline import (
     training_volumes,
 )
 from voxlift.data_pipelines.slices import choose_slices, take_slices
-from voxlift.models.slicing import ForegroundSlices, slices_of
+from voxlift.models.layers.slices import ForegroundSlices, select_slices
 
 SHAPE = (3, 4, 5, 2)
 LABELS = np.array([0, 1, 0, 1, 1], np.int64)
@@ -59,7 +61,7 @@ def test_voxels_are_read_as_stored(volumes):
 
 
 @pytest.mark.parametrize("builder", [train, train_slices])
-def test_only_what_varies_voxels_makes_them_float32(volumes, builder):
+def test_only_augmentation_and_mixing_make_voxels_float32(volumes, builder):
     assert builder(volumes)[0][0].dtype == np.float16
     assert builder(volumes, augment=lambda voxels, _: voxels)[0][0].dtype == np.float32
     mixed = builder(volumes, mix=lambda voxels, labels, _: (voxels, labels))
@@ -73,7 +75,7 @@ def test_labels_stay_with_their_volumes(volumes):
         np.testing.assert_array_equal(weights, 1)
 
 
-def test_no_epoch_repeats_a_volume_and_no_batch_spans_two(volumes):
+def test_no_epoch_repeats_a_volume_and_no_batch_spans_two_epochs(volumes):
     batches = train(volumes)
     assert len(batches) == 4  # two of each epoch; the odd volume is another one in each epoch
     for epoch in (batches[:2], batches[2:]):
@@ -90,37 +92,33 @@ def test_the_same_seed_gives_the_same_batches(volumes):
 
 
 @pytest.mark.parametrize("builder", [train, train_slices])
-def test_a_resumed_stream_is_the_rest_of_the_whole_one(volumes, builder):
-    whole, rest = builder(volumes, epochs=3), builder(volumes, epochs=3, first_epoch=1)
-    assert len(rest) == len(whole) * 2 // 3
-    for one, two in zip(whole[-len(rest) :], rest, strict=True):
+def test_a_resumed_stream_is_the_rest_of_the_full_stream(volumes, builder):
+    full, rest = builder(volumes, epochs=3), builder(volumes, epochs=3, first_epoch=1)
+    assert len(rest) == len(full) * 2 // 3
+    for one, two in zip(full[-len(rest) :], rest, strict=True):
         np.testing.assert_array_equal(one[0], two[0])
 
 
 @pytest.mark.parametrize("builder", [train, train_slices])
-@pytest.mark.parametrize("varied", ["plainly", "augmented", "mixed"])
-def test_the_parts_of_a_batch_together_are_the_batch(volumes, builder, varied):
+def test_the_shards_of_a_batch_together_are_the_batch(volumes, builder):
     def augment(voxels, key):
         return voxels + tf.cast(key[1], tf.float32)
 
     def mix(voxels, labels, key):
-        order = tf.constant([2, 3, 0, 1])  # partners from another part
+        order = tf.constant([2, 3, 0, 1])  # partners from another shard
         return voxels + tf.gather(voxels, order), labels + tf.cast(key[1], tf.float32)
 
-    options = {"plainly": {}, "augmented": {"augment": augment}, "mixed": {"mix": mix}}[varied]
-    options |= {"batch_size": 4}
-    whole = builder(volumes, **options)
-    parts = [builder(volumes, **options, part=(index, 2)) for index in range(2)]
-    assert len(whole) >= 2
-    for batch, first, second in zip(whole, *parts, strict=True):
-        for value, *halves in zip(batch, first, second, strict=True):
-            assert len(halves[0]) == 2
-            np.testing.assert_array_equal(value, np.concatenate(halves))
+    for options in ({}, {"augment": augment}, {"mix": mix}):
+        full = builder(volumes, batch_size=4, **options)
+        shards = [builder(volumes, batch_size=4, shard=(index, 2), **options) for index in range(2)]
+        assert len(full) >= 2
+        for batch, first, second in zip(full, *shards, strict=True):
+            for value, *halves in zip(batch, first, second, strict=True):
+                assert len(halves[0]) == 2
+                np.testing.assert_array_equal(value, np.concatenate(halves))
 
 
 def test_augmentation_gets_another_key_for_every_example(volumes):
-    keys = []
-
     def augment(voxels, key):
         return voxels * 0 + tf.cast(key[1], tf.float32)
 
@@ -144,32 +142,6 @@ def test_slices_carry_their_volumes_label(volumes):
     assert seen == 4  # 15 slices an epoch
 
 
-@pytest.mark.parametrize(
-    ("axis", "position", "plane"), [("depth", 0, (4, 5)), ("height", 1, (3, 5)), ("width", 2, (3, 4))]
-)
-def test_slices_are_the_planes_of_the_volume(axis, position, plane):
-    voxels = np.random.default_rng(0).random(SHAPE, np.float32)
-    slices = take_slices(tf.constant(voxels), axis=axis).numpy()
-    assert slices.shape == (SHAPE[position], *plane, 2)
-    np.testing.assert_array_equal(slices, np.moveaxis(voxels, position, 0))
-
-
-def test_a_slab_holds_the_neighbours_and_repeats_the_border():
-    voxels = np.random.default_rng(0).random(SHAPE, np.float32)
-    slabs = take_slices(tf.constant(voxels), slab=3).numpy()
-    assert slabs.shape == (3, 4, 5, 6)
-    np.testing.assert_array_equal(slabs[1], np.concatenate([voxels[0], voxels[1], voxels[2]], axis=-1))
-    np.testing.assert_array_equal(slabs[0], np.concatenate([voxels[0], voxels[0], voxels[1]], axis=-1))
-    np.testing.assert_array_equal(slabs[2], np.concatenate([voxels[1], voxels[2], voxels[2]], axis=-1))
-
-
-AXES = ("depth", "height", "width", "all")
-
-
-def bytes_of(plane):
-    return plane.tobytes()
-
-
 @pytest.fixture
 def bright_spots(tmp_path):
     """Five volumes with a bright box each, of other sides and at another place."""
@@ -183,12 +155,16 @@ def bright_spots(tmp_path):
     return PreparedVolumes(tuple(paths), (7, 7, 7, 2), "float16")
 
 
-@pytest.mark.parametrize("axis", AXES)
+def bytes_of(plane):
+    return plane.tobytes()
+
+
 @pytest.mark.parametrize("slices", ["all", "central", "foreground"])
+@pytest.mark.parametrize("axis", ["depth", "height", "width", "all"])
 def test_training_sees_the_slices_that_are_scored(bright_spots, axis, slices):
     arrays = np.stack(list(bright_spots.arrays())).astype(np.float32)
     chosen = choose_slices(bright_spots, axis=axis, slices=slices)
-    parts = slices_of(bright_spots.shape, axis=axis, slices=slices)
+    parts = select_slices(bright_spots.shape, axis=axis, slices=slices)
     expected = [
         (np.arange(7) >= part.first)
         & (np.arange(7) < part.first + part.count)
@@ -224,7 +200,7 @@ def resident_bytes():
 
 
 def test_memory_grows_neither_with_epochs_nor_with_volumes(tmp_path):
-    """An epoch reads 8 MB, the two runs 170 MB each; a pipeline that kept what it read would grow by that."""
+    """An epoch reads 8 MB, the two runs 170 MB each; a pipeline that kept its volumes would grow by that."""
     shape = (32, 64, 64, 1)
     files = []
     for index in range(16):
