@@ -34,13 +34,15 @@ def hash_image(stored: Stored) -> str:
     header is a copy.
     """
     voxels = _in_ras(stored)
-    # One type for all: 7 stored as uint8 and 7.0 stored as float64 are the same voxel, and -0.0 becomes 0.0.
+    # One type for all: 7 stored as uint8 and 7.0 stored as float64 are the same voxel.
     with np.errstate(over="ignore", invalid="ignore"):
-        values = voxels.astype(np.float64) if stored.is_scaled else voxels
-        values = (values * stored.slope + stored.inter if stored.is_scaled else values).astype(np.float32)
-    values = np.asfortranarray(values) + np.float32(0)
+        real = voxels.astype(np.float64) * stored.slope + stored.inter if stored.is_scaled else voxels
+        values = real.astype(np.float32, order="F")
+    if real.dtype.kind == "f":
+        values += np.float32(0)  # -0.0 becomes 0.0
+        values[np.isnan(values)] = np.nan  # one bit pattern for all
     digest = hashlib.blake2b(str(values.shape).encode(), digest_size=16)
-    digest.update(np.where(np.isnan(values), np.float32(np.nan), values).T.tobytes())
+    digest.update(np.ascontiguousarray(values.T))
     return digest.hexdigest()
 
 
