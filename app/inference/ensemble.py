@@ -1,49 +1,47 @@
-"""Finished runs as one model: opened, checked for agreement, their scores averaged."""
+"""Finished runs as one model: opened, checked for compatibility, their scores averaged."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import build_preprocess
-from voxlift.app.evaluation.calibration import fit_temperature
-from voxlift.app.files import read_json, read_rows
-from voxlift.app.inference.scores import softmax
+from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder, open_run
+from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.input_ranges import read_training_range
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runs.predictions import scores_from_rows
+from voxlift.app.runs.results import read_temperature
 from voxlift.data_pipelines.cache.ranges import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-
-log = logging.getLogger("voxlift")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run: its folder, its settings, and what its validation decided.
+    """One run of an ensemble.
 
     Attributes:
-        run: the folder.
-        settings: its own, read from the folder.
-        threshold: on the probability of class 1, of two classes; None for several.
-        temperature: that divides its logits for calibrated probabilities; 1 where none could be fitted.
-        seen: what its training volumes were like; None where it did not say.
+        run: Its folder.
+        settings: Its own settings, read from the folder.
+        preprocess: Its preprocessing.
+        threshold: Decision threshold on the probability of class 1; None for more than two classes, or 0.5.
+        temperature: Divisor of its logits for calibrated probabilities; 1 where none could be fitted.
+        training_range: Spacing, size and intensities of its training volumes; None for an older run.
     """
 
     run: RunFolder
     settings: TrainSettings
+    preprocess: Preprocess
     threshold: float | None
     temperature: float
-    seen: TrainingRange | None
+    training_range: TrainingRange | None
 
 
 @dataclass(frozen=True)
@@ -51,56 +49,65 @@ class Ensemble:
     """One run or several that share classes, preprocessing and shape."""
 
     members: tuple[Member, ...]
-    classes: tuple[str, ...]
-    preprocess: Preprocess
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return tuple(self.members[0].settings.data.classes)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The preprocessing that all members share."""
+        return self.members[0].preprocess
 
     @property
     def threshold(self) -> float | None:
-        """The mean of the members' thresholds; None for several classes."""
-        found = [member.threshold for member in self.members if member.threshold is not None]
-        return float(np.mean(found)) if len(self.classes) == 2 and found else None
+        """Mean of the members' thresholds; None where the most probable class is taken."""
+        thresholds = [member.threshold for member in self.members if member.threshold is not None]
+        return float(np.mean(thresholds)) if len(self.classes) == 2 and thresholds else None
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """The scores of a batch.
+class BatchScores:
+    """The scores of a batch of B volumes.
 
     Attributes:
         probabilities: [B, K], the mean over members and views.
         calibrated: [B, K], the same after each member's temperature.
         spread: [B], the largest standard deviation of a class's probability over members; 0 for one member.
+        decisions: [B], class indices: by the threshold of two classes, else the most probable.
     """
 
     probabilities: NDArray[np.float64]
     calibrated: NDArray[np.float64]
     spread: NDArray[np.float64]
+    decisions: NDArray[np.int64]
 
 
 def open_ensemble(runs: Sequence[str]) -> Ensemble:
-    """The runs' settings and what their validation decided; no network is loaded.
+    """Return finished runs as an ensemble; no network is loaded.
+
+    Args:
+        runs: Paths of run folders.
 
     Raises:
-        SettingsError: a folder is no finished run, or the runs do not fit together.
+        SettingsError: A folder is not a finished run, or the runs are not compatible.
     """
     members = tuple(_open_member(run) for run in runs)
-    ways = [build_preprocess(one.settings.preprocess, one.settings.data) for one in members]
-    first = members[0]
-    problems = []
-    for member, way in zip(members[1:], ways[1:], strict=True):
-        problems += _differences(first, member, ways[0], way)
+    problems = [line for member in members[1:] for line in _find_differences(members[0], member)]
     if problems:
         raise SettingsError(
-            "run: expected runs with the same classes and preprocessing, which alone can be averaged.\n"
+            "run: expected runs with the same classes and preprocessing; only such runs can be averaged.\n"
             + "\n".join(problems)
         )
-    return Ensemble(members, tuple(first.settings.data.classes), ways[0])
+    return Ensemble(members)
 
 
 def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
-    """The members' networks, from volumes [B, D, H, W, C] to logits.
+    """Return the members' networks, from volumes [B, D, H, W, C] to logits [B, K].
 
     Raises:
-        SettingsError: a file is damaged, or the networks take volumes of different shapes.
+        SettingsError: A file is damaged, or the networks take volumes of different shapes.
     """
     networks = tuple(load_network(member.run.model) for member in ensemble.members)
     shapes = {
@@ -108,92 +115,77 @@ def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
         for network, member in zip(networks, ensemble.members, strict=True)
     }
     if len(shapes) > 1:
-        said = "; ".join(f"{path} takes {'x'.join(map(str, shape))}" for shape, path in shapes.items())
-        raise SettingsError(f"run: expected runs that take volumes of one shape; {said}.")
+        found = "; ".join(f"{path} takes {'x'.join(map(str, shape))}" for shape, path in shapes.items())
+        raise SettingsError(f"run: expected runs that take volumes of the same shape; {found}.")
     return networks
+
+
+def build_member_views(ensemble: Ensemble, tta: str) -> tuple[View, ...]:
+    """Return the views of test-time augmentation that are valid for all members.
+
+    Raises:
+        SettingsError: A member was trained without the mirroring that the views need, or with another one.
+    """
+    views = [build_views(tta, member.settings.augment) for member in ensemble.members]
+    mirroring = {str(dict(member.settings.augment).get("flip_prob")) for member in ensemble.members}
+    if tta == "flips" and len(mirroring) > 1:
+        raise SettingsError("tta=flips: the runs were trained with different mirroring; use tta=none.")
+    return views[0]
 
 
 def score_batch(
     ensemble: Ensemble, networks: Sequence[Any], voxels: NDArray[np.float32], views: Sequence[View]
-) -> Answer:
-    """The scores of volumes [B, D, H, W, C]."""
+) -> BatchScores:
+    """Return the scores of volumes [B, D, H, W, C]."""
     plain, scaled = [], []
     for member, network in zip(ensemble.members, networks, strict=True):
         logits = [np.asarray(network.predict_on_batch(view(voxels)), np.float64) for view in views]
-        plain.append(np.mean([softmax(one) for one in logits], axis=0))
-        scaled.append(np.mean([softmax(one / member.temperature) for one in logits], axis=0))
-    spread = np.std(plain, axis=0).max(axis=1)
-    return Answer(np.mean(plain, axis=0), np.mean(scaled, axis=0), spread)
-
-
-def decide(ensemble: Ensemble, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Class indices [B]: by the threshold of two classes, else the most probable."""
-    if ensemble.threshold is not None:
-        return (probabilities[:, 1] >= ensemble.threshold).astype(np.int64)
-    return np.asarray(probabilities.argmax(axis=1), np.int64)
-
-
-def member_views(ensemble: Ensemble, tta: str) -> tuple[View, ...]:
-    """The views that all members may be shown.
-
-    Raises:
-        SettingsError: one of them may not be shown them.
-    """
-    for member in ensemble.members[1:]:
-        build_views(tta, member.settings.augment)
-    mirrored = {str(dict(member.settings.augment).get("flip_prob")) for member in ensemble.members}
-    if tta == "flips" and len(mirrored) > 1:
-        raise SettingsError("tta=flips: the runs were trained with different mirroring; take tta=none.")
-    return build_views(tta, ensemble.members[0].settings.augment)
-
-
-def _open_member(path: str) -> Member:
-    run = open_run(path)
-    settings = load_settings(run)
-    metrics = read_json(run.metrics)
-    return Member(
-        run, settings, metrics.get("threshold"), _temperature(run, settings), read_training_range(run)
+        plain.append(np.mean([softmax(one, axis=1) for one in logits], axis=0))
+        scaled.append(np.mean([softmax(one / member.temperature, axis=1) for one in logits], axis=0))
+    probabilities = np.mean(plain, axis=0)
+    if ensemble.threshold is None:
+        decisions = probabilities.argmax(axis=1)
+    else:
+        decisions = probabilities[:, 1] >= ensemble.threshold
+    return BatchScores(
+        probabilities=probabilities,
+        calibrated=np.mean(scaled, axis=0),
+        spread=np.std(plain, axis=0).max(axis=1),
+        decisions=decisions.astype(np.int64),
     )
 
 
-def _temperature(run: RunFolder, settings: TrainSettings) -> float:
-    """The temperature of the run's validation; 1, and a sentence, where none could be fitted."""
-    rows = read_rows(run.predictions)
-    validation = scores_from_rows(rows, tuple(settings.data.classes), split="val")
-    fitted = fit_temperature(validation)
-    if fitted.at_bound:
-        log.info(
-            "%s: no temperature could be fitted, because validation is separated without error or not at "
-            "all; its calibrated probabilities are the plain ones.",
-            run.path,
-        )
-    return fitted.value
-
-
-def _differences(first: Member, other: Member, way: Preprocess, other_way: Preprocess) -> list[str]:
-    problems = []
-    classes, others = first.settings.data.classes, other.settings.data.classes
-    if list(classes) != list(others):
-        problems.append(
-            f"  classes: {', '.join(classes)} in {first.run.path}, {', '.join(others)} in {other.run.path}"
-        )
-    for name, value in vars(way).items():
-        received = getattr(other_way, name)
-        if value != received:
-            problems.append(
-                f"  preprocess.{name}: {value} in {first.run.path}, {received} in {other.run.path}"
-            )
-    channels, theirs = image_columns(first.settings), image_columns(other.settings)
-    if len(channels) != len(theirs):
-        problems.append(
-            f"  images: {', '.join(channels)} in {first.run.path}, {', '.join(theirs)} in {other.run.path}"
-        )
-    return problems
-
-
 def image_columns(settings: TrainSettings) -> tuple[str, ...]:
-    """The table's column of each image that a run was trained with."""
+    """Return the table column of each image that a run was trained with."""
     data = settings.data
     if data.name != "manifest":
-        return ("file",)  # of the tables that we write ourselves
+        return ("file",)  # as in the tables that Voxlift itself writes
     return tuple(data.image_columns) or (data.image_column,)
+
+
+def _open_member(path: str) -> Member:
+    run = open_finished_run(path)
+    settings = load_settings(run)
+    return Member(
+        run=run,
+        settings=settings,
+        preprocess=build_preprocess(settings.preprocess, settings.data),
+        threshold=read_json(run.metrics).get("threshold"),
+        temperature=read_temperature(run),
+        training_range=read_training_range(run),
+    )
+
+
+def _find_differences(first: Member, other: Member) -> list[str]:
+    """Return one line for each difference that forbids averaging two members."""
+    pairs = {"classes": [", ".join(one.settings.data.classes) for one in (first, other)]}
+    for name in vars(first.preprocess):
+        pairs[f"preprocess.{name}"] = [getattr(one.preprocess, name) for one in (first, other)]
+    images = [image_columns(one.settings) for one in (first, other)]
+    if len(images[0]) != len(images[1]):
+        pairs["images"] = [", ".join(columns) for columns in images]
+    return [
+        f"  {name}: {one} in {first.run.path}, {two} in {other.run.path}"
+        for name, (one, two) in pairs.items()
+        if one != two
+    ]

@@ -1,4 +1,4 @@
-"""The map of one prepared volume: Grad-CAM, occlusion, and how far the two agree."""
+"""Explanation maps: Grad-CAM, occlusion and their agreement, as arrays, NIfTI files and pictures."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 
 from voxlift.app.inference.ensemble import Ensemble
 from voxlift.app.inference.overlay import draw_planes, save_planes
-from voxlift.app.inference.scans import Prepared
+from voxlift.app.inference.scans import PreparedScan
 from voxlift.data_pipelines.geometry import spacing_of
 from voxlift.data_pipelines.volume import VolumeError
-from voxlift.data_pipelines.writers import save_over
+from voxlift.data_pipelines.writers import save_on_source_grid
 
-METHODS = ("gradcam", "occlusion", "both")
-BOXES_PER_SIDE = 6  # covered in turn: 216 scores for a volume, a few seconds, and boxes that hold a finding
-AGREES_FROM = 0.3  # a rank correlation below it is told as a warning
+METHOD_NAMES = {"gradcam": "Grad-CAM", "occlusion": "Occlusion"}
+BOXES_PER_SIDE = 6  # 216 scores per volume take a few seconds, and such a box can hold a finding
+MIN_AGREEMENT = 0.3  # a lower rank correlation gives a warning
 
 Heat = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Where a network looked.
+    """A map of the evidence for a class.
 
     Attributes:
-        heat: [D, H, W] float32, 0 or more: how much each voxel speaks for the class, in no particular unit.
+        heat: [D, H, W] float32, 0 or more: the evidence of each voxel for the class, in arbitrary units.
         method: `gradcam` or `occlusion`.
         agreement: Spearman's rank correlation of Grad-CAM with occlusion over boxes; None where one of them
-            was not asked for, or is constant.
+            was not computed, or is constant.
     """
 
     heat: Heat
@@ -42,7 +42,7 @@ class Explanation:
 
     @property
     def peak(self) -> tuple[int, int, int]:
-        """Index (depth, height, width) of the largest value; the middle of a map that is zero throughout."""
+        """Index (depth, height, width) of the largest value; the centre of a map that is zero throughout."""
         if not self.heat.any():
             depth, height, width = self.heat.shape
             return depth // 2, height // 2, width // 2
@@ -50,9 +50,26 @@ class Explanation:
         return int(depth), int(height), int(width)
 
     @property
-    def shown(self) -> Heat:
+    def scaled(self) -> Heat:
         """The map in 0..1, for pictures."""
         return self.heat / max(float(self.heat.max()), 1e-30)
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How the scans of a prediction are explained, and where the files are written.
+
+    Attributes:
+        folder: Receives one NIfTI file and one picture per scan.
+        method: `gradcam`, `occlusion` or `both`.
+        layer: Name of a spatial layer for Grad-CAM; None is the last convolution.
+        label: Index of the class that is explained; None is the predicted one.
+    """
+
+    folder: Path
+    method: str
+    layer: str | None = None
+    label: int | None = None
 
 
 def explain_volume(
@@ -63,74 +80,74 @@ def explain_volume(
     method: str = "gradcam",
     layer: str | None = None,
 ) -> Explanation:
-    """Where a network looks for the class `label` in one volume.
+    """Return the map of a network's evidence for the class `label` in one volume.
 
     Args:
-        network: from [B, D, H, W, C] to logits, a slice model too.
+        network: From [B, D, H, W, C] to logits, also a slice model.
         voxels: [D, H, W, C] as prepared.
-        label: class index.
+        label: Class index.
         method: `gradcam`, `occlusion`, or `both`: Grad-CAM's map, with its agreement with occlusion.
-        layer: for Grad-CAM, a spatial layer's name; None is the last convolution.
+        layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
 
     Raises:
-        ValueError: the network has no such layer.
+        ValueError: The network has no such layer.
     """
     from voxlift.models.explain import grad_cam, occlusion_map
 
     batch = voxels[None].astype(np.float32)
     if method == "gradcam":
         return Explanation(grad_cam(network, batch, label=label, layer=layer)[0], method)
-    box = box_of(voxels.shape)
+    box = occlusion_box(voxels.shape)
     if method == "occlusion":
-        halves = [max(1, side // 2) for side in box]
-        falls = occlusion_map(network, batch, label=label, size=box, stride=halves)[0]
-        return Explanation(np.maximum(falls, 0), method)
-    falls = occlusion_map(network, batch, label=label, size=box, stride=box)[0]
+        stride = [max(1, side // 2) for side in box]
+        drops = occlusion_map(network, batch, label=label, size=box, stride=stride)[0]
+        return Explanation(np.maximum(drops, 0), method)
+    drops = occlusion_map(network, batch, label=label, size=box, stride=box)[0]
     heat = grad_cam(network, batch, label=label, layer=layer)[0]
-    return Explanation(heat, "gradcam", agreement(heat, falls, box=box))
+    return Explanation(heat, "gradcam", rank_agreement(heat, drops, box=box))
 
 
-def ensemble_explanation(found: list[Explanation]) -> Explanation:
-    """The mean of several networks' maps, each scaled to its own largest value first."""
-    if len(found) == 1:
-        return found[0]
-    agreements = [one.agreement for one in found if one.agreement is not None]
-    heat = np.mean([one.shown for one in found], axis=0).astype(np.float32)
-    return Explanation(heat, found[0].method, float(np.mean(agreements)) if agreements else None)
+def average_explanations(explanations: Sequence[Explanation]) -> Explanation:
+    """Return the mean of several networks' maps, each scaled to its own largest value first."""
+    if len(explanations) == 1:
+        return explanations[0]
+    agreements = [one.agreement for one in explanations if one.agreement is not None]
+    heat = np.mean([one.scaled for one in explanations], axis=0).astype(np.float32)
+    return Explanation(heat, explanations[0].method, float(np.mean(agreements)) if agreements else None)
 
 
-def box_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Sides of the box that occlusion covers: a sixth of the volume's, rounded up.
+def occlusion_box(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the sides of the box that occlusion covers: a sixth of the volume's, rounded up.
 
-    >>> box_of((8, 12, 48, 1))
+    >>> occlusion_box((8, 12, 48, 1))
     (2, 2, 8)
     """
     depth, height, width = (-(-side // BOXES_PER_SIDE) for side in shape[:3])
     return depth, height, width
 
 
-def agreement(heat: Heat, falls: Heat, *, box: tuple[int, int, int]) -> float | None:
-    """Spearman's rank correlation of two maps' means over boxes; None where a map is constant.
+def rank_agreement(heat: Heat, drops: Heat, *, box: tuple[int, int, int]) -> float | None:
+    """Return Spearman's rank correlation of two maps' means over boxes; None where a map is constant.
 
     Args:
         heat: [D, H, W] Grad-CAM.
-        falls: [D, H, W] the fall of the class's log-probability where a box is covered.
-        box: voxels of a box, as covered.
+        drops: [D, H, W] drop of the class's log-probability where a box is covered.
+        box: Voxels of a box (depth, height, width), as covered.
 
-    Source: the check by occlusion follows Adebayo et al. (2018), Sanity Checks for Saliency Maps, NeurIPS 31.
+    Source: comparison with occlusion after Adebayo et al. 2018, Sanity Checks for Saliency Maps, NeurIPS 31.
     """
     from scipy.stats import spearmanr
 
-    # A covered background changes nothing: falls below rounding would rank noise.
+    # Covering the background changes nothing: drops below rounding would rank noise.
     first = _box_means(heat, box)
-    second = np.round(np.maximum(_box_means(falls, box), 0), 6)
+    second = np.round(np.maximum(_box_means(drops, box), 0), 6)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)
 
 
 def _box_means(values: Heat, box: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Means over boxes, flat; boxes at the rim may be smaller."""
+    """Return means over boxes, flat; the last box along an axis may be smaller."""
     starts = [np.arange(0, side, step) for side, step in zip(values.shape, box, strict=True)]
     sums, counts = values.astype(np.float64), np.ones(values.shape)
     for axis, start in enumerate(starts):
@@ -138,108 +155,96 @@ def _box_means(values: Heat, box: tuple[int, int, int]) -> NDArray[np.float64]:
     return np.asarray(sums / counts).ravel()
 
 
-METHOD_NAMES = {"gradcam": "Grad-CAM", "occlusion": "Occlusion"}
-
-
-@dataclass(frozen=True)
-class Explaining:
-    """How predictions are explained, and where the files go.
-
-    Attributes:
-        folder: takes one NIfTI file and one picture per scan.
-        method: `gradcam`, `occlusion` or `both`.
-        layer: for Grad-CAM; None is the last convolution.
-        label: class index that is explained; None is the decided one.
-    """
-
-    folder: Path
-    method: str
-    layer: str | None = None
-    label: int | None = None
-
-
 def explain_scan(
-    prepared: Prepared,
+    scan: PreparedScan, networks: Sequence[Any], *, label: int, method: str, layer: str | None
+) -> Explanation:
+    """Return the map of a usable prepared scan, averaged over networks; arguments as in `explain_volume`."""
+    if scan.voxels is None:
+        raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no map.")
+    return average_explanations(
+        [explain_volume(one, scan.voxels, label=label, method=method, layer=layer) for one in networks]
+    )
+
+
+def write_scan_map(
+    scan: PreparedScan,
     *,
-    how: Explaining,
+    options: MapOptions,
     ensemble: Ensemble,
     networks: Sequence[Any],
-    decided: int,
-    probability: Sequence[float],
+    label: int,
+    probability: float,
     number: int,
-) -> dict[str, Any]:
-    """Write the map and the picture of one scan; the row's cells that name them.
+) -> tuple[dict[str, Any], str]:
+    """Write the map and the picture of one scan; return the row's columns about them, and a warning or "".
 
     Args:
-        prepared: the scan, usable.
-        how: method, layer, class and folder.
-        ensemble: the runs.
-        networks: theirs.
-        decided: the class index that was decided.
-        probability: [K].
-        number: of the scan in the list, from 1: it makes file names unique.
+        scan: A usable scan.
+        options: Method, layer and folder.
+        ensemble: The runs.
+        networks: Their networks.
+        label: Class index to explain.
+        probability: Predicted for this class.
+        number: Of the scan in the list, from 1: it makes the names of files unique.
     """
-    if prepared.voxels is None or prepared.affine is None:
-        raise ValueError(f"{prepared.scan.subject}: a scan that cannot be used has no map.")
-    label = decided if how.label is None else how.label
-    found = ensemble_explanation(
-        [
-            explain_volume(one, prepared.voxels, label=label, method=how.method, layer=how.layer)
-            for one in networks
-        ]
-    )
+    found = explain_scan(scan, networks, label=label, method=options.method, layer=options.layer)
     name = ensemble.classes[label]
-    stem = how.folder / f"{number:04d}_{_safe(prepared.scan.subject)}_{_safe(name)}_{found.method}"
-    source, prefer = prepared.scan.images[0], ensemble.preprocess.prefer
-    heat = Path(f"{stem}.nii.gz")
+    stem = f"{number:04d}_{_file_name(scan.scan.subject)}_{_file_name(name)}_{found.method}"
+    source, prefer = scan.scan.images[0], ensemble.preprocess.prefer
+    target = options.folder / f"{stem}.nii.gz"
     try:
-        save_over(found.heat, prepared.affine, source, heat, prefer=prefer)
+        save_on_source_grid(found.heat, _affine_of(scan), source, target, prefer=prefer)
     except VolumeError as error:
-        return {"warning": f"no map could be written: {error}"}
-    picture = _write_picture(
-        Path(f"{stem}.png"), prepared, found, f"{name} at {probability[label]:.3f}", ensemble
-    )
+        return {}, f"no map could be written: {error}"
+    picture = options.folder / f"{stem}.png"
+    title = f"{scan.scan.subject}: {name} at {probability:.3f}"
+    _write_picture(picture, scan, found, title, with_sides=ensemble.preprocess.axcodes == "RAS")
     # Relative to the table, so that both can be moved together.
-    cells: dict[str, Any] = {
-        "map": f"{how.folder.name}/{heat.name}",
-        "picture": f"{how.folder.name}/{picture.name}",
+    columns: dict[str, Any] = {
+        "map": f"{options.folder.name}/{target.name}",
+        "picture": f"{options.folder.name}/{picture.name}",
     }
     if found.agreement is not None:
-        cells["agreement"] = round(found.agreement, 4)
-    warning = _doubt(found, how.method)
-    return {**cells, "warning": warning} if warning else cells
+        columns["agreement"] = round(found.agreement, 4)
+    return columns, _map_warning(found, options.method)
 
 
-def _write_picture(path: Path, prepared: Prepared, found: Explanation, said: str, ensemble: Ensemble) -> Path:
-    assert prepared.voxels is not None  # noqa: S101 - explain_scan has looked
-    assert prepared.affine is not None  # noqa: S101
+def _affine_of(scan: PreparedScan) -> NDArray[np.float64]:
+    if scan.affine is None:
+        raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no grid.")
+    return scan.affine
+
+
+def _write_picture(
+    path: Path, scan: PreparedScan, found: Explanation, title: str, *, with_sides: bool
+) -> None:
+    if scan.voxels is None:
+        raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no picture.")
     note = METHOD_NAMES[found.method]
     if found.agreement is not None:
         note += f"; rank agreement with occlusion {found.agreement:.2f}"
     figure = draw_planes(
-        prepared.voxels[..., 0],
-        found.shown,
+        scan.voxels[..., 0],
+        found.scaled,
         at=found.peak,
-        spacing=spacing_of(prepared.affine),
-        title=f"{prepared.scan.subject}: {said}",
+        spacing=spacing_of(_affine_of(scan)),
+        title=title,
         note=note,
-        lettered=ensemble.preprocess.axcodes == "RAS",
+        with_sides=with_sides,
     )
-    return save_planes(figure, path)
+    save_planes(figure, path)
 
 
-def _doubt(found: Explanation, method: str) -> str:
-    """What a reader of the map must know."""
+def _map_warning(found: Explanation, method: str) -> str:
     if not np.any(found.heat):
-        return "the map is zero throughout: nothing speaks for this class"
-    if found.agreement is not None and found.agreement < AGREES_FROM:
-        return f"Grad-CAM and occlusion agree little ({found.agreement:.2f}): do not lean on the map"
+        return "the map is zero throughout: no evidence for this class"
+    if found.agreement is not None and found.agreement < MIN_AGREEMENT:
+        return f"Grad-CAM and occlusion agree little ({found.agreement:.2f}): interpret the map with caution"
     if method == "both" and found.agreement is None:
-        return "covering any part changes nothing: the map cannot be checked"
+        return "covering any part changes nothing: the map cannot be checked by occlusion"
     return ""
 
 
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", re.sub(r"\.(nii(\.gz)?|mg[hz]|n?hdr|nrrd|mh[ad])$", "", name)).strip("-")[
-        -80:
-    ]
+def _file_name(name: str) -> str:
+    stem = re.sub(r"\.(nii(\.gz)?|mg[hz]|n?hdr|nrrd|mh[ad])$", "", name)
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-")[-80:]

@@ -1,78 +1,149 @@
-"""A prediction from its settings to its table: goes on where it was interrupted, tells what came of it."""
+"""`voxlift-predict` from its settings to its table; an interrupted prediction is resumed."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import PredictSettings
-from voxlift.app.files import write_json
+from voxlift.app.files import write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
-from voxlift.app.inference.inputs import build_predictor, scans_of
-from voxlift.app.inference.loop import PartialTable, Predictor, scan_key
-from voxlift.app.inference.methods import explain_method
-from voxlift.app.progress import progress_bar, say
+from voxlift.app.inference.options import resolve_explain_method
+from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
+from voxlift.app.inference.scans import find_input_scans
+from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
-from voxlift.app.runtime.failures import scoring_need, told_in_sentences
+from voxlift.app.runtime.failures import hint_for_scoring, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.data_pipelines.scans import Scan
 
 
 def run_prediction(settings: PredictSettings) -> int:
-    """Score every scan, write the table and how it was made, and say what came of it.
+    """Score every scan, write the table and its description, and print a summary.
 
     Returns:
-        The exit status: 0, or 2 where not one scan could be scored.
+        The exit status: 0, or 2 where no scan could be scored.
 
     Raises:
-        SettingsError, ManifestError: the runs or the input cannot be used at all; nothing is written.
+        SettingsError, ManifestError: The runs or the input cannot be used at all; nothing is written.
     """
     runs = [str(run) for run in settings.run] if isinstance(settings.run, list) else [str(settings.run)]
     with logging_to_file():
         ensemble = open_ensemble(runs)
-        scans = scans_of(settings, ensemble)
+        scans = find_input_scans(
+            str(settings.input),
+            ensemble,
+            columns=settings.image_columns,
+            subject_column=settings.subject_column,
+            root=settings.root,
+        )
+        _warn_of_missing_files(scans, settings)
         predictor = build_predictor(settings, ensemble)
-        say_rules(ensemble, settings)
-        with told_in_sentences(scoring_need(predictor.batch_size)):
-            rows = _predict_into(Path(settings.output).expanduser(), scans, predictor, settings=settings)
-    say_outcome(rows, predictor, settings=settings)
+        _print_rules(ensemble, settings)
+        with translate_failures(hint_for_scoring(predictor.batch_size)):
+            rows = _write_predictions(scans, predictor, settings)
+    _print_summary(rows, predictor, settings)
     return DONE if any(not row["reason"] for row in rows) else USER_ERROR
 
 
-def _predict_into(
-    output: Path, scans: Sequence[Scan], predictor: Predictor, *, settings: PredictSettings
-) -> list[dict[str, Any]]:
-    ensemble = predictor.ensemble
-    table = PartialTable(output, columns=predictor.columns, question=question_of(ensemble, settings))
+def _write_predictions(scans: Sequence[Scan], predictor: Predictor, settings: PredictSettings) -> list[Row]:
+    ensemble, output = predictor.ensemble, Path(settings.output).expanduser()
+    table = PartialTable(output, columns=predictor.columns, inputs=_describe_inputs(ensemble, settings))
     if table.rows:
-        say(f"{len(table.rows)} scans were scored before; going on with the others.")
+        print_line(f"{len(table.rows)} scans were scored before; resuming with the others.")
+    todo = [(number, scan) for number, scan in enumerate(scans, start=1) if not table.has(scan)]
     try:
         with progress_bar("Predicting", len(scans)) as advance:
-            predictor.predict(scans, table, advance=advance)
+            for _ in range(len(scans) - len(todo)):
+                advance()
+            for batch in predictor.predict(todo):
+                table.add(batch)
+                for _ in batch:
+                    advance()
     except KeyboardInterrupt:
-        say(f"{len(table.rows)} of {len(scans)} scans are kept; the same command goes on from there.")
+        print_line(f"{len(table.rows)} of {len(scans)} scans are saved; the same command resumes from there.")
         raise
     rows = table.finish([scan_key(scan) for scan in scans])
-    write_json(output.with_suffix(".json"), account_of(rows, ensemble, settings))
+    write_json(output.with_suffix(".json"), _describe_table(rows, ensemble, settings))
     return rows
 
 
-def question_of(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
-    """All that a row depends on, besides its scan."""
+class PartialTable:
+    """Rows of an unfinished table, kept in a file beside it.
+
+    The same prediction, started again after a kill, finds the rows that were finished: the file's name holds
+    a hash of its inputs. Rows with a reason are computed again, since their file may have been fixed.
+
+    Attributes:
+        rows: Finished rows, by subject and image.
+        written: When an earlier attempt last wrote, in seconds since the epoch; 0 where there was none.
+
+    Args:
+        target: The table.
+        columns: Columns of every row; `subject`, `image` and `reason` are among them.
+        inputs: Everything that the rows depend on, besides the scans.
+    """
+
+    def __init__(self, target: Path, *, columns: Sequence[str], inputs: Mapping[str, Any]) -> None:
+        text = json.dumps({"columns": list(columns), **inputs}, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.target, self.columns = target, list(columns)
+        self.path = target.with_name(f".{target.name}-{digest}.partial")
+        self.written = self.path.stat().st_mtime if self.path.exists() else 0.0
+        self.rows: dict[tuple[str, str], Row] = {}
+        finished = [row for row in self._read() if not row["reason"]]
+        with self.path.open("w", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.columns).writeheader()
+        self.add(finished)
+
+    def has(self, scan: Scan) -> bool:
+        """Return whether an earlier attempt scored the scan, and its images have not changed since."""
+        if scan_key(scan) not in self.rows:
+            return False
+        try:
+            return all(image.stat().st_mtime <= self.written for image in scan.images)
+        except OSError:
+            return False
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep rows, in memory and on disk."""
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.columns).writerows(rows)
+        self.rows |= {(str(row["subject"]), str(row["image"])): dict(row) for row in rows}
+
+    def finish(self, order: Sequence[tuple[str, str]]) -> list[Row]:
+        """Write the table in the order of these keys, remove the partial file, and return the rows."""
+        rows = [self.rows[key] for key in order]
+        write_rows(self.target, [{column: row[column] for column in self.columns} for row in rows])
+        self.path.unlink(missing_ok=True)
+        return rows
+
+    def _read(self) -> list[Row]:
+        """Return the complete rows of an earlier attempt; a kill may have cut the last one."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        complete = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        return [row for row in csv.DictReader(complete) if None not in row and None not in row.values()]
+
+
+def _describe_inputs(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+    """Return everything that a row depends on, besides its scan."""
     models = [member.run.model for member in ensemble.members]
     return {
         "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
         "tta": settings.tta,
-        "explain": [explain_method(settings), settings.explain_class, settings.explain_layer],
+        "explain": [resolve_explain_method(settings), settings.explain_class, settings.explain_layer],
     }
 
 
-def account_of(
-    rows: Sequence[dict[str, Any]], ensemble: Ensemble, settings: PredictSettings
-) -> dict[str, Any]:
-    """How the table was made, for whoever reads it later."""
+def _describe_table(rows: Sequence[Row], ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+    """Return the JSON file beside the table: how it was made."""
     return {
         "runs": [str(member.run.path.absolute()) for member in ensemble.members],
         "input": str(Path(str(settings.input)).expanduser().absolute()),
@@ -81,7 +152,7 @@ def account_of(
         "thresholds": [member.threshold for member in ensemble.members],
         "temperatures": [member.temperature for member in ensemble.members],
         "tta": settings.tta,
-        "explain": explain_method(settings),
+        "explain": resolve_explain_method(settings),
         "scans": len(rows),
         "failed": sum(bool(row["reason"]) for row in rows),
         "warned": sum(bool(row["warning"]) for row in rows),
@@ -89,35 +160,46 @@ def account_of(
     }
 
 
-def say_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
-    """How decisions are made, and what could not be compared."""
-    several = f", the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
+def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> None:
+    missing = [scan for scan in scans if not all(path.exists() for path in scan.images)]
+    if missing:
+        print_line(
+            f"The files of {len(missing)} of the {len(scans)} scans of {settings.input} do not exist. "
+            "Relative paths start from root=FOLDER, by default the table's own folder."
+        )
+
+
+def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
+    """Print how classes are predicted, and for which runs the training range is unknown."""
+    mean = f", from the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
     if ensemble.threshold is not None:
         name = ensemble.classes[1]
-        rule = f"{name} where p_{name} is at least {ensemble.threshold:.3f}, the threshold of the validation"
+        rule = f"{name} where p_{name} is at least {ensemble.threshold:.3f} (threshold chosen on validation)"
     else:
         rule = "the most probable class"
-    say(f"Decision: {rule}{several}.")
+    print_line(f"Decision: {rule}{mean}.")
     temperatures = [member.temperature for member in ensemble.members]
     if any(value != 1 for value in temperatures):
-        listed = ", ".join(f"{value:.3f}" for value in temperatures)
-        say(f"Calibrated: after temperature {listed}, fitted on validation.")
+        values = ", ".join(f"{value:.3f}" for value in temperatures)
+        print_line(f"Calibrated probabilities: temperature {values}, fitted on validation.")
     if settings.tta != "none":
-        say(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
+        print_line(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
     for member in ensemble.members:
-        if member.seen is None:
-            say(f"{member.run.path} does not say what its training saw: no warnings compare with it.")
+        if member.training_range is None:
+            print_line(
+                f"{member.run.path} has no training_range.json: its scans are not compared with training."
+            )
 
 
-def say_outcome(rows: Sequence[dict[str, Any]], predictor: Predictor, *, settings: PredictSettings) -> None:
-    """How many scans were scored, as what, how many could not be, and where the results are."""
+def _print_summary(rows: Sequence[Row], predictor: Predictor, settings: PredictSettings) -> None:
+    """Print how many scans were scored, as which class, how many failed, and where the results are."""
     failed = sum(bool(row["reason"]) for row in rows)
     warned = sum(bool(row["warning"]) for row in rows)
     counts = Counter(row["decision"] for row in rows if row["decision"])
     decided = ", ".join(f"{counts[name]} {name}" for name in predictor.ensemble.classes if counts[name])
-    said = f"{len(rows) - failed} of {len(rows)} scans scored" + (f": {decided}" if decided else "")
-    said += f"; {failed} could not be (see the column reason)" if failed else ""
-    say(f"{said}; {warned} with a warning." if warned else f"{said}.")
-    if predictor.explaining is not None:
-        say(f"Maps and pictures in {predictor.explaining.folder}")
-    say(f"Results in {settings.output}")
+    summary = f"{len(rows) - failed} of {len(rows)} scans scored" + (f": {decided}" if decided else "")
+    summary += f"; {failed} failed (see the column reason)" if failed else ""
+    print_line(f"{summary}; {warned} with a warning." if warned else f"{summary}.")
+    if predictor.maps is not None:
+        print_line(f"Maps and pictures in {predictor.maps.folder}")
+    print_line(f"Results in {settings.output}")

@@ -1,4 +1,4 @@
-"""New scans made ready for a run's network: several at once, in order, never more in memory than needed."""
+"""New scans: found, and prepared as in training by several threads, a few ahead of the network."""
 
 from __future__ import annotations
 
@@ -7,71 +7,117 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.cache.format import dtype_for
-from voxlift.data_pipelines.cache.ranges import Sketch, sketch_record
+from voxlift.app.inference.ensemble import Ensemble, image_columns
+from voxlift.data_pipelines.cache.format import choose_dtype
+from voxlift.data_pipelines.cache.ranges import VolumeSummary, summarize_volume
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.scans import Scan
+from voxlift.data_pipelines.scans import Scan, find_scans
+from voxlift.data_pipelines.tables.reader import read_table
 from voxlift.data_pipelines.volume import Affine, VolumeError
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan, and what became of it.
+class PreparedScan:
+    """A scan, prepared or with the reason why it cannot be used.
 
     Attributes:
-        scan: the scan.
-        voxels: float32 [D, H, W, C] as training saw its volumes; None where the scan cannot be used.
-        affine: of that grid.
-        sketch: what the scan is like, to be compared with what training saw.
-        reason: why it cannot be used, "" where it can.
+        scan: The scan.
+        voxels: float32 [D, H, W, C] as in training; None where the scan cannot be used.
+        affine: 4x4 of the prepared grid, (width, height, depth) index to world mm, RAS+.
+        summary: Spacing, size and intensities, for comparison with those of training.
+        reason: Why it cannot be used; empty where it can.
     """
 
     scan: Scan
     voxels: NDArray[np.float32] | None = None
     affine: Affine | None = None
-    sketch: Sketch | None = None
+    summary: VolumeSummary | None = None
     reason: str = ""
 
 
-def prepare_scan(scan: Scan, settings: Preprocess, *, shape: tuple[int | None, ...]) -> Prepared:
-    """A scan through a run's own preprocessing, rounded as training's prepared files are.
+def find_input_scans(
+    source: str | Path,
+    ensemble: Ensemble,
+    *,
+    columns: Sequence[str] = (),
+    subject_column: str | None = None,
+    root: str | None = None,
+) -> tuple[Scan, ...]:
+    """Return the scans of a file, a folder or a table, read as the data of the first run by default.
 
     Args:
-        scan: the scan; one that cannot be read comes back with its reason.
-        settings: the run's.
-        shape: what the network takes (depth, height, width, channels); None where any size is welcome.
+        source: Path of the file, folder or table.
+        ensemble: The runs.
+        columns: Columns of the images in a table, one per channel; empty: as in the first run.
+        subject_column: Column of the subject; None: as in the first run, if the table has it.
+        root: Folder of a table's relative paths; None: the table's own.
+
+    Raises:
+        ManifestError: There are no scans, or the table cannot be read.
+    """
+    own = ensemble.members[0].settings
+    source = Path(source).expanduser()
+    if subject_column is None and source.suffix.lower() in {".csv", ".tsv", ".txt"} and source.is_file():
+        usual = own.data.subject_column if own.data.name == "manifest" else "participant_id"
+        # Not required: new tables often hold only file names.
+        subject_column = usual if usual in read_table(source).columns else None
+    image_names = tuple(columns) or image_columns(own)
+    return find_scans(source, image_columns=image_names, subject_column=subject_column, root=root)
+
+
+def prepare_scan(scan: Scan, settings: Preprocess, *, shape: Sequence[int | None]) -> PreparedScan:
+    """Return a scan after a run's preprocessing, rounded like the cached volumes of its training.
+
+    Args:
+        scan: The scan; one that cannot be read is returned with its reason.
+        settings: The run's preprocessing.
+        shape: Input shape of the network (depth, height, width, channels); None where any size is accepted.
     """
     if scan.problem:
-        return Prepared(scan, reason=scan.problem)
+        return PreparedScan(scan, reason=scan.problem)
     try:
         stored = read_record(scan.images, settings)
         volume = prepare_stored(stored, settings)
     except (VolumeError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        return Prepared(scan, reason=_one_line(error))
+        return PreparedScan(scan, reason=_describe_error(error))
     tensor = np.ascontiguousarray(to_tensor_axes(volume.voxels))
-    tensor = tensor.astype(dtype_for(tensor, settings))
-    if any(wanted not in (None, side) for wanted, side in zip(shape, tensor.shape, strict=True)):
-        return Prepared(scan, reason=_misfit(scan, shape, tensor.shape))
-    return Prepared(scan, tensor.astype(np.float32), volume.affine, sketch_record(stored, tensor))
+    tensor = tensor.astype(choose_dtype(tensor, settings))
+    if any(expected not in (None, side) for expected, side in zip(shape, tensor.shape, strict=True)):
+        expected = "x".join("any" if side is None else str(side) for side in shape)
+        received = "x".join(map(str, tensor.shape))
+        reason = (
+            f"{scan.images[0]}: expected {expected} (depth, height, width, channels) as in training, "
+            f"received {received}"
+        )
+        return PreparedScan(scan, reason=reason)
+    return PreparedScan(scan, tensor.astype(np.float32), volume.affine, summarize_volume(stored, tensor))
 
 
 def map_in_order(
-    function: Callable[[Given], Made], items: Iterable[Given], *, workers: int = 0, ahead: int = 4
-) -> Iterator[Made]:
-    """`function` of each item, in order, computed by threads that run at most `ahead` items ahead."""
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 0, ahead: int = 4
+) -> Iterator[Result]:
+    """Yield `function` of each item, in order, computed by threads at most `ahead` items in advance.
+
+    Args:
+        function: Called with one item, in a thread.
+        items: Any number of items; they are taken as needed.
+        workers: Threads; 0 is one per CPU.
+        ahead: Results held in memory at most.
+    """
     remaining = iter(items)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        running: deque[Future[Made]] = deque()
+        running: deque[Future[Result]] = deque()
         try:
             for item in remaining:
                 running.append(pool.submit(function, item))
@@ -80,17 +126,17 @@ def map_in_order(
             while running:
                 yield running.popleft().result()
         finally:
-            for future in running:  # the reader left early: what has not begun shall not begin
+            for future in running:  # if the reader stops early, nothing further is started
                 future.cancel()
 
 
-def take_batches(items: Iterable[Given], size: int) -> Iterator[list[Given]]:
-    """Lists of `size` items; the last may be shorter.
+def take_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items; the last may be shorter.
 
     >>> list(take_batches("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
-    batch: list[Given] = []
+    batch: list[Item] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
@@ -100,15 +146,7 @@ def take_batches(items: Iterable[Given], size: int) -> Iterator[list[Given]]:
         yield batch
 
 
-def _misfit(scan: Scan, shape: Sequence[int | None], received: Sequence[int]) -> str:
-    wanted = "x".join("any" if side is None else str(side) for side in shape)
-    return (
-        f"{scan.images[0]}: expected {wanted} (depth, height, width, channels) as the run was trained with, "
-        f"found {'x'.join(map(str, received))}"
-    )
-
-
-def _one_line(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

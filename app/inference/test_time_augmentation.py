@@ -1,13 +1,13 @@
-"""Test-time augmentation: other views of the same volume whose scores are averaged, none of which may lie.
+"""Test-time augmentation: views of a volume whose scores are averaged, and that keep its class.
 
-Mirroring along a single axis (or all three) turns a left lung into a right one. So such views are taken only
-where the run's own training mirrored along that axis, and half turns, which no label minds, are taken from
-pairs of axes.
+A mirror image along one axis (or all three) turns a left lung into a right one. Such views are used only
+where the run's own training mirrored along that axis; half turns keep the handedness and are always allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -17,66 +17,68 @@ from numpy.typing import NDArray
 from voxlift.app.config import SettingsError
 from voxlift.app.data.augmentation import read_augment
 
-NAMES = ("none", "flips", "half_turns", "shifts")
-AXES = ("depth", "height", "width")
-SHIFT = 1  # voxels: small beside anything that a network looks for
+SPATIAL_AXES = (1, 2, 3)  # depth, height, width of [B, D, H, W, C]
+SHIFT = 1  # voxels: small compared with any structure of interest
 
 Voxels = NDArray[np.float32]
-View = Callable[[Voxels], Voxels]
+
+
+@dataclass(frozen=True)
+class View:
+    """A flip or a shift of a batch of volumes; without either, the batch itself.
+
+    Attributes:
+        flipped: Axes of [B, D, H, W, C] that are reversed.
+        shifted: Axis that is shifted; None for none.
+        step: Voxels of the shift, towards higher indices.
+    """
+
+    flipped: tuple[int, ...] = ()
+    shifted: int | None = None
+    step: int = 0
+
+    def __call__(self, voxels: Voxels) -> Voxels:
+        """Return the view of a batch [B, D, H, W, C]; a shift repeats the edge."""
+        if self.flipped:
+            return np.ascontiguousarray(np.flip(voxels, self.flipped))
+        if self.shifted is None:
+            return voxels
+        size = voxels.shape[self.shifted]
+        return np.take(voxels, np.clip(np.arange(size) - self.step, 0, size - 1), axis=self.shifted)
 
 
 def build_views(name: str, augment: Mapping[str, Any]) -> tuple[View, ...]:
-    """The views of a batch [B, D, H, W, C] that a choice stands for, the batch itself first.
+    """Return the views that a choice of `tta` stands for, the unchanged volume first.
 
     Args:
         name: `none`; `flips` (every combination of the axes that training mirrored); `half_turns` (by 180
-            degrees about each axis); `shifts` (one voxel to and fro along each axis).
-        augment: the settings of the run's own augmentation.
+            degrees about each axis); `shifts` (one voxel in both directions along each axis).
+        augment: Settings of the run's own augmentation.
 
     Raises:
-        SettingsError: `flips` with a run that was trained without mirroring.
+        SettingsError: `flips` for a run that was trained without mirroring.
     """
+    unchanged = View()
     if name == "none":
-        return (_itself,)
+        return (unchanged,)
     if name == "shifts":
-        return (_itself, *(_shift(axis, step) for axis in (1, 2, 3) for step in (-SHIFT, SHIFT)))
+        steps = (-SHIFT, SHIFT)
+        return (unchanged, *(View(shifted=axis, step=step) for axis in SPATIAL_AXES for step in steps))
     if name == "half_turns":
-        return (_itself, *(_flip(pair) for pair in combinations((1, 2, 3), 2)))
+        return (unchanged, *(View(flipped=pair) for pair in combinations(SPATIAL_AXES, 2)))
     axes = mirrored_axes(augment)
     if not axes:
         raise SettingsError(
-            "tta=flips: this run was not trained with mirroring, and a mirror image may belong to another "
-            "class. Take tta=half_turns or tta=shifts, or train with augment.flip_prob."
+            "tta=flips: this run was trained without mirroring, and a mirror image may belong to another "
+            "class. Use tta=half_turns or tta=shifts, or train with augment.flip_prob."
         )
-    return (_itself, *(_flip(chosen) for chosen in _subsets(axes)))
+    counts = range(1, len(axes) + 1)
+    return (unchanged, *(View(flipped=chosen) for count in counts for chosen in combinations(axes, count)))
 
 
 def mirrored_axes(augment: Mapping[str, Any]) -> tuple[int, ...]:
-    """The axes of [B, D, H, W, C] along which a run's training mirrored its volumes."""
+    """Return the axes of [B, D, H, W, C] along which a run's training mirrored its volumes."""
     settings = read_augment(augment)
     if settings.keep_handedness:
         return ()
-    return tuple(axis for axis, share in enumerate(settings.flip_prob, start=1) if share > 0)
-
-
-def _subsets(axes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    for count in range(1, len(axes) + 1):
-        yield from combinations(axes, count)
-
-
-def _itself(voxels: Voxels) -> Voxels:
-    return voxels
-
-
-def _flip(axes: tuple[int, ...]) -> View:
-    return lambda voxels: np.ascontiguousarray(np.flip(voxels, axes))
-
-
-def _shift(axis: int, step: int) -> View:
-    """Move by whole voxels; what comes in repeats the edge, as a larger field of view would roughly show."""
-
-    def move(voxels: Voxels) -> Voxels:
-        places = np.clip(np.arange(voxels.shape[axis]) - step, 0, voxels.shape[axis] - 1)
-        return np.take(voxels, places, axis=axis)
-
-    return move
+    return tuple(axis for axis, share in zip(SPATIAL_AXES, settings.flip_prob, strict=True) if share > 0)

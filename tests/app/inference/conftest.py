@@ -1,4 +1,4 @@
-"""Tiny finished runs that the tests of prediction and export share."""
+"""Tiny finished runs that the tests of inference share."""
 
 import pytest
 

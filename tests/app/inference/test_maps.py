@@ -1,4 +1,4 @@
-"""A planted signal is found where it lies in the world, whatever grid the scan was stored on."""
+"""Maps show a planted signal at its place in the world, whatever grid the scan was stored on."""
 
 import keras
 import nibabel as nib
@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from keras import layers
 
-from voxlift.app.inference.maps import Explanation, agreement, box_of, ensemble_explanation, explain_volume
+from voxlift.app.inference.maps import (
+    Explanation,
+    average_explanations,
+    explain_volume,
+    occlusion_box,
+    rank_agreement,
+)
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import load_volume
-from voxlift.data_pipelines.writers import save_over
-from voxlift.models.aggregation import wrap_slices
+from voxlift.data_pipelines.writers import save_on_source_grid
 from voxlift.models.lifting import plan_lift
+from voxlift.models.slice_model import wrap_slices
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -47,7 +53,7 @@ def scan(tmp_path):
 
 
 def detector_2d(channels):
-    """Class 1 speaks for brightness."""
+    """Class 1 is evidence of brightness."""
     model = keras.Sequential(
         [
             keras.Input((*SHAPE[1:], channels)),
@@ -80,7 +86,7 @@ def test_the_map_of_an_oblique_scan_peaks_on_the_planted_block_in_world_coordina
     network = MODELS[kind]()
     found = explain_volume(network, to_tensor_axes(prepared.voxels), label=1, method=method)
     assert found.heat.shape == SHAPE
-    over = load_volume(save_over(found.heat, prepared.affine, scan, tmp_path / "map.nii.gz"))
+    over = load_volume(save_on_source_grid(found.heat, prepared.affine, scan, tmp_path / "map.nii.gz"))
     source = load_volume(scan)
     assert over.voxels.shape == source.voxels.shape
     np.testing.assert_allclose(over.affine, source.affine, atol=1e-5)
@@ -91,7 +97,7 @@ def test_the_map_of_an_oblique_scan_peaks_on_the_planted_block_in_world_coordina
     assert (np.abs(place - CENTRE_MM) < reach).all(), (place, CENTRE_MM)
 
 
-def test_both_gives_grad_cams_map_and_a_high_agreement_on_the_planted_block(scan):
+def test_both_returns_the_map_of_grad_cam_and_a_high_agreement_on_the_planted_block(scan):
     settings = Preprocess(spacing=SPACING, shape=SHAPE, window_hu=(-10, 100))
     voxels = to_tensor_axes(prepare_volume(scan, settings).voxels)
     found = explain_volume(MODELS["volume"](), voxels, label=1, method="both")
@@ -104,30 +110,30 @@ def test_agreement_is_spearmans_on_boxes_and_none_for_a_constant_map():
     rng = np.random.default_rng(1)
     heat = rng.random((4, 6, 5)).astype("float32")
     box = (2, 3, 2)  # the last box of the width is one voxel wide
-    assert agreement(heat, heat, box=box) == pytest.approx(1.0)
-    assert agreement(heat, 1 - heat, box=box) == pytest.approx(-1.0)
-    assert agreement(heat, np.zeros_like(heat), box=box) is None
+    assert rank_agreement(heat, heat, box=box) == pytest.approx(1.0)
+    assert rank_agreement(heat, 1 - heat, box=box) == pytest.approx(-1.0)
+    assert rank_agreement(heat, np.zeros_like(heat), box=box) is None
     other = rng.random((4, 6, 5)).astype("float32")
     corners = [(d, h, w) for d in (0, 2) for h in (0, 3) for w in (0, 2, 4)]
     means, others = (
         [values[d : d + 2, h : h + 3, w : w + 2].mean() for d, h, w in corners] for values in (heat, other)
     )
     ranks = [np.argsort(np.argsort(values)) for values in (means, np.round(others, 6))]
-    assert agreement(heat, other, box=box) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert rank_agreement(heat, other, box=box) == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
-def test_the_peak_of_a_map_of_zeros_is_its_middle():
+def test_the_peak_of_a_map_of_zeros_is_its_centre():
     assert Explanation(np.zeros((5, 7, 11), "float32"), "gradcam").peak == (2, 3, 5)
 
 
-def test_members_count_alike_whatever_their_maps_scale():
+def test_members_have_equal_weight_whatever_the_scale_of_their_maps():
     first, second = np.zeros((2, 3, 4), "float32"), np.zeros((2, 3, 4), "float32")
     first[0, 0, 0], second[1, 2, 3] = 1000, 0.001
-    mean = ensemble_explanation([Explanation(first, "gradcam", 0.5), Explanation(second, "gradcam")])
+    mean = average_explanations([Explanation(first, "gradcam", 0.5), Explanation(second, "gradcam")])
     assert mean.heat[0, 0, 0] == pytest.approx(0.5)
     assert mean.heat[1, 2, 3] == pytest.approx(0.5)
     assert mean.agreement == pytest.approx(0.5)
 
 
-def test_a_box_is_a_sixth_of_each_side():
-    assert box_of((5, 7, 96, 1)) == (1, 2, 16)
+def test_a_box_is_a_sixth_of_each_side_rounded_up():
+    assert occlusion_box((5, 7, 96, 1)) == (1, 2, 16)

@@ -1,4 +1,4 @@
-"""Test-time augmentation shows a network nothing that could belong to another class."""
+"""No view of test-time augmentation can belong to another class."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ VOXELS = np.random.default_rng(0).random((2, 3, 4, 5, 1)).astype("float32")
 
 
 def handedness(view):
-    """What a view does to the axes: -1 for a mirror image, +1 for a turn, 0 for a shift."""
+    """-1 for a mirror image, +1 for a rotation, 0 for a shift."""
     moved = view(VOXELS)
     flips = [
         axes
@@ -42,7 +42,7 @@ def test_flips_are_those_of_training_and_their_combinations():
 
 @pytest.mark.parametrize("augment", [{}, {"flip_prob": [0.0, 0.0, 0.5], "keep_handedness": True}])
 def test_flips_are_refused_where_training_kept_the_handedness(augment):
-    with pytest.raises(SettingsError, match="not trained with mirroring"):
+    with pytest.raises(SettingsError, match="tta=flips"):
         build_views("flips", augment)
 
 

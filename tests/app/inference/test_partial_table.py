@@ -1,8 +1,8 @@
-"""Finished rows outlive a kill, and only the same question finds them again."""
+"""Finished rows survive a kill, and only a prediction with the same inputs finds them again."""
 
 import csv
 
-from voxlift.app.inference.loop import PartialTable, key_of
+from voxlift.app.inference.predict import PartialTable
 
 COLUMNS = ["subject", "image", "p", "reason"]
 
@@ -11,33 +11,37 @@ def row(name, reason=""):
     return {"subject": name, "image": f"{name}.nii", "p": 0.5, "reason": reason}
 
 
-def open_table(folder, **question):
-    return PartialTable(folder / "out.csv", columns=COLUMNS, question=question)
+def key(name):
+    return name, f"{name}.nii"
 
 
-def test_rows_come_out_in_the_order_asked_for_and_nothing_else_stays(tmp_path):
+def open_table(folder, **inputs):
+    return PartialTable(folder / "out.csv", columns=COLUMNS, inputs=inputs)
+
+
+def test_rows_are_written_in_the_requested_order_and_no_other_file_stays(tmp_path):
     table = open_table(tmp_path)
     table.add([row("b"), row("c, with a comma")])
-    table.add([row("a", "torn\nfile")])
+    table.add([row("a", "damaged\nfile")])
     assert not (tmp_path / "out.csv").exists()
-    table.finish([key_of(row(name)) for name in ("a", "b", "c, with a comma")])
+    table.finish([key(name) for name in ("a", "b", "c, with a comma")])
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [one["subject"] for one in csv.DictReader(file)] == ["a", "b", "c, with a comma"]
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_a_killed_table_goes_on_without_its_torn_row_and_its_failures(tmp_path):
+def test_a_killed_table_resumes_without_its_incomplete_row_and_its_failures(tmp_path):
     table = open_table(tmp_path, tta="none")
     table.add([row("a"), row("b", "no such file"), row("c")])
     text = table.path.read_text(encoding="utf-8")
-    table.path.write_text(text[:-4])  # the kill tore the last row
+    table.path.write_text(text[:-4])  # the kill cut the last row
     again = open_table(tmp_path, tta="none")
     assert set(again.rows) == {("a", "a.nii")}
     again.add([row("b"), row("c")])
-    assert len(again.finish([key_of(row(name)) for name in "abc"])) == 3
+    assert len(again.finish([key(name) for name in "abc"])) == 3
 
 
-def test_another_question_starts_anew(tmp_path):
+def test_other_inputs_start_a_new_table(tmp_path):
     open_table(tmp_path, tta="none").add([row("a")])
     assert open_table(tmp_path, tta="flips").rows == {}
     assert set(open_table(tmp_path, tta="none").rows) == {("a", "a.nii")}

@@ -1,0 +1,216 @@
+"""Scans in, rows out, batch by batch; a scan that cannot be used does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlift.app.config import PredictSettings, SettingsError
+from voxlift.app.inference.ensemble import (
+    BatchScores,
+    Ensemble,
+    build_member_views,
+    load_networks,
+    score_batch,
+)
+from voxlift.app.inference.maps import MapOptions, write_scan_map
+from voxlift.app.inference.options import resolve_explain_method
+from voxlift.app.inference.scans import PreparedScan, map_in_order, prepare_scan, take_batches
+from voxlift.app.inference.test_time_augmentation import View
+from voxlift.app.progress import console
+from voxlift.data_pipelines.cache.ranges import find_out_of_range
+from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.scans import Scan
+from voxlift.data_pipelines.tables.manifest import join_images
+
+log = logging.getLogger("voxlift")
+
+MAX_LOGGED = 10  # scans of one kind of problem that are printed; the table holds all
+
+Row = dict[str, Any]
+NumberedScan = tuple[int, Scan]  # from 1, which makes the names of map files unique
+
+
+@dataclass
+class Predictor:
+    """Everything that turns scans into rows.
+
+    Attributes:
+        ensemble: The runs.
+        networks: Their networks, one per member.
+        views: Views of test-time augmentation, the unchanged one first.
+        batch_size: Scans scored at once.
+        workers: Threads that read and prepare; 0 is one per CPU.
+        maps: How explanation maps are made; None makes none.
+    """
+
+    ensemble: Ensemble
+    networks: Sequence[Any]
+    views: Sequence[View] = (View(),)
+    batch_size: int = 1
+    workers: int = 0
+    maps: MapOptions | None = None
+    _logged: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def scorers(self) -> tuple[Any, ...]:
+        """Faster networks with equal scores; explanations use the networks themselves."""
+        from voxlift.models.batch_norm import fold_batch_norm
+
+        return tuple(fold_batch_norm(network) for network in self.networks)
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys of every row, in order."""
+        classes = self.ensemble.classes
+        return [
+            "subject",
+            "image",
+            "decision",
+            *(f"p_{name}" for name in classes),
+            *(f"calibrated_{name}" for name in classes),
+            *(["spread"] if len(self.ensemble.members) > 1 else []),
+            *(["map", "picture", "agreement"] if self.maps else []),
+            "warning",
+            "reason",
+        ]
+
+    def predict(self, scans: Iterable[NumberedScan]) -> Iterator[list[Row]]:
+        """Yield the rows of each batch, in the order of the scans."""
+        shape = tuple(self.networks[0].input_shape[1:])
+        prepare = partial(_prepare_numbered, settings=self.ensemble.preprocess, shape=shape)
+        prepared = map_in_order(prepare, scans, workers=self.workers, ahead=2 * self.batch_size)
+        for batch in take_batches(prepared, self.batch_size):
+            yield self._rows_of_batch(batch)
+
+    def _rows_of_batch(self, batch: Sequence[tuple[int, PreparedScan]]) -> list[Row]:
+        usable = [scan.voxels for _, scan in batch if scan.voxels is not None]
+        scores = score_batch(self.ensemble, self.scorers, np.stack(usable), self.views) if usable else None
+        rows, position = [], 0
+        for number, scan in batch:
+            if scores is None or scan.voxels is None:
+                rows.append(self._failed_row(scan, scan.reason))
+                continue
+            if np.isfinite(scores.probabilities[position]).all():
+                rows.append(self._scored_row(number, scan, scores, position))
+            else:
+                reason = f"{scan.scan.images[0]}: the network returned scores that are not finite"
+                rows.append(self._failed_row(scan, reason))
+            position += 1
+        return rows
+
+    def _failed_row(self, scan: PreparedScan, reason: str) -> Row:
+        self._log_limited("Cannot be scored", reason)
+        return self._empty_row(scan.scan) | {"reason": reason}
+
+    def _scored_row(self, number: int, scan: PreparedScan, scores: BatchScores, position: int) -> Row:
+        classes, row = self.ensemble.classes, self._empty_row(scan.scan)
+        plain, calibrated = scores.probabilities[position], scores.calibrated[position]
+        decided = int(scores.decisions[position])
+        row["decision"] = classes[decided]
+        row |= {f"p_{name}": float(p) for name, p in zip(classes, plain, strict=True)}
+        row |= {f"calibrated_{name}": float(p) for name, p in zip(classes, calibrated, strict=True)}
+        if "spread" in row:
+            row["spread"] = float(scores.spread[position])
+        warnings = self._find_out_of_range(scan)
+        if warnings:
+            self._log_limited("Outside the training range", f"{scan.scan.subject}: {'; '.join(warnings)}")
+        if self.maps is not None:
+            label = decided if self.maps.label is None else self.maps.label
+            cells, warning = write_scan_map(
+                scan,
+                options=self.maps,
+                ensemble=self.ensemble,
+                networks=self.networks,
+                label=label,
+                probability=float(plain[label]),
+                number=number,
+            )
+            row |= cells
+            warnings += [warning] if warning else []
+        return row | {"warning": "; ".join(warnings)}
+
+    def _empty_row(self, scan: Scan) -> Row:
+        subject, image = scan_key(scan)
+        return dict.fromkeys(self.columns, "") | {"subject": subject, "image": image}
+
+    def _find_out_of_range(self, scan: PreparedScan) -> list[str]:
+        """Return what lies outside the training range of any member, each phrase once."""
+        phrases: dict[str, None] = {}
+        for member in self.ensemble.members:
+            if member.training_range is not None and scan.summary is not None:
+                phrases |= dict.fromkeys(find_out_of_range(scan.summary, member.training_range))
+        return list(phrases)
+
+    def _log_limited(self, kind: str, text: str) -> None:
+        self._logged[kind] += 1
+        if self._logged[kind] <= MAX_LOGGED:
+            log.info("%s: %s", kind, text)
+        elif self._logged[kind] == MAX_LOGGED + 1:
+            log.info("%s: further scans are listed in the table only", kind)
+
+
+def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
+    """Return the predictor that the settings ask for, with loaded networks.
+
+    Raises:
+        SettingsError: The maps need a class or a layer that does not exist.
+    """
+    views = build_member_views(ensemble, settings.tta)
+    maps = _build_map_options(settings, ensemble)
+    with console.status("Loading the model"):
+        networks = load_networks(ensemble)
+    if maps is not None:
+        _refuse_unknown_layer(maps, networks)
+        maps.folder.mkdir(parents=True, exist_ok=True)
+    return Predictor(
+        ensemble=ensemble,
+        networks=networks,
+        views=views,
+        batch_size=settings.batch_size or ensemble.members[0].settings.trainer.batch_size,
+        workers=settings.workers,
+        maps=maps,
+    )
+
+
+def scan_key(scan: Scan) -> tuple[str, str]:
+    """Return subject and images of a scan, as its row holds them."""
+    return scan.subject, join_images(scan.images)
+
+
+def _build_map_options(settings: PredictSettings, ensemble: Ensemble) -> MapOptions | None:
+    method = resolve_explain_method(settings)
+    if method is None:
+        return None
+    named, classes = settings.explain_class, ensemble.classes
+    if named is not None and named not in classes:
+        raise SettingsError(f"explain_class: expected one of {', '.join(classes)}; received {named}.")
+    output = Path(settings.output).expanduser()
+    label = None if named is None else classes.index(named)
+    return MapOptions(output.with_name(f"{output.stem}_maps"), method, settings.explain_layer, label)
+
+
+def _refuse_unknown_layer(maps: MapOptions, networks: Sequence[Any]) -> None:
+    from voxlift.models.explain import find_layer
+
+    if maps.method == "occlusion":
+        return
+    for network in networks:
+        try:
+            find_layer(network, maps.layer)
+        except ValueError as error:
+            raise SettingsError(f"explain_layer: {error}") from error
+
+
+def _prepare_numbered(
+    item: NumberedScan, *, settings: Preprocess, shape: Sequence[int | None]
+) -> tuple[int, PreparedScan]:
+    number, scan = item
+    return number, prepare_scan(scan, settings, shape=shape)

@@ -1,0 +1,283 @@
+"""A finished run as a Python object: settings, results, network, predictions and explanation maps.
+
+>>> run = open_run("runs/volume3d-seed0")  # doctest: +SKIP
+>>> run.metrics["test"]["auc"], run.history["val_auc"]  # doctest: +SKIP
+>>> predictions = run.predict("new_scans/")  # doctest: +SKIP
+>>> run.explain("new_scans/sub-01.nii.gz").to_image().to_filename("map.nii.gz")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.inference.ensemble import (
+    Ensemble,
+    build_member_views,
+    load_networks,
+    open_ensemble,
+    score_batch,
+)
+from voxlift.app.inference.scans import PreparedScan, find_input_scans, prepare_scan
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder, open_finished_run
+from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.results import read_history, read_scores
+from voxlift.data_pipelines.volume import Affine, VolumeError
+from voxlift.data_pipelines.writers import resample_to_source
+
+if TYPE_CHECKING:
+    from voxlift.app.evaluation.scores import Scores
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPredictions:
+    """Predictions for N scans with K classes, in the order in which the scans were found.
+
+    Attributes:
+        classes: K class names in index order.
+        subjects: N names: the table's subject, or the path below the folder.
+        images: N image paths, several channels joined as in `predictions.csv`.
+        probabilities: [N, K] float64; nan where a scan could not be scored.
+        calibrated: [N, K] float64, after the temperature fitted on the run's validation; nan as above.
+        decisions: N class names, by the threshold of the run's validation; "" where not scored.
+        warnings: N texts: what lies outside the range of the training volumes; "" for nothing.
+        reasons: N texts: why a scan could not be scored; "" where it was.
+    """
+
+    classes: tuple[str, ...]
+    subjects: tuple[str, ...]
+    images: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    calibrated: NDArray[np.float64]
+    decisions: tuple[str, ...]
+    warnings: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMap:
+    """A map of the evidence for a class in one scan, on the grid of the network's input.
+
+    Attributes:
+        heat: [D, H, W] float32, 0 or more, in arbitrary units.
+        affine: 4x4 float64, (width, height, depth) index of `heat` to world mm, RAS+.
+        class_name: The class that is explained.
+        method: `gradcam` or `occlusion`.
+        agreement: Spearman's rank correlation of Grad-CAM with occlusion; None unless `method="both"`.
+        source: The image file that the map belongs to.
+        prefer: Header transform that the image was read with, `sform` or `qform`.
+    """
+
+    heat: NDArray[np.float32]
+    affine: Affine
+    class_name: str
+    method: str
+    agreement: float | None
+    source: Path
+    prefer: str = "sform"
+
+    def to_image(self) -> Any:  # noqa: ANN401 - nibabel ships no types
+        """Return the map as a `nibabel.Nifti1Image` on the grid of the source image, float32 [i, j, k]."""
+        import nibabel as nib
+
+        volume = resample_to_source(self.heat, self.affine, self.source, prefer=self.prefer)
+        return nib.Nifti1Image(volume.voxels, volume.affine)
+
+
+class Run:
+    """A finished run of a network; TensorFlow is imported by `model`, `predict` and `explain` only.
+
+    Attributes:
+        folder: Paths of its files.
+
+    Args:
+        folder: The folder of a finished run, see `open_run`.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    @cached_property
+    def settings(self) -> TrainSettings:
+        """The resolved configuration that the run was trained with."""
+        return load_settings(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names in index order; of two classes, index 1 is the positive one."""
+        return tuple(self.settings.data.classes)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Content of `metrics.json`: `val`, `test`, `threshold`, `calibration`, `cost`."""
+        return read_json(self.folder.metrics)
+
+    @cached_property
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """Columns of `history.csv`, each an array [epochs]; nan where a value is missing."""
+        rows = read_history(self.folder)
+        columns = rows[0] if rows else {}
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
+
+    @cached_property
+    def prediction_rows(self) -> list[dict[str, Any]]:
+        """Rows of `predictions.csv`: subject, image, split, label, and `p_NAME` (float) per class."""
+        return [
+            {
+                name: float(value) if name in self._probability_columns else value
+                for name, value in row.items()
+            }
+            for row in read_rows(self.folder.predictions)
+        ]
+
+    @property
+    def predictions(self) -> dict[str, NDArray[Any]]:
+        """Columns of `predictions.csv`, each an array [N]: text, and float64 for each `p_NAME`."""
+        rows = self.prediction_rows
+        return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+
+    def scores(self, split: str = "test") -> Scores:
+        """Return labels [N] and probabilities [N, K] of a split as a value that `app.evaluation` takes."""
+        return read_scores(self.folder, split=split)
+
+    def model(self) -> Any:  # noqa: ANN401 - Keras ships no types
+        """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to logits [B, K]."""
+        return load_network(self.folder.model)
+
+    def predict(
+        self, paths: PathLike | Sequence[PathLike], *, batch_size: int | None = None, tta: str = "none"
+    ) -> ScanPredictions:
+        """Return predictions for new scans, prepared and scored as by `voxlift-predict`.
+
+        Args:
+            paths: Image files, folders or tables, one or several; subjects and channels are found as by
+                `voxlift-predict input=`.
+            batch_size: Scans scored at once; None: as in training.
+            tta: Test-time augmentation: `none`, `flips`, `half_turns` or `shifts`.
+
+        Raises:
+            ManifestError: A path holds no scan.
+            SettingsError: The run was trained without the mirroring that `tta=flips` needs.
+        """
+        from voxlift.app.inference.predictor import Predictor
+
+        sources = [paths] if isinstance(paths, str | Path) else list(paths)
+        scans = [scan for source in sources for scan in find_input_scans(source, self._ensemble)]
+        predictor = Predictor(
+            ensemble=self._ensemble,
+            networks=self._networks,
+            views=build_member_views(self._ensemble, tta),
+            batch_size=batch_size or self.settings.trainer.batch_size,
+        )
+        rows = [row for batch in predictor.predict(enumerate(scans, start=1)) for row in batch]
+        return ScanPredictions(
+            classes=self.classes,
+            subjects=tuple(row["subject"] for row in rows),
+            images=tuple(row["image"] for row in rows),
+            probabilities=self._table(rows, "p"),
+            calibrated=self._table(rows, "calibrated"),
+            decisions=tuple(row["decision"] for row in rows),
+            warnings=tuple(row["warning"] for row in rows),
+            reasons=tuple(row["reason"] for row in rows),
+        )
+
+    def explain(
+        self,
+        path: PathLike,
+        *,
+        class_name: str | None = None,
+        method: str = "gradcam",
+        layer: str | None = None,
+    ) -> ScanMap:
+        """Return the map of the network's evidence for a class in one scan, as by `voxlift-predict explain=`.
+
+        Args:
+            path: An image file, or a folder or table with a single scan.
+            class_name: The class to explain; None: the predicted one.
+            method: `gradcam`, `occlusion`, or `both`: Grad-CAM with its agreement with occlusion.
+            layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
+
+        Raises:
+            SettingsError: The class is unknown, or there is more than one scan.
+            VolumeError: The scan cannot be used.
+            ValueError: The network has no such layer.
+        """
+        from voxlift.app.inference.maps import explain_scan
+
+        if class_name is not None and class_name not in self.classes:
+            raise SettingsError(
+                f"Expected one of the classes {', '.join(self.classes)}; received {class_name}."
+            )
+        scan = self._prepare(path)
+        if scan.voxels is None or scan.affine is None:
+            raise VolumeError(scan.reason)
+        if class_name is None:
+            views = build_member_views(self._ensemble, "none")
+            scores = score_batch(self._ensemble, self._networks, scan.voxels[None], views)
+            label = int(scores.decisions[0])
+        else:
+            label = self.classes.index(class_name)
+        found = explain_scan(scan, self._networks, label=label, method=method, layer=layer)
+        return ScanMap(
+            heat=found.heat,
+            affine=scan.affine,
+            class_name=self.classes[label],
+            method=found.method,
+            agreement=found.agreement,
+            source=scan.scan.images[0],
+            prefer=self._ensemble.preprocess.prefer,
+        )
+
+    @cached_property
+    def _ensemble(self) -> Ensemble:
+        return open_ensemble([str(self.folder.path)])
+
+    @cached_property
+    def _networks(self) -> tuple[Any, ...]:
+        return load_networks(self._ensemble)
+
+    @property
+    def _probability_columns(self) -> tuple[str, ...]:
+        return tuple(f"p_{name}" for name in self.classes)
+
+    def _table(self, rows: Sequence[dict[str, Any]], prefix: str) -> NDArray[np.float64]:
+        """Return the columns `PREFIX_NAME` of rows as [N, K] float64, nan where a row was not scored."""
+        columns = [f"{prefix}_{name}" for name in self.classes]
+        values = [[np.nan if row["reason"] else row[column] for column in columns] for row in rows]
+        return np.array(values, np.float64).reshape(-1, len(columns))
+
+    def _prepare(self, path: PathLike) -> PreparedScan:
+        scans = find_input_scans(path, self._ensemble)
+        if len(scans) != 1:
+            raise SettingsError(f"{path}: expected one scan, found {len(scans)}; give the path of one image.")
+        shape = self._networks[0].input_shape[1:]
+        return prepare_scan(scans[0], self._ensemble.preprocess, shape=shape)
+
+
+def open_run(path: PathLike) -> Run:
+    """Return a finished run.
+
+    Args:
+        path: Its folder, which `voxlift-train` names in its last line.
+
+    Raises:
+        SettingsError: The folder is not a finished run of a network.
+    """
+    return Run(open_finished_run(str(path)))
