@@ -9,9 +9,7 @@ from voxlift.app.config import PredictSettings, find_choice_problems, find_count
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import find_output_file_problems
-from voxlift.app.inference.options import METHODS, explain_method
-
-VIEWS = ("none", "flips", "half_turns", "shifts")
+from voxlift.app.inference.options import EXPLAIN_METHODS, VIEWS, resolve_explain_method
 
 
 def main() -> None:
@@ -37,8 +35,10 @@ def find_problems(settings: PredictSettings) -> list[str]:
         problems.append("run: expected the folder of a finished run, or a list of them; set run=RUN_DIR.")
     if settings.input is None:
         problems.append("input: expected an image, a folder or a table; set input=PATH.")
-    if explain_method(settings) not in (None, *METHODS):
-        problems.append(f"explain: expected true, false, {', '.join(METHODS)}; received {settings.explain}.")
+    if resolve_explain_method(settings) not in (None, *EXPLAIN_METHODS):
+        problems.append(
+            f"explain: expected true, false, {', '.join(EXPLAIN_METHODS)}; received {settings.explain}."
+        )
     problems += find_count_problems("batch_size", settings.batch_size)
     problems += find_output_file_problems(settings.output, ending=".csv", overwrite=settings.overwrite)
     return problems

@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.reader import read_table, require_columns
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger("voxlift")
 
@@ -88,6 +90,8 @@ def read_columns(source: str | Path, rows: Sequence[int], columns: Sequence[str]
     table = read_table(path)
     require_columns(table, columns, setting="model.columns")
     cells_of = dict(zip(table.lines, table.rows, strict=True))
+    import numpy as np  # noqa: PLC0415 - `--help` and a configuration error answer without it
+
     found = np.empty((len(rows), len(columns)), object)
     for position, column in enumerate(columns):
         found[:, position] = _parse_column(

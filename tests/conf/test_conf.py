@@ -1,4 +1,4 @@
-"""Every option of every group composes into settings that pass the door."""
+"""Every option of every group composes into settings that pass the checks."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_every_preprocessing_setting_can_be_configured():
     assert {field.name for field in fields(Preprocess)} <= known
 
 
-def test_the_benchmark_brings_its_own_preprocessing_unless_told_otherwise():
+def test_medmnist_has_its_own_preprocessing_unless_another_is_chosen():
     assert compose_settings("data=medmnist3d", "data.npz=a.npz").preprocess.name == "medmnist"
-    told = compose_settings("data=medmnist3d", "data.npz=a.npz", "preprocess=mask")
-    assert told.preprocess.name == "mask"
+    chosen = compose_settings("data=medmnist3d", "data.npz=a.npz", "preprocess=mask")
+    assert chosen.preprocess.name == "mask"
