@@ -46,13 +46,13 @@ def atomic_write(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
+def remove_leftovers(folder: Path, *, min_age_s: float = 3600.0) -> None:
     """Remove the temporary files that killed writers left in a folder.
 
     Args:
         folder: Where `atomic_write` wrote.
-        min_age_s: Seconds since the last change of a file from which on it is removed. Zero only where no
-            other process can be writing into the folder.
+        min_age_s: Seconds since a file's last change after which it is removed. Use zero only where no other
+            process can be writing into the folder.
     """
     for path in folder.glob(f"{_PREFIX}*"):
         # Another process may finish or remove it meanwhile.

@@ -207,7 +207,7 @@ def _orders(labels: NDArray[np.int64], options: TrainingOptions, epochs: range) 
 
 
 def _build_reader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Return a function from (index, label, weight, key) to voxels, label, weight, and the key where mixed."""
+    """Return a function from (index, label, weight, key) to voxels, label, weight (and key, to mix)."""
     paths, augment = tf.constant([str(file) for file in volumes.files]), options.augment
 
     def read(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:

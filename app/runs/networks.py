@@ -35,7 +35,7 @@ def save_network(network: Any, path: Path) -> None:  # noqa: ANN401 - Keras ship
     Raises:
         OSError: Writing failed, such as on a full disk; an existing file is unchanged.
     """
-    remove_leftovers(path.parent, min_age_s=3600)
+    remove_leftovers(path.parent)
     with atomic_write(path) as temporary:
         network.save(temporary)
 

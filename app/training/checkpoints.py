@@ -101,7 +101,7 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint, *, best_epoch: int) -> None:
         """Write a checkpoint, and the best weights where they are new; then delete the oldest."""
         self.folder.mkdir(exist_ok=True)
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, min_age_s=0)
         best = self._best(best_epoch)
         if checkpoint.best and not best.exists():
             write_arrays(best, checkpoint.best, {"best_epoch": best_epoch})
@@ -142,7 +142,7 @@ class Checkpoints:
     def thin(self) -> None:
         """Delete all but the newest, from which more epochs can be trained."""
         if self.folder.is_dir():
-            remove_leftovers(self.folder)
+            remove_leftovers(self.folder, min_age_s=0)
             self._keep(1)
 
     def _drop_after(self, found: Checkpoint) -> None:

@@ -1,11 +1,10 @@
-"""Writes the phantom data set: NIfTI files of two classes that only a volume can tell apart.
+"""Write the phantom data set: NIfTI files of two classes that only a volume can distinguish.
 
-The files are as mixed as a real archive's: int16 with different slopes and intercepts, stored in several
-axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this geometry, so
-that no class can be told from a header. What the volumes show is described in
-`data_pipelines.phantom.scenes`.
+The files are as heterogeneous as a real archive's: int16 with different slopes and intercepts, stored in
+several axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this
+geometry, so that no header predicts the class. `scenes` describes what the volumes show.
 
-At 2 mm and 32 voxels along each axis a prepared volume holds all that decides the class.
+At 2 mm and 32 voxels along each axis a prepared volume contains all that decides the class.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write
-from voxlift.data_pipelines.geometry import from_tensor_axes
-from voxlift.data_pipelines.phantom.scenes import CLASSES, Field, draw_scene
+from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.geometry import from_tensor_axes
+from voxlift.data_pipelines.phantom.scenes import PHANTOM_CLASSES, Field, draw_scene
 
-PHANTOM_CLASSES = CLASSES
+__all__ = ["PHANTOM_CLASSES", "Scanner", "draw_subject", "write_phantom"]
 
-# A change in what is drawn gets a new number, and with it a new folder.
+# A change in what is drawn gets a new number, and so a new folder.
 _VERSION = 1
 _FIELD_MM = 68.0
 _ORIENTATIONS = ("RAS", "LAS", "LPI", "LPS", "RSA", "PIR", "AIL")
@@ -36,7 +35,15 @@ _SCALINGS = ((1.0, -1024.0), (1.0, 0.0), (0.5, 0.0), (2.0, -1000.0))
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a pair of subjects is stored: field, axis order, scaling to int16, and place in the world in mm."""
+    """The way in which a pair of subjects is stored.
+
+    Args:
+        field: Shape and spacing.
+        orientation: Axis codes of the stored axes, such as "LPI".
+        slope: Scale of the stored int16 numbers.
+        inter: Offset of the stored int16 numbers.
+        origin: World coordinates of the first voxel in RAS, mm.
+    """
 
     field: Field
     orientation: str
@@ -54,46 +61,47 @@ def write_phantom(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Returns the table of a phantom data set below `root`, written where it is not there yet.
+    """Return the table of a phantom data set below `root`, written where it does not exist yet.
 
-    The folder's name carries every setting, so another seed or size never meets these files; each file
-    appears whole or not at all, so a run that was cut short is completed by the next.
+    The folder's name has every setting, so that another seed or size uses another folder. Each file is
+    written atomically, so that a run that was interrupted is completed by the next one.
 
     Args:
         root: Folder of all phantom data sets.
         task: "nodule" or "chirality".
-        subjects: How many, half of each class.
+        subjects: Number of subjects, half of each class.
         seed: Of everything that is drawn.
-        workers: Threads.
+        workers: Number of threads.
         progress: Called with (written, to write) after each file.
 
     Returns:
         Path of `labels.csv` with the columns participant_id, file, label, orientation, spacing.
 
     Raises:
-        ManifestError: An unknown task, or fewer than two subjects.
+        ManifestError: The task is unknown, or there are fewer than two subjects.
     """
-    if task not in CLASSES:
-        raise ManifestError(f"There is no phantom task {task!r}. Expected {' or '.join(CLASSES)}.")
+    if task not in PHANTOM_CLASSES:
+        raise ManifestError(f"There is no phantom task {task!r}. Expected {' or '.join(PHANTOM_CLASSES)}.")
     if subjects < 2:
         raise ManifestError(f"The phantom needs two subjects or more, one of each class, not {subjects}.")
     folder = Path(root).expanduser().absolute() / f"{task}-{subjects}subjects-seed{seed}-v{_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
-    absent = [index for index in range(subjects) if not (folder / _file_name(index)).exists()]
+    remove_leftovers(folder)
+    missing = [index for index in range(subjects) if not (folder / _file_name(index)).exists()]
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        jobs = [pool.submit(_write_subject, folder, index, task=task, seed=seed) for index in absent]
-        for done, job in enumerate(as_completed(jobs), start=1):
-            job.result()
+        futures = [pool.submit(_write_subject, folder, index, task=task, seed=seed) for index in missing]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
             if progress is not None:
-                progress(done, len(absent))
+                progress(done, len(missing))
     table = folder / "labels.csv"
-    if absent or not table.exists():
+    if missing or not table.exists():
         _write_table(table, task, subjects, seed)
     return table
 
 
 def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float32], int, Scanner]:
-    """Returns a subject's voxels in HU [D, H, W], its label, and how it is to be stored.
+    """Return a subject's voxels in HU [D, H, W], its label, and how it is to be stored.
 
     Args:
         index: Number of the subject, from 0.
@@ -101,13 +109,13 @@ def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float3
         seed: Of the data set.
     """
     scanner = _draw_scanner(index // 2, seed)
-    label = _label(index, seed)
-    rng = np.random.default_rng((seed, index, 1, list(CLASSES).index(task)))
+    label = _draw_label(index, seed)
+    rng = np.random.default_rng((seed, index, 1, list(PHANTOM_CLASSES).index(task)))
     return draw_scene(scanner.field, rng, task=task, label=label), label, scanner
 
 
-def _label(index: int, seed: int) -> int:
-    """Each pair holds both classes, in an order that the number does not tell."""
+def _draw_label(index: int, seed: int) -> int:
+    """Return a subject's label: each pair has both classes, in random order."""
     return int(index + np.random.default_rng((seed, index // 2, 2)).integers(2)) % 2
 
 
@@ -130,13 +138,13 @@ def _file_name(index: int) -> str:
 def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
     voxels, _, scanner = draw_subject(index, task=task, seed=seed)
     image = _to_image(voxels, scanner)
-    with atomic_write(folder / _file_name(index)) as place:
-        nib.save(image, place)
+    with atomic_write(folder / _file_name(index)) as temporary:
+        nib.save(image, temporary)
 
 
 def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
     stored = np.round((voxels - scanner.inter) / scanner.slope).astype(np.int16)
-    stored = from_tensor_axes(stored)
+    stored = from_tensor_axes(stored)  # [R, A, S]
     affine = np.diag([*scanner.field.spacing[::-1], 1.0])
     affine[:3, 3] = scanner.origin
     turn = nib.orientations.ornt_transform(
@@ -144,7 +152,7 @@ def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
     )
     affine = affine @ nib.orientations.inv_ornt_aff(turn, stored.shape)
     image = nib.Nifti1Image(nib.orientations.apply_orientation(stored, turn), affine)
-    # A slope set by hand keeps nibabel from choosing its own scaling.
+    # With a slope set explicitly, nibabel does not choose a scaling of its own.
     image.header.set_slope_inter(scanner.slope, scanner.inter)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
@@ -158,5 +166,5 @@ def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
         for index in range(subjects):
             scanner = _draw_scanner(index // 2, seed)
             spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
-            name = CLASSES[task][_label(index, seed)]
+            name = PHANTOM_CLASSES[task][_draw_label(index, seed)]
             writer.writerow([f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing])

@@ -1,21 +1,21 @@
-"""Draws the phantom's volumes: two tasks that a volume decides and a single slice cannot.
+"""Draw the phantom's volumes: two tasks that a volume decides and a single slice cannot.
 
-All scenes share a lung-like background: parenchyma near -850 HU with smooth texture, a chest wall outside an
-ellipse, straight oblique distractor vessels, and white noise. Nothing in it depends on the class or on the
-direction of depth.
+All scenes share a lung-like background: parenchyma near -850 HU with smooth texture, a chest wall outside
+an ellipse, straight oblique distractor vessels, and white noise. Nothing in it depends on the class or on
+the direction of depth.
 
-Task `nodule`. A row of touching round beads runs straight through all slices: the *vessel*. A bead is a soft
-ball of radius R, so the row's cross-section at depth z depends on u only, the distance to the nearest bead's
-centre plane, and a random phase makes u uniform on [-R, R]. In class *nodule* one whole bead stands beside
-the row, at another lateral position. Each slice of either class therefore holds exactly one disc, with the
-same size and intensity at the same depth for the same draw; its position has the same distribution too,
+Task `nodule`. A row of touching round beads, the *vessel*, runs straight through all slices. A bead is a
+soft ball of radius R, so the row's cross-section at depth z depends only on u, the distance to the nearest
+bead's centre plane, and a random phase makes u uniform on [-R, R]. In class *nodule* one whole bead is
+beside the row, at another lateral position. Each slice of either class therefore has exactly one disc, with
+the same size and intensity at the same depth for the same draw; its position has the same distribution too,
 since the two lateral positions are drawn as an exchangeable pair. Only the relation between slices differs:
-a ball alone beside a gap, or an unbroken row. The beads fade out towards their rim, so that resampling along
-depth shows no trace of the step from one to the next.
+a ball alone beside a gap, or an unbroken row. The beads fade out towards their rim, so that resampling
+along depth leaves no trace of the step from one to the next.
 
 Task `chirality`. A tube winds around the depth axis as a left-handed helix of random phase, pitch, radius
 and width; a right-handed volume is such a volume with its slices in reverse order, noise included. The
-slices of a volume and of its mirror twin are thus the same set, exactly.
+slices of a volume and of its mirrored counterpart are thus exactly the same set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 
 Voxels = NDArray[np.float32]
 
-CLASSES = {"nodule": ("vessel", "nodule"), "chirality": ("left", "right")}
+PHANTOM_CLASSES = {"nodule": ("vessel", "nodule"), "chirality": ("left", "right")}
 
 _HALF_FIELD_MM = 32.0
 _LUNG_HU = -850.0
@@ -48,7 +48,7 @@ class Field:
     spacing: tuple[float, float, float]
 
     def axes(self) -> tuple[Voxels, Voxels, Voxels]:
-        """Returns the voxel centres in mm, broadcastable to [D, H, W]."""
+        """Return the voxel centres in mm, broadcastable to [D, H, W]."""
         z, y, x = (
             ((np.arange(size) - (size - 1) / 2) * step).astype(np.float32)
             for size, step in zip(self.shape, self.spacing, strict=True)
@@ -57,11 +57,11 @@ class Field:
 
 
 def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int) -> Voxels:
-    """Returns one volume of class `CLASSES[task][label]`.
+    """Return one volume of class `PHANTOM_CLASSES[task][label]`.
 
     Args:
-        field: Where the voxels lie.
-        rng: Used up alike by both classes, so that equal seeds give twins.
+        field: Shape and spacing.
+        rng: Both classes draw the same numbers, so that equal seeds give a pair of matched volumes.
         task: "nodule" or "chirality".
         label: Class index.
 
@@ -70,28 +70,28 @@ def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int)
     """
     target = draw_beads(field, rng, is_broken=label == 1) if task == "nodule" else draw_helix(field, rng)
     voxels = _embed(field, rng, target)
-    # The twin of the other hand: the same slices in reverse order.
+    # The right-handed volume: the same slices in reverse order.
     return voxels[::-1].copy() if task == "chirality" and label == 1 else voxels
 
 
 def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
-    """Returns the opacity 0..1 of a row of beads, [D, H, W]; of a broken row one bead stands beside it.
+    """Return the opacity (0 to 1) of a row of beads, [D, H, W]; in a broken row one bead is beside it.
 
     Args:
-        field: Where the voxels lie.
-        rng: Used up alike whether the row is broken or not.
-        is_broken: Whether one bead leaves the row.
+        field: Shape and spacing.
+        rng: The same numbers are drawn whether the row is broken or not.
+        is_broken: Whether one bead is beside the row.
     """
     z, y, x = field.axes()
     radius = rng.uniform(8.0, 10.0)
     first = rng.uniform(-radius, radius)
     number = np.round((z - first) / (2 * radius))
     u = z - first - 2 * radius * number
-    # Which bead leaves the row: one that lies inside the field as a whole.
-    reach = _HALF_FIELD_MM - radius
-    low, high = np.ceil((-reach - first) / (2 * radius)), np.floor((reach - first) / (2 * radius))
+    # The bead that may be beside the row is one that is completely inside the field.
+    limit = _HALF_FIELD_MM - radius
+    low, high = np.ceil((-limit - first) / (2 * radius)), np.floor((limit - first) / (2 * radius))
     chosen = rng.integers(int(low), int(high), endpoint=True)
-    row, beside = _draw_places(rng, apart=2 * radius)
+    row, beside = _draw_positions(rng, min_distance_mm=2 * radius)
     is_beside = (number == chosen) & is_broken
     y0, x0 = (np.where(is_beside, beside[axis], row[axis]) for axis in (0, 1))
     distance = np.sqrt(u**2 + (y - y0) ** 2 + (x - x0) ** 2)
@@ -99,11 +99,11 @@ def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Vo
 
 
 def draw_helix(field: Field, rng: np.random.Generator) -> Voxels:
-    """Returns the opacity 0..1 of a left-handed helix along depth, [D, H, W].
+    """Return the opacity (0 to 1) of a left-handed helix along depth, [D, H, W].
 
     Args:
-        field: Where the voxels lie.
-        rng: Draws phase, pitch, radius, width and place.
+        field: Shape and spacing.
+        rng: Draws phase, pitch, radius, width and position.
     """
     z, y, x = field.axes()
     radius, width = rng.uniform(11.0, 15.0), rng.uniform(4.5, 6.0)
@@ -116,32 +116,32 @@ def draw_helix(field: Field, rng: np.random.Generator) -> Voxels:
 
 
 def _fade(distance: NDArray[np.floating]) -> Voxels:
-    """Returns 1 within half the radius, falling smoothly to 0 at the rim."""
+    """Return 1 within half the radius, falling smoothly to 0 at the rim."""
     ramp = np.clip(2.0 - 2.0 * distance, 0.0, 1.0)
     return np.asarray(ramp**2 * (3.0 - 2.0 * ramp), np.float32)
 
 
-def _draw_places(rng: np.random.Generator, *, apart: float) -> NDArray[np.float64]:
-    """Returns two lateral positions (height, width) in mm, exchangeable, at least `apart` from each other."""
+def _draw_positions(rng: np.random.Generator, *, min_distance_mm: float) -> NDArray[np.float64]:
+    """Return two lateral positions (height, width) in mm, exchangeable, at least `min_distance_mm` apart."""
     while True:
-        places = rng.uniform(-18.0, 18.0, (2, 2))
-        if np.hypot(*(places[0] - places[1])) >= apart:
-            return places
+        positions = rng.uniform(-18.0, 18.0, (2, 2))
+        if np.hypot(*(positions[0] - positions[1])) >= min_distance_mm:
+            return positions
 
 
 def _embed(field: Field, rng: np.random.Generator, target: Voxels) -> Voxels:
-    """Returns HU: the background, seen through by `target`, with vessels and noise."""
+    """Return HU [D, H, W]: `target` in front of the background, with vessels and noise."""
     tissue = rng.uniform(-150.0, 50.0)
     voxels = _draw_lung(field, rng)
     for _ in range(rng.integers(3, 7)):
-        voxels = _mix(voxels, _draw_vessel(field, rng), rng.uniform(-400.0, 0.0))
-    voxels = _mix(voxels, target, tissue)
+        voxels = _blend(voxels, _draw_vessel(field, rng), rng.uniform(-400.0, 0.0))
+    voxels = _blend(voxels, target, tissue)
     noise = rng.standard_normal(field.shape, np.float32) * np.float32(rng.uniform(25.0, 60.0))
     return voxels + noise
 
 
-def _mix(under: Voxels, opacity: Voxels, value: float) -> Voxels:
-    return under + opacity * (np.float32(value) - under)
+def _blend(background: Voxels, opacity: Voxels, value: float) -> Voxels:
+    return background + opacity * (np.float32(value) - background)
 
 
 def _draw_lung(field: Field, rng: np.random.Generator) -> Voxels:
@@ -150,13 +150,13 @@ def _draw_lung(field: Field, rng: np.random.Generator) -> Voxels:
     texture = gaussian_filter(rng.standard_normal(field.shape, np.float32), blur)
     texture *= np.float32(40.0) / texture.std()
     half_height, half_width = rng.uniform(31.0, 37.0, 2)
-    reach = np.hypot(y / half_height, x / half_width)
-    outside = np.clip((reach - 1.0) * 8.0, 0.0, 1.0).astype(np.float32)
-    return _mix(np.float32(_LUNG_HU) + texture, outside, _WALL_HU)
+    radius = np.hypot(y / half_height, x / half_width)
+    outside = np.clip((radius - 1.0) * 8.0, 0.0, 1.0).astype(np.float32)
+    return _blend(np.float32(_LUNG_HU) + texture, outside, _WALL_HU)
 
 
 def _draw_vessel(field: Field, rng: np.random.Generator) -> Voxels:
-    """Returns the opacity of a thin straight tube in a random direction, [D, H, W]."""
+    """Return the opacity of a thin straight tube in a random direction, [D, H, W]."""
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
     start, width = rng.uniform(-25.0, 25.0, 3), rng.uniform(1.5, 3.0)

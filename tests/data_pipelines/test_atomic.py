@@ -87,8 +87,8 @@ def test_leftovers_of_killed_writers_are_removed_by_age(tmp_path):
     (tmp_path / ".hidden").write_text("keep")
     temporary = atomic_write(tmp_path / "a.csv").__enter__()
     temporary.write_text("half")
-    remove_leftovers(tmp_path, min_age_s=3600)
+    remove_leftovers(tmp_path)
     assert temporary.exists()
     os.utime(temporary, (0, 0))
-    remove_leftovers(tmp_path, min_age_s=3600)
+    remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".hidden"]

@@ -1,3 +1,5 @@
+"""The phantom: slices of both classes are alike, volumes differ, and files are written once, reproducibly."""
+
 import csv
 from collections import Counter
 
@@ -6,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, draw_subject, write_phantom
 from voxlift.data_pipelines.phantom.scenes import Field, draw_beads, draw_helix, draw_scene
-from voxlift.data_pipelines.tables.manifest import ManifestError, TableOptions, load_manifest
+from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest
 
 FIELD = Field((34, 40, 44), (2.0, 1.75, 1.5))
 
@@ -17,13 +20,13 @@ def load(table, **options):
     return load_manifest(table, TableOptions(**options))
 
 
-def twins(seed, task):
+def draw_pair(seed, task):
     return [draw_scene(FIELD, np.random.default_rng(seed), task=task, label=label) for label in (0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_chirality_twins_have_exactly_the_same_slices(seed):
-    left, right = twins(seed, "chirality")
+def test_left_and_right_helices_have_exactly_the_same_slices(seed):
+    left, right = draw_pair(seed, "chirality")
     assert Counter(s.tobytes() for s in left) == Counter(s.tobytes() for s in right)
     np.testing.assert_array_equal(left, right[::-1])
     assert (left != right).any()
@@ -45,7 +48,7 @@ def beads(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_bead_twins_agree_slice_by_slice_but_for_the_place(seed):
+def test_bead_rows_of_both_classes_agree_slice_by_slice_except_for_positions(seed):
     row, broken = beads(seed)
     np.testing.assert_allclose(row.sum(axis=(1, 2)), broken.sum(axis=(1, 2)), rtol=0.03, atol=0.2)
     moved = np.array([not np.array_equal(a, b) for a, b in zip(row, broken, strict=True)])
@@ -58,7 +61,7 @@ def slice_statistics(label, volumes=400):
     found = []
     for seed in range(volumes):
         rng = np.random.default_rng((seed, label))
-        # One slice of each volume: slices of one volume share the place and size of their beads.
+        # One slice of each volume: slices of one volume share the position and size of their beads.
         image = draw_beads(FIELD, rng, is_broken=label == 1)[rng.integers(FIELD.shape[0])]
         total = max(float(image.sum()), 1e-6)
         places = [(image.sum(axis=1 - axis) @ np.arange(image.shape[axis])) / total for axis in (0, 1)]
@@ -73,7 +76,7 @@ def test_discs_in_a_slice_are_distributed_alike_in_both_classes():
 
 
 def test_classes_differ_in_the_volume():
-    # A column through the row: unbroken in one class, with the gap of a bead in the other.
+    # A column along the row: unbroken in one class, with the gap of a bead in the other.
     for seed in range(4):
         row, broken = beads(seed)
         assert (row.max(axis=0) > 0.5).sum() < 0.75 * (broken.max(axis=0) > 0.5).sum()
@@ -104,7 +107,7 @@ def test_files_hold_what_was_drawn_in_patient_axes(written):
         np.testing.assert_allclose(canonical.affine[:3, 3], scanner.origin, atol=1e-3)
 
 
-def test_no_class_can_be_told_from_a_header(written):
+def test_no_header_predicts_the_class(written):
     with written.open() as file:
         rows = list(csv.DictReader(file))
     headers = {
@@ -153,8 +156,8 @@ def test_another_setting_gets_another_folder_and_other_voxels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "subjects", "expected"), [("nodul", 8, "no phantom task 'nodul'"), ("nodule", 1, "two subjects")]
+    ("task", "subjects", "expected"), [("nodul", 8, "'nodul'.*nodule or chirality"), ("nodule", 1, "1")]
 )
-def test_requests_that_make_no_data_set_are_refused(tmp_path, task, subjects, expected):
+def test_unknown_tasks_and_too_few_subjects_are_refused(tmp_path, task, subjects, expected):
     with pytest.raises(ManifestError, match=expected):
         write_phantom(tmp_path, task=task, subjects=subjects, seed=0)
