@@ -1,1 +1,1 @@
-"""A finished run as a model for other programs, with the preprocessing that it needs."""
+"""Export of a finished run: a model for other programs, and a contract with its preprocessing."""

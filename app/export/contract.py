@@ -1,4 +1,4 @@
-"""`contract.json`: what a program must do to an image before the exported model, and to its scores after."""
+"""`contract.json`: the preprocessing before an exported model, and the use of its scores after it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxlift.app.inference.ensemble import Member, image_columns
 from voxlift.data_pipelines.cache.format import NORMALISED
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
-VERSION = 1  # raise when a reader of the old form would misunderstand the new one
+VERSION = 1  # increase it if a program for the old version would misread the new one
 AXES = ["batch", "depth", "height", "width", "channels"]
 
 
@@ -25,17 +25,17 @@ def build_contract(
     shape: tuple[int | None, ...],
     checked: dict[str, Any],
 ) -> dict[str, Any]:
-    """The contract, as `contract.schema.json` describes it.
+    """Return the contract of an export, as `contract.schema.json` describes it.
 
     Args:
-        member: the run, with threshold and temperature.
-        preprocess: its preprocessing.
-        file: of the model, beside the contract.
+        member: The run, with threshold and temperature.
+        preprocess: Its preprocessing.
+        file: Name of the model's file, beside the contract.
         file_format: `saved_model` or `onnx`.
-        input_name: of the tensor that takes volumes.
-        output_name: of the tensor that gives scores.
-        shape: of the input, with the batch; None where any size is welcome.
-        checked: how the written model compares with the run's own.
+        input_name: Name of the input tensor.
+        output_name: Name of the output tensor.
+        shape: Of the input, with the batch; None where any size is accepted.
+        checked: The differences of the exported model from the run's own.
     """
     classes = list(member.settings.data.classes)
     return {
@@ -57,13 +57,13 @@ def build_contract(
         "threshold": member.threshold,
         "temperature": member.temperature,
         "channels": list(image_columns(member.settings)),
-        "preprocess": {**asdict(preprocess), "rounded_to": rounding(preprocess)},
-        "training_range": asdict(member.seen) if member.seen is not None else None,
+        "preprocess": {**asdict(preprocess), "rounded_to": rounded_dtype(preprocess)},
+        "training_range": asdict(member.training_range) if member.training_range is not None else None,
         "checked": checked,
     }
 
 
-def rounding(preprocess: Preprocess) -> str | None:
-    """The type that prepared voxels are rounded to before they are scored; None where nothing is lost."""
+def rounded_dtype(preprocess: Preprocess) -> str | None:
+    """Return the dtype that the preprocessed voxels are rounded to before scoring; None for no rounding."""
     is_normalised = preprocess.window_hu or preprocess.clip_percentiles or preprocess.zscore != "none"
     return NORMALISED if is_normalised else None

@@ -1,4 +1,4 @@
-"""A network written in a form that other programs run, read back, and compared with what it was."""
+"""Write a network as SavedModel or ONNX, read it back, and compare its scores with the network's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from voxlift.app.inference.scores import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from voxlift.data_pipelines.cache.ranges import TrainingRange
 
 
-FREE_SIDE = 16  # voxels along a side that the network leaves open, for the comparison
-BATCHES = (1, 3)  # one volume, and several: a batch that was frozen in would show
+DEFAULT_SIDE = 16  # voxels along an axis for which the network accepts any size
+BATCH_SIZES = (1, 3)  # two, to detect a model exported with a fixed batch size
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """A model on disk.
+class ExportedModel:
+    """A model on disk, read back.
 
     Attributes:
-        file: its name in the export's folder.
-        input_name: of the tensor that takes volumes.
-        output_name: of the tensor that gives scores.
-        score: the model as read back: [B, D, H, W, C] float32 to [B, K].
+        file: Its name in the folder of the export.
+        input_name: Name of the input tensor.
+        output_name: Name of the output tensor.
+        score: The model read back, from volumes [B, D, H, W, C] float32 to scores [B, K].
     """
 
     file: str
@@ -46,13 +46,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a written model is from a network.
+    """The largest differences between an exported model and a network.
 
     Attributes:
-        volumes: that both scored.
-        scores: the largest difference of a score.
-        relative: the same over the largest score, or over 1 where that is smaller.
-        probabilities: the largest difference of a probability.
+        volumes: Number of volumes that both scored.
+        scores: Largest difference of a score.
+        relative: The same, relative to the largest score or 1, whichever is larger.
+        probabilities: Largest difference of a probability.
     """
 
     volumes: int
@@ -61,12 +61,17 @@ class Difference:
     probabilities: float
 
 
-def write_saved_model(network: Any, folder: Path) -> Written:  # noqa: ANN401 - untyped Keras
-    """TensorFlow's SavedModel, in `folder/saved_model`."""
+def write_saved_model(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - untyped Keras
+    """Write a network as a SavedModel of TensorFlow.
+
+    Args:
+        network: A Keras model from volumes to scores.
+        folder: Where `saved_model` is written.
+    """
     import tensorflow as tf
 
     target = folder / "saved_model"
-    with _quietly():
+    with _silence_converters():
         network.export(str(target), format="tf_saved_model", verbose=False)
         loaded = tf.saved_model.load(str(target))
     signature = loaded.signatures["serving_default"]
@@ -77,18 +82,21 @@ def write_saved_model(network: Any, folder: Path) -> Written:  # noqa: ANN401 - 
         outputs = signature(**{input_name: tf.constant(voxels)})
         return np.asarray(outputs[output_name])
 
-    return Written("saved_model", input_name, output_name, score)
+    return ExportedModel("saved_model", input_name, output_name, score)
 
 
-def write_onnx(network: Any, folder: Path) -> Written:  # noqa: ANN401 - untyped Keras
-    """ONNX, in `folder/model.onnx`; the network computes in float32 throughout, see `in_float32`."""
+def write_onnx(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - untyped Keras
+    """Write a network as ONNX.
+
+    Args:
+        network: A Keras model from volumes to scores that computes in float32, see `convert_to_float32`.
+        folder: Where `model.onnx` is written.
+    """
     import onnxruntime
 
     target = folder / "model.onnx"
-    network(
-        random_volumes(network.input_shape, 1, None, seed=0)
-    )  # Keras exports no network that was never called
-    with _quietly():
+    network(random_volumes(network.input_shape, 1, None, seed=0))  # Keras exports only models once called
+    with _silence_converters():
         network.export(str(target), format="onnx", verbose=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -98,14 +106,14 @@ def write_onnx(network: Any, folder: Path) -> Written:  # noqa: ANN401 - untyped
     def score(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(session.run([output_name], {input_name: voxels})[0])
 
-    return Written("model.onnx", input_name, output_name, score)
+    return ExportedModel("model.onnx", input_name, output_name, score)
 
 
-def in_float32(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
-    """Make every layer compute in float32; whether any did not.
+def convert_to_float32(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+    """Make every layer compute in float32, and return whether any layer did not.
 
-    The weights of a network trained in mixed precision are float32 already: only the rounding of what passes
-    between its layers goes.
+    The weights of a network trained in mixed precision are float32 already; only the precision of activations
+    changes.
     """
     changed = False
     for layer in network._flatten_layers(include_self=False):  # noqa: SLF001 - no public walk into nested networks
@@ -116,48 +124,61 @@ def in_float32(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
 
 
 def compare_written(
-    written: Scorer,
+    exported: Scorer,
     network: Any,  # noqa: ANN401 - untyped Keras
-    seen: TrainingRange | None,
-    *,
-    seed: int = 0,
+    training_range: TrainingRange | None,
 ) -> Difference:
-    """The largest differences between a written model and a network, on random volumes of two batch sizes."""
+    """Return the largest differences between an exported model and a network on random volumes.
+
+    Args:
+        exported: Scores volumes with the exported model.
+        network: The Keras model to compare with.
+        training_range: Intensities of the training volumes, for volumes that resemble them; None if unknown.
+    """
     scores, probabilities, largest = 0.0, 0.0, 1.0
-    for count in BATCHES:
-        voxels = random_volumes(network.input_shape, count, seen, seed=seed + count)
+    for count in BATCH_SIZES:
+        voxels = random_volumes(network.input_shape, count, training_range, seed=count)
         own = np.asarray(network(voxels, training=False), np.float32)
-        other = np.asarray(written(voxels), np.float32)
-        scores, largest = (
-            max(scores, float(np.abs(own - other).max())),
-            max(largest, float(np.abs(own).max())),
-        )
-        probabilities = max(probabilities, float(np.abs(softmax(own) - softmax(other)).max()))
-    return Difference(sum(BATCHES), scores, scores / largest, probabilities)
+        other = np.asarray(exported(voxels), np.float32)
+        scores = max(scores, float(np.abs(own - other).max()))
+        largest = max(largest, float(np.abs(own).max()))
+        first, second = (softmax(logits.astype(np.float64), axis=1) for logits in (own, other))
+        probabilities = max(probabilities, float(np.abs(first - second).max()))
+    return Difference(sum(BATCH_SIZES), scores, scores / largest, probabilities)
 
 
 def random_volumes(
-    shape: tuple[int | None, ...], count: int, seen: TrainingRange | None, *, seed: int
+    shape: tuple[int | None, ...], count: int, training_range: TrainingRange | None, *, seed: int
 ) -> NDArray[np.float32]:
-    """Noise [count, D, H, W, C] with smooth parts, of training's intensities where they are known."""
+    """Return noise with smooth structures, in the intensities of the training volumes if they are known.
+
+    Args:
+        shape: Of the network's input, [B, D, H, W, C]; None where any size is accepted.
+        count: Number of volumes.
+        training_range: Intensities of the training volumes.
+        seed: Of the noise.
+
+    Returns:
+        Volumes [count, D, H, W, C].
+    """
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
-    sides = [FREE_SIDE if side is None else side for side in shape[1:]]
+    sides = [DEFAULT_SIDE if side is None else side for side in shape[1:]]
     voxels = rng.normal(size=(count, *sides))
     voxels += 4 * gaussian_filter(voxels, (0, 2, 2, 2, 0))
     voxels = (voxels - voxels.mean()) / voxels.std()
-    if seen is not None:
-        means = np.array([np.mean(channel["mean"]) for channel in seen.channels])
-        deviations = np.array([np.mean(channel["sd"]) for channel in seen.channels])
+    if training_range is not None:
+        means = np.array([np.mean(channel["mean"]) for channel in training_range.channels])
+        deviations = np.array([np.mean(channel["sd"]) for channel in training_range.channels])
         voxels = voxels * deviations + means
     noise: NDArray[np.float32] = voxels.astype(np.float32)
     return noise
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the converters' chatter, which tells a user nothing that the comparison does not."""
+def _silence_converters() -> Iterator[None]:
+    """Suppress the log output of the converters; the comparison afterwards reports what matters."""
     levels = {name: logging.getLogger(name).level for name in ("tensorflow", "tf2onnx", "absl")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The fused AdamW takes the steps of the Keras optimiser that it stands for."""
+"""The fused AdamW makes the steps of the optimiser of Keras that it replaces."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def test_weights_and_slots_equal_keras(settings):
     )
     for weight, keras_weight in zip(actual, expected, strict=True):
         np.testing.assert_allclose(weight, keras_weight, rtol=2e-5, atol=1e-5)
-    assert len(ours) == len(slots)  # a run can be resumed with either
+    assert len(ours) == len(slots)  # checkpoints fit both
     for name, keras_slot in slots.items():
         np.testing.assert_allclose(ours[name], keras_slot, rtol=2e-5, atol=1e-5)
 
@@ -81,7 +81,7 @@ def test_configuration_is_that_of_keras():
     assert isinstance(again, FusedAdamW)
 
 
-def test_an_embedding_learns_as_the_product_with_one_hot_words_that_it_stands_for():
+def test_an_embedding_is_trained_as_the_equivalent_product_with_one_hot_words():
     words = np.random.default_rng(0).integers(0, 5, (8, 6))  # some several times in one batch, some never
 
     def train(first, inputs):

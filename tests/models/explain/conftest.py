@@ -23,7 +23,7 @@ def spot():
 
 @pytest.fixture(name="detector")
 def detector_of_a_rank():
-    """A function of the rank; in its networks class 1 speaks for brightness, and class 0 against it."""
+    """A function of the rank; in its networks brightness supports class 1 and contradicts class 0."""
     return _detector
 
 

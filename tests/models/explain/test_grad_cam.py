@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.models.slice_model import wrap_slices
 from voxlift.models.explain import grad_cam
+from voxlift.models.slice_model import wrap_slices
 
 
 def share_inside(found, spot, margin=2):
@@ -25,7 +25,7 @@ def test_grad_cam_finds_the_spot_in_a_volume(layer, detector, volumes, spot):
     assert found[1].max() < 0.1 * found[0].max()
 
 
-def test_grad_cam_is_the_same_where_the_one_output_is_in_a_list_as_in_loaded_networks(detector, volumes):
+def test_grad_cam_is_the_same_for_a_network_with_its_output_in_a_list(detector, volumes):
     network = detector(3)
     listed = keras.Model(network.inputs, network.outputs)
     maps = [grad_cam(one, volumes, label=1) for one in (network, listed)]
@@ -44,7 +44,7 @@ def test_grad_cam_equals_the_formula(detector, volumes):
     images = volumes[:, 5]
     features = np.asarray(keras.Model(model.inputs[0], model.get_layer("first").output)(images))
     found = grad_cam(model, images, label=1, layer="first")
-    # Each maximum of the four voxels passes the gradient on, so a quarter of the voxels hold it.
+    # Max-pooling passes each gradient to one voxel of four.
     np.testing.assert_allclose(found, features.sum(-1) / (48 * 4), rtol=1e-4, atol=1e-7)
 
 
@@ -58,7 +58,7 @@ def test_slice_model_gives_one_map_per_slice(aggregate, detector, volumes):
         np.testing.assert_allclose(found[:, depth], expected, rtol=1e-4, atol=1e-8)
 
 
-def test_slices_that_the_model_leaves_out_stay_zero(detector, volumes):
+def test_slices_that_the_model_does_not_score_are_zero(detector, volumes):
     found = grad_cam(wrap_slices(detector(2), depth=8, slices="central"), volumes, label=1)
     assert found[:, [0, 1, 6, 7]].max() == 0.0
     assert found[0, 4:6].max() > 0.0

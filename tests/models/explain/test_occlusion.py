@@ -1,9 +1,9 @@
-"""What is covered is missed, where the signal was planted."""
+"""Covering the planted signal lowers the class's probability."""
 
 import numpy as np
 
-from voxlift.models.slice_model import wrap_slices
 from voxlift.models.explain import occlusion_map
+from voxlift.models.slice_model import wrap_slices
 
 
 def test_occlusion_agrees_with_grad_cam_on_the_spot(detector, volumes, spot):

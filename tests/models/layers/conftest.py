@@ -39,12 +39,12 @@ class Convolution:
 
     def gradients(self, weights):
         """Gradients of sum(outputs * weights) for the input and the kernel."""
-        of_padded, of_kernel = np.zeros_like(self.padded), np.zeros_like(self.kernel)
+        padded_gradient, kernel_gradient = np.zeros_like(self.padded), np.zeros_like(self.kernel)
         for tap, place in self.places.items():
-            of_padded[place] += weights @ self.kernel[tap].T
-            of_kernel[tap] = np.einsum("bdhwi,bdhwo->io", self.padded[place], weights)
+            padded_gradient[place] += weights @ self.kernel[tap].T
+            kernel_gradient[tap] = np.einsum("bdhwi,bdhwo->io", self.padded[place], weights)
         inner = tuple(slice(a, a + n) for (a, _), n in zip(self.pads, self.shape[1:4], strict=True))
-        return of_padded[(slice(None), *inner)], of_kernel
+        return padded_gradient[(slice(None), *inner)], kernel_gradient
 
 
 @pytest.fixture(name="convolution")

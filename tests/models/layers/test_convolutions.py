@@ -1,10 +1,13 @@
 """Depthwise, separable and ACS convolution against plain numpy, gradients included."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from arrays import draw
 from voxlift.models import backend
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.acs import split_views
@@ -30,10 +33,6 @@ SETTINGS = [
     {"kernel_size": 3, "dilation_rate": (2, 2, 1), "strides": (1, 2, 2), "padding": "same"},
     {"kernel_size": 2, "dilation_rate": 2, "strides": 2, "padding": "valid"},
 ]
-
-
-def draw(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def build(layer, shape=SHAPE):
@@ -74,41 +73,40 @@ def arguments(layer):
     return {"strides": layer.strides, "padding": layer.padding, "dilation": layer.dilation_rate}
 
 
-def assert_close(actual, expected):
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1.0)
+def assert_close(actual, expected, settings):
+    assert actual.shape == expected.shape, settings
+    assert np.abs(actual - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1.0), settings
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("multiplier", [1, 2])
-def test_depthwise_equals_numpy(convolution, settings, multiplier):
-    layer = build(DepthwiseConv3D(**settings, depth_multiplier=multiplier))
-    kernel, bias = layer.get_weights()
-    oracle = convolution(draw(SHAPE), spread(kernel), **arguments(layer))
-    outputs, weights, (of_input, of_kernel, of_bias) = run(layer, draw(SHAPE))
-    assert outputs.shape == layer.compute_output_shape(SHAPE)
-    assert_close(outputs, oracle.outputs() + bias)
-    expected_input, expected_kernel = oracle.gradients(weights)
-    assert_close(of_input, expected_input)
-    assert_close(of_kernel, gather(expected_kernel, multiplier))
-    assert_close(of_bias, weights.sum((0, 1, 2, 3)))
+def test_depthwise_equals_numpy_with_gradients(convolution):
+    for settings, multiplier in product(SETTINGS, (1, 2)):
+        layer = build(DepthwiseConv3D(**settings, depth_multiplier=multiplier))
+        kernel, bias = layer.get_weights()
+        oracle = convolution(draw(SHAPE), spread(kernel), **arguments(layer))
+        outputs, weights, (input_gradient, kernel_gradient, bias_gradient) = run(layer, draw(SHAPE))
+        assert outputs.shape == layer.compute_output_shape(SHAPE)
+        assert_close(outputs, oracle.outputs() + bias, settings)
+        expected_input, expected_kernel = oracle.gradients(weights)
+        assert_close(input_gradient, expected_input, settings)
+        assert_close(kernel_gradient, gather(expected_kernel, multiplier), settings)
+        assert_close(bias_gradient, weights.sum((0, 1, 2, 3)), settings)
 
 
-@pytest.mark.parametrize("settings", SETTINGS[::3])
-def test_separable_equals_numpy(convolution, settings):
-    layer = build(SeparableConv3D(4, **settings, depth_multiplier=2))
-    depthwise, pointwise, bias = layer.get_weights()
-    assert pointwise.shape == (1, 1, 1, 12, 4)
-    first = convolution(draw(SHAPE), spread(depthwise), **arguments(layer))
-    outputs, weights, (of_input, of_depthwise, of_pointwise, of_bias) = run(layer, draw(SHAPE))
-    features = first.outputs()
-    assert outputs.shape == layer.compute_output_shape(SHAPE)
-    assert_close(outputs, features @ pointwise[0, 0, 0] + bias)
-    expected_input, expected_depthwise = first.gradients(weights @ pointwise[0, 0, 0].T)
-    assert_close(of_input, expected_input)
-    assert_close(of_depthwise, gather(expected_depthwise, 2))
-    assert_close(of_pointwise[0, 0, 0], np.einsum("bdhwi,bdhwo->io", features, weights))
-    assert_close(of_bias, weights.sum((0, 1, 2, 3)))
+def test_separable_equals_numpy_with_gradients(convolution):
+    for settings in SETTINGS[::3]:
+        layer = build(SeparableConv3D(4, **settings, depth_multiplier=2))
+        depthwise, pointwise, bias = layer.get_weights()
+        assert pointwise.shape == (1, 1, 1, 12, 4)
+        oracle = convolution(draw(SHAPE), spread(depthwise), **arguments(layer))
+        outputs, weights, gradients = run(layer, draw(SHAPE))
+        features = oracle.outputs()
+        assert outputs.shape == layer.compute_output_shape(SHAPE)
+        assert_close(outputs, features @ pointwise[0, 0, 0] + bias, settings)
+        expected_input, expected_depthwise = oracle.gradients(weights @ pointwise[0, 0, 0].T)
+        assert_close(gradients[0], expected_input, settings)
+        assert_close(gradients[1], gather(expected_depthwise, 2), settings)
+        assert_close(gradients[2][0, 0, 0], np.einsum("bdhwi,bdhwo->io", features, weights), settings)
+        assert_close(gradients[3], weights.sum((0, 1, 2, 3)), settings)
 
 
 ACS_SETTINGS = [
@@ -127,43 +125,37 @@ ACS_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", ACS_SETTINGS)
-@pytest.mark.parametrize("filters", [7, 2])
-def test_acs_equals_numpy_with_its_dense_kernel(convolution, settings, filters):
-    layer = build(ACSConv3D(filters, **settings))
-    kernel, bias = layer.get_weights()
-    assert kernel.shape == (*layer.kernel_size, 6, filters)
-    oracle = convolution(draw(SHAPE), layer.dense_kernel(), **arguments(layer))
-    outputs, weights, (of_input, of_kernel, of_bias) = run(layer, draw(SHAPE))
-    assert outputs.shape == layer.compute_output_shape(SHAPE)
-    assert_close(outputs, oracle.outputs() + bias)
-    expected_input, expected_dense = oracle.gradients(weights)
-    assert_close(of_input, expected_input)
-    assert_close(of_bias, weights.sum((0, 1, 2, 3)))
-    held = [expected_dense[..., i][layer.dense_kernel()[..., i] != 0] for i in range(filters)]
-    expected = np.stack([part.reshape(kernel.shape[:3]) for part in held], axis=-1)
-    assert_close(of_kernel, expected)
+def test_acs_equals_numpy_with_its_dense_kernel_and_gradients(convolution):
+    for settings, filters in product(ACS_SETTINGS, (7, 2)):
+        layer = build(ACSConv3D(filters, **settings))
+        kernel, bias = layer.get_weights()
+        dense = layer.dense_kernel()
+        assert kernel.shape == (*layer.kernel_size, 6, filters)
+        oracle = convolution(draw(SHAPE), dense, **arguments(layer))
+        outputs, weights, (input_gradient, kernel_gradient, bias_gradient) = run(layer, draw(SHAPE))
+        assert outputs.shape == layer.compute_output_shape(SHAPE)
+        assert_close(outputs, oracle.outputs() + bias, settings)
+        expected_input, expected_dense = oracle.gradients(weights)
+        assert_close(input_gradient, expected_input, settings)
+        assert_close(bias_gradient, weights.sum((0, 1, 2, 3)), settings)
+        planes = [expected_dense[..., i][dense[..., i] != 0] for i in range(filters)]
+        expected_kernel = np.stack([plane.reshape(kernel.shape[:3]) for plane in planes], axis=-1)
+        assert_close(kernel_gradient, expected_kernel, settings)
 
 
-@pytest.mark.parametrize("groups", [3, 6])
-@pytest.mark.parametrize("settings", [ACS_SETTINGS[0], ACS_SETTINGS[6]])
-def test_grouped_acs_equals_each_group_alone(convolution, groups, settings):
-    layer = build(ACSConv3D(12, groups=groups, **settings))
-    dense, bias = layer.dense_kernel(), layer.get_weights()[1]
-    outputs, _, _ = run(layer, draw(SHAPE))
-    width, filters = 6 // groups, 12 // groups
-    expected = [
-        convolution(
-            draw(SHAPE)[..., g * width : (g + 1) * width],
-            dense[..., g * filters : (g + 1) * filters],
-            **arguments(layer),
-        ).outputs()
-        for g in range(groups)
-    ]
-    assert_close(outputs, np.concatenate(expected, axis=-1) + bias)
+def test_grouped_acs_equals_each_group_alone(convolution):
+    for settings, groups in product((ACS_SETTINGS[0], ACS_SETTINGS[6]), (3, 6)):
+        layer = build(ACSConv3D(12, groups=groups, **settings))
+        dense, bias = layer.dense_kernel(), layer.get_weights()[1]
+        channels, filters = np.split(draw(SHAPE), groups, -1), np.split(dense, groups, -1)
+        expected = [
+            convolution(voxels, kernel, **arguments(layer)).outputs()
+            for voxels, kernel in zip(channels, filters, strict=True)
+        ]
+        assert_close(run(layer, draw(SHAPE))[0], np.concatenate(expected, axis=-1) + bias, settings)
 
 
-def test_acs_lays_the_2d_axes_as_documented():
+def test_acs_places_the_2d_axes_as_documented():
     layer = build(ACSConv3D(3, (3, 5), padding="same"))
     kernel, dense = layer.get_weights()[0], layer.dense_kernel()
     assert dense.shape == (3, 5, 5, 6, 3)
@@ -173,7 +165,7 @@ def test_acs_lays_the_2d_axes_as_documented():
     assert np.count_nonzero(dense) == kernel.size
 
 
-def test_views_share_the_filters_evenly():
+def test_the_filters_are_split_evenly_into_views():
     for count in range(1, 20):
         ranges = split_views(count)
         sizes = [last - first for first, last in ranges]
@@ -185,17 +177,18 @@ def test_views_share_the_filters_evenly():
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("kind", [DepthwiseConv3D, SeparableConv3D, ACSConv3D])
-@pytest.mark.parametrize("settings", [{"strides": 2}, {"dilation_rate": 2}])
-def test_half_precision_computes_in_half_and_stores_float32(policy, kind, settings):
+def test_half_precision_computes_in_half_and_stores_float32(policy, kind):
     positional = (3,) if kind is DepthwiseConv3D else (4, 3)
-    layer, exact = (kind(*positional, padding="same", dtype=d, **settings) for d in (policy, "float32"))
-    build(layer)
-    build(exact)
-    outputs = layer(draw(SHAPE))
-    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
-    assert {weight.dtype for weight in layer.weights} == {"float32"}
-    expected = np.asarray(exact(draw(SHAPE)))
-    assert np.abs(np.asarray(ops.cast(outputs, "float32")) - expected).max() < 0.03 * np.abs(expected).max()
+    for settings in ({"strides": 2}, {"dilation_rate": 2}):
+        layer, exact = (
+            build(kind(*positional, padding="same", dtype=dtype, **settings)) for dtype in (policy, "float32")
+        )
+        outputs, expected = layer(draw(SHAPE)), np.asarray(exact(draw(SHAPE)))
+        assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+        assert {weight.dtype for weight in layer.weights} == {"float32"}
+        assert (
+            np.abs(np.asarray(ops.cast(outputs, "float32")) - expected).max() < 0.03 * np.abs(expected).max()
+        )
 
 
 @pytest.mark.parametrize(
@@ -261,28 +254,32 @@ def test_each_weight_has_its_own_regulariser():
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "arguments", "named"),
     [
-        (lambda: DepthwiseConv3D(0), r"positive integer.*kernel_size, received 0"),
-        (lambda: DepthwiseConv3D((3, 3)), r"or 3 of them for kernel_size, received \(3, 3\)"),
-        (lambda: DepthwiseConv3D(3, depth_multiplier=0), "depth_multiplier"),
-        (
-            lambda: DepthwiseConv3D(3, padding="causal"),
-            "Expected padding 'valid' or 'same', received 'causal'",
-        ),
-        (lambda: SeparableConv3D(4, 3, data_format="channels_first"), "Move the channels to the last axis"),
-        (lambda: ACSConv3D(4, (3, 3, 3)), "or 2 of them for kernel_size"),
-        (lambda: ACSConv3D(4, 3, groups=2), "4 filters in 2 groups.*Use groups=1"),
-        (lambda: ACSConv3D(4, 3, strides=2, dilation_rate=2), "exclude each other"),
-        (lambda: ACSConv3D(4, 3).build((2, 5, 7, 6)), r"takes volumes \[B, D, H, W, C\]"),
-        (lambda: ACSConv3D(4, 3).build((2, 2, 7, 8, 6)), r"does not fit into a volume of \(2, 7, 8\)"),
-        (
-            lambda: ACSConv3D(9, 3, groups=3).build((2, 5, 7, 8, 4)),
-            "4 input channels cannot be divided into 3",
-        ),
-        (lambda: DepthwiseConv3D(3).build((2, 5, 7, 8, None)), "needs a known number of channels"),
+        (DepthwiseConv3D, {"kernel_size": 0}, "kernel_size.*0"),
+        (DepthwiseConv3D, {"kernel_size": (3, 3)}, r"3 .*kernel_size.*\(3, 3\)"),
+        (DepthwiseConv3D, {"kernel_size": 3, "depth_multiplier": 0}, "depth_multiplier.*0"),
+        (DepthwiseConv3D, {"kernel_size": 3, "padding": "causal"}, "padding.*'causal'"),
+        (SeparableConv3D, {"filters": 4, "kernel_size": 3, "data_format": "channels_first"}, "data_format"),
+        (ACSConv3D, {"filters": 4, "kernel_size": (3, 3, 3)}, r"2 .*kernel_size"),
+        (ACSConv3D, {"filters": 4, "kernel_size": 3, "groups": 2}, "4 filters.*2 groups"),
+        (ACSConv3D, {"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2}, "strides.*dilation"),
     ],
 )
-def test_errors_say_what_and_how(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_wrong_settings_are_refused_by_name(kind, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        kind(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "named"),
+    [
+        (ACSConv3D(4, 3), (2, 5, 7, 6), r"\[B, D, H, W, C\].*\(2, 5, 7, 6\)"),
+        (ACSConv3D(4, 3), (2, 2, 7, 8, 6), r"\(3, 3, 3\).*\(2, 7, 8\)"),
+        (ACSConv3D(9, 3, groups=3), (2, 5, 7, 8, 4), "4 .*channels.*3 groups"),
+        (DepthwiseConv3D(3), (2, 5, 7, 8, None), "channels.*None"),
+    ],
+)
+def test_an_input_of_the_wrong_shape_is_refused(layer, shape, named):
+    with pytest.raises(ValueError, match=named):
+        layer.build(shape)

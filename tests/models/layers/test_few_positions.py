@@ -1,10 +1,13 @@
-"""The convolution of few voxels equals the Keras layer, on every route."""
+"""The convolution of few voxels equals the layer of Keras, whichever kernels it uses."""
+
+from itertools import product
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from arrays import draw
 from voxlift.models.layers import FewPositionsConv3D, few_positions
 from voxlift.models.layers.few_positions import benefits_from_few_positions
 
@@ -20,7 +23,7 @@ SHAPES = [  # input, kernel, strides
 
 @pytest.fixture(name="few", params=[True, False])
 def few_fixture(request, monkeypatch):
-    """Take the matrix products for outputs and for gradients, or only for what would be unsafe."""
+    """Use matrix products for outputs and gradients, or only where a gradient would be unsafe."""
     monkeypatch.setattr(few_positions, "MANY_WEIGHTS", 0 if request.param else 2**30)
     monkeypatch.setattr(few_positions, "FEW_POSITIONS", 10_000)
     monkeypatch.setattr(few_positions, "SAFE_POSITIONS", 10_000 if request.param else 0)
@@ -51,26 +54,23 @@ def run(layer, voxels):
     return [np.asarray(tf.cast(tensor, "float32")) for tensor in step()]
 
 
-def draw(shape):
-    return np.random.default_rng(1).normal(size=shape).astype("float32")
-
-
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize(("shape", "kernel", "strides"), SHAPES)
-def test_outputs_and_gradients_equal_keras_in_float32(shape, kernel, strides, padding, policy):
-    taps = (kernel,) * 3 if isinstance(kernel, int) else kernel
-    if padding == "valid" and any(size < tap for size, tap in zip(shape[1:4], taps, strict=True)):
-        shape = (shape[0], *(size + tap - 1 for size, tap in zip(shape[1:4], taps, strict=True)), shape[4])
-    plain, ours = build_pair(shape, kernel, strides=strides, padding=padding, activation="tanh")
-    layer = FewPositionsConv3D.from_config(ours.get_config() | {"dtype": policy})
-    layer.build(shape)
-    layer.set_weights(plain.get_weights())
-    voxels = ops.cast(draw(shape), layer.compute_dtype)
-    expected = run(plain, ops.cast(voxels, "float32"))
-    for value, reference in zip(run(layer, voxels), expected, strict=True):
-        assert np.abs(value - reference).max() <= TOLERANCE[layer.compute_dtype] * np.abs(reference).max()
+def test_outputs_and_gradients_equal_keras_in_float32(policy):
+    for (shape, kernel, strides), padding in product(SHAPES, ("same", "valid")):
+        taps = (kernel,) * 3 if isinstance(kernel, int) else kernel
+        if padding == "valid" and any(size < tap for size, tap in zip(shape[1:4], taps, strict=True)):
+            sizes = [size + tap - 1 for size, tap in zip(shape[1:4], taps, strict=True)]
+            shape = (shape[0], *sizes, shape[4])  # noqa: PLW2901 - large enough for the kernel
+        plain, ours = build_pair(shape, kernel, strides=strides, padding=padding, activation="tanh")
+        layer = FewPositionsConv3D.from_config(ours.get_config() | {"dtype": policy})
+        layer.build(shape)
+        layer.set_weights(plain.get_weights())
+        voxels = ops.cast(draw(shape, 1), layer.compute_dtype)
+        expected = run(plain, ops.cast(voxels, "float32"))
+        for value, reference in zip(run(layer, voxels), expected, strict=True):
+            difference = np.abs(value - reference).max()
+            assert difference <= TOLERANCE[layer.compute_dtype] * np.abs(reference).max(), (shape, padding)
 
 
 @pytest.mark.parametrize("settings", [{"groups": 2}, {"dilation_rate": 2}, {"padding": "same", "strides": 3}])
@@ -82,7 +82,7 @@ def test_every_setting_equals_keras(settings):
         np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5)
 
 
-def test_no_bfloat16_filter_gradient_is_left_on_few_slices():
+def test_no_bfloat16_filter_gradient_is_used_on_few_slices():
     import tensorflow as tf
 
     for shape, few in (((1, 2, 3, 3, 2), True), ((1, 2, 9, 9, 2), False), ((1, 6, 3, 3, 2), None)):
@@ -100,7 +100,7 @@ def test_no_bfloat16_filter_gradient_is_left_on_few_slices():
         assert dtypes == {True: [], False: ["float32"], None: ["bfloat16"]}[few]
 
 
-def test_gradients_on_few_slices_are_finite_whatever_lies_in_freed_memory():
+def test_gradients_on_few_slices_are_finite_whatever_freed_memory_holds():
     voxels = ops.cast(draw((2, 2, 3, 5, 16)), "bfloat16")
     layer = FewPositionsConv3D(16, 3, padding="same", dtype="mixed_bfloat16")
     layer.build(voxels.shape)
@@ -121,7 +121,7 @@ def test_gradients_on_few_slices_are_finite_whatever_lies_in_freed_memory():
         ((None, 2, 2), (None, 2, 2), (3, 3, 3, 256, 512), False),
     ],
 )
-def test_the_layer_is_taken_where_it_gains(inputs, outputs, kernel, expected):
+def test_the_layer_is_used_where_it_is_faster_or_safer(inputs, outputs, kernel, expected):
     assert benefits_from_few_positions(inputs, outputs, kernel) == expected
 
 
