@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-# In node distances: up to here a displacement by cubic B-splines in three dimensions is certain not to fold.
+# In node distances: up to here a displacement by cubic B-splines in three dimensions cannot fold.
 # Source: Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, 2000,
 # doi:10.1006/gmod.2000.0531.
 ELASTIC_LIMIT = 1 / 2.48
@@ -68,13 +68,13 @@ class Augment:
         scale_each_axis: Draw one factor per axis.
         shear: Of depth along height, depth along width, height along width, in mm per mm.
         translation_mm: Along each axis.
-        crop_prob: Take a box at a random place and stretch it over the whole grid.
+        crop_prob: Take a box at a random position and stretch it over the whole grid.
         crop_fraction: The box's sides, relative to the grid's.
         elastic_prob: Bend smoothly by random displacements of the nodes of a coarse grid (cubic B-spline).
         elastic_mm: Largest displacement; at most 0.4 of `elastic_node_mm`, so that nothing folds.
         elastic_node_mm: Distance between the nodes.
         shift_prob: Move by whole voxels, without interpolation.
-        shift_voxels: Along each axis, whole numbers.
+        shift_voxels: Largest shift along each axis, integers.
         fill_minimum: What comes in from outside, and cutout boxes, take each channel's minimum (air or
             background, under any intensity scale); otherwise `fill`.
         fill: The value used where `fill_minimum` is off.
@@ -156,7 +156,7 @@ class Augment:
         if not problems and self.elastic_mm > ELASTIC_LIMIT * self.elastic_node_mm:
             limit = ELASTIC_LIMIT * self.elastic_node_mm
             problems.append(
-                f"elastic_mm: expected at most {limit:.4g}, beyond which space folds "
+                f"elastic_mm: expected at most {limit:.4g}, since larger displacements fold the image "
                 f"(0.4 of elastic_node_mm={self.elastic_node_mm:g}), received {self.elastic_mm!r}"
             )
         if problems:
@@ -214,7 +214,7 @@ def _has_type(value: object, default: object) -> bool:
 
 def _describe_type(default: object) -> str:
     if isinstance(default, tuple):
-        return f"a tuple of {len(default)} " + ("whole numbers" if isinstance(default[0], int) else "numbers")
+        return f"a tuple of {len(default)} " + ("integers" if isinstance(default[0], int) else "numbers")
     if isinstance(default, bool):
         return "true or false"
-    return "a whole number" if isinstance(default, int) else "a number"
+    return "an integer" if isinstance(default, int) else "a number"

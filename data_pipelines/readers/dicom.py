@@ -38,22 +38,7 @@ def read_dicom_series(folder: Path) -> Stored:
     affine = series_affine(slices, folder)
     if np.prod(slices[0].size[:2], dtype=float) * len(files) * 4 > MAX_BYTES:
         raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 2**30:.0f} GiB once decoded.")
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(files)
-    if len({one.scale for one in slices}) > 1:
-        # ITK would round all slices to the type that the scaling of the first one gives.
-        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise VolumeError(
-            f"{folder}: the DICOM series is not readable ({shorten_itk_error(error)})."
-        ) from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise VolumeError(
-            f"{folder}: expected one number per voxel, received colour. Convert it to grey values."
-        )
-    voxels = to_native_dtype(array_of_image(image))
+    voxels = to_native_dtype(array_of_image(_read_slices(folder, files, slices)))
     return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape))
 
 
@@ -100,6 +85,25 @@ def _series_files(folder: Path) -> tuple[str, ...]:
         )
     files: tuple[str, ...] = next(iter(series.values()))
     return files
+
+
+def _read_slices(folder: Path, files: tuple[str, ...], slices: list[ImagePlane]) -> SimpleITK.Image:
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(files)
+    if len({one.scale for one in slices}) > 1:
+        # ITK would round all slices to the type that the scaling of the first one gives.
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise VolumeError(
+            f"{folder}: the DICOM series is not readable ({shorten_itk_error(error)})."
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise VolumeError(
+            f"{folder}: expected one number per voxel, received colour. Convert it to grey values."
+        )
+    return image
 
 
 def _open(path: Path) -> SimpleITK.ImageFileReader:

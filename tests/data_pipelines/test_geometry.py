@@ -1,10 +1,9 @@
-"""Promises of geometry: the world coordinates of every voxel survive every step."""
+"""Every grid operation keeps the world coordinates of every voxel."""
 
 from itertools import permutations, product
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from voxlift.data_pipelines.geometry import (
     axcodes_of,
@@ -47,30 +46,30 @@ def test_there_are_48_axis_codes():
     assert not any(map(is_axcodes, ["", "RA", "RAL", "RASS", "XYZ", "RRS"]))
 
 
-@pytest.mark.parametrize("codes", CODES)
-def test_every_axis_code_becomes_ras_with_each_voxel_where_it_was(codes):
-    voxels = np.arange(np.prod(SHAPE)).reshape(SHAPE)
-    image = nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.5, 2.0, 3.0, 1.0]))
-    turned = image.as_reoriented(
-        nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+def test_every_axis_code_becomes_ras_without_moving_a_voxel():
+    for codes in CODES:
+        voxels = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+        image = nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.5, 2.0, 3.0, 1.0]))
+        reoriented = image.as_reoriented(
+            nib.orientations.ornt_transform(
+                nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+            )
         )
-    )
-    assert axcodes_of(turned.affine) == codes
-    grid = reorient_grid(stored_grid(turned.shape), turned.affine)
-    assert grid.shape == SHAPE
-    np.testing.assert_allclose(grid_affine(grid, turned.affine), image.affine, atol=1e-9)
+        assert axcodes_of(reoriented.affine) == codes
+        grid = reorient_grid(stored_grid(reoriented.shape), reoriented.affine)
+        assert grid.shape == SHAPE
+        np.testing.assert_allclose(grid_affine(grid, reoriented.affine), image.affine, atol=1e-9)
 
 
-@pytest.mark.parametrize("codes", CODES[::7])
-def test_any_target_axes_agree_with_nibabel(codes):
-    affine = affine_of("PIR", tilt=0.2)
-    grid = reorient_grid(stored_grid(SHAPE), affine, codes)
-    reoriented = nib.Nifti1Image(np.zeros(SHAPE, np.int8), affine).as_reoriented(
-        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
-    )
-    np.testing.assert_allclose(grid_affine(grid, affine), reoriented.affine, atol=1e-9)
-    assert grid.shape == reoriented.shape
+def test_any_target_axes_agree_with_nibabel():
+    for codes in CODES:
+        affine = affine_of("PIR", tilt=0.2)
+        grid = reorient_grid(stored_grid(SHAPE), affine, codes)
+        reoriented = nib.Nifti1Image(np.zeros(SHAPE, np.int8), affine).as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+        )
+        np.testing.assert_allclose(grid_affine(grid, affine), reoriented.affine, atol=1e-9)
+        assert grid.shape == reoriented.shape
 
 
 def test_depth_is_superior_height_is_anterior_width_is_right():
@@ -90,17 +89,16 @@ def centre_of(grid, affine):
     return (grid_affine(grid, affine) @ [*(np.array(grid.shape) - 1) / 2, 1])[:3]
 
 
-@pytest.mark.parametrize("codes", CODES[::5])
-@pytest.mark.parametrize("tilt", [0.0, 0.25])
-def test_a_new_spacing_keeps_the_centre_and_the_field_of_view(codes, tilt):
-    affine = affine_of(codes, tilt=tilt)
-    grid = reorient_grid(stored_grid(SHAPE), affine)
-    spaced = respace_grid(grid, affine, (1.0, 2.5, 0.7))
-    np.testing.assert_allclose(spacing_of(grid_affine(spaced, affine)), (1.0, 2.5, 0.7))
-    np.testing.assert_allclose(centre_of(spaced, affine), centre_of(grid, affine), atol=1e-9)
-    extent = np.array(spaced.shape[::-1]) * (1.0, 2.5, 0.7)
-    before = np.array(grid.shape[::-1]) * spacing_of(grid_affine(grid, affine))
-    assert (np.abs(extent - before) <= np.array((1.0, 2.5, 0.7)) / 2 + 1e-9).all()
+def test_a_new_spacing_keeps_the_centre_and_the_field_of_view():
+    for codes, tilt in product(CODES[::5], (0.0, 0.25)):
+        affine = affine_of(codes, tilt=tilt)
+        grid = reorient_grid(stored_grid(SHAPE), affine)
+        spaced = respace_grid(grid, affine, (1.0, 2.5, 0.7))
+        np.testing.assert_allclose(spacing_of(grid_affine(spaced, affine)), (1.0, 2.5, 0.7))
+        np.testing.assert_allclose(centre_of(spaced, affine), centre_of(grid, affine), atol=1e-9)
+        extent = np.array(spaced.shape[::-1]) * (1.0, 2.5, 0.7)
+        before = np.array(grid.shape[::-1]) * spacing_of(grid_affine(grid, affine))
+        assert (np.abs(extent - before) <= np.array((1.0, 2.5, 0.7)) / 2 + 1e-9).all()
 
 
 def test_a_spacing_that_differs_by_float32_rounding_is_the_same_spacing():
@@ -109,13 +107,13 @@ def test_a_spacing_that_differs_by_float32_rounding_is_the_same_spacing():
     np.testing.assert_array_equal(grid.to_source, np.eye(4))
 
 
-@pytest.mark.parametrize("shape", [(4, 8, 6), (12, 3, 5), (11, 7, 5)])
-def test_crop_and_pad_shift_by_whole_voxels_about_the_centre(shape):
-    grid = fit_grid(stored_grid(SHAPE), shape)
-    assert grid.shape == shape[::-1]
-    np.testing.assert_array_equal(grid.to_source, np.round(grid.to_source))
-    middle = grid.to_source[:3, 3] + (np.array(grid.shape) - 1) / 2
-    assert (np.abs(middle - (np.array(SHAPE) - 1) / 2) <= 0.5).all()
+def test_crop_and_pad_shift_by_whole_voxels_about_the_centre():
+    for shape in ((4, 8, 6), (12, 3, 5), (11, 7, 5)):
+        grid = fit_grid(stored_grid(SHAPE), shape)
+        assert grid.shape == shape[::-1]
+        np.testing.assert_array_equal(grid.to_source, np.round(grid.to_source))
+        middle = grid.to_source[:3, 3] + (np.array(grid.shape) - 1) / 2
+        assert (np.abs(middle - (np.array(SHAPE) - 1) / 2) <= 0.5).all()
 
 
 def test_stretching_covers_exactly_the_same_field():
@@ -145,17 +143,17 @@ def test_grids_are_the_same_within_a_tenth_of_a_voxel():
     assert not is_same_grid(SHAPE, affine, (5, 7, 12), affine)
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPI", "SAR", "PIR"])
-def test_ras_geometry_is_that_of_the_reoriented_image(codes):
-    affine = np.diag([1.5, 2.5, 4.0, 1.0])
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
-    )
-    image = nib.Nifti1Image(np.zeros((5, 7, 11), np.uint8), affine).as_reoriented(turn)
-    assert ras_geometry((*image.shape, 3), image.affine) == ((11, 7, 5), (4.0, 2.5, 1.5))
+def test_ras_geometry_is_that_of_the_reoriented_image():
+    for codes in ("RAS", "LPI", "SAR", "PIR"):
+        affine = np.diag([1.5, 2.5, 4.0, 1.0])
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+        )
+        image = nib.Nifti1Image(np.zeros((5, 7, 11), np.uint8), affine).as_reoriented(turn)
+        assert ras_geometry((*image.shape, 3), image.affine) == ((11, 7, 5), (4.0, 2.5, 1.5))
 
 
-def test_a_sheared_affine_is_told_up_to_a_tolerance():
+def test_shear_is_found_beyond_a_tolerance():
     affine = np.diag([1.5, 2.5, 4.0, 1.0])
     assert not is_sheared(affine, tolerance=1e-6)
     affine[0, 2] = 4e-3  # a cosine of a thousandth

@@ -1,8 +1,13 @@
-import os
+"""An image is recognised by its files without decoding, and by its decoded voxels."""
 
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from voxlift.data_pipelines.readers.identity import identify_image
+from voxlift.data_pipelines.readers.identity import hash_image, identify_image, is_blank
+from voxlift.data_pipelines.volume import Stored
 
 
 def _touch(path):
@@ -22,7 +27,7 @@ def _touch(path):
         ("series", "series/deeper/1.dcm"),
     ],
 )
-def test_every_file_of_an_image_tells_of_a_change(named, other, tmp_path):
+def test_a_change_of_any_file_of_an_image_is_noticed(named, other, tmp_path):
     image, half = tmp_path / named, tmp_path / other
     half.parent.mkdir(parents=True, exist_ok=True)
     _touch(half)
@@ -35,13 +40,54 @@ def test_every_file_of_an_image_tells_of_a_change(named, other, tmp_path):
     assert identify_image(image) != known
 
 
-def test_a_neighbour_of_another_name_tells_nothing(tmp_path):
+def test_files_of_another_name_do_not_count(tmp_path):
     images = [_touch(tmp_path / name) for name in ("a.nii.gz", "a.nii.hdr", "ab.mhd", "ab.c.raw")]
     assert [len(identify_image(image)) for image in images] == [1] * 4
 
 
-def test_an_image_that_is_not_there_differs_from_an_empty_one(tmp_path):
+def test_an_absent_image_differs_from_an_empty_one(tmp_path):
     image = tmp_path / "a.nii"
     absent = identify_image(image)
     _touch(image).write_bytes(b"")
     assert identify_image(image) != absent
+
+
+def image_of(voxels, affine=None, **scaling):
+    return Stored(voxels, np.eye(4) if affine is None else affine, Path("a.nii"), "nifti1", **scaling)
+
+
+def test_the_hash_is_of_the_real_values_in_ras():
+    voxels = np.random.default_rng(0).integers(0, 99, (3, 4, 5)).astype(np.int16)
+    reference = hash_image(image_of(voxels))
+    flipped = np.diag([-1.0, 2.0, 3.0, 1.0])
+    same = [
+        image_of(voxels.astype(np.float64)),
+        image_of(np.asfortranarray(voxels)),
+        image_of(voxels[::-1], flipped),
+        image_of(2 * voxels + 1, slope=0.5, inter=-0.5),
+    ]
+    assert {hash_image(image) for image in same} == {reference}
+    other = voxels.copy()
+    other[1, 2, 3] += 1
+    assert hash_image(image_of(other)) != reference
+    assert hash_image(image_of(voxels[::-1])) != reference
+    assert hash_image(image_of(voxels.reshape(5, 4, 3))) != reference
+
+
+def test_all_nans_and_both_zeros_are_alike():
+    one, other = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3, 4), np.float32)
+    one[0, 0, 0], other[0, 0, 0] = np.nan, -np.float32(np.nan)
+    other[0, 0, 1] = -0.0
+    assert one.tobytes() != other.tobytes()
+    assert hash_image(image_of(one)) == hash_image(image_of(other))
+    assert np.signbit(other[0, 0, 1])
+
+
+def test_an_image_is_blank_where_its_finite_values_are_equal():
+    voxels = np.full((2, 3, 4), 7.0)
+    assert is_blank(image_of(voxels))
+    voxels[0, 0, 0] = np.nan
+    assert is_blank(image_of(voxels))
+    assert is_blank(image_of(np.full((2, 3, 4), np.inf)))
+    voxels[0, 0, 1] = 8.0
+    assert not is_blank(image_of(voxels))

@@ -1,4 +1,6 @@
-"""Promises of preparing a record: one array whatever the stored axes, the world kept, settings in force."""
+"""Preparing a record: the same array whatever the stored axes, the right world, all settings applied."""
+
+from itertools import product
 
 import nibabel as nib
 import numpy as np
@@ -49,49 +51,48 @@ def test_one_array_and_one_affine_whatever_the_stored_axes(tmp_path, settings, t
         np.testing.assert_allclose(volume.affine, reference.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("tilt", [0.0, 0.3])
-@pytest.mark.parametrize("shear", [0.0, 0.3])
-@pytest.mark.parametrize("codes", ["RAS", "LPI", "ASL"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        Preprocess(spacing=(2.0, 2.2, 1.3)),
-        Preprocess(spacing=(2.0, 2.2, 1.3), shape=(9, 20, 7)),
-        Preprocess(shape=(9, 20, 7), fit="resize"),
-        Preprocess(foreground_crop=True, shape=(5, 5, 5), foreground_threshold=1.0),
-        Preprocess(axcodes=None, spacing=(1.0, 1.0, 1.0)),
-        Preprocess(axcodes="SPL"),
-    ],
-)
-def test_each_voxel_shows_the_value_of_its_place_in_the_world(tmp_path, tilt, shear, codes, settings):
-    # The image is its own coordinate, 2x + 3y - z in world mm: a misplaced voxel gives itself away.
-    rotation = nib.eulerangles.euler2mat(tilt, -tilt, tilt / 2)
-    affine = nib.affines.from_matvec(rotation @ np.diag(SPACING), [40, 50, -60])
-    affine[:3, 2] += shear * affine[:3, 1]
-    turn = nib.orientations.inv_ornt_aff(
-        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes)),
-        SHAPE,
-    )
-    affine = affine @ turn
-
-    def of_world(shape, places):
-        index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], -1)
-        return (index @ places.T)[..., :3] @ [2.0, 3.0, -1.0]
-
-    image = nib.Nifti1Image(of_world(SHAPE, affine).astype(np.float32), affine)
-    image.set_qform(None, 0)
-    nib.save(image, tmp_path / "a.nii")
-    volume = prepare_volume(tmp_path / "a.nii", settings)
-    expected = of_world(volume.voxels.shape[:3], volume.affine)
-    index = np.stack([*np.meshgrid(*map(np.arange, volume.voxels.shape[:3]), indexing="ij")], -1)
-    stored = nib.affines.apply_affine(np.linalg.inv(affine) @ volume.affine, index)
-    # Between the outer voxel centres: at the rim interpolation has no neighbour to look at.
-    inner = ((stored >= 0) & (stored <= np.array(SHAPE) - 1)).all(-1)
-    assert inner.sum() > 20
-    np.testing.assert_allclose(volume.voxels[..., 0][inner], expected[inner], atol=2e-3)
+GEOMETRIES = [
+    Preprocess(spacing=(2.0, 2.2, 1.3)),
+    Preprocess(spacing=(2.0, 2.2, 1.3), shape=(9, 20, 7)),
+    Preprocess(shape=(9, 20, 7), fit="resize"),
+    Preprocess(foreground_crop=True, shape=(5, 5, 5), foreground_threshold=1.0),
+    Preprocess(axcodes=None, spacing=(1.0, 1.0, 1.0)),
+    Preprocess(axcodes="SPL"),
+]
 
 
-def test_a_tensor_has_the_shape_asked_for_and_is_the_volume_turned(tmp_path):
+def world_value(shape, to_world):
+    """Return for each voxel 2x + 3y - z of its world position in mm: a misplaced voxel has another value."""
+    index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij"), np.ones(shape)], -1)
+    return (index @ to_world.T)[..., :3] @ [2.0, 3.0, -1.0]
+
+
+@pytest.mark.parametrize("settings", GEOMETRIES)
+def test_each_voxel_has_the_value_of_its_world_position(tmp_path, settings):
+    for tilt, shear, codes in product((0.0, 0.3), (0.0, 0.3), ("RAS", "LPI", "ASL")):
+        rotation = nib.eulerangles.euler2mat(tilt, -tilt, tilt / 2)
+        affine = nib.affines.from_matvec(rotation @ np.diag(SPACING), [40, 50, -60])
+        affine[:3, 2] += shear * affine[:3, 1]
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes)
+        )
+        affine = affine @ nib.orientations.inv_ornt_aff(turn, SHAPE)
+        image = nib.Nifti1Image(world_value(SHAPE, affine).astype(np.float32), affine)
+        image.set_qform(None, 0)
+        nib.save(image, tmp_path / "a.nii")
+        volume = prepare_volume(tmp_path / "a.nii", settings)
+        shape = volume.voxels.shape[:3]
+        index = np.stack([*np.meshgrid(*map(np.arange, shape), indexing="ij")], -1)
+        stored = nib.affines.apply_affine(np.linalg.inv(affine) @ volume.affine, index)
+        # Between the outer voxel centres: at the border interpolation has no outer neighbour.
+        inner = ((stored >= 0) & (stored <= np.array(SHAPE) - 1)).all(-1)
+        assert inner.sum() > 20
+        expected = world_value(shape, volume.affine)
+        case = f"tilt {tilt}, shear {shear}, {codes}"
+        np.testing.assert_allclose(volume.voxels[..., 0][inner], expected[inner], atol=2e-3, err_msg=case)
+
+
+def test_a_tensor_has_the_requested_shape_and_is_the_transposed_volume(tmp_path):
     path = write(tmp_path / "a.nii.gz", blob())
     settings = preset("ct", spacing=[3, 2, 2], shape=[6, 12, 8])
     tensor = prepare_tensor(path, settings)
@@ -99,11 +100,11 @@ def test_a_tensor_has_the_shape_asked_for_and_is_the_volume_turned(tmp_path):
     assert tensor.dtype == np.float32
     assert tensor.flags.c_contiguous
     np.testing.assert_array_equal(tensor, to_tensor_axes(prepare_volume(path, settings).voxels))
-    with pytest.raises(ValueError, match=r"set preprocess\.shape"):
+    with pytest.raises(ValueError, match=r"preprocess\.shape"):
         prepare_tensor(path, preset("ct"))
 
 
-def test_padding_is_air_the_minimum_zero_or_as_told(tmp_path):
+def test_padding_is_air_the_minimum_zero_or_the_given_value(tmp_path):
     path = write(tmp_path / "a.nii.gz", blob())
     big = (15, 13, 11)
     corner = (0, 0, 0, 0)
@@ -146,7 +147,7 @@ def test_the_foreground_box_leaves_its_margin(tmp_path):
         settings = Preprocess(foreground_crop=True, foreground_threshold=threshold, foreground_margin_mm=2.0)
         volume = prepare_volume(path, settings)
         np.testing.assert_array_equal(volume.voxels[..., 0], blob()[1:7, 2:10, 3:12])
-    with pytest.raises(VolumeError, match=r"a\.nii\.gz: no voxel is above foreground_threshold=900"):
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: .*foreground_threshold=900"):
         prepare_volume(path, Preprocess(foreground_crop=True, foreground_threshold=900))
 
 
@@ -168,34 +169,34 @@ def test_nonfinite_voxels_take_the_padding_value_or_refuse_the_image(tmp_path):
     assert (values[4, 4, 4:7] == -1000).all()
     assert (prepare_volume(path, preset("ct")).voxels[4, 4, 4:7] == 0).all()
     assert np.isfinite(prepare_volume(path, EVERY_STEP).voxels).all()
-    with pytest.raises(VolumeError, match="3 of 1,287 voxels are NaN or infinite"):
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz: 3 of 1,287 "):
         prepare_volume(path, Preprocess(nonfinite="error"))
-    with pytest.raises(VolumeError, match="every voxel is NaN or infinite"):
+    with pytest.raises(VolumeError, match=r"b\.nii: "):
         prepare_volume(write(tmp_path / "b.nii", np.full(SHAPE, np.nan)), Preprocess())
 
 
-def test_a_constant_image_has_no_standard_score_but_a_window(tmp_path):
+def test_a_constant_image_is_refused_for_a_standard_score_but_not_for_a_window(tmp_path):
     path = write(tmp_path / "a.nii", np.full(SHAPE, 7, np.int16))
     for name in ("whole", "foreground"):
-        with pytest.raises(VolumeError, match=r"a\.nii: every voxel is 7, so a standard score has no scale"):
+        with pytest.raises(VolumeError, match=r"a\.nii: .* 7.*preprocess\.zscore"):
             prepare_volume(path, Preprocess(zscore=name))
     assert (prepare_volume(path, Preprocess(window_hu=(0, 14))).voxels == 0.5).all()
 
 
-def test_numbers_beyond_float32_end_in_a_sentence_or_as_padding(tmp_path):
+def test_numbers_beyond_float32_are_refused_or_padded(tmp_path):
     voxels = blob().astype(np.float64)
     voxels[0, 0, 0] = 1e300
     assert prepare_volume(write(tmp_path / "a.nii", voxels), Preprocess()).voxels[0, 0, 0] == -1000
     image = nib.Nifti1Image(blob(), np.eye(4))
     image.header.set_slope_inter(3e38, 0)
     nib.save(image, tmp_path / "b.nii")
-    with pytest.raises(VolumeError, match="too large for float32"):
+    with pytest.raises(VolumeError, match=r"b\.nii: .*float32"):
         prepare_volume(tmp_path / "b.nii", Preprocess())
 
 
-def test_a_grid_too_large_for_memory_is_refused_with_the_spacing_that_asks_for_it(tmp_path):
+def test_a_grid_beyond_the_size_limit_is_refused_with_the_spacing_of_the_file(tmp_path):
     path = write(tmp_path / "a.nii", blob(), np.diag([9000.0, 9000.0, 9000.0, 1.0]))
-    with pytest.raises(VolumeError, match="own spacing is 9000, 9000, 9000 mm"):
+    with pytest.raises(VolumeError, match=r"a\.nii: .*9000, 9000, 9000 mm"):
         prepare_volume(path, Preprocess(spacing=(1, 1, 1)))
 
 
@@ -208,7 +209,7 @@ def test_channels_are_stacked_when_they_share_a_grid(tmp_path):
 def test_channels_on_other_grids_are_refused_or_resampled_onto_the_first(tmp_path):
     first = write(tmp_path / "t1.nii", blob())
     moved = write(tmp_path / "flair.nii", blob(), codes="LPI")
-    with pytest.raises(VolumeError, match=r"t1\.nii: the channels .* share a grid \(9x11x13\).*flair\.nii"):
+    with pytest.raises(VolumeError, match=r"t1\.nii: .*9x11x13.*flair\.nii"):
         prepare_volume([first, moved], Preprocess())
     voxels = prepare_volume([first, moved], Preprocess(same_grid=False)).voxels
     np.testing.assert_array_equal(voxels[..., 0], voxels[..., 1])
@@ -221,14 +222,14 @@ def test_a_fourth_axis_can_be_channels(tmp_path):
     np.testing.assert_array_equal(tensor, to_tensor_axes(voxels))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_gives_finite_voxels(tmp_path, name):
-    tensor = prepare_tensor(
-        write(tmp_path / "a.nii", blob()), preset(name, shape=(8, 8, 8), foreground_crop=True)
-    )
-    assert np.isfinite(tensor).all()
-    with pytest.raises(ValueError, match="preprocess is 'pet'; expected one of ct, mri, mask, none"):
-        preset("pet")
+def test_every_preset_gives_finite_voxels(tmp_path):
+    for name in PRESETS:
+        tensor = prepare_tensor(
+            write(tmp_path / "a.nii", blob()), preset(name, shape=(8, 8, 8), foreground_crop=True)
+        )
+        assert np.isfinite(tensor).all()
+        with pytest.raises(ValueError, match=r"'pet'.* ct, mri, mask, none"):
+            preset("pet")
 
 
 def test_a_mask_keeps_its_labels(tmp_path):
@@ -266,12 +267,10 @@ def test_all_wrong_settings_are_named_at_once():
         "margin",
     ):
         assert name in str(caught.value)
-    with pytest.raises(ValueError, match="fit=resize stretches"):
+    with pytest.raises(ValueError, match=r"fit=resize.*spacing"):
         Preprocess(fit="resize", spacing=(1, 1, 1), shape=(1, 2, 3))
 
 
 def test_a_shape_beyond_all_memory_is_refused_before_a_file_is_blamed():
-    with pytest.raises(
-        ValueError, match=r"shape is \[1600, 2400, 2400\], expected at most 8 GiB .* takes 34"
-    ):
+    with pytest.raises(ValueError, match=r"shape is \[1600, 2400, 2400\].* 8 GiB .* 34"):
         Preprocess(shape=(1600, 2400, 2400))

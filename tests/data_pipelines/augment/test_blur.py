@@ -10,7 +10,7 @@ SPACING = (3.0, 1.5, 0.8)
 VOXELS = np.random.default_rng(0).normal(size=(5, 7, 11, 2)).astype(np.float32)
 
 
-def test_blur_is_scipys_gaussian_with_the_border_weighed_out():
+def test_blur_is_scipys_gaussian_renormalised_at_the_border():
     settings = Augment(blur_prob=1.0, blur_sigma_mm=(0.5, 2.0))
     drawn = draw_augment(settings, VOXELS.shape, spacing=SPACING, seed=[1, 2])
     sigmas = drawn["blur_sigma_mm"].numpy() / np.array(SPACING)
@@ -30,7 +30,7 @@ def test_a_constant_volume_stays_constant():
     )
 
 
-def test_widths_are_drawn_within_their_range_and_zero_where_the_gate_is_shut():
+def test_widths_are_drawn_within_their_range_and_zero_where_the_blur_is_off():
     settings = Augment(blur_prob=0.5, blur_sigma_mm=(0.5, 2.0))
     draw = tf.function(
         lambda seed: draw_augment(settings, (5, 7, 11, 1), spacing=SPACING, seed=seed)["blur_sigma_mm"]

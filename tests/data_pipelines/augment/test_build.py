@@ -1,4 +1,4 @@
-"""Promises that every family keeps."""
+"""Every transform is deterministic by seed, replayable, keeps shape and type, and is off by default."""
 
 import dataclasses
 
@@ -90,9 +90,9 @@ def test_any_intensity_scale_is_safe(scale):
     assert np.abs(varied).max() <= 6 * np.abs(voxels).max()
 
 
-def test_intensity_families_commute_with_a_change_of_unit():
+def test_intensity_transforms_commute_with_a_change_of_unit():
     intensity = ("bias", "blur", "lowres", "noise", "gamma", "contrast", "brightness")
-    settings = Augment(**{name: value for family in intensity for name, value in TRANSFORMS[family].items()})
+    settings = Augment(**{name: value for each in intensity for name, value in TRANSFORMS[each].items()})
     changed = vary(settings, [1, 2], VOXELS * 3 - 2)
     np.testing.assert_allclose(changed, vary(settings, [1, 2]) * 3 - 2, atol=1e-3)
 
@@ -124,13 +124,13 @@ def test_probability_zero_never_acts_and_one_always():
     assert all(float(one["noise_sd"]) > 0 for one in drawn)
 
 
-def test_switching_a_family_leaves_the_draws_of_the_others():
+def test_switching_a_transform_leaves_the_draws_of_the_others():
     alone = draw_augment(Augment(**TRANSFORMS["blur"]), SHAPE, spacing=SPACING, seed=[3, 1])["blur_sigma_mm"]
     among = draw_augment(EVERYTHING, SHAPE, spacing=SPACING, seed=[3, 1])["blur_sigma_mm"]
     assert float(alone) == float(among)
 
 
-def test_epochs_and_elements_differ_and_a_resumed_run_goes_on():
+def test_epochs_and_elements_differ_and_a_resumed_run_continues():
     seeds = [tuple(seed) for seed in count_seeds(5).take(100).as_numpy_iterator()]
     assert len(set(seeds)) == 100
     assert [tuple(seed) for seed in count_seeds(5, start=40).take(60).as_numpy_iterator()] == seeds[40:]
@@ -143,23 +143,23 @@ def test_epochs_and_elements_differ_and_a_resumed_run_goes_on():
     assert len({volume.tobytes() for volume in pipeline.as_numpy_iterator()}) == 4
 
 
-def test_whole_numbers_stay_below_their_count():
+def test_drawn_indices_stay_below_their_count():
     assert int(scale_to_index(tf.constant(np.nextafter(np.float32(1), np.float32(0))), 3)) == 2
     assert all(0.0 <= float(number) < 1.0 for number in draw_uniform(tf.constant([1, 2]), 5))
 
 
-def test_unusable_input_is_refused_with_what_to_do():
+def test_invalid_input_is_refused():
     augment = build_augment(light(), spacing=SPACING)
-    with pytest.raises(ValueError, match="expected float32 voxels, received float16; cast"):
+    with pytest.raises(ValueError, match=r"float32.*float16"):
         augment(tf.zeros((5, 7, 11, 1), tf.float16), tf.constant([1, 2]))
-    with pytest.raises(ValueError, match=r"received \(2, 5, 7, 11, 1\).*tf.ensure_shape"):
+    with pytest.raises(ValueError, match=r"\(2, 5, 7, 11, 1\)"):
         augment(tf.zeros((2, 5, 7, 11, 1)), tf.constant([1, 2]))
-    with pytest.raises(ValueError, match=r"of known sides, received \(None, 7, 11, 1\)"):
+    with pytest.raises(ValueError, match=r"\(None, 7, 11, 1\)"):
         tf.function(
             augment, input_signature=[tf.TensorSpec((None, 7, 11, 1)), tf.TensorSpec((2,), tf.int32)]
         )(tf.zeros((5, 7, 11, 1)), tf.constant([1, 2]))
     for spacing in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0)):
-        with pytest.raises(ValueError, match=r"expected spacing as 3 lengths in mm \(depth, height, width\)"):
+        with pytest.raises(ValueError, match=r"spacing.*mm"):
             build_augment(light(), spacing=spacing)
     with pytest.raises(ValueError, match="noise_prob"):
         build_augment(Augment(noise_prob=2.0), spacing=SPACING)

@@ -28,25 +28,25 @@ def test_defaults_and_the_preset_none_vary_nothing():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"noise_prob": 1.5}, r"noise_prob: expected a number within 0\.\.1, received 1\.5"),
-        ({"flip_prob": (0.0, 0.0)}, r"flip_prob: expected a tuple of 3 numbers, received \(0\.0, 0\.0\)"),
-        ({"flip_prob": 0.5}, r"flip_prob: expected a tuple of 3 numbers, received 0\.5"),
-        ({"scale": (1.2, 0.8)}, r"scale: expected the lower bound first, received \(1\.2, 0\.8\)"),
-        ({"scale": (0.0, 1.0)}, r"scale: expected a tuple of 2 numbers within 0\.2\.\.5"),
-        ({"gamma": (1.0, float("nan"))}, "gamma: expected"),
-        ({"shift_voxels": (1, 2.5, 0)}, r"shift_voxels: expected a tuple of 3 whole numbers, received"),
-        ({"keep_handedness": 1}, "keep_handedness: expected true or false, received 1"),
-        ({"noise_prob": True}, "noise_prob: expected a number, received True"),
-        ({"cutout_boxes": 0}, r"cutout_boxes: expected a whole number within 1\.\.64, received 0"),
-        ({"elastic_mm": 20.0, "elastic_node_mm": 40.0}, r"elastic_mm: expected at most 16\.13, beyond which"),
+        ({"noise_prob": 1.5}, r"noise_prob: .*0\.\.1.* 1\.5"),
+        ({"flip_prob": (0.0, 0.0)}, r"flip_prob: .* 3 .*\(0\.0, 0\.0\)"),
+        ({"flip_prob": 0.5}, r"flip_prob: .* 3 .*0\.5"),
+        ({"scale": (1.2, 0.8)}, r"scale: .*\(1\.2, 0\.8\)"),
+        ({"scale": (0.0, 1.0)}, r"scale: .*0\.2\.\.5"),
+        ({"gamma": (1.0, float("nan"))}, "gamma: "),
+        ({"shift_voxels": (1, 2.5, 0)}, r"shift_voxels: .* 3 .*2\.5"),
+        ({"keep_handedness": 1}, r"keep_handedness: .* 1$"),
+        ({"noise_prob": True}, r"noise_prob: .*True"),
+        ({"cutout_boxes": 0}, r"cutout_boxes: .*1\.\.64.* 0$"),
+        ({"elastic_mm": 20.0, "elastic_node_mm": 40.0}, r"elastic_mm: .*16\.13.*elastic_node_mm"),
     ],
 )
-def test_an_unusable_value_is_named_with_its_field_and_range(changed, message):
+def test_an_invalid_value_is_named_with_its_field_and_range(changed, message):
     with pytest.raises(ValueError, match=message):
         Augment(**changed).check()
 
 
-def test_lists_and_whole_numbers_of_a_configuration_file_are_the_same_settings():
+def test_lists_and_integers_of_a_configuration_file_are_the_same_settings():
     listed = Augment(flip_prob=[0, 0, 1], shift_voxels=[1, 2, 3], noise_prob=1, cutout_boxes=2)
     plain = Augment(flip_prob=(0.0, 0.0, 1.0), shift_voxels=(1, 2, 3), noise_prob=1.0, cutout_boxes=2)
     assert listed == plain
@@ -70,7 +70,7 @@ def test_handedness_is_warned_about_exactly_where_something_mirrors():
     assert not changes_handedness(Augment(turn_prob=(1.0, 1.0, 1.0)))
 
 
-def test_the_settings_cost_no_import_of_tensorflow():
+def test_the_settings_do_not_import_tensorflow():
     code = "import sys, voxlift.data_pipelines.augment; print('tensorflow' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
