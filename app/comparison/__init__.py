@@ -1,1 +1,1 @@
-"""Several models on the same subjects, folds and seeds: planned as trials, trained, and set side by side."""
+"""Train several models on the same subjects, folds and seeds, and compare them."""

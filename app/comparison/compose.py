@@ -1,4 +1,4 @@
-"""From the overrides of a training to its checked settings."""
+"""Compose the overrides of a training to its checked settings."""
 
 from __future__ import annotations
 
@@ -9,54 +9,53 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.keys import suggest
 from voxlift.app.config.overrides import to_settings
-from voxlift.app.config.suggestions import suggest
 from voxlift.app.training.checks import check_training
 
 
 def compose_training(overrides: Sequence[str]) -> TrainSettings:
-    """The checked settings of a training with these overrides.
+    """Return the checked settings of a training with these overrides.
 
     Raises:
-        SettingsError: listing what is wrong with them.
+        SettingsError: The settings are wrong; all problems are listed.
     """
     settings = to_settings(compose("train", overrides=list(overrides)), TrainSettings)
     check_training(settings)
     if settings.strategy == "hosts":
         raise SettingsError(
-            "strategy=hosts: only voxlift-train spreads over several hosts; here each training runs on one."
+            "strategy=hosts: expected strategy=single or strategy=mirrored; only voxlift-train trains on "
+            "several hosts."
         )
     return settings
 
 
-def choose_model(name: str, *, contests: Sequence[str] = ()) -> list[str]:
-    """The overrides that choose a model or an experiment by its name, on top of the experiment given for all.
+def build_model_overrides(name: str, *, groups: Sequence[str] = ()) -> list[str]:
+    """Return the overrides that select a model or an experiment, on top of the experiment given for all.
 
     Args:
-        name: of the model or experiment.
-        contests: names that a user may have meant, for the message.
+        name: Name of a model or an experiment.
+        groups: Names under `best_of`, listed in the error message.
 
     Raises:
-        SettingsError: it is neither.
+        SettingsError: No model and no experiment has this name.
     """
     loader = GlobalHydra.instance().config_loader()
-    known = {group: loader.get_group_options(group) for group in ("model", "experiment")}
+    models, experiments = (loader.get_group_options(group) for group in ("model", "experiment"))
     shared = HydraConfig.get().runtime.choices.get("experiment")
-    if name in known["experiment"]:
+    if name in experiments:
         return [f"experiment=[{shared},{name}]" if shared else f"experiment={name}"]
-    if name in known["model"]:
+    if name in models:
         return [*([f"experiment={shared}"] if shared else []), f"model={name}"]
-    every = [*known["model"], *known["experiment"], *contests]
     raise SettingsError(
-        f"models: {name} is not known.{suggest(name, every)} It is neither a model "
-        f"({', '.join(known['model'])}), "
-        f"nor an experiment ({', '.join(known['experiment']) or 'there is none'}), "
-        f"nor a contest of best_of ({', '.join(contests) or 'there is none'})."
+        f"models: {name} is not known.{suggest(name, [*models, *experiments, *groups])} "
+        f"Expected a model ({', '.join(models)}), an experiment ({', '.join(experiments) or 'none'}) "
+        f"or a name under best_of ({', '.join(groups) or 'none'})."
     )
 
 
 def config_dir_arguments() -> Iterator[str]:
-    """The user's own configuration folder, handed on to the trainings."""
+    """Return the arguments that pass the user's own configuration folder to the trainings."""
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":
             yield from ("--config-dir", str(source.path))

@@ -1,4 +1,4 @@
-"""Fills the page of a comparison from the files of its trials' run folders."""
+"""Write the page of a comparison from the files in its trials' run folders."""
 
 from __future__ import annotations
 
@@ -10,46 +10,60 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxlift.app.comparison.comparable import Comparable
-from voxlift.app.comparison.trial import Trial, trials_by_model
+from voxlift.app.comparison.selection import SelectedTrials
+from voxlift.app.comparison.trial import Trial, group_by_model
 from voxlift.app.config import SettingsError
-from voxlift.app.evaluation.pairing import align
+from voxlift.app.evaluation.scores import align_scores
 from voxlift.app.files import read_json
-from voxlift.app.report.cases import build_case, positions_of, read_prepared
-from voxlift.app.report.comparison_page import write_comparison_report
+from voxlift.app.report.cases import build_cases
+from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
+from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.formatting import MISSING
-from voxlift.app.report.html import now
-from voxlift.app.report.run_page import count_splits, describe_data, read_history, spoken_task
-from voxlift.app.report.summary import ComparisonSummary
+from voxlift.app.report.html import timestamp
+from voxlift.app.report.run_page import count_splits, describe_task
+from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runs.subjects import reopen_cohort
+from voxlift.app.runs.results import read_history
 from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.paired import Comparison
     from voxlift.app.evaluation.scores import Scores
-    from voxlift.app.report.summary import Case
+    from voxlift.app.report.cases import Case
+
+
+log = logging.getLogger("voxlift")
+
+SHOWN_CASES = 6
 
 
 def write_comparison_page(
-    found: Comparable,
+    selected: SelectedTrials,
     models: Mapping[str, Mapping[str, Any]],
     pairs: Sequence[Comparison],
     *,
-    cells: Mapping[str, Sequence[Scores]],
+    scores: Mapping[str, Sequence[Scores]],
     folder: Path,
 ) -> Path:
-    """Write `report.html` of a comparison; its path."""
-    by_model = trials_by_model(found.trials)
+    """Write `report.html` of a comparison and return its path.
+
+    Args:
+        selected: Compared trials, with notes.
+        models: Metrics and costs of each model, as in `comparison.json`.
+        pairs: Paired comparisons.
+        scores: Test scores of each model, one per fold and seed.
+        folder: Folder of the comparison.
+    """
+    by_model = group_by_model(selected.trials)
     first = {name: of_model[0].run for name, of_model in by_model.items()}
-    run = found.trials[0].run
+    run = selected.trials[0].run
     settings = load_settings(run)
     summary = ComparisonSummary(
-        name=f"{' against '.join(models)} on {spoken_task(settings.data)}",
+        name=f"{' against '.join(models)} on {describe_task(settings.data)}",
         comparisons=pairs,
-        models=cells,
+        models=scores,
         metrics={name: model["test"] for name, model in models.items()},
         costs={name: model["cost"] for name, model in models.items()},
         histories={name: read_history(first[name]) for name in models},
@@ -57,17 +71,17 @@ def write_comparison_page(
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
-        trainings=[training_row(trial, folder) for trial in found.trials],
-        cases=pick_disagreements({name: own[0] for name, own in cells.items()}, first),
+        trainings=[build_training_row(trial, folder) for trial in selected.trials],
+        cases=select_disagreements({name: own[0] for name, own in scores.items()}, first),
         audit=describe_data(run, settings),
-        notes=found.notes,
-        created=now(),
+        notes=selected.notes,
+        created=timestamp(),
     )
-    return write_comparison_report(summary, folder / "report.html")
+    return render_comparison_page(summary, folder / "report.html")
 
 
 def read_temperatures(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list[float]]:
-    """The temperature of each training; nothing where a run of an earlier version has none."""
+    """Return the temperature of each training; nothing where a run of an earlier version has none."""
     blocks = {
         name: [read_json(trial.run.metrics).get("calibration") for trial in trials]
         for name, trials in by_model.items()
@@ -77,66 +91,54 @@ def read_temperatures(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list
     return {name: [float(block["temperature"]) for block in own if block] for name, own in blocks.items()}
 
 
-def training_row(trial: Trial, folder: Path) -> dict[str, object]:
-    """A training's row in the page's table."""
+def build_training_row(trial: Trial, folder: Path) -> dict[str, object]:
+    """Return a training's row in the page's table."""
     metrics = read_json(trial.run.metrics)
+    cost = metrics["cost"]
     return {
         "model": trial.model,
         "fold": str(trial.fold),
         "seed": str(trial.seed),
-        "best epoch": _best_epoch(metrics["cost"]),
+        "best epoch": str(cost["best_epoch"] + 1) if "best_epoch" in cost else MISSING,
         "validation AUC": metrics["val"]["auc"],
         "test AUC": metrics["test"]["auc"],
-        "training (s)": metrics["cost"]["train_seconds"],
+        "training (s)": cost["train_seconds"],
         "run": os.path.relpath(trial.run.path, folder),
     }
 
 
-def _best_epoch(cost: Mapping[str, int]) -> str:
-    return str(cost["best_epoch"] + 1) if "best_epoch" in cost else MISSING
-
-
-log = logging.getLogger("voxlift")
-
-SHOWN = 6
-
-
-def pick_disagreements(cells: Mapping[str, Scores], runs: Mapping[str, RunFolder]) -> list[dict[str, Case]]:
-    """The test volumes with the widest spread of the true class' probability over the models.
+def select_disagreements(
+    scores: Mapping[str, Scores], runs: Mapping[str, RunFolder]
+) -> list[dict[str, Case]]:
+    """Return the test volumes with the widest range of the true class' probability over the models.
 
     Args:
-        cells: model to its scores on the same volumes.
-        runs: model to the run that gave them, whose network draws Grad-CAM over its prepared volumes.
+        scores: Scores of each model on the same volumes.
+        runs: Run of each model's scores; its network draws Grad-CAM over its prepared volumes.
 
     Returns:
-        Per volume, model name to its case; nothing where the volumes are no longer there.
+        For each volume, the case of each model; nothing where the volumes no longer exist.
     """
-    anchor = next(iter(cells.values()))
-    aligned = {name: align(anchor, scores) for name, scores in cells.items()}
+    anchor = next(iter(scores.values()))
+    aligned = {name: align_scores(anchor, own) for name, own in scores.items()}
     rows = np.arange(len(anchor))
-    rated = np.stack([scores.probabilities[rows, scores.labels] for scores in aligned.values()])
+    rated = np.stack([own.probabilities[rows, own.labels] for own in aligned.values()])
     spread = rated.max(axis=0) - rated.min(axis=0)
-    chosen = [int(row) for row in np.argsort(-spread, kind="stable")[:SHOWN]]
+    selected = [int(row) for row in np.argsort(-spread, kind="stable")[:SHOWN_CASES]]
     try:
-        shown = {name: _cases_of(runs[name], scores, chosen) for name, scores in aligned.items()}
+        shown = {name: _build_cases(runs[name], own, selected) for name, own in aligned.items()}
     except (SettingsError, VolumeError, OSError) as error:
         log.info("The page shows no cases: %s", error)  # a finished comparison is worth more than a picture
         return []
-    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(chosen))]
+    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(selected))]
 
 
-def _cases_of(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
-    cohort, network = reopen_cohort(load_settings(run), run, split="test"), _load(run)
-    positions = positions_of(cohort)
-    return [
-        build_case(scores, row, read_prepared(cohort, positions[scores.items[row]]), network) for row in rows
-    ]
-
-
-def _load(run: RunFolder) -> Any | None:  # noqa: ANN401 - Keras ships no types
-    """The run's network; None where it cannot be loaded, and its cases are shown plain."""
+def _build_cases(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
+    """Return the cases of some rows; without Grad-CAM where the network cannot be loaded."""
+    cohort = reopen_split(load_settings(run), run, split="test")
     try:
-        return load_network(run.model)
+        network: Any = load_network(run.model)
     except SettingsError as error:
         log.info("The page shows no Grad-CAM: %s", error)
-        return None
+        network = None
+    return build_cases(scores, rows, cohort, network)

@@ -1,4 +1,4 @@
-"""From the command line of a comparison to its trials: what they share, what they vary, where they go."""
+"""Plan a comparison: check its settings, name its folder and build its trials."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.app.comparison.compose import choose_model, compose_training
-from voxlift.app.comparison.selection import expand_names
-from voxlift.app.comparison.trial import Trial, lay_out_trials
+from voxlift.app.comparison.compose import build_model_overrides, compose_training
+from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
-from voxlift.app.progress import say
+from voxlift.app.progress import print_line
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.runs.reuse import refuse_other_run
 from voxlift.data_pipelines.tables.manifest import load_manifest
@@ -28,66 +27,64 @@ class Plan:
     """A comparison before its first training.
 
     Attributes:
-        folder: where it goes.
-        trials: the trainings, every model on every fold with every seed.
-        settings: what each trial's overrides compose to.
-        names: what is compared: models, experiments and contests.
-        contests: of those, the contests with their candidates, which are among the trials.
+        folder: Folder of the comparison.
+        trials: Trainings, every model on every fold with every seed.
+        settings: Settings of each trial.
+        names: What is compared: models, experiments and names under `best_of`.
+        candidates: For each of those names under `best_of`, the models that validation selects from; all of
+            them are among the trials.
     """
 
     folder: Path
     trials: tuple[Trial, ...]
     settings: tuple[TrainSettings, ...]
     names: tuple[str, ...]
-    contests: Mapping[str, tuple[str, ...]]
+    candidates: Mapping[str, tuple[str, ...]]
 
 
 def plan_comparison(asked: CompareSettings) -> Plan:
-    """The trials of a comparison, all of them checked before the first is trained.
+    """Return the trials of a comparison, all of them checked before the first is trained.
 
     Raises:
-        SettingsError: the settings name no comparison, a trial's are wrong, or the folder holds others.
-        ManifestError: the table is at fault, which is told once, not by every training.
+        SettingsError: The settings describe no comparison, a trial's are wrong, or the folder is in use.
+        ManifestError: The table is wrong; it is read once here, before any training reads it.
     """
-    contests = _contests_of(asked)
+    candidates = _read_candidates(asked)
     _check_lists(asked.models, asked.seeds)
     shared = shared_overrides("a comparison", refused=VARIED, own=OWN_KEYS)
     folder = choose_folder(asked, shared)
-    trials = lay_out_trials(
-        expand_names(asked.models, contests),
+    trials = build_trials(
+        expand_names(asked.models, candidates),
         asked.seeds,
         folds=range(max(1, asked.splits.folds)),
         folder=folder,
         shared=shared,
-        choice_of=lambda name: choose_model(name, contests=list(asked.best_of)),
+        model_overrides=lambda name: build_model_overrides(name, groups=list(asked.best_of)),
     )
     settings = {trial: compose_training(trial.overrides) for trial in trials}
-    contests = {name: _fit_candidates(name, own, settings) for name, own in contests.items()}
-    wanted = expand_names(asked.models, contests)
+    candidates = {name: _select_applicable(name, own, settings) for name, own in candidates.items()}
+    wanted = expand_names(asked.models, candidates)
     kept = {trial: values for trial, values in settings.items() if trial.model in wanted}
     for trial, values in kept.items():
         refuse_other_run(trial.run, values)
     _check_table(list(kept.values()))
-    return Plan(folder, tuple(kept), tuple(kept.values()), tuple(asked.models), contests)
+    return Plan(folder, tuple(kept), tuple(kept.values()), tuple(asked.models), candidates)
 
 
 def choose_folder(asked: CompareSettings, shared: Sequence[str]) -> Path:
-    """The comparison's folder: the one asked for, or one named by what is compared.
+    """Return the comparison's folder: the one asked for, or one named by a digest of what is compared.
 
     Args:
-        asked: the comparison's settings.
-        shared: the overrides that every training gets.
+        asked: Settings of the comparison.
+        shared: Overrides of every training.
 
     Raises:
-        SettingsError: it holds something else.
+        SettingsError: The folder holds something else.
     """
     if asked.run_dir is None:
-        contests = _contests_of(asked)
-        own = [
-            f"models={asked.models}",
-            f"seeds={asked.seeds}",
-            *([f"best_of={contests}"] if contests else []),
-        ]
+        candidates = _read_candidates(asked)
+        own = [f"models={asked.models}", f"seeds={asked.seeds}"]
+        own += [f"best_of={candidates}"] if candidates else []
         identity = json.dumps(sorted([*shared, *own]))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return Path(asked.runs_folder) / f"compare-{asked.data.name}-{digest}"
@@ -97,43 +94,10 @@ def choose_folder(asked: CompareSettings, shared: Sequence[str]) -> Path:
     return path
 
 
-def _contests_of(asked: CompareSettings) -> dict[str, tuple[str, ...]]:
-    """The contests among the models that are asked for, with their candidates."""
-    contests = {name: tuple(asked.best_of[name]) for name in asked.models if name in asked.best_of}
-    few = [name for name, candidates in contests.items() if len(set(candidates)) < 2]
-    if few:
-        raise SettingsError(
-            f"best_of.{few[0]}: expected at least two different models to choose from; "
-            f"received [{','.join(contests[few[0]])}]."
-        )
-    return contests
-
-
-def _fit_candidates(
-    contest: str, candidates: Sequence[str], settings: Mapping[Trial, TrainSettings]
-) -> tuple[str, ...]:
-    """The candidates that the volumes allow: slices along all three axes need a cube."""
-
-    def is_fit(name: str) -> bool:
-        values = next(own for trial, own in settings.items() if trial.model == name)
-        shape = values.preprocess.shape
-        return values.model.axis != "all" or shape is None or len(set(shape)) == 1
-
-    fit = tuple(name for name in candidates if is_fit(name))
-    for name in candidates:
-        if name not in fit:
-            say(f"{contest}: {name} is left out, it needs a cubic preprocess.shape")
-    return fit
-
-
-def _check_table(trainings: Sequence[TrainSettings]) -> None:
-    """Pass when the user's own table, which all trainings share, can be used; written ones need no look."""
-    data = trainings[0].data
-    if data.name == "manifest":
-        load_manifest(str(data.table), table_options(data))
-    for settings in trainings:
-        if settings.model.kind == "table":
-            check_columns(data, settings.model.columns)
+def expand_names(names: Sequence[str], candidates: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the models to train, each once: a name under `best_of` stands for its candidates."""
+    models = [model for name in names for model in candidates.get(name, [name])]
+    return list(dict.fromkeys(models))
 
 
 def _check_lists(names: list[str], seeds: list[int]) -> None:
@@ -141,3 +105,40 @@ def _check_lists(names: list[str], seeds: list[int]) -> None:
         raise SettingsError(f"models: expected at least two different names; received [{','.join(names)}].")
     if not seeds or len(set(seeds)) < len(seeds):
         raise SettingsError(f"seeds: expected different numbers; received {seeds}.")
+
+
+def _read_candidates(asked: CompareSettings) -> dict[str, tuple[str, ...]]:
+    """Return the candidates of every name under `best_of` that stands among the models."""
+    candidates = {name: tuple(asked.best_of[name]) for name in asked.models if name in asked.best_of}
+    for name, models in candidates.items():
+        if len(set(models)) < 2:
+            raise SettingsError(
+                f"best_of.{name}: expected at least two different models to select from; "
+                f"received [{','.join(models)}]."
+            )
+    return candidates
+
+
+def _select_applicable(
+    name: str, candidates: Sequence[str], settings: Mapping[Trial, TrainSettings]
+) -> tuple[str, ...]:
+    """Return the candidates that the volumes allow: slices along all three axes need a cube."""
+    kept = []
+    for model in candidates:
+        values = next(own for trial, own in settings.items() if trial.model == model)
+        shape = values.preprocess.shape
+        if values.model.axis != "all" or shape is None or len(set(shape)) == 1:
+            kept.append(model)
+        else:
+            print_line(f"{name}: {model} is left out; it needs a cubic preprocess.shape, not {shape}")
+    return tuple(kept)
+
+
+def _check_table(trainings: Sequence[TrainSettings]) -> None:
+    """Read the user's table, which all trainings share, and check the columns that models take from it."""
+    data = trainings[0].data
+    if data.name == "manifest":
+        load_manifest(str(data.table), table_options(data))
+    for settings in trainings:
+        if settings.model.kind == "table":
+            check_columns(data, settings.model.columns)

@@ -1,8 +1,8 @@
-"""The best of several settings of a model, chosen on validation: what a 3D network should be compared with.
+"""Select the trials to compare: the best candidate on validation for each fold and seed, and complete folds.
 
-A contest stands among the models of a comparison under a name of its own. In each fold and seed all its
-candidates are trained, and the one that ranks the validation subjects best scores the test subjects; those
-play no part in the choice.
+A name under `best_of` stands for several models, such as all ways to build a 2D network. In each fold and
+seed all its candidates are trained, and the one with the best validation score is compared under that name.
+The test subjects have no part in the selection.
 """
 
 from __future__ import annotations
@@ -11,89 +11,144 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from voxlift.app.comparison.trial import Outcome, Trial
+from voxlift.app.comparison.plan import Plan
+from voxlift.app.comparison.trial import Outcome, Trial, group_by_model
 from voxlift.app.files import read_json
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a contest chose in one fold and seed.
+class SelectedTrials:
+    """The trials to compare, the same folds and seeds for every model, with notes on what is left out.
 
     Attributes:
-        contest: its name.
-        fold: of the cell.
-        seed: of the cell.
-        chosen: the candidate's name.
-        scores: validation AUC of each candidate whose training finished; nan where it is undefined.
+        trials: Finished trials; those of a name under `best_of` bear its name.
+        notes: Sentences for the page and the terminal.
     """
 
-    contest: str
+    trials: tuple[Trial, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether two models or more are left."""
+        return len(group_by_model(self.trials)) > 1
+
+
+@dataclass(frozen=True)
+class ModelSelection:
+    """The model that validation selects in one fold and seed.
+
+    Attributes:
+        name: Name under `best_of`.
+        fold: Number of the fold.
+        seed: Seed of the trainings.
+        model: Selected candidate.
+        scores: Validation ROC AUC of each finished candidate; -inf where it is undefined.
+    """
+
+    name: str
     fold: int
     seed: int
-    chosen: str
+    model: str
     scores: Mapping[str, float]
 
 
-def expand_names(names: Sequence[str], contests: Mapping[str, Sequence[str]]) -> list[str]:
-    """The models to train: candidates in place of their contest, each once."""
-    found = [candidate for name in names for candidate in contests.get(name, [name])]
-    return list(dict.fromkeys(found))
+def select_trials(plan: Plan, outcomes: Sequence[Outcome]) -> SelectedTrials:
+    """Return the finished trials of those folds and seeds that every remaining model has finished.
+
+    A model without any finished training is left out. Of the others, a fold and seed that failed for one is
+    left out for all, so that all models are compared on the same subjects.
+    """
+    finished, selections = select_models(plan.names, outcomes, plan.candidates)
+    models = group_by_model(finished)
+    by_model = [{trial.fold_and_seed for trial in trials} for trials in models.values()]
+    shared = set.intersection(*by_model) if by_model else set()
+    kept = [one for one in selections if (one.fold, one.seed) in shared]
+    notes = [
+        *describe_selections(kept),
+        *(_describe_failure(outcome) for outcome in outcomes if not outcome.is_finished),
+        *_describe_missing(plan, len(outcomes), models=list(models), shared=len(shared)),
+    ]
+    return SelectedTrials(tuple(one for one in finished if one.fold_and_seed in shared), tuple(notes))
 
 
-def settle_contests(
-    names: Sequence[str], outcomes: Sequence[Outcome], contests: Mapping[str, Sequence[str]]
-) -> tuple[list[Trial], list[Choice]]:
-    """The finished trials of the models that are compared, and how each contest chose its own.
+def select_models(
+    names: Sequence[str], outcomes: Sequence[Outcome], candidates: Mapping[str, Sequence[str]]
+) -> tuple[list[Trial], list[ModelSelection]]:
+    """Return the finished trials of the compared models, with the best candidate under each `best_of` name.
 
     Args:
-        names: of the models and contests that are compared.
-        outcomes: of all trainings, the candidates' too.
-        contests: name to candidates, in order of preference where two are equal.
-
-    Returns:
-        A contest's trials bear its name and hold the run of the chosen candidate.
+        names: What is compared: models and names under `best_of`.
+        outcomes: Outcomes of all trainings, those of candidates included.
+        candidates: Candidates by name under `best_of`; of equal ones the first is selected.
     """
     finished = [outcome.trial for outcome in outcomes if outcome.is_finished]
-    cells = list(dict.fromkeys(trial.cell for trial in finished))
+    folds_and_seeds = list(dict.fromkeys(trial.fold_and_seed for trial in finished))
     trials: list[Trial] = []
-    choices: list[Choice] = []
+    selections: list[ModelSelection] = []
     for name in names:
-        if name not in contests:
+        if name not in candidates:
             trials += [trial for trial in finished if trial.model == name]
             continue
-        for cell in cells:
-            entered = {t.model: t for t in finished if t.cell == cell and t.model in contests[name]}
-            standings = {model: _standing(entered[model]) for model in contests[name] if model in entered}
-            if standings:
-                chosen = max(standings, key=lambda model: standings[model])  # the first of equal ones
-                scores = {model: standing[0] for model, standing in standings.items()}
-                choices.append(Choice(name, *cell, chosen, scores))
-                trials.append(replace(entered[chosen], model=name))
-    return trials, choices
+        for fold, seed in folds_and_seeds:
+            own = {trial.model: trial for trial in finished if trial.fold_and_seed == (fold, seed)}
+            ranks = {model: _rank(own[model]) for model in candidates[name] if model in own}
+            if ranks:
+                best = max(ranks, key=ranks.__getitem__)
+                scores = {model: auc for model, (auc, _) in ranks.items()}
+                selections.append(ModelSelection(name, fold, seed, best, scores))
+                trials.append(replace(own[best], model=name))
+    return trials, selections
 
 
-def describe_choices(choices: Sequence[Choice]) -> list[str]:
-    """One sentence per contest: who won, how often where there were several cells, and the mean AUCs."""
+def _rank(trial: Trial) -> tuple[float, float]:
+    """Return validation AUC and minus log loss, larger is better; an undefined value is the worst."""
+    metrics = read_json(trial.run.metrics)["val"]
+    auc, loss = metrics.get("auc"), metrics.get("log_loss")
+    return (-math.inf if auc is None else float(auc), -math.inf if loss is None else -float(loss))
+
+
+def describe_selections(selections: Sequence[ModelSelection]) -> list[str]:
+    """Return a sentence per name under `best_of`: the selected models and the mean AUC of all candidates."""
     sentences = []
-    for contest in dict.fromkeys(choice.contest for choice in choices):
-        own = [choice for choice in choices if choice.contest == contest]
-        names = dict.fromkeys(name for choice in own for name in choice.scores)
+    for name in dict.fromkeys(one.name for one in selections):
+        own = [one for one in selections if one.name == name]
+        models = dict.fromkeys(model for one in own for model in one.scores)
         parts = []
-        for name in names:
-            values = [choice.scores[name] for choice in own if name in choice.scores]
-            count = sum(choice.chosen == name for choice in own)
-            taken = f", chosen {count} of {len(own)} times" if len(own) > 1 and count else ""
-            parts.append(f"{name} {sum(values) / len(values):.3f}{taken}")
-        winner = f"{own[0].chosen}, " if len(own) == 1 else ""
+        for model in models:
+            aucs = [one.scores[model] for one in own if model in one.scores]
+            count = sum(one.model == model for one in own)
+            times = f", selected {count} of {len(own)} times" if len(own) > 1 and count else ""
+            parts.append(f"{model} {sum(aucs) / len(aucs):.3f}{times}")
+        winner = f"{own[0].model}, " if len(own) == 1 else ""
         sentences.append(
-            f"{contest} is {winner}the best of {len(names)} models, chosen on validation "
-            f"(ROC AUC, then log loss; AUCs: {'; '.join(parts)})."
+            f"{name} is {winner}the best of {len(models)} models, selected on validation "
+            f"(by ROC AUC, then by log loss; AUCs: {'; '.join(parts)})."
         )
     return sentences
 
 
-def _standing(trial: Trial) -> tuple[float, float]:
-    """Validation AUC and minus log loss, larger is better; what is undefined is worse than anything."""
-    metrics = read_json(trial.run.metrics)["val"]
-    auc, loss = metrics.get("auc"), metrics.get("log_loss")
-    return (-math.inf if auc is None else float(auc), -math.inf if loss is None else -float(loss))
+def _describe_failure(outcome: Outcome) -> str:
+    name = outcome.trial.run.path.name
+    return f"The training {name} failed with status {outcome.status}: {outcome.reason.removesuffix('.')}."
+
+
+def _describe_missing(plan: Plan, tried: int, *, models: Sequence[str], shared: int) -> list[str]:
+    """Return a sentence for trainings that were not tried, models that are absent, and incomplete folds."""
+    untried = len(plan.trials) - tried
+    absent = [name for name in plan.names if name not in models]
+    dropped = len({trial.fold_and_seed for trial in plan.trials}) - shared
+    notes = []
+    if untried:
+        notes.append(
+            f"{untried} trainings were not tried: every model failed with a user error in the first fold "
+            "and seed."
+        )
+    if absent and len(models) > 1:
+        notes.append(f"Not compared, because no training finished: {', '.join(absent)}.")
+    if dropped and shared:
+        notes.append(
+            f"{dropped} of {dropped + shared} combinations of fold and seed are left out, "
+            "because not every model finished them."
+        )
+    return notes

@@ -1,4 +1,4 @@
-"""One training of a comparison, and the grid of them: every model on every fold with every seed."""
+"""Describe one training of a comparison, and build the grid of them: every model on every fold and seed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.app.config.overrides import quote_override
+from voxlift.app.files import read_json
 from voxlift.app.runs.folder import RunFolder
 
 
@@ -15,11 +16,11 @@ class Trial:
     """One training of a comparison.
 
     Attributes:
-        model: name of the group `model`, or of an `experiment`.
-        fold: which fold is the test part; 0 without folds.
-        seed: of the split and the training.
-        overrides: what `voxlift-train` is told, its run folder included.
-        run: where it leaves its results.
+        model: Name of a model or of an experiment.
+        fold: Number of the fold whose subjects are the test part; 0 without folds.
+        seed: Seed of the split and of the training.
+        overrides: Arguments of `voxlift-train`, the run folder included.
+        run: Folder of the results.
     """
 
     model: str
@@ -29,57 +30,20 @@ class Trial:
     run: RunFolder
 
     @property
-    def cell(self) -> tuple[int, int]:
-        """Fold and seed: what all models of a comparison share."""
+    def fold_and_seed(self) -> tuple[int, int]:
+        """Fold and seed, on which every model of a comparison is trained once."""
         return self.fold, self.seed
-
-
-def lay_out_trials(
-    names: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    folds: Sequence[int],
-    folder: Path,
-    shared: Sequence[str] = (),
-    choice_of: Callable[[str], Sequence[str]],
-) -> list[Trial]:
-    """Every combination of fold, seed and model, with the overrides that make its training.
-
-    Args:
-        names: of the models.
-        seeds: one training each.
-        folds: the folds' numbers; a single one means that there are none.
-        folder: the trials' runs go into `runs/` under it.
-        shared: overrides that every training gets.
-        choice_of: the overrides that choose a model by its name.
-    """
-    has_folds = len(folds) > 1
-
-    def lay_out(name: str, fold: int, seed: int) -> Trial:
-        stem = f"{name}-fold{fold}-seed{seed}" if has_folds else f"{name}-seed{seed}"
-        run = RunFolder(folder / "runs" / stem)
-        own = [*choice_of(name), f"seed={seed}", f"run_dir={quote_override(str(run.path))}"]
-        own += [f"splits.fold={fold}"] if has_folds else []
-        return Trial(name, fold, seed, (*shared, *own), run)
-
-    return [lay_out(name, fold, seed) for fold in folds for seed in seeds for name in names]
-
-
-def trials_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Each model's trials, models and trials in the order given."""
-    names = dict.fromkeys(trial.model for trial in trials)
-    return {name: [trial for trial in trials if trial.model == name] for name in names}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """How a trial ended.
 
     Attributes:
-        trial: with the run folder that holds its results, which may be another comparison's.
-        status: the training's exit status, 0 where it is finished.
-        reason: why it failed, in its last words; empty where it is finished.
-        is_reused: whether it was finished before.
+        trial: The trial, with the run folder that holds its results; it may belong to another comparison.
+        status: Exit status of the training, 0 where it finished.
+        reason: Last line of the training's error output; empty where it finished.
+        is_reused: Whether a run that was finished before is used.
     """
 
     trial: Trial
@@ -93,16 +57,64 @@ class Outcome:
         return self.status == 0
 
 
-def outcome_row(outcome: Outcome) -> dict[str, str | int]:
-    """A trial's row of `trials.csv`."""
+def build_trials(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    folds: Sequence[int],
+    folder: Path,
+    shared: Sequence[str] = (),
+    model_overrides: Callable[[str], Sequence[str]],
+) -> list[Trial]:
+    """Return a trial for every combination of fold, seed and model.
+
+    Args:
+        names: Names of the models.
+        seeds: Seeds, one training each.
+        folds: Numbers of the folds; a single one means that there are none.
+        folder: Parent of the folder `runs/`, which gets a run folder per trial.
+        shared: Overrides of every training.
+        model_overrides: Returns the overrides that select a model by its name.
+    """
+    trials = []
+    for fold in folds:
+        for seed in seeds:
+            for name in names:
+                stem = f"{name}-fold{fold}-seed{seed}" if len(folds) > 1 else f"{name}-seed{seed}"
+                run = RunFolder(folder / "runs" / stem)
+                own = [*model_overrides(name), f"seed={seed}", f"run_dir={quote_override(str(run.path))}"]
+                own += [f"splits.fold={fold}"] if len(folds) > 1 else []
+                trials.append(Trial(name, fold, seed, (*shared, *own), run))
+    return trials
+
+
+def group_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Return each model's trials; models and trials keep their order."""
+    names = dict.fromkeys(trial.model for trial in trials)
+    return {name: [trial for trial in trials if trial.model == name] for name in names}
+
+
+def build_trial_row(outcome: Outcome) -> dict[str, str | int]:
+    """Return a trial's row of `trials.csv`."""
     trial = outcome.trial
-    state = "failed" if outcome.status else "reused" if outcome.is_reused else "trained"
     return {
         "model": trial.model,
         "fold": trial.fold,
         "seed": trial.seed,
-        "state": state,
+        "state": "failed" if outcome.status else "reused" if outcome.is_reused else "trained",
         "status": outcome.status,
         "run": str(trial.run.path),
         "reason": outcome.reason,
     }
+
+
+def mean_costs(trials: Sequence[Trial], keys: Sequence[str] | None = None) -> dict[str, float]:
+    """Return each cost in `metrics.json` that all trials have, averaged over them.
+
+    Args:
+        trials: Finished trials, at least one.
+        keys: Costs to average, in this order; None takes all.
+    """
+    costs = [read_json(trial.run.metrics)["cost"] for trial in trials]
+    shared = [key for key in keys or costs[0] if all(key in cost for cost in costs)]
+    return {key: sum(cost[key] for cost in costs) / len(costs) for key in shared}

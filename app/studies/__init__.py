@@ -1,1 +1,1 @@
-"""Studies: batch size, complexity, architecture and search, on the user's own data and machine."""
+"""Answer a question about training by experiment: batch size, complexity, architecture and search."""

@@ -1,9 +1,9 @@
-"""A study's folder: where its trainings, measurements, table, figures and page lie, and whose it is.
+"""Create a study's folder, or open it again for the same study.
 
-config.yaml       the composed configuration, by which the folder is known again
+config.yaml       the composed configuration, by which the study is recognised
 runs/             a run folder per training
 measurements/     a folder per measurement in a child process
-logs/             what each training said
+logs/             the output of each training
 figures/          PNG and SVG
 table.csv, results.json, report.html
 """
@@ -18,14 +18,15 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from voxlift.app.config import SettingsError
-from voxlift.app.config.commands import STUDIES, StudySettings
-from voxlift.app.config.overrides import list_changes, spell_out
+from voxlift.app.config.commands import StudySettings
+from voxlift.app.config.overrides import list_changes, result_settings
+from voxlift.app.config.studies import STUDIES
 from voxlift.app.files import write_text
-from voxlift.app.runs.configuration import read_saved
+from voxlift.app.runs.configuration import read_config
 from voxlift.app.runs.folder import refuse_used_folder
 
-# Of a study: filled in by now, or free to be raised.
-OPEN = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")
+# Keys that do not identify a study: filled in from the budget, or free to be raised.
+IGNORED_KEYS = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class StudyFolder:
 
     @property
     def logs(self) -> Path:
-        """What the trainings said (text)."""
+        """The output of each training (text)."""
         return self.path / "logs"
 
     @property
     def figures(self) -> Path:
-        """PNG and SVG files."""
+        """Figures as PNG and SVG files."""
         return self.path / "figures"
 
     @property
@@ -61,64 +62,62 @@ class StudyFolder:
 
     @property
     def results(self) -> Path:
-        """Recommendation, what was varied and what was held fixed, and all figures' numbers (JSON)."""
+        """Recommendation, varied and fixed settings, and the numbers of all figures (JSON)."""
         return self.path / "results.json"
 
     @property
     def report(self) -> Path:
-        """The page for a person."""
+        """The page (HTML)."""
         return self.path / "report.html"
 
 
-def open_folder(settings: StudySettings) -> StudyFolder:
-    """The study's folder, made on disk, or found again with what an earlier call of the same study left.
+def open_study_folder(settings: StudySettings) -> StudyFolder:
+    """Create the study's folder, or open it again with the results of an earlier call of the same study.
 
     Raises:
-        SettingsError: the folder asked for holds something else.
+        SettingsError: The folder asked for holds something else.
     """
     folder = StudyFolder(_choose_path(settings))
-    if folder.config.exists():
-        _refuse_other(folder, settings)
-    else:
+    if not folder.config.exists():
         refuse_used_folder(str(folder.path))
         folder.path.mkdir(parents=True, exist_ok=True)
+    elif changes := list_changes(load_study(folder), settings, but=IGNORED_KEYS):
+        raise SettingsError(
+            f"run_dir={folder.path}: expected a study with the same settings, but it holds one with others "
+            f"({'; '.join(changes)}). Choose another run_dir, or leave it out: the name of a study's folder "
+            "follows from its settings."
+        )
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
     return folder
 
 
 def load_study(folder: StudyFolder) -> StudySettings:
-    """The settings that a study's folder was made with; keys that are newer than it have their defaults.
+    """Return the settings that a study's folder was created with; keys that are newer get their defaults.
 
     Raises:
-        SettingsError: the file cannot be read, or holds keys that this version does not know.
+        SettingsError: The file cannot be read, or has keys that this version does not know.
     """
-    return read_saved(
-        folder.config, lambda saved: _defaults(saved.study.name), told="a study's configuration"
+    return read_config(
+        folder.config,
+        lambda saved: _default_settings(saved.study.name),
+        expected="a configuration of a study",
     )
 
 
 def _choose_path(settings: StudySettings) -> Path:
-    """The folder asked for, or one named by what the study changes in the defaults.
+    """Return the folder asked for, or one named by a digest of the settings that differ from the defaults.
 
-    A key with its default has no part in the name: one that a later version adds leaves names as they are.
+    A key with its default value does not enter the digest, so that a key of a later version changes no name.
     """
     if settings.run_dir is not None:
         return Path(settings.run_dir).expanduser()
-    given, defaults = (spell_out(one, but=OPEN) for one in (settings, _defaults(settings.study.name)))
-    essence = {key: value for key, value in given.items() if value != defaults.get(key)}
-    digest = hashlib.sha256(json.dumps(essence, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    default = _default_settings(settings.study.name)
+    given, defaults = (result_settings(one, but=IGNORED_KEYS) for one in (settings, default))
+    changed = {key: value for key, value in given.items() if value != defaults.get(key)}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8]
     stem = f"study-{settings.study.name}-{settings.data.task or settings.data.name}-{digest}"
     return Path(settings.runs_folder) / stem
 
 
-def _defaults(name: str) -> StudySettings:
+def _default_settings(name: str) -> StudySettings:
     return StudySettings(study=STUDIES[name]())
-
-
-def _refuse_other(folder: StudyFolder, settings: StudySettings) -> None:
-    changes = list_changes(load_study(folder), settings, but=OPEN)
-    if changes:
-        raise SettingsError(
-            f"run_dir={folder.path}: holds a study with other settings ({'; '.join(changes)}); "
-            "choose another run_dir, or leave it out: a study finds its own folder again."
-        )

@@ -1,37 +1,47 @@
-"""A study's trainings: planned like a comparison's, run in child processes, read for validation alone."""
+"""Run a study's trainings in child processes, and compare their points on the validation subjects.
+
+A point is one configuration of a study, trained once with each seed. The test subjects are never used.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.comparison.compose import compose_training, config_dir_arguments
-from voxlift.app.comparison.run_trial import run_trial
-from voxlift.app.comparison.trial import Outcome, Trial, lay_out_trials, trials_by_model
+from voxlift.app.comparison.run import run_trial
+from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
 from voxlift.app.config import SettingsError
 from voxlift.app.config.overrides import given_keys, shared_overrides
-from voxlift.app.files import read_json
+from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.verdict import SIGNIFICANCE_LEVEL, format_p_value
 from voxlift.app.progress import progress_bar
-from voxlift.app.runs.predictions import read_scores
+from voxlift.app.report.formatting import format_interval, format_value
+from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.reuse import refuse_other_run
 from voxlift.app.studies.folder import StudyFolder
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Scores
 
-
 OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
+TOLERANCE = 0.01  # a difference of AUC that no one would pay for
+SCORE_HEADINGS = ("AUC", "95 %", "SD over seeds")
+DIFFERENCE_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")
 
 
-def study_overrides(*, refused: Mapping[str, str]) -> list[str]:
-    """What the user set and every training of a study gets; without a logger unless one is asked for.
+def read_study_overrides(*, refused: Mapping[str, str]) -> list[str]:
+    """Return the user's overrides that every training of a study gets, with no logger unless one is given.
 
     Args:
-        refused: Keys that the study sets itself, each with the way out.
+        refused: Keys that the study sets itself, each with what to do instead.
 
     Raises:
-        SettingsError: the user set one of those.
+        SettingsError: The user set one of those keys.
     """
     shared = shared_overrides("the study", refused=refused, own=OWN_KEYS)
     return shared if "logger" in given_keys() else [*shared, "logger=none"]
@@ -40,25 +50,31 @@ def study_overrides(*, refused: Mapping[str, str]) -> list[str]:
 def plan_trainings(
     points: Mapping[str, Sequence[str]], seeds: Sequence[int], *, shared: Sequence[str], folder: StudyFolder
 ) -> list[Trial]:
-    """A training for every point and seed; a point is a label with the overrides that make it."""
-    return lay_out_trials(
-        list(points), seeds, folds=[0], folder=folder.path, shared=shared, choice_of=lambda name: points[name]
+    """Return a trial for every point and seed.
+
+    Args:
+        points: Overrides of each point, by label.
+        seeds: Seeds, one training each.
+        shared: Overrides of every training.
+        folder: Folder of the study.
+    """
+    return build_trials(
+        list(points), seeds, folds=[0], folder=folder.path, shared=shared, model_overrides=points.__getitem__
     )
 
 
 def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: str) -> list[Outcome]:
-    """Train what is not trained yet; one that fails leaves the others be.
+    """Train every trial that has no finished run; a failed one does not stop the others.
 
     Args:
-        trials: What to train.
-        folder: Of the study; what a training says goes into its `logs`.
-        runs_folder: Finished runs with the same settings are looked for here too.
+        trials: Trainings, all checked before the first is trained.
+        folder: Folder of the study; the output of each training goes into its `logs`.
+        runs_folder: Another place to look for finished runs with the same settings.
 
     Raises:
-        SettingsError: none can be composed, the folder holds others, or all of them failed.
-        KeyboardInterrupt: the user stopped a training.
+        SettingsError: The settings of a training are wrong, the folder holds others, or all trainings failed.
+        KeyboardInterrupt: The user interrupted a training.
     """
-    # All of them, before the first is trained.
     settings = [compose_training(trial.overrides) for trial in trials]
     for trial, wanted in zip(trials, settings, strict=True):
         refuse_other_run(trial.run, wanted)
@@ -74,35 +90,184 @@ def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: 
             )
             advance()
     if not any(outcome.is_finished for outcome in outcomes):
-        raise SettingsError(f"all {len(trials)} trainings failed, the first with: {outcomes[0].reason}")
+        raise SettingsError(f"All {len(trials)} trainings failed. The first error: {outcomes[0].reason}")
     return outcomes
 
 
-def finished_trials(outcomes: Sequence[Outcome]) -> list[Trial]:
-    """The trainings that have results."""
+def select_finished(outcomes: Sequence[Outcome]) -> list[Trial]:
+    """Return the trials that have results."""
     return [outcome.trial for outcome in outcomes if outcome.is_finished]
 
 
-def say_failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """A sentence for every training that came to no end."""
+def describe_failures(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a sentence for every failed training."""
     failed = [outcome for outcome in outcomes if not outcome.is_finished]
-    return [f"{outcome.trial.run.path.name} came to no end: {outcome.reason}" for outcome in failed]
+    return [f"The training {outcome.trial.run.path.name} failed: {outcome.reason}" for outcome in failed]
 
 
-def complete_points(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """The finished trainings of every point that has as many seeds as any."""
-    points = trials_by_model(trials)
-    most = max((len(of_point) for of_point in points.values()), default=0)
-    return {name: of_point for name, of_point in points.items() if len(of_point) == most}
+@dataclass(frozen=True)
+class PointScore:
+    """Validation score and costs of one point.
+
+    Attributes:
+        label: Label of the point.
+        auc: ROC AUC, the mean over seeds, each at its best epoch.
+        low: Lower end of the 95 % interval over subjects (bootstrap; all seeds of a subject together).
+        high: Upper end.
+        by_seed: ROC AUC of each seed.
+        cost: The block `cost` of `metrics.json`, averaged over seeds.
+    """
+
+    label: str
+    auc: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...]
+    cost: Mapping[str, float]
+
+    @property
+    def seed_sd(self) -> float:
+        """Standard deviation over seeds; nan for a single one."""
+        return statistics.stdev(self.by_seed) if len(self.by_seed) > 1 else float("nan")
 
 
-def validation_scores(trial: Trial) -> Scores:
-    """The validation scores of one training."""
-    return read_scores(trial.run, split="val")
+@dataclass(frozen=True)
+class PointDifference:
+    """Paired difference of ROC AUC between a point and a reference (point minus reference).
+
+    Attributes:
+        difference: The difference.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p: P-value, Holm-adjusted over all points that are compared with the reference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the data show that the point scores less."""
+        return self.high < 0 and self.p < SIGNIFICANCE_LEVEL
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the data show that the point scores more."""
+        return self.low > 0 and self.p < SIGNIFICANCE_LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """`worse`, `better` or `not told apart`."""
+        return "worse" if self.is_worse else "better" if self.is_better else "not told apart"
+
+    @property
+    def explanation(self) -> str:
+        """The verdict with its p-value, and a remark where interval and p-value disagree."""
+        text = f"{self.verdict}, p {format_p_value(self.p)}"
+        if not (self.is_worse or self.is_better) and not self.low <= 0 <= self.high:
+            text += ": the interval excludes 0, but the p-value adjusted for all points tried is not small"
+        return text
 
 
-def cost_of(trials: Sequence[Trial]) -> dict[str, float]:
-    """Each cost that the trainings wrote down, averaged over them."""
-    costs: list[dict[str, Any]] = [read_json(trial.run.metrics)["cost"] for trial in trials]
-    shared = [key for key in costs[0] if all(key in cost for cost in costs)]
-    return {key: sum(cost[key] for cost in costs) / len(costs) for key in shared}
+def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[str, list[Scores]]]:
+    """Return the validation score of every point with all of its seeds, and the scores of its trainings.
+
+    Args:
+        trials: Finished trials; points with fewer seeds than the others are left out.
+    """
+    points = group_by_model(trials)
+    seeds = max((len(of_point) for of_point in points.values()), default=0)
+    complete = {label: of_point for label, of_point in points.items() if len(of_point) == seeds}
+    scores = {
+        label: [read_scores(trial.run, split="val") for trial in of_point]
+        for label, of_point in complete.items()
+    }
+    intervals = model_intervals(scores, resamples=RESAMPLES)
+    found = {}
+    for label, of_point in complete.items():
+        low, high = intervals[label]["auc"]
+        found[label] = PointScore(
+            label=label,
+            auc=point_metrics(scores[label])["auc"],
+            low=low,
+            high=high,
+            by_seed=tuple(point_metrics(one)["auc"] for one in scores[label]),
+            cost=mean_costs(of_point),
+        )
+    return found, scores
+
+
+def compare_with_reference(
+    scores: Mapping[str, Sequence[Scores]], reference: str
+) -> dict[str, PointDifference]:
+    """Return the difference of every other point from a reference, on the same subjects and seeds."""
+    if len(scores) < 2:
+        return {}
+    found = {}
+    for pair in compare_models(scores, reference=reference, resamples=RESAMPLES):
+        one = pair.differences["auc"]
+        p = pair.adjusted["bootstrap"]
+        found[pair.second] = PointDifference(one.difference, one.low, one.high, p)
+    return found
+
+
+def find_best(points: Mapping[str, PointScore]) -> str:
+    """Return the label of the point with the highest ROC AUC; of equal ones the first."""
+    return max(points, key=lambda label: points[label].auc)
+
+
+def choose_cheapest(
+    points: Mapping[str, PointScore],
+    differences: Mapping[str, PointDifference],
+    costs: Mapping[str, float],
+) -> str:
+    """Return the label of the cheapest point within 0.01 of the best ROC AUC and not shown to be worse.
+
+    Args:
+        points: Points to choose from.
+        differences: Differences of the others from the best of them.
+        costs: Cost of each point; of equal ones the higher ROC AUC wins.
+    """
+    best = find_best(points)
+    close = [
+        label
+        for label, one in points.items()
+        if label == best or (one.auc >= points[best].auc - TOLERANCE and not differences[label].is_worse)
+    ]
+    return min(close, key=lambda label: (costs[label], -points[label].auc))
+
+
+def build_score_columns(point: PointScore) -> dict[str, Any]:
+    """Return the columns of a table that hold a point's score."""
+    return {
+        "seeds": len(point.by_seed),
+        "val_auc": point.auc,
+        "val_auc_low": point.low,
+        "val_auc_high": point.high,
+        "sd_over_seeds": point.seed_sd,
+    }
+
+
+def build_difference_columns(difference: PointDifference | None) -> dict[str, Any]:
+    """Return the columns of a table that hold a difference; None stands for the reference itself."""
+    return {
+        "difference": difference.difference if difference else 0.0,
+        "difference_low": difference.low if difference else 0.0,
+        "difference_high": difference.high if difference else 0.0,
+        "p": difference.p if difference else 1.0,
+        "verdict": difference.verdict if difference else "",
+    }
+
+
+def format_score_columns(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts below `SCORE_HEADINGS` for a row with `build_score_columns`."""
+    interval = format_interval(row["val_auc_low"], row["val_auc_high"])
+    return [format_value(row["val_auc"]), interval, format_value(row["sd_over_seeds"])]
+
+
+def format_difference_columns(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts below `DIFFERENCE_HEADINGS` for a row with `build_difference_columns`."""
+    interval = format_interval(row["difference_low"], row["difference_high"])
+    return [format_value(row["difference"]), interval, format_p_value(float(row["p"])), str(row["verdict"])]

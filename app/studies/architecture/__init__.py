@@ -1,1 +1,1 @@
-"""Architecture: score against cost over settings of the model."""
+"""Study the architecture: score against cost when settings of the model are changed."""

@@ -1,121 +1,126 @@
-"""Which architecture to take, in words that follow from the table."""
+"""Recommend an architecture, and describe the evidence, from the numbers in the table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from voxlift.app.report.formatting import format_interval, format_quantity, format_value
-from voxlift.app.studies.architecture.points import BASE, Variant
-from voxlift.app.studies.scoring import PointScore, Standing, pick_cheapest
+from voxlift.app.report.formatting import format_interval, format_quantity, format_signed, format_value
+from voxlift.app.studies.architecture.points import BASE, COSTS, Variant
+from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest
 
-UNITS = {
-    "flops": ("operations per volume", ""),
-    "parameters": ("parameters", ""),
-    "seconds_per_volume": ("inference time", "s"),
-    "train_seconds": ("training time", "s"),
-    "peak_memory_bytes": ("peak memory", "B"),
-}
-
-
-P_ADJUSTED = (
-    "Intervals are those of each difference alone; p is adjusted over all changes (Holm), and only where "
-    "both agree is a change called better or worse."
+NOTE_ADJUSTED = (
+    "Intervals are those of each difference alone; p is adjusted over all changes (Holm). A change is called "
+    "better or worse only if both agree."
 )
 
 
 def recommend(
-    variants: Sequence[Variant], scores: Mapping[str, PointScore], best: Mapping[str, Standing], *, cost: str
+    variants: Sequence[Variant],
+    points: Mapping[str, PointScore],
+    differences: Mapping[str, PointDifference],
+    *,
+    cost: str,
 ) -> str:
-    """The cheapest network that scores like the best.
+    """Return the recommendation: the cheapest network that scores like the best.
 
     Args:
-        variants: All of them.
-        scores: Of those that have all their seeds.
-        best: Every other one against the best.
-        cost: The key of the cost that counts.
+        variants: All variants.
+        points: Scores of those with all their seeds.
+        differences: Differences of every other one from the best.
+        cost: Key of the cost that counts.
     """
-    costs = {label: one.cost[cost] for label, one in scores.items()}
-    chosen = next(v for v in variants if v.label == pick_cheapest(scores, best, costs))
-    one, (name, unit) = scores[chosen.label], UNITS[cost]
-    what = f"Take {' '.join(chosen.overrides)}" if chosen.changes else "Keep the base as it is"
+    costs = {label: one.cost[cost] for label, one in points.items()}
+    label = choose_cheapest(points, differences, costs)
+    chosen = next(variant for variant in variants if variant.label == label)
+    one, (name, unit) = points[label], COSTS[cost]
+    action = f"Take {' '.join(chosen.overrides)}" if chosen.changes else "Keep the base"
     if chosen.factor == "model.init" and chosen.changes["model.init"] != "random":
-        what += " on a trained slice model (model.baseline=SLICE_RUN)"
-    told = [label for label, standing in best.items() if standing.is_worse]
-    ground = (
-        f"{len(told)} of the other {len(best)} are shown to score less than the best."
-        if told
-        else f"No two can be told apart by score on these subjects{_cheapest_of_all(costs, chosen.label)}."
+        action += " on a trained slice model (model.baseline=SLICE_RUN)"
+    worse = sum(difference.is_worse for difference in differences.values())
+    reason = (
+        f"{worse} of the other {len(differences)} are shown to score less than the best."
+        if worse
+        else f"No two differ significantly in score on these subjects{_describe_cheapest(costs, label)}."
     )
     return (
-        f"{what}: validation AUC {format_value(one.auc)} {format_interval(one.low, one.high)} at "
+        f"{action}: validation AUC {format_value(one.auc)} {format_interval(one.low, one.high)} at "
         f"{format_quantity(float(one.cost[cost]), unit)} {name}, the cheapest within 0.01 of the best score. "
-        f"{ground}"
+        f"{reason}"
     )
 
 
-def _cheapest_of_all(costs: Mapping[str, float], chosen: str) -> str:
-    """Where score tells nothing apart: that cost decides, or which network costs less than the one chosen."""
+def _describe_cheapest(costs: Mapping[str, float], chosen: str) -> str:
+    """Return whether the chosen network is the cheapest of all, or which one is cheaper."""
     cheapest = min(costs, key=costs.__getitem__)
     if costs[cheapest] == costs[chosen]:
         return ", so cost decides"
     return f": {cheapest}, at {costs[cheapest] / costs[chosen]:.2g} times its cost, may serve as well"
 
 
-def explain_factors(
+def describe_factors(
     variants: Sequence[Variant],
-    scores: Mapping[str, PointScore],
-    against_base: Mapping[str, Standing],
+    points: Mapping[str, PointScore],
+    from_base: Mapping[str, PointDifference],
     *,
     cost: str,
 ) -> list[str]:
-    """For each setting what its values did to score and cost, against the base."""
-    if BASE not in scores:
-        return ["The base has no result, so nothing can be set against it."]
+    """Return a sentence per setting: the effect of its values on score and cost, relative to the base.
+
+    Args:
+        variants: All variants.
+        points: Scores of those with all their seeds.
+        from_base: Differences from the base.
+        cost: Key of the cost that counts.
+    """
+    if BASE not in points:
+        return ["The base has no result, so that no variant can be compared with it."]
     sentences = []
     for factor in dict.fromkeys(variant.factor for variant in variants if variant.factor):
-        spoken = [
-            _said(variant, scores[variant.label], against_base[variant.label], scores[BASE], cost)
-            for variant in variants
-            if variant.factor == factor and variant.label in scores
-        ]
-        if spoken:
-            sentences.append(f"{factor}: {'; '.join(spoken)}.")
-    return [*sentences, P_ADJUSTED] if sentences else []
+        effects = []
+        for variant in variants:
+            if variant.factor == factor and (one := points.get(variant.label)):
+                difference, ratio = from_base[variant.label], one.cost[cost] / points[BASE].cost[cost]
+                effects.append(
+                    f"{variant.name.rpartition(' ')[2]} {format_signed(difference.difference)} "
+                    f"{format_interval(difference.low, difference.high)} at {ratio:.2g} times the cost "
+                    f"({difference.explanation})"
+                )
+        if effects:
+            sentences.append(f"{factor}: {'; '.join(effects)}.")
+    return [*sentences, NOTE_ADJUSTED] if sentences else []
 
 
-def say_front(variants: Sequence[Variant], front: Sequence[str], scores: Mapping[str, PointScore]) -> str:
-    """The networks that no other beats in score and cost, cheapest first."""
+def describe_front(
+    variants: Sequence[Variant], front: Sequence[str], points: Mapping[str, PointScore]
+) -> str:
+    """Return the networks on the Pareto front, cheapest first."""
     names = {variant.label: variant.name for variant in variants}
-    spoken = ", ".join(f"{names[label]} ({format_value(scores[label].auc)})" for label in front)
-    return f"Pareto front, cheapest first: {spoken}."
+    listed = ", ".join(f"{names[label]} ({format_value(points[label].auc)})" for label in front)
+    return f"Pareto front, cheapest first: {listed}."
 
 
-def say_certainty(scores: Mapping[str, PointScore]) -> str:
-    """What the number of seeds and subjects lets one know."""
-    spreads = [one.spread for one in scores.values() if math.isfinite(one.spread)]
+def describe_spread(points: Mapping[str, PointScore]) -> str:
+    """Return how much the score varies over seeds."""
+    spreads = [one.seed_sd for one in points.values() if math.isfinite(one.seed_sd)]
     if not spreads:
-        return (
-            "One seed: the spread over seeds, below which nothing can be told, is unknown; add study.seeds."
-        )
+        return "One seed: the variation over seeds is unknown; add study.seeds."
     median = format_value(sorted(spreads)[len(spreads) // 2])
-    return f"Over seeds the AUC spreads by {median} (standard deviation, median over networks)."
+    return f"Standard deviation of the AUC over seeds: {median} (median over networks)."
 
 
-def _said(variant: Variant, one: PointScore, standing: Standing, base: PointScore, cost: str) -> str:
-    sign = "+" if standing.difference > 0 else ""
-    return (
-        f"{variant.name.rpartition(' ')[2]} {sign}{format_value(standing.difference)} "
-        f"{format_interval(standing.low, standing.high)} at {one.cost[cost] / base.cost[cost]:.2g} times the "
-        f"cost ({standing.ground})"
-    )
+def describe_duplicates(variants: Sequence[Variant], duplicates: Mapping[str, Variant]) -> list[str]:
+    """Return which variants were not trained because they are the same network as another one."""
+    names = {variant.label: variant.name for variant in variants}
+    pairs = [f"{names[label]} is {other.name}" for label, other in duplicates.items()]
+    return [f"Not trained twice, because they are the same network: {', '.join(pairs)}."] if pairs else []
 
 
 def pareto_front(scores: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Return the positions of the points that no other beats, cheapest first.
+    """Return the positions of the points that no other point dominates, cheapest first.
 
-    A point is beaten by one that scores at least as much and costs at most as much, and is better in one of
-    the two; of equal points the first stays.
+    A point is dominated by one that scores at least as much and costs at most as much, and is better in one
+    of the two; of equal points the first stays.
 
     >>> pareto_front([0.8, 0.9, 0.85, 0.9], [1, 4, 2, 5])
     [0, 2, 1]

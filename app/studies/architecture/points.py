@@ -1,4 +1,4 @@
-"""Which networks a study of the architecture trains: the base, and what is changed in it."""
+"""Define the networks of the study of the architecture: the base, and variants with changed settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from typing import Any
 from voxlift.app.comparison.trial import Outcome
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import format_override, format_value, value_of
-from voxlift.app.report.style import anchor
+from voxlift.app.report.style import slugify
 
 BASE = "base"
+
+# Cost in `metrics.json` -> its label and its unit.
+COSTS = {
+    "flops": ("operations per volume", ""),
+    "parameters": ("parameters", ""),
+    "seconds_per_volume": ("inference time", "s"),
+    "train_seconds": ("training time", "s"),
+    "peak_memory_bytes": ("peak memory", "B"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,8 +29,8 @@ class Variant:
     """One network.
 
     Attributes:
-        label: A name for folders and tables.
-        changes: What is not as in the base, by dotted key.
+        label: Name for folders and tables.
+        changes: Settings that differ from the base, by dotted key.
         factor: The one key that was changed; empty for the base, `several` for a combination.
     """
 
@@ -31,30 +40,49 @@ class Variant:
 
     @property
     def overrides(self) -> list[str]:
-        """What makes the network out of the base."""
+        """Overrides that change the base to this network."""
         return [format_override(key, value) for key, value in self.changes.items()]
 
     @property
     def name(self) -> str:
-        """The changes as a person reads them."""
+        """The changes as text."""
         if not self.changes:
             return BASE
-        return ", ".join(f"{key.rpartition('.')[2]} {_spoken(value)}" for key, value in self.changes.items())
+        return ", ".join(
+            f"{key.rpartition('.')[2]} {_format_change(value)}" for key, value in self.changes.items()
+        )
 
-    def starts_trained(self, base: TrainSettings) -> bool:
-        """Whether its kernels are inflated from a slice model's, which must be trained first."""
-        is_chosen = "model.init" in self.changes and self.changes["model.init"] != "random"
-        return is_chosen and "model.baseline" not in self.changes and not base.model.pretrain
+    def needs_slice_model(self, base: TrainSettings) -> bool:
+        """Return whether its kernels are inflated from a slice model, which must be trained first."""
+        is_inflated = "model.init" in self.changes and self.changes["model.init"] != "random"
+        return is_inflated and "model.baseline" not in self.changes and not base.model.pretrain
 
 
-def lay_out_variants(
-    values: Mapping[str, Sequence[Any]], base: TrainSettings, *, design: str
-) -> list[Variant]:
-    """The base, then one change at a time, or every combination of the values.
+@dataclass(frozen=True)
+class ArchitectureFindings:
+    """Everything that was trained.
+
+    Attributes:
+        base: Settings that were changed.
+        variants: All variants of the design, the base first.
+        outcomes: Outcomes of all trainings.
+        duplicates: For each variant that was not trained, by label, the variant that is the same network.
+        failures: A sentence for each variant that could not be trained.
+    """
+
+    base: TrainSettings
+    variants: Sequence[Variant]
+    outcomes: Sequence[Outcome]
+    duplicates: Mapping[str, Variant]
+    failures: Sequence[str]
+
+
+def build_variants(values: Mapping[str, Sequence[Any]], base: TrainSettings, *, design: str) -> list[Variant]:
+    """Return the base, then one change at a time, or every combination of the values.
 
     Args:
-        values: Of each setting, by dotted key; the base's own value stands for no change.
-        base: The settings that are changed.
+        values: Values of each setting by dotted key; the base's own value is no change.
+        base: Settings that are changed.
         design: `one_at_a_time` or `grid`.
     """
     changes = {
@@ -62,47 +90,26 @@ def lay_out_variants(
         for key, options in values.items()
     }
     if design == "one_at_a_time":
-        single = [_variant({key: value}) for key, options in changes.items() for value in options]
+        single = [_build_variant({key: value}) for key, options in changes.items() for value in options]
         return [Variant(BASE), *single]
     options = [[(key, None), *((key, value) for value in found)] for key, found in changes.items()]
     combinations = (
         {key: value for key, value in chosen if value is not None} for chosen in itertools.product(*options)
     )
-    return [_variant(chosen) if chosen else Variant(BASE) for chosen in combinations]
+    return [_build_variant(chosen) if chosen else Variant(BASE) for chosen in combinations]
 
 
 def is_same_value(one: object, other: object) -> bool:
-    """Whether two settings mean the same, whatever kind of number they are written as."""
+    """Return whether two settings mean the same; 1 and 1.0 do."""
     if isinstance(one, int | float) and isinstance(other, int | float):
         return float(one) == float(other)
     return format_value(one) == format_value(other)
 
 
-def _variant(changes: dict[str, Any]) -> Variant:
-    parts = [f"{key.rpartition('.')[2]}-{anchor(format_value(value))}" for key, value in changes.items()]
+def _build_variant(changes: dict[str, Any]) -> Variant:
+    parts = [f"{key.rpartition('.')[2]}-{slugify(format_value(value))}" for key, value in changes.items()]
     return Variant("-".join(parts), changes, next(iter(changes)) if len(changes) == 1 else "several")
 
 
-def _spoken(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "/".join(str(item) for item in value.values())
-    return str(value)
-
-
-@dataclass(frozen=True)
-class ArchitectureFindings:
-    """What was trained.
-
-    Attributes:
-        base: The settings that were changed.
-        variants: All that were wanted, the base first.
-        outcomes: What became of their trainings.
-        twins: For each variant that was not trained the one that is the same network.
-        refusals: A sentence for each variant that no training could follow.
-    """
-
-    base: TrainSettings
-    variants: Sequence[Variant]
-    outcomes: Sequence[Outcome]
-    twins: Mapping[str, Variant]
-    refusals: Sequence[str]
+def _format_change(value: object) -> str:
+    return "/".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)

@@ -1,1 +1,1 @@
-"""Batch size: speed, memory, score and stability."""
+"""Study the batch size: speed, memory, score and stability."""

@@ -1,4 +1,4 @@
-"""Figures of the study of the batch size: speed and memory, scores, stability."""
+"""Draw the figures of the study of the batch size: speed and memory, scores, stability."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_shape, series_style
-from voxlift.app.studies.batch_size.memory import MemoryFound
-from voxlift.app.studies.batch_size.points import BatchPoint, Portioned
-from voxlift.app.studies.scoring import PointScore
+from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_marker, series_style
+from voxlift.app.studies.batch_size.points import AccumulatedBatch, BatchPoint, MemorySearch
+from voxlift.app.studies.trainings import PointScore
 
 HOLLOW: dict[str, Any] = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 6}
 WIDTH, HEIGHT = 7.2, 3.2
@@ -22,37 +21,37 @@ TITLES = {"epochs": "Equal epochs", "steps": "Equal steps"}
 
 
 def draw_cost(
-    steps: Mapping[int, Mapping[str, Any]], portioned: Portioned | None, memory: MemoryFound
+    steps: Mapping[int, Mapping[str, Any]], accumulated: AccumulatedBatch | None, memory: MemorySearch
 ) -> Figure:
-    """Volumes per second, and peak memory with the limit, over the batch size, one also in portions."""
+    """Draw training speed and peak memory over the batch size; one batch also with microbatches."""
     sizes = list(steps)
     with figure_style():
-        figure, (speed, peak) = _panels()
+        figure, (speed, peak) = _build_panels()
         speed.plot(
             sizes, [one["volumes_per_second"] for one in steps.values()], marker="o", **series_style(0)
         )
         speed.set(xlabel="Batch size, volumes", ylabel="Training speed, volumes/s", title="Speed")
-        _mark_portions(speed, portioned, "volumes_per_second", index=0)
-        from_zero(speed)
+        _mark_accumulated(speed, accumulated, "volumes_per_second", index=0)
+        start_at_zero(speed)
         gib = [one["peak_memory_bytes"] / 2**30 for one in steps.values()]
         peak.plot(sizes, gib, marker="o", **series_style(1))
-        _mark_portions(peak, portioned, "peak_memory_bytes", index=1, unit=2**30)
+        _mark_accumulated(peak, accumulated, "peak_memory_bytes", index=1, unit=2**30)
         _mark_limit(peak, memory)
         peak.set(xlabel="Batch size, volumes", ylabel="Peak memory, GiB", title="Memory")
-        from_zero(peak)
+        start_at_zero(peak)
         for axes in (speed, peak):
-            _size_axis(axes, sizes)
-        if portioned is not None:
-            whole = Line2D([], [], color=MUTED, marker="o", linestyle="none", label="in one piece")
-            cut = Line2D([], [], color=MUTED, label=f"accumulated, {portioned.name}", **HOLLOW)
-            figure.legend(handles=[whole, cut], loc="outside lower center", ncols=2)
+            _format_size_axis(axes, sizes)
+        if accumulated is not None:
+            single = Line2D([], [], color=MUTED, marker="o", linestyle="none", label="one batch")
+            divided = Line2D([], [], color=MUTED, label=f"accumulated, {accumulated.name}", **HOLLOW)
+            figure.legend(handles=[single, divided], loc="outside lower center", ncols=2)
         return figure
 
 
 def draw_scores(
-    points: Sequence[BatchPoint], outcomes: Mapping[str, PointScore], equal: Sequence[str]
+    points: Sequence[BatchPoint], scores: Mapping[str, PointScore], equal: Sequence[str]
 ) -> Figure:
-    """AUC over the batch size: a panel for what is held equal, a line for each rule of the learning rate."""
+    """Draw AUC over the batch size: a panel per length of training, a line per rule of the learning rate."""
     with figure_style():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         panels = figure.subplots(1, len(equal), sharey=True, squeeze=False)[0]
@@ -60,10 +59,10 @@ def draw_scores(
         for axes, what in zip(panels, equal, strict=True):
             for index, rule in enumerate(rules):
                 chosen = [p for p in points if p.equal == "both" or (p.equal, p.scaling) == (what, rule)]
-                known = [p for p in chosen if p.label in outcomes]
-                _draw_line(axes, known, outcomes, index=index, count=len(rules), label=_rule_name(rule))
+                known = [p for p in chosen if p.label in scores]
+                _draw_line(axes, known, scores, index=index, count=len(rules), label=_describe_rule(rule))
             axes.set(xlabel="Batch size, volumes", title=TITLES[what])
-            _size_axis(axes, sorted({point.batch_size for point in points}))
+            _format_size_axis(axes, sorted({point.batch_size for point in points}))
         panels[0].set_ylabel("Validation ROC AUC")
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="Learning rate")
@@ -71,10 +70,10 @@ def draw_scores(
 
 
 def draw_stability(steps: Mapping[int, Mapping[str, Any]], noise: Mapping[str, Any]) -> Figure:
-    """Step-to-step noise of the loss over the batch size, and the gradient noise scale before and after."""
+    """Draw the noise of the loss over the batch size, and the gradient noise scale."""
     sizes = list(steps)
     with figure_style():
-        figure, (loss, scale) = _panels()
+        figure, (loss, scale) = _build_panels()
         values = [one["step_noise"] for one in steps.values()]
         loss.plot(sizes, values, marker="o", label="measured", **series_style(0))
         root = values[0] * np.sqrt(sizes[0] / np.asarray(sizes, float))
@@ -82,41 +81,37 @@ def draw_stability(steps: Mapping[int, Mapping[str, Any]], noise: Mapping[str, A
             sizes, root, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label="1 / root of batch size"
         )
         loss.set(xlabel="Batch size, volumes", ylabel="SD of the loss between steps", title="Loss")
-        from_zero(loss)
+        start_at_zero(loss)
         figure.legend(loc="outside lower left", ncols=2)
-        _size_axis(loss, sizes)
-        _draw_scale(scale, noise, sizes)
+        _format_size_axis(loss, sizes)
+        _draw_noise_scale(scale, noise, sizes)
         return figure
 
 
-def _panels() -> tuple[Figure, tuple[Axes, Axes]]:
+def _build_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)
     return figure, (left, right)
 
 
-def _size_axis(axes: Axes, sizes: Sequence[int]) -> None:
+def _format_size_axis(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True)
 
 
-def _mark_portions(
-    axes: Axes, portioned: Portioned | None, key: str, *, index: int, unit: float = 1.0
+def _mark_accumulated(
+    axes: Axes, accumulated: AccumulatedBatch | None, key: str, *, index: int, unit: float = 1.0
 ) -> None:
-    """A hollow marker beside the batch in one piece."""
-    if portioned is None:
+    """Draw a hollow marker at the batch size of an accumulated batch."""
+    if accumulated is None:
         return
-    axes.plot(
-        portioned.batch_size,
-        float(portioned.answer[key]) / unit,
-        color=SERIES[index],
-        **HOLLOW,
-    )
+    value = float(accumulated.answer[key]) / unit
+    axes.plot(accumulated.batch_size, value, color=SERIES[index], **HOLLOW)
 
 
-def _mark_limit(axes: Axes, memory: MemoryFound) -> None:
+def _mark_limit(axes: Axes, memory: MemorySearch) -> None:
     if memory.limit_bytes is None:
         return
     limit, (_, top) = memory.limit_bytes / 2**30, axes.get_ylim()
@@ -130,33 +125,33 @@ def _mark_limit(axes: Axes, memory: MemoryFound) -> None:
 def _draw_line(
     axes: Axes,
     points: Sequence[BatchPoint],
-    outcomes: Mapping[str, PointScore],
+    scores: Mapping[str, PointScore],
     *,
     index: int,
     count: int,
     label: str,
 ) -> None:
     style = series_style(index)
-    shift = 2 ** (0.08 * (index - (count - 1) / 2))  # beside each other, so that whiskers stay apart
-    found = [outcomes[point.label] for point in points]
+    shift = 2 ** (0.08 * (index - (count - 1) / 2))  # side by side, so that whiskers do not overlap
+    found = [scores[point.label] for point in points]
     x = np.array([point.batch_size for point in points]) * shift
     axes.vlines(
         x, [one.low for one in found], [one.high for one in found], color=style["color"], linewidth=0.9
     )
-    shape = series_shape(index)
+    shape = series_marker(index)
     axes.plot(x, [one.auc for one in found], marker=shape, markersize=5, label=label, **style)
     for place, one in zip(x, found, strict=True):
         if len(one.by_seed) > 1:
             axes.plot([place] * len(one.by_seed), one.by_seed, "_", color=style["color"], markersize=7)
 
 
-def _draw_scale(axes: Axes, noise: Mapping[str, Any], sizes: Sequence[int]) -> None:
+def _draw_noise_scale(axes: Axes, noise: Mapping[str, Any], sizes: Sequence[int]) -> None:
     names = {"start": "before training", "trained": "after training"}
     for row, key in enumerate(names):
         found = noise.get(key)
         if not found or not np.isfinite(found["scale"]) or found["scale"] <= 0:
             axes.annotate(
-                "cannot be told from infinite",
+                "no upper bound",
                 (0.03, row),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -174,10 +169,10 @@ def _draw_scale(axes: Axes, noise: Mapping[str, Any], sizes: Sequence[int]) -> N
     axes.grid(visible=True, axis="x")
 
 
-def _rule_name(rule: str) -> str:
+def _describe_rule(rule: str) -> str:
     return {"none": "fixed", "sqrt": "with root of batch size", "linear": "with batch size"}[rule]
 
 
-def from_zero(axes: Axes, *, room: float = 1.08) -> None:
-    """Let the vertical axis begin at 0 and end a little above what is drawn."""
+def start_at_zero(axes: Axes, *, room: float = 1.08) -> None:
+    """Let the vertical axis start at 0 and end a little above the data."""
     axes.set_ylim(0, room * axes.dataLim.ymax)

@@ -1,4 +1,7 @@
-"""The trainings of a study of the batch size: sizes, rules for the learning rate, what stays equal."""
+"""Define the points of the study of the batch size, and the types of its measurements.
+
+A point is a batch size with a rule for the learning rate and a length of training.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from voxlift.app.comparison.trial import Outcome
-from voxlift.app.config.commands import BatchSizeStudy, StudySettings
-from voxlift.app.report.formatting import format_quantity
-from voxlift.app.studies.batch_size.memory import MemoryFound
+from voxlift.app.config.commands import StudySettings
+from voxlift.app.config.studies import BatchSizeStudy
+
+Answer = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,12 @@ class BatchPoint:
 
     Attributes:
         batch_size: Volumes per step.
-        scaling: Rule by which the learning rate follows the batch size: none, sqrt, linear.
+        scaling: Rule for the learning rate over the batch size: none, sqrt, linear.
         equal: What the training has in common with the reference: epochs, steps, or both (the reference).
         epochs: Passes over the data.
-        steps: Steps of the optimiser.
-        learning_rate: At its peak.
-        warmup_epochs: The same share of the training as the reference's.
+        steps: Steps of the optimizer.
+        learning_rate: Peak learning rate.
+        warmup_epochs: Epochs of warm-up, the same share of the training as the reference's.
     """
 
     batch_size: int
@@ -37,12 +41,12 @@ class BatchPoint:
 
     @property
     def label(self) -> str:
-        """A name for folders and tables."""
+        """Name for folders and tables."""
         return f"batch{self.batch_size}" + ("" if self.equal == "both" else f"-{self.scaling}-{self.equal}")
 
     @property
     def overrides(self) -> list[str]:
-        """What makes the training."""
+        """Overrides of the training."""
         return [
             f"trainer.batch_size={self.batch_size}",
             f"trainer.epochs={self.epochs}",
@@ -51,27 +55,108 @@ class BatchPoint:
         ]
 
 
-def scaling_rules(study: BatchSizeStudy, optimizer: str) -> list[str]:
-    """The rules asked for, each once, with `auto` made plain.
+@dataclass(frozen=True)
+class AccumulatedBatch:
+    """The measurement of a batch whose gradients are accumulated from microbatches.
 
-    The gradient's noise falls with the root of the batch size: what an adaptive optimiser divides by follows
-    it, so its rate grows with the root; plain SGD's grows in proportion.
-
-    Source: Goyal et al. 2017, arXiv:1706.02677 (linear); Malladi et al. 2022, arXiv:2205.10287 (root).
+    Attributes:
+        batch_size: Volumes per step.
+        microbatches: Number of microbatches per step.
+        answer: Answer of the measurement `steps`.
     """
-    auto = "linear" if optimizer == "SGD" else "sqrt"
-    return list(dict.fromkeys(auto if name == "auto" else name for name in study.scaling))
+
+    batch_size: int
+    microbatches: int
+    answer: Answer
+
+    @property
+    def name(self) -> str:
+        """Text such as `32 as 4 x 8`."""
+        return f"{self.batch_size} as {self.microbatches} x {self.batch_size // self.microbatches}"
+
+    @property
+    def overrides(self) -> str:
+        """Overrides of a training with such steps."""
+        size = self.batch_size // self.microbatches
+        return f"trainer.batch_size={size} trainer.accumulate={self.microbatches}"
 
 
-def lay_out_points(
-    settings: StudySettings, sizes: Sequence[int], *, steps_per_epoch: dict[int, int]
+@dataclass(frozen=True)
+class SearchResult:
+    """The result of a search for the largest number that fits.
+
+    Attributes:
+        fits: Largest tried number that fits; 0 where not even the first does.
+        fails: Smallest tried number that does not fit; None where none is known.
+        tried: Every tried number in order, with whether it fits; None for no answer, which ends the search.
+    """
+
+    fits: int
+    fails: int | None
+    tried: tuple[tuple[int, bool | None], ...]
+
+    @property
+    def unanswered(self) -> int | None:
+        """The number whose trial gave no answer, if one did."""
+        return next((number for number, answer in self.tried if answer is None), None)
+
+    def may_fit(self, number: int) -> bool:
+        """Return whether a number fits, or is not known to fail where the search ended early."""
+        is_open = self.unanswered is not None and (self.fails is None or number < self.fails)
+        return number <= self.fits or is_open
+
+
+@dataclass(frozen=True)
+class MemorySearch:
+    """The search for the largest batch that fits into memory.
+
+    Attributes:
+        largest: Result of the search.
+        limit_bytes: Memory limit; None for all of a GPU's memory.
+        limit_name: Description of the limit.
+        how: How the limit was enforced.
+        bytes_per_volume: Slope of the peak memory over the batch size; nan where it is unknown.
+        problem: Why the search ended early; empty where it did not.
+    """
+
+    largest: SearchResult
+    limit_bytes: int | None
+    limit_name: str
+    how: str
+    bytes_per_volume: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class BatchFindings:
+    """Everything that was measured and trained.
+
+    Attributes:
+        points: Trained points, in order.
+        outcomes: Outcomes of all trainings.
+        steps: Measured steps by batch size.
+        accumulated: The largest of them once more with microbatches; None where it cannot be divided.
+        memory: Search for the largest batch.
+        noise: Gradient noise scale, `start` and `trained`; empty where it could not be measured.
+    """
+
+    points: Sequence[BatchPoint]
+    outcomes: Sequence[Outcome]
+    steps: Mapping[int, Answer]
+    accumulated: AccumulatedBatch | None
+    memory: MemorySearch
+    noise: Answer
+
+
+def build_points(
+    settings: StudySettings, sizes: Sequence[int], *, steps_per_epoch: Mapping[int, int]
 ) -> list[BatchPoint]:
-    """The reference, and every other batch size with every rule and every equality.
+    """Return the reference, and every other batch size with every scaling rule and every length of training.
 
     Args:
-        settings: With `trainer.batch_size` and the learning rate of the reference.
+        settings: Settings with `trainer.batch_size` and the learning rate of the reference.
         sizes: Batch sizes, the reference among them.
-        steps_per_epoch: Batches that make an epoch, by batch size.
+        steps_per_epoch: Batches per epoch, by batch size.
     """
     study, reference = settings.study, settings.trainer.batch_size
     epochs, rate = int(study.epochs), settings.optimizer.learning_rate
@@ -82,7 +167,7 @@ def lay_out_points(
             points.append(BatchPoint(size, "none", "both", epochs, total, rate, warmup * epochs))
             continue
         for equal in study.equal:
-            for rule in scaling_rules(study, settings.optimizer.name):
+            for rule in resolve_scaling(study, settings.optimizer.name):
                 own = epochs if equal == "epochs" else max(1, round(total / steps_per_epoch[size]))
                 scaled = rate * scale_rate(rule, size / reference)
                 steps = own * steps_per_epoch[size]
@@ -90,8 +175,20 @@ def lay_out_points(
     return points
 
 
+def resolve_scaling(study: BatchSizeStudy, optimizer: str) -> list[str]:
+    """Return the scaling rules asked for, each once, with `auto` replaced by the optimizer's rule.
+
+    The gradient's noise falls with the root of the batch size. An adaptive optimizer divides by it, so its
+    learning rate grows with the root; that of plain SGD grows in proportion.
+
+    Source: Goyal et al. 2017, arXiv:1706.02677 (linear); Malladi et al. 2022, arXiv:2205.10287 (root).
+    """
+    auto = "linear" if optimizer == "SGD" else "sqrt"
+    return list(dict.fromkeys(auto if name == "auto" else name for name in study.scaling))
+
+
 def scale_rate(rule: str, ratio: float) -> float:
-    """The factor of the learning rate for a batch that is `ratio` times the reference.
+    """Return the factor of the learning rate for a batch that is `ratio` times the reference.
 
     >>> scale_rate("sqrt", 4), scale_rate("linear", 4), scale_rate("none", 4)
     (2.0, 4.0, 1.0)
@@ -99,79 +196,10 @@ def scale_rate(rule: str, ratio: float) -> float:
     return {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": float(ratio)}[rule]
 
 
-@dataclass(frozen=True)
-class Portioned:
-    """A batch that was measured in portions.
+def count_microbatches(batch_size: int, most: int) -> int:
+    """Return the largest number of equal microbatches up to `most`; 1 where the batch cannot be divided.
 
-    Attributes:
-        batch_size: Volumes of a step.
-        portions: Batches that it is made of.
-        answer: What was measured.
+    >>> count_microbatches(32, 4), count_microbatches(6, 4), count_microbatches(7, 4)
+    (4, 3, 1)
     """
-
-    batch_size: int
-    portions: int
-    answer: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """As a person reads it."""
-        return f"{self.batch_size} as {self.portions} x {self.batch_size // self.portions}"
-
-    @property
-    def overrides(self) -> str:
-        """What makes a training take such steps."""
-        return f"trainer.batch_size={self.batch_size // self.portions} trainer.accumulate={self.portions}"
-
-
-def cut_batch(batch_size: int, most: int) -> int:
-    """The number of equal portions, at most so many; 1 where the batch cannot be cut so.
-
-    >>> cut_batch(32, 4), cut_batch(6, 4), cut_batch(7, 4), cut_batch(2, 4)
-    (4, 3, 1, 2)
-    """
-    return max(portions for portions in range(1, most + 1) if batch_size % portions == 0)
-
-
-def say_portions(portioned: Portioned | None, plain: Mapping[str, Any]) -> list[str]:
-    """What accumulation saves and what it costs.
-
-    Args:
-        portioned: As measured, if it was.
-        plain: The measurement of the same batch in one piece.
-    """
-    if portioned is None:
-        return []
-    one = portioned.answer
-    peak, whole = float(one["peak_memory_bytes"]), float(plain["peak_memory_bytes"])
-    speed = float(one["volumes_per_second"]) / float(plain["volumes_per_second"])
-    sentence = (
-        f"Gradient accumulation: a step of {portioned.name} volumes ({portioned.overrides}) peaks at "
-        f"{format_quantity(peak, 'B')} instead of {format_quantity(whole, 'B')} and runs at {speed:.2f} "
-        "times the speed; batch normalisation then sees the portions, not the whole."
-    )
-    return [sentence]
-
-
-Answer = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class BatchFindings:
-    """All that was measured and trained.
-
-    Attributes:
-        points: What was trained, in order.
-        outcomes: What became of every point's trainings.
-        steps: The measured steps of each batch size.
-        portioned: The largest of them once more, in portions; None where it cannot be cut.
-        memory: The search for the largest batch.
-        noise: The gradient noise scale, `start` and `trained`; empty where it could not be measured.
-    """
-
-    points: Sequence[BatchPoint]
-    outcomes: Sequence[Outcome]
-    steps: Mapping[int, Answer]
-    portioned: Portioned | None
-    memory: MemoryFound
-    noise: Answer
+    return max(count for count in range(1, most + 1) if batch_size % count == 0)

@@ -1,4 +1,4 @@
-"""The page of the study of the batch size: what it says and shows, and how it was measured."""
+"""Report the study of the batch size: its tables, figures, page and recommendation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.report.formatting import format_quantity, format_value
-from voxlift.app.report.run_page import spoken_task
-from voxlift.app.report.study_page import Drawing, TextTable
-from voxlift.app.studies.batch_size.advice import choose_point, explain_findings, fitting_points, recommend
+from voxlift.app.report.run_page import describe_task
+from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.studies.batch_size.advice import choose_point, describe_findings, recommend, select_fitting
 from voxlift.app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
 from voxlift.app.studies.batch_size.points import BatchFindings, BatchPoint
 from voxlift.app.studies.folder import StudyFolder
@@ -19,152 +19,82 @@ from voxlift.app.studies.outputs import (
     NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
-    Written,
+    StudyResults,
     describe_fixed,
-    environment_of,
-    say_load,
-    write_study,
+    describe_load,
+    write_study_results,
 )
-from voxlift.app.studies.scoring import (
+from voxlift.app.studies.trainings import (
+    DIFFERENCE_HEADINGS,
     SCORE_HEADINGS,
-    STANDING_HEADINGS,
+    PointDifference,
     PointScore,
-    Standing,
-    best_label,
-    read_points,
-    score_texts,
-    score_values,
-    stand_against,
-    standing_texts,
-    standing_values,
+    build_difference_columns,
+    build_score_columns,
+    compare_with_reference,
+    describe_failures,
+    find_best,
+    format_difference_columns,
+    format_score_columns,
+    score_points,
+    select_finished,
 )
-from voxlift.app.studies.trainings import finished_trials, say_failures
 
 VARIED = ("trainer.batch_size", "trainer.epochs", "optimizer.learning_rate")
+POINT_HEADINGS = ("Batch", "equal", "scaling")
 
 
 def report_batch_size(settings: StudySettings, folder: StudyFolder, found: BatchFindings) -> None:
-    """Write all that the study leaves, and print its recommendation."""
-    outcomes, scores = read_points(finished_trials(found.outcomes))
+    """Write all files of the study and print its recommendation."""
+    trials = select_finished(found.outcomes)
+    points, scores = score_points(trials)
     reference = next(point for point in found.points if point.equal == "both")
-    candidates = fitting_points(found.points, found.memory.largest)
-    at_equal_epochs = {p.label: outcomes[p.label] for p in candidates if p.label in outcomes}
-    best = stand_against({label: scores[label] for label in at_equal_epochs}, best_label(at_equal_epochs))
-    standings = stand_against(scores, reference.label) if reference.label in scores else {}
-    chosen = choose_point(candidates, outcomes, best, found.steps)
-    is_told = any(one.is_worse for one in best.values())
+    candidates = select_fitting(found.points, found.memory.largest)
+    at_equal_epochs = {p.label: points[p.label] for p in candidates if p.label in points}
+    from_best = compare_with_reference(
+        {label: scores[label] for label in at_equal_epochs}, find_best(at_equal_epochs)
+    )
+    differences = compare_with_reference(scores, reference.label) if reference.label in scores else {}
+    chosen = choose_point(candidates, points, from_best, found.steps)
+    has_worse = any(one.is_worse for one in from_best.values())
     rows = [
-        point_row(point, outcomes[point.label], standings)
+        build_point_row(point, points[point.label], differences.get(point.label))
         for point in found.points
-        if point.label in outcomes
+        if point.label in points
     ]
-    cost_rows = [cost_row(size, settings.trainer.accumulate, one) for size, one in found.steps.items()]
-    if (cut := found.portioned) is not None:
-        cost_rows.append(cost_row(cut.batch_size // cut.portions, cut.portions, cut.answer))
-    written = Written(
-        name=f"Batch size of {settings.model.name} on {spoken_task(settings.data)}",
-        recommendation=recommend(chosen, outcomes, found.steps, is_told=is_told),
+    costs = [build_cost_row(size, settings.trainer.accumulate, one) for size, one in found.steps.items()]
+    if (batch := found.accumulated) is not None:
+        size = batch.batch_size // batch.microbatches
+        costs.append(build_cost_row(size, batch.microbatches, batch.answer))
+    results = StudyResults(
+        name=f"Batch size of {settings.model.name} on {describe_task(settings.data)}",
+        recommendation=recommend(chosen, points, found.steps, has_worse=has_worse),
         findings=[
-            *explain_findings(found, outcomes, standings, reference=reference),
-            *say_load([float(one["load_per_core"]) for one in found.steps.values()]),
-            *say_failures(found.outcomes),
+            *describe_findings(found, points, differences, reference=reference),
+            *describe_load([float(one["load_per_core"]) for one in found.steps.values()]),
+            *describe_failures(found.outcomes),
         ],
-        varied=_varied(settings, found),
+        varied=_describe_varied(settings, found),
         fixed=describe_fixed(settings, varied=VARIED),
         rows=rows,
-        more={"cost": cost_rows},
-        values={"memory": _memory_values(found), "noise": dict(found.noise)},
-        drawings=_drawings(settings, found, outcomes),
-        tables=[score_table(rows), plan_table(rows), cost_table(cost_rows), *fit_table(found)],
-        notes=_notes(settings, found),
+        more={"cost": costs},
+        values={"memory": _build_memory_values(found), "noise": dict(found.noise)},
+        drawings=_build_figures(settings, found, points),
+        tables=[
+            _build_score_table(rows),
+            _build_point_table(rows),
+            _build_cost_table(costs),
+            _build_memory_table(found),
+        ],
+        notes=_build_notes(settings, found),
     )
-    write_study(written, folder, environment=environment_of(finished_trials(found.outcomes)))
+    write_study_results(results, folder, trials=trials)
 
 
-def _memory_values(found: BatchFindings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(found.memory).items() if key != "largest"} | {
-        "fits": found.memory.largest.fits,
-        "fails": found.memory.largest.fails,
-        "unanswered": found.memory.largest.unanswered,
-    }
-
-
-def _varied(settings: StudySettings, found: BatchFindings) -> list[tuple[str, str]]:
-    rules = dict.fromkeys(point.scaling for point in found.points)
-    return [
-        ("trainer.batch_size", ", ".join(map(str, found.steps))),
-        (
-            "optimizer.learning_rate",
-            f"rules: {', '.join(rules)}; {settings.optimizer.learning_rate:g} at the reference",
-        ),
-        (
-            "length of training",
-            (
-                f"equal {' and equal '.join(settings.study.equal)}, {settings.study.epochs} epochs at the "
-                "reference"
-            ),
-        ),
-        ("seed", ", ".join(map(str, settings.study.seeds))),
-    ]
-
-
-def _drawings(
-    settings: StudySettings, found: BatchFindings, outcomes: Mapping[str, PointScore]
-) -> list[Drawing]:
-    return [
-        Drawing(
-            "scores",
-            "Validation AUC with 95 % intervals over subjects; short bars: single seeds. The reference is in "
-            "both panels.",
-            draw_scores(found.points, outcomes, settings.study.equal),
-        ),
-        Drawing(
-            "cost",
-            "Training speed (reading and augmentation included), and the peak memory of the process or GPU.",
-            draw_cost(found.steps, found.portioned, found.memory),
-        ),
-        Drawing(
-            "stability",
-            "Left: how much the loss varies from step to step, its trend left out. Right: gradient noise "
-            "scale with 95 % jackknife intervals.",
-            draw_stability(found.steps, found.noise),
-        ),
-    ]
-
-
-def _notes(settings: StudySettings, found: BatchFindings) -> list[str]:
-    study = settings.study
-    return [
-        NOTE_AUC,
-        NOTE_INTERVAL,
-        NOTE_SPLIT,
-        (
-            "Equal steps: the number of epochs follows the batch size, and so does the warm-up, so that "
-            "every training sees the same learning rate at the same share of its steps."
-        ),
-        (
-            f"Speed is the median of {study.timed_steps} training steps after two that are not counted; a "
-            "step of accumulated gradients is all of its portions."
-        ),
-        (
-            f"The largest batch: {found.memory.how}; two steps on noise of the right shape have to pass "
-            f"within {study.fit_seconds:g} s, and only a process that ended for want of memory counts as one "
-            "that does not fit."
-        ),
-        (
-            f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "
-            f"{settings.trainer.batch_size} (McCandlish et al. 2018, arXiv:1812.06162), with augmentation, "
-            "dropout and batch statistics as in training; after training means the best weights of the "
-            "reference's first seed."
-        ),
-    ]
-
-
-PLAN = ("Batch", "equal", "scaling")  # columns that name a point
-
-
-def point_row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, Standing]) -> dict[str, Any]:
-    """A point's row of `table.csv`: what was trained, what it scored, how it stands against the reference."""
+def build_point_row(
+    point: BatchPoint, score: PointScore, difference: PointDifference | None
+) -> dict[str, Any]:
+    """Return a point's row of `table.csv`: the training, its score, and its difference from the reference."""
     return {
         "point": point.label,
         "batch_size": point.batch_size,
@@ -173,14 +103,14 @@ def point_row(point: BatchPoint, outcome: PointScore, standings: Mapping[str, St
         "learning_rate": point.learning_rate,
         "epochs": point.epochs,
         "steps": point.steps,
-        **score_values(outcome),
-        **standing_values(standings.get(point.label)),
-        "train_seconds": outcome.cost["train_seconds"],
+        **build_score_columns(score),
+        **build_difference_columns(difference),
+        "train_seconds": score.cost["train_seconds"],
     }
 
 
-def cost_row(size: int, accumulate: int, one: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch size's row of `cost.csv`: speed and memory of its steps."""
+def build_cost_row(size: int, accumulate: int, one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch size's row of `cost.csv`: speed and memory of its steps."""
     return {
         "batch_size": size,
         "accumulate": accumulate,
@@ -193,25 +123,68 @@ def cost_row(size: int, accumulate: int, one: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def score_table(rows: list[dict[str, Any]]) -> TextTable:
-    """The scores of all points, for the page."""
+def _build_memory_values(found: BatchFindings) -> dict[str, Any]:
+    """Return the block `memory` of `results.json`."""
+    return {key: value for key, value in asdict(found.memory).items() if key != "largest"} | {
+        "fits": found.memory.largest.fits,
+        "fails": found.memory.largest.fails,
+        "unanswered": found.memory.largest.unanswered,
+    }
+
+
+def _describe_varied(settings: StudySettings, found: BatchFindings) -> list[tuple[str, str]]:
+    study, rate = settings.study, settings.optimizer.learning_rate
+    rules = dict.fromkeys(point.scaling for point in found.points)
+    length = f"equal {' and equal '.join(study.equal)}, {study.epochs} epochs for the reference"
+    return [
+        ("trainer.batch_size", ", ".join(map(str, found.steps))),
+        ("optimizer.learning_rate", f"rules: {', '.join(rules)}; {rate:g} for the reference"),
+        ("length of training", length),
+        ("seed", ", ".join(map(str, study.seeds))),
+    ]
+
+
+def _build_figures(
+    settings: StudySettings, found: BatchFindings, points: Mapping[str, PointScore]
+) -> list[StudyFigure]:
+    return [
+        StudyFigure(
+            "scores",
+            "Validation AUC with 95 % intervals over subjects; short bars: single seeds. The reference is in "
+            "both panels.",
+            draw_scores(found.points, points, settings.study.equal),
+        ),
+        StudyFigure(
+            "cost",
+            "Training speed (reading and augmentation included), and peak memory of the process or GPU.",
+            draw_cost(found.steps, found.accumulated, found.memory),
+        ),
+        StudyFigure(
+            "stability",
+            "Left: standard deviation of the loss between steps, without its trend. Right: gradient noise "
+            "scale with 95 % jackknife intervals.",
+            draw_stability(found.steps, found.noise),
+        ),
+    ]
+
+
+def _build_score_table(rows: list[dict[str, Any]]) -> TextTable:
     texts = [
         [
-            *_plan_of(row),
-            *score_texts(row),
-            *(standing_texts(row) if row["equal"] != "both" else ["reference", "", "", ""]),
+            *_format_point(row),
+            *format_score_columns(row),
+            *(format_difference_columns(row) if row["equal"] != "both" else ["reference", "", "", ""]),
         ]
         for row in rows
     ]
-    headings = (*PLAN, *SCORE_HEADINGS, *STANDING_HEADINGS)
-    return TextTable(CAPTION_DIFFERENCES.format("reference"), headings, texts, len(PLAN))
+    headings = (*POINT_HEADINGS, *SCORE_HEADINGS, *DIFFERENCE_HEADINGS)
+    return TextTable(CAPTION_DIFFERENCES.format("reference"), headings, texts, len(POINT_HEADINGS))
 
 
-def plan_table(rows: list[dict[str, Any]]) -> TextTable:
-    """What was trained, for the page."""
+def _build_point_table(rows: list[dict[str, Any]]) -> TextTable:
     texts = [
         [
-            *_plan_of(row),
+            *_format_point(row),
             f"{row['learning_rate']:.3g}",
             str(row["epochs"]),
             str(row["steps"]),
@@ -219,16 +192,17 @@ def plan_table(rows: list[dict[str, Any]]) -> TextTable:
         ]
         for row in rows
     ]
-    headings = (*PLAN, "learning rate", "epochs", "steps", "training")
-    return TextTable("What was trained; both: the reference, alike in epochs and steps.", headings, texts, 3)
+    headings = (*POINT_HEADINGS, "learning rate", "epochs", "steps", "training")
+    caption = "Trainings; both: the reference, with the same epochs and steps."
+    return TextTable(caption, headings, texts, len(POINT_HEADINGS))
 
 
-def _plan_of(row: Mapping[str, Any]) -> list[str]:
+def _format_point(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts below `POINT_HEADINGS`."""
     return [str(row["batch_size"]), row["equal"], row["scaling"]]
 
 
-def cost_table(rows: list[dict[str, Any]]) -> TextTable:
-    """What the steps of each batch size cost, for the page."""
+def _build_cost_table(rows: list[dict[str, Any]]) -> TextTable:
     texts = [
         [
             str(row["batch_size"]),
@@ -241,24 +215,41 @@ def cost_table(rows: list[dict[str, Any]]) -> TextTable:
         ]
         for row in rows
     ]
-    return TextTable(
-        "Measured in a process of its own for each batch size; a step is one of the optimiser.",
-        (
-            "Batch",
-            "accumulated",
-            "volumes a step",
-            "volumes/s",
-            "steps/s",
-            "peak memory",
-            "SD of the loss",
-        ),
-        texts,
-    )
+    caption = "Each batch size is measured in a process of its own; a step is one of the optimizer."
+    speed = ("volumes per step", "volumes/s", "steps/s")
+    return TextTable(caption, ("Batch", "accumulated", *speed, "peak memory", "SD of the loss"), texts)
 
 
-def fit_table(found: BatchFindings) -> list[TextTable]:
-    """Every size that the search for the largest batch has tried."""
+def _build_memory_table(found: BatchFindings) -> TextTable:
     tried = sorted(found.memory.largest.tried, key=lambda pair: pair[0])
     words = {True: "fits", False: "does not fit", None: f"no answer: {found.memory.problem}"}
     rows = [[str(size), words[fits]] for size, fits in tried]
-    return [TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)]
+    return TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)
+
+
+def _build_notes(settings: StudySettings, found: BatchFindings) -> list[str]:
+    study = settings.study
+    return [
+        NOTE_AUC,
+        NOTE_INTERVAL,
+        NOTE_SPLIT,
+        (
+            "Equal steps: the number of epochs and the warm-up follow the batch size, so that every training "
+            "has the same learning rate at the same share of its steps."
+        ),
+        (
+            f"Speed is the median of {study.timed_steps} training steps after two that are not counted; a "
+            "step of accumulated gradients includes all of its microbatches."
+        ),
+        (
+            f"The largest batch: {found.memory.how}; two steps on random voxels must finish "
+            f"within {study.fit_seconds:g} s, and only a process that ran out of memory counts as one "
+            "that does not fit."
+        ),
+        (
+            f"Gradient noise scale: from the gradients of {study.noise_batches} batches of "
+            f"{settings.trainer.batch_size} (McCandlish et al. 2018, arXiv:1812.06162), with augmentation, "
+            "dropout and batch statistics as in training; after training means the best weights of the "
+            "reference's first seed."
+        ),
+    ]

@@ -1,1 +1,1 @@
-"""Complexity: what models cost as the volume grows."""
+"""Study what models cost as the volume grows."""

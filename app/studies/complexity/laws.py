@@ -1,4 +1,4 @@
-"""What one volume costs one model, for the page of a study of complexity."""
+"""Fit power laws to what a model costs over the size of the volume."""
 
 from __future__ import annotations
 
@@ -10,21 +10,32 @@ from types import MappingProxyType
 import numpy as np
 from scipy import stats
 
+# Attribute of ModelCost -> its label and its unit.
+QUANTITIES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "flops": ("Operations of a forward pass", "FLOP"),
+        "activation_bytes": ("Activation memory", "B"),
+        "train_seconds": ("Training time per volume", "s"),
+        "infer_seconds": ("Inference time per volume", "s"),
+        "parameters": ("Parameters", ""),
+    }
+)
+
 
 @dataclass(frozen=True)
-class Cost:
-    """What one volume of one size costs one model.
+class ModelCost:
+    """The cost of one volume of one size for one model.
 
     Attributes:
         model: Name of the group `model`.
         shape: Depth, height, width, channels.
-        parameters: Of the model.
-        flops: Of one forward pass.
-        activation_bytes: Of one forward pass, every layer's output once.
-        train_seconds: Of one training step, per volume (all of its slices, for a slice model).
-        infer_seconds: Of scoring one volume.
-        peak_memory_bytes: Of the measuring process, or the GPU.
-        load_per_core: How busy the machine was before.
+        parameters: Parameters of the model.
+        flops: Operations of one forward pass.
+        activation_bytes: Outputs of all layers in one forward pass.
+        train_seconds: Time of one training step per volume (all of its slices, for a slice model).
+        infer_seconds: Time to score one volume.
+        peak_memory_bytes: Peak memory of the measuring process, or of the GPU.
+        load_per_core: Load of the machine before the measurement.
     """
 
     model: str
@@ -49,10 +60,10 @@ class PowerLaw:
     """`cost = factor * size ** exponent`, fitted by least squares of the logarithms.
 
     Attributes:
-        exponent: The slope on logarithmic axes.
+        exponent: Slope on logarithmic axes.
         low: Lower end of the exponent's 95 % interval; nan where two points leave no degree of freedom.
         high: Upper end.
-        factor: The cost at size 1.
+        factor: Cost at size 1.
     """
 
     exponent: float
@@ -60,7 +71,7 @@ class PowerLaw:
     high: float
     factor: float
 
-    def at(self, size: float) -> float:
+    def predict(self, size: float) -> float:
         """Return the fitted cost at a size."""
         return float(self.factor * size**self.exponent)
 
@@ -68,8 +79,8 @@ class PowerLaw:
 def fit_power_law(sizes: Sequence[float], costs: Sequence[float], *, level: float = 0.95) -> PowerLaw | None:
     """Return the power law through (size, cost), None where fewer than two sizes or a cost of 0 allow none.
 
-    The interval is that of Student's t with n - 2 degrees of freedom: it holds where the points scatter
-    around one law, and says nothing about sizes beyond those fitted.
+    The interval is that of Student's t with n - 2 degrees of freedom. It is valid if the points scatter
+    around one law, and does not extend to sizes beyond those fitted.
 
     >>> law = fit_power_law([1, 2, 4], [3, 12, 48])
     >>> round(law.exponent, 6), round(law.factor, 6)
@@ -79,32 +90,14 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float], *, level: floa
     if len({size for size, _ in pairs}) < 2 or any(not (size > 0 and cost > 0) for size, cost in pairs):
         return None
     x, y = (np.log(np.asarray(values, np.float64)) for values in (sizes, costs))
-    centred = x - x.mean()
-    slope = float(centred @ y / (centred @ centred))
-    intercept = float(y.mean() - slope * x.mean())
-    freedom = len(x) - 2
-    reach = math.nan
-    if freedom > 0:
-        residual = y - intercept - slope * x
-        error = math.sqrt(float(residual @ residual) / freedom / float(centred @ centred))
-        reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    return PowerLaw(slope, slope - reach, slope + reach, math.exp(intercept))
+    line = stats.linregress(x, y)
+    slope, freedom = float(line.slope), len(x) - 2
+    half_width = float(stats.t.ppf((1 + level) / 2, freedom) * line.stderr) if freedom > 0 else math.nan
+    return PowerLaw(slope, slope - half_width, slope + half_width, math.exp(line.intercept))
 
 
-# Attribute of Cost -> what it is called, and its unit.
-QUANTITIES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "flops": ("Operations of a forward pass", "FLOP"),
-        "activation_bytes": ("Activation memory", "B"),
-        "train_seconds": ("Training time per volume", "s"),
-        "infer_seconds": ("Inference time per volume", "s"),
-        "parameters": ("Parameters", ""),
-    }
-)
-
-
-def costs_by_model(costs: Sequence[Cost]) -> dict[str, list[Cost]]:
-    """Each model's costs, smallest volume first."""
+def group_costs(costs: Sequence[ModelCost]) -> dict[str, list[ModelCost]]:
+    """Return each model's costs, smallest volume first."""
     names = dict.fromkeys(cost.model for cost in costs)
     return {
         name: sorted((cost for cost in costs if cost.model == name), key=lambda cost: cost.voxels)
@@ -112,18 +105,18 @@ def costs_by_model(costs: Sequence[Cost]) -> dict[str, list[Cost]]:
     }
 
 
-def fit_laws(costs: Sequence[Cost], quantity: str) -> dict[str, PowerLaw | None]:
-    """The power law of a quantity over the voxels, for every model."""
+def fit_laws(costs: Sequence[ModelCost], quantity: str) -> dict[str, PowerLaw | None]:
+    """Return the power law of a quantity over the voxels for every model."""
     return {
         name: fit_power_law(
             [cost.voxels for cost in of_model], [float(getattr(cost, quantity)) for cost in of_model]
         )
-        for name, of_model in costs_by_model(costs).items()
+        for name, of_model in group_costs(costs).items()
     }
 
 
-def ratio_to(costs: Sequence[Cost], baseline: str, quantity: str) -> dict[tuple[str, int], float]:
-    """A quantity of (model, voxels) divided by the baseline's on a volume of the same size."""
+def compute_ratios(costs: Sequence[ModelCost], baseline: str, quantity: str) -> dict[tuple[str, int], float]:
+    """Return a quantity by (model, voxels), divided by the baseline's on a volume of the same size."""
     base = {cost.voxels: float(getattr(cost, quantity)) for cost in costs if cost.model == baseline}
     return {
         (cost.model, cost.voxels): float(getattr(cost, quantity)) / base[cost.voxels]
@@ -132,10 +125,10 @@ def ratio_to(costs: Sequence[Cost], baseline: str, quantity: str) -> dict[tuple[
     }
 
 
-def say_exponent(law: PowerLaw | None) -> str:
-    """An exponent with its interval.
+def format_exponent(law: PowerLaw | None) -> str:
+    """Return an exponent with its interval as text.
 
-    >>> say_exponent(PowerLaw(1.02, 0.95, 1.09, 1.0))
+    >>> format_exponent(PowerLaw(1.02, 0.95, 1.09, 1.0))
     '1.02 [0.95, 1.09]'
     """
     if law is None:

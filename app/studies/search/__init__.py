@@ -1,1 +1,1 @@
-"""Search: hyper-parameters by Optuna, judged on validation."""
+"""Search hyper-parameters with Optuna, and check the gain on other seeds."""

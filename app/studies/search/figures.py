@@ -1,4 +1,4 @@
-"""Figures of a search: what its trials reached, where, and which settings mattered."""
+"""Draw the figures of a search: scores of its trials, and the importance of the settings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from voxlift.app.evaluation.metrics import metric_label
 from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style
-from voxlift.app.studies.space import Choices, Range
+from voxlift.app.studies.settings import Choices, Range
 
 WIDTH = 7.2
-ACROSS = 3  # panels in a row
+PANELS_PER_ROW = 3
 
 
 def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_better: bool) -> Figure:
-    """What each trial reached, in order, with the best so far; pruned ones are hollow."""
+    """Draw the score of each trial in order, with the best so far; pruned trials are hollow."""
     with figure_style():
         figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -48,7 +48,7 @@ def draw_progress(trials: Sequence[Mapping[str, Any]], *, metric: str, is_lower_
 
 
 def _draw_best(axes: Axes, full: Sequence[Mapping[str, Any]], *, last: int, is_lower_better: bool) -> None:
-    """The best so far, up to the search's last trial, which may have been stopped early."""
+    """Draw the best so far up to the search's last trial, which may have been stopped early."""
     best = (np.minimum if is_lower_better else np.maximum).accumulate([trial["value"] for trial in full])
     numbers = [trial["number"] for trial in full]
     axes.step([*numbers, last], [*best, best[-1]], where="post", color=SERIES[1], label="best so far")
@@ -57,11 +57,11 @@ def _draw_best(axes: Axes, full: Sequence[Mapping[str, Any]], *, last: int, is_l
 def draw_slices(
     trials: Sequence[Mapping[str, Any]], space: Mapping[str, Range | Choices], *, metric: str
 ) -> Figure:
-    """What trials reached over every searched setting."""
-    rows = -(-len(space) // ACROSS)
+    """Draw the scores of trials over every searched setting."""
+    rows = -(-len(space) // PANELS_PER_ROW)
     with figure_style():
         figure = Figure(figsize=(WIDTH, 2.5 * rows), layout="constrained")
-        panels = figure.subplots(rows, min(ACROSS, len(space)), sharey=True, squeeze=False)
+        panels = figure.subplots(rows, min(PANELS_PER_ROW, len(space)), sharey=True, squeeze=False)
         for axes, (key, one) in zip(panels.flat, space.items(), strict=False):
             _draw_slice(axes, trials, key, one)
         for axes in panels.flat[len(space) :]:
@@ -72,7 +72,7 @@ def draw_slices(
 
 
 def draw_importance(importance: Mapping[str, float]) -> Figure:
-    """The share of the variation of the score that each setting explains."""
+    """Draw the share of the variation of the score that each setting explains."""
     with figure_style():
         figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(importance)), layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Words and page of a search."""
+"""Report a search: its recommendation, trials, figures and page."""
 
 from __future__ import annotations
 
@@ -9,76 +9,67 @@ from typing import Any
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.evaluation.metrics import metric_label
 from voxlift.app.report.formatting import format_interval, format_value
-from voxlift.app.report.run_page import spoken_task
-from voxlift.app.report.study_page import Drawing, TextTable
+from voxlift.app.report.run_page import describe_task
+from voxlift.app.report.study_page import StudyFigure, TextTable
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.app.studies.outputs import NOTE_SPLIT, Written, describe_fixed, environment_of, write_study
-from voxlift.app.studies.scoring import PointScore, Standing, read_points, stand_against
+from voxlift.app.studies.outputs import NOTE_SPLIT, StudyResults, describe_fixed, write_study_results
 from voxlift.app.studies.search.figures import draw_importance, draw_progress, draw_slices
 from voxlift.app.studies.search.store import (
     BEST,
     GIVEN,
     SearchFindings,
-    finished,
+    format_param,
+    format_params,
     import_optuna,
-    overrides_of,
+    list_completed,
 )
-from voxlift.app.studies.space import Choices, Range
-from voxlift.app.studies.trainings import finished_trials, say_failures
+from voxlift.app.studies.settings import Choices, Range
+from voxlift.app.studies.trainings import (
+    PointDifference,
+    PointScore,
+    compare_with_reference,
+    describe_failures,
+    score_points,
+    select_finished,
+)
 
-FEWEST = 8  # finished trials before a share of variation means anything
+FEWEST = 8  # finished trials that an estimate of importance needs
 
 
 def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFindings) -> None:
-    """Write all that the study leaves, and print its recommendation."""
-    study, trials = settings.study, describe_trials(found.known)
-    points, standing = _check(found)
-    command = best_command(found)
-    lower = study.metric == "loss"
-    importance = _importance(found.known)
-    drawings = [
-        Drawing(
-            "progress",
-            "What every trial reached.",
-            draw_progress(trials, metric=study.metric, is_lower_better=lower),
-        ),
-        Drawing(
-            "slices",
-            "What trials reached over each setting. Hollow: stopped early; diamond: the given settings.",
-            draw_slices(trials, found.space, metric=study.metric),
-        ),
-    ]
-    if importance:
-        drawings.append(
-            Drawing("importance", "Which settings mattered in this space.", draw_importance(importance))
-        )
-    written = Written(
-        name=f"Search for {settings.model.name} on {spoken_task(settings.data)}",
-        recommendation=recommend(found, standing, command, metric=study.metric),
+    """Write all files of the study and print its recommendation."""
+    study, trials = settings.study, describe_trials(found.search)
+    confirmed = select_finished(found.confirmed)
+    points, difference = _compare_best(found)
+    command = build_best_command(found)
+    importance = _estimate_importance(found.search)
+    results = StudyResults(
+        name=f"Search for {settings.model.name} on {describe_task(settings.data)}",
+        recommendation=recommend(found, difference, command, metric=study.metric),
         findings=[
-            *explain(found, trials, points, standing, study.metric),
-            *_say_importance(importance),
-            *say_failures(found.confirmed),
+            *describe_findings(found, trials, points, metric=study.metric),
+            _describe_importance(importance),
+            *describe_failures(found.confirmed),
         ],
-        varied=[(key, _spoken(one)) for key, one in found.space.items()],
+        varied=[(key, _format_space(one)) for key, one in found.space.items()],
         fixed=describe_fixed(found.base, varied=list(found.space)),
-        rows=[trial_row(trial) for trial in trials],
-        more={"confirmation": [confirmation_row(point) for point in points.values()]} if points else {},
+        rows=[build_trial_row(trial) for trial in trials],
+        more={"confirmation": [build_confirmation_row(one) for one in points.values()]} if points else {},
         values={"command": command, "importance": importance},
-        drawings=drawings,
+        drawings=_build_figures(found, trials, importance, metric=study.metric),
         tables=[
-            trial_table(trials, found.space, study.metric),
-            *([confirmation_table(points)] if points else []),
+            _build_trial_table(trials, found.space, study.metric),
+            *([_build_confirmation_table(points)] if points else []),
         ],
-        notes=_notes(settings),
+        notes=_build_notes(settings),
     )
-    write_study(written, folder, environment=environment_of(finished_trials(found.confirmed)))
+    write_study_results(results, folder, trials=confirmed)
 
 
-def describe_trials(known: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Optuna's study
-    """Every trial: number, state, value (of a pruned one its last epoch's), settings."""
+def describe_trials(search: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - an Optuna study
+    """Return number, state, value and settings of every ended trial; a pruned one keeps its last value."""
     described = []
-    for trial in known.get_trials(deepcopy=False):
+    for trial in search.get_trials(deepcopy=False):
         if not trial.state.is_finished():
             continue
         last = trial.intermediate_values.get(trial.last_step) if trial.intermediate_values else None
@@ -95,130 +86,160 @@ def describe_trials(known: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Optun
     return described
 
 
-def best_command(found: SearchFindings) -> str:
-    """The command line that trains with the best settings."""
+def build_best_command(found: SearchFindings) -> str:
+    """Return the command line that trains with the best settings."""
     shared = [one for one in found.shared if one != "logger=none"]
-    return shlex.join(["voxlift-train", *shared, *overrides_of(found.known.best_params)])
+    return shlex.join(["voxlift-train", *shared, *format_params(found.search.best_params)])
 
 
-def recommend(found: SearchFindings, standing: Standing | None, command: str, *, metric: str) -> str:
-    """The best settings, unless other seeds speak against them; always the command line."""
-    value = f"validation {metric_label(metric)} {format_value(found.known.best_value)}"
-    if found.known.best_trial.user_attrs.get(GIVEN):
+def recommend(found: SearchFindings, difference: PointDifference | None, command: str, *, metric: str) -> str:
+    """Return the recommendation: the best settings, unless other seeds contradict them.
+
+    Args:
+        found: Results of the search.
+        difference: Best minus given settings on other seeds; None if unknown.
+        command: Command line that trains with the best settings.
+        metric: Metric of the search.
+    """
+    value = f"validation {metric_label(metric)} {format_value(found.search.best_value)}"
+    if found.search.best_trial.user_attrs.get(GIVEN):
         return f"Keep the given settings: no trial reached more ({value})."
-    if standing is None:
-        return f"Best trial, {value} on one seed, not checked on another: {command}"
-    size = f"{format_value(standing.difference)} {format_interval(standing.low, standing.high)}"
-    if standing.is_better:
+    if difference is None:
+        return f"Best trial, with {value} on one seed and not checked on others: {command}"
+    size = f"{format_value(difference.difference)} {format_interval(difference.low, difference.high)}"
+    if difference.is_better:
         return f"Take the best trial's settings: on other seeds they gain {size} AUC. {command}"
-    if standing.is_worse:
+    if difference.is_worse:
         return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} AUC."
     return (
-        "The search gives no reason to leave the given settings: on other seeds the best trial's differ by "
-        f"{size} AUC, which cannot be told from nothing. To try them all the same: {command}"
+        "Keep the given settings: on other seeds the best trial's settings differ by "
+        f"{size} AUC, which is not significant. To try them nevertheless: {command}"
     )
 
 
-def explain(
+def describe_findings(
     found: SearchFindings,
     trials: Sequence[Mapping[str, Any]],
     points: Mapping[str, PointScore],
-    standing: Standing | None,
+    *,
     metric: str,
 ) -> list[str]:
-    """What was tried, and how far the best went beyond the given settings on both kinds of seeds."""
+    """Return what was tried, and how the best settings compare with the given ones.
+
+    Args:
+        found: Results of the search.
+        trials: See `describe_trials`.
+        points: Scores of the given and the best settings on other seeds; empty if unknown.
+        metric: Metric of the search.
+    """
     states = [trial["state"] for trial in trials]
-    label = metric_label(metric)
+    best = found.search.best_trial
     sentences = [
         (
-            f"{states.count('complete')} trials were trained to the end, {states.count('pruned')} stopped "
-            f"early, {states.count('fail')} failed or were interrupted."
+            f"{states.count('complete')} trials were trained to the end, {states.count('pruned')} were "
+            f"stopped early, {states.count('fail')} failed or were interrupted."
         ),
         (
-            f"Best trial: number {found.known.best_trial.number}, {label} "
-            f"{format_value(found.known.best_value)}, with {' '.join(overrides_of(found.known.best_params))}."
+            f"Best trial: number {best.number}, {metric_label(metric)} {format_value(best.value)}, "
+            f"with {' '.join(format_params(found.search.best_params))}."
         ),
     ]
     given = next((trial for trial in trials if trial["is_given"] and trial["value"] is not None), None)
     if given:
         sentences.append(f"The given settings reached {format_value(given['value'])} in the same search.")
-    if standing and points:
+    if points:
         sentences.append(
-            f"On seeds that the search did not see: best {format_value(points[BEST].auc)}, given "
-            f"{format_value(points[GIVEN].auc)} AUC. The first comparison flatters the best of many trials, "
-            "this one does not."
+            f"On seeds that the search did not use: best {format_value(points[BEST].auc)}, given "
+            f"{format_value(points[GIVEN].auc)} AUC. The comparison within the search is biased towards the "
+            "best of many trials; this one is not."
         )
     return sentences
 
 
-def _check(found: SearchFindings) -> tuple[dict[str, PointScore], Standing | None]:
-    """The scores on other seeds, and the best against the given settings."""
-    trials = finished_trials(found.confirmed)
+def _compare_best(found: SearchFindings) -> tuple[dict[str, PointScore], PointDifference | None]:
+    """Return the scores of the given and the best settings on other seeds, and their difference."""
+    trials = select_finished(found.confirmed)
     if {trial.model for trial in trials} != {GIVEN, BEST}:
         return {}, None
-    points, scores = read_points(trials)
+    points, scores = score_points(trials)
     if set(points) != {GIVEN, BEST}:
         return {}, None
-    return points, stand_against(scores, GIVEN)[BEST]
+    return points, compare_with_reference(scores, GIVEN)[BEST]
 
 
-def _importance(known: Any) -> dict[str, float]:  # noqa: ANN401 - Optuna's study
-    values = [trial.value for trial in finished(known)]
+def _estimate_importance(search: Any) -> dict[str, float]:  # noqa: ANN401 - an Optuna study
+    """Return the share of the variation of the score that each setting explains; nothing for few trials."""
+    values = [trial.value for trial in list_completed(search)]
     if len(values) < FEWEST or max(values) == min(values):
         return {}
     tool = import_optuna()
     evaluator = tool.importance.FanovaImportanceEvaluator(seed=0)
-    found = tool.importance.get_param_importances(known, evaluator=evaluator)
+    found = tool.importance.get_param_importances(search, evaluator=evaluator)
     return {key: float(share) for key, share in found.items()}
 
 
-def _say_importance(importance: Mapping[str, float]) -> list[str]:
+def _describe_importance(importance: Mapping[str, float]) -> str:
     if not importance:
-        return [
-            (
-                f"Too few finished trials, or none that differ, to say which settings mattered ({FEWEST} are "
-                "needed)."
-            )
-        ]
-    spoken = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
-    return [
-        f"Share of the variation that each setting explains, within this space and these trials: {spoken}."
+        return f"The importance of the settings is unknown: it needs {FEWEST} finished trials that differ."
+    shares = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
+    return f"Share of the variation that each setting explains, within this space and these trials: {shares}."
+
+
+def _build_figures(
+    found: SearchFindings,
+    trials: Sequence[Mapping[str, Any]],
+    importance: Mapping[str, float],
+    *,
+    metric: str,
+) -> list[StudyFigure]:
+    progress = draw_progress(trials, metric=metric, is_lower_better=metric == "loss")
+    figures = [
+        StudyFigure("progress", "Score of every trial.", progress),
+        StudyFigure(
+            "slices",
+            "Score of the trials over each setting. Hollow: stopped early; diamond: the given settings.",
+            draw_slices(trials, found.space, metric=metric),
+        ),
     ]
+    if importance:
+        caption = "Importance of the settings in this space."
+        figures.append(StudyFigure("importance", caption, draw_importance(importance)))
+    return figures
 
 
-def _notes(settings: StudySettings) -> list[str]:
+def _build_notes(settings: StudySettings) -> list[str]:
     study = settings.study
-    rule = (
+    pruning = (
         "A trial is stopped when its value is worse than the median of the earlier trials at the same epoch, "
-        f"from the epoch {study.warmup_epochs + 1} and the trial {study.startup_trials + 1} on."
+        f"from epoch {study.warmup_epochs + 1} and trial {study.startup_trials + 1} on."
         if study.prune
         else "No trial is stopped early."
     )
     return [
         (
-            "Trials are proposed by Optuna's TPE sampler (Bergstra et al. 2011) and judged by "
+            "Trials are proposed by Optuna's TPE sampler (Bergstra et al. 2011) and scored by "
             f"{study.metric} on validation at their best epoch, all with seed {settings.seed}. "
             "The test part is not used."
         ),
-        rule,
+        pruning,
         NOTE_SPLIT,
-        "The search stands in search.db (SQLite): the same command with more study.trials goes on with it.",
+        "The search is saved in search.db (SQLite): the same command with a larger study.trials extends it.",
     ]
 
 
-def _spoken(one: Range | Choices) -> str:
+def _format_space(one: Range | Choices) -> str:
     if isinstance(one, Choices):
         return ", ".join(map(str, one.values))
     return f"{one.low:g} to {one.high:g}{', logarithmic' if one.log else ''}"
 
 
-def trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's row of `table.csv`: its settings stand beside what it reached."""
+def build_trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's row of `table.csv`: its result and its settings."""
     return {key: value for key, value in trial.items() if key != "params"} | dict(trial["params"])
 
 
-def confirmation_row(point: PointScore) -> dict[str, Any]:
-    """A row of `confirmation.csv`: the score of the given or the best settings on other seeds."""
+def build_confirmation_row(point: PointScore) -> dict[str, Any]:
+    """Return a row of `confirmation.csv`: the score of the given or the best settings on other seeds."""
     return {
         "settings": point.label,
         "seeds": len(point.by_seed),
@@ -228,24 +249,24 @@ def confirmation_row(point: PointScore) -> dict[str, Any]:
     }
 
 
-def trial_table(trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any], metric: str) -> TextTable:
-    """Every trial, for the page."""
+def _build_trial_table(
+    trials: Sequence[Mapping[str, Any]], space: Mapping[str, Any], metric: str
+) -> TextTable:
     texts = [
         [
             f"{trial['number']}{' (given)' if trial['is_given'] else ''}",
             trial["state"],
             format_value(trial["value"]),
             str(trial["epochs"]),
-            *(short_text(trial["params"].get(key)) for key in space),
+            *(format_param(trial["params"].get(key)) for key in space),
         ]
         for trial in trials
     ]
-    caption = "Every trial; the value of one that was stopped early is that of its last epoch."
+    caption = "Every trial; the value of a trial that was stopped early is that of its last epoch."
     return TextTable(caption, ("Trial", "state", metric_label(metric), "epochs", *space), texts, 2)
 
 
-def confirmation_table(points: Mapping[str, PointScore]) -> TextTable:
-    """The scores on other seeds, for the page."""
+def _build_confirmation_table(points: Mapping[str, PointScore]) -> TextTable:
     rows = [
         [
             label,
@@ -255,13 +276,5 @@ def confirmation_table(points: Mapping[str, PointScore]) -> TextTable:
         ]
         for label, one in points.items()
     ]
-    return TextTable(
-        "The same settings with seeds that the search did not see.",
-        ("Settings", "AUC", "95 %", "by seed"),
-        rows,
-    )
-
-
-def short_text(value: object) -> str:
-    """A setting's value as a table shows it: of a number three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    caption = "The same settings with seeds that the search did not use."
+    return TextTable(caption, ("Settings", "AUC", "95 %", "by seed"), rows)

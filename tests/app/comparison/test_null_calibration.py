@@ -37,9 +37,9 @@ class Trainer:
     def __init__(self, kind):
         import keras
 
-        from voxlift.models.aggregation import wrap_slices
         from voxlift.models.baselines import build_baseline
         from voxlift.models.lifting import plan_lift
+        from voxlift.models.slice_model import wrap_slices
 
         def build():
             plane = build_baseline("cnn", input_shape=SHAPE[1:], classes=2, filters=(4, 6, 8), dropout=0.0)
@@ -80,7 +80,7 @@ def p_values(first, second, **options):
 
 
 @pytest.mark.slow
-def test_the_same_network_with_two_seeds_is_told_apart_in_about_five_percent_of_200_data_sets():
+def test_the_same_network_with_two_seeds_differs_significantly_in_about_five_percent_of_200_data_sets():
     trainer = Trainer("volume")
     found, aucs = [], []
     for number in range(200):

@@ -1,4 +1,4 @@
-"""A study's tests compose the real configuration; a function stands in for the trainings and measurements."""
+"""Tests of studies compose the real configuration; a stand-in replaces child trainings and measurements."""
 
 import json
 from contextlib import contextmanager
@@ -12,14 +12,13 @@ from omegaconf import open_dict
 
 from voxlift.app.cli.study import append_open_key, read_settings, study
 from voxlift.app.cli.train import read_settings as read_training
-from voxlift.app.comparison import run_trial as running
+from voxlift.app.comparison import run as comparison_run
 from voxlift.app.config import register_schemas
-from voxlift.app.config.commands import register_study_schemas
 from voxlift.app.files import write_json, write_rows
-from voxlift.app.report import study_page as export
+from voxlift.app.report import style
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.studies import measuring, scoring
+from voxlift.app.studies import measurement_process, trainings
 
 TINY = [
     "data.subjects=24",
@@ -34,12 +33,12 @@ TINY = [
 
 @contextmanager
 def compose_study(*overrides):
-    """The settings of a study, inside the configuration that its trainings are composed from."""
+    """Yield the settings of a study, inside the configuration that its trainings are composed from."""
     register_schemas()
-    register_study_schemas()
     with initialize_config_module("voxlift.conf", version_base="1.3"):
-        told = [append_open_key(one) for one in overrides]
-        cfg = compose("study", overrides=told, return_hydra_config=True)
+        cfg = compose(
+            "study", overrides=[append_open_key(one) for one in overrides], return_hydra_config=True
+        )
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             del cfg["hydra"]
@@ -48,7 +47,7 @@ def compose_study(*overrides):
 
 
 def run_tiny_study(*overrides):
-    """Run a study as its command does; its folder."""
+    """Run a study as its command does and return its folder."""
     with compose_study(*TINY, *overrides) as settings:
         assert study(settings) == 0
         return Path(settings.run_dir).absolute()
@@ -79,17 +78,17 @@ def run_study():
 
 
 class StandIn:
-    """Writes what a training or a measurement leaves; `score` says how well a training separates classes."""
+    """Writes the files of a training or measurement; `score` returns how well classes are separated."""
 
     def __init__(self, score, answers=None):
         self.score, self.answers = score, {"networks": answer_networks} | (answers or {})
-        self.endings = {}  # of measurements without an answer: status and reason
+        self.failures = {}  # status and reason of measurements without an answer, by name
         self.trained, self.measured = [], []
         self.before = lambda _: None
 
     def __call__(self, command, *, log, **_):
-        log.write_text("it said so\n")
-        if "voxlift.app.studies.measure" in command:
+        log.write_text("some output\n")
+        if "voxlift.app.studies.measurements" in command:
             return self.measure(RunFolder(Path(command[-1])))
         return self.train([one for one in command if "=" in one])
 
@@ -116,15 +115,15 @@ class StandIn:
     def measure(self, place):
         self.before(place.path.name)
         self.measured.append(place.path.name)
-        if place.path.name in self.endings:
-            return self.endings[place.path.name]
+        if place.path.name in self.failures:
+            return self.failures[place.path.name]
         request = json.loads((place.path / "request.json").read_text(encoding="utf-8"))
         write_json(place.path / "answer.json", self.answers[request["kind"]](request, place))
         return 0, ""
 
 
 def answer_networks(request, _):
-    """Every model is another network, but for a kernel of three taps, which is as deep as it is high."""
+    """Answer that all models differ, except that a depth kernel of 3 is the same as none."""
     plain = {
         name: model | {"depth_kernel": model["depth_kernel"] or 3}
         for name, model in request["models"].items()
@@ -133,7 +132,7 @@ def answer_networks(request, _):
 
 
 def predictions(quality, *, seed, subjects=80):
-    """Validation rows of 80 subjects whose probabilities separate the classes the better the quality."""
+    """Return validation rows whose probabilities separate the classes better for higher quality."""
     rng = np.random.default_rng(seed)
     labels = np.arange(subjects) % 2
     logits = quality * 4 * (labels - 0.5) + rng.normal(0, 1, subjects)
@@ -145,13 +144,13 @@ def predictions(quality, *, seed, subjects=80):
 
 
 def install_stand_in(monkeypatch, folder, score, answers):
-    """Put a stand-in in the place of child processes, in a working directory of its own."""
+    """Replace child processes by a stand-in, in a working directory of its own."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(export, "DOTS_PER_INCH", 30)  # what takes time here is drawing and resampling
-    monkeypatch.setattr(scoring, "RESAMPLES", 500)
+    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)  # drawing and resampling take most of the time
+    monkeypatch.setattr(trainings, "RESAMPLES", 500)
     one = StandIn(score, answers)
-    monkeypatch.setattr(running, "run_child", one)
-    monkeypatch.setattr(measuring, "run_child", one)
+    monkeypatch.setattr(comparison_run, "run_child", one)
+    monkeypatch.setattr(measurement_process, "run_child", one)
     return one
 
 
@@ -163,7 +162,7 @@ def stand_in(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def study_once(tmp_path_factory):
-    """A function: runs a study with a stand-in for several tests to look at; the stand-in and the folder."""
+    """A function: runs a study once for several tests; returns the stand-in and the folder."""
 
     def run_once(overrides, score, answers=None):
         with pytest.MonkeyPatch.context() as monkeypatch:

@@ -9,11 +9,10 @@ import pytest
 from voxlift.app.config import SettingsError
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runtime.exit_status import TIMED_OUT
-from voxlift.app.studies.batch_size.memory import fit_line
-from voxlift.app.studies.batch_size.points import lay_out_points, scale_rate
-from voxlift.app.studies.measurements import NoiseScale
+from voxlift.app.studies.batch_size.points import build_points, scale_rate
+from voxlift.app.studies.gradient_noise import NoiseScale
 
-LIMIT = 40  # volumes that fit, in the stand-in's machine
+LIMIT = 40  # volumes that fit into the memory of the stand-in
 STUDY = [
     "study=batch_size",
     "trainer.batch_size=8",
@@ -47,7 +46,7 @@ def answer_steps(_, place):
 
 
 def answer_fit(request, _):
-    return {"fits": request["batch_size"] <= LIMIT, "how": "a wish", "reason": ""}
+    return {"fits": request["batch_size"] <= LIMIT, "how": "a stand-in", "reason": ""}
 
 
 def answer_noise(*_):
@@ -72,7 +71,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_the_table_has_every_size_rule_and_equality(folder):
+def test_the_table_has_every_size_rule_and_length_of_training(folder):
     rows = {row["point"]: row for row in read(folder / "table.csv")}
     assert set(rows) == {"batch8"} | {
         f"batch{size}-{rule}-{equal}"
@@ -91,19 +90,21 @@ def test_the_recommendation_follows_from_the_table(folder):
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     # 16 is fastest but shown to be worse; of 4 and 8, which score alike, 8 is faster.
     assert "trainer.batch_size=8" in results["recommendation"]
-    assert any("worse than batch8: 16" in finding for finding in results["findings"])
+    assert any("worse" in finding and "batch8: 16 with" in finding for finding in results["findings"])
     assert results["memory"]["fits"] <= LIMIT < results["memory"]["fails"] <= LIMIT * 1.1 + 1
-    assert any("accumulat" in finding for finding in results["findings"])
-    assert any("noise scale is about 12" in finding for finding in results["findings"])
+    assert any("trainer.accumulate=" in finding for finding in results["findings"])
+    assert any("12 examples" in finding and "[8, 18]" in finding for finding in results["findings"])
 
 
-def test_the_largest_batch_is_measured_in_portions_too(folder):
+def test_the_largest_batch_is_measured_with_microbatches_too(folder):
     rows = {(row["batch_size"], row["accumulate"]): row for row in read(folder / "cost.csv")}
     assert set(rows) == {("4", "1"), ("8", "1"), ("16", "1"), ("4", "4")}
     assert rows["4", "4"]["volumes_per_step"] == "16"
     assert rows["4", "4"]["peak_memory_bytes"] == rows["4", "1"]["peak_memory_bytes"]
     findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
-    assert any("16 as 4 x 4 volumes (trainer.batch_size=4 trainer.accumulate=4)" in one for one in findings)
+    assert any(
+        "16 as 4 x 4" in one and "trainer.batch_size=4 trainer.accumulate=4" in one for one in findings
+    )
     assert "accumulated" in (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -112,36 +113,33 @@ def test_only_a_batch_that_the_memory_holds_is_recommended(stand_in, run_study):
     stand_in(lambda _: 1.0, few)
     results = json.loads((run_study(*SHORT) / "results.json").read_text(encoding="utf-8"))
     assert "trainer.batch_size=4 " in results["recommendation"]
-    assert any("trainer.batch_size=5 trainer.accumulate=2 takes" in one for one in results["findings"])
+    assert any("trainer.batch_size=5 trainer.accumulate=2" in one for one in results["findings"])
 
 
-def test_a_try_that_fails_for_another_reason_ends_the_search_and_is_no_limit_of_memory(stand_in, run_study):
+def test_a_trial_that_fails_for_another_reason_ends_the_search_without_a_limit(stand_in, run_study):
     one = stand_in(lambda _: 1.0, ANSWERS)
-    one.endings = {"fit-64": (TIMED_OUT, "no end within 600 s")}
+    one.failures = {"fit-64": (TIMED_OUT, "no end within 600 s")}
     folder = run_study(*SHORT)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["memory"]["fits"] == 0
     assert results["memory"]["fails"] is None
     assert results["memory"]["unanswered"] == 64
-    (told,) = [one for one in results["findings"] if "The largest batch is not known" in one]
-    assert "no end within 600 s" in told
-    assert "no answer: no end within 600 s" in (folder / "report.html").read_text(encoding="utf-8")
-    assert "trainer.batch_size=16" in results["recommendation"]  # the fastest: nothing speaks against it
+    assert any("batch of 64" in one and "no end within 600 s" in one for one in results["findings"])
+    assert "no end within 600 s" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "trainer.batch_size=16" in results["recommendation"]  # the fastest, not known to fail
     assert not (folder / "measurements" / "fit-64" / "answer.json").exists()  # the next call tries again
 
 
-def test_the_page_says_what_was_varied_and_what_was_held_fixed(folder):
+def test_the_page_begins_with_the_recommendation_and_lists_varied_and_fixed_settings(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.index("Take trainer.batch_size=8") < page.index("Held fixed")
-    assert "rules: none, sqrt" in page
-    assert "model.depth_policy" in page
+    assert page.index("trainer.batch_size=8") < page.index("none, sqrt") < page.index("model.depth_policy")
     assert "src=" not in page
     for name in ("scores", "cost", "stability"):
         assert (folder / "figures" / f"{name}.svg").stat().st_size > 1000
         assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_killed_study_goes_on_with_what_is_missing(stand_in, run_study):
+def test_a_killed_study_resumes_with_what_is_missing(stand_in, run_study):
     one = stand_in(score, ANSWERS)
 
     def interrupt(name):
@@ -159,34 +157,29 @@ def test_a_killed_study_goes_on_with_what_is_missing(stand_in, run_study):
     assert len(one.measured) == len(set(one.measured)) > len(measured)
 
 
-def test_a_training_that_fails_leaves_the_others_be(stand_in, run_study):
+def test_a_failed_training_is_a_finding_and_the_others_are_used(stand_in, run_study):
     stand_in(lambda settings: None if settings.trainer.batch_size == 4 else 1.0, ANSWERS)
     folder = run_study(*SHORT)
     findings = json.loads((folder / "results.json").read_text(encoding="utf-8"))["findings"]
-    assert any(finding == "batch4-none-epochs-seed0 came to no end: the reason" for finding in findings)
+    assert any("batch4-none-epochs-seed0" in finding and "the reason" in finding for finding in findings)
     assert len(read(folder / "table.csv")) == 2
 
 
 def test_all_trainings_failing_is_an_error_with_the_first_reason(stand_in, run_study):
     stand_in(lambda _: None, ANSWERS)
-    with pytest.raises(SettingsError, match="all 3 trainings failed, the first with: the reason"):
+    with pytest.raises(SettingsError, match=r"3 trainings.*the reason"):
         run_study(*SHORT)
 
 
 def test_a_seed_of_the_study_is_not_set_twice(stand_in, run_study):
     stand_in(score, ANSWERS)
-    with pytest.raises(SettingsError, match=r"seed: the study sets it itself; say study.seeds"):
+    with pytest.raises(SettingsError, match=r"^seed: .*study\.seeds"):
         run_study(*STUDY, "seed=3")
 
 
 def test_sgd_scales_in_proportion(composed):
     with composed("study=batch_size", "optimizer=sgd", "study.batch_sizes=[32]") as settings:
-        points = lay_out_points(settings, [8, 32], steps_per_epoch={8: 18, 32: 4})
+        points = build_points(settings, [8, 32], steps_per_epoch={8: 18, 32: 4})
     rates = {point.scaling: point.learning_rate for point in points}
     assert rates == {"none": 0.05, "linear": 0.2}
     assert scale_rate("sqrt", 0.25) == 0.5
-
-
-def test_memory_per_volume_is_the_slope():
-    base, slope = fit_line({4: {"peak_memory_bytes": 140.0}, 8: {"peak_memory_bytes": 180.0}})
-    assert (base, slope) == (pytest.approx(100.0), pytest.approx(10.0))

@@ -1,4 +1,4 @@
-"""What a comparison does around its trainings: goes on, uses again, and tells of failures.
+"""Training the trials of a comparison: resume after a kill, reuse finished runs, report failures.
 
 A small script stands in for the training, so that a kill can be aimed; a slow test kills real ones.
 """
@@ -15,11 +15,11 @@ import pytest
 
 from commands import own_environment
 from tiny import TINY
-from voxlift.app.comparison import run_trial as running
-from voxlift.app.comparison.comparable import pick_comparable
-from voxlift.app.comparison.compare import run_trials
+from voxlift.app.comparison import run as comparison_run
 from voxlift.app.comparison.plan import Plan
-from voxlift.app.comparison.trial import lay_out_trials
+from voxlift.app.comparison.run import run_trials
+from voxlift.app.comparison.selection import select_trials
+from voxlift.app.comparison.trial import build_trials
 from voxlift.app.config import TrainSettings
 
 STAND_IN = """
@@ -44,32 +44,33 @@ if what.isdigit():
 DRIVER = """
 import sys
 from pathlib import Path
+from voxlift.app.comparison import run
 from voxlift.app.comparison.plan import Plan
-from voxlift.app.comparison.compare import run_trials
+from voxlift.app.comparison.trial import build_trials
 from voxlift.app.config import TrainSettings
-from voxlift.app.comparison import run_trial
-from voxlift.app.comparison.trial import lay_out_trials
-run_trial.TRAIN = (sys.executable, sys.argv[1])
+run.TRAIN = (sys.executable, sys.argv[1])
 folder = Path(sys.argv[2])
 choose = lambda name: [f"model={name}"]
-trials = lay_out_trials(["a", "b"], [0, 1], folds=[0], folder=folder, choice_of=choose)
+trials = build_trials(["a", "b"], [0, 1], folds=[0], folder=folder, model_overrides=choose)
 settings = tuple(TrainSettings() for _ in trials)
 plan = Plan(folder, tuple(trials), settings, ("a", "b"), {})
-run_trials(plan, runs_folder=folder / "none")
+run.run_trials(plan, runs_folder=folder / "none")
 """
 
 
-@pytest.fixture(name="stand_in")
-def script_in_place_of_the_training(tmp_path, monkeypatch):
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
     path = tmp_path / "stand_in" / "train.py"
     path.parent.mkdir()
     path.write_text(STAND_IN)
-    monkeypatch.setattr(running, "TRAIN", (sys.executable, str(path)))
+    monkeypatch.setattr(comparison_run, "TRAIN", (sys.executable, str(path)))
     return path
 
 
 def plan_of(folder, names=("a", "b"), seeds=(0, 1)):
-    trials = lay_out_trials(names, seeds, folds=[0], folder=folder, choice_of=lambda name: [f"model={name}"])
+    trials = build_trials(
+        names, seeds, folds=[0], folder=folder, model_overrides=lambda name: [f"model={name}"]
+    )
     return Plan(folder, tuple(trials), tuple(TrainSettings() for _ in trials), tuple(names), {})
 
 
@@ -94,7 +95,7 @@ def test_every_trial_is_trained_once_and_then_reused(stand_in, tmp_path):
 
 
 @pytest.mark.parametrize("killed_in", ["a-seed0", "b-seed0", "b-seed1"])
-def test_a_killed_comparison_goes_on_where_it_stopped(killed_in, stand_in, tmp_path):
+def test_a_killed_comparison_resumes_with_the_trial_that_was_interrupted(killed_in, stand_in, tmp_path):
     folder = tmp_path / "compared"
     stand_in.with_name(killed_in).write_text("wait")
     driver = tmp_path / "driver.py"
@@ -119,19 +120,18 @@ def test_a_killed_comparison_goes_on_where_it_stopped(killed_in, stand_in, tmp_p
     assert calls_of(stand_in)[len(before) :] == every[every.index(killed_in) :]
 
 
-def test_a_failed_training_is_told_of_and_the_others_go_on(stand_in, tmp_path, capsys):
+def test_a_failed_training_is_reported_and_the_others_are_trained(stand_in, tmp_path, capsys):
     stand_in.with_name("b-seed0").write_text("70")
     outcomes = run_all(tmp_path / "compared")
     assert [outcome.status for outcome in outcomes] == [0, 70, 0, 0]
     assert outcomes[1].reason == "the reason of b-seed0."
     assert "a warning" in capsys.readouterr().err
-    found = pick_comparable(plan_of(tmp_path / "compared"), outcomes)
-    assert [trial.run.path.name for trial in found.trials] == ["a-seed1", "b-seed1"]
-    assert found.is_enough
-    assert found.notes == (
-        "The training b-seed0 failed with status 70: the reason of b-seed0.",
-        "1 of 2 combinations of fold and seed are left out, since not every model finished them.",
-    )
+    selected = select_trials(plan_of(tmp_path / "compared"), outcomes)
+    assert [trial.run.path.name for trial in selected.trials] == ["a-seed1", "b-seed1"]
+    assert selected.is_comparison
+    failure, left_out = selected.notes
+    assert all(part in failure for part in ("b-seed0", "70", "the reason of b-seed0."))
+    assert "1 of 2" in left_out
 
 
 def test_a_model_that_never_finishes_is_left_out_of_the_comparison(stand_in, tmp_path):
@@ -139,13 +139,13 @@ def test_a_model_that_never_finishes_is_left_out_of_the_comparison(stand_in, tmp
         stand_in.with_name(f"b-seed{seed}").write_text("die")
     plan = plan_of(tmp_path / "compared", names=("a", "b", "c"))
     outcomes = run_trials(plan, runs_folder=tmp_path / "none")
-    found = pick_comparable(plan, outcomes)
-    assert {trial.model for trial in found.trials} == {"a", "c"}
-    assert len(found.trials) == 4
-    assert "ended by SIGKILL (out of memory?)" in found.notes[0]
-    assert found.notes[2] == "Not compared, since no training of it finished: b."
-    few = pick_comparable(plan, [outcomes[0]])
-    assert not few.is_enough
+    selected = select_trials(plan, outcomes)
+    assert {trial.model for trial in selected.trials} == {"a", "c"}
+    assert len(selected.trials) == 4
+    assert "SIGKILL" in selected.notes[0]
+    assert selected.notes[2].endswith(": b.")
+    few = select_trials(plan, [outcomes[0]])
+    assert not few.is_comparison
 
 
 def test_where_every_model_is_refused_the_rest_is_not_tried(stand_in, tmp_path):
@@ -153,7 +153,7 @@ def test_where_every_model_is_refused_the_rest_is_not_tried(stand_in, tmp_path):
         stand_in.with_name(f"{name}-seed0").write_text("2")
     outcomes = run_all(tmp_path / "compared")
     assert calls_of(stand_in) == ["a-seed0", "b-seed0"]
-    assert "2 trainings were not tried" in pick_comparable(plan_of(tmp_path), outcomes).notes[-1]
+    assert select_trials(plan_of(tmp_path), outcomes).notes[-1].startswith("2 trainings")
 
 
 def test_an_interrupted_training_interrupts_the_comparison(stand_in, tmp_path):
@@ -162,7 +162,7 @@ def test_an_interrupted_training_interrupts_the_comparison(stand_in, tmp_path):
         run_all(tmp_path / "compared")
 
 
-def test_a_training_that_another_process_still_runs_is_waited_for(stand_in, tmp_path, capsys):
+def test_a_training_that_another_process_still_runs_is_awaited(stand_in, tmp_path, capsys):
     fcntl = pytest.importorskip("fcntl")
     folder = tmp_path / "compared"
     (folder / "runs").mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_a_training_that_another_process_still_runs_is_waited_for(stand_in, tmp_
         child = subprocess.Popen([sys.executable, "-c", code], pass_fds=(lock.fileno(),))
     outcomes = run_all(folder)
     child.wait()
-    assert "another process trains it, waiting" in capsys.readouterr().out
+    assert "1/4  a-seed0: another process" in capsys.readouterr().out
     assert outcomes[0].is_reused
     assert "a-seed0" not in calls_of(stand_in)
 

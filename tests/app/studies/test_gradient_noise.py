@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from voxlift.app.studies.measurements import estimate_noise_scale, two_point_estimate
+from voxlift.app.studies.gradient_noise import estimate_noise_scale, two_point_estimate
 
 BATCH = 4
 

@@ -1,4 +1,4 @@
-"""The cases that a comparison's page shows: those rated most differently, each model with its own map."""
+"""The cases on a comparison's page: volumes with the widest range of scores, each model with its own map."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.comparison.page import SHOWN, pick_disagreements
+from voxlift.app.comparison.page import SHOWN_CASES, select_disagreements
 from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.runs.folder import RunFolder
@@ -27,7 +27,7 @@ def scored(probabilities):
 
 
 @pytest.fixture
-def cells(monkeypatch, tmp_path):
+def scores(monkeypatch, tmp_path):
     """Two models' scores, further apart from volume to volume, on a cohort of bright spots."""
     files = []
     for i in range(VOLUMES):
@@ -38,7 +38,7 @@ def cells(monkeypatch, tmp_path):
     records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
     cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
     monkeypatch.setattr("voxlift.app.comparison.page.load_settings", lambda _: None)
-    monkeypatch.setattr("voxlift.app.comparison.page.reopen_cohort", lambda *_, **__: cohort)
+    monkeypatch.setattr("voxlift.app.comparison.page.reopen_split", lambda *_, **__: cohort)
     steps = np.linspace(0, 0.4, VOLUMES)
     return {"slice2d": scored(0.5 + steps), "volume3d": scored(0.5 - steps)}
 
@@ -50,26 +50,26 @@ def network():
     return keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="ones")(pooled))
 
 
-def runs_of(cells, folder):
-    return {name: RunFolder(folder / name) for name in cells}
+def runs_of(scores, folder):
+    return {name: RunFolder(folder / name) for name in scores}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(cells, monkeypatch, tmp_path):
+def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(scores, monkeypatch, tmp_path):
     monkeypatch.setattr("voxlift.app.comparison.page.load_network", lambda _: network())
-    found = pick_disagreements(cells, runs_of(cells, tmp_path))
-    assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN)]
+    found = select_disagreements(scores, runs_of(scores, tmp_path))
+    assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN_CASES)]
     assert (found[0]["slice2d"].decided, found[0]["volume3d"].decided) == ("b", "a")
     for case in found[0].values():
         assert [plane.shape for plane in case.maps] == [plane.shape for plane in case.planes]
         assert all(plane.max() == 8 for plane in case.planes)  # cut where the network looked, at the spot
 
 
-def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(cells, monkeypatch, tmp_path):
+def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(scores, monkeypatch, tmp_path):
     def refuse(path):
         raise SettingsError(f"{path}: damaged")
 
     monkeypatch.setattr("voxlift.app.comparison.page.load_network", refuse)
-    found = pick_disagreements(cells, runs_of(cells, tmp_path))
-    assert len(found) == SHOWN
+    found = select_disagreements(scores, runs_of(scores, tmp_path))
+    assert len(found) == SHOWN_CASES
     assert all(case.maps == () for group in found for case in group.values())

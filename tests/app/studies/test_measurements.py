@@ -1,4 +1,4 @@
-"""Measurements on a real tiny network: they answer with what they promise, on volumes and on slices."""
+"""Measurements on a real tiny network."""
 
 import math
 from dataclasses import asdict, replace
@@ -10,7 +10,14 @@ import pytest
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.studies import bench, measurements
+from voxlift.app.studies import measurements
+from voxlift.app.studies.gradient_noise import gradient_products
+from voxlift.app.studies.measured_training import (
+    build_measured_training,
+    estimate_step_noise,
+    repeat_batches,
+    repeat_examples,
+)
 from voxlift.app.studies.measurements import MEASUREMENTS
 
 
@@ -31,7 +38,7 @@ def test_steps_are_measured_on_real_batches(training):
     assert (answer["train_volumes"], answer["steps_per_epoch"], answer["volumes_per_step"]) == (12, 3, 4.0)
     assert answer["volumes_per_second"] == pytest.approx(4 / answer["seconds_per_step"])
     assert len(answer["losses"]) == 3
-    assert answer["step_noise"] == pytest.approx(bench.step_noise(answer["losses"]))
+    assert answer["step_noise"] == pytest.approx(estimate_step_noise(answer["losses"]))
     assert answer["peak_memory_bytes"] >= answer["before_bytes"] > 2**20
 
 
@@ -51,7 +58,7 @@ def test_a_size_costs_what_is_counted_and_grows_with_the_volume(training):
     assert min(large["train_seconds"], large["infer_seconds"]) > 0
 
 
-def test_equal_networks_have_equal_prints_and_what_cannot_be_built_says_why(training):
+def test_equal_networks_have_equal_fingerprints_and_one_that_cannot_be_built_a_problem(training):
     def model(**changes):
         return asdict(replace(training.model, **changes))
 
@@ -67,19 +74,17 @@ def test_equal_networks_have_equal_prints_and_what_cannot_be_built_says_why(trai
     assert "elsewhere" in found["no depth left"]["problem"]
 
 
-def test_the_gradients_of_batches_give_a_noise_scale(training):
-    table = bench.set_up_bench(training)
-    batch = next(bench.endless_batches(table))
-    products = bench.gradient_products(table, iter([batch, batch, batch]), 3)
+def test_the_inner_products_of_gradients_are_finite_and_symmetric(training):
+    measured = build_measured_training(training)
+    batch = next(repeat_batches(measured))
+    products = gradient_products(measured.networks.trained, iter([batch, batch, batch]), 3)
     assert products.shape == (3, 3)
     assert np.isfinite(products).all()
     assert np.allclose(products, products.T)
 
 
 def test_a_batch_that_the_memory_cannot_hold_does_not_fit(training, monkeypatch):
-    monkeypatch.setattr(
-        measurements, "limit_memory", lambda limit: f"no limit but the comparison with {limit}"
-    )
+    monkeypatch.setattr(measurements, "limit_memory", lambda limit: f"a comparison with {limit}")
     enough = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**45})
     scarce = MEASUREMENTS["fit"](training, {"batch_size": 2, "limit_bytes": 2**20})
     assert (enough["fits"], scarce["fits"]) == (True, False)
@@ -87,27 +92,23 @@ def test_a_batch_that_the_memory_cannot_hold_does_not_fit(training, monkeypatch)
 
 def test_a_batch_is_repeated_to_any_length():
     voxels, labels = np.arange(6).reshape(3, 2), np.array([0, 1, 2])
-    longer = bench.repeat_batch((voxels, labels), 7)
+    longer = repeat_examples((voxels, labels), 7)
     assert longer[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert longer[0][6].tolist() == voxels[0].tolist()
 
 
-def test_noise_between_steps_leaves_a_trend_out():
+def test_noise_between_steps_does_not_include_the_trend():
     rng = np.random.default_rng(0)
     falling = np.linspace(5, 1, 4000) + rng.normal(0, 0.1, 4000)
-    assert bench.step_noise(falling) == pytest.approx(0.1, rel=0.05)
-    assert math.isnan(bench.step_noise([1.0]))
+    assert estimate_step_noise(falling) == pytest.approx(0.1, rel=0.05)
+    assert math.isnan(estimate_step_noise([1.0]))
 
 
-def test_the_folder_of_a_measurement_is_all_that_its_process_reads(tmp_path, training, monkeypatch):
-    from voxlift.app.studies import measure
-
+def test_a_measuring_process_reads_only_its_folder(tmp_path, training, monkeypatch):
     place = RunFolder(tmp_path)
     save_settings(training, place)
     write_json(tmp_path / "request.json", {"kind": "steps", "steps": 3})
-    monkeypatch.setitem(
-        measure.MEASUREMENTS, "steps", lambda settings, _: {"size": settings.trainer.batch_size}
-    )
-    monkeypatch.setattr("sys.argv", ["measure", str(tmp_path)])
-    assert measure.main() == 0
+    monkeypatch.setitem(MEASUREMENTS, "steps", lambda settings, _: {"size": settings.trainer.batch_size})
+    monkeypatch.setattr("sys.argv", ["measurements", str(tmp_path)])
+    assert measurements.main() == 0
     assert Path(tmp_path / "answer.json").read_text(encoding="utf-8").split() == ["{", '"size":', "4", "}"]
