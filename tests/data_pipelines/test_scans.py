@@ -5,16 +5,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from scans import write_scan
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.scans import find_scans
 
 VOXELS = np.arange(5 * 7 * 11, dtype=np.int16).reshape(5, 7, 11)
-
-
-def write_nifti(path, image=nib.Nifti1Image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image(VOXELS, np.eye(4)), path)
-    return path
 
 
 def write_dicom_series(folder):
@@ -37,15 +32,16 @@ def write_dicom_series(folder):
 
 
 def test_a_folder_gives_every_scan_at_any_depth_a_pair_once(tmp_path):
-    write_nifti(tmp_path / "b.nii.gz")
-    write_nifti(tmp_path / "deep" / "er" / "a.nii")
-    write_nifti(tmp_path / "pair" / "c.hdr", nib.Nifti1Pair)
+    write_scan(tmp_path / "b.nii.gz", 0)
+    write_scan(tmp_path / "deep" / "er" / "a.nii", 0)
+    (tmp_path / "pair").mkdir()
+    nib.save(nib.Nifti1Pair(VOXELS, np.eye(4)), tmp_path / "pair" / "c.hdr")
     nib.save(nib.MGHImage(VOXELS.astype(np.float32), np.eye(4)), tmp_path / "d.mgz")
     for name in ("e.nrrd", "f.mha", "g.mhd"):
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOXELS), str(tmp_path / name))
     write_dicom_series(tmp_path / "series")
     (tmp_path / "notes.txt").write_text("not a scan")
-    write_nifti(tmp_path / ".hidden" / "x.nii")
+    write_scan(tmp_path / ".hidden" / "x.nii", 0)
     found = find_scans(tmp_path, image_columns=["image"])
     assert [scan.subject for scan in found] == [
         "b.nii.gz",
@@ -65,7 +61,7 @@ def test_a_series_folder_and_a_file_are_one_scan_each(tmp_path):
     write_dicom_series(tmp_path / "series")
     (series,) = find_scans(tmp_path / "series", image_columns=["image"])
     assert (series.subject, series.images) == ("series", (tmp_path / "series",))
-    (one,) = find_scans(write_nifti(tmp_path / "a.nii"), image_columns=["image"])
+    (one,) = find_scans(write_scan(tmp_path / "a.nii", 0), image_columns=["image"])
     assert one.images == (tmp_path / "a.nii",)
 
 
@@ -86,10 +82,10 @@ def test_a_table_keeps_its_order_and_a_row_without_an_image_its_reason(tmp_path)
 
 def test_channels_are_recognised_by_the_names_of_their_files(tmp_path):
     for subject in ("s1", "s2", "s3"):
-        write_nifti(tmp_path / subject / "anat" / f"{subject}_T1.nii.gz")
-        write_nifti(tmp_path / subject / f"{subject}_flair.nii.gz")
+        write_scan(tmp_path / subject / "anat" / f"{subject}_T1.nii.gz", 0)
+        write_scan(tmp_path / subject / f"{subject}_flair.nii.gz", 0)
     (tmp_path / "s2" / "s2_flair.nii.gz").unlink()
-    write_nifti(tmp_path / "s3" / "again_T1.nii.gz")
+    write_scan(tmp_path / "s3" / "again_T1.nii.gz", 0)
     s1, s2, s3 = find_scans(tmp_path, image_columns=["t1", "flair"])
     assert (s1.subject, [path.name for path in s1.images]) == ("s1", ["s1_T1.nii.gz", "s1_flair.nii.gz"])
     assert "s2" in s2.problem
@@ -102,8 +98,8 @@ def test_channels_are_recognised_by_the_names_of_their_files(tmp_path):
 def test_sessions_that_hold_every_channel_are_a_scan_each(tmp_path):
     for session in ("ses-1", "ses-2"):
         for channel in ("T1", "flair"):
-            write_nifti(tmp_path / "s1" / session / "anat" / f"s1_{session}_{channel}.nii.gz")
-    write_nifti(tmp_path / "s1" / "ses-2" / "fmap" / "s1_fieldmap.nii.gz")
+            write_scan(tmp_path / "s1" / session / "anat" / f"s1_{session}_{channel}.nii.gz", 0)
+    write_scan(tmp_path / "s1" / "ses-2" / "fmap" / "s1_fieldmap.nii.gz", 0)
     scans = find_scans(tmp_path, image_columns=["t1", "{id}/ses-*/anat/*_flair.nii.gz"])
     assert [(scan.subject, [path.name for path in scan.images]) for scan in scans] == [
         ("s1", [f"s1_{session}_T1.nii.gz", f"s1_{session}_flair.nii.gz"]) for session in ("ses-1", "ses-2")
@@ -118,7 +114,7 @@ def test_a_source_without_scans_is_refused(tmp_path):
     for source, columns, named in (
         (tmp_path / "missing.nii", ["image"], "missing.nii"),
         (tmp_path / "empty", ["image"], ".nii.gz, "),
-        (write_nifti(tmp_path / "a.nii"), ["t1", "t2"], "2 images (t1, t2)"),
+        (write_scan(tmp_path / "a.nii", 0), ["t1", "t2"], "2 images (t1, t2)"),
     ):
         with pytest.raises(ManifestError) as caught:
             find_scans(source, image_columns=columns)
