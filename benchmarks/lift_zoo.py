@@ -5,7 +5,7 @@
 
 Every network runs in a process of its own, so that memory is given back, and every finished lift is a row in
 a CSV: an interrupted run goes on where it stopped. Weights are random with sane statistics
-(`models.lifting.settle`): the proof is about the lift, not about training. Both networks are computed in
+(`models.lifting.verification.random_data`): the proof is about the lift, not about training. Both networks are computed in
 float64, so that a right lift differs by about 1e-12 and a wrong one by far more; outputs are logits, without
 the softmax. A lift is "proved" where all layers and the outputs agree. Where the plan names layers that are
 inexact at the border of the volume, these are left out, and every layer behind them is fed with what 2D has
@@ -66,7 +66,7 @@ def main() -> int:
 
 def network_names() -> list[str]:
     """Return the names of all networks."""
-    from voxlift.models.existing import application_names
+    from voxlift.models.loading import application_names
 
     return list(application_names())
 
@@ -158,7 +158,7 @@ def prove_all(name: str, wanted: list[tuple[str, str]]) -> None:
     """
     import keras
 
-    from voxlift.models.lifting import load_network, settle_network
+    from voxlift.models.lifting import load_network, randomise_network
 
     side = SIDES.get(name, SIDE)
     for head in dict.fromkeys(head for _, head in wanted):
@@ -166,7 +166,7 @@ def prove_all(name: str, wanted: list[tuple[str, str]]) -> None:
         options = {"input_shape": (side, side, 3), "include_top": head == "with"}
         network = load_network(name, **options, **({"classes": 10} if head == "with" else {}))
         policies = [policy for policy, each in wanted if each == head]
-        settle_network(first_plan(network, policies[0]))
+        randomise_network(first_plan(network, policies[0]))
         for policy in policies:
             print(
                 json.dumps({"network": name, "policy": policy, "head": head, **prove(network, policy)}),

@@ -1,4 +1,4 @@
-"""What a lift cannot do, told in one piece."""
+"""Errors of a lift: everything that cannot be lifted is reported together."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer or operation that cannot be lifted.
+    """One layer, operation or setting that prevents the lift.
 
     Args:
-        layer: Path of the layer inside the network, nested models joined by "/".
-        kind: Its class.
-        used: Where it is used.
-        reason: What is expected and what was received.
-        way_out: What the user can do.
+        layer: Path of the layer inside the network, names of nested models joined by "/".
+        kind: Its class, or "setting".
+        used: Where the layer is called.
+        reason: What was expected and what was received.
+        fix: What the user can do.
     """
 
     layer: str
     kind: str
     used: str
     reason: str
-    way_out: str = ""
+    fix: str = ""
 
 
 class LiftError(ValueError):
-    """A network cannot be lifted; lists every layer and operation in the way.
+    """The error of a network that cannot be lifted; it lists all problems.
 
     Args:
         network: Name of the 2D network.
-        problems: All that was found.
+        problems: All problems that were found.
     """
 
     def __init__(self, network: str, problems: Iterable[Problem]) -> None:
@@ -37,39 +37,52 @@ class LiftError(ValueError):
         super().__init__(_message(network, self.problems))
 
 
-class RefusedError(Exception):
-    """Raised by a rule for one layer; the planner turns it into a `Problem` and goes on."""
+class UnsupportedError(Exception):
+    """The error that a rule raises for one layer; the planner records it as a `Problem` and continues.
 
-    def __init__(self, reason: str, way_out: str = "") -> None:
+    Args:
+        reason: What was expected and what was received, as a sentence about "the layer".
+        fix: What the user can do, as a sentence.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
         self.reason = reason
-        self.way_out = way_out
-        super().__init__(f"{reason} {way_out}".strip())
+        self.fix = fix
+        super().__init__(f"{reason} {fix}".strip())
 
 
-class DepthUsedUpError(RefusedError):
-    """Too few slices reach a layer."""
+class DepthTooSmallError(UnsupportedError):
+    """The error of a layer that receives too few slices.
+
+    Args:
+        depth: Slices that the layer receives.
+    """
 
     def __init__(self, depth: int | None) -> None:
         super().__init__(
-            f"only {depth} of the slices reach it, too few for its window along depth.",
-            "Lift with depth_policy='preserve' (no downsampling along depth), or with more depth.",
+            f"its input has only {depth} slices, fewer than its window needs along depth.",
+            "Lift with depth_policy='preserve' (no downsampling along depth), or with a larger depth.",
         )
+
+
+def setting_error(network: str, setting: str, reason: str) -> LiftError:
+    """Return the error of a wrong argument of `plan_lift`.
+
+    Args:
+        network: Name of the 2D network.
+        setting: Name of the argument.
+        reason: What was expected and what was received.
+    """
+    return LiftError(network, [Problem(setting, "setting", "", reason)])
 
 
 def _message(network: str, problems: tuple[Problem, ...]) -> str:
     groups: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
-        groups[problem.kind, problem.reason, problem.way_out].append(problem)
-    lines = [f"{network!r} cannot be lifted to 3D; {_count(len(problems), 'problem')}:"]
-    for (kind, reason, way_out), members in groups.items():
-        places = ", ".join(f"{member.layer!r}{_used(member)}" for member in members)
-        lines.append(f"- {kind} {places}: {reason}{' ' + way_out if way_out else ''}")
+        groups[problem.kind, problem.reason, problem.fix].append(problem)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"{network!r} cannot be lifted to 3D; {count}:"]
+    for (kind, reason, fix), group in groups.items():
+        places = ", ".join(f"{each.layer!r}{f' ({each.used})' if each.used else ''}" for each in group)
+        lines.append(f"- {kind} {places}: {reason} {fix}".rstrip())
     return "\n".join(lines)
-
-
-def _used(problem: Problem) -> str:
-    return f" ({problem.used})" if problem.used else ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""The graph of a 2D network as plain values: which operation is called on which tensors."""
+"""The graph of a Keras network as plain values: which operation is called on which tensors."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -8,19 +8,24 @@ from typing import Any
 import keras
 
 from voxlift.models.lifting.errors import LiftError, Problem
-from voxlift.models.lifting.kinds import Layer, Model, Tensor, Value
+from voxlift.models.lifting.types import Layer, Model, Tensor, Value
+
+SUBCLASSED = (
+    "a subclassed model has no graph that can be read.",
+    "Write it with the Functional API (the same layers, called on keras.Input).",
+)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one operation; a shared layer has several.
+    """One call of one operation; a shared layer has several calls.
 
     Args:
         operation: The Keras layer, nested model or raw operation.
-        args: Positional arguments of the call, symbolic tensors in place.
+        args: Positional arguments of the call, with symbolic tensors.
         kwargs: Keyword arguments of the call.
         inputs: All symbolic tensors among the arguments, in order.
-        outputs: The symbolic tensors that the call gave.
+        outputs: The symbolic tensors that the call returned.
     """
 
     operation: Layer
@@ -32,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network's inputs, calls in an order in which they can run, and outputs."""
+    """The inputs, the calls in topological order, and the outputs of a network."""
 
     inputs: tuple[Any, ...]
     calls: tuple[Call, ...]
@@ -47,11 +52,6 @@ class Graph:
         return readers
 
 
-def is_network(operation: Layer) -> bool:
-    """Return whether an operation is a model with a graph that can be walked."""
-    return not _why_not_walkable(operation)
-
-
 def read_graph(model: Model) -> Graph:
     """Return the graph of a Functional or a built Sequential model.
 
@@ -59,9 +59,9 @@ def read_graph(model: Model) -> Graph:
         model: A network of any rank.
 
     Raises:
-        LiftError: The model is subclassed, not built, or no model at all.
+        LiftError: The model is subclassed, not built, or not a Keras model.
     """
-    reason = _why_not_walkable(model)
+    reason = _why_no_graph(model)
     if reason:
         name = getattr(model, "name", str(model))
         raise LiftError(name, [Problem(name, type(model).__name__, "", *reason)])
@@ -69,8 +69,13 @@ def read_graph(model: Model) -> Graph:
     return Graph(tuple(model.inputs), calls, tuple(model.outputs))
 
 
+def is_network(operation: Layer) -> bool:
+    """Return whether an operation is a model whose graph can be read."""
+    return not _why_no_graph(operation)
+
+
 def walk_layers(model: Model) -> Iterator[Layer]:
-    """Yield all layers of a network, those of nested networks too, each once."""
+    """Yield every layer of a network and of its nested networks once."""
     seen: set[int] = set()
     waiting = [model]
     while waiting:
@@ -85,18 +90,19 @@ def walk_layers(model: Model) -> Iterator[Layer]:
 
 
 def ends_of(model: Model) -> tuple[Value, Value]:
-    """Return a network's symbolic inputs and outputs in their structure: a tensor, a list, a dictionary."""
+    """Return a network's symbolic inputs and outputs in their structure: a tensor, a list or a dictionary."""
     if isinstance(model, keras.Sequential):  # its `input` is that of its first call as a layer, if any
         return model.inputs[0], model.outputs[0] if len(model.outputs) == 1 else model.outputs
     return model.input, model.output
 
 
 def history_of(tensor: Tensor) -> Value:
-    """Return (operation, node index, tensor index) of the call that made a symbolic tensor."""
-    return tensor._keras_history  # noqa: SLF001  # Keras shows a call's arguments nowhere else
+    """Return (operation, node index, tensor index) of the call that returned a symbolic tensor."""
+    return tensor._keras_history  # noqa: SLF001  # Keras has no public access to a call's arguments
 
 
-def _why_not_walkable(model: Model) -> tuple[str, str] | None:
+def _why_no_graph(model: Model) -> tuple[str, str] | None:
+    """Return the reason why a model's graph cannot be read and how to fix it; None if it can be read."""
     if not isinstance(model, keras.Model):
         return (
             f"expected a Keras model, received {type(model).__name__}.",
@@ -104,23 +110,20 @@ def _why_not_walkable(model: Model) -> tuple[str, str] | None:
         )
     ancestors = [kind for kind in type(model).__mro__ if kind.__name__ in {"Sequential", "Functional"}]
     if not ancestors or type(model).call is not vars(ancestors[0])["call"]:
-        return (
-            "a subclassed model has no graph to walk.",
-            "Write it with the Functional API (the same layers, called on keras.Input).",
-        )
+        return SUBCLASSED
     if not getattr(model, "built", False) or not getattr(model, "inputs", None):
         return (
-            "the model does not know its input shape yet.",
-            "Call model.build((None, height, width, channels)) or start it with keras.Input.",
+            "the input shape of the model is not known yet.",
+            "Call model.build((None, height, width, channels)), or begin the model with keras.Input.",
         )
     return None
 
 
 def _nodes_in_order(inputs: Value, outputs: Value) -> Iterator[Any]:
-    """Yield the nodes between inputs and outputs, each after the nodes that it depends on."""
+    """Yield the nodes between inputs and outputs in topological order."""
     known = {id(tensor) for tensor in inputs}
     done: set[int] = set()
-    # A stack instead of recursion: NASNet is deeper than Python's limit.
+    # A stack instead of recursion: NASNet is deeper than Python's recursion limit.
     stack = [(node, False) for tensor in reversed(outputs) if (node := _node_of(tensor, known))]
     while stack:
         node, ready = stack.pop()
@@ -136,6 +139,7 @@ def _nodes_in_order(inputs: Value, outputs: Value) -> Iterator[Any]:
 
 
 def _node_of(tensor: Tensor, known: set[int]) -> Value:
+    """Return the node that returned a tensor; None for an input of the network."""
     if id(tensor) in known:
         return None
     operation, node_index, _ = history_of(tensor)
@@ -143,11 +147,10 @@ def _node_of(tensor: Tensor, known: set[int]) -> Value:
 
 
 def _as_call(node: Value) -> Call:
-    arguments = node.arguments
     return Call(
         operation=node.operation,
-        args=arguments.args,
-        kwargs=arguments.kwargs,
+        args=node.arguments.args,
+        kwargs=node.arguments.kwargs,
         inputs=tuple(node.input_tensors),
         outputs=tuple(node.outputs),
     )

@@ -1,4 +1,7 @@
-"""The table of rules: one small function for every 2D layer class."""
+"""Lifting rules: one function for every 2D layer class, one module for every family of layers.
+
+`base.py` explains how to write a rule.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +9,17 @@ from typing import Any
 from keras import layers
 
 from voxlift.models.layers import FusedBatchNormalization
-from voxlift.models.lifting.kinds import Layer
-from voxlift.models.lifting.rules.base import LiftRule
+from voxlift.models.lifting.rules.base import LiftRule, keep_layer, user_rule
 from voxlift.models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
+from voxlift.models.lifting.rules.dense import lift_dense, lift_flatten
 from voxlift.models.lifting.rules.elementwise import (
     drop_augmentation,
     lift_activation,
     lift_dropout,
     lift_elementwise,
+    lift_prelu,
     lift_scale,
-    lift_signed,
+    lift_softmax,
     lift_spatial_dropout,
 )
 from voxlift.models.lifting.rules.merging import lift_concatenate, lift_merge
@@ -23,9 +27,6 @@ from voxlift.models.lifting.rules.normalisation import (
     lift_batch_normalisation,
     lift_channel_normalisation,
     lift_data_normalisation,
-    lift_dense,
-    lift_prelu,
-    lift_softmax,
 )
 from voxlift.models.lifting.rules.operations import find_operation_rule
 from voxlift.models.lifting.rules.padding import lift_cropping, lift_zero_padding
@@ -36,8 +37,9 @@ from voxlift.models.lifting.rules.pooling import (
     lift_max_pooling,
     lift_upsampling,
 )
-from voxlift.models.lifting.rules.shape import lift_flatten, lift_permute, lift_reshape
+from voxlift.models.lifting.rules.reshape import lift_permute, lift_reshape
 from voxlift.models.lifting.rules.transposed import lift_transposed
+from voxlift.models.lifting.types import Layer
 
 RULES: Mapping[Any, LiftRule] = {
     layers.Conv2D: lift_convolution,
@@ -65,16 +67,16 @@ RULES: Mapping[Any, LiftRule] = {
     layers.Softmax: lift_softmax,
     layers.Activation: lift_activation,
     layers.ReLU: lift_activation,
-    layers.LeakyReLU: lift_signed,
-    layers.ELU: lift_signed,
+    layers.LeakyReLU: keep_layer,
+    layers.ELU: keep_layer,
     layers.Dropout: lift_dropout,
-    layers.GaussianDropout: lift_signed,
-    layers.GaussianNoise: lift_signed,
+    layers.GaussianDropout: keep_layer,
+    layers.GaussianNoise: keep_layer,
     layers.AlphaDropout: lift_dropout,
     layers.SpatialDropout2D: lift_spatial_dropout,
     layers.ActivityRegularization: lift_elementwise,
     layers.Identity: lift_elementwise,
-    layers.Rescaling: lift_signed,
+    layers.Rescaling: keep_layer,
     layers.Add: lift_merge,
     layers.Average: lift_merge,
     layers.Maximum: lift_merge,
@@ -84,7 +86,7 @@ RULES: Mapping[Any, LiftRule] = {
     layers.Concatenate: lift_concatenate,
 }
 
-# Newer layers, and layers that keras.applications keeps to itself, go by name.
+# Layers that older Keras versions lack, and private layers of keras.applications, are found by name.
 RULES_BY_NAME: Mapping[str, LiftRule] = {
     "AdaptiveAveragePooling2D": lift_adaptive_pooling,
     "AdaptiveMaxPooling2D": lift_adaptive_pooling,
@@ -95,7 +97,12 @@ RULES_BY_NAME: Mapping[str, LiftRule] = {
 
 
 def find_rule(operation: Layer) -> LiftRule | None:
-    """Return the built-in rule for a layer of exactly this class; a subclass may compute anything."""
+    """Return the rule for a layer or raw operation: the user's, else the built-in one, else None."""
+    return user_rule(operation) or _find_builtin_rule(operation)
+
+
+def _find_builtin_rule(operation: Layer) -> LiftRule | None:
+    """Return the rule for a layer of exactly this class; a subclass may compute anything."""
     kind = type(operation)
     if kind in RULES:
         return RULES[kind]
@@ -103,8 +110,6 @@ def find_rule(operation: Layer) -> LiftRule | None:
         return None
     if ".image_preprocessing." in kind.__module__:
         return drop_augmentation
-    return (
-        RULES_BY_NAME.get(kind.__name__)
-        if ".layers." in kind.__module__ or ".applications." in kind.__module__
-        else find_operation_rule(operation)
-    )
+    if ".layers." in kind.__module__ or ".applications." in kind.__module__:
+        return RULES_BY_NAME.get(kind.__name__)
+    return find_operation_rule(operation)

@@ -6,182 +6,184 @@ from typing import Any
 import keras
 
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FewPositionsConv3D, SeparableConv3D
-from voxlift.models.layers.few_positions import takes_few_positions
-from voxlift.models.lifting.flow import Flow, Shape
+from voxlift.models.layers.few_positions import benefits_from_few_positions
 from voxlift.models.lifting.inflate import centre_tap, inflate
-from voxlift.models.lifting.kinds import LayerClass
-from voxlift.models.lifting.rules.answers import (
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, weight_transfer
+from voxlift.models.lifting.rules.results import (
     depth_padding_layer,
     is_nonnegative_activation,
     spatial_output,
-    weights_of,
 )
-from voxlift.models.lifting.rules.base import LayerCall, Lifted, Weights
-from voxlift.models.lifting.rules.kernels import (
+from voxlift.models.lifting.rules.windows import (
     depth_taps,
-    describe,
-    fix_constraint,
+    describe_kernel,
+    dilated,
+    downsampled,
+    inflation_scheme,
+    is_tap_inside,
     pair,
-    reduced,
-    refuse_dilated_steps,
-    scheme_of,
+    require_stride_or_dilation,
+    shift_constraint_axes,
+    split_padding,
+    window_output,
 )
-from voxlift.models.lifting.windows import dilated, split_padding, taps_inside, window_output
+from voxlift.models.lifting.types import LayerClass, Shape, TensorSpec, Weights
 
 WEIGHT_OPTIONS = ("initializer", "regularizer", "constraint")
 
 
 def lift_convolution(call: LayerCall) -> Lifted:
-    """Return Conv3D for Conv2D; one group per channel takes the depthwise layer, 100 times as fast.
+    """Return Conv3D for Conv2D; one group per channel becomes DepthwiseConv3D, which is 100 times as fast.
 
     Raises:
-        RefusedError: It reads no volume with channels last, or the depth stride and its dilation exclude each
-            other.
+        UnsupportedError: It reads no channels-last volume, or it has a depth stride and dilation.
     """
     groups = call.config["groups"]
-    if groups > 1 and groups == call.volume().channels:
+    if groups > 1 and groups == call.require_volume().channels:
         return _lift_grouped_as_depthwise(call)
-    taps, changes, facts = _window(call)
-    refuse_dilated_steps(changes)
-    layer_class, changes = _class_for(call, changes, facts["outputs"][0])
+    taps, changes, results = _lift_window(call)
+    require_stride_or_dilation(changes)
+    layer_class, changes = _choose_class(call, changes, results["outputs"][0])
     kernel_shape = call.weight_shapes[0] if layer_class is ACSConv3D else (taps, *call.weight_shapes[0])
     return Lifted(
         layer_class,
         {**call.config, **changes},
         weight_shapes=(kernel_shape, *call.weight_shapes[1:]),
-        **facts,
-        **_inflation(call, taps, layer_class),
+        **results,
+        **_inflate_kernel(call, taps, layer_class),
     )
 
 
 def lift_depthwise(call: LayerCall) -> Lifted:
     """Return DepthwiseConv3D for DepthwiseConv2D."""
-    taps, changes, facts = _window(call)
+    taps, changes, results = _lift_window(call)
     return Lifted(
         DepthwiseConv3D,
-        {**call.config, **fix_constraint(call.config, changes, "depthwise")},
+        {**call.config, **shift_constraint_axes(call.config, changes, "depthwise")},
         weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
-        **facts,
-        **_inflation(call, taps, DepthwiseConv3D),
+        **results,
+        **_inflate_kernel(call, taps, DepthwiseConv3D),
     )
 
 
 def lift_separable(call: LayerCall) -> Lifted:
     """Return SeparableConv3D for SeparableConv2D: the depthwise kernel inflated, the pointwise copied."""
-    taps, changes, facts = _window(call)
-    pointwise: Shape = (1, *call.weight_shapes[1])
+    taps, changes, results = _lift_window(call)
+    pointwise_shape: Shape = (1, *call.weight_shapes[1])
 
     def transfer(weights: Weights) -> Weights:
-        depthwise, point, *bias = weights
-        return [inflate(depthwise, taps, scheme_of(call)), point[None], *bias]
+        depthwise, pointwise, *bias = weights
+        return [inflate(depthwise, taps, inflation_scheme(call)), pointwise[None], *bias]
 
     return Lifted(
         SeparableConv3D,
-        {**call.config, **fix_constraint(call.config, changes, "depthwise")},
-        weight_shapes=((taps, *call.weight_shapes[0]), pointwise, *call.weight_shapes[2:]),
-        **facts,
-        **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
+        {**call.config, **shift_constraint_axes(call.config, changes, "depthwise")},
+        weight_shapes=((taps, *call.weight_shapes[0]), pointwise_shape, *call.weight_shapes[2:]),
+        **results,
+        **weight_transfer(call, transfer, f"inflated, {inflation_scheme(call)}"),
     )
 
 
 def _lift_grouped_as_depthwise(call: LayerCall) -> Lifted:
-    taps, changes, facts = _window(call)
+    taps, changes, results = _lift_window(call)
     config = {key: value for key, value in call.config.items() if key not in {"filters", "groups"}}
     for option in WEIGHT_OPTIONS:
         config[f"depthwise_{option}"] = config.pop(f"kernel_{option}")
     height, width, _, filters = call.weight_shapes[0]
-    shape = (height, width, call.flow.channels, int(filters or 0) // int(call.flow.channels or 1))
+    shape = (height, width, call.spec.channels, int(filters or 0) // int(call.spec.channels or 1))
 
     def transfer(weights: Weights) -> Weights:
-        # Group c's filters stand side by side, as the depthwise kernel's last two axes do.
-        return [
-            inflate(weights[0].reshape([int(size or 0) for size in shape]), taps, scheme_of(call)),
-            *weights[1:],
-        ]
+        # The filters of a group are adjacent, as are the last two axes of a depthwise kernel.
+        kernel = weights[0].reshape([int(size or 0) for size in shape])
+        return [inflate(kernel, taps, inflation_scheme(call)), *weights[1:]]
 
     changes = {**changes, "depth_multiplier": shape[-1]}
     return Lifted(
         DepthwiseConv3D,
-        {**config, **fix_constraint(config, changes, "depthwise")},
+        {**config, **shift_constraint_axes(config, changes, "depthwise")},
         weight_shapes=((taps, *shape), *call.weight_shapes[1:]),
-        **facts,
-        **weights_of(call, transfer, f"inflated, {scheme_of(call)}"),
+        **results,
+        **weight_transfer(call, transfer, f"inflated, {inflation_scheme(call)}"),
     )
 
 
-def _window(call: LayerCall) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Return the depth taps, what changes in the configuration, and the other facts of a convolution."""
-    flow, config = call.volume(), call.config
+def _lift_window(call: LayerCall) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Return the depth taps, the changes of the configuration, and other fields of `Lifted`."""
+    spec, config = call.require_volume(), call.config
     strides, dilations = pair(config["strides"]), pair(config["dilation_rate"])
-    taps, dilation = depth_taps(config, call.rule)
-    stride = call.rule.stride_for(strides[0])
+    taps, dilation = depth_taps(config, call.depth_rule)
+    stride = call.depth_rule.stride_for(strides[0])
     pads = _missing_padding(call, taps, dilation)
-    depth = None if flow.depth is None else flow.depth + sum(pads)
-    windows = zip((depth, *flow.shape[2:4]), (taps, *config["kernel_size"]), strict=True)
-    rates = zip((stride, *strides), (dilation, *dilations), strict=True)
-    sizes = tuple(
-        window_output(size, window, stride=step, padding=config["padding"], dilation=rate)
-        for (size, window), (step, rate) in zip(windows, rates, strict=True)
-    )
     changes = {
         "kernel_size": (taps, *config["kernel_size"]),
         "strides": (stride, *strides),
         "dilation_rate": (dilation, *dilations),
     }
-    output = spatial_output(call, sizes).become(
-        is_nonnegative=is_nonnegative_activation(config), reduction=reduced(flow, stride, strides[0])
+    depth = None if spec.depth is None else spec.depth + sum(pads)
+    windows = zip((depth, *spec.shape[2:4]), *changes.values(), strict=True)
+    sizes = tuple(
+        window_output(size, window, stride=step, padding=config["padding"], dilation=rate)
+        for size, window, step, rate in windows
     )
-    facts = {
+    output = spatial_output(call, sizes).replace(
+        is_nonnegative=is_nonnegative_activation(config), downsampling=downsampled(spec, stride, strides[0])
+    )
+    results = {
         "outputs": (output,),
         "before": (depth_padding_layer(call, *pads),) if any(pads) else (),
-        "window": describe(changes, config["padding"]),
-        "inexact": _inexact(call, taps, stride, dilation, pads),
+        "window": describe_kernel(changes, config["padding"]),
+        "inexact": "" if _is_exact(call, changes, pads) else "slices of zeros reach its centre tap",
     }
-    return taps, changes, facts
+    return taps, changes, results
 
 
 def _missing_padding(call: LayerCall, taps: int, dilation: int) -> tuple[int, int]:
-    """Return the slices that a `valid` convolution lacks to give as many slices as it takes."""
-    if call.config["padding"] != "valid" or not call.rule.keeps_depth:
+    """Return the slices (front, back) that a `valid` convolution needs to keep the number of slices."""
+    if call.config["padding"] != "valid" or not call.depth_rule.keeps_depth:
         return 0, 0
     front, back = split_padding(dilated(taps, dilation) - 1)
-    given = call.flow.depth_padding
+    given = call.spec.depth_padding
     return max(front - given[0], 0), max(back - given[1], 0)
 
 
-def _inexact(call: LayerCall, taps: int, stride: int, dilation: int, pads: tuple[int, int]) -> str:
-    flow = call.flow
-    front, back = flow.depth_padding[0] + pads[0], flow.depth_padding[1] + pads[1]
-    real = None if flow.depth is None else flow.depth - sum(flow.depth_padding)
+def _is_exact(call: LayerCall, changes: Mapping[str, Any], pads: tuple[int, int]) -> bool:
+    """Return whether the centre tap along depth is never applied to slices of zeros."""
+    spec = call.spec
     if call.config["padding"] == "same":
-        return "" if not any(flow.depth_padding) else "slices of zeros before it reach its centre tap"
-    inside = taps_inside(
+        return not any(spec.depth_padding)
+    taps, stride, dilation = (changes[key][0] for key in ("kernel_size", "strides", "dilation_rate"))
+    front, back = spec.depth_padding[0] + pads[0], spec.depth_padding[1] + pads[1]
+    real = None if spec.depth is None else spec.depth - sum(spec.depth_padding)
+    return is_tap_inside(
         real, front, back, window=taps, tap=centre_tap(taps), stride=stride, dilation=dilation
     )
-    return "" if inside else "slices of zeros before it reach its centre tap"
 
 
-def _class_for(call: LayerCall, changes: dict[str, Any], output: Flow) -> tuple[Any, dict[str, Any]]:
-    changes = fix_constraint(call.config, changes, "kernel")
-    if call.scheme != "acs" or changes["kernel_size"][0] == 1 or not _has_views(call.config, changes):
-        kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
-        is_few = takes_few_positions(call.flow.shape[1:4], output.shape[1:4], kernel_shape)
-        return FewPositionsConv3D if call.is_fused and is_few else keras.layers.Conv3D, changes
-    return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}
+def _choose_class(
+    call: LayerCall, changes: dict[str, Any], output: TensorSpec
+) -> tuple[LayerClass, dict[str, Any]]:
+    """Return the 3D class of a plain convolution and the changes of its configuration."""
+    changes = shift_constraint_axes(call.config, changes, "kernel")
+    if call.scheme == "acs" and changes["kernel_size"][0] > 1 and _has_views(call.config, changes):
+        return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}
+    kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
+    is_few = benefits_from_few_positions(call.spec.shape[1:4], output.shape[1:4], kernel_shape)
+    return FewPositionsConv3D if call.is_fused and is_few else keras.layers.Conv3D, changes
 
 
 def _has_views(config: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
-    """Return whether a kernel can be turned into all three views, and all outputs stay as large."""
+    """Return whether a kernel can be turned to all three views with outputs of equal size."""
     depth, height, width = changes["kernel_size"]
     is_square = height == width or config["padding"] == "same"
     return bool(depth == height and is_square and config["groups"] != 2)
 
 
-def _inflation(call: LayerCall, taps: int, layer_class: LayerClass) -> dict[str, Any]:
+def _inflate_kernel(call: LayerCall, taps: int, layer_class: LayerClass) -> dict[str, Any]:
     if layer_class is ACSConv3D:
-        return weights_of(call, lambda weights: weights, "shared over three views")
+        return weight_transfer(call, copy_weights, "shared over three views")
 
     def transfer(weights: Weights) -> Weights:
-        return [inflate(weights[0], taps, scheme_of(call)), *weights[1:]]
+        return [inflate(weights[0], taps, inflation_scheme(call)), *weights[1:]]
 
-    return weights_of(call, transfer, "copied" if taps == 1 else f"inflated, {scheme_of(call)}")
+    source = "copied" if taps == 1 else f"inflated, {inflation_scheme(call)}"
+    return weight_transfer(call, transfer, source)

@@ -1,92 +1,141 @@
-"""Rules for layers that treat every voxel alike: activations, dropout, scaling; and for augmentation."""
+"""Rules for layers that act on every voxel alike: activations, dropout, scaling; also for augmentation."""
 
 import keras
 
-from voxlift.models.lifting.errors import RefusedError
-from voxlift.models.lifting.rules.answers import (
+from voxlift.models.lifting.errors import UnsupportedError
+from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, keep_layer, weight_transfer
+from voxlift.models.lifting.rules.dense import lift_tiled
+from voxlift.models.lifting.rules.results import (
     activation_name,
-    copy_weights,
     is_nonnegative_activation,
-    keep,
-    refuse_repeated,
+    require_single_features,
 )
-from voxlift.models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.types import Weights
 
-ACTS_ALONG_CHANNELS = {"softmax", "log_softmax", "sparsemax", "glu"}
-ACTS_AT_INFERENCE = {"AutoContrast", "CLAHE"}
+CHANNEL_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}  # these read all channels of a voxel
+INFERENCE_AUGMENTATIONS = {"AutoContrast", "CLAHE"}
 
 
 def lift_elementwise(call: LayerCall) -> Lifted:
-    """Return the same layer; values stay nonnegative where they were."""
-    lifted = keep(call)
-    return lifted.become(outputs=(lifted.outputs[0].become(is_nonnegative=call.flow.is_nonnegative),))
-
-
-def lift_activation(call: LayerCall) -> Lifted:
-    """Return the same activation."""
-    if activation_name(call.config) in ACTS_ALONG_CHANNELS:
-        refuse_repeated(call)
-    lifted = keep(call)
-    is_rectified = isinstance(call.layer, keras.layers.ReLU) and not call.config.get("negative_slope")
-    nonnegative = is_rectified or is_nonnegative_activation(call.config)
-    return lifted.become(outputs=(lifted.outputs[0].become(is_nonnegative=nonnegative),))
-
-
-def lift_dropout(call: LayerCall) -> Lifted:
-    """Return the same dropout; what it drops whole in the plane, it drops whole along depth.
-
-    Raises:
-        RefusedError: Its noise_shape does not name every axis.
-    """
-    lifted = lift_elementwise(call) if isinstance(call.layer, keras.layers.Dropout) else keep(call)
-    shape = call.config.get("noise_shape")
-    if shape is None or call.flow.is_plain:
-        return lifted
-    axes = call.flow.axes.replace("D", "")
-    if len(shape) != len(axes):
-        raise RefusedError(f"its noise_shape {tuple(shape)} names other axes than {call.flow.shape_2d}.")
-    sides = {label: 1 if size == 1 else None for label, size in zip(axes, shape, strict=True)}
-    sides |= {"B": shape[0], "D": sides.get("H")}
-    return lifted.become(config={**call.config, "noise_shape": tuple(sides[axis] for axis in call.flow.axes)})
-
-
-def lift_signed(call: LayerCall) -> Lifted:
-    """Return the same layer, whose output may be negative."""
-    return keep(call)
+    """Return the same layer; nonnegative values stay nonnegative."""
+    lifted = keep_layer(call)
+    return lifted.replace(outputs=(lifted.outputs[0].replace(is_nonnegative=call.spec.is_nonnegative),))
 
 
 def lift_scale(call: LayerCall) -> Lifted:
-    """Return the same layer with its per-channel weights copied, whatever the initialisation of the rest."""
-    return keep(call).become(transfer=copy_weights if call.weight_shapes else None)
+    """Return the same layer with its weights per channel copied, whatever the scheme of the other layers."""
+    return keep_layer(call).replace(transfer=copy_weights if call.weight_shapes else None)
+
+
+def lift_activation(call: LayerCall) -> Lifted:
+    """Return the same activation.
+
+    Raises:
+        UnsupportedError: It reads the features of a flattened volume together.
+    """
+    if activation_name(call.config) in CHANNEL_ACTIVATIONS:
+        require_single_features(call)
+    lifted = keep_layer(call)
+    is_relu = isinstance(call.layer, keras.layers.ReLU) and not call.config.get("negative_slope")
+    nonnegative = is_relu or is_nonnegative_activation(call.config)
+    return lifted.replace(outputs=(lifted.outputs[0].replace(is_nonnegative=nonnegative),))
+
+
+def lift_softmax(call: LayerCall) -> Lifted:
+    """Return Softmax over the same axes.
+
+    Raises:
+        UnsupportedError: It reads the features of a flattened volume.
+    """
+    require_single_features(call)
+    axes = call.config["axis"]
+    moved = [_move(call, axis) for axis in axes] if isinstance(axes, list | tuple) else _move(call, axes)
+    lifted = keep_layer(call).replace(config={**call.config, "axis": moved})
+    return lifted.replace(outputs=(lifted.outputs[0].replace(is_nonnegative=True),))
+
+
+def lift_prelu(call: LayerCall) -> Lifted:
+    """Return PReLU, whose slopes must be shared over height and width.
+
+    Raises:
+        UnsupportedError: Every pixel has its own slope.
+    """
+    shared = call.config["shared_axes"] or []
+    if call.spec.repeats != 1 and not shared:
+        return lift_tiled(call, type(call.layer), call.config)
+    if not call.spec.is_volume:
+        return keep_layer(call)
+    if set(shared) != {1, 2}:
+        raise UnsupportedError(
+            f"one slope per pixel (shared_axes={shared or None}) is not defined along depth.",
+            "Use PReLU(shared_axes=[1, 2]).",
+        )
+    channels = call.weight_shapes[0][-1]
+
+    def transfer(weights: Weights) -> Weights:
+        return [weights[0][None]]
+
+    return keep_layer(call).replace(
+        config={**call.config, "shared_axes": [1, 2, 3]},
+        weight_shapes=((1, 1, 1, channels),),
+        **weight_transfer(call, transfer, "copied"),
+    )
+
+
+def lift_dropout(call: LayerCall) -> Lifted:
+    """Return the same dropout; a mask that is constant over the plane is constant along depth too.
+
+    Raises:
+        UnsupportedError: Its noise_shape does not name every axis.
+    """
+    is_dropout = isinstance(call.layer, keras.layers.Dropout)
+    lifted = lift_elementwise(call) if is_dropout else keep_layer(call)  # AlphaDropout gives negative values
+    shape = call.config.get("noise_shape")
+    if shape is None or call.spec.is_plain:
+        return lifted
+    axes = call.spec.axes_2d
+    if len(shape) != len(axes):
+        raise UnsupportedError(
+            f"expected a noise_shape with one entry per axis of {call.spec.shape_2d}, received "
+            f"{tuple(shape)}."
+        )
+    sides = {label: 1 if size == 1 else None for label, size in zip(axes, shape, strict=True)}
+    sides |= {"B": shape[0], "D": sides.get("H")}
+    return lifted.replace(
+        config={**call.config, "noise_shape": tuple(sides[axis] for axis in call.spec.axes)}
+    )
 
 
 def lift_spatial_dropout(call: LayerCall) -> Lifted:
-    """Return SpatialDropout3D: whole channels of a volume are dropped."""
-    flow = call.volume()
+    """Return SpatialDropout3D, which drops whole channels of a volume."""
+    spec = call.require_volume()
     config = {key: value for key, value in call.config.items() if key != "data_format"}
-    return Lifted(keras.layers.SpatialDropout3D, config, (flow.become(is_nonnegative=flow.is_nonnegative),))
+    return Lifted(keras.layers.SpatialDropout3D, config, (spec.replace(is_nonnegative=spec.is_nonnegative),))
 
 
 def drop_augmentation(call: LayerCall) -> Lifted:
-    """Return nothing in the place of an augmentation layer: it acts in training only, and on images only.
+    """Return no layer for an augmentation layer, which acts in training only and on images only.
 
     Raises:
-        RefusedError: The layer changes the size of images, or acts at inference too.
+        UnsupportedError: The layer changes the size of images, or acts at inference too.
     """
-    if type(call.layer).__name__ in ACTS_AT_INFERENCE:
-        raise RefusedError(
-            "it changes images at inference too, and no 3D layer does what it does.",
-            "Do it in the pipeline, and leave the layer out of the network.",
+    if type(call.layer).__name__ in INFERENCE_AUGMENTATIONS:
+        raise UnsupportedError(
+            "it changes images at inference too, and there is no 3D counterpart.",
+            "Apply it in the data pipeline, and remove the layer from the network.",
         )
-    if call.shapes_2d[0] != call.flow.shape_2d:
-        raise RefusedError(
-            f"it changes {call.flow.shape_2d[1:3]} to {call.shapes_2d[0][1:3]}, which no 3D layer does.",
-            "Resize volumes in the pipeline and leave the layer out of the network; inside it, use "
-            "UpSampling2D or Cropping2D.",
+    if call.shapes_2d[0] != call.spec.shape_2d:
+        raise UnsupportedError(
+            f"it changes {call.spec.shape_2d[1:3]} to {call.shapes_2d[0][1:3]}; there is no 3D counterpart.",
+            "Resize volumes in the data pipeline and remove the layer, or use UpSampling2D or Cropping2D.",
         )
     return Lifted(
         None,
         {},
-        (call.flow,),
-        note="left out: it augments images in training; augment volumes in the pipeline",
+        (call.spec,),
+        note="left out: it augments images in training; augment volumes in the data pipeline",
     )
+
+
+def _move(call: LayerCall, axis: int) -> int:
+    return axis if axis == -1 else call.spec.axis_3d(axis)

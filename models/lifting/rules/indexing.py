@@ -1,136 +1,59 @@
-"""Rules for raw `keras.ops` calls that pick, part, add or take away axes."""
+"""Rules for raw `keras.ops` calls that index, split, add or remove axes."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from voxlift.models.lifting.errors import RefusedError
-from voxlift.models.lifting.flow import VOLUME_AXES, Flow, Shape
-from voxlift.models.lifting.kinds import Value
-from voxlift.models.lifting.rules.answers import refuse_repeated
+from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted
-from voxlift.models.lifting.rules.raw import again, as_list, keep_operation, without_axes
-from voxlift.models.lifting.rules.shape import lift_reshape
+from voxlift.models.lifting.rules.reshape import is_single_pixel, lift_reshape, single_voxel
+from voxlift.models.lifting.rules.results import (
+    as_list,
+    keep_operation,
+    require_single_features,
+    with_arguments,
+    without_axes,
+)
+from voxlift.models.lifting.types import VOLUME_AXES, Shape, TensorSpec
 
 
 def lift_get_item(call: LayerCall) -> Lifted:
-    """Return the same slice of the same axes; depth stays whole, or is thinned out where it follows height.
+    """Return the same slicing of the same axes; depth is kept, or subsampled if it follows height.
 
     Raises:
-        RefusedError: It picks a single place in space, by a list, or adds an axis beside depth.
+        UnsupportedError: It selects a single row, column or subject, uses a list, or adds a spatial axis.
     """
-    if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
+    if call.spec.is_plain and is_single_pixel(call.shapes_2d[0]):
         return _as_single_voxel(call)
-    if "D" not in call.flow.axes:
+    if "D" not in call.spec.axes:
         return keep_operation(call)
-    by_label = _slice_by_label(call)
-    output = _picked(call.flow, by_label, call.shapes_2d[0])
-    key = tuple(by_label[label] for label in call.flow.axes)
-    return again(call, output).become(call_args=(call.args[0], key), call_kwargs={})
+    key_by_label = _key_by_label(call)
+    key = tuple(key_by_label[label] for label in call.spec.axes)
+    output = _index_spec(call.spec, key, call.shapes_2d[0])
+    return with_arguments(call, output).replace(call_args=(call.args[0], key), call_kwargs={})
 
 
-def _slice_by_label(call: LayerCall) -> dict[str, Any]:
-    """Return the slice, or the number, that a key gives each axis, depth's too."""
+def _key_by_label(call: LayerCall) -> dict[str, Any]:
+    """Return the slice or number for each axis, including depth."""
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     entries = list(key) if isinstance(key, tuple | list) else [key]
-    slices = _slice_per_axis(entries, len(call.flow.shape_2d))
-    by_label = dict(zip(call.flow.axes.replace("D", ""), slices, strict=True))
+    slices = _one_per_axis(entries, len(call.spec.shape_2d))
+    by_label = dict(zip(call.spec.axes_2d, slices, strict=True))
     if any(isinstance(by_label[label], int) for label in "BHW"):
-        raise RefusedError(
-            "it picks a single row, column or subject.", "Use a slice such as 0:1, or a pooling layer."
+        raise UnsupportedError(
+            "it selects a single row, column or subject.", "Use a slice such as 0:1, or a pooling layer."
         )
     return {**by_label, "D": slice(None, None, _depth_step(call, by_label))}
 
 
-def _picked(flow: Flow, by_label: Mapping[str, Any], shape_2d: Shape) -> Flow:
-    sizes = [_sliced(size, by_label[label]) for size, label in zip(flow.shape, flow.axes, strict=True)]
-    dropped = [place for place, label in enumerate(flow.axes) if isinstance(by_label[label], int)]
-    steps = [abs(by_label[label].step or 1) for label in "DH"]
-    left = flow.become(shape=tuple(sizes), is_nonnegative=flow.is_nonnegative)
-    return without_axes(left, dropped, shape_2d).become(
-        reduction=(flow.reduction[0] * steps[0], flow.reduction[1] * steps[1])
-    )
-
-
-def lift_expand_dims(call: LayerCall) -> Lifted:
-    """Return a single voxel for what becomes a single pixel, else the operation on a tensor without space.
-
-    Raises:
-        RefusedError: The new axis has no place beside depth.
-    """
-    if call.flow.is_plain and _is_single_pixel(call.shapes_2d[0]):
-        return _as_single_voxel(call)
-    if call.flow.is_plain:
-        return keep_operation(call)
-    if call.flow.axes == "BDHW" and call.config["axis"] in (-1, 3):
-        output = call.flow.become(axes=VOLUME_AXES, shape=(*call.flow.shape, 1), shape_2d=call.shapes_2d[0])
-        return again(call, output, axis=-1)
-    raise RefusedError(
-        "a new axis has no place beside depth.", "Only a channel axis or (1, 1, C) can be made."
-    )
-
-
-def lift_squeeze(call: LayerCall) -> Lifted:
-    """Return the channels of a single voxel, a volume without its one channel, or the operation as it is.
-
-    Raises:
-        RefusedError: The axes taken away lie beside depth.
-    """
-    if call.flow.is_plain:
-        return keep_operation(call)
-    if call.flow.is_volume and call.flow.shape[1:4] == (1, 1, 1) and len(call.shapes_2d[0]) == 2:
-        return _as_vector(call)
-    if call.flow.is_volume and as_list(call.config["axis"]) in ([-1], [3]):
-        return again(call, without_axes(call.flow, [4], call.shapes_2d[0]), axis=-1)
-    raise RefusedError("it takes away axes beside depth.", "Use a global pooling layer without keepdims.")
-
-
-def lift_split(call: LayerCall) -> Lifted:
-    """Return the parts along the same axis.
-
-    Raises:
-        RefusedError: It splits an axis in space, or features of a flattened volume.
-    """
-    refuse_repeated(call)
-    flow = call.flow
-    axis = flow.axis_3d(call.config.get("axis", 0))
-    if "D" in flow.axes and flow.axes[axis] != "C":
-        raise RefusedError("it splits an axis in space.", "Only channels can be split.")
-    outputs = tuple(
-        flow.become(shape=(*flow.shape[:axis], part[-1] if axis == len(flow.shape) - 1 else None,
-                           *flow.shape[axis + 1 :]), shape_2d=part)
-        for part in call.shapes_2d
-    )  # fmt: skip
-    return again(call, outputs[0], axis=axis).become(outputs=outputs)
-
-
-def lift_reshape_operation(call: LayerCall) -> Lifted:
-    """Return Reshape by the rule of the layer of that name.
-
-    Raises:
-        RefusedError: As `lift_reshape`.
-    """
-    target = tuple(call.config["newshape"])[1:]
-    lifted = lift_reshape(_with(call, config={**call.config, "target_shape": target}))
-    config = {"name": call.layer.name, "target_shape": lifted.config["target_shape"]}
-    return lifted.become(
-        layer_class=keras.layers.Reshape, config=config, call_args=(call.args[0],), call_kwargs={}
-    )
-
-
-def _depth_step(call: LayerCall, by_label: Mapping[str, Any]) -> int | None:
-    """Return the step along depth: height's, where the plane is thinned out; turned around it stays whole."""
-    steps = {entry.step or 1 for label, entry in by_label.items() if label in "HW"}
-    follows = len(steps) == 1 and min(steps) > 1 and call.rule.stride == "height"
-    return steps.pop() if follows else None
-
-
-def _slice_per_axis(entries: list[Any], rank: int) -> list[Any]:
+def _one_per_axis(entries: list[Any], rank: int) -> list[Any]:
     if any(entry is None for entry in entries):
-        raise RefusedError("it adds an axis beside depth.", "Use a Reshape to (1, 1, C) on a pooled vector.")
+        raise UnsupportedError(
+            "it adds a spatial axis.", "Use a Reshape to (1, 1, C) of a globally pooled vector."
+        )
     if not all(isinstance(entry, int | slice) or entry is Ellipsis for entry in entries):
-        raise RefusedError("it picks by a list of positions.", "Use slices.")
+        raise UnsupportedError("it selects by a list of positions.", "Use slices.")
     if Ellipsis not in entries:
         entries = [*entries, Ellipsis]
     place = entries.index(Ellipsis)
@@ -138,7 +61,24 @@ def _slice_per_axis(entries: list[Any], rank: int) -> list[Any]:
     return [*entries[:place], *[slice(None)] * missing, *entries[place + 1 :]]
 
 
-def _sliced(size: int | None, entry: Any) -> int | None:  # noqa: ANN401  # a slice or a number
+def _depth_step(call: LayerCall, by_label: Mapping[str, Any]) -> int | None:
+    """Return the step along depth: that of the plane if both its axes are subsampled, else None."""
+    steps = {entry.step or 1 for label, entry in by_label.items() if label in "HW"}
+    follows = len(steps) == 1 and min(steps) > 1 and call.depth_rule.stride == "height"
+    return steps.pop() if follows else None
+
+
+def _index_spec(spec: TensorSpec, key: tuple[Any, ...], shape_2d: Shape) -> TensorSpec:
+    sizes = tuple(_indexed_size(size, entry) for size, entry in zip(spec.shape, key, strict=True))
+    dropped = [index for index, entry in enumerate(key) if isinstance(entry, int)]
+    depth, height = (abs(key[spec.axes.index(label)].step or 1) for label in "DH")
+    left = spec.replace(shape=sizes, is_nonnegative=spec.is_nonnegative)
+    return without_axes(left, dropped, shape_2d).replace(
+        downsampling=(spec.downsampling[0] * depth, spec.downsampling[1] * height)
+    )
+
+
+def _indexed_size(size: int | None, entry: int | slice) -> int | None:
     if isinstance(entry, int):
         return 1
     if entry == slice(None):
@@ -146,28 +86,82 @@ def _sliced(size: int | None, entry: Any) -> int | None:  # noqa: ANN401  # a sl
     return None if size is None else len(range(*entry.indices(size)))
 
 
-def _is_single_pixel(shape_2d: Shape) -> bool:
-    return len(shape_2d) == 4 and shape_2d[1:3] == (1, 1)
+def lift_expand_dims(call: LayerCall) -> Lifted:
+    """Return a single voxel for a vector that becomes a single pixel, else the operation as it is.
+
+    Raises:
+        UnsupportedError: The new axis is a spatial axis.
+    """
+    spec = call.spec
+    if spec.is_plain and is_single_pixel(call.shapes_2d[0]):
+        return _as_single_voxel(call)
+    if spec.is_plain:
+        return keep_operation(call)
+    if spec.axes == "BDHW" and call.config["axis"] in (-1, 3):
+        output = spec.replace(axes=VOLUME_AXES, shape=(*spec.shape, 1), shape_2d=call.shapes_2d[0])
+        return with_arguments(call, output, axis=-1)
+    raise UnsupportedError(
+        "it adds a spatial axis.", "Only a channel axis can be added, or (1, 1, C) made of a vector."
+    )
+
+
+def lift_squeeze(call: LayerCall) -> Lifted:
+    """Return the vector of a single voxel, a volume without its only channel, or the operation as it is.
+
+    Raises:
+        UnsupportedError: It removes spatial axes of a volume.
+    """
+    spec = call.spec
+    if spec.is_plain:
+        return keep_operation(call)
+    if spec.is_volume and spec.shape[1:4] == (1, 1, 1) and len(call.shapes_2d[0]) == 2:
+        output = spec.replace(axes="BC", shape=(spec.shape[0], spec.channels), shape_2d=call.shapes_2d[0])
+        return _as_reshape(call, (spec.channels,), output.replace(is_nonnegative=spec.is_nonnegative))
+    if spec.is_volume and as_list(call.config["axis"]) in ([-1], [3]):
+        return with_arguments(call, without_axes(spec, [4], call.shapes_2d[0]), axis=-1)
+    raise UnsupportedError("it removes spatial axes.", "Use a global pooling layer without keepdims.")
+
+
+def lift_split(call: LayerCall) -> Lifted:
+    """Return the parts along the same axis.
+
+    Raises:
+        UnsupportedError: It splits a spatial axis, or features of a flattened volume.
+    """
+    require_single_features(call)
+    spec = call.spec
+    axis = spec.axis_3d(call.config.get("axis", 0))
+    if "D" in spec.axes and spec.axes[axis] != "C":
+        raise UnsupportedError("it splits a spatial axis.", "Only channels can be split.")
+    is_last = axis == len(spec.shape) - 1
+    outputs = tuple(
+        spec.replace(
+            shape=(*spec.shape[:axis], part[-1] if is_last else None, *spec.shape[axis + 1 :]), shape_2d=part
+        )
+        for part in call.shapes_2d
+    )
+    return with_arguments(call, outputs[0], axis=axis).replace(outputs=outputs)
+
+
+def lift_reshape_operation(call: LayerCall) -> Lifted:
+    """Return a Reshape layer, by its rule.
+
+    Raises:
+        UnsupportedError: As `lift_reshape`.
+    """
+    target = tuple(call.config["newshape"])[1:]
+    lifted = lift_reshape(call.replace(config={**call.config, "target_shape": target}))
+    config = {"name": call.layer.name, "target_shape": lifted.config["target_shape"]}
+    return lifted.replace(
+        layer_class=keras.layers.Reshape, config=config, call_args=(call.args[0],), call_kwargs={}
+    )
 
 
 def _as_single_voxel(call: LayerCall) -> Lifted:
-    shape_2d = call.shapes_2d[0]
-    output = Flow(VOLUME_AXES, (call.flow.shape[0], 1, 1, 1, shape_2d[-1]), shape_2d, is_global=True)
-    return _reshaped(call, (1, 1, 1, shape_2d[-1]), output)
+    output = single_voxel(call)
+    return _as_reshape(call, output.shape[1:], output)
 
 
-def _as_vector(call: LayerCall) -> Lifted:
-    output = call.flow.become(
-        axes="BC", shape=(call.flow.shape[0], call.flow.channels), shape_2d=call.shapes_2d[0]
-    )
-    return _reshaped(call, (call.flow.channels,), output)
-
-
-def _reshaped(call: LayerCall, target: Shape, output: Flow) -> Lifted:
+def _as_reshape(call: LayerCall, target: Shape, output: TensorSpec) -> Lifted:
     config = {"name": call.layer.name, "target_shape": target}
-    output = output.become(is_nonnegative=call.flow.is_nonnegative)
     return Lifted(keras.layers.Reshape, config, (output,), call_args=(call.args[0],), call_kwargs={})
-
-
-def _with(call: LayerCall, **changes: Value) -> LayerCall:  # any field
-    return LayerCall(**{**vars(call), **changes})

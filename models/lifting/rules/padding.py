@@ -1,71 +1,67 @@
-"""Rules for padding and cropping; along depth a padding gives what the layers behind it need."""
+"""Rules for padding and cropping; the depth padding is determined by the layers that read it."""
+
+from typing import Any
 
 import keras
 
-from voxlift.models.lifting.flow import Flow
-from voxlift.models.lifting.rules.answers import spatial_output
-from voxlift.models.lifting.rules.base import Follower, LayerCall, Lifted
-from voxlift.models.lifting.rules.kernels import depth_taps
-from voxlift.models.lifting.windows import dilated, same_padding, split_padding
+from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted
+from voxlift.models.lifting.rules.results import spatial_output
+from voxlift.models.lifting.rules.windows import depth_taps, dilated, same_padding, split_padding
+from voxlift.models.lifting.types import TensorSpec
+
+Pads = tuple[int, int]  # front and back, or top and bottom, or left and right
 
 
 def lift_zero_padding(call: LayerCall) -> Lifted:
-    """Return ZeroPadding3D: along depth, what the layer behind it needs for the policy's depth."""
-    flow = call.volume()
+    """Return ZeroPadding3D; along depth it adds what its consumers need to follow the depth policy."""
+    spec = call.require_volume()
     rows, columns = call.config["padding"]
-    front, back = _depth_padding(call, flow)
-    sizes = (
-        None if flow.depth is None else flow.depth + front + back,
-        *(
-            None if size is None else size + sum(pad)
-            for size, pad in zip(flow.shape[2:4], (rows, columns), strict=True)
-        ),
-    )
-    given = flow.depth_padding
-    # What no window reads as padding counts as slices of the volume, which are not what 2D has there.
-    total = (given[0] + front, given[1] + back) if call.next_windows else (0, 0)
-    output = spatial_output(call, sizes).become(depth_padding=total, is_nonnegative=flow.is_nonnegative)
-    padding = ((front, back), tuple(rows), tuple(columns))
-    config = {**call.config, "padding": padding}
-    window = ", ".join(f"{first}+{last}" for first, last in padding)
+    padding = (_depth_padding(call), tuple(rows), tuple(columns))
+    is_read, front, back = bool(call.consumers), *padding[0]
+    # Without a window that reads them as padding, slices of zeros count as slices of the volume.
+    added = (spec.depth_padding[0] + front, spec.depth_padding[1] + back) if is_read else (0, 0)
+    output = spatial_output(call, _add_to_sides(spec, padding, sign=1))
     return Lifted(
-        keras.layers.ZeroPadding3D, config, (output,), window=window, inexact=_no_window(call, front + back)
+        keras.layers.ZeroPadding3D,
+        {**call.config, "padding": padding},
+        (output.replace(depth_padding=added, is_nonnegative=spec.is_nonnegative),),
+        window=", ".join(f"{first}+{last}" for first, last in padding),
+        inexact="slices of zeros stay in its output" if front + back and not is_read else "",
     )
 
 
 def lift_cropping(call: LayerCall) -> Lifted:
-    """Return Cropping3D, which leaves depth whole."""
-    flow = call.volume()
+    """Return Cropping3D, which crops no slices."""
+    spec = call.require_volume()
     rows, columns = call.config["cropping"]
-    sizes = (
-        flow.depth,
-        *(
-            None if size is None else size - sum(crop)
-            for size, crop in zip(flow.shape[2:4], (rows, columns), strict=True)
-        ),
-    )
-    output = spatial_output(call, sizes).become(
-        is_nonnegative=flow.is_nonnegative, depth_padding=flow.depth_padding
-    )
-    config = {**call.config, "cropping": ((0, 0), tuple(rows), tuple(columns))}
-    return Lifted(keras.layers.Cropping3D, config, (output,))
+    cropping = ((0, 0), tuple(rows), tuple(columns))
+    output = spatial_output(call, _add_to_sides(spec, cropping, sign=-1))
+    output = output.replace(is_nonnegative=spec.is_nonnegative, depth_padding=spec.depth_padding)
+    return Lifted(keras.layers.Cropping3D, {**call.config, "cropping": cropping}, (output,))
 
 
-def _depth_padding(call: LayerCall, flow: Flow) -> tuple[int, int]:
-    """Return the slices of zeros to set in front and behind."""
-    needs = [_need(call, follower, flow) for follower in call.next_windows]
-    if not needs:
+def _add_to_sides(spec: TensorSpec, pads: tuple[Any, ...], *, sign: int) -> tuple[int | None, ...]:
+    """Return depth, height and width of a volume after padding (sign 1) or cropping (sign -1)."""
+    sides = zip(spec.shape[1:4], pads, strict=True)
+    return tuple(None if size is None else size + sign * sum(pad) for size, pad in sides)
+
+
+def _depth_padding(call: LayerCall) -> Pads:
+    """Return the slices of zeros to add at the front and back."""
+    if not call.consumers:
         rows = call.config["padding"][0]
-        return tuple(rows) if call.rule.stride == call.rule.pool == "height" else (0, 0)
-    # Several readers: what all of them can use; a convolution adds the rest itself.
+        return tuple(rows) if call.depth_rule.stride == call.depth_rule.pool == "height" else (0, 0)
+    needs = [_needed_padding(call, consumer) for consumer in call.consumers]
+    # Several consumers: what all of them can use; a convolution adds the rest itself.
     return min(need[0] for need in needs), min(need[1] for need in needs)
 
 
-def _need(call: LayerCall, follower: Follower, flow: Flow) -> tuple[int, int]:
-    """Return the slices of zeros that one layer behind the padding wants along depth."""
-    rows, config, rule = tuple(call.config["padding"][0]), follower.config, follower.rule
-    if follower.is_pool:
-        window, stride, dilation = rule.pool_for(config["pool_size"][0]), _pool_stride(follower), 1
+def _needed_padding(call: LayerCall, consumer: Consumer) -> Pads:
+    """Return the slices of zeros that one consumer needs along depth."""
+    rows, config, rule = tuple(call.config["padding"][0]), consumer.config, consumer.depth_rule
+    if consumer.is_pool:
+        window, dilation = rule.pool_for(config["pool_size"][0]), 1
+        stride = rule.pool_for((config["strides"] or config["pool_size"])[0])
         follows_height = rule.pool == "height"
     else:
         window, dilation = depth_taps(config, rule)
@@ -73,17 +69,11 @@ def _need(call: LayerCall, follower: Follower, flow: Flow) -> tuple[int, int]:
         follows_height = rule.kernel == rule.stride == "height"
     if window == 1:
         return 0, 0
-    if not follower.is_pool and rule.keeps_depth and config["padding"] == "valid":
+    if not consumer.is_pool and rule.keeps_depth and config["padding"] == "valid":
         return split_padding(dilated(window, dilation) - 1)
     if config["padding"] != "valid" or not follows_height:
         return rows if follows_height else (0, 0)
-    # (0, 1) is SAME written out for an even height: depth has its own parity.
-    return rows if rows[0] == rows[1] else same_padding(flow.depth, window, stride=stride, dilation=dilation)
-
-
-def _pool_stride(follower: Follower) -> int:
-    return follower.rule.pool_for((follower.config["strides"] or follower.config["pool_size"])[0])
-
-
-def _no_window(call: LayerCall, total: int) -> str:
-    return "slices of zeros stay in its output" if total and not call.next_windows else ""
+    if rows[0] == rows[1]:
+        return rows
+    # (0, 1) is SAME padding written out for an even height; depth may be odd.
+    return same_padding(call.spec.depth, window, stride=stride, dilation=dilation)

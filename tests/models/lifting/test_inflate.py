@@ -1,4 +1,6 @@
-"""Inflation schemes against plain numpy."""
+"""Inflation schemes and window arithmetic against plain numpy."""
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,20 +13,18 @@ from voxlift.models.lifting.inflate import (
     inflate_transposed,
     tile_rows,
 )
-from voxlift.models.lifting.windows import same_padding, transposed_output, window_output
+from voxlift.models.lifting.rules.windows import same_padding, transposed_output, window_output
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("size", range(1, 12))
-@pytest.mark.parametrize("window", range(1, 8))
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_the_centre_tap_never_meets_padding_under_same(size, window, stride):
-    front, _ = same_padding(size, window, stride=stride)
-    count = window_output(size, window, stride=stride, padding="same")
-    positions = [index * stride - front + centre_tap(window) for index in range(count)]
-    assert min(positions) >= 0
-    assert max(positions) < size
+def test_the_centre_tap_is_never_applied_to_padding_under_same():
+    for size, window, stride in product(range(1, 12), range(1, 8), (1, 2, 3)):
+        front, _ = same_padding(size, window, stride=stride)
+        count = window_output(size, window, stride=stride, padding="same")
+        positions = [index * stride - front + centre_tap(window) for index in range(count)]
+        assert min(positions) >= 0, (size, window, stride)
+        assert max(positions) < size, (size, window, stride)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
@@ -49,7 +49,7 @@ def test_every_slice_of_a_transposed_centre_kernel_is_reached_once(depth, stride
     np.testing.assert_allclose(mean.sum(), stride, rtol=1e-6)
 
 
-def test_a_tiled_dense_kernel_answers_equal_slices_as_one():
+def test_a_tiled_dense_kernel_gives_the_2d_output_for_equal_slices():
     kernel, features = RNG.normal(size=(6, 2)), RNG.normal(size=6)
     np.testing.assert_allclose(
         np.tile(features, 4) @ tile_rows(kernel.astype("float32"), 4), features @ kernel, 1e-5
@@ -57,7 +57,7 @@ def test_a_tiled_dense_kernel_answers_equal_slices_as_one():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_adapted_channels_keep_the_answer_to_equal_channels(channels):
+def test_adapted_channels_keep_the_response_to_equal_channels(channels):
     kernel = RNG.normal(size=(3, 3, 3, 5)).astype("float32")
     adapted = adapt_channels(kernel, channels, axis=2)
     assert adapted.shape == (3, 3, channels, 5)

@@ -1,49 +1,46 @@
-"""A network computed layer by layer in a precision of choice, whatever precision it was built for."""
+"""Compute a network layer by layer in a chosen precision, whatever precision it was built for."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from voxlift.models.lifting.edits import Edit, Edits
+from voxlift.models.lifting.edits.base import Edit, Edits
 from voxlift.models.lifting.graph import Call, Graph, is_network, read_graph
-from voxlift.models.lifting.inflate import Array
-from voxlift.models.lifting.kinds import Layer, Model, Value
+from voxlift.models.lifting.types import Array, Layer, Model, Value
 
 POOLS = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
-Watch = Callable[[Layer, list[Array]], list[Array] | None]
-Prepare = Callable[[Layer, list[Any]], None]
+
+# Called with a layer and its outputs; arrays that it returns replace the outputs.
+OnOutputs: TypeAlias = Callable[[Layer, list[Array]], list[Array] | None]
+OnInputs: TypeAlias = Callable[[Layer, list[Any]], None]  # called with a layer and the tensors that it reads
 
 
-def ignore(_operation: Layer, _outputs: list[Array]) -> None:
-    """Watch nothing."""
-
-
-def trace(
+def run_graph(
     model: Model,
     arrays: list[Array],
     *,
     precision: str,
-    watch: Watch = ignore,
-    prepare: Prepare | None = None,
+    on_outputs: OnOutputs | None = None,
+    on_inputs: OnInputs | None = None,
     edits: Edits | None = None,
 ) -> list[Array]:
-    """Return a network's outputs at inference, every layer computed in one precision.
+    """Return a network's outputs at inference, with every layer computed in one precision.
 
-    The network stays as it is; a tensor is dropped behind its last reader.
+    The network is not changed; each tensor is freed after its last use.
 
     Args:
         model: Functional or Sequential model, of rank 2 or 3.
         arrays: One array per input, in the order of `model.inputs`.
         precision: "float32" or "float64"; integers stay integers.
-        watch: Called with each layer or raw operation and its outputs, in the order of computation; those of
-            nested networks too. What it returns stands in the place of the outputs.
-        prepare: Called with each layer and the tensors that it is about to read.
-        edits: Layers to leave out, and activations to take away.
+        on_outputs: Called after each layer or raw operation, also in nested networks, in the order of
+            computation.
+        on_inputs: Called before each layer or raw operation.
+        edits: Layers to leave out, and activations to remove.
 
     Returns:
         One array per output of the network, in the precision.
@@ -52,66 +49,65 @@ def trace(
         keras.ops.convert_to_tensor(array, precision if "float" in tensor.dtype else tensor.dtype)
         for array, tensor in zip(arrays, model.inputs, strict=True)
     ]
-    tracer = _Tracer(precision, watch, prepare, edits or Edits())
-    return as_arrays(tracer.run(read_graph(model), tensors))
+    interpreter = _Interpreter(precision, on_outputs, on_inputs, edits or Edits())
+    return _as_arrays(interpreter.run(read_graph(model), tensors))
 
 
-def as_arrays(tensors: list[Any]) -> list[Array]:
-    """Return tensors as numpy arrays."""
+def _as_arrays(tensors: list[Any]) -> list[Array]:
     return [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
 @dataclass(frozen=True)
-class _Tracer:
-    """One walk over a graph with numbers in it; its fields are the arguments of `trace`."""
+class _Interpreter:
+    """The settings of one computation; its fields are the arguments of `run_graph`."""
 
     precision: str
-    watch: Watch
-    prepare: Prepare | None
-    edits: Edits = field(default_factory=Edits)
+    on_outputs: OnOutputs | None
+    on_inputs: OnInputs | None
+    edits: Edits
 
     def run(self, graph: Graph, tensors: list[Any]) -> list[Any]:
-        """Return the outputs of a network, or of one inside it, for one tensor per input."""
+        """Return the outputs of a network or nested network for one tensor per input."""
         values = dict(zip(map(id, graph.inputs), tensors, strict=True))
         readers = Counter(id(tensor) for call in graph.calls for tensor in call.inputs)
         readers.update(map(id, graph.outputs))
         for call in graph.calls:
-            values.update(zip(map(id, call.outputs), self._outputs(call, values), strict=True))
+            values.update(zip(map(id, call.outputs), self._run_call(call, values), strict=True))
             readers.subtract(map(id, call.inputs))
             for tensor in call.inputs:
                 if not readers[id(tensor)]:
                     values.pop(id(tensor), None)
         return [values[id(tensor)] for tensor in graph.outputs]
 
-    def _outputs(self, call: Call, values: dict[int, Any]) -> list[Any]:
+    def _run_call(self, call: Call, values: dict[int, Any]) -> list[Any]:
         inputs = [values[id(tensor)] for tensor in call.inputs]
         if is_network(call.operation):
             return self.run(read_graph(call.operation), inputs)
-        if self.prepare is not None:
-            self.prepare(call.operation, inputs)
+        if self.on_inputs is not None:
+            self.on_inputs(call.operation, inputs)
         args, kwargs = keras.tree.map_structure(
             lambda value: values.get(id(value), value), (call.args, dict(call.kwargs))
         )
         outputs = keras.tree.flatten(self._apply(call.operation, args, kwargs))
-        instead = self.watch(call.operation, as_arrays(outputs))
-        return outputs if instead is None else [keras.ops.convert_to_tensor(array) for array in instead]
+        replaced = None if self.on_outputs is None else self.on_outputs(call.operation, _as_arrays(outputs))
+        return outputs if replaced is None else [keras.ops.convert_to_tensor(array) for array in replaced]
 
     def _apply(self, operation: Layer, args: Value, kwargs: dict[str, Any]) -> Value:
-        edit = self.edits.by_layer.get(id(operation), Edit())
+        edit = self.edits.edit_of(operation)
         if edit.is_dropped:
             return args[0]
         if not isinstance(operation, keras.layers.Layer):
             return operation(*args, **kwargs)
         if "training" in kwargs:
             kwargs["training"] = False
-        with _computing_in(operation, self.precision), _linear(operation, edit):
+        with _precision(operation, self.precision), _linear_activation(operation, edit):
             if self.precision == "float64" and isinstance(operation, POOLS):
-                return _pool(operation, *args)
+                return _pool_by_axes(operation, *args)
             return operation(*args, **kwargs)
 
 
 class _ComputePolicy(keras.DTypePolicy):
-    """Computes in one precision, whatever that of the weights: another `variable_dtype` has them cast."""
+    """A policy that computes in one precision; its other `variable_dtype` makes Keras cast the weights."""
 
     @property
     def variable_dtype(self) -> str:
@@ -119,9 +115,9 @@ class _ComputePolicy(keras.DTypePolicy):
 
 
 @contextmanager
-def _computing_in(layer: Layer, precision: str) -> Iterator[None]:
-    """Let a layer, and those inside it, compute in a precision; its weights are cast where they are read."""
-    parts = list(layer._flatten_layers())  # noqa: SLF001  # Keras shows a layer's own layers nowhere else
+def _precision(layer: Layer, precision: str) -> Iterator[None]:
+    """Let a layer and its own layers compute in a precision; their weights are cast when they are read."""
+    parts = list(layer._flatten_layers())  # noqa: SLF001  # Keras has no public access to a layer's layers
     policies = [part.dtype_policy for part in parts]
     try:
         for part in parts:
@@ -133,8 +129,8 @@ def _computing_in(layer: Layer, precision: str) -> Iterator[None]:
 
 
 @contextmanager
-def _linear(layer: Layer, edit: Edit) -> Iterator[None]:
-    """Take a layer's activation away where the edit says so."""
+def _linear_activation(layer: Layer, edit: Edit) -> Iterator[None]:
+    """Remove a layer's activation if the edit says so."""
     if edit.config.get("activation") != "linear":
         yield
         return
@@ -146,8 +142,8 @@ def _linear(layer: Layer, edit: Edit) -> Iterator[None]:
         layer.activation = activation
 
 
-def _pool(layer: Layer, volumes: Value) -> Value:
-    """Return pooled volumes [B, D, H, W, C]: by axes, since TensorFlow has no float64 for 3D."""
+def _pool_by_axes(layer: Layer, volumes: Value) -> Value:
+    """Return pooled volumes [B, D, H, W, C], the plane first: TensorFlow has no 3D pool in float64."""
     pool = keras.ops.max_pool if isinstance(layer, keras.layers.MaxPooling3D) else keras.ops.average_pool
     (depth_window, *window), (depth_step, *step) = layer.pool_size, layer.strides
     batch, depth, height, width, channels = volumes.shape

@@ -1,0 +1,92 @@
+"""Raw `keras.ops` calls keep their axes, or are reported as unsupported."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from lifts import image_network, lift_problems, prove
+from voxlift.models.lifting import plan_lift
+
+POLICIES = ("isotropic", "preserve", "slicewise")
+
+OPERATIONS = {
+    "mean": lambda x: ops.mean(x, axis=(1, 2)),
+    "mean, negative axes": lambda x: ops.mean(x, axis=(-3, -2), keepdims=True),
+    "channels away": lambda x: ops.max(x, axis=-1, keepdims=True),
+    "channels away, positive": lambda x: ops.expand_dims(ops.var(x, axis=3), -1),
+    "arithmetic": lambda x: ops.relu(2.0 * x + 1.0) - x * np.ones((1, 1, 4), "float32"),
+    "slices": lambda x: x[:, ::2, ::2, 1:3],
+    "slices, ellipsis": lambda x: x[..., :2],
+    "softmax": lambda x: ops.softmax(x, axis=3),
+    "concatenate": lambda x: ops.concatenate([x, x], axis=-1),
+    "squeeze and excite": lambda x: x * ops.reshape(ops.mean(x, (1, 2)), (-1, 1, 1, 4)),
+    "new axes": lambda x: x * ops.expand_dims(ops.expand_dims(ops.mean(x, (1, 2)), 1), 1),
+    "transposed and back": lambda x: ops.transpose(ops.transpose(x, (0, 3, 1, 2)), (0, 2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_raw_operation_keeps_its_axes(name):
+    prove(image_network(lambda x: OPERATIONS[name](layers.Conv2D(4, 3)(x))), depth=9, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_slices_of_a_map_keep_depth_or_follow_height(policy):
+    keys = {
+        "reversed rows": (slice(None), slice(None, None, -1)),
+        "reversed plane": (slice(None), slice(None, None, -1), slice(None, None, -1)),
+        "every other row": (slice(None), slice(None, None, 2)),
+        "subsampled": (slice(None), slice(None, None, 2), slice(1, None, 2)),
+    }
+    for name, key in keys.items():
+        network = image_network(lambda x, key=key: layers.Conv2D(4, 3, padding="same", name="conv")(x[key]))
+        depth = prove(network, policy).get_layer("conv").output.shape[1]
+        assert depth == (4 if name == "subsampled" and policy == "isotropic" else 8), name
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_channels_are_split_merged_and_removed(policy):
+    def body(x):
+        parts = ops.reshape(layers.Conv2D(6, 3, padding="same")(x), (-1, 10, 12, 3, 2))
+        largest = ops.max(parts, axis=-1)  # maxout
+        seen = ops.squeeze(layers.Conv2D(1, 3, padding="same")(largest), axis=-1)
+        return layers.Conv2D(4, 3)(largest * ops.expand_dims(ops.sigmoid(seen), -1))
+
+    prove(image_network(body), policy)
+
+
+def test_an_operation_without_meaning_in_3d_is_reported():
+    operations = {
+        "Mean": lambda x: ops.mean(x, axis=1),
+        "GetItem": lambda x: x[:, 0],
+        "Flip": ops.flip,
+        "Split": lambda x: ops.split(x, 2, axis=1)[0],
+        "ExpandDims": lambda x: ops.expand_dims(x, 1),
+    }
+    for kind, operation in operations.items():
+        assert [problem.kind for problem in lift_problems(image_network(operation), depth=5)] == [kind]
+
+
+def test_a_sum_over_a_volume_is_inexact():
+    plan = plan_lift(image_network(lambda x: ops.sum(x, axis=(1, 2))), depth=5)
+    (reason,) = plan.inexact.values()
+    assert "5" in reason
+
+
+def test_a_constant_of_the_planes_size_keeps_that_size():
+    weights = np.random.default_rng(0).normal(size=(6, 8, 1)).astype("float32")
+    network = image_network(lambda x: layers.GlobalAveragePooling2D()(x * weights), (6, 8, 2))
+    prove(network, depth=4)
+    (problem,) = lift_problems(network, input_shape=(4, 6, 10))
+    assert "(6, 8, 1)" in problem.reason
+    assert "(None, 4, 6, 10, 2)" in problem.reason
+
+
+def test_layers_without_a_rule_are_kept_for_tensors_without_depth():
+    def body(x):
+        x = layers.Reshape((2, 4))(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(x)))
+        return layers.Dense(2)(layers.Flatten()(x + layers.MultiHeadAttention(2, 4)(x, x)))
+
+    lifted = prove(image_network(body, (6, 8, 2)), depth=5)
+    assert any(isinstance(layer, keras.layers.MultiHeadAttention) for layer in lifted.layers)
