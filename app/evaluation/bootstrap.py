@@ -34,8 +34,8 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return percentile intervals of every metric by a bootstrap over subjects, stratified by label.
 
-    All volumes of a subject are drawn together. Resamples in which a metric is undefined (say, no volume is
-    predicted positive) are left out of its quantiles; a metric that is defined in none gets (nan, nan).
+    All volumes of a subject are drawn together. Resamples in which a metric is undefined (for example because
+    no volume is predicted positive) are left out of its quantiles; without any other it gets (nan, nan).
 
     Args:
         scores: Labels and probabilities.

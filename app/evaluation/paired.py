@@ -21,7 +21,7 @@ from voxlift.app.evaluation.delong import DeLong, delong_difference
 from voxlift.app.evaluation.mcnemar import McNemar, mcnemar_test
 from voxlift.app.evaluation.scores import Fits, Floats, Scores, ScoresError, align_fits
 from voxlift.app.evaluation.seed_variance import widen_draws
-from voxlift.data_pipelines.tables.reader import list_some
+from voxlift.data_pipelines.errors import list_some
 
 
 @dataclass(frozen=True)

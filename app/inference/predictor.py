@@ -124,7 +124,7 @@ class Predictor:
             self._log_limited("Outside the training range", f"{scan.scan.subject}: {'; '.join(warnings)}")
         if self.maps is not None:
             label = decided if self.maps.label is None else self.maps.label
-            cells, warning = write_scan_map(
+            columns, warning = write_scan_map(
                 scan,
                 options=self.maps,
                 ensemble=self.ensemble,
@@ -133,7 +133,7 @@ class Predictor:
                 probability=float(plain[label]),
                 number=number,
             )
-            row |= cells
+            row |= columns
             warnings += [warning] if warning else []
         return row | {"warning": "; ".join(warnings)}
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +38,7 @@ from voxlift.data_pipelines.writers import resample_to_source
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Scores
 
-PathLike = str | Path
+AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +163,7 @@ class Run:
         return load_network(self.folder.model)
 
     def predict(
-        self, paths: PathLike | Sequence[PathLike], *, batch_size: int | None = None, tta: str = "none"
+        self, paths: AnyPath | Sequence[AnyPath], *, batch_size: int | None = None, tta: str = "none"
     ) -> ScanPredictions:
         """Return predictions for new scans, prepared and scored as by `voxlift-predict`.
 
@@ -178,8 +179,8 @@ class Run:
         """
         from voxlift.app.inference.predictor import Predictor
 
-        sources = [paths] if isinstance(paths, str | Path) else list(paths)
-        scans = [scan for source in sources for scan in find_input_scans(source, self._ensemble)]
+        sources = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        scans = [scan for source in sources for scan in find_input_scans(Path(source), self._ensemble)]
         predictor = Predictor(
             ensemble=self._ensemble,
             networks=self._networks,
@@ -200,7 +201,7 @@ class Run:
 
     def explain(
         self,
-        path: PathLike,
+        path: AnyPath,
         *,
         class_name: str | None = None,
         method: str = "gradcam",
@@ -263,15 +264,15 @@ class Run:
         values = [[np.nan if row["reason"] else row[column] for column in columns] for row in rows]
         return np.array(values, np.float64).reshape(-1, len(columns))
 
-    def _prepare(self, path: PathLike) -> PreparedScan:
-        scans = find_input_scans(path, self._ensemble)
+    def _prepare(self, path: AnyPath) -> PreparedScan:
+        scans = find_input_scans(Path(path), self._ensemble)
         if len(scans) != 1:
             raise SettingsError(f"{path}: expected one scan, found {len(scans)}; give the path of one image.")
         shape = self._networks[0].input_shape[1:]
         return prepare_scan(scans[0], self._ensemble.preprocess, shape=shape)
 
 
-def open_run(path: PathLike) -> Run:
+def open_run(path: AnyPath) -> Run:
     """Return a finished run.
 
     Args:
@@ -280,4 +281,4 @@ def open_run(path: PathLike) -> Run:
     Raises:
         SettingsError: The folder is not a finished run of a network.
     """
-    return Run(open_finished_run(str(path)))
+    return Run(open_finished_run(os.fspath(path)))

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from voxlift.data_pipelines.tables.images import join_images, split_images
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
@@ -18,7 +17,7 @@ from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
 from voxlift.data_pipelines.cache.ranges import VolumeSummary
-from voxlift.data_pipelines.tables.manifest import Record
+from voxlift.data_pipelines.tables.manifest import Record, join_images, split_images
 
 log = logging.getLogger("voxlift")
 

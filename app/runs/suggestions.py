@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from voxlift.data_pipelines.suggest import closest_name
 
 MAX_SUGGESTIONS = 6
 LOCATIONS = {  # of run folders below a folder, and a sentence about that folder
@@ -51,6 +52,8 @@ def _closest_path(path: Path) -> Path | None:
     """Return the path with its first missing part replaced by the closest existing name; None without one."""
     missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
     siblings = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
-    close = difflib.get_close_matches(missing.name, siblings, n=1, cutoff=0.6)
-    corrected = missing.parent.joinpath(*close, path.relative_to(missing))
-    return corrected if close and corrected.exists() else None
+    close = closest_name(missing.name, siblings)
+    if close is None:
+        return None
+    corrected = missing.parent / close / path.relative_to(missing)
+    return corrected if corrected.exists() else None

@@ -15,7 +15,7 @@ from voxlift.app.evaluation.scores import ScoresError, select_rows
 
 
 def brute_force_delong(first, second):
-    """DeLong, DeLong and Clarke-Pearson 1988, equations 4 to 6, written as they stand."""
+    """DeLong, DeLong and Clarke-Pearson 1988, equations 4 to 6, written out."""
     y = first.labels == 1
     tens, ones, aucs = [], [], []
     for scores in (first, second):

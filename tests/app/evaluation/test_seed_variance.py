@@ -63,7 +63,7 @@ def test_folds_of_a_seed_are_averaged():
     first, _ = train_twice(0, seeds=4)
     found = metrics_by_seed(first, [0, 0, 1, 1])
     assert len(found) == 2
-    alone = [metrics_by_seed([cell], None)[0]["auc"] for cell in first]
+    alone = [metrics_by_seed([fit], None)[0]["auc"] for fit in first]
     assert found[1]["auc"] == pytest.approx(np.mean(alone[2:]))
 
 
