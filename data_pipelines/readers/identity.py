@@ -42,7 +42,7 @@ def hash_image(stored: Stored) -> str:
         values += np.float32(0)  # -0.0 becomes 0.0
         values[np.isnan(values)] = np.nan  # one bit pattern for all
     digest = hashlib.blake2b(str(values.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(values.T))
+    digest.update(np.ascontiguousarray(values.T).data)
     return digest.hexdigest()
 
 
