@@ -1,1 +1,1 @@
-"""The commands: the only floor that knows Hydra, run folders and process globals."""
+"""The commands and what they run: the only package that knows Hydra, run folders and process globals."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
+from voxlift.app.comparison.check import check_plan
 from voxlift.app.comparison.compose import config_dir_arguments
 from voxlift.app.comparison.plan import plan_comparison
 from voxlift.app.comparison.run import run_trials
@@ -36,9 +37,11 @@ def compare(settings: CompareSettings) -> int:
         The exit status: 0, or that of the first failed training. The others are compared all the same.
 
     Raises:
-        SettingsError: There is nothing to compare, or the folder holds another comparison.
+        SettingsError: There is nothing to compare, the folder holds another comparison, or the training of a
+            model cannot start.
     """
     plan = plan_comparison(settings)
+    check_plan(plan)
     outcomes = run_trials(
         plan, runs_folder=Path(settings.runs_folder), arguments=tuple(config_dir_arguments())
     )

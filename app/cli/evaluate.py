@@ -57,7 +57,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     metrics = score_again(run, split=settings.on, batch_size=settings.batch_size)
     from voxlift.app.report.terminal import print_split_metrics
 
-    target = run.path / f"evaluation-{settings.on}.json"
+    target = run.evaluation(settings.on)
     write_json(target, metrics)
     print_split_metrics(metrics, name=load_settings(run).model.name)
     print_line(f"Results in {target}")

@@ -102,7 +102,7 @@ class EvaluateSettings:
         run: Folder of a finished run.
         on: Split of the run to score: `train`, `val` or `test`.
         batch_size: Volumes scored at once; null: as in the training.
-        runs_folder: Not used by this command.
+        runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
 
@@ -132,7 +132,7 @@ class PredictSettings:
         batch_size: Volumes scored at once; null: as in the training.
         workers: Threads that read files; 0: one per CPU.
         overwrite: Whether an existing output is replaced.
-        runs_folder: Not used by this command.
+        runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
 
@@ -161,7 +161,7 @@ class ExportSettings:
         run: Folder of a finished run.
         output: New or empty folder.
         format: `saved_model` or `onnx`.
-        runs_folder: Not used by this command.
+        runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
 
@@ -217,7 +217,7 @@ class LiftSettings:
         plan_only: Whether to print the plan and build nothing.
         verify: Whether to check the lift numerically before the model is written.
         seed: Of random weights and of the inputs of the check.
-        runs_folder: Not used by this command.
+        runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hydra.core.config_store import ConfigStore
@@ -63,7 +62,7 @@ def suggest_key(key: str, command: str, arguments: Sequence[str] = ()) -> str:
     known = known_keys(f"{command}{SCHEMA}")
     if "." in key:
         return suggest(key, siblings) or suggest(key, [one for one in known if "." in one])
-    return _suggest_group(key, known) or suggest(key, known)
+    return _suggest_group(key, known)
 
 
 def _suggest_group(key: str, known: Sequence[str]) -> str:
@@ -72,9 +71,8 @@ def _suggest_group(key: str, known: Sequence[str]) -> str:
     >>> _suggest_group("epochs", ["seed", "trainer.epochs"])
     ' Did you mean trainer.epochs?'
     """
-    leaves = [name.rpartition(".")[2] for name in known]
-    near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.75)
-    full = [name for name, leaf in zip(known, leaves, strict=True) if leaf in near]
+    match = closest_name(key, [name.rpartition(".")[2] for name in known])
+    full = [name for name in known if name.rpartition(".")[2] == match]
     return f" Did you mean {' or '.join(full[:3])}?" if full else ""
 
 

@@ -31,7 +31,7 @@ DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
-    """Return whether an error, or the output of a process, says that memory ran out.
+    """Return whether an error, or the output of a process, reports a lack of memory.
 
     A full disk is no lack of memory, although TensorFlow reports both as exhausted resources.
 
@@ -44,7 +44,7 @@ def is_out_of_memory(error: BaseException | str) -> bool:
 
 
 def is_disk_full(error: BaseException | str) -> bool:
-    """Return whether an error, or the output of a process, says that no disk space is left."""
+    """Return whether an error, or the output of a process, reports a full disk."""
     is_number = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
     return is_number or any(words in str(error) for words in DISK_FULL_WORDS)
 

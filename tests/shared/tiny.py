@@ -5,7 +5,7 @@ from voxlift.app.cli.train import read_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.training.train import train
 
-# The last word wins in Hydra: a test that needs another number says it behind these.
+# Of a repeated key Hydra takes the last override: a test that needs another value appends it.
 TINY = (
     "data.subjects=16",
     "preprocess.shape=[8,12,16]",

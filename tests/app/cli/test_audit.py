@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from commands import compose_command
+from commands import call_command, compose_command, run_python
 from scans import write_scan
-from voxlift.app.cli import audit as command
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError
 from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, dataset_name, write_audit
 from voxlift.app.report.findings import (
@@ -63,14 +60,6 @@ def printed(found, width=100):
     return stream.getvalue()
 
 
-def run_main(monkeypatch, *arguments):
-    """The exit status of the command."""
-    monkeypatch.setattr(sys, "argv", ["voxlift-audit", *arguments])
-    with pytest.raises(SystemExit) as left:
-        command.main()
-    return left.value.code
-
-
 class Page(HTMLParser):
     """Collects what a page would load, and its pictures."""
 
@@ -87,15 +76,15 @@ def test_clean_data_pass_with_three_files_and_status_0(folder, monkeypatch, caps
     monkeypatch.chdir(folder.parent)
     columns = ("image_column=file", "subject_column=subject", "split_column=split")
     arguments = ["data=manifest", "data.table=scans/labels.csv", *(f"data.{column}" for column in columns)]
-    assert run_main(monkeypatch, *arguments) == 0
+    assert call_command("audit", *arguments) == 0
     shown = capsys.readouterr().out.splitlines()
     assert "6 files" in shown[0]
     assert shown[-1] == "Results in runs/audit-scans-labels"
     results = folder.parent / "runs" / "audit-scans-labels"
     assert {path.name for path in results.iterdir()} == {"audit.json", "audit.csv", "audit.html"}
-    assert run_main(monkeypatch, *arguments) == 0  # its own earlier audit is overwritten
+    assert call_command("audit", *arguments) == 0  # its own earlier audit is overwritten
     (folder / "2.nii.gz").write_bytes(b"junk")
-    assert run_main(monkeypatch, *arguments) == 1
+    assert call_command("audit", *arguments) == 1
     assert json.loads((results / "audit.json").read_text(encoding="utf-8"))["spoils"] is True
 
 
@@ -112,10 +101,10 @@ def test_a_table_that_training_refuses_is_a_finding_beside_all_others(folder):
     add_row(folder, "0.nii.gz,b,s0,val")
     write_scan(folder / "5.nii.gz", 1, np.float32)
     found = audit_dataset(settings_of(folder))
-    told = kinds(found)
-    assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(told)
-    assert "0.nii.gz" in told["table_refused"].message
-    assert [Path(one).name for one in told["absent"].where] == ["nowhere.nii.gz"]
+    by_kind = kinds(found)
+    assert {"table_refused", "absent", "two_labels", "subject_in_two_splits", "same_voxels"} <= set(by_kind)
+    assert "0.nii.gz" in by_kind["table_refused"].message
+    assert [Path(one).name for one in by_kind["absent"].where] == ["nowhere.nii.gz"]
     assert found.audit.spoils
     assert found.audit.findings[0].kind == "table_refused"
 
@@ -259,47 +248,36 @@ def test_findings_group_by_kind_and_name_their_places():
         ("c", "note", 1),
         ("a b", "warning", 5),
     ]
-    told = [format_finding(finding, below="/d/") for finding in findings]
-    assert told == ["x: bad", "odd", "y: worse", "poor: 0, 1, 2 and 2 more"]
+    lines = [format_finding(finding, below="/d/") for finding in findings]
+    assert lines == ["x: bad", "odd", "y: worse", "poor: 0, 1, 2 and 2 more"]
     assert truncate_line("one\n two " + "x" * 200, length=10) == "one two x\N{HORIZONTAL ELLIPSIS}"
 
 
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
+def test_the_default_folder_is_named_after_the_data():
+    for data, name in [
         (DataSettings(name="phantom", task="nodule"), "phantom-nodule"),
         (DataSettings(name="medmnist3d", npz="x/adrenalmnist3d.npz"), "adrenalmnist3d"),
         (DataSettings(name="manifest", table="/a/my scans/labels.csv"), "my_scans-labels"),
-    ],
-)
-def test_the_default_folder_is_named_after_the_data(data, name):
-    assert dataset_name(data) == name
+    ]:
+        assert dataset_name(data) == name
 
 
-def test_wrong_settings_are_reported_together(monkeypatch, capsys):
+def test_wrong_settings_are_reported_together(capsys):
     bad = ["data=manifest", "preprocess.prefer=both", "thumbnails=-1"]
-    assert run_main(monkeypatch, *bad) == 2
+    assert call_command("audit", *bad) == 2
     text = capsys.readouterr().err
     assert "data.table" in text
     assert "preprocess.prefer" in text
     assert "thumbnails" in text
 
 
-def test_help_has_examples_and_neither_it_nor_an_audit_imports_tensorflow(folder):
-    table = str(folder / "labels.csv")
-    audited = [
-        "data=manifest",
-        f"data.table={table}",
-        "data.image_column=file",
-        f"output={folder.parent}/out",
-    ]
-    for arguments in (["--help"], audited):
-        code = (
-            f"import sys; sys.argv = ['voxlift-audit', *{arguments}]\n"
-            "from voxlift.app.cli.audit import main\n"
-            "try:\n    main()\nexcept SystemExit as left:\n    print('status', left.code)\n"
-            "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
-        )
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert answer.stdout.splitlines()[-1] == "[]"
-        assert ("Examples" in answer.stdout) == (arguments == ["--help"])
+def test_an_audit_does_not_import_tensorflow(folder):
+    columns = ["data.image_column=file", f"output={folder.parent}/out"]
+    arguments = ["data=manifest", f"data.table={folder / 'labels.csv'}", *columns]
+    code = (
+        f"import sys; sys.argv = ['voxlift-audit', *{arguments}]\n"
+        "from voxlift.app.cli.audit import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    status = end.code\n"
+        "print(status, sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
+    )
+    assert run_python("-c", code).stdout.splitlines()[-1] == "0 []"

@@ -84,7 +84,6 @@ def test_a_mistake_of_the_user_ends_with_status_2_and_a_message_that_names_it(tm
         assert message.splitlines()[-1].startswith("error: ") or message.startswith("error: "), line
         assert "Traceback" not in message
         assert [word for word in named.split() if word not in message] == [], (line, message)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_debug_shows_the_traceback_of_a_mistake(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The demo's table and picture, from small runs in place of those that take minutes."""
+"""The table and figure of the demo, from small runs."""
 
 import io
 

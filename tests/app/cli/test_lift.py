@@ -1,4 +1,4 @@
-"""The command that lifts a network: what it prints, what it writes, what it refuses."""
+"""`voxlift-lift`: what it prints, what it writes, what it refuses."""
 
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from keras import layers
 
 from commands import run_python
 from voxlift.app.cli.lift import find_problems, lift
-from voxlift.app.config import LiftSettings, ModelSettings, SettingsError, TrainSettings
-from voxlift.app.errors import refuse_problems
+from voxlift.app.config import LiftSettings, ModelSettings, TrainSettings
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
@@ -60,14 +59,12 @@ def mean_kernels(model):
 
 
 @pytest.mark.slow
-def test_the_command_prints_the_plan_proves_the_lift_and_writes_a_model_that_a_fresh_process_loads(
+def test_the_command_prints_the_plan_verifies_the_lift_and_writes_a_model_that_a_new_process_loads(
     saved, tmp_path
 ):
     answer = run("network=mine.keras", "depth=6", "init=mean", "output=lifted.keras", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "stage1_conv" in answer.stdout
-    assert "largest relative difference" in answer.stdout
-    assert "proved" in answer.stdout
     assert answer.stdout.strip().splitlines()[-1] == "Model in lifted.keras"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lifted.keras", "mine.keras"]
     lifted = keras.saving.load_model(tmp_path / "lifted.keras")
@@ -76,7 +73,7 @@ def test_the_command_prints_the_plan_proves_the_lift_and_writes_a_model_that_a_f
         np.testing.assert_allclose(lifted.get_layer(name).get_weights()[0].sum(axis=0), kernel, rtol=1e-5)
 
 
-def test_a_lift_of_a_file_is_the_lift_of_its_network(saved, tmp_path, capsys):
+def test_a_lift_of_a_file_is_the_lift_of_its_network(saved, tmp_path):
     network, path = saved
     target = tmp_path / "out.keras"
     assert lift(LiftSettings(network=str(path), depth=6, output=str(target))) == 0
@@ -84,15 +81,13 @@ def test_a_lift_of_a_file_is_the_lift_of_its_network(saved, tmp_path, capsys):
     image = np.random.default_rng(0).normal(size=(2, 8, 10, 1)).astype("float32")
     volume = np.repeat(image[:, None], 6, axis=1)
     np.testing.assert_allclose(lifted(volume), network(image), rtol=1e-4, atol=1e-6)
-    assert "proved" in capsys.readouterr().out
 
 
-def test_a_plan_alone_builds_and_writes_nothing(saved, tmp_path, capsys, monkeypatch):
+def test_with_plan_only_nothing_is_built_verified_or_written(saved, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("voxlift.models.lifting.verify_lift", lambda *_, **__: pytest.fail("verified"))
     monkeypatch.setattr("voxlift.models.lifting.LiftPlan.build", lambda _: pytest.fail("it was built"))
     assert lift(LiftSettings(network=str(saved[1]), depth=6, plan_only=True)) == 0
-    said = capsys.readouterr().out
-    assert "stage3_conv" in said
-    assert "proved" not in said
+    assert "stage3_conv" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [saved[1]]
 
 
@@ -110,7 +105,7 @@ def test_a_slice_run_gives_its_trained_2d_network(tmp_path):
     )
 
 
-def test_a_named_network_is_made_for_the_planes_asked_for(capsys):
+def test_a_named_network_is_built_for_the_given_planes(capsys):
     settings = LiftSettings(
         network="MobileNetV2", input_shape=[8, 32, 40], depth_policy="preserve", plan_only=True
     )
@@ -138,32 +133,32 @@ def test_what_cannot_be_lifted_is_refused_and_nothing_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["odd.keras"]
 
 
-def test_an_unproved_lift_is_not_written(saved, tmp_path, monkeypatch):
+def test_a_lift_that_fails_the_check_is_not_written(saved, tmp_path, monkeypatch):
     from dataclasses import replace
 
     import voxlift.models.lifting
     from voxlift.app.errors import UserError
 
-    honest = voxlift.models.lifting.verify_lift
+    original = voxlift.models.lifting.verify_lift
     monkeypatch.setattr(
         "voxlift.models.lifting.verify_lift",
-        lambda plan, **options: replace(honest(plan, **options), difference=0.5, inexact={}),
+        lambda plan, **options: replace(original(plan, **options), difference=0.5, inexact={}),
     )
     settings = LiftSettings(network=str(saved[1]), depth=6, output=str(tmp_path / "out.keras"))
-    with pytest.raises(UserError, match=r"differs by 5\.0e-01\. Nothing is written"):
+    with pytest.raises(UserError, match=r"5\.0e-01.*verify=false"):
         lift(settings)
     assert not (tmp_path / "out.keras").exists()
 
 
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 2e-2)])
-def test_rounding_counts_as_much_as_the_networks_precision_makes_it(policy, tolerance, tmp_path, monkeypatch):
+def test_the_tolerance_is_that_of_the_precision_of_the_network(policy, tolerance, tmp_path, monkeypatch):
     import voxlift.models.lifting
 
-    honest, seen = voxlift.models.lifting.verify_lift, {}
+    original, seen = voxlift.models.lifting.verify_lift, {}
 
     def verify(plan, **options):
         seen.update(options)
-        return honest(plan, **options)
+        return original(plan, **options)
 
     monkeypatch.setattr("voxlift.models.lifting.verify_lift", verify)
     inputs = keras.Input((8, 8, 1))
@@ -175,7 +170,7 @@ def test_rounding_counts_as_much_as_the_networks_precision_makes_it(policy, tole
     assert seen["tolerance"] == tolerance
 
 
-def test_a_network_of_an_unknown_name_is_told_its_neighbours():
+def test_similar_names_are_suggested_for_an_unknown_network():
     with pytest.raises(LiftError, match="ResNet50"):
         lift(LiftSettings(network="ResNet5O", depth=4, plan_only=True))
 
@@ -195,47 +190,40 @@ def test_a_broken_save_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"network": None}, "network: expected a name"),
-        ({"network": "nowhere.keras"}, "network=nowhere.keras: expected a .keras file"),
-        ({"network": "runs/nowhere"}, "network=runs/nowhere: expected"),
-        ({"output": None}, "plan_only=true"),
-        ({"output": "model.h5"}, "ends in .keras"),
-        ({"output": "no/folder/model.keras"}, "there is no folder"),
-        ({"output": "taken.keras"}, "overwrite=true"),
-        ({"init": "zeros"}, "init: expected one of centre, mean"),
-        ({"depth_policy": "deep"}, "depth_policy: expected one of isotropic"),
-        ({"depth_policy": "spacing"}, "spacing: depth_policy=spacing needs it"),
-        ({"depth": 0}, "depth: expected at least 1; received 0"),
-        ({"input_shape": [8, 8]}, "expected [depth,height,width]"),
-        ({"depth": 4, "input_shape": [8, 8, 8]}, "depth=4: input_shape says 8"),
-        ({"weights": "none.h5"}, "weights=none.h5: expected imagenet or a file"),
-    ],
-)
-def test_every_mistake_is_a_sentence_before_a_network_is_touched(settings, told, tmp_path, monkeypatch):
+MISTAKES = [  # settings, and what the message names
+    ({"network": None}, "network:"),
+    ({"network": "nowhere.keras"}, "network=nowhere.keras:"),
+    ({"network": "runs/nowhere"}, "network=runs/nowhere:"),
+    ({"output": None}, "output: output=NAME.keras plan_only=true"),
+    ({"output": "model.h5"}, "output=model.h5: .keras"),
+    ({"output": "no/folder/model.keras"}, "output=no/folder/model.keras:"),
+    ({"output": "taken.keras"}, "output=taken.keras: overwrite=true"),
+    ({"init": "zeros"}, "init: centre, mean, zeros."),
+    ({"depth_policy": "deep"}, "depth_policy: isotropic, deep."),
+    ({"depth_policy": "spacing"}, "spacing: depth_policy=spacing"),
+    ({"depth": 0}, "depth: 0."),
+    ({"input_shape": [8, 8]}, "input_shape: [depth,height,width]"),
+    ({"depth": 4, "input_shape": [8, 8, 8]}, "depth=4: 8 input_shape"),
+    ({"weights": "none.h5"}, "weights=none.h5: imagenet"),
+]
+
+
+def test_every_mistake_is_one_sentence_before_a_network_is_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("taken.keras").write_text("")
-    given = {"network": "ResNet50", "output": "new.keras", **settings}
-    with pytest.raises(SettingsError) as caught:
-        refuse_problems(find_problems(LiftSettings(**given)))
-    assert told in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_all_mistakes_are_told_at_once():
-    with pytest.raises(SettingsError) as caught:
-        refuse_problems(find_problems(LiftSettings(init="zeros", depth=0)))
-    assert len(str(caught.value).splitlines()) == 4
+    for settings, named in MISTAKES:
+        given = {"network": "ResNet50", "output": "new.keras", **settings}
+        (problem,) = find_problems(LiftSettings(**given))
+        assert [word for word in named.split() if word not in problem] == [], (settings, problem)
+    assert len(find_problems(LiftSettings(init="zeros", depth=0))) == 4
 
 
 def test_a_volume_run_and_an_unfinished_run_are_refused(tmp_path):
     slice_run(tmp_path / "volume", kind="volume")
-    with pytest.raises(SettingsError, match="3D already"):
-        refuse_problems(find_problems(LiftSettings(network=str(tmp_path / "volume"), plan_only=True)))
-    with pytest.raises(SettingsError, match=r"metrics\.json is not in it"):
-        refuse_problems(find_problems(LiftSettings(network=str(tmp_path), plan_only=True)))
+    for folder, named in ((tmp_path / "volume", "volume"), (tmp_path, "metrics.json")):
+        (problem,) = find_problems(LiftSettings(network=str(folder), plan_only=True))
+        assert f"network={folder}" in problem
+        assert named in problem
 
 
 def test_an_existing_output_is_replaced_on_request(saved, tmp_path):
@@ -247,23 +235,14 @@ def test_an_existing_output_is_replaced_on_request(saved, tmp_path):
     assert keras.saving.load_model(target).input_shape == (None, 6, 8, 10, 1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["network=ResNet50"], "output: where should the model go?"),
-        (["network=ResNet50", "intt=mean"], "unknown key intt. Did you mean init?"),
-        (["network=nowhere.keras", "plan_only=true"], "nowhere.keras"),
-    ],
-)
-def test_the_users_mistakes_end_in_status_2_without_tensorflow(arguments, told, tmp_path):
-    look = "print(sorted({'tensorflow', 'keras'} & set(sys.modules)), status)"
+def test_the_users_mistakes_end_in_status_2_without_tensorflow(tmp_path):
     code = (
-        f"import sys\nsys.argv = ['x', *{arguments!r}]\ntry:\n"
+        "import sys\nsys.argv = ['x', 'network=nowhere.keras']\ntry:\n"
         "    from voxlift.app.cli.lift import main; main()\n"
-        f"except SystemExit as end:\n    status = end.code\n{look}"
+        "except SystemExit as end:\n    status = end.code\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)), status)"
     )
     answer = run_python("-c", code, cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip().splitlines()[-1] == "[] 2"
-    assert told in answer.stderr
+    assert answer.stdout.strip().splitlines()[-1] == "[] 2", answer.stderr
+    assert "nowhere.keras" in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -1,4 +1,4 @@
-"""The command itself, in processes of its own: killed and started again, and what it says of mistakes."""
+"""A killed study keeps its measurements; settings below a space need no plus sign."""
 
 import os
 import signal
@@ -29,26 +29,26 @@ COMMAND = [
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
 
 
-def answers(folder):
+def measurements(folder):
     return {
         path.parent.name: path.stat().st_mtime_ns for path in folder.glob("out/measurements/*/answer.json")
     }
 
 
 @pytest.mark.slow
-def test_a_killed_study_uses_again_what_it_measured(tmp_path):
+def test_a_killed_study_keeps_its_measurements(tmp_path):
     with subprocess.Popen(COMMAND, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as first:
         deadline = time.monotonic() + 240
-        while not answers(tmp_path) and time.monotonic() < deadline:
+        while not measurements(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
         first.send_signal(signal.SIGKILL)
-    before = answers(tmp_path)
+    before = measurements(tmp_path)
     assert before
     again = subprocess.run(
         COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False
     )
     assert again.returncode == 0, again.stderr
-    after = answers(tmp_path)
+    after = measurements(tmp_path)
     assert len(after) == 3
     assert {name: after[name] for name in before} == before
     assert again.stdout.strip().splitlines()[-1] == "Results in out, report out/report.html"

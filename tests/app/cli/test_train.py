@@ -1,4 +1,4 @@
-"""The main job on a tiny phantom: what a run leaves, that it repeats, that it can be scored again."""
+"""A training on a tiny phantom: its files, its reproducibility, and scoring it again."""
 
 import csv
 import json
@@ -59,19 +59,21 @@ def test_both_models_see_the_same_subjects(runs):
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_a_finished_run_scores_the_same_again(name, split, runs):
     first = json.loads(runs[name].metrics.read_text(encoding="utf-8"))[split]
-    again = score_again(str(runs[name].path), split=split, batch_size={"test": None, "val": 3}[split])[split]
+    again = score_again(runs[name], split=split, batch_size={"test": None, "val": 3}[split])[split]
     assert set(again) == set(first)
     for key in set(first) - {"intervals"}:
         assert again[key] == pytest.approx(first[key], abs=1e-6, nan_ok=True)
 
 
-def test_an_evaluation_says_nothing_but_its_scores(folder, runs):
+def test_an_evaluation_prints_only_its_results(folder, runs):
     answer = run_python(
         "-m", "voxlift.app.cli.evaluate", f"run={runs['slice2d'].path}", "on=train", cwd=folder
     )
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert "slice2d, train" in answer.stdout
-    assert "ROC AUC" in answer.stdout
+    assert "AUC" in answer.stdout
+    results = runs["slice2d"].path / "evaluation-train.json"
+    assert answer.stdout.strip().splitlines()[-1] == f"Results in {results}"
+    assert json.loads(results.read_text(encoding="utf-8")).keys() == {"train"}
 
 
 @pytest.mark.parametrize("name", ["slice2d", "volume3d"])
@@ -86,7 +88,7 @@ def test_the_same_seed_gives_the_same_history_and_another_does_not(name, folder,
     assert losses(other) != losses(runs[name])
 
 
-def test_the_slice_model_learns_at_the_level_of_volumes_with_attention(folder):
+def test_attention_trains_the_slice_model_on_volumes(folder):
     run = run_once(folder, "attention", "model=slice2d", "model.aggregate=attention")
     assert json.loads(run.metrics.read_text(encoding="utf-8"))["test"]["n"] == 6
 

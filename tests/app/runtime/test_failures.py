@@ -1,4 +1,4 @@
-"""Out-of-memory and disk-full errors are recognised in the words of every library, and told apart."""
+"""Out-of-memory and disk-full errors are recognised in the words of every library, and kept apart."""
 
 import errno
 import os
