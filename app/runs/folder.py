@@ -78,6 +78,15 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def previous_metrics(self) -> Path:
+        """`metrics.before.json`: the metrics before the run was resumed for more epochs."""
+        return self.path / "metrics.before.json"
+
+    def evaluation(self, split: str) -> Path:
+        """Return `evaluation-SPLIT.json`: metrics of one split, computed again by voxlift-evaluate."""
+        return self.path / f"evaluation-{split}.json"
+
+    @property
     def report(self) -> Path:
         """`report.html`: the page with results, figures and cases."""
         return self.path / "report.html"
@@ -91,6 +100,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """`tensorboard/`: event files of TensorBoard."""
         return self.path / "tensorboard"
+
+    @property
+    def slice_model(self) -> RunFolder:
+        """`slice2d/`: the run of the slice model, where one was trained first and then inflated."""
+        return RunFolder(self.path / "slice2d")
 
     @property
     def is_finished(self) -> bool:

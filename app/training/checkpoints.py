@@ -236,7 +236,7 @@ def files_to_resume(run: RunFolder) -> list[Path]:
     Raises:
         SettingsError: it has checkpoints, and not one of them can be read.
     """
-    first = RunFolder(run.path / "slice2d")
+    first = run.slice_model
     return [*_needed(run), *(_needed(first) if first.path.is_dir() else []), *_results(first)]
 
 

@@ -38,7 +38,7 @@ from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.optimizers import tuning_optimizer
 from voxlift.app.training.pretrained import trained_source
-from voxlift.app.training.stages import SLICE_MODEL, Stage
+from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.hosts.data_parallel import (
     build_shared_scorer,
     copy_weights,
@@ -277,7 +277,7 @@ def _save_best(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
 
 def slice_model_cost(run: RunFolder) -> dict[str, float]:
     """Return the seconds of the slice model that was trained first; nothing where there is none."""
-    first = RunFolder(run.path / SLICE_MODEL)
+    first = run.slice_model
     if not first.is_finished:
         return {}
     return {"pretrain_seconds": read_json(first.metrics)["cost"]["train_seconds"]}

@@ -75,7 +75,7 @@ def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
     done = len(read_rows(run.history)) if run.history.exists() else 0
     log.info("Resuming %s after %d of %d epochs", run.path, done, settings.trainer.epochs)
     if run.is_finished:
-        run.metrics.replace(run.path / "metrics.before.json")
+        run.metrics.replace(run.previous_metrics)
     if load_settings(run).trainer.epochs != settings.trainer.epochs:
         save_settings(settings, run)
 

@@ -55,7 +55,7 @@ class Stage:
         """Return the folder of this stage, made on disk: the run's own for the last stage."""
         if self.is_last:
             return run
-        folder = RunFolder(run.path / SLICE_MODEL)
+        folder = run.slice_model
         folder.path.mkdir(exist_ok=True)
         return folder
 

@@ -71,7 +71,7 @@ class TableModel:
     def save(self, run: RunFolder) -> None:
         """Write `coefficients.csv`."""
         classes = load_settings(run).data.classes
-        write_rows(run.path / "coefficients.csv", coefficient_rows(self.regression, self.columns, classes))
+        write_rows(run.coefficients, coefficient_rows(self.regression, self.columns, classes))
 
     def score(self, cohort: Cohort) -> dict[str, Scores]:
         """Return the scores of each split that holds subjects."""

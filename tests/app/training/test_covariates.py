@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from commands import compose_command
-from voxlift.app.cli.evaluate import score_again
 from voxlift.app.cli.train import read_settings
 from voxlift.app.comparison.results import write_comparison
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError
 from voxlift.app.files import read_rows
-from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.training.table_model import build_regression, coefficient_rows
-from voxlift.app.training.train import resume, train
+from voxlift.app.training.train import train
 from voxlift.data_pipelines.errors import ManifestError
 
 SUBJECTS = 48
@@ -95,7 +94,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_predictions(table, tmp_pat
     run.metrics.unlink()
     run.predictions.unlink()
     settings = settings_for(table, f"run_dir={run.path}", "model.columns=[volume,site]")
-    assert resume(run, settings) == 0
+    assert train(settings, run) == 0
     assert run.predictions.read_bytes() == before
 
 
@@ -115,7 +114,7 @@ def test_several_classes_have_a_row_of_coefficients_each():
 def test_a_network_is_asked_for_where_there_is_none(table, tmp_path):
     run = fit(table, tmp_path / "run", "volume")
     with pytest.raises(SettingsError, match="coefficients"):
-        score_again(str(run.path), split="test")
+        open_finished_run(str(run.path))
 
 
 @pytest.mark.parametrize(
