@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError, TrainSettings
@@ -72,6 +73,7 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
             f"model={base.model.name}: expected a volume model, whose depth and inflation can be varied; "
             "for example model=volume3d."
         )
+    check_trainings({base.model.name: base})
     variants = build_variants(read_values(study.vary, where="study.vary"), base, design=study.design)
     composed, failures = _compose_variants(variants, shared, seed=study.seeds[0], folder=folder)
     wanted = [variant for variant in variants if variant.label in composed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import TrainSettings
@@ -32,12 +33,13 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     """Measure steps, memory and gradient noise; train every point; write table, figures and page.
 
     Raises:
-        SettingsError: An override is refused, or no batch size can be trained with these settings.
+        SettingsError: An override is refused, or the training of the reference cannot start.
     """
     study, reference = settings.study, settings.trainer.batch_size
     shared = read_study_overrides(refused={"seed": "use study.seeds=[...]."})
     sizes = sorted({*study.batch_sizes, reference})
-    trainings = {size: _compose(settings, shared, size) for size in sizes}  # before anything is measured
+    trainings = {size: _compose(settings, shared, size) for size in sizes}
+    check_trainings({settings.model.name: trainings[reference]})
     steps = _measure_steps(trainings, settings, folder)
     accumulated = _measure_accumulation(settings, max(steps), shared, folder)
     points = build_points(

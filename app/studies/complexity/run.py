@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.commands import StudySettings
@@ -26,6 +27,8 @@ def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
     """
     study, shared = settings.study, read_study_overrides(refused=REFUSED)
     trainings = {name: compose_training([*shared, *build_model_overrides(name)]) for name in study.models}
+    if 1.0 in study.scales:  # a model that fails at another size is left out there
+        check_trainings(trainings)
     costs, failures = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)
     if not costs:
         raise SettingsError("\n".join(["No model could be measured at any size:", *failures]))

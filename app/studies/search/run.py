@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import compose_training, config_dir_arguments
 from voxlift.app.comparison.run import build_training_command
 from voxlift.app.comparison.trial import Outcome, Trial
@@ -58,6 +59,7 @@ def study_search(settings: StudySettings, folder: StudyFolder) -> None:
     refused = dict.fromkeys(space, "remove it from study.space, or from the command line.")
     shared = [*read_study_overrides(refused=refused), f"trainer.epochs={study.epochs}"]
     base = compose_training(shared)
+    check_trainings({base.model.name: base})
     search = open_search(study, folder.path / "search.db")
     _queue_given(search, space, base)
     run_search(search, space, shared, settings, folder)
