@@ -1,17 +1,18 @@
 """Training steps on a GPU: throughput, memory, precision, the largest batch that fits, agreement.
 
     python benchmarks/gpu_step.py                             TensorFlow, all networks at 96^3 and 128^3
-    KERAS_BACKEND=jax python benchmarks/gpu_step.py           the same on JAX; TensorFlow need not be there
+    KERAS_BACKEND=jax python benchmarks/gpu_step.py           the same on JAX, without TensorFlow
     python benchmarks/gpu_step.py --network demo --side 16 --batch 2 --limit 4     a trial on a CPU
 
-The demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Needs Keras, its engine, rich, and of
-this project the folder `models` and `step_networks.py` beside this file. Every measurement is a process of
-its own: memory that one has taken, or an error of the device, cannot touch the next. Prints a Markdown table
-and writes it as CSV.
+The networks are the demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Required are Keras, its
+backend, rich and, of this project, `src`, `models` and `benchmarks/step_networks.py`. Every measurement runs
+in a process of its own, so that neither memory nor an error of the device affects the next. The table is
+printed as Markdown and written as CSV.
 """
 
 import argparse
 import csv
+import importlib.util
 import json
 import os
 import subprocess
@@ -23,8 +24,10 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+if importlib.util.find_spec("voxlift") is None:
+    # A GPU machine often has only Keras and a copy of this repository: use the source, not installed.
+    # An installed package, or one on PYTHONPATH, is preferred.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 NETWORKS = ("demo", "resnet18", "densenet121")  # those of step_networks.py
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -43,16 +46,16 @@ COLUMNS = (
     "differs_from_float32",
 )
 WARM_UP, STEPS = 3, 10
-SEEN = 2  # volumes whose logits are compared: few, so that they need less memory than a step
-NO_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
+COMPARED_VOLUMES = 2  # volumes whose logits are compared: few, so that they need less memory than a step
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
 
 
 class MeasurementError(RuntimeError):
-    """A measurement that failed for another reason than memory, with the end of what it said."""
+    """A measurement that failed for another reason than memory, with the end of its error output."""
 
 
 def main() -> int:
-    """Measure, print a table, write the CSV file; return the exit status."""
+    """Measure, print the table, write the CSV file, and return the exit status."""
     options = parse_arguments()
     if options.child:
         print(json.dumps(measure(json.loads(options.child))))
@@ -61,14 +64,14 @@ def main() -> int:
     for network in options.network:
         for side in options.side:
             rows += compare_precisions(network, side, options)
-            write_csv(options.output, rows)  # after each network: a machine that is taken away loses nothing
+            write_csv(options.output, rows)  # after each network, so that an interruption loses nothing
     print_table(rows)
     print(f"Table in {options.output}")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line's options."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,58 +79,58 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--side", nargs="+", type=int, default=[96, 128], help="voxels along each axis")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batch", type=int, default=4, help="volumes of the timed steps")
-    parser.add_argument("--limit", type=int, default=256, help="batches above this are not tried")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds of one measurement")
+    parser.add_argument("--limit", type=int, default=256, help="largest batch to try")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds allowed for one measurement")
     parser.add_argument("--output", type=Path, default=Path("gpu_step.csv"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def compare_precisions(network: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return a row per precision, with the untrained network's logits compared to those in float32.
+    """Return one row per precision, with the untrained network's logits compared to those in float32.
 
     Args:
         network: One of `NETWORKS`.
         side: Voxels along each axis.
-        options: The command line's.
+        options: Options of the command line.
     """
     tasks = [{"network": network, "side": side, "precision": precision} for precision in options.precision]
-    return with_agreement([measure_row(task, options) for task in tasks])
+    return add_agreement([measure_row(task, options) for task in tasks])
 
 
 def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the row of one network, side and precision; what cannot be measured stands in it as a word.
+    """Return the row of one network, side and precision; a failure is a word in place of the time.
 
     Args:
         task: Network, side in voxels and precision.
-        options: The command line's.
+        options: Options of the command line.
     """
-    where = f"{task['network']} {task['side']}^3 {task['precision']}"
+    label = f"{task['network']} {task['side']}^3 {task['precision']}"
 
     def attempt(batch: int, steps: int) -> dict[str, Any] | str:
         try:
-            found = in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
-        except MeasurementError as error:  # a device may have no kernel for it: the others go on
-            print(f"{where}, batch {batch}: {error}", file=sys.stderr)
+            result = measure_in_child({**task, "batch": batch, "steps": steps}, timeout=options.timeout)
+        except MeasurementError as error:  # the device may lack a kernel; the other measurements continue
+            print(f"{label}, batch {batch}: {error}", file=sys.stderr)
             return "fails"
-        return "does not fit" if found is None else found
+        return "does not fit" if result is None else result
 
-    found = attempt(options.batch, STEPS)
-    if isinstance(found, str):
-        return {**task, "batch": options.batch, "ms_per_step": found}
-    print(f"{where}: {found['volumes_per_s']} volumes/s", file=sys.stderr)
-    largest = largest_that_fits(
-        lambda batch: not isinstance(attempt(batch, 1), str), options.batch, options.limit
-    )
-    return {**task, **found, "largest_batch": largest}
+    def fits(batch: int) -> bool:
+        return not isinstance(attempt(batch, 1), str)
+
+    result = attempt(options.batch, STEPS)
+    if isinstance(result, str):
+        return {**task, "batch": options.batch, "ms_per_step": result}
+    print(f"{label}: {result['volumes_per_s']} volumes/s", file=sys.stderr)
+    return {**task, **result, "largest_batch": find_largest_batch(fits, options.batch, options.limit)}
 
 
-def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with the farthest distance of their logits from float32's, in parts of the largest.
+def add_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with the largest relative difference of their logits from those in float32.
 
-    Logits of inference, since dropout draws otherwise in another width, so that losses differ for that alone.
+    Compared are logits of inference: losses differ in any case, because dropout depends on the precision.
 
-    >>> with_agreement([{"precision": "float32", "logits": [[0.5, -1.0]]}, {"logits": [[0.51, -1.0]]}])[1]
+    >>> add_agreement([{"precision": "float32", "logits": [[0.5, -1.0]]}, {"logits": [[0.51, -1.0]]}])[1]
     {'logits': [[0.51, -1.0]], 'differs_from_float32': 0.01}
     """
     exact = next(
@@ -136,36 +139,34 @@ def with_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if exact is None:
         return rows
     return [
-        {**row, "differs_from_float32": farthest(row["logits"], exact)} if "logits" in row else row
+        {**row, "differs_from_float32": relative_difference(row["logits"], exact)} if "logits" in row else row
         for row in rows
     ]
 
 
-def farthest(logits: list[list[float]], exact: list[list[float]]) -> float:
-    """Return the largest difference of two tables of numbers in parts of the second's largest.
+def relative_difference(logits: list[list[float]], exact: list[list[float]]) -> float:
+    """Return the largest difference of two tables of logits, relative to the largest in the second.
 
     Args:
-        logits: [volumes][classes].
-        exact: The same, in float32.
+        logits: Logits [volumes][classes].
+        exact: The same in float32.
     """
-    pairs = [
-        pair for ours, theirs in zip(logits, exact, strict=True) for pair in zip(ours, theirs, strict=True)
-    ]
+    pairs = [pair for row, other in zip(logits, exact, strict=True) for pair in zip(row, other, strict=True)]
     return round(max(abs(a - b) for a, b in pairs) / max(abs(b) for _, b in pairs), 5)
 
 
-def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> int:
-    """Return the largest batch up to a limit that fits: doubling until it does not, then halving the gap.
+def find_largest_batch(fits: Callable[[int], bool], known: int, limit: int) -> int:
+    """Return the largest batch that fits, found by doubling and then bisection.
 
-    >>> largest_that_fits(lambda batch: batch <= 37, known=4, limit=256)
+    >>> find_largest_batch(lambda batch: batch <= 37, known=4, limit=256)
     37
-    >>> largest_that_fits(lambda batch: True, known=4, limit=24)
+    >>> find_largest_batch(lambda batch: True, known=4, limit=24)
     24
 
     Args:
-        fits: Whether a batch does.
-        known: A batch that does.
-        limit: No larger one is tried.
+        fits: Whether a batch fits.
+        known: A batch that fits.
+        limit: Largest batch to try.
     """
     good, bad = known, None
     while bad is None and good < limit:
@@ -177,15 +178,15 @@ def largest_that_fits(fits: Callable[[int], bool], known: int, limit: int) -> in
     return good
 
 
-def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
-    """Measure in a process of its own; None where the memory did not suffice.
+def measure_in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
+    """Return the result of `measure` in a process of its own; None if it ran out of memory.
 
     Args:
         task: Network, side in voxels, precision, batch and number of steps, see `measure`.
-        timeout: Seconds that it may take.
+        timeout: Seconds allowed.
 
     Raises:
-        MeasurementError: The process failed for another reason, or took longer.
+        MeasurementError: If the process failed for another reason, or took longer.
     """
     command = [sys.executable, __file__, "--child", json.dumps(task)]
     try:
@@ -194,17 +195,17 @@ def in_child(task: dict[str, Any], *, timeout: float) -> dict[str, Any] | None:
         raise MeasurementError(f"it took longer than {timeout:g} s") from error
     if done.returncode == 0:
         return dict(json.loads(done.stdout.splitlines()[-1]))
-    # The kernel kills what takes too much of a CPU's memory.
-    if done.returncode == -9 or any(word in done.stderr for word in NO_MEMORY):
+    # The operating system kills a process that uses too much main memory.
+    if done.returncode == -9 or any(word in done.stderr for word in OUT_OF_MEMORY):
         return None
     raise MeasurementError(done.stderr[-2000:])
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Return time, memory and loss of training steps on made-up volumes, and the logits before them.
+    """Return time, memory and loss of training steps on random volumes, and the logits before training.
 
     Args:
-        task: Network, side in voxels, precision, batch and number of steps; one step is not timed.
+        task: Network, side in voxels, precision, batch and number of steps; a single step has no warm-up.
 
     Returns:
         Milliseconds per step, volumes per second, peak in MB (10^6 bytes), the last loss, and logits
@@ -226,11 +227,11 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     voxels = random.normal(size=(batch, side, side, side, 1)).astype("float32")
     labels = np.arange(batch) % 2
     is_timed = task["steps"] > 1
-    logits = model.predict_on_batch(voxels[:SEEN]).tolist() if is_timed else []
+    logits = model.predict_on_batch(voxels[:COMPARED_VOLUMES]).tolist() if is_timed else []
     seconds, last = [], 0.0
     for step in range(task["steps"] + (WARM_UP if is_timed else 0)):
         started = time.perf_counter()
-        last = float(model.train_on_batch(voxels, labels))  # the loss is awaited: the device has finished
+        last = float(model.train_on_batch(voxels, labels))  # reading the loss waits for the device
         if step >= WARM_UP or not is_timed:
             seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds))
@@ -247,9 +248,9 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_device() -> None:
-    """Let the engine take memory as it needs it: only so is the peak that of the network."""
+    """Let TensorFlow allocate memory as it is needed, so that the peak is that of the network."""
     if os.environ["KERAS_BACKEND"] == "jax":
-        return  # its peak counts what arrays take, not what was set aside
+        return  # its peak counts the arrays, not the memory reserved at the start
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -271,12 +272,12 @@ def device_name() -> str:
 
 
 def cpu_name() -> str:
-    """Return what stands in the table where there is no GPU."""
+    """Return the name of the device in the table if there is no GPU."""
     return f"CPU, {os.cpu_count()} cores"
 
 
 def peak_bytes() -> int:
-    """Return the peak of the GPU's memory in use, or of this process's resident memory on a CPU."""
+    """Return the peak of the memory in use on the GPU, or of this process's resident memory on a CPU."""
     import resource
 
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -293,7 +294,7 @@ def peak_bytes() -> int:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows, whatever has been measured of each."""
+    """Write the rows; a column without a value is empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()

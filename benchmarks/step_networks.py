@@ -1,19 +1,19 @@
-"""The networks of `train_step.py` in both frameworks: ours lifted, PyTorch's by hand or from MONAI."""
+"""The networks of `train_step.py`: lifted ones of Keras, and the same written in PyTorch or from MONAI."""
 
 import importlib
 from typing import Any, TypeAlias
 
-Tensor: TypeAlias = Any  # frameworks are imported late, so their classes have no names here
+Tensor: TypeAlias = Any  # frameworks are imported late
 Model: TypeAlias = Any
 Torch: TypeAlias = Any  # the module
 
-FLAT = {"demo": (16, 32, 64), "cnn": (32, 64, 128)}  # filters of the flat CNN; the demo trains the first
+FLAT = {"demo": (16, 32, 64), "cnn": (32, 64, 128)}  # filters of the flat CNN; the demo trains `demo`
 RESNET18 = (64, 128, 256, 512)
 DROPOUT = 0.2
 
 
 def build_keras(network: str, side: int, classes: int) -> Model:
-    """Return the 3D network, lifted from the 2D one with the stride of its planes along depth too.
+    """Return the 3D network, lifted from the 2D one with the same stride along depth as in the plane.
 
     Args:
         network: A name of `FLAT`, `resnet18` or `densenet121`.
@@ -22,10 +22,10 @@ def build_keras(network: str, side: int, classes: int) -> Model:
     """
     from voxlift.models.lifting import to_3d
 
-    return to_3d(build_flat(network, side, classes), depth=side, depth_policy="isotropic")
+    return to_3d(build_2d(network, side, classes), depth=side, depth_policy="isotropic")
 
 
-def build_flat(network: str, side: int, classes: int) -> Model:
+def build_2d(network: str, side: int, classes: int) -> Model:
     """Return the 2D network [B, side, side, 1] -> float32 logits.
 
     Args:
@@ -54,25 +54,25 @@ def build_resnet18(x: Tensor, classes: int) -> Tensor:
     """
     from keras import layers
 
-    x = layers.ReLU()(normalised(x, 64, size=7, stride=2))
+    x = layers.ReLU()(convolve_and_normalise(x, 64, size=7, stride=2))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for stage, filters in enumerate(RESNET18):
         for block in range(2):
             stride = 2 if stage and not block else 1
-            shortcut = x if stride == 1 else normalised(x, filters, size=1, stride=2)
-            y = layers.ReLU()(normalised(x, filters, stride=stride))
-            x = layers.ReLU()(layers.Add()([normalised(y, filters), shortcut]))
+            shortcut = x if stride == 1 else convolve_and_normalise(x, filters, size=1, stride=2)
+            y = layers.ReLU()(convolve_and_normalise(x, filters, stride=stride))
+            x = layers.ReLU()(layers.Add()([convolve_and_normalise(y, filters), shortcut]))
     return layers.Dense(classes, dtype="float32")(layers.GlobalAveragePooling2D()(x))
 
 
-def normalised(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Tensor:
-    """Return a convolution and its normalisation.
+def convolve_and_normalise(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Tensor:
+    """Return the output of a convolution and its normalisation.
 
     Args:
         x: Symbolic images [B, H, W, C].
-        filters: Of the convolution.
-        size: Its taps along height and width.
-        stride: Pixels from window to window.
+        filters: Output channels.
+        size: Taps of the kernel along height and width.
+        stride: Pixels from output to output.
     """
     from keras import layers
 
@@ -81,7 +81,7 @@ def normalised(x: Tensor, filters: int, *, size: int = 3, stride: int = 1) -> Te
 
 
 def build_torch(torch: Torch, network: str, classes: int) -> Model:
-    """Return the twin of `build_keras`: our CNN by hand, the others from MONAI.
+    """Return the network of `build_keras` in PyTorch: the CNN written here, the others from MONAI.
 
     Args:
         torch: The module.
@@ -99,21 +99,21 @@ def build_torch(torch: Torch, network: str, classes: int) -> Model:
 
 
 def build_torch_cnn(torch: Torch, filters: tuple[int, ...], classes: int) -> Model:
-    """Return our flat CNN in PyTorch.
+    """Return the flat CNN in PyTorch.
 
     Args:
         torch: The module.
         filters: Channels per stage.
         classes: Number of logits.
     """
-    nn, parts, channels = torch.nn, [], 1
+    nn, layers, channels = torch.nn, [], 1
     for stage, width in enumerate(filters):
-        parts += [nn.MaxPool3d(2)] if stage else []
-        parts += [
+        layers += [nn.MaxPool3d(2)] if stage else []
+        layers += [
             nn.Conv3d(channels, width, 3, padding=1, bias=False),
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         ]
         channels = width
     head = [nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(channels, classes)]
-    return nn.Sequential(*parts, *head)
+    return nn.Sequential(*layers, *head)

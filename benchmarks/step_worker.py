@@ -1,7 +1,7 @@
-"""One framework's contestants of `train_step.py`, in a process of its own.
+"""The implementations of one framework for `train_step.py`, in a process of its own.
 
-Started by `train_step.py` with framework, network, precision, side, batch and threads. It answers one JSON
-line when it is ready, then one per turn that it is told to take on standard input, and ends with its input.
+`train_step.py` starts it with framework, network, precision, side, batch and threads. It prints one JSON line
+when it is ready and one per request on standard input, and ends with its input.
 """
 
 import importlib
@@ -22,7 +22,7 @@ CLASSES = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed."""
+    """The network, precision and sizes that are timed."""
 
     network: str
     precision: str
@@ -32,47 +32,51 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Team:
-    """A network's trainable parameters, and how to make a contestant's step by name and mode."""
+class Framework:
+    """A network's trainable parameters, its implementations, and their steps by name and mode."""
 
     parameters: int
-    contestants: tuple[str, ...]
+    implementations: tuple[str, ...]
     build_step: Callable[[str, str], Step]
 
 
 def main() -> int:
-    """Serve turns until standard input ends."""
+    """Serve requests until standard input ends."""
     framework, network, precision, *numbers = sys.argv[1:]
     case = Case(network, precision, *map(int, numbers))
-    # What a framework prints must not get between the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    builders = {"tensorflow": build_keras_team, "torch": build_torch_team}
-    team = builders[framework](case)
+    # Output of the frameworks must not mix with the replies.
+    replies, sys.stdout = sys.stdout, sys.stderr
+    builders = {"tensorflow": build_keras, "torch": build_torch}
+    built = builders[framework](case)
     steps: dict[tuple[str, str], Step] = {}
-    ready = {"framework": framework, "parameters": team.parameters, "contestants": team.contestants}
-    print(json.dumps(ready), file=answers, flush=True)
+    ready = {
+        "framework": framework,
+        "parameters": built.parameters,
+        "implementations": built.implementations,
+    }
+    print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:
-        order = json.loads(line)
-        key = (order["contestant"], order["mode"])
+        request = json.loads(line)
+        key = (request["implementation"], request["mode"])
         if key not in steps:
-            steps[key] = team.build_step(*key)
+            steps[key] = built.build_step(*key)
             steps[key]()  # traces and allocates
             steps[key]()
-        times = time_steps(steps[key], most=order["steps"], seconds=order["seconds"])
-        print(json.dumps({"times": times}), file=answers, flush=True)
+        times = time_steps(steps[key], most=request["steps"], seconds=request["seconds"])
+        print(json.dumps({"times": times}), file=replies, flush=True)
     return 0
 
 
 def time_steps(step: Step, *, most: int, seconds: float) -> list[float]:
-    """Seconds of each step, until there are `most` or the time is up.
+    """Return the seconds of each step.
 
     Args:
         step: Runs one step to its end.
-        most: How many are timed at most.
-        seconds: After which no further one begins.
+        most: Maximum number of steps.
+        seconds: No step begins after so many seconds.
     """
     times: list[float] = []
-    step()  # caches are cold after another contestant's turn
+    step()  # warms the caches
     while len(times) < most and sum(times) < seconds:
         begin = time.perf_counter()
         step()
@@ -80,14 +84,14 @@ def time_steps(step: Step, *, most: int, seconds: float) -> list[float]:
     return times
 
 
-def build_keras_team(case: Case) -> Team:
-    """Return ours and the floor."""
+def build_keras(case: Case) -> Framework:
+    """Return Voxlift's network and its convolutions alone."""
     import keras
     import step_networks
     import tensorflow as tf
 
-    from voxlift.app.runtime.environment import prepare_processor
-    from voxlift.app.runtime.kernels import protect_shallow_convolutions
+    from voxlift.app.runtime.precision import protect_shallow_convolutions
+    from voxlift.app.runtime.setup import prepare_processor
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
@@ -96,31 +100,31 @@ def build_keras_team(case: Case) -> Team:
     protect_shallow_convolutions(model)
 
     def build_step(name: str, mode: str) -> Step:
-        build = keras_step if name == "voxlift" else floor_step
+        build = build_keras_step if name == "voxlift" else build_convolutions_step
         return build(model, case, training=mode == "training")
 
     parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
-    return Team(parameters, ("voxlift", "convolution floor"), build_step)
+    return Framework(parameters, ("voxlift", "convolutions alone"), build_step)
 
 
-def keras_step(model: Model, case: Case, *, training: bool) -> Step:
-    """Return a training or inference step of our network, without host copies.
+def build_keras_step(model: Model, case: Case, *, training: bool) -> Step:
+    """Return a training or inference step of the network, without copies from the host.
 
     Args:
         model: The lifted network.
-        case: What is timed.
+        case: Network, precision and sizes.
         training: Whether a step trains or scores.
     """
     import keras
     import tensorflow as tf
 
-    from voxlift.models.folding import fold_normalisation
+    from voxlift.models.batch_norm import fold_batch_norm
     from voxlift.models.optimizers import FusedAdamW
 
     voxels = tf.random.normal((case.batch, *[case.side] * 3, 1))
     labels = tf.zeros(case.batch, tf.int32)
     if not training:
-        scorer = fold_normalisation(model)  # as every command that scores does
+        scorer = fold_batch_norm(model)  # as every command that scores does
         infer = tf.function(lambda: scorer(voxels, training=False))
         return lambda: infer().numpy()
     optimizer = FusedAdamW(1e-4)
@@ -139,12 +143,12 @@ def keras_step(model: Model, case: Case, *, training: bool) -> Step:
     return lambda: train().numpy()
 
 
-def floor_step(model: Model, case: Case, *, training: bool) -> Step:
-    """Return a step of the model's convolutions alone, each on data of its own, gradients too in training.
+def build_convolutions_step(model: Model, case: Case, *, training: bool) -> Step:
+    """Return a step of the model's convolutions alone, each on data of its own.
 
     Args:
-        model: The lifted network, whose convolutions are taken.
-        case: What is timed.
+        model: The lifted network.
+        case: Network, precision and sizes.
         training: Whether gradients are computed too.
     """
     import keras
@@ -155,64 +159,66 @@ def floor_step(model: Model, case: Case, *, training: bool) -> Step:
             tf.random.normal((case.batch, *layer.input.shape[1:]), dtype=layer.compute_dtype),
             tf.cast(layer.kernel, layer.compute_dtype),
             {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper()},
-            place > 0,  # the first layer's input needs no gradient
+            index > 0,  # the first layer's input needs no gradient
         )
-        for place, layer in enumerate(part for part in model.layers if isinstance(part, keras.layers.Conv3D))
+        for index, layer in enumerate(each for each in model.layers if isinstance(each, keras.layers.Conv3D))
     ]
 
     @tf.function
     def step() -> Any:  # noqa: ANN401 - a tensor
         sinks = []
-        for voxels, kernel, how, needs_input in jobs:
-            outputs = tf.raw_ops.Conv3D(input=voxels, filter=kernel, **how)
-            found = [outputs]
+        for voxels, kernel, settings, needs_input in jobs:
+            outputs = tf.raw_ops.Conv3D(input=voxels, filter=kernel, **settings)
+            results = [outputs]
             if training:
-                found.append(
+                results.append(
                     tf.raw_ops.Conv3DBackpropFilterV2(
-                        input=voxels, filter_sizes=kernel.shape, out_backprop=outputs, **how
+                        input=voxels, filter_sizes=kernel.shape, out_backprop=outputs, **settings
                     )
                 )
             if training and needs_input:
-                found.append(
+                results.append(
                     tf.raw_ops.Conv3DBackpropInputV2(
-                        input_sizes=voxels.shape, filter=kernel, out_backprop=outputs, **how
+                        input_sizes=voxels.shape, filter=kernel, out_backprop=outputs, **settings
                     )
                 )
-            sinks += [tf.cast(tensor[0, 0, 0, 0, 0], tf.float32) for tensor in found]
+            sinks += [tf.cast(tensor[0, 0, 0, 0, 0], tf.float32) for tensor in results]
         return tf.add_n(sinks)
 
     return lambda: step().numpy()
 
 
-def build_torch_team(case: Case) -> Team:
-    """Return PyTorch in both memory formats; without PyTorch, exit with a sentence."""
+def build_torch(case: Case) -> Framework:
+    """Return the network of PyTorch in both memory formats.
+
+    Raises:
+        SystemExit: If PyTorch or MONAI is not installed.
+    """
     import step_networks
 
-    # What MONAI imports brings TensorFlow along; both in one process disturb each other, up to a crash.
+    # MONAI would import TensorFlow, and both frameworks in one process may crash.
     sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # None forbids the import
     try:
         torch = importlib.import_module("torch")
         network = step_networks.build_torch(torch, case.network, CLASSES)
     except ImportError as error:
-        sys.exit(
-            f"{error}. Run pip install -r benchmarks/requirements.txt, or leave it out with --without-torch."
-        )
+        sys.exit(f"{error}. Run pip install -r benchmarks/requirements.txt, or use --without-torch.")
     torch.set_num_threads(case.threads)
 
     def build_step(name: str, mode: str) -> Step:
-        return torch_step(torch, case, last="last" in name, training=mode == "training")
+        return build_torch_step(torch, case, last="last" in name, training=mode == "training")
 
     parameters = sum(weight.numel() for weight in network.parameters())
-    return Team(parameters, ("torch contiguous", "torch channels last"), build_step)
+    return Framework(parameters, ("torch contiguous", "torch channels last"), build_step)
 
 
-def torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> Step:  # noqa: ANN401 - the module
+def build_torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> Step:  # noqa: ANN401 - the module
     """Return the same step in PyTorch.
 
     Args:
         torch: The module.
-        case: What is timed.
-        last: Whether memory is channels last.
+        case: Network, precision and sizes.
+        last: Whether the memory format is channels last.
         training: Whether a step trains or scores.
     """
     import step_networks

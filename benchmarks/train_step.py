@@ -1,13 +1,13 @@
-"""Time of a training step and of inference: ours, PyTorch's best, and the convolutions alone, in one run.
+"""Time of a training step and of inference: Voxlift, PyTorch, and the convolutions alone, in one run.
 
     python benchmarks/train_step.py                  # every network and precision
-    python benchmarks/train_step.py --quick          # fewer turns, under five minutes on two cores
+    python benchmarks/train_step.py --quick          # fewer rounds, under five minutes on two cores
     python benchmarks/train_step.py --network demo --precision bfloat16 --mode training
 
-Each framework runs in a process of its own, so that neither's threads disturb the other; the processes take
-turns, one works while the others wait, and the best step of each contestant counts. The *floor* is the same
-convolutions, forward and both gradients, with nothing between them. PyTorch runs in both memory formats, with
-its fused AdamW; its best counts. On a virtual machine run it under a tool that keeps the CPUs awake.
+Each framework runs in a process of its own, so that their threads do not disturb each other; the processes
+take turns, and the best step of each implementation counts. The *bound* is the same convolutions, forward and
+both gradients, with nothing between them. PyTorch runs in both memory formats, with its fused AdamW; the
+faster one counts. On a virtual machine run it under a tool that keeps the CPUs awake.
 """
 
 import argparse
@@ -25,52 +25,52 @@ from typing import Any
 NETWORKS = {"demo": 32, "cnn": 32, "resnet18": 48, "densenet121": 48}  # voxels per side
 PRECISIONS = ("float32", "bfloat16")
 MODES = ("training", "inference")
-FLOOR = "convolution floor"
+BOUND = "convolutions alone"
 OURS = "voxlift"
 
 
 @dataclass
 class Worker:
-    """A process that holds the contestants of one framework for one network and precision."""
+    """A process with the implementations of one framework for one network and precision."""
 
     process: subprocess.Popen[str]
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        """Its contestants."""
-        return list(self.facts["contestants"])
+        """The names of its implementations."""
+        return list(self.facts["implementations"])
 
     def receive(self) -> dict[str, Any]:
-        """The next answer.
+        """Return the next reply.
 
         Raises:
-            SystemExit: the process ended instead; its own message stands above.
+            SystemExit: If the process ended instead; its own message is above.
         """
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             sys.exit(f"A worker ended early: {' '.join(map(str, self.process.args))}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
-    def take_turn(self, name: str, mode: str, *, steps: int, seconds: float) -> list[float]:
-        """Seconds of each step of one contestant.
+    def time_steps(self, name: str, mode: str, *, steps: int, seconds: float) -> list[float]:
+        """Return the seconds of each step of one implementation.
 
         Args:
-            name: Of the contestant.
+            name: Of the implementation.
             mode: `training` or `inference`.
-            steps: How many are timed at most.
-            seconds: After which no further one begins.
+            steps: Maximum number of steps.
+            seconds: No step begins after so many seconds.
         """
-        order = {"contestant": name, "mode": mode, "steps": steps, "seconds": seconds}
+        request = {"implementation": name, "mode": mode, "steps": steps, "seconds": seconds}
         if self.process.stdin:
-            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         return list(self.receive()["times"])
 
 
 def main() -> int:
-    """Print a table per case and a summary; return the exit status."""
+    """Print a table per case and a summary, and return the exit status."""
     options = parse_arguments()
     summary = []
     for network in options.network:
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line's options."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -89,12 +89,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, help="turns that each contestant takes (4, or 2 with --quick)")
-    parser.add_argument("--steps", type=int, default=10, help="most timed steps per turn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="a turn ends after so long")
+    parser.add_argument("--rounds", type=int, help="rounds of measurements (4, or 2 with --quick)")
+    parser.add_argument("--steps", type=int, default=10, help="maximum of timed steps per round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="maximum of seconds per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--without-torch", action="store_true", help="only ours and the floor")
-    parser.add_argument("--quick", action="store_true", help="short turns, two rounds")
+    parser.add_argument("--without-torch", action="store_true", help="without PyTorch")
+    parser.add_argument("--quick", action="store_true", help="short measurements, two rounds")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 4)
     options.seconds = min(options.seconds, 1.0) if options.quick else options.seconds
@@ -102,21 +102,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run_pair(network: str, precision: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time one network in one precision; a row of the summary per mode.
+    """Time one network in one precision, and return a row of the summary per mode.
 
     Args:
         network: A name of `NETWORKS`.
         precision: `float32` or `bfloat16`.
-        options: The command line's.
+        options: Options of the command line.
     """
     with ExitStack() as stack:
         frameworks = ["tensorflow"] if options.without_torch else ["tensorflow", "torch"]
         workers = [
             stack.enter_context(start_worker(name, network, precision, options)) for name in frameworks
         ]
-        for worker in workers:  # they prepare side by side
+        for worker in workers:  # they start in parallel
             worker.facts = worker.receive()
-        refuse_unlike(workers)
+        check_sizes(workers)
         return [run_case(network, precision, mode, workers, options) for mode in options.mode]
 
 
@@ -124,13 +124,13 @@ def run_pair(network: str, precision: str, options: argparse.Namespace) -> list[
 def start_worker(
     framework: str, network: str, precision: str, options: argparse.Namespace
 ) -> Iterator[Worker]:
-    """A running worker; it is ended at the end of the block.
+    """Start a worker, which ends with the `with` block.
 
     Args:
         framework: `tensorflow` or `torch`.
         network: A name of `NETWORKS`.
         precision: `float32` or `bfloat16`.
-        options: The command line's.
+        options: Options of the command line.
     """
     command = [sys.executable, str(Path(__file__).with_name("step_worker.py")), framework, network, precision]
     command += [str(NETWORKS[network]), str(options.batch), str(options.threads)]
@@ -140,34 +140,34 @@ def start_worker(
             process.stdin.close()
 
 
-def refuse_unlike(workers: list[Worker]) -> None:
-    """Pass when all workers hold networks of the same size.
+def check_sizes(workers: list[Worker]) -> None:
+    """Stop if the workers' networks differ in size: their times would not be comparable.
 
     Raises:
-        SystemExit: the numbers of trainable parameters differ, so times would not compare.
+        SystemExit: If the numbers of trainable parameters differ.
     """
     sizes = {worker.facts["framework"]: worker.facts["parameters"] for worker in workers}
     if len(set(sizes.values())) > 1:
-        sys.exit(f"The networks are no twins: trainable parameters {sizes}")
+        sys.exit(f"Expected networks of the same number of trainable parameters, received {sizes}.")
 
 
 def run_case(
     network: str, precision: str, mode: str, workers: list[Worker], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Let all contestants take turns, print their table, and return the summary's row.
+    """Time all implementations in turns, print their table, and return the row of the summary.
 
     Args:
         network: A name of `NETWORKS`.
         precision: `float32` or `bfloat16`.
         mode: `training` or `inference`.
         workers: One per framework, ready.
-        options: The command line's.
+        options: Options of the command line.
     """
     times: dict[str, list[float]] = {name: [] for worker in workers for name in worker.names}
     for _ in range(options.rounds):
         for worker in workers:
             for name in worker.names:
-                times[name] += worker.take_turn(name, mode, steps=options.steps, seconds=options.seconds)
+                times[name] += worker.time_steps(name, mode, steps=options.steps, seconds=options.seconds)
     best = {name: min(values) for name, values in times.items()}
     size = NETWORKS[network]
     print(
@@ -177,23 +177,23 @@ def run_case(
     for name, seconds in sorted(best.items(), key=lambda item: item[1]):
         print(
             f"  {name:28} best {seconds * 1e3:8.1f} ms  median {statistics.median(times[name]) * 1e3:8.1f} ms"
-            f" {options.batch / seconds:8.1f} volumes/s {best[FLOOR] / seconds:5.0%} of the floor's rate"
+            f" {options.batch / seconds:8.1f} volumes/s {best[BOUND] / seconds:5.0%} of the bound"
         )
-    peers = [seconds for name, seconds in best.items() if name.startswith("torch")]
+    torch_times = [seconds for name, seconds in best.items() if name.startswith("torch")]
     return {
         "case": f"{network} {size}^3 {precision} {mode}",
         "ours": options.batch / best[OURS],
-        "peer": options.batch / min(peers) if peers else None,
-        "share": best[FLOOR] / best[OURS],
+        "torch": options.batch / min(torch_times) if torch_times else None,
+        "share": best[BOUND] / best[OURS],
     }
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
-    """One line per case: both rates, their ratio, and the share of the floor's rate."""
-    print(f"\n{'case':42} {'voxlift':>9} {'torch':>9} {'ratio':>6} {'of the floor':>13}   (volumes/s)")
+    """Print one line per case: both rates, their ratio, and the share of the bound."""
+    print(f"\n{'case':42} {'voxlift':>9} {'torch':>9} {'ratio':>6} {'of the bound':>13}   (volumes/s)")
     for row in rows:
-        peer = f"{row['peer']:9.1f} {row['ours'] / row['peer']:6.2f}" if row["peer"] else f"{'':16}"
-        print(f"{row['case']:42} {row['ours']:9.1f} {peer} {row['share']:13.0%}", flush=True)
+        torch = f"{row['torch']:9.1f} {row['ours'] / row['torch']:6.2f}" if row["torch"] else f"{'':16}"
+        print(f"{row['case']:42} {row['ours']:9.1f} {torch} {row['share']:13.0%}", flush=True)
 
 
 if __name__ == "__main__":

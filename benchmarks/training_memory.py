@@ -1,10 +1,10 @@
-"""The estimate of a training step's memory beside the measured peak, for lifted networks on a CPU.
+"""Compare the estimated memory of a training step with the measured peak, for lifted networks on a CPU.
 
     python benchmarks/training_memory.py --network cnn resnet ResNet50 DenseNet121 --side 48 --batch 2 8
 
-Each line is a process of its own: three AdamW steps, peak resident memory (Linux's VmHWM) minus what the
-process held before the first. `per sample` compares the growth between the smallest and the largest batch,
-where what the engine takes for itself cancels out.
+Each row is measured in a process of its own: the peak of resident memory (Linux's VmHWM) in three steps of
+AdamW, minus the resident memory before them. `per sample` is the growth between the smallest and the largest
+batch, where the memory of the framework itself cancels out.
 """
 
 import argparse
@@ -17,12 +17,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-ROOT = Path(__file__).parents[1]
 MB = 1e6
 
 
 def main() -> int:
-    """Print a table; return the exit status."""
+    """Print the table, and return the exit status."""
     options = parse_arguments()
     if options.child:
         print(json.dumps(measure(options.network[0], options.side, options.batch[0], options.precision[0])))
@@ -36,7 +35,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line's options."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,25 +48,25 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare(network: str, precision: str, *, side: int, batches: list[int]) -> None:
-    """Print a line per batch and one of the growth between them.
+    """Print one row per batch, and one for the growth per sample.
 
     Args:
         network: Name of the 2D network.
         precision: A dtype policy of Keras.
         side: Voxels along each axis.
-        batches: Volumes per step, one line each.
+        batches: Volumes per step, one row each.
     """
-    found = [in_child(network, precision, side, batch) for batch in sorted(batches)]
-    for values in found:
-        line(network, precision, str(values["batch"]), values["estimate"], values["measured"])
-    if len(found) > 1:
-        first, last = found[0], found[-1]
-        more = last["batch"] - first["batch"]
-        growth = [(last[key] - first[key]) / more for key in ("estimate", "measured")]
-        line(network, precision, "per sample", *growth)
+    results = [measure_in_child(network, precision, side, batch) for batch in sorted(batches)]
+    for result in results:
+        print_row(network, precision, str(result["batch"]), result["estimate"], result["measured"])
+    if len(results) > 1:
+        first, last = results[0], results[-1]
+        samples = last["batch"] - first["batch"]
+        growth = [(last[key] - first[key]) / samples for key in ("estimate", "measured")]
+        print_row(network, precision, "per sample", *growth)
 
 
-def line(network: str, precision: str, batch: str, estimate: float, measured: float) -> None:
+def print_row(network: str, precision: str, batch: str, estimate: float, measured: float) -> None:
     """Print one row of the table.
 
     Args:
@@ -84,8 +83,8 @@ def line(network: str, precision: str, batch: str, estimate: float, measured: fl
     )
 
 
-def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, Any]:
-    """Measure in a process of its own: a peak cannot be taken twice in one.
+def measure_in_child(network: str, precision: str, side: int, batch: int) -> dict[str, Any]:
+    """Return the result of `measure` in a process of its own: a process has one peak.
 
     Args:
         network: Name of the 2D network.
@@ -94,26 +93,18 @@ def in_child(network: str, precision: str, side: int, batch: int) -> dict[str, A
         batch: Volumes per step.
 
     Raises:
-        SystemExit: It failed, with the end of what it said.
+        SystemExit: If it failed, with the end of its error output.
     """
     options = ["--network", network, "--precision", precision, "--side", str(side), "--batch", str(batch)]
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", *options],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, __file__, "--child", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def measure(network: str, side: int, batch: int, precision: str) -> dict[str, float]:
-    """Return batch, estimate and peak of three training steps, in bytes.
+    """Return batch, estimate and measured peak of three training steps, in bytes.
 
     Args:
         network: Name of the 2D network.
@@ -136,7 +127,7 @@ def measure(network: str, side: int, batch: int, precision: str) -> dict[str, fl
     for _ in range(3):
         model.train_on_batch(voxels, np.zeros(batch, int))
     memory = training_memory(model)
-    # The weights themselves lie there before the first step.
+    # The weights are in memory before the first step.
     return {
         "batch": batch,
         "estimate": memory.total(batch) - memory.weights,
@@ -158,7 +149,7 @@ def build(network: str, side: int) -> Any:  # noqa: ANN401 - untyped Keras
 
 
 def reset_peak() -> int:
-    """Return the resident memory and let the peak start from it."""
+    """Reset the peak to the resident memory of now, and return it."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak()
 
