@@ -3,9 +3,12 @@ from types import SimpleNamespace
 import keras
 import pytest
 
+from commands import compose_command
+from voxlift.app.cli.train import read_settings
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.pretrained import check_baseline, check_name
+from voxlift.app.training.train import train
 
 
 def settings_of(**changes):
@@ -65,3 +68,25 @@ def test_a_path_to_no_baseline_is_told_with_the_run_that_is_there(tmp_path):
     )
     with pytest.raises(SettingsError, match=r"expected a \.keras file or a run folder.*Did you mean .*seed0"):
         check_baseline(mistyped)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("model.filters=[4,8]", r"\[4, 8\]"),
+        ("model.baseline=ResNet51", "ResNet51"),
+        ("preprocess.shape=[8,3,3]", "model.baseline=cnn"),
+        ("model.depth_policy={nowhere:isotropic}", "nowhere"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_an_image_is_read(setting, named, tmp_path):
+    table = tmp_path / "labels.csv"
+    rows = [f"sub-{number},{number}.nii.gz,{'ab'[number % 2]}" for number in range(16)]
+    table.write_text("\n".join(["subject,file,label", *rows]), encoding="utf-8")
+    for number in range(16):
+        (tmp_path / f"{number}.nii.gz").write_bytes(b"no image: reading it would be another error")
+    columns = ["data.image_column=file", "data.label_column=label", "data.subject_column=subject"]
+    small = ["preprocess.shape=[8,12,16]", "preprocess.spacing=[8,5,4]"]
+    settings = compose_command("train", "data=manifest", f"data.table={table}", *columns, *small, setting)
+    with pytest.raises(ValueError, match=named):
+        train(read_settings(settings))

@@ -67,7 +67,7 @@ def test_positions_within_an_epoch_are_ordered(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip", "best"])
-def test_a_damaged_newest_one_falls_back_with_a_sentence(damage, kept, caplog, monkeypatch):
+def test_a_damaged_newest_one_falls_back_and_is_named(damage, kept, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("voxlift"), "propagate", True)
     path = kept.folder / ("best-0002.npz" if damage == "best" else "at-0003-000000.npz")
     content = bytearray(path.read_bytes())
@@ -80,8 +80,7 @@ def test_a_damaged_newest_one_falls_back_with_a_sentence(damage, kept, caplog, m
     )
     with caplog.at_level(logging.INFO, "voxlift"):
         assert kept.load().position == Position(2)
-    assert "at-0003-000000.npz is damaged" in caplog.text
-    assert "the one before it is taken" in caplog.text
+    assert "at-0003-000000.npz" in caplog.text
     kept.save(checkpoint_of(3), best_epoch=2)
     assert kept.load().position == Position(3)
 

@@ -19,7 +19,7 @@ from voxlift.app.files import write_beside, write_json
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.failures import hint_for_scoring, hint_for_training, resume_hint, translate_failures
-from voxlift.app.training.resume import begin_again, is_complete, reopen_settings
+from voxlift.app.training.resume import is_complete, reopen_run, reopen_settings
 
 
 class ResourceExhaustedError(Exception):
@@ -93,14 +93,14 @@ def reopen(run, *overrides, epochs=30):
 def test_a_resumed_run_takes_its_own_settings_and_more_epochs_at_most(run):
     assert reopen(run).trainer.epochs == 5
     assert reopen(run, "trainer.epochs=9", epochs=9).trainer.epochs == 9
-    with pytest.raises(SettingsError, match="more, not fewer"):
+    with pytest.raises(SettingsError, match=r"trainer\.epochs=4.* 5 "):
         reopen(run, "trainer.epochs=4", epochs=4)
-    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate, model cannot be changed"):
+    with pytest.raises(SettingsError, match=r"optimizer\.learning_rate, model"):
         reopen(run, "optimizer.learning_rate=1", "model=slice2d")
 
 
 def test_a_folder_in_which_no_training_began_is_told(tmp_path):
-    with pytest.raises(SettingsError, match=r"no config\.yaml is in it"):
+    with pytest.raises(SettingsError, match=r"config\.yaml"):
         reopen(RunFolder(tmp_path))
 
 
@@ -109,7 +109,7 @@ def test_more_epochs_reopen_a_finished_run_and_keep_its_old_metrics(run):
     assert is_complete(run, reopen(run))
     longer = reopen(run, "trainer.epochs=6", epochs=6)
     assert not is_complete(run, longer)
-    begin_again(run, longer)
+    reopen_run(run, longer)
     assert not run.is_finished
     assert (run.path / "metrics.before.json").exists()
     assert load_settings(run).trainer.epochs == 6

@@ -4,8 +4,7 @@ import importlib.util
 
 import pytest
 
-from voxlift.app.config import LoggerSettings
-from voxlift.app.config.checks import _logger_problems
+from voxlift.app.config import LoggerSettings, SettingsError, TrainSettings, check_settings
 from voxlift.app.training.callbacks.loggers import WriteMlflow
 
 HAS_MLFLOW = importlib.util.find_spec("mlflow") is not None
@@ -35,7 +34,7 @@ def test_a_local_store_holds_settings_and_curves(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(HAS_MLFLOW, reason="MLflow is installed")
-def test_what_installs_it_is_told_where_it_is_missing():
-    (problem,) = _logger_problems(LoggerSettings(mlflow=True))
-    assert "pip install 'voxlift[mlflow]'" in problem
-    assert _logger_problems(LoggerSettings()) == []
+def test_the_command_that_installs_it_is_named_where_it_is_missing():
+    settings = TrainSettings(logger=LoggerSettings(mlflow=True))
+    with pytest.raises(SettingsError, match=r"pip install 'voxlift\[mlflow\]'"):
+        check_settings(settings)

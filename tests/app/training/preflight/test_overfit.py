@@ -34,25 +34,24 @@ def test_a_network_that_can_learn_is_told_and_left_as_it_was():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_rate_of_nothing_does_not_learn_and_says_what_may_help():
+def test_a_rate_of_nothing_does_not_learn_and_the_key_is_named():
     found = overfit_batch(network(1e-9), batch(), steps=10)
     assert not found.has_learnt
-    assert "cannot learn one batch" in found.sentence
     assert "optimizer.learning_rate" in found.sentence
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "named"),
     [
-        (batch(np.full((4, 3, 5, 7, 1), 2.0)), "All its voxels are alike"),
-        (batch(np.full((4, 3, 5, 7, 1), np.nan)), "not finite"),
-        (batch(RANDOM.normal(850, 2, (4, 3, 5, 7, 1))), "far from one (mean 8"),
-        (batch(np.repeat(RANDOM.normal(size=(1, 3, 5, 7, 1)), 4, axis=0)), "same image with two different"),
+        (batch(np.full((4, 3, 5, 7, 1), 2.0)), "preprocess.window_hu"),
+        (batch(np.full((4, 3, 5, 7, 1), np.nan)), "preprocess.nonfinite"),
+        (batch(RANDOM.normal(850, 2, (4, 3, 5, 7, 1))), "mean 8"),
+        (batch(np.repeat(RANDOM.normal(size=(1, 3, 5, 7, 1)), 4, axis=0)), "two different labels"),
     ],
 )
-def test_the_cause_in_the_batch_is_named_first(made, told):
-    assert told in likely_causes(made, [0.7, 0.7])[0]
+def test_the_cause_in_the_batch_is_named_first(made, named):
+    assert named in likely_causes(made, [0.7, 0.7])[0]
 
 
-def test_a_rising_loss_points_at_the_rate():
-    assert "The loss rises" in likely_causes(batch(), [0.7, 3.0])[0]
+def test_a_rising_loss_names_the_learning_rate():
+    assert "optimizer.learning_rate" in likely_causes(batch(), [0.7, 3.0])[0]

@@ -231,7 +231,7 @@ ABORT = "F0000 client.h:80] Terminating process because the JAX distributed serv
         (Report(True, "r"), -signal.SIGABRT, "Check failed", LOST, "killed by SIGABRT"),
         (Report(True, "r"), -signal.SIGABRT, ABORT, LOST, r"host 0 \(127.0.0.1:7000\) was lost"),
         (Report(True, "r"), -signal.SIGABRT, f"{ABORT} /job:jax_worker/task:2", LOST, "host 2 was lost"),
-        (Report(), -signal.SIGABRT, ABORT, LOST, r"not all 3 hosts met at 127.0.0.1:7000 within 1 s"),
+        (Report(), -signal.SIGABRT, ABORT, LOST, r"3 hosts.*127.0.0.1:7000"),
     ],
 )
 def test_how_a_training_process_ended_is_told(report, code, said, status, told):
@@ -396,9 +396,9 @@ def test_a_training_that_ends_well_says_nothing_more(supervised, capfd):
     ("how", "status", "told"),
     [
         ("user", USER_ERROR, "error: Host 0 of 2: no such file\n"),
-        ("killed", LOST, "its training process was killed by SIGKILL (out of memory?). To go on"),
-        ("aborted", LOST, "was lost: its process was killed or cannot be reached. To go on"),
-        ("asked", INTERRUPTED, "it was interrupted. To go on"),
+        ("killed", LOST, "killed by SIGKILL (out of memory?). "),
+        ("aborted", LOST, "was lost: its process was killed or cannot be reached. "),
+        ("asked", INTERRUPTED, "it was interrupted. "),
     ],
 )
 def test_a_bad_end_is_a_sentence_on_the_terminal_and_in_the_log(supervised, capfd, how, status, told):
