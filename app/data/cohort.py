@@ -1,6 +1,6 @@
 """A cohort: subjects with labels, a split each, and prepared volumes on disk.
 
-All errors in the user's data are reported here, before TensorFlow is imported and before the first epoch.
+All errors in the user's data are reported here, without TensorFlow and before the first epoch.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 import logging
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from commands import run_python
 from scans import SHAPE, write_scan
 from voxlift.app.config import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
 from voxlift.app.data.cohort import exclude_outer_fold, gather_cohort, prepare_cohort, split_subjects
@@ -231,3 +233,25 @@ def test_an_absent_image_is_a_bad_file_like_others(folder):
     cohort = gather(folder, on_bad_file="skip")
     assert len(cohort.records) == 11
     assert "3.nii.gz" in cohort.left_out[0]["reason"]
+
+
+def test_a_leak_is_found_without_tensorflow(folder):
+    write_scan(folder / "4.nii.gz", 0)
+    code = f"""
+import sys
+from pathlib import Path
+
+sys.path.append({str(Path(__file__).parent)!r})
+from test_cohort import gather
+from voxlift.data_pipelines.errors import ManifestError
+
+try:
+    gather(Path.cwd())
+except ManifestError as error:
+    print(error)
+print([name for name in ("tensorflow", "keras") if name in sys.modules])
+"""
+    *_, error, imported = run_python("-c", code, cwd=folder).stdout.splitlines()
+    assert "0.nii.gz (train)" in error
+    assert "4.nii.gz (test)" in error
+    assert imported == "[]"
