@@ -13,7 +13,7 @@ from voxlift.app.config.schema import (
     PreprocessSettings,
     SplitSettings,
 )
-from voxlift.app.errors import install_extra, refuse_problems
+from voxlift.app.errors import SettingsError, install_extra, refuse_problems
 
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 SPLIT_NAMES = ("train", "val", "test")
@@ -254,3 +254,18 @@ def _find_strategy_problems(settings: TrainSettings) -> list[str]:
     if strategy != "hosts" and settings.hosts != HostsSettings():
         problems.append("hosts: expected none of its keys; only strategy=hosts uses them.")
     return problems
+
+
+def refuse_uneven_batches(batch_size: int, devices: int) -> None:
+    """Pass when every device gets the same number of samples.
+
+    Raises:
+        SettingsError: With the nearest batch sizes.
+    """
+    rest = batch_size % devices
+    if rest:
+        lower = batch_size - rest
+        nearest = f"{lower} or {lower + devices}" if lower else str(devices)
+        raise SettingsError(
+            f"trainer.batch_size={batch_size}: expected a multiple of {devices} devices; choose {nearest}."
+        )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxlift.app.config import DataSettings
+from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.calibration import apply_temperature
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Scores, with_threshold
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report import tables
@@ -28,9 +28,8 @@ from voxlift.app.report.figures import (
 )
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.tables import Row
-from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.results import read_history, read_scores_by_split
+from voxlift.app.runs.results import read_history
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -78,20 +77,26 @@ class RunSummary:
 
 def write_run_page(
     run: RunFolder,
-    metrics: Mapping[str, Any],
+    settings: TrainSettings,
+    *,
     cohort: Cohort,
+    scores: Mapping[str, Scores],
+    metrics: Mapping[str, Any],
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
 ) -> Path:
     """Write `report.html` of a run and return its path.
 
     Args:
         run: Folder of the run, whose other files except metrics.json are written already.
-        metrics: Content of its metrics.json.
+        settings: Of the run.
         cohort: The cohort whose volumes are shown.
+        scores: Of each split.
+        metrics: Content of its metrics.json.
         network: Network for Grad-CAM over them; None shows them without.
     """
-    settings = load_settings(run)
-    scores = read_scores_by_split(run, tuple(settings.data.classes), threshold=metrics["threshold"])
+    threshold = metrics["threshold"]
+    if threshold is not None:
+        scores = {name: with_threshold(one, threshold) for name, one in scores.items()}
     split = "test" if "test" in scores else "val"
     errors, correct = pick_cases(scores[split], cohort, network)
     summary = RunSummary(

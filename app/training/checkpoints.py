@@ -252,3 +252,45 @@ def _needed(run: RunFolder) -> list[Path]:
 
 def _results(run: RunFolder) -> list[Path]:
     return [run.model] if run.is_finished else []
+
+
+def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras
+    """Return all arrays that the next step depends on, from weights and seeds to slots and averages."""
+    from keras import ops  # late: processes that only read checkpoints need no Keras
+
+    return {
+        f"{part}/{number:05d}": ops.convert_to_numpy(variable)
+        for part, variables in _parts(network).items()
+        for number, variable in enumerate(variables)
+    }
+
+
+def restore_arrays(network: Any, arrays: Arrays, *, parts: tuple[str, ...]) -> None:  # noqa: ANN401 - untyped Keras
+    """Put the arrays of `gather_arrays` back into a network that was compiled in the same way.
+
+    Raises:
+        SettingsError: The network has other variables than the one that was saved.
+    """
+    for part in parts:
+        variables, values = _parts(network)[part], select_arrays(arrays, part)
+        ours, theirs = [tuple(v.shape) for v in variables], [value.shape for value in values]
+        if ours != theirs:
+            raise SettingsError(
+                f"The checkpoint's {part} has {len(theirs)} arrays that do not fit the {len(ours)} that "
+                "were built: the settings or Voxlift have changed. Start a new training in another run_dir."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def select_arrays(arrays: Arrays, part: str) -> list[Any]:
+    """Return the arrays of one part, in order."""
+    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]
+
+
+def _parts(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Keras
+    return {
+        "network": list(network.variables),  # with the seeds of dropout
+        "optimizer": list(network.optimizer.variables),
+        "means": list(network.metrics_variables),
+    }

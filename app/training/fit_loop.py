@@ -11,11 +11,24 @@ from numpy.typing import NDArray
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.devices import backend_name
-from voxlift.app.training.callbacks.stateful import KeepBest, StatefulCallback, StepCounter
-from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Phase, Position, plan_phases
+from voxlift.app.training.callbacks.stateful import (
+    KeepBest,
+    SaveCheckpoints,
+    StatefulCallback,
+    StepCounter,
+    restore_states,
+)
+from voxlift.app.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    Phase,
+    Position,
+    plan_phases,
+    restore_arrays,
+    select_arrays,
+)
 from voxlift.app.training.optimizers import Steps, build_optimizer
 from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
-from voxlift.app.training.training_state import SaveCheckpoints, restore_arrays, restore_states, select_arrays
 from voxlift.models.losses import build_loss
 
 if TYPE_CHECKING:

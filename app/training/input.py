@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.config import TrainSettings
+from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.augmentation import build_augmentation, build_mixing, read_augment
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.training.checkpoints import Position
 from voxlift.app.training.networks import is_trained_on_slices
-from voxlift.app.training.strategy.batches import even_share
-from voxlift.app.training.strategy.distribute import batch_part, device_count
+from voxlift.app.training.strategy.distribute import batch_shard, device_count
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -143,7 +142,7 @@ def training_options(settings: TrainSettings, cohort: Cohort) -> TrainingOptions
         weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
         augment=build_augmentation(augment, cohort),
         mix=build_mixing(augment),
-        shard=batch_part(settings),
+        shard=batch_shard(settings),
     )
 
 
@@ -158,3 +157,17 @@ def _describe_subject(cohort: Cohort, index: int) -> str:
     subject = cohort.records[index].subject
     voxels = np.fromfile(cohort.files[index], cohort.dtype)
     return subject if np.isfinite(voxels).all() else f"{subject} (its voxels are not finite)"
+
+
+def even_share(batch_size: int, devices: int) -> int:
+    """Return the largest batch up to `batch_size` that gives every device the same number of samples.
+
+    Raises:
+        SettingsError: There are fewer samples than devices.
+
+    >>> even_share(13, 4)
+    12
+    """
+    if batch_size < devices:
+        raise SettingsError(f"strategy: expected a sample for each of {devices} devices, found {batch_size}.")
+    return batch_size - batch_size % devices

@@ -246,7 +246,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     write_rows(run.predictions, prediction_rows(scores))
     metrics = evaluate_splits(scores)
     metrics["cost"] = fitted.cost(cohort)
-    write_run_page(run, metrics, cohort, fitted.network)
+    write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)
     print_line(f"Results in {run.path}")

@@ -10,7 +10,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.training.checkpoints import Arrays, Phase, Position
+from voxlift.app.training.checkpoints import (
+    Arrays,
+    Checkpoint,
+    Checkpoints,
+    Phase,
+    Position,
+    gather_arrays,
+)
 from voxlift.models.optimizers import averaged_weights
 
 
@@ -136,3 +143,53 @@ class ScoreVolumes(keras.callbacks.Callback):
         if logs is not None:
             with averaged_weights(self.model):
                 logs.update({f"val_{name}": value for name, value in self.score().items()})
+
+
+class SaveCheckpoints(StatefulCallback):
+    """Writes a checkpoint after each epoch and, unless `steps` is 0, every `steps` batches."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        *,
+        counter: StepCounter,
+        keep: KeepBest,
+        stateful: Sequence[StatefulCallback],
+        steps: int = 0,
+        steps_per_epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self.checkpoints, self.counter, self.keep, self.steps = checkpoints, counter, keep, steps
+        self.steps_per_epoch = steps_per_epoch
+        self.stateful = tuple(stateful)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Save within an epoch; after its last batch the end of the epoch saves."""
+        step = self.counter.position.step
+        if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Save at the end of the epoch."""
+        self._save()
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            self.counter.position,
+            gather_arrays(self.model),
+            collect_states(self.stateful),
+            self.keep.arrays(),
+        )
+        self.checkpoints.save(checkpoint, best_epoch=self.keep.best_epoch)
+
+
+def collect_states(stateful: Sequence[StatefulCallback]) -> dict[str, Any]:
+    """Return the states of all callbacks, by the name of their class."""
+    return {type(callback).__name__: callback.get_state() for callback in stateful}
+
+
+def restore_states(stateful: Sequence[StatefulCallback], state: dict[str, Any]) -> None:
+    """Restore what `collect_states` returned; a callback that was not there before keeps its new state."""
+    for callback in stateful:
+        if type(callback).__name__ in state:
+            callback.set_state(state[type(callback).__name__])

@@ -15,8 +15,6 @@ from voxlift.app.training.fit_loop import Task, compile_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.preflight.memory import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
-from voxlift.app.training.preflight.overfit import OverfitResult, overfit_batch
-from voxlift.app.training.preflight.speed import Rates, measure_rates
 from voxlift.app.training.preflight.tables import (
     Resolution,
     describe_rates,
@@ -24,6 +22,7 @@ from voxlift.app.training.preflight.tables import (
     print_memory,
     print_resolutions,
 )
+from voxlift.app.training.preflight.trial_steps import OverfitResult, Rates, measure_rates, overfit_batch
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.distribute import device_count
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from voxlift.app.progress import console
 from voxlift.app.runtime.devices import Memory
 from voxlift.app.training.preflight.memory import Need
-from voxlift.app.training.preflight.speed import Rates
+from voxlift.app.training.preflight.trial_steps import Rates
 
 
 @dataclass(frozen=True)

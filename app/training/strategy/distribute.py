@@ -1,4 +1,4 @@
-"""What `strategy` asks for, whichever it is: devices made ready, networks spread, batches shared."""
+"""What `strategy` names: devices are prepared, networks distributed, batches shared."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def prepare_devices(settings: TrainSettings) -> None:
-    """Set up what `strategy` names and check that the batch can be shared out; before any device is used.
+    """Set up the devices and check that they share the batch evenly; before any device is used.
 
     Raises:
-        SettingsError: too few devices, or a batch that they cannot share evenly.
+        SettingsError: Too few devices, or a batch that they cannot share evenly.
     """
     if settings.strategy == "hosts":
         set_data_parallel(settings)
@@ -39,14 +39,14 @@ def prepare_devices(settings: TrainSettings) -> None:
 
 
 def device_count(settings: TrainSettings) -> int:
-    """How many devices share each batch."""
+    """Return how many devices share each batch."""
     if settings.strategy == "hosts":
         return global_device_count()
     return mirrored.device_count(settings)
 
 
-def batch_part(settings: TrainSettings) -> tuple[int, int]:
-    """Which part of each batch this process reads: its index, and how many there are."""
+def batch_shard(settings: TrainSettings) -> tuple[int, int]:
+    """Return which part of each batch this process reads: its index, and the number of parts."""
     return (own_index(), process_count()) if settings.strategy == "hosts" else (0, 1)
 
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.runtime.devices import backend_name
-from voxlift.app.training.strategy.batches import refuse_uneven_batches
 
 if TYPE_CHECKING:
     from voxlift.app.training.networks import Networks
@@ -31,17 +31,17 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 def prepare_devices(settings: TrainSettings) -> None:
-    """Set up what `strategy` names and check that the batch can be shared out; before any device is used.
+    """Set up mirrored devices and check that they share the batch evenly; before any device is used.
 
     Raises:
-        SettingsError: too few devices, or a batch that they cannot share evenly.
+        SettingsError: Too few devices, or a batch that they cannot share evenly.
     """
     if settings.strategy != "mirrored":
         return
     if backend_name() != "tensorflow":
         raise SettingsError(
-            f"strategy=mirrored: expected TensorFlow's engine; received KERAS_BACKEND={backend_name()}. "
-            "Leave strategy=single, or unset KERAS_BACKEND."
+            f"strategy=mirrored: expected the TensorFlow backend; received KERAS_BACKEND={backend_name()}. "
+            "Use strategy=single, or unset KERAS_BACKEND."
         )
     if settings.devices.logical_cpus:
         _split_cpu(settings.devices.logical_cpus)
@@ -49,7 +49,7 @@ def prepare_devices(settings: TrainSettings) -> None:
     if count < 2:
         raise SettingsError(
             f"strategy=mirrored: expected at least two GPUs on this host, found {count}. "
-            "Leave strategy=single, or try it without GPUs by devices.logical_cpus=2."
+            "Use strategy=single, or try it without GPUs with devices.logical_cpus=2."
         )
     refuse_uneven_batches(settings.trainer.batch_size, count)
     kind = "CPU, split" if settings.devices.logical_cpus else "GPUs of this host"
@@ -63,7 +63,7 @@ def prepare_devices(settings: TrainSettings) -> None:
 
 
 def device_count(settings: TrainSettings) -> int:
-    """How many devices share each batch."""
+    """Return how many devices share each batch."""
     if settings.strategy != "mirrored":
         return 1
     return len(_devices(settings.devices.logical_cpus))

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import TrainSettings
+from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.inference.scores import build_validation_scorer, predict_logits
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.strategy.batches import refuse_uneven_batches
 from voxlift.app.training.strategy.hosts.rendezvous import barrier, own_index, process_count
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 
@@ -96,7 +96,7 @@ def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def global_batches(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the voxels [B, ...] of whole batches from the parts of all processes, for use outside of `fit`."""
+    """Yield voxels [B, ...] of whole batches from the parts of all processes, for use outside of `fit`."""
     import jax
     import keras
 

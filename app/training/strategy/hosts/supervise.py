@@ -18,11 +18,11 @@ from typing import IO, Any
 from omegaconf import OmegaConf
 
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.runtime.child import python_module
 from voxlift.app.runtime.devices import backend_name, check_backend
 from voxlift.app.runtime.exit_status import CRASH
-from voxlift.app.training.strategy.batches import refuse_uneven_batches
 from voxlift.app.training.strategy.hosts.channel import open_pair
 from voxlift.app.training.strategy.hosts.cluster_environment import (
     ClusterEnvironment,

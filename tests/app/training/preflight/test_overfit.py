@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.training.preflight.overfit import likely_causes, overfit_batch
+from voxlift.app.training.preflight.trial_steps import likely_causes, overfit_batch
 
 RANDOM = np.random.default_rng(0)
 

@@ -6,9 +6,10 @@ import pytest
 from commands import run_python
 from tiny import places_in
 from voxlift.app.config import DevicesSettings, SettingsError, TrainerSettings, TrainSettings, check_settings
+from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.training.strategy.batches import even_share, refuse_uneven_batches
+from voxlift.app.training.input import even_share
 from voxlift.app.training.strategy.mirrored import prepare_devices
 
 # No batch normalisation in the tutorial's network, and no dropout: what is drawn per device would differ.

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from voxlift.app.training.preflight.speed import Rates, measure_input, measure_rates, out_of_memory, unchanged
 from voxlift.app.training.preflight.tables import describe_rates
+from voxlift.app.training.preflight.trial_steps import (
+    Rates,
+    measure_input,
+    measure_rates,
+    out_of_memory,
+    unchanged,
+)
 
 
 def network():

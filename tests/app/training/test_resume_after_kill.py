@@ -19,7 +19,7 @@ from voxlift.app.runs.networks import load_network
 from voxlift.app.training.checkpoints import Checkpoints, read_arrays
 
 ROOT = Path(__file__).parents[3]
-NURSERY = Path(__file__).with_name("nursery.py")
+SERVER = Path(__file__).with_name("killed_training.py")
 TINY = [
     "data.subjects=24",
     "preprocess.shape=[8,12,16]",
@@ -58,8 +58,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def train(folder):
     """Runs a training to its end, or to where it is killed; whether it was, and what it said."""
-    nursery = subprocess.Popen(
-        [sys.executable, str(NURSERY)],
+    server = subprocess.Popen(
+        [sys.executable, str(SERVER)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -79,15 +79,15 @@ def train(folder):
             "arguments": arguments,
             "output": str(output),
         }
-        nursery.stdin.write(json.dumps(asked) + "\n")
-        nursery.stdin.flush()
-        found, said = json.loads(nursery.stdout.readline()), output.read_text(encoding="utf-8")
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        found, said = json.loads(server.stdout.readline()), output.read_text(encoding="utf-8")
         assert found["status"] == (-signal.SIGKILL if found["killed"] else 0), said
         return found["killed"], said
 
-    with nursery:
+    with server:
         yield train_once
-        nursery.stdin.close()
+        server.stdin.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""A nursery of trainings, each a process that is killed with SIGKILL at an exact moment.
+"""Serve trainings, each in a process that is killed with SIGKILL at an exact moment.
 
-    python nursery.py
+    python killed_training.py
 
 Reads a line of JSON for each training on its standard input:
 
@@ -80,7 +80,7 @@ def stop_at(folder, kind, moment):
 
 
 def answer(asked):
-    """In the nursery: one training to its stop or its end."""
+    """Run one training to its stop or its end."""
     child = os.fork()
     if not child:
         train(asked)
