@@ -21,6 +21,7 @@ from voxlift.app.files import find_output_file_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.networks import save_network
 from voxlift.app.runs.suggestions import suggest_runs
+from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.precision import rounding_tolerance
 from voxlift.app.training.pretrained import check_slice_run, load_trained
 
@@ -44,15 +45,6 @@ def read_settings(cfg: DictConfig) -> LiftSettings:
     return settings
 
 
-def find_problems(settings: LiftSettings) -> list[str]:
-    """Return one sentence for each problem in the settings."""
-    return [
-        *_find_network_problems(settings),
-        *_find_size_problems(settings),
-        *_find_output_problems(settings),
-    ]
-
-
 def lift(settings: LiftSettings) -> int:
     """Print the plan; unless that is all, build the network, verify the lift and write the model.
 
@@ -72,14 +64,14 @@ def lift(settings: LiftSettings) -> int:
     plan = _plan(settings, _load(settings))
     print_line(str(plan))
     if settings.plan_only or settings.output is None:
-        return 0
+        return DONE
     network = plan.build()
     if settings.verify:
         _verify(plan, settings)
     target = Path(settings.output).expanduser()
     save_network(network, target)
     print_line(f"Model in {target}")
-    return 0
+    return DONE
 
 
 def _load(settings: LiftSettings) -> Any:  # noqa: ANN401 - untyped Keras
@@ -142,6 +134,15 @@ def _verify(plan: LiftPlan, settings: LiftSettings) -> None:
 def _is_file_or_folder(settings: LiftSettings) -> bool:
     path = Path(str(settings.network)).expanduser()
     return path.suffix == ".keras" or path.is_dir()
+
+
+def find_problems(settings: LiftSettings) -> list[str]:
+    """Return one sentence for each problem in the settings."""
+    return [
+        *_find_network_problems(settings),
+        *_find_size_problems(settings),
+        *_find_output_problems(settings),
+    ]
 
 
 def _find_network_problems(settings: LiftSettings) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
-from voxlift.app.config.commands import StudySettings
+from voxlift.app.config import StudySettings
 from voxlift.app.config.overrides import given_keys, to_settings
+from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.studies.folder import StudyFolder, open_study_folder
 from voxlift.app.studies.settings import resolve_study
 
@@ -50,7 +51,7 @@ def study(settings: StudySettings) -> int:
         SettingsError: The study cannot be run, or the folder holds another one.
     """
     _import_study(settings.study.name)(settings, open_study_folder(settings))
-    return 0
+    return DONE
 
 
 def _import_study(name: str) -> Callable[[StudySettings, StudyFolder], None]:

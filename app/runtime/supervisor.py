@@ -1,8 +1,8 @@
 """Run a command in a forked process, and report how it ended where it could not do so itself.
 
-Where memory runs out, TensorFlow may crash inside a kernel (SIGSEGV, SIGABRT), or the operating system kills
-the process (SIGKILL): no Python code in it can print a message then. The fork is made before heavy imports, so
-it costs milliseconds; both processes share terminal, process group and open files.
+Where memory runs out, TensorFlow may crash inside a kernel (SIGSEGV, SIGABRT), or the operating system may
+kill the process (SIGKILL): no Python code in it can print a message then. The fork is made before heavy
+imports, so it costs milliseconds; both processes share terminal, process group and open files.
 """
 
 from __future__ import annotations
