@@ -1,9 +1,9 @@
 """A finished run as a Python object: settings, results, network, predictions and explanation maps.
 
->>> run = open_run("runs/volume3d-seed0")  # doctest: +SKIP
->>> run.metrics["test"]["auc"], run.history["val_auc"]  # doctest: +SKIP
->>> predictions = run.predict("new_scans/")  # doctest: +SKIP
->>> run.explain("new_scans/sub-01.nii.gz").to_image().to_filename("map.nii.gz")  # doctest: +SKIP
+    run = open_run("runs/volume3d-seed0")
+    run.metrics["test"]["auc"], run.history["val_auc"]
+    run.predict("new_scans/").probabilities
+    run.explain("new_scans/sub-01.nii.gz").to_image().to_filename("map.nii.gz")
 """
 
 from __future__ import annotations
