@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from voxlift import __version__
 from voxlift.app.config import register_schemas
-from voxlift.app.config.keys import SCHEMA, known_keys, register_choices
+from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
 from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
 from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
@@ -83,7 +83,7 @@ def _handle_dashed_arguments(arguments: Sequence[str], command: str) -> None:
     if "--version" in arguments:
         sys.stdout.write(f"voxlift {__version__}\n")
         sys.exit(DONE)
-    keys = known_keys(f"{command}{SCHEMA}")
+    keys = list_known_keys(f"{command}{SCHEMA}")
     dashed = next((argument for argument in arguments if is_dashed(argument, keys)), None)
     if dashed:
         sys.stderr.write(f"error: {describe_dashed(dashed)}\n")

@@ -15,7 +15,7 @@ from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
-from voxlift.app.runtime.failures import hint_for_scoring, translate_failures
+from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def score_again(run: RunFolder, *, split: str, batch_size: int | None = None) ->
     from voxlift.models.batch_norm import fold_batch_norm
 
     batch_size = batch_size or settings.trainer.batch_size
-    with translate_failures(hint_for_scoring(batch_size)):
+    with translate_failures(build_scoring_hint(batch_size)):
         cohort = reopen_split(settings, run, split=split)
         network = fold_batch_norm(load_network(run.model))
         scores = score_split(network, cohort, split, batch_size=batch_size)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import StudySettings
-from voxlift.app.config.overrides import given_keys, to_settings
+from voxlift.app.config.overrides import list_given_keys, to_settings
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.studies.folder import StudyFolder, open_study_folder
 from voxlift.app.studies.settings import resolve_study
@@ -38,7 +38,7 @@ def read_settings(cfg: DictConfig) -> StudySettings:
     Raises:
         SettingsError: All problems at once.
     """
-    return resolve_study(to_settings(cfg, StudySettings), given=given_keys())
+    return resolve_study(to_settings(cfg, StudySettings), given=list_given_keys())
 
 
 def study(settings: StudySettings) -> int:

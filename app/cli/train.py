@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
-from voxlift.app.config.overrides import given_overrides, to_settings
+from voxlift.app.config.overrides import list_given_overrides, to_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
 from voxlift.app.training.resume import is_resumed_by_other_host, reopen_settings
@@ -54,7 +54,7 @@ def _resume(asked: TrainSettings, path: str) -> int:
     """Resume the run in a folder; of the given settings only epochs and hosts are used."""
     if is_resumed_by_other_host(path, asked.hosts, os.environ):
         return supervise(None, asked.hosts, resumes=True)
-    run, settings = reopen_settings(path, overrides=given_overrides(), epochs=asked.trainer.epochs)
+    run, settings = reopen_settings(path, overrides=list_given_overrides(), epochs=asked.trainer.epochs)
     if settings.strategy == "hosts":
         return supervise(settings, asked.hosts, resumes=True)
     if asked.hosts != HostsSettings():

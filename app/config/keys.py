@@ -13,7 +13,7 @@ from voxlift.data_pipelines.suggest import closest_name
 SCHEMA = "_schema.yaml"
 
 
-def known_keys(schema: str, group: str = "") -> list[str]:
+def list_known_keys(schema: str, group: str = "") -> list[str]:
     """Return every dotted key of a registered schema; empty where there is no such schema.
 
     Args:
@@ -59,7 +59,7 @@ def suggest_key(key: str, command: str, arguments: Sequence[str] = ()) -> str:
     chosen = [text.partition("=")[2] for text in arguments if text.startswith(f"{group}=")]
     wanted = [options[name] for name in chosen[-1:] if name in options] or list(options.values())
     siblings = [known for keys in wanted for known in keys]
-    known = known_keys(f"{command}{SCHEMA}")
+    known = list_known_keys(f"{command}{SCHEMA}")
     if "." in key:
         return suggest(key, siblings) or suggest(key, [one for one in known if "." in one])
     return _suggest_group(key, known)
@@ -79,7 +79,9 @@ def _suggest_group(key: str, known: Sequence[str]) -> str:
 def _option_keys(group: str) -> Mapping[str, list[str]]:
     """Return the keys of each option of a group, where the options have schemas of their own."""
     names = ConfigStore.instance().repo.get(group, {})
-    return {name.removesuffix(SCHEMA): known_keys(name, group) for name in names if name.endswith(SCHEMA)}
+    return {
+        name.removesuffix(SCHEMA): list_known_keys(name, group) for name in names if name.endswith(SCHEMA)
+    }
 
 
 def register_choices() -> None:

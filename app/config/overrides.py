@@ -34,14 +34,14 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
     return settings
 
 
-def given_overrides() -> list[str]:
+def list_given_overrides() -> list[str]:
     """Return the overrides that the user set on the command line."""
     return [str(override) for override in HydraConfig.get().overrides.task]
 
 
-def given_keys() -> list[str]:
+def list_given_keys() -> list[str]:
     """Return the keys that the user set on the command line."""
-    return [key_of(override) for override in given_overrides()]
+    return [key_of(override) for override in list_given_overrides()]
 
 
 def key_of(override: str) -> str:
@@ -53,7 +53,7 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[str]) -> list[str]:
+def select_shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[str]) -> list[str]:
     """Return the user's overrides that every training gets; of a repeated key the last, as in Hydra.
 
     Args:
@@ -64,7 +64,7 @@ def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[st
     Raises:
         SettingsError: The user set a refused key.
     """
-    given, keys = given_overrides(), given_keys()
+    given, keys = list_given_overrides(), list_given_keys()
     clash = [f"{key}: {who} sets it itself; {refused[key]}" for key in keys if key in refused]
     if clash:
         raise SettingsError("\n".join(clash))
@@ -73,7 +73,7 @@ def shared_overrides(who: str, *, refused: Mapping[str, str], own: Collection[st
     return [given[place] for place in sorted(last.values()) if keys[place].partition(".")[0] not in own]
 
 
-def without_keys(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
+def remove_keys(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
     """Return the overrides of other keys: Hydra refuses a group that is chosen twice."""
     return [one for one in overrides if key_of(one) not in keys]
 
@@ -107,7 +107,7 @@ def quote_override(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def value_of(settings: TrainSettings, key: str) -> Any:  # noqa: ANN401 - whatever a setting holds
+def get_value(settings: TrainSettings, key: str) -> Any:  # noqa: ANN401 - whatever a setting holds
     """Return the value of a dotted key; of a group its name; None where there is no such key."""
     node: Any = asdict(settings)
     for part in key.split("."):
@@ -141,7 +141,7 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
         wanted: The settings that are asked for.
         but: Dotted keys that may differ, besides those that change no result.
     """
-    had, wants = result_settings(saved, but=but), result_settings(wanted, but=but)
+    had, wants = list_result_settings(saved, but=but), list_result_settings(wanted, but=but)
     if not wanted.data.classes:
         wants["data.classes"] = had.get("data.classes")
     if saved.model.kind != "table" and wanted.model.kind != "table":
@@ -153,7 +153,7 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     ]
 
 
-def result_settings(settings: TrainSettings, *, but: Collection[str] = ()) -> dict[str, Any]:
+def list_result_settings(settings: TrainSettings, *, but: Collection[str] = ()) -> dict[str, Any]:
     """Return every setting that may change a result, by its dotted key.
 
     The augmentation has no schema of its own: a key that it leaves out gets the augmentation's default. So

@@ -72,24 +72,24 @@ def has_gpu() -> bool:
     return bool(_jax_names() if backend_name() == "jax" else _tensorflow_names())
 
 
-def device_names() -> list[str]:
+def list_device_names() -> list[str]:
     """Return the names of the visible GPUs, or the CPU with its number of cores."""
     found = _jax_names() if backend_name() == "jax" else _tensorflow_names()
     return found or [f"CPU, {os.cpu_count()} cores"]
 
 
-def free_memory() -> Memory:
+def find_free_memory() -> Memory:
     """Return the free memory of the first GPU, or of this machine or container."""
     if gpu_capability() is None:
-        return host_memory()
+        return find_host_memory()
     limit = _jax_gpu_bytes() if backend_name() == "jax" else _tensorflow_gpu_bytes()
-    return Memory(limit, device_names()[0])
+    return Memory(limit, list_device_names()[0])
 
 
-def host_memory(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> Memory:
+def find_host_memory(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> Memory:
     """Return the free memory of the machine, or what a container, a batch job or `ulimit -v` leaves of it."""
     found = [Memory(int(psutil.virtual_memory().available), "this machine")]
-    in_group, in_process = cgroup_bytes_left(cgroup, own), address_space_left()
+    in_group, in_process = read_cgroup_bytes_left(cgroup, own), read_address_space_left()
     if in_group is not None:
         found.append(Memory(in_group, "this container or batch job"))
     if in_process is not None:
@@ -97,7 +97,7 @@ def host_memory(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> Memory:
     return min(found, key=lambda memory: memory.free)
 
 
-def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> int | None:
+def read_cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> int | None:
     """Return limit minus use, in bytes, of the tightest control group of this process; None without a limit.
 
     What the kernel can drop (cached pages of files) does not count as used.
@@ -110,7 +110,7 @@ def cgroup_bytes_left(cgroup: Path = CGROUP, own: Path = PROCESS_CGROUPS) -> int
     return min((left for left in found if left is not None), default=None)
 
 
-def address_space_left() -> int | None:
+def read_address_space_left() -> int | None:
     """Return the bytes that `ulimit -v` still allows; None without a limit."""
     import resource  # not on Windows
 
@@ -118,7 +118,7 @@ def address_space_left() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
 
 
-def peak_memory_bytes() -> int:
+def read_peak_memory_bytes() -> int:
     """Return the largest resident memory that this process has had so far."""
     import resource  # as above
 

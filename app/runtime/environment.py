@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from voxlift import __version__
-from voxlift.app.runtime.devices import backend_name, device_names
+from voxlift.app.runtime.devices import backend_name, list_device_names
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import prepare_processor
 
@@ -24,12 +24,12 @@ def describe_environment(precision: Precision) -> dict[str, Any]:
     backend = backend_name()
     return {
         "voxlift": __version__,
-        "git_commit": git_commit(),
+        "git_commit": read_git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in dict.fromkeys((*PACKAGES, backend))},
         "backend": backend,
-        "device": ", ".join(device_names()),
+        "device": ", ".join(list_device_names()),
         "cpu": asdict(prepare_processor()),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "precision": precision.policy,
@@ -37,7 +37,7 @@ def describe_environment(precision: Precision) -> dict[str, Any]:
     }
 
 
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """Return the commit of the source tree; None for an installed package."""
     try:
         answer = subprocess.run(

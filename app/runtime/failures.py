@@ -62,7 +62,7 @@ class MemoryHint:
     fix: str
 
 
-def hint_for_training(trainer: TrainerSettings) -> MemoryHint:
+def build_training_hint(trainer: TrainerSettings) -> MemoryHint:
     """Return the hint for a training: half the batch with twice the accumulation gives the same step."""
     if trainer.batch_size == 1:
         smaller = "fewer model.filters (it was one volume at a time already)"
@@ -75,7 +75,7 @@ def hint_for_training(trainer: TrainerSettings) -> MemoryHint:
     return MemoryHint(f"trainer.batch_size={trainer.batch_size}", fix)
 
 
-def hint_for_scoring(batch_size: int) -> MemoryHint:
+def build_scoring_hint(batch_size: int) -> MemoryHint:
     """Return the hint for scoring with a finished network, `batch_size` volumes at once."""
     if batch_size == 1:
         fix = "It was one volume at a time already; CUDA_VISIBLE_DEVICES=-1 computes without a small GPU."
@@ -86,7 +86,7 @@ def hint_for_scoring(batch_size: int) -> MemoryHint:
     return MemoryHint(f"batch_size={batch_size}", fix)
 
 
-def resume_hint(folder: Path) -> str:
+def build_resume_hint(folder: Path) -> str:
     """Return the sentence that says how to resume the training in a run folder."""
     return f"To resume from the newest checkpoint: voxlift-train resume={folder}"
 

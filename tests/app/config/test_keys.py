@@ -3,7 +3,7 @@
 import pytest
 
 from voxlift.app.config import register_schemas
-from voxlift.app.config.keys import known_keys, suggest_key
+from voxlift.app.config.keys import list_known_keys, suggest_key
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,6 @@ def test_the_suggestion_for_a_misspelt_key_names_the_meant_one():
 
 
 def test_no_key_of_another_command_is_suggested():
-    assert "models" in known_keys("compare_schema.yaml")
-    assert "models" not in known_keys("train_schema.yaml")
-    assert known_keys("unknown_schema.yaml") == []
+    assert "models" in list_known_keys("compare_schema.yaml")
+    assert "models" not in list_known_keys("train_schema.yaml")
+    assert list_known_keys("unknown_schema.yaml") == []

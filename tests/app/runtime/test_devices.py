@@ -5,7 +5,12 @@ import resource
 import pytest
 
 from voxlift.app.config import SettingsError
-from voxlift.app.runtime.devices import address_space_left, cgroup_bytes_left, check_backend, host_memory
+from voxlift.app.runtime.devices import (
+    check_backend,
+    find_host_memory,
+    read_address_space_left,
+    read_cgroup_bytes_left,
+)
 
 GIB = 2**30
 
@@ -28,7 +33,7 @@ def write_group(folder, *, limit, used, droppable=0, version=2, path=""):
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_limit_of_a_container_counts_without_what_the_kernel_can_drop(version, tmp_path):
     write_group(tmp_path, limit=4 * GIB, used=3 * GIB, droppable=GIB, version=version)
-    assert cgroup_bytes_left(tmp_path) == 2 * GIB
+    assert read_cgroup_bytes_left(tmp_path) == 2 * GIB
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -40,30 +45,30 @@ def test_the_tightest_group_around_a_batch_job_counts(version, tmp_path):
     groups = tmp_path / "groups"
     write_group(groups, limit="max", used=9 * GIB, version=version)
     write_group(groups, limit=3 * GIB, used=GIB, version=version, path="job")
-    assert cgroup_bytes_left(groups, own) == 2 * GIB
+    assert read_cgroup_bytes_left(groups, own) == 2 * GIB
     write_group(groups, limit=4 * GIB, used=3 * GIB, version=version, path="job/step")
-    assert cgroup_bytes_left(groups, own) == GIB
+    assert read_cgroup_bytes_left(groups, own) == GIB
 
 
 def test_a_limited_address_space_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
-    assert address_space_left() is None
+    assert read_address_space_left() is None
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**50, 2**50))
-    assert 2**49 < address_space_left() < 2**50
-    monkeypatch.setattr("voxlift.app.runtime.devices.address_space_left", lambda: GIB // 64)
-    found = host_memory(tmp_path, tmp_path / "none")
+    assert 2**49 < read_address_space_left() < 2**50
+    monkeypatch.setattr("voxlift.app.runtime.devices.read_address_space_left", lambda: GIB // 64)
+    found = find_host_memory(tmp_path, tmp_path / "none")
     assert (found.free, found.name) == (GIB // 64, "this process (ulimit -v)")
 
 
 def test_no_limit_leaves_the_machines_own_memory(tmp_path):
     write_group(tmp_path, limit="max", used=GIB)
-    assert cgroup_bytes_left(tmp_path) is None
-    assert host_memory(tmp_path).name == "this machine"
+    assert read_cgroup_bytes_left(tmp_path) is None
+    assert find_host_memory(tmp_path).name == "this machine"
 
 
 def test_the_tighter_of_container_and_machine_counts(tmp_path):
     write_group(tmp_path, limit=GIB // 64, used=0)
-    found = host_memory(tmp_path)
+    found = find_host_memory(tmp_path)
     assert (found.free, found.name) == (GIB // 64, "this container or batch job")
 
 
