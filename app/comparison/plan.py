@@ -11,7 +11,7 @@ from pathlib import Path
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
-from voxlift.app.config.overrides import shared_overrides
+from voxlift.app.config.overrides import select_shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
 from voxlift.app.progress import print_line
 from voxlift.app.runs.folder import refuse_used_folder
@@ -51,7 +51,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
     """
     candidates = _read_candidates(asked)
     _check_lists(asked.models, asked.seeds)
-    shared = shared_overrides("a comparison", refused=VARIED, own=OWN_KEYS)
+    shared = select_shared_overrides("a comparison", refused=VARIED, own=OWN_KEYS)
     folder = choose_folder(asked, shared)
     trials = build_trials(
         expand_names(asked.models, candidates),

@@ -18,7 +18,7 @@ from voxlift.app.inference.predictor import Predictor, Row, build_predictor, sca
 from voxlift.app.inference.scans import find_input_scans
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
-from voxlift.app.runtime.failures import hint_for_scoring, translate_failures
+from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.data_pipelines.scans import Scan
 
@@ -45,7 +45,7 @@ def run_prediction(settings: PredictSettings) -> int:
         _warn_of_missing_files(scans, settings)
         predictor = build_predictor(settings, ensemble)
         _print_rules(ensemble, settings)
-        with translate_failures(hint_for_scoring(predictor.batch_size)):
+        with translate_failures(build_scoring_hint(predictor.batch_size)):
             rows = _write_predictions(scans, predictor, settings)
     _print_summary(rows, predictor, settings)
     return DONE if any(not row["reason"] for row in rows) else USER_ERROR

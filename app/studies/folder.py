@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from voxlift.app.config import SettingsError
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import list_changes, result_settings
+from voxlift.app.config.overrides import list_changes, list_result_settings
 from voxlift.app.config.studies import STUDIES
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_config
@@ -112,7 +112,7 @@ def _choose_path(settings: StudySettings) -> Path:
     if settings.run_dir is not None:
         return Path(settings.run_dir).expanduser()
     default = _default_settings(settings.study.name)
-    given, defaults = (result_settings(one, but=IGNORED_KEYS) for one in (settings, default))
+    given, defaults = (list_result_settings(one, but=IGNORED_KEYS) for one in (settings, default))
     changed = {key: value for key, value in given.items() if value != defaults.get(key)}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8]
     stem = f"study-{settings.study.name}-{settings.data.task or settings.data.name}-{digest}"

@@ -24,7 +24,7 @@ from voxlift.app.files import read_json, write_json
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runtime.devices import peak_memory_bytes
+from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.setup import prepare_runtime
 from voxlift.app.studies.gradient_noise import estimate_noise_scale, gradient_products
 from voxlift.app.studies.measured_training import (
@@ -194,7 +194,7 @@ def device_peak_bytes() -> int:
     """Return the GPU's peak memory where there is one, else the peak resident memory of this process."""
     if device_type() == "GPU":
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    return peak_memory_bytes()
+    return read_peak_memory_bytes()
 
 
 def current_memory_bytes() -> int:

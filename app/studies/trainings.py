@@ -15,7 +15,7 @@ from voxlift.app.comparison.compose import compose_training, config_dir_argument
 from voxlift.app.comparison.run import run_trial
 from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
 from voxlift.app.config import SettingsError
-from voxlift.app.config.overrides import given_keys, shared_overrides
+from voxlift.app.config.overrides import list_given_keys, select_shared_overrides
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.verdict import SIGNIFICANCE_LEVEL, format_p_value
@@ -43,8 +43,8 @@ def read_study_overrides(*, refused: Mapping[str, str]) -> list[str]:
     Raises:
         SettingsError: The user set one of those keys.
     """
-    shared = shared_overrides("the study", refused=refused, own=OWN_KEYS)
-    return shared if "logger" in given_keys() else [*shared, "logger=none"]
+    shared = select_shared_overrides("the study", refused=refused, own=OWN_KEYS)
+    return shared if "logger" in list_given_keys() else [*shared, "logger=none"]
 
 
 def plan_trainings(

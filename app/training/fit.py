@@ -20,7 +20,7 @@ from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
-from voxlift.app.runtime.devices import peak_memory_bytes
+from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
 from voxlift.app.training.callbacks.loggers import WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.monitoring import (
@@ -154,7 +154,7 @@ def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNet
         "best_epoch": callbacks.keep.best_epoch,
         "train_seconds": round(recalibration_seconds + seconds, 2),
         "seconds_per_epoch": round(seconds / max(1, callbacks.keep.epochs_run), 3),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": read_peak_memory_bytes(),
     }
     return FittedNetworks(networks, settings, cost, slice_model_cost(run))
 

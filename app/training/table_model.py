@@ -23,7 +23,7 @@ from voxlift.app.files import write_rows
 from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runtime.devices import peak_memory_bytes
+from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.data_pipelines.tables.values import read_columns
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TableModel:
         return {
             "parameters": last.coef_.size + last.intercept_.size,
             "train_seconds": self.seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": read_peak_memory_bytes(),
         }
 
 

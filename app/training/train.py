@@ -19,7 +19,7 @@ from voxlift.app.report.terminal import print_split_metrics
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runtime.failures import hint_for_training, resume_hint, translate_failures
+from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import prepare_runtime
@@ -93,7 +93,7 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
             publish_run(settings, run.path)
             session = _resume_session(settings, run)
         attach_log(run.log)
-        with translate_failures(hint_for_training(settings.trainer), resume_hint(run.path)):
+        with translate_failures(build_training_hint(settings.trainer), build_resume_hint(run.path)):
             for stage, data in zip(session.stages, session.inputs, strict=True):
                 _train_stage(session, stage, data, run)
     return 0

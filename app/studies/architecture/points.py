@@ -9,7 +9,7 @@ from typing import Any
 
 from voxlift.app.comparison.trial import Outcome
 from voxlift.app.config import TrainSettings
-from voxlift.app.config.overrides import format_override, format_value, value_of
+from voxlift.app.config.overrides import format_override, format_value, get_value
 from voxlift.app.report.style import slugify
 
 BASE = "base"
@@ -86,7 +86,7 @@ def build_variants(values: Mapping[str, Sequence[Any]], base: TrainSettings, *, 
         design: `one_at_a_time` or `grid`.
     """
     changes = {
-        key: [value for value in options if not is_same_value(value, value_of(base, key))]
+        key: [value for value in options if not is_same_value(value, get_value(base, key))]
         for key, options in values.items()
     }
     if design == "one_at_a_time":

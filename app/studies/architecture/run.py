@@ -11,7 +11,7 @@ from voxlift.app.comparison.compose import build_model_overrides, compose_traini
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import format_override, list_changes, without_keys
+from voxlift.app.config.overrides import format_override, list_changes, remove_keys
 from voxlift.app.progress import print_line
 from voxlift.app.studies.architecture.points import BASE, ArchitectureFindings, Variant, build_variants
 from voxlift.app.studies.architecture.report import report_architecture
@@ -92,7 +92,7 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
                     continue
                 source = [format_override("model.baseline", str(sources[seed].run.path))]
             points = {variant.label: [*variant.overrides, *source]}
-            own = without_keys(shared, variant.changes)
+            own = remove_keys(shared, variant.changes)
             trials += plan_trainings(points, [seed], shared=own, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
     found = ArchitectureFindings(base, variants, outcomes, distinct.duplicates, failures)
@@ -105,7 +105,7 @@ def _compose_variants(
     """Return the settings of every variant by label, and a sentence for each with wrong settings."""
     composed, failures = {}, []
     for variant in variants:
-        own = without_keys(shared, variant.changes)
+        own = remove_keys(shared, variant.changes)
         (trial,) = plan_trainings({variant.label: variant.overrides}, [seed], shared=own, folder=folder)
         try:
             composed[variant.label] = compose_training(trial.overrides)
@@ -182,8 +182,8 @@ def _train_slice_models(
     is_given = trained_source(base.model.baseline) is not None
     if is_given or not any(variant.needs_slice_model(base) for variant in variants):
         return None
-    own = [*without_keys(shared, {"model", "experiment"}), *build_model_overrides("slice2d")]
-    own = without_keys(own, {"model.init", "model.depth_policy", "model.depth_kernel"})
+    own = [*remove_keys(shared, {"model", "experiment"}), *build_model_overrides("slice2d")]
+    own = remove_keys(own, {"model.init", "model.depth_policy", "model.depth_kernel"})
     trials = plan_trainings({SLICES: []}, settings.study.seeds, shared=own, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
     return {trial.seed: trial for trial in select_finished(outcomes)}

@@ -10,7 +10,7 @@ import numpy as np
 from voxlift.app.config import TrainSettings
 from voxlift.app.files import read_json, write_json
 from voxlift.app.progress import print_line
-from voxlift.app.runtime.devices import host_memory
+from voxlift.app.runtime.devices import find_host_memory
 from voxlift.app.studies.batch_size.points import Answer, MemorySearch, SearchResult
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.measurement_process import FailedMeasurement, MeasurementError, measure
@@ -85,7 +85,7 @@ def _choose_limit(memory_gb: float | None, folder: StudyFolder, *, on_gpu: bool)
         return int(memory_gb * 2**30), f"study.memory_gb={memory_gb:g}"
     file = folder.path / "memory.json"  # free memory changes: a resumed study keeps its limit
     if not file.exists():
-        memory = host_memory()
+        memory = find_host_memory()
         write_json(file, {"limit_bytes": int(SHARE_OF_FREE_MEMORY * memory.free), "of": memory.name})
     kept = read_json(file)
     return int(kept["limit_bytes"]), f"four fifths of the free memory of {kept['of']}"

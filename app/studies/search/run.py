@@ -17,7 +17,7 @@ from voxlift.app.comparison.run import build_training_command
 from voxlift.app.comparison.trial import Outcome, Trial
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import format_value, value_of, without_keys
+from voxlift.app.config.overrides import format_value, get_value, remove_keys
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runs.reuse import has_same_settings
 from voxlift.app.runtime.exit_status import INTERRUPTED
@@ -141,7 +141,7 @@ def plan_trial(
     """Return the training of a trial; its folder is named by its settings, so that it is found again."""
     text = format_value(dict(sorted(params.items())))
     label = f"trial-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    own = without_keys(shared, {*params, "seed"})
+    own = remove_keys(shared, {*params, "seed"})
     (trial,) = plan_trainings({label: format_params(params)}, [settings.seed], shared=own, folder=folder)
     compose_training(trial.overrides)
     return trial
@@ -160,7 +160,7 @@ def _queue_given(search: optuna.Study, space: Mapping[str, Range | Choices], bas
     """Queue the given settings as the first trial, if they lie in the space: gains are relative to them."""
     if search.trials:
         return
-    values = {key: value_of(base, key) for key in space}
+    values = {key: get_value(base, key) for key in space}
     if all(one.contains(values[key]) for key, one in space.items()):
         search.enqueue_trial(values, user_attrs={GIVEN: True})
 
@@ -177,7 +177,7 @@ def _confirm(
     if not seeds:
         return []
     print_line("Training the best and the given settings with other seeds")
-    own = without_keys(shared, {*space, "seed"})
+    own = remove_keys(shared, {*space, "seed"})
     points = {GIVEN: [], BEST: format_params(search.best_params)}
     trials = plan_trainings(points, seeds, shared=own, folder=folder)
     return run_trainings(trials, folder, runs_folder=settings.runs_folder)

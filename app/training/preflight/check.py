@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from voxlift.app.config import SettingsError
-from voxlift.app.runtime.devices import Memory, free_memory, gpu_capability
+from voxlift.app.runtime.devices import Memory, find_free_memory, gpu_capability
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.fit import build_task
 from voxlift.app.training.fit_loop import Task, compile_network
@@ -107,7 +107,7 @@ def check_stage(networks: Networks, data: TrainingInput) -> Preflight:
     with unchanged_randomness():
         compile_network(task)
         need = _estimate_need(networks, data, layers=sum(one.layers for one in resolutions))
-        memory = free_memory()
+        memory = find_free_memory()
         print_memory(need, memory)
         sample = resolutions[0].name if resolutions else "one sample"
         refuse_what_cannot_fit(need, memory, settings, sample=sample)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
-from voxlift.app.config.overrides import format_override, value_of
+from voxlift.app.config.overrides import format_override, get_value
 from voxlift.app.report.point_labels import label_points
 from voxlift.app.studies.architecture import figures
 from voxlift.app.studies.architecture.advice import pareto_front, recommend
@@ -157,8 +157,8 @@ def test_overrides_are_written_in_the_grammar_of_the_command_line():
     assert format_override("model.filters", [1, 2]) == "model.filters=[1,2]"
     assert format_override("x", None) == "x=null"
     settings = TrainSettings(augment={"name": "light"})
-    assert (value_of(settings, "augment"), value_of(settings, "model.dropout")) == ("light", 0.2)
-    assert value_of(settings, "model.droput") is None
+    assert (get_value(settings, "augment"), get_value(settings, "model.dropout")) == ("light", 0.2)
+    assert get_value(settings, "model.droput") is None
 
 
 def test_the_pareto_front_holds_the_points_that_no_other_dominates():

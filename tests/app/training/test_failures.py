@@ -18,7 +18,12 @@ from voxlift.app.errors import UserError
 from voxlift.app.files import write_beside, write_json
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runtime.failures import hint_for_scoring, hint_for_training, resume_hint, translate_failures
+from voxlift.app.runtime.failures import (
+    build_resume_hint,
+    build_scoring_hint,
+    build_training_hint,
+    translate_failures,
+)
 from voxlift.app.training.resume import is_complete, reopen_run, reopen_settings
 
 
@@ -42,7 +47,7 @@ class ResourceExhaustedError(Exception):
 def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
     with (
         pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
-        translate_failures(hint_for_training(TrainerSettings(batch_size=8)), resume_hint(tmp_path)),
+        translate_failures(build_training_hint(TrainerSettings(batch_size=8)), build_resume_hint(tmp_path)),
     ):
         raise error
 
@@ -53,13 +58,13 @@ def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
 def test_scoring_that_needs_too_much_is_told_with_its_own_key(at_once, way_out):
     with (
         pytest.raises(UserError, match=rf"Out of memory with batch_size={at_once}\. .*{way_out}.*\.$"),
-        translate_failures(hint_for_scoring(at_once)),
+        translate_failures(build_scoring_hint(at_once)),
     ):
         raise ResourceExhaustedError("OOM when allocating tensor with shape[8,96]")
 
 
 def test_a_mistake_of_ours_stays_one():
-    with pytest.raises(ZeroDivisionError), translate_failures(hint_for_scoring(8)):
+    with pytest.raises(ZeroDivisionError), translate_failures(build_scoring_hint(8)):
         raise ZeroDivisionError
 
 

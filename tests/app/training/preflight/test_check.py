@@ -51,7 +51,7 @@ def test_both_trainings_of_an_inflation_are_looked_over_before_the_first(folder)
 def test_what_cannot_fit_is_refused_before_a_folder_is_made(folder, monkeypatch):
     engine, three_of_four = 28_000_000, 400_000
     memory = Memory(int((engine + three_of_four) / MARGIN), "this machine")
-    monkeypatch.setattr("voxlift.app.training.preflight.check.free_memory", lambda: memory)
+    monkeypatch.setattr("voxlift.app.training.preflight.check.find_free_memory", lambda: memory)
     with pytest.raises(SettingsError, match=r"trainer\.batch_size=\d would fit"):
         train_tiny(folder, "refused")
     assert not (folder / "refused").exists()
