@@ -10,13 +10,14 @@ import pytest
 
 from commands import run_python
 from scans import SHAPE, write_scan
-from voxlift.app.config import DataSettings, PreprocessSettings, SplitSettings, TrainSettings
+from voxlift.app.config import DataSettings, PreprocessSettings, SettingsError, SplitSettings, TrainSettings
 from voxlift.app.data.cohort import exclude_outer_fold, gather_cohort, prepare_cohort, split_subjects
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_rows
 from voxlift.app.runs.cohort import warn_about_images, write_cohort
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.input_ranges import write_training_range
+from voxlift.app.runs.input_ranges import read_training_range, write_training_range
+from voxlift.data_pipelines.cache.ranges import find_training_range
 from voxlift.data_pipelines.readers.nifti import read_nifti
 from voxlift.data_pipelines.tables.manifest import ManifestError, Record
 from voxlift.data_pipelines.volume import VolumeError
@@ -81,6 +82,16 @@ def test_a_first_run_decodes_each_file_once_and_a_second_none(folder, decoded):
     decoded.clear()
     assert describe(folder, gather(folder)) == first
     assert decoded == []
+
+
+def test_the_training_range_is_read_back_as_it_was_written(folder):
+    cohort, run = gather(folder), RunFolder(folder)
+    summaries = write_training_range(cohort, run)
+    assert len(summaries) == len(cohort.indices("train"))
+    assert read_training_range(run) == find_training_range(summaries)
+    run.training_range.write_text('{"volumes": 4}')
+    with pytest.raises(SettingsError, match=r"training_range\.json"):
+        read_training_range(run)
 
 
 def test_a_cache_without_metadata_is_completed_by_decoding_once(folder, decoded):
