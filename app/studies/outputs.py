@@ -22,8 +22,8 @@ NOTE_AUC = (
 )
 NOTE_INTERVAL = (
     "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together; "
-    "differences are paired. Two points are told apart only if the interval of their difference excludes "
-    "0 and the Holm-adjusted p-value over all points is below 0.05."
+    "differences are paired. A point is called better or worse only if the interval of its difference "
+    "excludes 0 and the Holm-adjusted p-value over all points is below 0.05; else they are not told apart."
 )
 NOTE_SPLIT = "A seed decides the split, the initial weights and the order of the batches."
 CAPTION_DIFFERENCES = (

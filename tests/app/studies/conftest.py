@@ -1,5 +1,6 @@
 """Tests of studies compose the real configuration; a stand-in replaces child trainings and measurements."""
 
+import functools
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import open_dict
 from voxlift.app.cli.study import append_open_key, read_settings, study
 from voxlift.app.cli.train import read_settings as read_training
 from voxlift.app.comparison import check as comparison_check
+from voxlift.app.comparison import compose as comparison_compose
 from voxlift.app.comparison import run as comparison_run
 from voxlift.app.config import register_schemas
 from voxlift.app.files import write_json, write_rows
@@ -97,7 +99,7 @@ class StandIn:
         return self.train([one for one in command if "=" in one])
 
     def train(self, overrides):
-        settings = read_training(compose("train", overrides=overrides))
+        settings = comparison_compose.compose_training(overrides)
         run = RunFolder(Path(settings.run_dir))
         self.before(run.path.name)
         quality = self.score(settings)
@@ -150,8 +152,10 @@ def predictions(quality, *, seed, subjects=80):
 def install_stand_in(monkeypatch, folder, score, answers):
     """Replace child processes by a stand-in, in a working directory of its own."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)  # drawing and resampling take most of the time
+    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)  # drawing, resampling and composing take most of the time
     monkeypatch.setattr(trainings, "RESAMPLES", 500)
+    once = functools.cache(lambda name, overrides: compose(name, overrides=list(overrides)))
+    monkeypatch.setattr(comparison_compose, "compose", lambda name, overrides: once(name, tuple(overrides)))
     one = StandIn(score, answers)
     monkeypatch.setattr(comparison_check, "run_child", one)
     monkeypatch.setattr(comparison_run, "run_child", one)
