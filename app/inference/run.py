@@ -1,5 +1,6 @@
 """A finished run as a Python object: settings, results, network, predictions and explanation maps.
 
+Example:
     run = open_run("runs/volume3d-seed0")
     run.metrics["test"]["auc"], run.history["val_auc"]
     run.predict("new_scans/").probabilities
