@@ -213,28 +213,21 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """
     import keras
     import numpy as np
-    from step_networks import build_keras
 
     prepare_device()
-    keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(task["precision"])
-    model = build_keras(task["network"], task["side"], classes=2)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    is_jax = keras.backend.backend() == "jax"
-    model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=is_jax)
-    random = np.random.default_rng(0)
+    model = build_compiled(task["network"], task["side"], task["precision"])
     batch, side = task["batch"], task["side"]
-    voxels = random.normal(size=(batch, side, side, side, 1)).astype("float32")
+    voxels = np.random.default_rng(0).normal(size=(batch, side, side, side, 1)).astype("float32")
     labels = np.arange(batch) % 2
     is_timed = task["steps"] > 1
     logits = model.predict_on_batch(voxels[:COMPARED_VOLUMES]).tolist() if is_timed else []
-    seconds, last = [], 0.0
-    for step in range(task["steps"] + (WARM_UP if is_timed else 0)):
+    warm_up = WARM_UP if is_timed else 0
+    seconds, loss = [], 0.0
+    for _ in range(warm_up + task["steps"]):
         started = time.perf_counter()
-        last = float(model.train_on_batch(voxels, labels))  # reading the loss waits for the device
-        if step >= WARM_UP or not is_timed:
-            seconds.append(time.perf_counter() - started)
-    median = float(np.median(seconds))
+        loss = float(model.train_on_batch(voxels, labels))  # reading the loss waits for the device
+        seconds.append(time.perf_counter() - started)
+    median = float(np.median(seconds[warm_up:]))
     return {
         "device": device_name(),
         "backend": keras.backend.backend(),
@@ -242,9 +235,28 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "ms_per_step": round(1000 * median, 2),
         "volumes_per_s": round(batch / median, 2),
         "peak_mb": round(peak_bytes() / 1e6),
-        "loss": last,
+        "loss": loss,
         "logits": logits,
     }
+
+
+def build_compiled(network: str, side: int, precision: str) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return a compiled network.
+
+    Args:
+        network: One of `NETWORKS`.
+        side: Voxels along each axis.
+        precision: One of `PRECISIONS`.
+    """
+    import keras
+    from step_networks import build_keras
+
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(precision)
+    model = build_keras(network, side, classes=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=keras.backend.backend() == "jax")
+    return model
 
 
 def prepare_device() -> None:

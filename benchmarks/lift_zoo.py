@@ -37,23 +37,15 @@ Row = dict[str, str]
 
 def main() -> int:
     """Print the table, and return 1 if a lift is less exact than its plan states, or failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("networks", nargs="*", default=[], help="names; all if none")
-    parser.add_argument("--policy", action="append", choices=POLICIES, help="both if not given")
-    parser.add_argument("--head", action="append", choices=HEADS, help="both if not given")
-    parser.add_argument("--rows", type=Path, default=Path(tempfile.gettempdir()) / "lift_zoo.csv")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--skip", default="[]", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     lifts = [(policy, head) for head in arguments.head or HEADS for policy in arguments.policy or POLICIES]
     if arguments.one:
-        verify_network(
-            arguments.one, [lift for lift in lifts if list(lift) not in json.loads(arguments.skip)]
-        )
+        finished = json.loads(arguments.skip)
+        verify_network(arguments.one, [lift for lift in lifts if list(lift) not in finished])
         return 0
-    names = arguments.networks or network_names()
+    from voxlift.models.loading import application_names
+
+    names = arguments.networks or application_names()
     for index, name in enumerate(names, start=1):
         run_network(name, lifts, arguments.rows, f"{index}/{len(names)}")
     rows = [row for row in read_rows(arguments.rows) if row["network"] in names and _key(row) in lifts]
@@ -65,11 +57,18 @@ def main() -> int:
     return 0 if {row["verdict"] for row in rows} <= GOOD and not missing else 1
 
 
-def network_names() -> list[str]:
-    """Return the names of all networks."""
-    from voxlift.models.loading import application_names
-
-    return list(application_names())
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", default=[], help="names; all if none")
+    parser.add_argument("--policy", action="append", choices=POLICIES, help="both if not given")
+    parser.add_argument("--head", action="append", choices=HEADS, help="both if not given")
+    parser.add_argument("--rows", type=Path, default=Path(tempfile.gettempdir()) / "lift_zoo.csv")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--skip", default="[]", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 Step: TypeAlias = Callable[[], object]  # runs one step to its end
 Model: TypeAlias = Any
+Tensor: TypeAlias = Any
 CLASSES = 2
 
 
@@ -159,33 +160,47 @@ def build_convolutions_step(model: Model, case: Case, *, training: bool) -> Step
             tf.random.normal((case.batch, *layer.input.shape[1:]), dtype=layer.compute_dtype),
             tf.cast(layer.kernel, layer.compute_dtype),
             {"strides": [1, *layer.strides, 1], "padding": layer.padding.upper()},
-            index > 0,  # the first layer's input needs no gradient
         )
-        for index, layer in enumerate(each for each in model.layers if isinstance(each, keras.layers.Conv3D))
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv3D)
     ]
 
     @tf.function
     def step() -> Any:  # noqa: ANN401 - a tensor
-        sinks = []
-        for voxels, kernel, settings, needs_input in jobs:
-            outputs = tf.raw_ops.Conv3D(input=voxels, filter=kernel, **settings)
-            results = [outputs]
-            if training:
-                results.append(
-                    tf.raw_ops.Conv3DBackpropFilterV2(
-                        input=voxels, filter_sizes=kernel.shape, out_backprop=outputs, **settings
-                    )
-                )
-            if training and needs_input:
-                results.append(
-                    tf.raw_ops.Conv3DBackpropInputV2(
-                        input_sizes=voxels.shape, filter=kernel, out_backprop=outputs, **settings
-                    )
-                )
-            sinks += [tf.cast(tensor[0, 0, 0, 0, 0], tf.float32) for tensor in results]
-        return tf.add_n(sinks)
+        results: list[Tensor] = []
+        for index, (voxels, kernel, settings) in enumerate(jobs):
+            needs_input_gradient = training and index > 0  # the first layer's input is the data
+            results += convolve(
+                voxels, kernel, settings, kernel_gradient=training, input_gradient=needs_input_gradient
+            )
+        return tf.add_n([tf.cast(tensor[0, 0, 0, 0, 0], tf.float32) for tensor in results])
 
     return lambda: step().numpy()
+
+
+def convolve(
+    voxels: Tensor, kernel: Tensor, settings: dict[str, Any], *, kernel_gradient: bool, input_gradient: bool
+) -> list[Tensor]:
+    """Return the outputs of a convolution and its gradients, with the outputs as upstream gradient.
+
+    Args:
+        voxels: Tensor [B, D, H, W, C].
+        kernel: Tensor [kd, kh, kw, C, filters].
+        settings: Strides and padding.
+        kernel_gradient: Whether to compute the gradient of the kernel.
+        input_gradient: Whether to compute the gradient of the voxels.
+    """
+    import tensorflow as tf
+
+    outputs = tf.raw_ops.Conv3D(input=voxels, filter=kernel, **settings)
+    results = [outputs]
+    if kernel_gradient:
+        gradient = tf.raw_ops.Conv3DBackpropFilterV2
+        results.append(gradient(input=voxels, filter_sizes=kernel.shape, out_backprop=outputs, **settings))
+    if input_gradient:
+        gradient = tf.raw_ops.Conv3DBackpropInputV2
+        results.append(gradient(input_sizes=voxels.shape, filter=kernel, out_backprop=outputs, **settings))
+    return results
 
 
 def build_torch(case: Case) -> Framework:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from voxlift.models.backend import Tensor
 from voxlift.models.layers import ChannelBias, FewPositionsConv3D, FusedBatchNormalization
-from voxlift.models.lifting.graph import Call, ends_of, history_of, is_network, read_graph, walk_layers
+from voxlift.models.lifting.graph import Call, Graph, ends_of, history_of, is_network, read_graph, walk_layers
 
 Layer: TypeAlias = Any  # Keras ships no types
 Model: TypeAlias = Any
@@ -119,28 +119,33 @@ def find_folds(network: Model) -> tuple[Fold, ...]:
     """Return what can be folded in a network and in the networks inside it."""
     graph = read_graph(network)
     uses = Counter(id(call.operation) for call in graph.calls)
-    consumers, outputs = graph.consumers(), {id(tensor) for tensor in graph.outputs}
-
-    def only_consumer(call: Call) -> Call | None:
-        """Return the call that alone reads a call's output and reads nothing else, if there is one."""
-        (tensor,) = call.outputs
-        found = consumers.get(id(tensor), [])
-        is_only = len(found) == 1 and id(tensor) not in outputs and uses[id(found[0].operation)] == 1
-        return found[0] if is_only and len(found[0].inputs) == 1 else None
-
+    next_calls = _find_next_calls(graph, uses)
     folds: list[Fold] = []
     for call in graph.calls:
         if is_network(call.operation):
             folds += find_folds(call.operation)
         if not _is_plain_convolution(call.operation) or uses[id(call.operation)] > 1:
             continue
-        second = only_consumer(call)
+        second = next_calls.get(id(call))
         if second is None or not _is_channel_normalisation(second.operation):
             continue
-        third = only_consumer(second)
+        third = next_calls.get(id(second))
         relu = third.operation if third is not None and _is_relu(third.operation) else None
         folds.append(Fold(call.operation, second.operation, relu))
     return tuple(folds)
+
+
+def _find_next_calls(graph: Graph, uses: Mapping[int, int]) -> dict[int, Call]:
+    """Return, by the id of a call, the call that alone reads its output and reads nothing else."""
+    consumers, outputs = graph.consumers(), {id(tensor) for tensor in graph.outputs}
+    next_calls = {}
+    for call in graph.calls:
+        readers = consumers.get(id(call.outputs[0]), [])
+        if len(call.outputs) > 1 or len(readers) != 1 or id(call.outputs[0]) in outputs:
+            continue
+        if uses[id(readers[0].operation)] == 1 and len(readers[0].inputs) == 1:
+            next_calls[id(call)] = readers[0]
+    return next_calls
 
 
 def _is_plain_convolution(layer: Layer) -> bool:

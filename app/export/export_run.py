@@ -75,12 +75,16 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
             "largest_probability_difference": difference.probabilities,
         },
     )
+    if not (folder / written.file).exists():
+        raise UserError(f"{folder / written.file}: expected the exporter to write it; it did not.")
+    _write_contract(folder, contract)
+    return difference
+
+
+def _write_contract(folder: Path, contract: dict[str, Any]) -> None:
     for name in COPIED_FILES:
         write_text(folder / name, resources.files("voxlift.app.export").joinpath(name).read_text("utf-8"))
     write_json(folder / "contract.json", contract)  # last: an export with a contract is complete
-    if not (folder / written.file).exists():
-        raise UserError(f"{folder / written.file}: expected the exporter to write it; it did not.")
-    return difference
 
 
 def _check_agreement(difference: Difference, network: Any) -> None:  # noqa: ANN401 - untyped Keras

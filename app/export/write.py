@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
