@@ -88,9 +88,9 @@ def write_run_page(
 
     Args:
         run: Folder of the run, whose other files except metrics.json are written already.
-        settings: Of the run.
+        settings: Settings of the run.
         cohort: The cohort whose volumes are shown.
-        scores: Of each split.
+        scores: Scores of each split.
         metrics: Content of its metrics.json.
         network: Network for Grad-CAM over them; None shows them without.
     """

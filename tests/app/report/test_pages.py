@@ -8,20 +8,23 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.calibration import fit_temperature
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.files import write_rows
+from voxlift.app.files import write_json, write_rows
+from voxlift.app.report import run_page
 from voxlift.app.report.cases import Case
 from voxlift.app.report.comparison_page import ComparisonSummary, pool_fits, render_comparison_page
 from voxlift.app.report.figures import select_classes
-from voxlift.app.report.run_page import RunSummary, read_scores_by_split, render_run_page
+from voxlift.app.report.run_page import RunSummary, render_run_page, write_run_page
 from voxlift.app.runs.folder import RunFolder
 
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -323,16 +326,29 @@ def test_pooled_fits_keep_every_row_of_a_subject():
     assert len(set(pooled.subjects)) == 72
 
 
-def test_run_page_decides_at_the_threshold_of_validation(tmp_path):
+def test_run_page_decides_at_the_threshold_of_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_page, "pick_cases", lambda *_: ([], []))
     run = RunFolder(tmp_path)
-    heads = {"image": "a.nii", "split": "test", "label": "sick"}
-    write_rows(
-        run.predictions,
-        [{**heads, "subject": f"s{i}", "p_well": 1 - p, "p_sick": p} for i, p in enumerate([0.2, 0.4, 0.9])],
-    )
-    for threshold, expected in ((0.3, [0, 1, 1]), (0.7, [0, 0, 1]), (None, [0, 0, 1])):
-        scores = read_scores_by_split(run, ("well", "sick"), threshold=threshold)
-        assert scores["test"].decisions.tolist() == expected
+    run.config.write_text("seed: 0\n")
+    write_json(run.environment, {"python": "3.11"})
+    write_rows(run.splits, [{"subject": "a", "split": "test", "label": "sick"}])
+    settings = TrainSettings(data=DataSettings(name="manifest", table="t.csv", label_column="state"))
+    cohort = SimpleNamespace(classes=("well", "sick"), left_out=())
+    p = np.array([0.2, 0.4, 0.9])
+    test = Scores(list("abc"), [0, 1, 1], np.stack([1 - p, p], axis=1), cohort.classes)
+    for threshold, missed, found in ((0.3, 0, 2), (0.7, 1, 1)):
+        metrics = {
+            "threshold": threshold,
+            "threshold_reason": "because",
+            "calibration": {"temperature": 1.25},
+            "cost": {},
+            "test": evaluate_scores(test, threshold=threshold, resamples=20),
+        }
+        page = parsed(write_run_page(run, settings, cohort=cohort, scores={"test": test}, metrics=metrics))
+        shown = re.findall(r"\b(\d+) \d+ %", page.sections["confusion"])
+        assert [int(count) for count in shown] == [1, 0, missed, found]
+        assert f"{threshold:.3f}" in page.words
+        assert "1.250" in page.sections["calibration"]  # the temperature of metrics.json
 
 
 def test_a_full_disk_leaves_the_previous_page_and_names_its_path(tmp_path, monkeypatch):
