@@ -1,1 +1,1 @@
-"""What a person reads: pages, figures and terminal tables. Everything comes in as plain values."""
+"""Write pages, figures and tables of runs, comparisons, studies and audits, in HTML and in the terminal."""

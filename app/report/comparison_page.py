@@ -119,7 +119,6 @@ def _figure_values(summary: ComparisonSummary) -> dict[str, Any]:
     label = metric_label(comparisons[0].primary)
     return {
         "primary": label,
-        "positive": first.classes[1],
         "is_binary": first.is_binary,
         "forest": forest_figure(
             summary.metrics, comparisons[0].primary, name="forest", title=f"{label} of each model"
