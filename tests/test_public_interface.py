@@ -1,0 +1,57 @@
+"""`import voxlift`: light, lazy, and complete; commands as functions."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import voxlift
+from tiny import TINY, places_in
+
+HEAVY = ("keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib", "nibabel", "SimpleITK", "numpy")
+
+
+def test_importing_the_package_brings_in_nothing_heavy():
+    code = f"import sys, voxlift; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_every_public_name_is_there_documented_and_complete():
+    for name in voxlift.__all__:
+        assert getattr(voxlift, name).__doc__, name
+        assert name in dir(voxlift)
+        assert name in voxlift.__doc__, name
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="plan_lfit"):
+        _ = voxlift.plan_lfit
+
+
+def test_volumes_and_lift_together(tmp_path):
+    from voxlift.data_pipelines.phantom import write_phantom
+
+    write_phantom(tmp_path, task="nodule", subjects=4, seed=0)
+    file = next(tmp_path.rglob("*.nii.gz"))
+    volume = voxlift.load_volume(file)
+    assert volume.affine.shape == (4, 4)
+    tensor = voxlift.prepare_tensor(file, voxlift.Preprocess(spacing=(8.0, 5.0, 4.0), shape=(8, 12, 16)))
+    assert (tensor.shape, tensor.dtype) == ((8, 12, 16, 1), np.float32)
+
+
+def test_a_training_opens_as_a_run_and_a_mistake_raises_with_its_key(tmp_path, capsys):
+    run = voxlift.train("model=slice2d", *TINY, *places_in(tmp_path), run_dir=tmp_path / "run")
+    assert f"Results in {tmp_path / 'run'}" in capsys.readouterr().out
+    assert run.metrics == json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match=r"trainer\.epochs"):
+        voxlift.train("trainer.epochs=none", run_dir=tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_a_comparison_opens_with_its_runs_and_its_page(tmp_path):
+    found = voxlift.compare(["slice2d", "volume3d"], *TINY, *places_in(tmp_path), run_dir=tmp_path / "both")
+    assert set(found.results["models"]) == {"slice2d", "volume3d"}
+    assert [run.settings.model.name for run in found.runs] == ["slice2d", "volume3d"]
+    assert found.report.stat().st_size > 10_000
