@@ -1,6 +1,7 @@
 """The house's own rules: who may import whom, what ships, and that configuration files compose."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -105,3 +106,12 @@ def test_constraints_name_versions_and_nothing_else():
         assert name.replace("-", "").replace("_", "").replace(".", "").isalnum(), line
         assert version[0].isdigit(), line
         assert "/" not in line, line
+
+
+def test_every_path_that_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:app|benchmarks|conf|data_pipelines|models|tests)/[\w/.]+)`", text)
+    assert len(named) > 40
+    assert [
+        path for path in named if not (ROOT / path).exists() and "FORMAT" not in path and "NAME" not in path
+    ] == []
