@@ -87,13 +87,14 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
             _check_destination(settings)
             session = _start_session(settings)
             run = _create_run(session, _run_preflight(session))
+            attach_log(run.log)
         else:
             attach_log(run.log)
             reopen_run(run, settings)
             publish_run(settings, run.path)
             session = _resume_session(settings, run)
-        attach_log(run.log)
         with translate_failures(build_training_hint(settings.trainer), build_resume_hint(run.path)):
+            _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
             for stage, data in zip(session.stages, session.inputs, strict=True):
                 _train_stage(session, stage, data, run)
     return 0
