@@ -30,7 +30,7 @@ What a rule must take care of:
   layers together.
 - If the 3D layer can differ from the 2D layer on a volume that is constant along depth, say why in
   `Lifted.inexact`. `verify_lift` holds every other layer to equality.
-- Behind Flatten a tensor may repeat its features once per slice (`TensorSpec.repeats`): a layer that reads
+- After Flatten a tensor may repeat its features once per slice (`TensorSpec.repeats`): a layer that reads
   features together calls `results.require_single_features(call)` first.
 
 The built-in rules are in this package, one module per family of layers; `rules/__init__.py` assigns them to

@@ -42,7 +42,7 @@ class Comparison:
 
 @dataclass
 class _CallCounter:
-    """Identifies each call by the 2D operation that it comes from.
+    """A counter that identifies each call by its 2D operation and its number.
 
     Args:
         origins: The 2D operation's id by the id of the computed operation; None for the 2D network itself.
@@ -62,7 +62,7 @@ class _CallCounter:
 
 @dataclass
 class _Recorder:
-    """Records the outputs of every call."""
+    """A recorder of the outputs of every call."""
 
     counter: _CallCounter
     calls: dict[Key, list[Array]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Recorder:
 
 @dataclass
 class _Comparator:
-    """Compares every call with the reference.
+    """A comparison of every call with the reference, one call after the other.
 
     Args:
         counter: Identifies the calls.

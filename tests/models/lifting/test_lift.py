@@ -103,6 +103,7 @@ def test_the_printed_plan_has_every_layer_and_total_in_110_columns():
     totals = [f"{sum(row[key] for row in plan.rows()):,}" for key in ("params_2d", "params_3d")]
     for word in (*(row["layer"] for row in plan.rows()), *totals, "3x3x3", "GFLOPs", "isotropic", "centre"):
         assert word in text
+    assert any("pool_0" in line and "pool_1" in line for line in text.splitlines())  # slices after each
 
 
 # Keras's own conversion of a TensorFlow variable to numpy raises it.
