@@ -1,4 +1,4 @@
-"""The house's own rules: who may import whom, what ships, and that configuration files compose."""
+"""The rules of the code base: who may import whom, which names are used, what ships."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ def imported_by(path):
 
 
 @pytest.mark.parametrize("floor", FORBIDDEN)
-def test_no_floor_imports_what_it_may_not(floor):
+def test_no_package_imports_what_it_may_not(floor):
     broken = {
         str(path.relative_to(ROOT)): sorted(imported_by(path) & FORBIDDEN[floor])
         for path in (ROOT / floor).rglob("*.py")
@@ -35,8 +35,8 @@ def test_no_floor_imports_what_it_may_not(floor):
     assert {path: names for path, names in broken.items() if names} == {}
 
 
-def rooms_of(path):
-    """The rooms of app that a module imports, wherever in the file, but for those that only types need."""
+def packages_imported_by(path):
+    """The packages of app that a module imports, wherever in the file, except for types only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guards = [
         node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
@@ -51,16 +51,72 @@ def rooms_of(path):
     }
 
 
-def test_the_rooms_of_app_know_one_another_one_way_only():
-    arrows = {}
+def test_the_packages_of_app_import_one_another_one_way_only():
+    imports = {}
     for path in (ROOT / "app").rglob("*.py"):
-        room = path.relative_to(ROOT / "app").with_suffix("").parts[0]
-        arrows.setdefault(room, set()).update(rooms_of(path) - {room})
-    order = list(TopologicalSorter(arrows).static_order())  # it raises CycleError with the rooms of a circle
+        package = path.relative_to(ROOT / "app").with_suffix("").parts[0]
+        imports.setdefault(package, set()).update(packages_imported_by(path) - {package})
+    order = list(TopologicalSorter(imports).static_order())  # raises CycleError with the packages of a cycle
     assert order.index("config") < order.index("training") < order.index("comparison")
 
 
-def test_models_name_tensorflow_only_in_the_backend_room():
+# Words of an older vocabulary; the field has terms of its own for what they meant.
+OLD_NAMES = """
+    door told tell say spoken hear course parts ending way_out way_on meeting member reaching spread
+    hand_over glance look_ahead straight whole stored_form elsewhere answers followed segments
+    varying feeding place near prints portions settle kinds growth
+"""
+OLD_PHRASES = (
+    "goes on where it was stopped",
+    "which side it waits for",
+    "by heart",
+    "the same numbers again",
+    "if memory ends all the same",
+    "a step is that of one process",
+    "what can befall",
+    "whatever has no rule is listed",
+    "the engine broke down",
+    "wants mending",
+    "mend the path",
+    "the disk can only be read",
+    "nothing speaks for",
+    "do not lean on",
+    "swallows what is no number",
+    "validation without an error",
+)
+
+
+def names_in(path):
+    """The names of a module, its classes and its functions, as words with underscores."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = [path.stem, *(node.name for node in nodes if isinstance(node, definitions))]
+    return {re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_") for name in names}
+
+
+def test_no_module_class_or_function_has_a_name_of_the_older_vocabulary():
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for floor in FLOORS
+        for path in (ROOT / floor).rglob("*.py")
+        for name in names_in(path) & set(OLD_NAMES.split())
+    }
+    assert found == set()
+
+
+def test_no_phrase_of_the_older_vocabulary_is_left():
+    suffixes = {".py", ".yaml", ".md", ".j2", ".ipynb"}
+    found = []
+    for folder in (*FLOORS, "conf", "benchmarks", "notebooks", "."):
+        paths = (ROOT / folder).rglob("*") if folder != "." else ROOT.glob("*.md")
+        for path in paths:
+            if path.suffix in suffixes:
+                text = " ".join(path.read_text(encoding="utf-8").lower().split())
+                found += [f"{path.relative_to(ROOT)}: {phrase}" for phrase in OLD_PHRASES if phrase in text]
+    assert found == []
+
+
+def test_models_import_tensorflow_only_in_the_backend_module():
     naming = [
         path.name
         for path in (ROOT / "models").rglob("*.py")
@@ -69,7 +125,7 @@ def test_models_name_tensorflow_only_in_the_backend_room():
     assert naming == ["backend.py"]
 
 
-def test_hydra_is_known_to_the_app_alone():
+def test_only_app_imports_hydra():
     users = {
         floor for floor in FLOORS for path in (ROOT / floor).rglob("*.py") if "hydra" in imported_by(path)
     }

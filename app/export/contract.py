@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from voxlift import __version__
-from voxlift.app.inference.ensemble import Member, image_columns
+from voxlift.app.inference.ensemble import EnsembleMember, image_columns
 from voxlift.data_pipelines.cache.format import NORMALISED
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
@@ -15,7 +15,7 @@ AXES = ["batch", "depth", "height", "width", "channels"]
 
 
 def build_contract(
-    member: Member,
+    member: EnsembleMember,
     preprocess: Preprocess,
     *,
     file: str,

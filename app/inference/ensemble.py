@@ -24,7 +24,7 @@ from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One run of an ensemble.
 
     Attributes:
@@ -48,7 +48,7 @@ class Member:
 class Ensemble:
     """One run or several that share classes, preprocessing and shape."""
 
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -163,10 +163,10 @@ def image_columns(settings: TrainSettings) -> tuple[str, ...]:
     return tuple(data.image_columns) or (data.image_column,)
 
 
-def _open_member(path: str) -> Member:
+def _open_member(path: str) -> EnsembleMember:
     run = open_finished_run(path)
     settings = load_settings(run)
-    return Member(
+    return EnsembleMember(
         run=run,
         settings=settings,
         preprocess=build_preprocess(settings.preprocess, settings.data),
@@ -176,7 +176,7 @@ def _open_member(path: str) -> Member:
     )
 
 
-def _find_differences(first: Member, other: Member) -> list[str]:
+def _find_differences(first: EnsembleMember, other: EnsembleMember) -> list[str]:
     """Return one line for each difference that forbids averaging two members."""
     pairs = {"classes": [", ".join(one.settings.data.classes) for one in (first, other)]}
     for name in vars(first.preprocess):

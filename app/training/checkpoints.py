@@ -260,7 +260,7 @@ def gather_arrays(network: Any) -> Arrays:  # noqa: ANN401 - untyped Keras
 
     return {
         f"{part}/{number:05d}": ops.convert_to_numpy(variable)
-        for part, variables in _parts(network).items()
+        for part, variables in _variables_by_part(network).items()
         for number, variable in enumerate(variables)
     }
 
@@ -272,7 +272,7 @@ def restore_arrays(network: Any, arrays: Arrays, *, parts: tuple[str, ...]) -> N
         SettingsError: The network has other variables than the one that was saved.
     """
     for part in parts:
-        variables, values = _parts(network)[part], select_arrays(arrays, part)
+        variables, values = _variables_by_part(network)[part], select_arrays(arrays, part)
         ours, theirs = [tuple(v.shape) for v in variables], [value.shape for value in values]
         if ours != theirs:
             raise SettingsError(
@@ -288,7 +288,7 @@ def select_arrays(arrays: Arrays, part: str) -> list[Any]:
     return [arrays[name] for name in sorted(arrays) if name.startswith(f"{part}/")]
 
 
-def _parts(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Keras
+def _variables_by_part(network: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - untyped Keras
     return {
         "network": list(network.variables),  # with the seeds of dropout
         "optimizer": list(network.optimizer.variables),
