@@ -1,3 +1,5 @@
+"""The notebooks are small, name no machine, and run from top to bottom."""
+
 import re
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def test_notebooks_run_from_top_to_bottom_without_an_error(path, tmp_path, monke
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     drawn = [
