@@ -21,8 +21,8 @@ from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.verdict import SIGNIFICANCE_LEVEL, format_p_value
 from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
+from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.results import read_scores
-from voxlift.app.runs.reuse import refuse_other_run
 from voxlift.app.studies.folder import StudyFolder
 
 if TYPE_CHECKING:

@@ -92,7 +92,8 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float], *, level: floa
     x, y = (np.log(np.asarray(values, np.float64)) for values in (sizes, costs))
     line = stats.linregress(x, y)
     slope, freedom = float(line.slope), len(x) - 2
-    half_width = float(stats.t.ppf((1 + level) / 2, freedom) * line.stderr) if freedom > 0 else math.nan
+    error = float(line.stderr) if np.ptp(y) else 0.0  # scipy gives nan for a constant cost
+    half_width = float(stats.t.ppf((1 + level) / 2, freedom)) * error if freedom > 0 else math.nan
     return PowerLaw(slope, slope - half_width, slope + half_width, math.exp(line.intercept))
 
 

@@ -19,7 +19,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import format_value, get_value, remove_keys
 from voxlift.app.progress import print_line, progress_bar
-from voxlift.app.runs.reuse import has_same_settings
+from voxlift.app.runs.configuration import has_same_settings
 from voxlift.app.runtime.exit_status import INTERRUPTED
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.search.report import report_search

@@ -29,6 +29,11 @@ def test_the_interval_holds_the_true_exponent_as_often_as_it_says():
     assert 0.92 <= held <= 0.98
 
 
+def test_a_constant_cost_has_the_exponent_0_with_certainty():
+    law = fit_power_law([10, 20, 30], [774, 774, 774])
+    assert (law.exponent, law.low, law.high) == pytest.approx((0, 0, 0))
+
+
 def test_two_points_give_an_exponent_without_an_interval():
     law = fit_power_law([10, 1000], [1, 100])
     assert law.exponent == pytest.approx(1.0)
