@@ -15,7 +15,7 @@ from voxlift.app.config.overrides import select_shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
 from voxlift.app.progress import print_line
 from voxlift.app.runs.folder import refuse_used_folder
-from voxlift.app.runs.reuse import refuse_other_run
+from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.data_pipelines.tables.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")

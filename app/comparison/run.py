@@ -17,7 +17,7 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import quote_override
 from voxlift.app.files import write_rows
 from voxlift.app.progress import print_line
-from voxlift.app.runs.reuse import TRIALS, find_finished_run, has_same_settings
+from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_settings
 from voxlift.app.runtime.child import python_module, run_child
 from voxlift.app.runtime.exit_status import USER_ERROR
 

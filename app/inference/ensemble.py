@@ -16,7 +16,7 @@ from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.runs.input_ranges import read_training_range
+from voxlift.app.runs.cohort import read_training_range
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_temperature
 from voxlift.data_pipelines.cache.ranges import TrainingRange

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
-from voxlift.app.files import read_rows, write_json, write_rows
+from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.input_ranges import write_training_range
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
-from voxlift.data_pipelines.cache.ranges import VolumeSummary
+from voxlift.data_pipelines.cache.ranges import TrainingRange, VolumeSummary, find_training_range
 from voxlift.data_pipelines.tables.manifest import Record, join_images, split_images
+
+if TYPE_CHECKING:
+    from voxlift.app.data.cohort import Cohort
+
 
 log = logging.getLogger("voxlift")
 
@@ -114,3 +119,46 @@ def _record_from_row(row: dict[str, str], classes: tuple[str, ...]) -> Record:
     return Record(
         row["subject"], split_images(row["image"]), classes.index(row["label"]), row["split"], int(row["row"])
     )
+
+
+def write_training_range(cohort: Cohort, run: RunFolder) -> list[VolumeSummary]:
+    """Write the ranges of the training split and return the summaries of its volumes.
+
+    Args:
+        cohort: With at least one training volume.
+        run: The run folder.
+    """
+    summaries = [one.summary for one in cohort.load_metadata("train")]
+    write_json(run.training_range, asdict(find_training_range(summaries)))
+    return summaries
+
+
+def read_training_range(run: RunFolder) -> TrainingRange | None:
+    """Return the ranges that a run wrote; None for a run of a version that wrote none.
+
+    Raises:
+        SettingsError: The file is damaged.
+    """
+    if not run.training_range.exists():
+        return None
+    saved = read_json(run.training_range)
+    try:
+        return TrainingRange(
+            volumes=int(saved["volumes"]),
+            spacing=_pairs(saved["spacing"]),
+            shape=_pairs(saved["shape"]),
+            axcodes=dict(saved["axcodes"]),
+            channels=tuple(
+                {name: (float(low), float(high)) for name, (low, high) in channel.items()}
+                for channel in saved["channels"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"{run.training_range}: expected the ranges that voxlift-train writes ({error}). Remove the file"
+            " to predict without warnings about unusual inputs."
+        ) from error
+
+
+def _pairs(values: Any) -> tuple[tuple[float, float], ...]:  # noqa: ANN401 - read from JSON
+    return tuple((float(low), float(high)) for low, high in values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from voxlift import __version__
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.files import write_text
+from voxlift.app.config.overrides import list_changes
+from voxlift.app.files import read_json, read_rows, write_text
 from voxlift.app.runs.folder import RunFolder
 
 Settings = TypeVar("Settings")
@@ -53,3 +55,69 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
     if not isinstance(settings, type(defaults)):
         raise SettingsError(f"{file}: expected {expected}.")
     return settings
+
+
+TRIALS = "trials.csv"  # a comparison's table of its trainings, updated after each
+LOCATIONS = ("*", "*/runs/*")  # of run folders below `runs_folder`: single runs, and those of comparisons
+
+
+def find_finished_run(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
+    """Return a finished run with the same settings, None where there is none.
+
+    Only runs of this version of Voxlift count, and only those begun after the table of labels was last
+    changed; the images themselves are assumed to be unchanged.
+    """
+    for run in _finished_runs(runs_folder):
+        try:
+            settings = load_settings(run)
+            is_own_version = read_json(run.environment).get("voxlift") == __version__
+        except SettingsError:
+            continue  # not a run, or one of a version with other keys
+        if is_own_version and not list_changes(settings, wanted) and _is_newer_than_table(run, wanted):
+            return run
+    return None
+
+
+def find_in_comparison(folder: Path, wanted: TrainSettings) -> RunFolder | None:
+    """Return a finished run with the same settings in the same comparison as a run's folder, if any."""
+    table = folder.parent.parent / TRIALS
+    for row in read_rows(table) if table.is_file() else []:
+        run = RunFolder(Path(row["run"]))
+        if run.is_finished and has_same_settings(run, wanted):
+            return run
+    return None
+
+
+def has_same_settings(run: RunFolder, wanted: TrainSettings) -> bool:
+    """Return whether a training with the same settings was started in a folder, so that it can be resumed."""
+    try:
+        return not list_changes(load_settings(run), wanted)
+    except (SettingsError, OSError):
+        return False  # killed before it wrote its settings, or of a version with other keys
+
+
+def refuse_other_run(run: RunFolder, wanted: TrainSettings) -> None:
+    """Raise an error if a folder holds a finished run of other settings; results are never overwritten.
+
+    Raises:
+        SettingsError: It does; the message names the settings that differ.
+    """
+    if not run.is_finished:
+        return
+    changes = list_changes(load_settings(run), wanted)
+    if changes:
+        raise SettingsError(
+            f"{run.path}: expected a run with the requested settings, but it was trained with others "
+            f"({'; '.join(changes)}). Choose another run_dir, or remove that folder."
+        )
+
+
+def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:
+    for location in LOCATIONS:
+        for metrics in sorted(runs_folder.glob(f"{location}/metrics.json")):
+            yield RunFolder(metrics.parent)
+
+
+def _is_newer_than_table(run: RunFolder, wanted: TrainSettings) -> bool:
+    table = Path(str(wanted.data.table)).expanduser()
+    return not table.is_file() or table.stat().st_mtime <= run.config.stat().st_mtime

@@ -30,24 +30,6 @@ def read_scores(run: RunFolder, *, split: str) -> Scores:
     return scores if threshold is None else with_threshold(scores, threshold)
 
 
-def read_scores_by_split(
-    run: RunFolder, classes: tuple[str, ...], *, threshold: float | None
-) -> dict[str, Scores]:
-    """Return the scores of each split of a run that need not be finished.
-
-    Args:
-        run: Folder with `predictions.csv`.
-        classes: Class names in index order.
-        threshold: Decision threshold on the probability of class 1; None: 0.5, or more than two classes.
-    """
-    rows = read_rows(run.predictions)
-    splits = dict.fromkeys(row["split"] for row in rows)
-    scores = {split: scores_from_rows(rows, classes, split=split) for split in splits}
-    if threshold is None:
-        return scores
-    return {split: with_threshold(own, threshold) for split, own in scores.items()}
-
-
 def read_temperature(run: RunFolder) -> float:
     """Return the temperature fitted on the validation of a finished run; 1 where none could be fitted."""
     calibration = read_json(run.metrics).get("calibration")

@@ -22,7 +22,6 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
-from voxlift.app.training.callbacks.loggers import WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.monitoring import (
     InputClock,
     LogLearningRate,
@@ -30,7 +29,7 @@ from voxlift.app.training.callbacks.monitoring import (
     StopOnNonFinite,
     WatchLossScale,
 )
-from voxlift.app.training.callbacks.progress import ShowProgress, WriteHistory
+from voxlift.app.training.callbacks.recording import ShowProgress, WriteHistory, WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
 from voxlift.app.training.fit_loop import Task, fit_network

@@ -28,7 +28,7 @@ from voxlift.app.training.checkpoints import (
     select_arrays,
 )
 from voxlift.app.training.optimizers import Steps, build_optimizer
-from voxlift.app.training.strategy.mirrored import is_mirrored, scope_of, sum_before_clipping
+from voxlift.app.training.strategy.distribute import is_mirrored, scope_of, sum_before_clipping
 from voxlift.models.losses import build_loss
 
 if TYPE_CHECKING:

@@ -116,8 +116,7 @@ def plan_volume(model: ModelSettings, spec: InputSpec, network: Any, **changes: 
     Raises:
         LiftError: Layers or settings that cannot be lifted, all of them together.
     """
-    from voxlift.models.lifting import plan_lift
-    from voxlift.models.lifting.depth import with_depth_kernel
+    from voxlift.models.lifting import plan_lift, with_depth_kernel
 
     policy: Any = model.depth_policy
     if model.depth_kernel is not None:

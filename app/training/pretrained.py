@@ -104,7 +104,7 @@ def check_name(model: ModelSettings) -> None:
     if model.kind == "table" or model.baseline in BUILT_IN or trained_source(model.baseline) is not None:
         return
     import_quietly()
-    from voxlift.models.baselines.build import explain_unknown_baseline
+    from voxlift.models.baselines import explain_unknown_baseline
 
     problem = explain_unknown_baseline(model.baseline)
     if problem:

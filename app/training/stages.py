@@ -9,9 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from voxlift.app.config import ModelSettings, TrainSettings
-from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.reuse import find_in_comparison
 from voxlift.app.training.networks import InputSpec, Networks, build_networks, lift_networks, plan_volume
 from voxlift.app.training.pretrained import check_name, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices

@@ -11,6 +11,7 @@ A lift has three steps, and a module or package for each:
    network on that slice.
 """
 
+from voxlift.models.lifting.depth import with_depth_kernel
 from voxlift.models.lifting.errors import LiftError, UnsupportedError
 from voxlift.models.lifting.load import load_network
 from voxlift.models.lifting.plan import LiftPlan, plan_lift, to_3d
@@ -42,4 +43,5 @@ __all__ = [
     "unregister_lift_rule",
     "verify_lift",
     "weight_transfer",
+    "with_depth_kernel",
 ]

@@ -1,13 +1,25 @@
-"""What `strategy` names: devices are prepared, networks distributed, batches shared."""
+"""What `strategy` names: devices are prepared, networks distributed over them, batches shared.
+
+With `strategy=mirrored` each device of this host holds the whole network and computes its part of every
+batch. Gradients are summed over the devices before they are clipped or checked for overflow: Keras would clip
+those of each device, which is another step. A step matches one device up to rounding, with two exceptions:
+batch normalisation takes its statistics from each part (the moving ones are averaged), and dropout draws for
+each part. Keras' `synchronized` statistics fail with TensorFlow 2.21 on two logical CPUs: their sums are mixed
+up. `strategy=hosts` is in the package `hosts`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import TrainSettings
-from voxlift.app.training.strategy import mirrored
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_uneven_batches
+from voxlift.app.runtime.devices import backend_name
 from voxlift.app.training.strategy.hosts.data_parallel import (
     build_with_local_copy,
     global_device_count,
@@ -26,6 +38,11 @@ if TYPE_CHECKING:
     from voxlift.app.training.networks import Networks
 
 
+log = logging.getLogger("voxlift")
+
+STATISTICS = ("moving_mean", "moving_variance")
+
+
 def prepare_devices(settings: TrainSettings) -> None:
     """Set up the devices and check that they share the batch evenly; before any device is used.
 
@@ -34,15 +51,15 @@ def prepare_devices(settings: TrainSettings) -> None:
     """
     if settings.strategy == "hosts":
         set_data_parallel(settings)
-    else:
-        mirrored.prepare_devices(settings)
+    elif settings.strategy == "mirrored":
+        _prepare_mirrored(settings)
 
 
 def device_count(settings: TrainSettings) -> int:
     """Return how many devices share each batch."""
     if settings.strategy == "hosts":
         return global_device_count()
-    return mirrored.device_count(settings)
+    return len(_devices(settings.devices.logical_cpus)) if settings.strategy == "mirrored" else 1
 
 
 def batch_shard(settings: TrainSettings) -> tuple[int, int]:
@@ -57,7 +74,7 @@ def build_distributed(settings: TrainSettings, build: Callable[[], Networks]) ->
     """
     if settings.strategy == "hosts":
         return build_with_local_copy(build)
-    return mirrored.build_mirrored(settings, build)
+    return _build_mirrored(settings, build) if settings.strategy == "mirrored" else build()
 
 
 @contextmanager
@@ -82,3 +99,119 @@ def on_one_process(settings: TrainSettings, *, name: str, is_last: bool) -> Iter
         yield False
     if not is_last:
         barrier(name)
+
+
+def _prepare_mirrored(settings: TrainSettings) -> None:
+    """Set up mirrored devices and check that they share the batch evenly; before any device is used.
+
+    Raises:
+        SettingsError: Too few devices, or a batch that they cannot share evenly.
+    """
+    if backend_name() != "tensorflow":
+        raise SettingsError(
+            f"strategy=mirrored: expected the TensorFlow backend; received KERAS_BACKEND={backend_name()}. "
+            "Use strategy=single, or unset KERAS_BACKEND."
+        )
+    if settings.devices.logical_cpus:
+        _split_cpu(settings.devices.logical_cpus)
+    count = len(_devices(settings.devices.logical_cpus))
+    if count < 2:
+        raise SettingsError(
+            f"strategy=mirrored: expected at least two GPUs on this host, found {count}. "
+            "Use strategy=single, or try it without GPUs with devices.logical_cpus=2."
+        )
+    refuse_uneven_batches(settings.trainer.batch_size, count)
+    kind = "CPU, split" if settings.devices.logical_cpus else "GPUs of this host"
+    log.info(
+        "Mirrored on %d devices (%s): %d of every %d samples each",
+        count,
+        kind,
+        settings.trainer.batch_size // count,
+        settings.trainer.batch_size,
+    )
+
+
+def _build_mirrored(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
+    """Build networks, the trained one of which is mirrored on all devices of this host.
+
+    The one that scores stays on one device: the last batch of a data set may be smaller than their number.
+    """
+    import keras
+
+    with _strategy(settings.devices.logical_cpus).scope():
+        networks = build()
+    _average_statistics(networks.trained)
+    (inputs,), (outputs,) = networks.volume.inputs, networks.volume.outputs
+    return replace(networks, volume=keras.Model(inputs, outputs, name=networks.volume.name))
+
+
+def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras
+    """Let the optimiser of a compiled network meet gradients that are summed over all its devices."""
+    import tensorflow as tf
+
+    optimizer = network.optimizer
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # behind the scaling of the loss
+    apply = optimizer.apply
+
+    def apply_summed(grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:  # noqa: ANN401 - as above
+        context = tf.distribute.get_replica_context()
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        return apply(summed, trainable_variables)
+
+    optimizer.apply = apply_summed
+    inner._all_reduce_sum_gradients = list  # noqa: SLF001 - Keras's own sum, behind its clipping, is taken
+
+
+def is_mirrored(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+    """Whether a network was built to be spread over several devices."""
+    strategy = getattr(network, "distribute_strategy", None)  # TensorFlow's engine alone has it
+    return strategy is not None and strategy.num_replicas_in_sync > 1
+
+
+def scope_of(network: Any) -> AbstractContextManager[Any]:  # noqa: ANN401 - untyped Keras
+    """Where the optimiser of a network must be made: its variables lie beside the weights."""
+    if not is_mirrored(network):
+        return nullcontext()
+    scope: AbstractContextManager[Any] = network.distribute_strategy.scope()
+    return scope
+
+
+def _average_statistics(network: Any) -> None:  # noqa: ANN401 - untyped Keras
+    """Let moving statistics be the mean over the devices; Keras would save those of the first."""
+    import tensorflow as tf
+
+    for layer in network._flatten_layers():  # noqa: SLF001 - Keras has no public walk into nested networks
+        for name in STATISTICS:
+            if hasattr(layer, name):
+                getattr(layer, name).value._aggregation = tf.VariableAggregation.MEAN  # noqa: SLF001 - no setter
+
+
+@functools.cache
+def _strategy(logical_cpus: int) -> Any:  # noqa: ANN401 - TensorFlow's types are not known here
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(_devices(logical_cpus))
+
+
+def _devices(logical_cpus: int) -> list[str]:
+    import tensorflow as tf
+
+    kind = "CPU" if logical_cpus else "GPU"
+    return [str(device.name) for device in tf.config.list_logical_devices(kind)]
+
+
+def _split_cpu(count: int) -> None:
+    """Let TensorFlow see the CPU as several devices.
+
+    Raises:
+        SettingsError: it has been used as one already, in this process.
+    """
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) == count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise SettingsError(f"devices.logical_cpus={count}: the CPU is in use already; {error}") from error

@@ -14,9 +14,8 @@ from voxlift.app.config import DataSettings, PreprocessSettings, SettingsError, 
 from voxlift.app.data.cohort import exclude_outer_fold, gather_cohort, prepare_cohort, split_subjects
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_rows
-from voxlift.app.runs.cohort import warn_about_images, write_cohort
+from voxlift.app.runs.cohort import read_training_range, warn_about_images, write_cohort, write_training_range
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.input_ranges import read_training_range, write_training_range
 from voxlift.data_pipelines.cache.ranges import find_training_range
 from voxlift.data_pipelines.readers.nifti import read_nifti
 from voxlift.data_pipelines.tables.manifest import ManifestError, Record

@@ -15,7 +15,6 @@ from voxlift.app.runs.results import (
     prediction_rows,
     read_history,
     read_scores,
-    read_scores_by_split,
     read_temperature,
     scores_from_rows,
 )
@@ -50,14 +49,6 @@ def test_scores_survive_predictions_csv_to_the_last_bit(run):
     assert (read.subjects, read.items, read.classes) == (written.subjects, written.items, written.classes)
     np.testing.assert_array_equal(read.labels, written.labels)
     np.testing.assert_array_equal(read.probabilities, written.probabilities)
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.7, None])
-def test_scores_are_decided_at_the_threshold(threshold, run):
-    scores = read_scores_by_split(run, ("no", "yes"), threshold=threshold)
-    assert list(scores) == ["val", "test"]
-    expected = scores["test"].probabilities[:, 1] >= (0.5 if threshold is None else threshold)
-    np.testing.assert_array_equal(scores["test"].decisions, expected)
 
 
 def test_scores_of_a_finished_run_are_decided_at_the_threshold_of_its_validation(run):

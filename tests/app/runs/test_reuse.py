@@ -11,9 +11,14 @@ from voxlift import __version__
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.files import write_json
-from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.configuration import (
+    find_finished_run,
+    has_same_settings,
+    load_settings,
+    refuse_other_run,
+    save_settings,
+)
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.reuse import find_finished_run, has_same_settings, refuse_other_run
 from voxlift.app.training.resume import reopen_settings
 
 

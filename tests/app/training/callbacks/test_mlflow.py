@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from voxlift.app.config import LoggerSettings, SettingsError, TrainSettings, check_settings
-from voxlift.app.training.callbacks.loggers import WriteMlflow
+from voxlift.app.training.callbacks.recording import WriteMlflow
 
 HAS_MLFLOW = importlib.util.find_spec("mlflow") is not None
 

@@ -18,7 +18,7 @@ from voxlift.app.training.callbacks.monitoring import (
     StopOnNonFinite,
     WatchLossScale,
 )
-from voxlift.app.training.callbacks.progress import WriteHistory
+from voxlift.app.training.callbacks.recording import WriteHistory
 from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
 from voxlift.app.training.checkpoints import Checkpoints
 from voxlift.app.training.fit_loop import Task, find_body, fit_network

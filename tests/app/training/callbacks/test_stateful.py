@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
-from voxlift.app.training.callbacks.progress import WriteHistory
+from voxlift.app.training.callbacks.recording import WriteHistory
 from voxlift.app.training.callbacks.stateful import KeepBest, StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
 from voxlift.app.training.fit_loop import Task, fit_network

@@ -10,7 +10,7 @@ from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.training.input import even_share
-from voxlift.app.training.strategy.mirrored import prepare_devices
+from voxlift.app.training.strategy.distribute import prepare_devices
 
 # No batch normalisation in the tutorial's network, and no dropout: what is drawn per device would differ.
 TINY = [
@@ -95,7 +95,7 @@ STATISTICS = """
 import keras, numpy as np, tensorflow as tf
 from voxlift.app.training.networks import Networks
 from voxlift.app.config import DevicesSettings, TrainSettings
-from voxlift.app.training.strategy.mirrored import build_spread, prepare_devices
+from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
 from voxlift.models.layers import FusedBatchNormalization
 
 settings = TrainSettings(strategy="mirrored", devices=DevicesSettings(logical_cpus=2))
@@ -111,7 +111,7 @@ def build():
     return Networks(network, network)
 
 means = []
-for networks in (build(), build_spread(settings, build)):
+for networks in (build(), build_distributed(settings, build)):
     batches = tf.data.Dataset.from_tensors((voxels, np.array([0, 1, 0, 1])))
     networks.trained.fit(batches, epochs=2, shuffle=False, verbose=0)
     means.append(keras.ops.convert_to_numpy(networks.trained.get_layer("norm").moving_mean))
