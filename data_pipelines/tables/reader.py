@@ -1,31 +1,26 @@
-"""Read a delimited text table as text cells, whatever program wrote it.
+"""Read a table as text cells, whatever program wrote it: delimited text, or an Excel workbook.
 
-The header decides between comma, tab and semicolon, so that a `.txt` or a misnamed file reads too. Byte order
-marks, quoted cells and blank lines are read as spreadsheets write them. All cells stay text: what a number or
-a missing value is, the reader of a column decides (`values`).
+Blank lines do not count. All cells stay text: what a number or a missing value is, the reader of a column
+decides (`values`).
 """
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import csv
-import functools
-import logging
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.tables.delimited import split_rows
+from voxlift.data_pipelines.tables.encoding import decode_text
+from voxlift.data_pipelines.tables.workbook import is_workbook, read_workbook
 
-log = logging.getLogger("voxlift")
-
-_DELIMITERS = ("\t", ",", ";")
-_DECIMAL_COMMA = re.compile(r"([+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
+MAX_BYTES = 256 * 1024 * 1024  # of a table's file: a larger one is an image or an archive
+INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # soft hyphen, zero widths, marks
+_DECIMAL_COMMA = re.compile(r"([+-]?(?:[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+)),([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -34,11 +29,12 @@ class Table:
 
     Args:
         columns: The header, in file order.
-        rows: For each row, its stripped text by column.
+        rows: For each row, its text by column, without blanks and invisible characters at the ends.
         lines: For each row, the line of the file on which it ends, as an editor counts.
         source: The file.
         has_decimal_comma: Whether numbers may be written as `67,5`. Spreadsheets separate cells by semicolons
             where the comma is the decimal mark.
+        notes: What a user should know of how the file was read, in sentences.
     """
 
     columns: tuple[str, ...]
@@ -46,6 +42,7 @@ class Table:
     lines: tuple[int, ...]
     source: Path
     has_decimal_comma: bool = False
+    notes: tuple[str, ...] = ()
 
     def with_decimal_point(self, cell: str) -> str:
         """Return a number that has a decimal comma with a point instead, and any other cell unchanged.
@@ -58,35 +55,21 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Return the table in a CSV or TSV file, whatever program wrote it.
+    """Return the table in a CSV, TSV or .xlsx file, whatever program wrote it.
 
     Args:
         path: The file.
 
     Raises:
-        ManifestError: The file is absent, not text or empty, or has a duplicate column or uneven rows.
+        ManifestError: The file is absent, no table or empty, or has a duplicate column, uneven rows or a
+            stray quote.
     """
-    if not path.exists():
-        raise ManifestError(
-            f"There is no table {path}. Set data.table to the path of a CSV or TSV file, or of a folder."
-        )
-    lines = _decode(path).splitlines(keepends=True)
-    delimiter = _find_delimiter(lines)
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    numbered = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    numbered = [(line, cells) for line, cells in numbered if any(cells)]
-    if numbered:
-        _check_shape(numbered[0][1], numbered[1:], path)
-    if len(numbered) < 2:
-        raise ManifestError(f"The table {path} is empty. Expected a header row and one row per image.")
-    columns = tuple(numbered[0][1])
-    return Table(
-        columns,
-        rows=tuple(dict(zip(columns, cells, strict=True)) for _, cells in numbered[1:]),
-        lines=tuple(line for line, _ in numbered[1:]),
-        source=path,
-        has_decimal_comma=delimiter == ";",
-    )
+    content = _read_file(path)
+    if is_workbook(content):
+        cells, notes = read_workbook(content, path)
+        return _build_table(enumerate(cells, start=1), path, notes=notes)
+    numbered, delimiter, notes = split_rows(decode_text(content, path), path)
+    return _build_table(numbered, path, has_decimal_comma=delimiter == ";", notes=notes)
 
 
 def require_columns(
@@ -120,50 +103,60 @@ def require_columns(
     )
 
 
-def _decode(path: Path) -> str:
+def strip_invisible(text: str) -> str:
+    r"""Return a text without blanks and invisible characters at its ends.
+
+    >>> strip_invisible("\ufeff p01\u00a0\u200b ")
+    'p01'
+    """
+    stripped = text.strip()
+    while stripped and (stripped[0] in INVISIBLE or stripped[-1] in INVISIBLE):
+        stripped = stripped.strip(INVISIBLE).strip()
+    return stripped
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.exists():
+        raise ManifestError(
+            f"There is no table {path}. Set data.table to the path of a CSV, TSV or .xlsx file, or of a "
+            "folder."
+        )
+    if not path.is_file():
+        raise ManifestError(f"The table {path} is no regular file. Expected a CSV, TSV or .xlsx file.")
     try:
-        raw = path.read_bytes()
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ManifestError(
+                f"{path} has {size / 1024**2:.0f} MB. Expected a table of at most {MAX_BYTES // 1024**2} MB."
+            )
+        return path.read_bytes()
     except OSError as error:
         raise ManifestError(f"The table {path} cannot be read: {error.strerror}.") from error
-    # Excel's "Unicode text" is UTF-16 with a byte order mark.
-    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        text = _decode_windows(raw, path, error)
-    if "\0" in text:
-        raise ManifestError(f"The table {path} contains binary data. Export it as CSV or TSV text.")
-    return text
 
 
-def _decode_windows(raw: bytes, path: Path, error: UnicodeDecodeError) -> str:
-    """Decode what Western European spreadsheets save as CSV by default, with a warning."""
-    with contextlib.suppress(UnicodeDecodeError):
-        text = raw.decode("cp1252")
-        if not any(unicodedata.category(char) == "Cc" for char in set(text) - set("\t\r\n")):
-            _warn_of_windows(path, list_some(sorted({char for char in text if not char.isascii()})))
-            return text
-    raise ManifestError(
-        f"The table {path} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8; "
-        "spreadsheet files (.xlsx) must be exported first."
-    ) from error
-
-
-@functools.cache  # a command reads its table several times, and warns once
-def _warn_of_windows(path: Path, characters: str) -> None:
-    log.warning(
-        "%s is not UTF-8; it was read as Windows-1252, with the characters %s. If they look wrong, save "
-        "it as CSV in UTF-8.",
-        path,
-        characters,
+def _build_table(
+    numbered: Iterable[tuple[int, list[str]]],
+    path: Path,
+    *,
+    has_decimal_comma: bool = False,
+    notes: tuple[str, ...] = (),
+) -> Table:
+    """Return the table of numbered rows, of which the first that is not blank is the header."""
+    stripped = ((line, [strip_invisible(cell) for cell in cells]) for line, cells in numbered)
+    filled = [(line, cells) for line, cells in stripped if any(cells)]
+    if filled:
+        _check_shape(filled[0][1], filled[1:], path)
+    if len(filled) < 2:
+        raise ManifestError(f"The table {path} is empty. Expected a header row and one row per image.")
+    columns = tuple(filled[0][1])
+    return Table(
+        columns,
+        rows=tuple(dict(zip(columns, cells, strict=True)) for _, cells in filled[1:]),
+        lines=tuple(line for line, _ in filled[1:]),
+        source=path,
+        has_decimal_comma=has_decimal_comma,
+        notes=notes,
     )
-
-
-def _find_delimiter(lines: Sequence[str]) -> str:
-    header = next((line for line in lines if line.strip()), "")
-    counts = [len(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS]
-    # Of equal counts the first is taken: a tab wins over a comma inside a name.
-    return _DELIMITERS[counts.index(max(counts))]
 
 
 def _check_shape(columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], path: Path) -> None:
@@ -172,9 +165,14 @@ def _check_shape(columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], 
         raise ManifestError(
             f"{path} has the column {list_some(map(repr, duplicates))} twice in its header. Rename one."
         )
-    uneven = [f"line {line} has {len(cells)}" for line, cells in rows if len(cells) != len(columns)]
+    width = len(columns)
+    uneven = [
+        f"line {line} has {len(cells) if len(cells) < width else f'more than {width}'}"
+        for line, cells in rows
+        if len(cells) != width
+    ]
     if uneven:
         raise ManifestError(
-            f"{path} has {len(columns)} columns, but {list_some(uneven)}. Quote the cells that contain the "
+            f"{path} has {width} columns, but {list_some(uneven)}. Quote the cells that contain the "
             "delimiter."
         )

@@ -1,0 +1,191 @@
+r"""Split the text of a table into cells, and refuse quotes that hide rows.
+
+Pandas splits. It cannot tell a cell that spans lines from a stray quote that hides the rows behind it, so the
+lines of the file are counted against those that the rows take up. Only `\n`, `\r\n` and `\r` end a line: a
+vertical tab or another separator inside a cell is text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxlift.data_pipelines.errors import ManifestError, list_some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Of delimiters that suit a table equally well the first is taken: a tab wins over a comma inside a name.
+DELIMITERS = ("\t", ",", ";")
+MAX_UNEVEN_CELLS = 10_000_000  # pandas fills each row up to the width of the header
+_QUOTED = re.compile(r'"[^"]*"?')
+_BLANKS_AFTER_QUOTE = re.compile(r'"[ \t]+(?=[\t,;\n]|\Z)')
+_COMMAS_IN_NUMBERS = re.compile(r"(?:[^,]|(?<=[0-9]),(?=[0-9]))*")
+_DECLARED = re.compile(r'"?sep=([\t,;|:])"?\s*')  # a first line by which Excel declares the delimiter
+
+
+def split_rows(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str, tuple[str, ...]]:
+    """Return every row with the line on which it ends, the delimiter, and notes on cells that span lines.
+
+    Blank lines are rows without cells, or with empty ones. A row with more cells than the header is cut after
+    the first that is too many.
+
+    Args:
+        text: Of the file.
+        path: The file, for messages.
+
+    Raises:
+        ManifestError: A quote is stray or unclosed, or a cell is too long.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    declared = _DECLARED.fullmatch(lines[0])
+    if declared:
+        lines[0] = ""
+    delimiter = declared[1] if declared else find_delimiter(lines)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        return [], delimiter, ()
+    rows = _read_cells(lines, delimiter, path)
+    if len(rows) == len(lines):
+        return list(enumerate(rows, start=1)), delimiter, ()
+    numbered, spans = _number_rows(rows, lines, delimiter, path)
+    note = f"{path.name}: quoted cells span lines: {list_some(spans)}."
+    return numbered, delimiter, (note,)
+
+
+def find_delimiter(lines: Sequence[str]) -> str:
+    r"""Return the delimiter by which most lines have as many cells as the header.
+
+    >>> find_delimiter(["subject\tAge, in years, at the scan", "p1\t71", "p2\t80"])
+    '\t'
+    >>> find_delimiter(["image;size, mm", "a.nii;4,9", "b.nii;5,0"])
+    ';'
+    """
+    header, *rest = [_QUOTED.sub("", line) for line in lines if line.strip()] or [""]
+    matching = {
+        mark: sum(line.count(mark) == header.count(mark) for line in rest)
+        for mark in DELIMITERS
+        if mark in header
+    }
+    if not any(matching.values()):  # every row is uneven, or there is one column, whose name has the mark
+        matching = {mark: 0 for mark in matching if not rest or any(mark in line for line in rest)}
+    best = [mark for mark in matching if matching[mark] == max(matching.values())]
+    if "," in best and ";" in best and all(map(_COMMAS_IN_NUMBERS.fullmatch, rest)):
+        best.remove(",")
+    return max(best, key=header.count, default=DELIMITERS[0])
+
+
+def _read_cells(lines: list[str], delimiter: str, path: Path) -> list[list[str]]:
+    """Return the cells of each row; those of a blank line are none.
+
+    Raises:
+        ManifestError: The rows do not take up all lines of the file.
+    """
+    import pandas as pd  # noqa: PLC0415 - `--help` and a configuration error answer without it
+
+    text = "\n".join(lines)
+    for attempt in (text, _BLANKS_AFTER_QUOTE.sub('"', text)):
+        # At a quote that is not closed, or a cell that is too long, pandas stops or leaves the row out.
+        with contextlib.suppress(pd.errors.ParserError, csv.Error):
+            rows = _drop_absent(_read_frame(attempt, delimiter, path))
+            if sum(map(_count_lines, rows)) == len(lines):
+                return rows
+    raise _describe_fault(lines, delimiter, path)
+
+
+def _drop_absent(frame: pd.DataFrame) -> list[list[str]]:
+    """Return the cells that each row has."""
+    counts = frame.notna().to_numpy().sum(axis=1).tolist()
+    return [cells[:count] for cells, count in zip(frame.to_numpy(object).tolist(), counts, strict=True)]
+
+
+def _count_lines(row: Sequence[str]) -> int:
+    return 1 + sum(cell.count("\n") for cell in row)
+
+
+def _read_frame(text: str, delimiter: str, path: Path) -> pd.DataFrame:
+    """Return a column more than the header has, with NaN where a row has no cell."""
+    import pandas as pd  # noqa: PLC0415 - `--help` and a configuration error answer without it
+
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    width = max(1, len(_find_header(reader)))
+    height = text.count("\n") + 1
+    if height * width > MAX_UNEVEN_CELLS + len(text):
+        raise ManifestError(
+            f"{path} has {width} columns and {height} lines, but only {len(text)} characters. "
+            "Check its header."
+        )
+
+    def cut(cells: list[str]) -> list[str]:
+        return [*cells[:width], delimiter.join(cells[width:])]
+
+    return pd.read_csv(
+        io.StringIO(text),
+        sep=delimiter,
+        header=None,
+        names=range(width + 1),
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,
+        skipinitialspace=True,
+        engine="python",  # the C engine does not tell a missing cell from an empty one
+        on_bad_lines=cut,
+    )
+
+
+def _find_header(rows: Iterable[list[str]]) -> list[str]:
+    """Return the first row with text; empty where there is none."""
+    return next((cells for cells in rows if any(map(str.strip, cells))), [])
+
+
+def _number_rows(
+    rows: Sequence[list[str]], lines: Sequence[str], delimiter: str, path: Path
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Return each row with the line on which it ends, and the lines of rows that take up several.
+
+    Raises:
+        ManifestError: A quote hides rows.
+    """
+    width = len(_find_header(rows))
+    numbered: list[tuple[int, list[str]]] = []
+    spans: list[str] = []
+    line = 0
+    for row in rows:
+        first, line = line + 1, line + _count_lines(row)
+        if line > first:
+            if sum(one.count(delimiter) + 1 >= width for one in lines[first - 1 : line]) > 1:
+                raise _describe_quote(path, f"in lines {first} to {line}, which look like rows of their own")
+            spans.append(f"{first} to {line}")
+        numbered.append((line, row))
+    return numbered, spans
+
+
+def _describe_fault(lines: Sequence[str], delimiter: str, path: Path) -> ManifestError:
+    """Return the error that names the row which cannot be split."""
+    reader = csv.reader(
+        [f"{line}\n" for line in lines], delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    first = 1
+    try:
+        for _ in reader:
+            first = reader.line_num + 1
+    except csv.Error as error:
+        if "limit" in str(error):
+            return ManifestError(
+                f"{path}: a cell of the row that begins on line {first} has more than "
+                f"{csv.field_size_limit():,} characters. Close its quote, or shorten the cell."
+            )
+    return _describe_quote(path, f"in the row that begins on line {first}")
+
+
+def _describe_quote(path: Path, where: str) -> ManifestError:
+    return ManifestError(
+        f'{path}: a quote (") is not closed, or stands inside a cell, {where}. Put the whole cell in quotes, '
+        "and write each quote inside it twice; or remove the quote."
+    )
