@@ -18,6 +18,7 @@ from voxlift.app.comparison.selection import select_trials
 from voxlift.app.config import CompareSettings
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.progress import print_line
+from voxlift.app.runtime.user_modules import import_user_modules
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def compare(settings: CompareSettings) -> int:
     if selected.is_comparison:
         from voxlift.app.comparison.results import write_comparison
 
+        import_user_modules(settings.custom)
         write_comparison(selected, folder=plan.folder)
     else:
         trials = plan.folder / "trials.csv"

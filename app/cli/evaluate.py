@@ -16,6 +16,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
+from voxlift.app.runtime.user_modules import import_user_modules
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     """
     run = open_finished_run(str(settings.run))
     refuse_unwritable(run.metrics, setting=f"run={settings.run}")
+    import_user_modules(settings.custom)
     metrics = score_again(run, split=settings.on, batch_size=settings.batch_size)
     from voxlift.app.report.terminal import print_split_metrics
 

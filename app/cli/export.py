@@ -14,6 +14,7 @@ from voxlift.app.errors import install_extra, refuse_problems
 from voxlift.app.files import find_output_folder_problems, find_run_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runtime.exit_status import DONE
+from voxlift.app.runtime.user_modules import import_user_modules
 
 FORMATS = ("saved_model", "onnx")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
@@ -63,6 +64,7 @@ def export(settings: ExportSettings) -> int:
     from voxlift.app.export.export_run import export_run  # slow; only after the checks
     from voxlift.app.runtime.logs import logging_to_file
 
+    import_user_modules(settings.custom)
     folder = Path(str(settings.output)).expanduser()
     with logging_to_file():
         difference = export_run(str(settings.run), folder, file_format=settings.format)

@@ -23,6 +23,7 @@ from voxlift.app.runs.networks import save_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.precision import rounding_tolerance
+from voxlift.app.runtime.user_modules import import_user_modules
 from voxlift.app.training.pretrained import check_slice_run, load_trained
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def lift(settings: LiftSettings) -> int:
     from voxlift.app.runtime.setup import import_quietly
 
     import_quietly()
+    import_user_modules(settings.custom)
     import keras
 
     keras.utils.set_random_seed(settings.seed)

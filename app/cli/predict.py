@@ -10,6 +10,7 @@ from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import find_output_file_problems
 from voxlift.app.inference.options import EXPLAIN_METHODS, VIEWS, resolve_explain_method
+from voxlift.app.runtime.user_modules import import_user_modules
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def predict(settings: PredictSettings) -> int:
     Raises:
         SettingsError, ManifestError: The runs or the input cannot be used at all; nothing is written.
     """
+    import_user_modules(settings.custom)
     from voxlift.app.inference.predict import run_prediction  # slow; only after the checks
 
     return run_prediction(settings)

@@ -51,10 +51,12 @@ def start(settings: TrainSettings) -> int:
 
 
 def _resume(asked: TrainSettings, path: str) -> int:
-    """Resume the run in a folder; of the given settings only epochs and hosts are used."""
+    """Resume the run in a folder; of the given settings only epochs, hosts and custom are used."""
     if is_resumed_by_other_host(path, asked.hosts, os.environ):
         return supervise(None, asked.hosts, resumes=True)
-    run, settings = reopen_settings(path, overrides=list_given_overrides(), epochs=asked.trainer.epochs)
+    run, settings = reopen_settings(
+        path, overrides=list_given_overrides(), epochs=asked.trainer.epochs, custom=asked.custom
+    )
     if settings.strategy == "hosts":
         return supervise(settings, asked.hosts, resumes=True)
     if asked.hosts != HostsSettings():

@@ -84,12 +84,14 @@ def find_problem(settings: TrainSettings) -> str:
     from voxlift.app.config.messages import is_user_error
     from voxlift.app.data.cohort import find_subjects
     from voxlift.app.runtime.setup import prepare_runtime
+    from voxlift.app.runtime.user_modules import import_user_modules
     from voxlift.app.training.pretrained import refuse_seen_subjects
     from voxlift.app.training.stages import plan_stages_early
     from voxlift.app.training.table_model import check_covariates
 
     # The networks are only built: in any precision, and without the devices that a training uses.
     prepare_runtime(precision="float32", deterministic=False, seed=settings.seed, device="cpu")
+    import_user_modules(settings.custom)
     import keras
 
     keras.utils.clear_session()

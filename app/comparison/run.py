@@ -14,7 +14,7 @@ from pathlib import Path
 from voxlift.app.comparison.plan import Plan
 from voxlift.app.comparison.trial import Outcome, Trial, build_trial_row
 from voxlift.app.config import TrainSettings
-from voxlift.app.config.overrides import quote_override
+from voxlift.app.config.overrides import format_override, quote_override
 from voxlift.app.files import write_rows
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_settings
@@ -83,23 +83,26 @@ def run_trial(
             return Outcome(replace(trial, run=found), is_reused=True)
         resumes = has_same_settings(trial.run, settings)
         print_line(f"{label}: resuming" if resumes else f"{label}: training")
-        command = build_training_command(trial, arguments, resumes=resumes)
+        command = build_training_command(trial, arguments, resumes=resumes, custom=settings.custom)
         status, reason = run_child(command, descriptors=descriptors, log=log)
     if status:
         print_line(f"{label}: failed, {reason}")
     return Outcome(trial, status, reason)
 
 
-def build_training_command(trial: Trial, arguments: Sequence[str] = (), *, resumes: bool) -> list[str]:
+def build_training_command(
+    trial: Trial, arguments: Sequence[str] = (), *, resumes: bool, custom: Sequence[str] = ()
+) -> list[str]:
     """Return the command that trains a trial; a folder that cannot be resumed is emptied first.
 
     Args:
         trial: The training.
         arguments: Further arguments of a training that starts anew.
         resumes: Whether an interrupted training with the same settings is in the trial's folder.
+        custom: Modules that a resumed training imports; a new one has them among its overrides.
     """
     if resumes:
-        return [*TRAIN, f"resume={quote_override(str(trial.run.path))}"]
+        return [*TRAIN, f"resume={quote_override(str(trial.run.path))}", format_override("custom", custom)]
     if trial.run.path.exists():
         shutil.rmtree(trial.run.path)
     return [*TRAIN, *arguments, *trial.overrides]

@@ -159,6 +159,7 @@ def find_model_problems(model: ModelSettings) -> list[str]:
         *find_range_problems("model.filter_scale", model.filter_scale, 0.01, 16.0),
         *find_range_problems("model.depth_kernel", model.depth_kernel, 1, 99),
         *_find_baseline_problems(model),
+        *_find_builder_problems(model),
         *find_range_problems("model.dropout", model.dropout, 0.0, 0.95),
         *find_range_problems("model.rate_factor", model.rate_factor, 1e-6, 100.0),
         *find_range_problems("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
@@ -167,16 +168,30 @@ def find_model_problems(model: ModelSettings) -> list[str]:
 
 def _find_baseline_problems(model: ModelSettings) -> list[str]:
     """Return a sentence for each setting that only `cnn` and `resnet` can follow."""
-    if model.baseline in {"cnn", "resnet"}:
+    if model.builder is None and model.baseline in {"cnn", "resnet"}:
         return []
+    name = "model.builder" if model.builder is not None else f"model.baseline={model.baseline}"
     problems = []
     if model.head != "pool":
         problems.append(f"model.head={model.head}: only the baselines cnn and resnet have a choice of heads.")
     if model.filter_scale > 1 or (model.filter_scale < 1 and model.kind == "slice"):
         problems.append(
-            f"model.filter_scale={model.filter_scale:g}: the filters of model.baseline={model.baseline} can "
+            f"model.filter_scale={model.filter_scale:g}: the filters of {name} can "
             "only be reduced, and only when it is lifted; expected up to 1, with a volume model."
         )
+    return problems
+
+
+def _find_builder_problems(model: ModelSettings) -> list[str]:
+    builder = model.builder
+    if builder is None:
+        return []
+    problems = []
+    if not isinstance(builder, dict) or not isinstance(builder.get("_target_"), str):
+        form = "'model.builder={_target_: module.function, argument: value}'"
+        problems.append(f"model.builder: expected the form {form}; received {builder}.")
+    if model.baseline != ModelSettings.baseline:
+        problems.append(f"model.baseline={model.baseline}: model.builder builds the network; set only one.")
     return problems
 
 

@@ -53,6 +53,7 @@ class TrainSettings:
         run_dir: Run folder; null: a new one in `runs_folder`.
         resume: Run folder whose training is resumed, with its own configuration; null: a new training.
         runs_folder: Parent of new run folders.
+        custom: Modules to import, which register the user's own layers and lift rules.
         debug: Whether to show the traceback of errors that the user can fix.
     """
 
@@ -76,6 +77,7 @@ class TrainSettings:
     run_dir: str | None = None
     resume: str | None = None
     runs_folder: str = "runs"
+    custom: list[str] = field(default_factory=list)
     debug: bool = False
 
 
@@ -102,6 +104,7 @@ class EvaluateSettings:
         run: Folder of a finished run.
         on: Split of the run to score: `train`, `val` or `test`.
         batch_size: Volumes scored at once; null: as in the training.
+        custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
@@ -109,6 +112,7 @@ class EvaluateSettings:
     run: str | None = None
     on: str = "test"
     batch_size: int | None = None
+    custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
     debug: bool = False
 
@@ -132,6 +136,7 @@ class PredictSettings:
         batch_size: Volumes scored at once; null: as in the training.
         workers: Threads that read files; 0: one per CPU.
         overwrite: Whether an existing output is replaced.
+        custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
@@ -149,6 +154,7 @@ class PredictSettings:
     batch_size: int | None = None
     workers: int = 0
     overwrite: bool = False
+    custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
     debug: bool = False
 
@@ -161,6 +167,7 @@ class ExportSettings:
         run: Folder of a finished run.
         output: New or empty folder.
         format: `saved_model` or `onnx`.
+        custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
@@ -168,6 +175,7 @@ class ExportSettings:
     run: str | None = None
     output: str | None = None
     format: str = "saved_model"
+    custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
     debug: bool = False
 
@@ -217,6 +225,7 @@ class LiftSettings:
         plan_only: Whether to print the plan and build nothing.
         verify: Whether to check the lift numerically before the model is written.
         seed: Of random weights and of the inputs of the check.
+        custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
@@ -238,6 +247,7 @@ class LiftSettings:
     plan_only: bool = False
     verify: bool = True
     seed: int = 0
+    custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
     debug: bool = False
 

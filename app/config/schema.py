@@ -127,6 +127,8 @@ class ModelSettings:
         kind: `slice`, `volume` or `table`.
         baseline: The 2D network: `cnn`, `resnet`, `tutorial`, a name of keras.applications, a .keras file or
             the folder of a finished slice run.
+        builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
+            `input_shape` and `classes` that returns a Keras model, and its further arguments.
         filters: Filters of each stage of `cnn` and `resnet`.
         filter_scale: Factor of all filter counts, 0.01 to 16; at most 1 for any other network.
         head: Of `cnn` and `resnet`: `pool` (global average) or `flatten` (a weight for every position).
@@ -149,6 +151,7 @@ class ModelSettings:
     name: str = MISSING
     kind: str = MISSING
     baseline: str = "cnn"
+    builder: Any = None
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
     filter_scale: float = 1.0
     head: str = "pool"

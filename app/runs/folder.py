@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "model.keras"
 
     @property
+    def untrained(self) -> Path:
+        """`untrained.keras`: the network that a function of the user built, for a resumed training."""
+        return self.path / "untrained.keras"
+
+    @property
     def coefficients(self) -> Path:
         """`coefficients.csv`: instead of `model.keras` in a regression on columns of the table."""
         return self.path / "coefficients.csv"

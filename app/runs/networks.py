@@ -24,7 +24,8 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     try:
         network = read_network(path)
     except ValueError as error:
-        raise SettingsError(f"Expected a Keras model that can be loaded. {error}") from error
+        hint = " Modules are named by custom=[MODULE]." if "custom layers" in str(error) else ""
+        raise SettingsError(f"Expected a Keras model that can be loaded. {error}{hint}") from error
     protect_scoring(network)
     return network
 

@@ -26,6 +26,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.setup import prepare_runtime
+from voxlift.app.runtime.user_modules import import_user_modules
 from voxlift.app.studies.gradient_noise import estimate_noise_scale, gradient_products
 from voxlift.app.studies.measured_training import (
     build_measured_training,
@@ -48,6 +49,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     request = read_json(folder / "request.json")
     settings = load_settings(RunFolder(folder))
+    import_user_modules(settings.custom)  # the study has just written them
     write_json(folder / "answer.json", MEASUREMENTS[request["kind"]](settings, request))
     return 0
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, SettingsError
+from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.precision import protect_training
+from voxlift.app.training.builder import build_users_network
 from voxlift.app.training.pretrained import lift_changes, load_trained, trained_source
 
 if TYPE_CHECKING:
@@ -68,15 +70,31 @@ def is_trained_on_slices(model: ModelSettings) -> bool:
     return model.kind == "slice" and model.aggregate != "attention"
 
 
-def build_networks(model: ModelSettings, spec: InputSpec) -> Networks:
+def build_networks(model: ModelSettings, spec: InputSpec, *, untrained: Path | None = None) -> Networks:
     """Build the networks that the settings name.
+
+    Args:
+        model: What to build.
+        spec: What to build for.
+        untrained: File of the volume network that `model.builder` gave when the training began, if it did:
+            nothing is built anew then.
 
     Raises:
         SettingsError, LiftError: The settings name something that cannot be built, and what to change.
     """
+    if untrained is not None:
+        return _load_networks(model, untrained)
     return (
         _build_slice_networks(model, spec) if model.kind == "slice" else _build_volume_networks(model, spec)
     )
+
+
+def _load_networks(model: ModelSettings, file: Path) -> Networks:
+    from voxlift.models.slice_model import unwrap_slices
+
+    network = load_network(file)
+    protect_training(network)
+    return Networks(unwrap_slices(network) if is_trained_on_slices(model) else network, network)
 
 
 def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
@@ -121,7 +139,7 @@ def plan_volume(model: ModelSettings, spec: InputSpec, network: Any, **changes: 
     policy: Any = model.depth_policy
     if model.depth_kernel is not None:
         policy = with_depth_kernel(policy, model.depth_kernel)
-    if model.filter_scale != 1 and model.baseline not in CONFIGURABLE:
+    if model.filter_scale != 1 and (model.builder is not None or model.baseline not in CONFIGURABLE):
         changes["filters"] = model.filter_scale
     return plan_lift(
         network,
@@ -141,17 +159,19 @@ def lift_networks(plan: LiftPlan) -> Networks:
 
 
 def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types
-    """Build the 2D baseline.
+    """Build the 2D network.
 
     Args:
-        model: With `baseline` and its size.
+        model: With `builder`, or with `baseline` and its size.
         spec: With the classes.
         input_shape: Height, width and channels of a slice.
 
     Raises:
-        SettingsError: `model.baseline` cannot be built for these slices.
+        SettingsError: `model.builder` or `model.baseline` cannot be built for these slices.
         LiftError: A trained network cannot be cut to these classes.
     """
+    if model.builder is not None:
+        return build_users_network(model.builder, input_shape=input_shape, classes=len(spec.classes))
     from voxlift.models.baselines import build_baseline
 
     options: dict[str, Any] = {"input_shape": input_shape, "classes": len(spec.classes)}

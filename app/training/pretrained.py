@@ -101,7 +101,8 @@ def check_name(model: ModelSettings) -> None:
     Raises:
         SettingsError: With the names that exist.
     """
-    if model.kind == "table" or model.baseline in BUILT_IN or trained_source(model.baseline) is not None:
+    is_built_in = model.kind == "table" or model.builder is not None or model.baseline in BUILT_IN
+    if is_built_in or trained_source(model.baseline) is not None:
         return
     import_quietly()
     from voxlift.models.baselines import explain_unknown_baseline

@@ -20,16 +20,19 @@ from voxlift.app.training.strategy.hosts.cluster_environment import find_cluster
 log = logging.getLogger("voxlift")
 
 # Keys that may stand beside `resume=`, with those of `hosts`; any other would be another training.
-ALLOWED = ("resume", "trainer.epochs", "debug")
+ALLOWED = ("resume", "trainer.epochs", "custom", "debug")
 
 
-def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tuple[RunFolder, TrainSettings]:
+def reopen_settings(
+    path: str, *, overrides: Sequence[str], epochs: int, custom: Sequence[str] = ()
+) -> tuple[RunFolder, TrainSettings]:
     """Return the folder of a run and its own settings, with the epochs that were asked for.
 
     Args:
         path: The run folder.
         overrides: The command line, as `key=value`.
         epochs: `trainer.epochs` of the command line, used if it is among the overrides.
+        custom: Modules to import. Those in the run's configuration are not: it may be another user's.
 
     Raises:
         SettingsError: No run began there, or something else than more epochs is asked for.
@@ -55,7 +58,7 @@ def reopen_settings(path: str, *, overrides: Sequence[str], epochs: int) -> tupl
             f"trainer.epochs={wanted}: expected at least the {settings.trainer.epochs} epochs of that run."
         )
     trainer = replace(settings.trainer, epochs=wanted)
-    return run, replace(settings, trainer=trainer, run_dir=str(run.path))
+    return run, replace(settings, trainer=trainer, run_dir=str(run.path), custom=list(custom))
 
 
 def is_resumed_by_other_host(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:

@@ -75,12 +75,15 @@ class Stage:
         return True
 
 
-def plan_stages(settings: TrainSettings, spec: InputSpec) -> tuple[Stage, ...]:
+def plan_stages(
+    settings: TrainSettings, spec: InputSpec, *, run: RunFolder | None = None
+) -> tuple[Stage, ...]:
     """Build the networks of a training, and plan the lift of a slice model that is trained first.
 
     Args:
         settings: Of the training.
         spec: The volumes and classes to build for.
+        run: The folder of a training to resume, which holds the network of `model.builder`.
 
     Raises:
         SettingsError, LiftError: The settings name something that cannot be built or lifted.
@@ -88,8 +91,8 @@ def plan_stages(settings: TrainSettings, spec: InputSpec) -> tuple[Stage, ...]:
     if settings.model.kind == "table":
         return (Stage(settings, spec),)
     if not trains_slices_first(settings.model):
-        return (_plan_stage(settings, spec, is_last=True),)
-    first = _plan_stage(slice_settings(settings), spec, is_last=False)
+        return (_plan_stage(settings, spec, run, is_last=True),)
+    first = _plan_stage(slice_settings(settings), spec, run, is_last=False)
     plan = plan_volume(settings.model, spec, first.build_networks().own)
     return first, Stage(settings, spec, plan=plan)
 
@@ -175,8 +178,10 @@ def copy_from_comparison(folder: RunFolder, wanted: TrainSettings) -> bool:
     return True
 
 
-def _plan_stage(settings: TrainSettings, spec: InputSpec, *, is_last: bool) -> Stage:
-    networks = build_distributed(settings, partial(build_networks, settings.model, spec))
+def _plan_stage(settings: TrainSettings, spec: InputSpec, run: RunFolder | None, *, is_last: bool) -> Stage:
+    untrained = run.untrained if run is not None and settings.model.builder is not None else None
+    build = partial(build_networks, settings.model, spec, untrained=untrained)
+    networks = build_distributed(settings, build)
     order = "" if is_last else ", trained first"
     log.info("Model %s%s: %s parameters", settings.model.name, order, f"{networks.trained.count_params():,}")
     return Stage(settings, spec, networks, is_last=is_last)

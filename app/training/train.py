@@ -18,11 +18,13 @@ from voxlift.app.report.run_page import write_run_page
 from voxlift.app.report.terminal import print_split_metrics
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
+from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import prepare_runtime
+from voxlift.app.runtime.user_modules import import_user_modules
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import input_spec
 from voxlift.app.training.pretrained import refuse_seen_subjects
@@ -123,11 +125,15 @@ def _resume_session(settings: TrainSettings, run: RunFolder) -> Session:
     with process_zero_first(settings):
         cohort = reopen_cohort(run, settings)
         precision = _prepare_process(settings, saved_precision(run, settings))
-    return _complete_session(settings, cohort, precision, ())
+    return _complete_session(settings, cohort, precision, (), run)
 
 
 def _complete_session(
-    settings: TrainSettings, cohort: Cohort, precision: Precision, stages: tuple[Stage, ...]
+    settings: TrainSettings,
+    cohort: Cohort,
+    precision: Precision,
+    stages: tuple[Stage, ...],
+    run: RunFolder | None = None,
 ) -> Session:
     """Compare the hosts, and build the networks that could not be built before the images were read."""
     agree_on_subjects(settings, cohort)
@@ -135,7 +141,7 @@ def _complete_session(
     settings = _with_classes(settings, cohort)
     if not stages:
         prepare_devices(settings)
-        stages = plan_stages(settings, input_spec(cohort))
+        stages = plan_stages(settings, input_spec(cohort), run=run)
     elif stages[0].spec.shape != cohort.shape:
         _forget_networks(settings, precision)
         stages = plan_stages(settings, input_spec(cohort))
@@ -168,6 +174,7 @@ def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
         seed=settings.seed,
     )
     log.info("Precision %s: %s", chosen.policy, chosen.reason)
+    import_user_modules(settings.custom)
     return chosen
 
 
@@ -184,6 +191,8 @@ def _create_run(session: Session, reports: Sequence[Preflight]) -> RunFolder:
     name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
     run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
     publish_run(settings, run.path)
+    if settings.model.builder is not None and not is_follower(settings):
+        save_trained(session.stages[0].build_networks().volume, run.untrained)
     if reports:
         write_json(run.preflight, {"trainings": [report.as_json() for report in reports]})
     return run

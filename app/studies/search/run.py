@@ -205,8 +205,9 @@ def train_watched(
         for epoch, value in enumerate(read_column(trial.run.history, column)):
             watch(epoch, value)
         return 0
-    resumes = has_same_settings(trial.run, compose_training(trial.overrides))
-    command = build_training_command(trial, arguments, resumes=resumes)
+    settings = compose_training(trial.overrides)
+    resumes = has_same_settings(trial.run, settings)
+    command = build_training_command(trial, arguments, resumes=resumes, custom=settings.custom)
     with log.open("w", encoding="utf-8") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603 - our own module, no shell
         try:

@@ -1,0 +1,93 @@
+"""Build the user's own 2D network: `model.builder={_target_: module.function, ...}`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from voxlift.app.config import SettingsError
+from voxlift.app.runtime.user_modules import allow_working_folder
+
+FORM = "a function of input_shape (height, width, channels) and classes"
+
+
+def build_users_network(
+    builder: Mapping[str, Any], *, input_shape: tuple[int, int, int], classes: int
+) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return the 2D network that a function of the user builds.
+
+    Args:
+        builder: `_target_` with the function's full name, and its further arguments.
+        input_shape: Height, width and channels of a slice.
+        classes: Number of classes.
+
+    Raises:
+        SettingsError: The function cannot be imported or called, or returns no network from slices
+            [B, H, W, C] to logits [B, classes].
+    """
+    name = builder["_target_"]
+    build = _find_function(builder)
+    try:
+        inspect.signature(build).bind(input_shape=input_shape, classes=classes)
+    except TypeError as error:
+        raise SettingsError(
+            f"model.builder: expected {name} to be {FORM}, with the other keys as its arguments; {error}."
+        ) from error
+    try:
+        network = build(input_shape=input_shape, classes=classes)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[1:2]
+        where = f" (called in {place[0].filename}, line {place[0].lineno})" if place else ""
+        raise SettingsError(
+            f"model.builder: {name} failed: {type(error).__name__}: {error}{where}"
+        ) from error
+    problem = _find_problem(network, input_shape, classes)
+    if problem:
+        raise SettingsError(f"model.builder: expected of {name} {problem}")
+    return network
+
+
+def _find_function(builder: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function with its further arguments as plain containers."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    allow_working_folder()
+    try:
+        build: Callable[..., Any] = instantiate({**builder, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise SettingsError(
+            f"model.builder: {builder['_target_']} cannot be imported: {reason}. Expected {FORM}, in a "
+            f"module in {os.getcwd()} or in an installed one."  # noqa: PTH109 - for the message
+        ) from error
+    return build
+
+
+def _find_problem(network: Any, input_shape: tuple[int, int, int], classes: int) -> str:  # noqa: ANN401 - untyped Keras
+    """Return what is wrong, as the end of a sentence; empty if it can be used."""
+    import keras
+
+    if not isinstance(network, keras.Model):
+        return f"a Keras model; received {type(network).__name__}."
+    inputs, outputs = getattr(network, "inputs", None) or [], getattr(network, "outputs", None) or []
+    if len(inputs) != 1 or len(outputs) != 1:
+        return (
+            "a functional or sequential model with one input and one output; received "
+            f"{len(inputs)} inputs and {len(outputs)} outputs."
+        )
+    expected, received = (None, *input_shape), tuple(inputs[0].shape)
+    if len(received) != 4 or any(
+        None not in pair and pair[0] != pair[1] for pair in zip(expected, received, strict=True)
+    ):
+        return f"a 2D network with the input [B, H, W, C] = {expected}; received {received}."
+    if tuple(outputs[0].shape) != (None, classes):
+        return f"logits of the shape {(None, classes)}; received {tuple(outputs[0].shape)}."
+    last = network.layers[-1]
+    function = getattr(getattr(last, "activation", None), "__name__", "")
+    if isinstance(last, keras.layers.Softmax) or function in {"softmax", "sigmoid"}:
+        return f"logits; its last layer {last.name} ends with {function or 'softmax'}. Leave that out."
+    return ""

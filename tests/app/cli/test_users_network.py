@@ -1,0 +1,137 @@
+"""A user's own 2D network, with a layer of their own, goes through every command."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from commands import call_command, run_python
+from tiny import TINY, places_in
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.models.lifting import unregister_lift_rule
+
+MODULE = '''
+import keras
+import voxlift
+from voxlift.models.lifting import keep_layer
+
+
+@keras.saving.register_keras_serializable(package="mynets")
+class Gain(keras.layers.Layer):
+    """A trained factor for each channel."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(shape[-1],), initializer="ones", name="factor")
+
+    def call(self, values):
+        return values * self.factor
+
+
+voxlift.register_lift_rule(Gain, keep_layer)
+
+
+def small_encoder(input_shape, classes, width, kernels):
+    assert isinstance(input_shape, tuple) and isinstance(kernels, list)
+    images = keras.Input(input_shape)
+    x = images
+    for size in kernels:
+        x = Gain()(keras.layers.Conv2D(width, size, padding="same", activation="relu")(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, keras.layers.Dense(classes)(x), name="small_encoder")
+'''
+BUILDER = "model.builder={_target_: mynets.small_encoder, width: 4, kernels: [3, 3]}"
+QUICK = ("augment=none", "logger=none", "preflight.enabled=false", "trainer.epochs=1")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with the user's module; what importing it has changed is undone."""
+    (tmp_path / "mynets.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    keras.saving.get_custom_objects().pop("mynets>Gain", None)
+    module = sys.modules.pop("mynets", None)
+    if hasattr(module, "Gain"):
+        unregister_lift_rule(module.Gain)
+
+
+@pytest.mark.parametrize("model", ["slice2d", "volume3d"])
+def test_a_users_network_is_trained_resumed_scored_explained_and_exported(model, folder, capsys):
+    start = ("-P", "-m", "voxlift.app.cli.train", *TINY, *QUICK, *places_in(folder, "run"))
+    done = run_python(*start, f"model={model}", BUILDER, "custom=[mynets]", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    run, custom = RunFolder(folder / "run"), "custom=[mynets]"
+    assert "mynets" not in sys.modules
+
+    assert call_command("train", f"resume={run.path}", "trainer.epochs=2") == 2
+    assert "custom=" in capsys.readouterr().err
+    (folder / "mynets.py").write_text(
+        MODULE.replace("    images =", "    raise AssertionError\n    images =")
+    )
+    assert call_command("train", f"resume={run.path}", "trainer.epochs=2", custom) == 0
+    assert len(read_rows(run.history)) == 2
+
+    assert call_command("evaluate", f"run={run.path}", custom) == 0
+    again = read_json(run.evaluation("test"))["test"]
+    np.testing.assert_allclose(again["auc"], read_json(run.metrics)["test"]["auc"])
+    scan = read_rows(run.splits)[0]["image"]
+    predict = ("predict", f"run={run.path}", f"input={scan}", f"output={folder}/p.csv", "explain=true")
+    assert call_command(*predict, custom) == 0
+    assert len(read_rows(folder / "p.csv")) == 1
+    assert list((folder / "p_maps").glob("*.nii.gz"))
+    assert call_command("export", f"run={run.path}", f"output={folder}/export", custom) == 0
+    assert json.loads((folder / "export" / "contract.json").read_text())
+
+
+def test_a_saved_run_imports_no_module_of_the_user_unless_the_command_line_names_it(folder):
+    train = ("train", *TINY, *QUICK, *places_in(folder, "run"), "model=slice2d", BUILDER, "custom=[mynets]")
+    assert call_command(*train) == 0
+    (folder / "mynets.py").write_text("open('imported', 'w')\n")
+    done = run_python("-P", "-m", "voxlift.app.cli.evaluate", "run=run", cwd=folder)
+    assert done.returncode == 2
+    assert "custom=" in done.stderr
+    assert not (folder / "imported").exists()
+
+
+HEAD = "import keras\nfrom keras import layers\ndef build(input_shape, classes):\n    return keras.Sequential"
+WRONG = {
+    "signature": ("def build(shape, classes): ...", "input_shape"),
+    "rank": (
+        f"{HEAD}([keras.Input((4, *input_shape)), layers.Flatten(), layers.Dense(classes)])",
+        "(None, 12, 16, 1)",
+    ),
+    "classes": (f"{HEAD}([keras.Input(input_shape), layers.Flatten(), layers.Dense(7)])", "(None, 7)"),
+    "probabilities": (
+        f"{HEAD}([keras.Input(input_shape), layers.Flatten(), layers.Dense(classes, 'softmax', True)])",
+        "softmax",
+    ),
+    "no model": ("def build(input_shape, classes):\n    return 3", "int"),
+    "its own error": ("def build(input_shape, classes):\n    return {}['width']", "KeyError"),
+    "import": ("import nothing_of_this_name", "nothing_of_this_name"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_unusable_network_is_refused_before_any_image_is_read(case, folder, capsys):
+    module, named = WRONG[case]
+    (folder / "mynets.py").write_text(module)
+    places = places_in(folder, "run")
+    assert call_command("train", *TINY, *places, "model.builder={_target_: mynets.build}") == 2
+    message = capsys.readouterr().err
+    assert "mynets.build" in message
+    assert named in message
+    assert not (folder / "cache").exists()
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_builder_in_another_form_and_a_missing_module_are_refused(capsys):
+    assert call_command("train", *TINY, "model.builder=mynets.build") == 2
+    assert "_target_" in capsys.readouterr().err
+    assert call_command("train", *TINY, BUILDER, "model.baseline=resnet") == 2
+    assert "model.baseline=resnet" in capsys.readouterr().err
+    assert call_command("evaluate", "run=.", "custom=[not_there]") == 2
