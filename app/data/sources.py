@@ -13,6 +13,7 @@ from voxlift.app.config import DataSettings
 from voxlift.app.progress import counted_bar, progress_bar
 from voxlift.data_pipelines.tables.manifest import Manifest, TableOptions, load_manifest
 from voxlift.data_pipelines.tables.reader import read_table, require_columns
+from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 log = logging.getLogger("voxlift")
 
@@ -27,6 +28,8 @@ def load_subjects(data: DataSettings) -> Manifest:
     """
     data = locate_table(data)
     manifest = load_manifest(str(data.table), table_options(data))
+    for kind, note in manifest.notes.items():
+        log.log(logging.WARNING if kind in SUBJECT_NOTES else logging.INFO, "%s: %s", manifest.source, note)
     if manifest.left_out:
         log.info("Rows left out of %s: %s", manifest.source, describe_left_out(manifest))
     return manifest

@@ -19,6 +19,7 @@ from voxlift.app.report.html import timestamp
 from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
 from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
+from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
 MAX_FINDINGS = 12  # on the page of a run; the audit's own page has all of them
@@ -78,7 +79,7 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
             workers=settings.workers or os.cpu_count() or 1,
             progress=count,
         )
-    findings = (*about_table, *audit.findings, *_left_out(manifest))
+    findings = (*about_table, *audit.findings, *_notes(manifest), *_left_out(manifest))
     if settings.data.name == "medmnist3d":  # it has its own preprocessing
         audit = replace(audit, suggested_preprocess=None, suggested_spacing=None, suggested_shape=None)
     return DatasetAudit(
@@ -112,6 +113,13 @@ def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
             raise
         refused = Finding("table_refused", "error", str(error), (str(manifest.source),), spoils=True)
         return manifest, [refused]
+
+
+def _notes(manifest: Manifest) -> list[Finding]:
+    return [
+        Finding(kind, "warning" if kind in SUBJECT_NOTES else "note", note, (str(manifest.source),))
+        for kind, note in manifest.notes.items()
+    ]
 
 
 def _left_out(manifest: Manifest) -> list[Finding]:

@@ -15,6 +15,10 @@ MAX_LENGTH = 160  # characters of a finding in the terminal; the page and audit.
 ADVICE = MappingProxyType(
     {
         "table_refused": "Training refuses this table until it is fixed; the audit read the files anyway.",
+        "similar_subjects": "Write one name per person, or check that they are different persons.",
+        "shared_folders": "Check whether one name in several classes is one person.",
+        "spanning_cells": "The table was read as described.",
+        "other_sheets": "The table was read as described.",
         "unreadable": "Fix or remove these files, or leave them out with data.on_bad_file=skip.",
         "absent": "Relative paths start from data.root, by default the folder of the table; "
         "data.on_bad_file=skip leaves these rows out.",

@@ -29,8 +29,8 @@ _COMMAS_IN_NUMBERS = re.compile(r"(?:[^,]|(?<=[0-9]),(?=[0-9]))*")
 _DECLARED = re.compile(r'"?sep=([\t,;|:])"?\s*')  # a first line by which Excel declares the delimiter
 
 
-def split_rows(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str, tuple[str, ...]]:
-    """Return every row with the line on which it ends, the delimiter, and notes on cells that span lines.
+def split_rows(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str, str]:
+    """Return every row with the line on which it ends, the delimiter, and a note on cells that span lines.
 
     Blank lines are rows without cells, or with empty ones. A row with more cells than the header is cut after
     the first that is too many.
@@ -50,13 +50,12 @@ def split_rows(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str,
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        return [], delimiter, ()
+        return [], delimiter, ""
     rows = _read_cells(lines, delimiter, path)
     if len(rows) == len(lines):
-        return list(enumerate(rows, start=1)), delimiter, ()
+        return list(enumerate(rows, start=1)), delimiter, ""
     numbered, spans = _number_rows(rows, lines, delimiter, path)
-    note = f"{path.name}: quoted cells span lines: {list_some(spans)}."
-    return numbered, delimiter, (note,)
+    return numbered, delimiter, f"Quoted cells span lines: {list_some(spans)}."
 
 
 def find_delimiter(lines: Sequence[str]) -> str:

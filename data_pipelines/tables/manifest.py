@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
 from voxlift.data_pipelines.tables.reader import Table, read_table
 from voxlift.data_pipelines.tables.rows import (
-    IMAGE_SUFFIXES,
     SPLITS,
     Row,
     TableOptions,
     find_split,
     read_rows,
 )
+from voxlift.data_pipelines.tables.subjects import unify_subjects
 from voxlift.data_pipelines.tables.values import index_labels, is_missing
 
 __all__ = [
@@ -77,26 +78,31 @@ class Manifest:
         classes: Class names; a record's label is the index.
         left_out: For each reason, the number of rows that are not used.
         source: The table or folder.
+        notes: How it was read, a sentence by kind; those in `subjects.SUBJECT_NOTES` are warnings.
     """
 
     records: tuple[Record, ...]
     classes: tuple[str, ...]
     left_out: Mapping[str, int]
     source: Path
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def join_images(images: Iterable[Path]) -> str:
     """Return a record's image files as one table cell, which identifies its volume in scores and rows.
 
-    >>> join_images([Path("t1.nii"), Path("flair.nii")])
-    't1.nii|flair.nii'
+    A separator inside a path is written twice. No path begins with one, so the cell can be split again.
+
+    >>> join_images([Path("t1.nii"), Path("flair|2.nii")])
+    't1.nii|flair||2.nii'
     """
-    return IMAGE_SEPARATOR.join(map(str, images))
+    return IMAGE_SEPARATOR.join(str(image).replace(IMAGE_SEPARATOR, IMAGE_SEPARATOR * 2) for image in images)
 
 
 def split_images(cell: str) -> tuple[Path, ...]:
     """Return the image files of a cell; the inverse of `join_images`."""
-    return tuple(map(Path, cell.split(IMAGE_SEPARATOR)))
+    parts = cell.replace(IMAGE_SEPARATOR * 2, "\0").split(IMAGE_SEPARATOR)  # no path contains NUL
+    return tuple(Path(part.replace("\0", IMAGE_SEPARATOR)) for part in parts)
 
 
 def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) -> Manifest:
@@ -113,7 +119,8 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
     source = Path(table).expanduser().absolute()
     if options.subject_column is None and not source.is_dir():
         _refuse_unused_subjects(read_table(source), source)
-    rows, left_out = _drop_incomplete(read_rows(source, options))
+    every, notes = read_rows(source, options)
+    rows, left_out = _drop_incomplete(every)
     labels, names = index_labels(
         [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
     )
@@ -124,7 +131,8 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
     left_out += Counter({"image listed twice": len(kept) - len(unique)})
     if not options.keep_absent:
         _check_files((row for row, _ in unique), source)
-    return Manifest(tuple(_to_record(row, label) for row, label in unique), names, dict(left_out), source)
+    records = tuple(_to_record(row, label) for row, label in unique)
+    return Manifest(records, names, dict(left_out), source, notes)
 
 
 def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
@@ -141,7 +149,7 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
         ManifestError: The table itself cannot be read, lacks a column, or has fewer than two classes.
     """
     source = Path(table).expanduser().absolute()
-    rows = read_rows(source, options)
+    rows, notes = read_rows(source, options)
     labels, names = index_labels(
         [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
     )
@@ -151,7 +159,7 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
     records = [_to_record(row, label) for row, label in pairs if row.images and isinstance(label, int)]
     unique = {(one.images, one.subject, one.label, one.split): one for one in reversed(records)}
     left_out["image listed twice"] = len(records) - len(unique)
-    return Manifest(tuple(reversed(unique.values())), names, dict(+left_out), source)
+    return Manifest(tuple(reversed(unique.values())), names, dict(+left_out), source, notes)
 
 
 def _to_record(row: Row, label: int) -> Record:
@@ -162,7 +170,8 @@ def _to_record(row: Row, label: int) -> Record:
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
     """Raise an error if a table repeats its subjects, but no subject column keeps them in one split."""
     for column in filter(_is_subject_column, table.columns):
-        counts = Counter(cells[column] for cells in table.rows if not is_missing(cells[column]))
+        names = unify_subjects([cells[column] for cells in table.rows])
+        counts = Counter(name for name in names if not is_missing(name))
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise ManifestError(
@@ -216,7 +225,7 @@ def _drop_duplicates(kept: Sequence[tuple[Row, int]], source: Path) -> list[tupl
     """
     by_images: dict[tuple[Path, ...], list[tuple[Row, int]]] = defaultdict(list)
     for row, label in kept:
-        by_images[tuple(path.resolve() for path in row.images or ())].append((row, label))
+        by_images[tuple(map(find_real_path, row.images or ()))].append((row, label))
     problems = [problem for images, same in by_images.items() for problem in _contradictions(images, same)]
     if problems:
         raise ManifestError(f"{source} contradicts itself: {list_some(problems)}. Keep one row per image.")
@@ -239,7 +248,7 @@ def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, int]]) -
 
 
 def _check_files(rows: Iterable[Row], source: Path) -> None:
-    missing = [(row.line, path) for row in rows for path in row.images or () if not path.exists()]
+    missing = [(row.line, path) for row in rows for path in row.images or () if is_absent(path)]
     listed = [f"row {line}: {path}{_suffix_hint(path)}" for line, path in missing]
     if listed:
         images = "images that do" if len(listed) > 1 else "image that does"
@@ -252,7 +261,5 @@ def _check_files(rows: Iterable[Row], source: Path) -> None:
 
 def _suffix_hint(path: Path) -> str:
     """Return a hint at a file of that name with a suffix, where a table leaves the suffix out."""
-    found = [
-        path.name + suffix for suffix in IMAGE_SUFFIXES if (path.parent / f"{path.name}{suffix}").is_file()
-    ]
+    found = [path.name + suffix for suffix in IMAGE_SUFFIXES if is_file(path.parent / f"{path.name}{suffix}")]
     return f" (there is {found[0]})" if found else ""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
@@ -34,7 +34,7 @@ class Table:
         source: The file.
         has_decimal_comma: Whether numbers may be written as `67,5`. Spreadsheets separate cells by semicolons
             where the comma is the decimal mark.
-        notes: What a user should know of how the file was read, in sentences.
+        notes: How the file was read, a sentence by kind: `spanning_cells`, `other_sheets`.
     """
 
     columns: tuple[str, ...]
@@ -42,7 +42,7 @@ class Table:
     lines: tuple[int, ...]
     source: Path
     has_decimal_comma: bool = False
-    notes: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def with_decimal_point(self, cell: str) -> str:
         """Return a number that has a decimal comma with a point instead, and any other cell unchanged.
@@ -66,10 +66,11 @@ def read_table(path: Path) -> Table:
     """
     content = _read_file(path)
     if is_workbook(content):
-        cells, notes = read_workbook(content, path)
-        return _build_table(enumerate(cells, start=1), path, notes=notes)
-    numbered, delimiter, notes = split_rows(decode_text(content, path), path)
-    return _build_table(numbered, path, has_decimal_comma=delimiter == ";", notes=notes)
+        cells, note = read_workbook(content, path)
+        return _build_table(enumerate(cells, start=1), path, notes={"other_sheets": note})
+    numbered, delimiter, note = split_rows(decode_text(content, path), path)
+    notes = {"spanning_cells": note}
+    return _build_table(numbered, path, notes=notes, has_decimal_comma=delimiter == ";")
 
 
 def require_columns(
@@ -138,8 +139,8 @@ def _build_table(
     numbered: Iterable[tuple[int, list[str]]],
     path: Path,
     *,
+    notes: Mapping[str, str],
     has_decimal_comma: bool = False,
-    notes: tuple[str, ...] = (),
 ) -> Table:
     """Return the table of numbered rows, of which the first that is not blank is the header."""
     stripped = ((line, [strip_invisible(cell) for cell in cells]) for line, cells in numbered)
@@ -155,7 +156,7 @@ def _build_table(
         lines=tuple(line for line, _ in filled[1:]),
         source=path,
         has_decimal_comma=has_decimal_comma,
-        notes=notes,
+        notes={kind: note for kind, note in notes.items() if note},
     )
 
 

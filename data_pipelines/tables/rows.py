@@ -8,12 +8,30 @@ from __future__ import annotations
 import glob
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.paths import (
+    DICOM_DIRECTORY,
+    IMAGE_SUFFIXES,
+    FolderWalk,
+    has_image_name,
+    is_absent,
+    is_file,
+    is_folder,
+    is_link_to_folder_above,
+    is_system_entry,
+    list_entries,
+)
 from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
+from voxlift.data_pipelines.tables.subjects import (
+    describe_similar_subjects,
+    name_by_class,
+    unify_subjects,
+)
 from voxlift.data_pipelines.tables.values import is_missing
 
 SPLITS = ("train", "val", "test")
@@ -22,7 +40,6 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev", "tune"),
     "test": ("test", "testing", "holdout"),
 }
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 BIDS_TABLE = "participants.tsv"
 BIDS_PATTERN = "{participant_id}/ses-*/anat/*_T1w.nii.gz"
 
@@ -84,8 +101,8 @@ def find_split(text: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if text.casefold() in names), None)
 
 
-def read_rows(source: Path, options: TableOptions) -> list[Row]:
-    """Return every row of a table or of a folder per class, as text.
+def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str, str]]:
+    """Return every row of a table or of a folder per class as text, and notes by kind on how it was read.
 
     Args:
         source: The table, or the folder.
@@ -95,15 +112,26 @@ def read_rows(source: Path, options: TableOptions) -> list[Row]:
         ManifestError: The source cannot be read, or lacks a column.
     """
     if source.is_dir():
-        return rows_of_folder(source)
-    return rows_of_table(
-        read_table(source),
+        rows, note = rows_of_folder(source)
+        notes = {"shared_folders": note, "similar_subjects": _describe_similar(rows)}
+        return rows, {kind: note for kind, note in notes.items() if note}
+    table = read_table(source)
+    rows = rows_of_table(
+        table,
         root=source.parent if options.root is None else _find_root(options.root),
         image_columns=tuple(options.image_columns) or (options.image_column,),
         label_column=options.label_column,
         subject_column=options.subject_column,
         split_column=options.split_column,
     )
+    images = (options.image_column, *options.image_columns)
+    names_subjects = options.subject_column is not None and options.subject_column not in images
+    similar = _describe_similar(rows) if names_subjects else ""
+    return rows, {**table.notes, **({"similar_subjects": similar} if similar else {})}
+
+
+def _describe_similar(rows: Iterable[Row]) -> str:
+    return describe_similar_subjects(row.subject for row in rows)
 
 
 def _find_root(root: str | Path) -> Path:
@@ -145,25 +173,26 @@ def rows_of_table(
     needed = [name for column in image_columns for name in fields_of(column)]
     needed += [name for name in (label_column, subject_column, split_column) if name is not None]
     require_columns(table, list(dict.fromkeys(needed)))
+    subjects = _find_subjects(table, image_columns, subject_column)
     return [
         Row(
-            subject=_subject_of(cells, image_columns, subject_column),
+            subject=subject,
             images=images,
             label="" if label_column is None else table.with_decimal_point(cells[label_column]),
             split=None if split_column is None else cells[split_column],
             line=line,
         )
-        for line, cells in zip(table.lines, table.rows, strict=True)
+        for line, cells, subject in zip(table.lines, table.rows, subjects, strict=True)
         for images in find_paths(cells, image_columns, root=root, line=line) or _NO_IMAGE
     ]
 
 
-def _subject_of(cells: Mapping[str, str], image_columns: tuple[str, ...], subject_column: str | None) -> str:
+def _find_subjects(table: Table, image_columns: tuple[str, ...], subject_column: str | None) -> list[str]:
+    """Return the subject of each row; empty where it names none."""
     if subject_column is None:
-        return fill_pattern(cells, image_columns[0])
-    # One name in two Unicode forms would be two subjects, which could be in two splits.
-    name = unicodedata.normalize("NFC", cells[subject_column])
-    return "" if is_missing(name) else name
+        return [fill_pattern(cells, image_columns[0]) for cells in table.rows]
+    names = unify_subjects([table.with_decimal_point(cells[subject_column]) for cells in table.rows])
+    return ["" if is_missing(name) else name for name in names]
 
 
 def fields_of(column: str) -> list[str]:
@@ -216,12 +245,13 @@ def find_paths(
 
 def _match_files(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
     plain = _existing_form(root / Path(fill_pattern(cells, column)).expanduser())
-    if column in cells or not glob.has_magic(column) or plain.exists():
+    if column in cells or not glob.has_magic(column) or not is_absent(plain):
         return [plain]
     escaped = {name: glob.escape(cells[name]) for name in fields_of(column)}
     pattern = Path(fill_pattern(escaped, column)).expanduser()
     start = Path(pattern.anchor) if pattern.is_absolute() else root
-    return sorted(start.glob(str(pattern.relative_to(pattern.anchor)))) or [plain]
+    found = sorted(start.glob(str(pattern.relative_to(pattern.anchor))))
+    return [path for path in found if not is_system_entry(path)] or [plain]
 
 
 def _existing_form(path: Path) -> Path:
@@ -229,16 +259,17 @@ def _existing_form(path: Path) -> Path:
 
     Some systems store `é` as one character, some as two, and a table made on one is read on the other.
     """
-    if str(path).isascii() or path.exists():
+    if str(path).isascii() or not is_absent(path):
         return path
     forms = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
-    return next((form for form in forms if form.exists()), path)
+    return next((form for form in forms if not is_absent(form)), path)
 
 
-def rows_of_folder(root: Path) -> list[Row]:
+def rows_of_folder(root: Path) -> tuple[list[Row], str]:
     """Return one row per image of `CLASS/file` or `CLASS/subject/file`, maybe below `train`, `val`, `test`.
 
-    Files in one subject folder share the subject. A folder that contains files but no known image is a DICOM
+    Files in one subject folder share the subject; a note names the subjects that are in several classes. A
+    folder that contains files but no known image is a DICOM
     series.
 
     Raises:
@@ -249,9 +280,11 @@ def rows_of_folder(root: Path) -> list[Row]:
     if tops and all(find_split(top.name) for top in tops):
         class_folders = [(top.name, folder) for top in tops for folder in _subfolders(top)]
     found = [
-        (split, folder, image) for split, folder in class_folders for image in sorted(_images_in(folder))
+        (split, folder, image)
+        for split, folder in class_folders
+        for image in sorted(_images_in(folder, FolderWalk(folder)))
     ]
-    if (root / BIDS_TABLE).is_file():
+    if is_file(root / BIDS_TABLE):
         raise ManifestError(
             f"{root} is a BIDS folder, not one folder per class. Set data.table={root / BIDS_TABLE}, "
             f"data.label_column and 'data.image_column=\"{BIDS_PATTERN}\"'."
@@ -261,25 +294,39 @@ def rows_of_folder(root: Path) -> list[Row]:
             f"The folder {root} contains no images. Expected {root.name}/CLASS/FILE, with files ending in "
             f"{', '.join(IMAGE_SUFFIXES)} or a folder per DICOM series."
         )
-    return [
-        Row(_subject_of_path(folder, image), (image,), folder.name, split, number)
+    names: dict[str, list[str]] = defaultdict(list)
+    for _, folder, image in found:
+        names[folder.name] += image.relative_to(folder).parts[:-1][:1]
+    needs_class, note = name_by_class(names)
+    rows = [
+        Row(
+            _subject_of_path(folder, image, needs_class=needs_class),
+            (image,),
+            folder.name,
+            split,
+            number,
+        )
         for number, (split, folder, image) in enumerate(found, start=1)
     ]
+    return rows, note
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in list_entries(root) if is_folder(path) and not is_link_to_folder_above(path)]
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    yield from (path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES))
-    for inner in _subfolders(folder):
-        below = list(_images_in(inner))
-        is_dicom_series = not below and any(path.is_file() for path in inner.iterdir())
+def _images_in(folder: Path, walk: FolderWalk) -> Iterator[Path]:
+    entries = walk.entries(folder)
+    yield from (path for path in entries if has_image_name(path) and not is_folder(path))
+    for inner in filter(is_folder, entries):
+        below = list(_images_in(inner, walk))
+        files = [path for path in list_entries(inner) if path.name.upper() != DICOM_DIRECTORY]
+        is_dicom_series = not below and any(map(is_file, files))
         yield from [inner] if is_dicom_series else below
 
 
-def _subject_of_path(class_folder: Path, image: Path) -> str:
-    inner = image.relative_to(class_folder)
-    return inner.parts[0] if len(inner.parts) > 1 else f"{class_folder.name}/{inner.name}"
+def _subject_of_path(class_folder: Path, image: Path, *, needs_class: bool) -> str:
+    """Return the name of the subject's folder, or for a file that is in none `CLASS/file`."""
+    first, *rest = image.relative_to(class_folder).parts
+    name = f"{class_folder.name}/{first}" if needs_class or not rest else first
+    return unicodedata.normalize("NFC", name)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.tables.reader import read_table, require_columns
+from voxlift.data_pipelines.tables.reader import read_table, require_columns, strip_invisible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voxlift")
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MISSING = frozenset({"", "n/a", "na", "nan", "#n/a", "null", "<na>"})
 
 
@@ -101,15 +102,18 @@ def read_columns(source: str | Path, rows: Sequence[int], columns: Sequence[str]
 
 
 def _normalize(text: str) -> str:
-    text = unicodedata.normalize("NFC", text)
-    return text.partition(".")[0] if re.fullmatch(r"[+-]?\d+\.0+", text) else text
+    text = unicodedata.normalize("NFC", strip_invisible(text))
+    return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]+\.0+", text) else text
 
 
 def _parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    """Return a finite number, or nan for any other text, such as `1_200` or `0x10`, which Python reads.
+
+    >>> [_parse_number(text) for text in ("-1.5", "1e3", "1_200", "inf", "")]
+    [-1.5, 1000.0, nan, nan, nan]
+    """
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def _sort_names(names: set[str]) -> tuple[str, ...]:
@@ -183,7 +187,7 @@ def _parse_column(column: str, cells: Sequence[str]) -> list[float | str]:
     ([1.5, nan], ['1.5', 'high', nan])
     """
     known = [cell for cell in cells if not is_missing(cell)]
-    not_numbers = [cell for cell in known if not math.isfinite(_parse_number(cell))]
+    not_numbers = [cell for cell in known if not is_number(cell)]
     if 0 < len(not_numbers) < len(known) / 2:
         log.warning(
             "The column %s is read as text, since not all its cells are numbers: %s.",

@@ -20,7 +20,7 @@ def is_workbook(content: bytes) -> bool:
     return content.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(content))
 
 
-def read_workbook(content: bytes, path: Path) -> tuple[list[list[str]], tuple[str, ...]]:
+def read_workbook(content: bytes, path: Path) -> tuple[list[list[str]], str]:
     """Return the cells of each row of the first visible sheet, and a note on other sheets.
 
     Numbers are written as in a CSV export (`7`, `67.5`), dates in ISO 8601, truth values as TRUE and FALSE.
@@ -48,8 +48,8 @@ def read_workbook(content: bytes, path: Path) -> tuple[list[list[str]], tuple[st
             f"The workbook {path} cannot be read ({type(error).__name__}). Save it again, or as CSV in UTF-8."
         ) from error
     others = [repr(sheet.title) for sheet in sheets[1:]]
-    note = f"{path.name}: the sheet {sheets[0].title!r} was read, and not {list_some(others)}."
-    return rows, (note,) if others else ()
+    note = f"The sheet {sheets[0].title!r} was read, and not {list_some(others)}."
+    return rows, note if others else ""
 
 
 def _check_archive(content: bytes, path: Path) -> None:

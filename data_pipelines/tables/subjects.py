@@ -1,0 +1,122 @@
+"""Decide which rows are of one subject, and report names that may mean one subject or two.
+
+A subject is never in two splits, so one person under two names would leak from training into the test. Names
+that a table shows to be equal get one form (`7.0` is `7` in a column of whole numbers). Names that are alike
+but for capitals, leading zeros or punctuation are kept apart, and reported.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from voxlift.data_pipelines.errors import list_some
+
+SUBJECT_NOTES = ("similar_subjects", "shared_folders")  # kinds of notes on names that may leak
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
+_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*")
+_NUMBER_AT_END = re.compile(r"(.*?)([0-9]+)")
+_PARTS = re.compile(r"\d+|[^\d ]+")
+_LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters that look like Latin ones
+    "АВЕКМНОРСТУХІЅЈаеорсухіѕјΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",  # noqa: RUF001
+    "ABEKMHOPCTYXISJaeopcyxisjABEZHIKMNOPTYX",
+)
+
+
+def unify_subjects(names: Sequence[str]) -> list[str]:
+    """Return each subject's name in the form that all its rows share.
+
+    Unicode is composed (NFC). Whole numbers lose the `.0` that a spreadsheet or pandas gives a column with
+    gaps, unless another name of the column is a fraction, so that `1.0` may be a version.
+
+    >>> unify_subjects(["7", "7.0", "007"]), unify_subjects(["1.0", "1.1"])
+    (['7', '7', '007'], ['1.0', '1.1'])
+
+    Args:
+        names: One per row.
+    """
+    composed = [unicodedata.normalize("NFC", name) for name in names]
+    if any(map(_FRACTION.fullmatch, composed)):
+        return composed
+    return [found[1] if (found := _WHOLE.fullmatch(name)) else name for name in composed]
+
+
+def find_similar_subjects(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return groups of different names that may be one subject's: alike but for how they are written.
+
+    Capitals, leading zeros, punctuation, blanks, invisible characters, and letters that look alike do not
+    count; the order and the values of the numbers do.
+
+    >>> find_similar_subjects(["sub-01", "SUB_1", "sub-11", "1-11", "11-1"])
+    (('SUB_1', 'sub-01'),)
+    """
+    groups = defaultdict[tuple[str, ...], set[str]](set)
+    for name in names:
+        groups[_comparable(name)].add(name)
+    return tuple(sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1))
+
+
+def describe_similar_subjects(names: Iterable[str]) -> str:
+    """Return a sentence on the subjects whose names are alike; empty where there are none."""
+    groups = find_similar_subjects(names)
+    if not groups:
+        return ""
+    listed = list_some((" and ".join(map(repr, group)) for group in groups), limit=5)
+    return (
+        f"Subjects whose names are alike but for their writing count as different: {listed}. If they are one "
+        "person, write one name in the table, or that person can be in two splits."
+    )
+
+
+def name_by_class(subjects: Mapping[str, Sequence[str]]) -> tuple[bool, str]:
+    """Return whether the subjects of a folder per class need the class in their name, and a sentence on it.
+
+    Where the folders of each class are numbered from the start (`patient001` in all of them), one name is
+    one person per class. Otherwise a name in several classes is one person.
+
+    Args:
+        subjects: For each class, the names of its subjects' folders.
+    """
+    classes_of = defaultdict[str, list[str]](list)
+    for label, names in subjects.items():
+        for name in dict.fromkeys(names):
+            classes_of[name].append(label)
+    shared = sorted(name for name, classes in classes_of.items() if len(classes) > 1)
+    if not shared:
+        return False, ""
+    listed = list_some((f"{name} ({', '.join(classes_of[name])})" for name in shared), limit=5)
+    if any(map(_is_first_number, shared)):
+        return True, (
+            f"Each class numbers its folders from the start: {listed}. They count as different persons, named "
+            f"{classes_of[shared[0]][0]}/{shared[0]} and so on. If one name is one person, use a table with "
+            "data.subject_column."
+        )
+    return False, (
+        f"Folders of one name in several classes count as one person: {listed}. If they are different "
+        "persons, use a table with data.subject_column."
+    )
+
+
+def _is_first_number(name: str) -> bool:
+    """Return whether a name ends in the number 0 or 1, with which a numbering starts.
+
+    >>> [_is_first_number(name) for name in ("patient001", "0", "002_S_0295", "mary")]
+    [True, True, False, False]
+    """
+    found = _NUMBER_AT_END.fullmatch(name)
+    return found is not None and int(found[2]) <= 1
+
+
+def _comparable(name: str) -> tuple[str, ...]:
+    """Return the letters and numbers of a name, in order, as `find_similar_subjects` compares them."""
+    plain = unicodedata.normalize("NFKC", name.translate(_LOOKALIKES)).casefold()
+    visible = [char for char in plain if unicodedata.category(char) != "Cf"]
+    text = "".join(" " if unicodedata.category(char)[0] in "CPSZ" else char for char in visible)
+    parts = _PARTS.findall(text)
+    return tuple(_drop_zeros(part) if part[0].isdecimal() else part for part in parts) or (name,)
+
+
+def _drop_zeros(digits: str) -> str:
+    return "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0") or "0"
