@@ -1,8 +1,9 @@
-"""THE visible column: from cached files to batches `[B, D, H, W, C]`, step by step, as `tf.data`.
+"""From cached files to batches `[B, D, H, W, C]`, step by step, as `tf.data`.
 
 Read from top to bottom: evaluation, training on volumes, training on slices, then the steps that they share.
 Training shuffles, augments and drops the last incomplete batch of an epoch; evaluation gives every volume
-exactly once, in order. All randomness is a function of seed, epoch and position.
+exactly once, in order. The order of volumes and the augmentation depend on seed, epoch and position; slices
+are shuffled once more among those of neighbouring volumes, by the seed alone.
 
 Voxels that are not augmented stay in the type in which they are stored, usually float16: the network casts
 them, which costs nothing compared with a step, while a cast here would double the size of every later copy.

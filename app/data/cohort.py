@@ -27,6 +27,7 @@ from voxlift.app.progress import console, counted_bar, progress_bar
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
+from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.leaks import refuse_leaks
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images
@@ -146,13 +147,17 @@ def prepare_cohort(
         settings: Preprocessing, cache and what happens with bad files.
 
     Raises:
-        VolumeError: Files cannot be used and `data.on_bad_file` is `stop`, or none is left.
+        VolumeError: Files cannot be used and `data.on_bad_file` is `stop`, or no training image of a class is
+            left.
     """
     preprocess = build_preprocess(settings.preprocess, settings.data)
     cached = _prepare(records, preprocess, settings)
     kept = [i for i, file in enumerate(cached.files) if file is not None]
     if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
         raise VolumeError(explain_problems(cached.problems, is_any_left=bool(kept)))
+    if "train" in splits:
+        trained = {records[i].label for i in kept if splits[i] == "train"}
+        _refuse_lost_classes(classes, trained, cached.problems)
     return Cohort(
         records=tuple(records[i] for i in kept),
         classes=classes,
@@ -163,6 +168,16 @@ def prepare_cohort(
         preprocess=preprocess,
         left_out=_left_out_rows(records, cached, splits),
     )
+
+
+def _refuse_lost_classes(classes: tuple[str, ...], trained: set[int], problems: Sequence[str]) -> None:
+    """Raise an error if bad files have left a class without a training image."""
+    lost = [name for label, name in enumerate(classes) if label not in trained]
+    if lost and problems:
+        raise VolumeError(
+            f"Without the bad files no training image is left of the class {list_some(lost)}:\n"
+            f"{explain_problems(problems, is_any_left=True)}"
+        )
 
 
 def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:

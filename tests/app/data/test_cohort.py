@@ -265,3 +265,10 @@ print([name for name in ("tensorflow", "keras") if name in sys.modules])
     assert "0.nii.gz (train)" in error
     assert "4.nii.gz (test)" in error
     assert imported == "[]"
+
+
+def test_a_class_without_a_usable_training_image_is_refused_where_bad_files_are_skipped(folder):
+    for index in (1, 7):  # the training images of class b
+        (folder / f"{index}.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(VolumeError, match="class b:"):
+        gather(folder, on_bad_file="skip")
