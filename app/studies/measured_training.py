@@ -19,7 +19,7 @@ from voxlift.app.training.fit import build_task
 from voxlift.app.training.fit_loop import Task, compile_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks, build_networks, input_spec, is_trained_on_slices
-from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.optimizers import scale_learning_rate
 
 Batch = tuple[Any, ...]  # voxels, labels, and sample weights if any
 
@@ -63,7 +63,7 @@ def _build_random_task(networks: Networks, data: TrainingInput) -> Task:
         data.batches_from,
         steps_per_epoch=1,
         classes=len(data.cohort.classes),
-        optimizer=tuning_optimizer(data.settings),
+        optimizer=scale_learning_rate(data.settings),
         trainer=data.settings.trainer,
     )
 

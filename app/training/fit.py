@@ -22,6 +22,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.training.callbacks.early_stopping import EarlyStopping, ScoreValidation
 from voxlift.app.training.callbacks.monitoring import (
     InputClock,
     LogLearningRate,
@@ -30,12 +31,12 @@ from voxlift.app.training.callbacks.monitoring import (
     WatchLossScale,
 )
 from voxlift.app.training.callbacks.recording import ShowProgress, WriteHistory, WriteMlflow, WriteTensorBoard
-from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
+from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
 from voxlift.app.training.fit_loop import Task, fit_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.optimizers import scale_learning_rate
 from voxlift.app.training.pretrained import trained_source
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.hosts.data_parallel import (
@@ -111,14 +112,14 @@ class Callbacks:
     """
 
     counter: StepCounter
-    keep: KeepBest
+    keep: EarlyStopping
     history: WriteHistory
     writers: tuple[Any, ...]
     display: ShowProgress
 
 
 def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNetworks:
-    """Train from the newest checkpoint on, where there is one; the best weights are left in counter.
+    """Train from the newest checkpoint on, where there is one; the best weights are left in place.
 
     Args:
         run: The folder of the stage.
@@ -177,7 +178,7 @@ def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | N
         stream,
         data.steps_per_epoch,
         classes=len(data.cohort.classes),
-        optimizer=tuning_optimizer(settings),
+        optimizer=scale_learning_rate(settings),
         trainer=settings.trainer,
         soft_labels=data.has_soft_labels,
         freeze_epochs=settings.model.freeze_epochs,
@@ -201,7 +202,7 @@ def _build_callbacks(run: RunFolder, data: TrainingInput, *, is_writer: bool) ->
     counter, trainer = StepCounter(), data.settings.trainer
     return Callbacks(
         counter=counter,
-        keep=KeepBest(trainer.monitor, patience=trainer.patience),
+        keep=EarlyStopping(trainer.monitor, patience=trainer.patience),
         history=WriteHistory(run.history),
         writers=_build_writers(run, data) if is_writer else (),
         display=ShowProgress(counter, epochs=trainer.epochs, steps=data.steps_per_epoch),
@@ -227,7 +228,7 @@ def _run_epochs(
         StopOnNonFinite(counter, data.subjects_at),
         WatchLossScale(counter),
         LogLearningRate(),
-        ScoreVolumes(_validation_scorer(networks, data)),
+        ScoreValidation(_validation_scorer(networks, data)),
         callbacks.history,  # after all that add to the logs
         callbacks.keep,
         *callbacks.writers,
@@ -265,7 +266,7 @@ def recalibrate_lifted(network: Any, batches: Iterable[Any], model: ModelSetting
     log.info("Batch normalisation statistics were measured again on %d batches", count)
 
 
-def _save_best(run: RunFolder, networks: Networks, keep: KeepBest) -> str:
+def _save_best(run: RunFolder, networks: Networks, keep: EarlyStopping) -> str:
     """Save the best weights of a training that stopped with an error, and return a sentence about them."""
     if not keep.weights:
         return "No epoch was finished before, so there are no weights to keep."

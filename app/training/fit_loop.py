@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.devices import backend_name
+from voxlift.app.training.callbacks.early_stopping import EarlyStopping
 from voxlift.app.training.callbacks.stateful import (
-    KeepBest,
     SaveCheckpoints,
     StatefulCallback,
     StepCounter,
@@ -100,7 +100,7 @@ def fit_network(
     task: Task,
     *,
     counter: StepCounter,
-    keep: KeepBest,
+    keep: EarlyStopping,
     callbacks: Sequence[Any],
     checkpoints: Checkpoints,
 ) -> None:

@@ -23,7 +23,7 @@ class Steps:
     done: int = 0  # with an earlier optimizer
 
 
-def tuning_optimizer(settings: TrainSettings) -> OptimizerSettings:
+def scale_learning_rate(settings: TrainSettings) -> OptimizerSettings:
     """Return the settings of the optimizer, with the learning rate times `model.rate_factor`."""
     rate = settings.optimizer.learning_rate * settings.model.rate_factor
     return replace(settings.optimizer, learning_rate=rate)

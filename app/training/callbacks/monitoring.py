@@ -1,4 +1,4 @@
-"""What may go wrong in a training: a loss that is not finite, gradients that overflow."""
+"""What is watched during a training: the loss, its scale, the learning rate, the wait for input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress bar, and the table of epochs in `history.csv`."""
+"""The records of a training: progress bar, `history.csv`, TensorBoard, MLflow."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Where a training runs: on one device, or on all devices of this host."""
+"""Where a training runs: on one device, on all devices of this host, or on several hosts."""
 
 from __future__ import annotations

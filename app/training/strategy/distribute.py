@@ -4,8 +4,8 @@ With `strategy=mirrored` each device of this host holds the whole network and co
 batch. Gradients are summed over the devices before they are clipped or checked for overflow: Keras would clip
 those of each device, which is another step. A step matches one device up to rounding, with two exceptions:
 batch normalisation takes its statistics from each part (the moving ones are averaged), and dropout draws for
-each part. Keras' `synchronized` statistics fail with TensorFlow 2.21 on two logical CPUs: their sums are mixed
-up. `strategy=hosts` is in the package `hosts`.
+each part. The `synchronized` statistics of Keras fail with TensorFlow 2.21 on two logical CPUs: their sums
+are mixed up. `strategy=hosts` is in the package `hosts`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def test_a_damaged_newest_one_falls_back_and_is_named(damage, kept, caplog, monk
     assert kept.load().position == Position(3)
 
 
-def test_where_none_can_be_read_the_way_out_is_told(kept):
+def test_where_none_can_be_read_the_way_out_is_reported(kept):
     for path in kept.folder.glob("at-*"):
         path.write_bytes(b"nonsense")
     with pytest.raises(

@@ -32,7 +32,7 @@ class ResourceExhaustedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "named"),
     [
         (MemoryError(), "Out of memory"),
         (
@@ -44,9 +44,9 @@ class ResourceExhaustedError(Exception):
         (ResourceExhaustedError("a/events; No space left on device"), "No space left on device"),
     ],
 )
-def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
+def test_what_ran_out_is_reported_with_the_way_on(error, named, tmp_path):
     with (
-        pytest.raises(UserError, match=rf"{told}.*voxlift-train resume={tmp_path}"),
+        pytest.raises(UserError, match=rf"{named}.*voxlift-train resume={tmp_path}"),
         translate_failures(build_training_hint(TrainerSettings(batch_size=8)), build_resume_hint(tmp_path)),
     ):
         raise error
@@ -55,7 +55,7 @@ def test_what_ran_out_is_told_with_the_way_on(error, told, tmp_path):
 @pytest.mark.parametrize(
     ("at_once", "way_out"), [(8, "batch_size=4 needs less"), (1, "CUDA_VISIBLE_DEVICES")]
 )
-def test_scoring_that_needs_too_much_is_told_with_its_own_key(at_once, way_out):
+def test_scoring_that_needs_too_much_is_reported_with_its_own_key(at_once, way_out):
     with (
         pytest.raises(UserError, match=rf"Out of memory with batch_size={at_once}\. .*{way_out}.*\.$"),
         translate_failures(build_scoring_hint(at_once)),
@@ -104,7 +104,7 @@ def test_a_resumed_run_takes_its_own_settings_and_more_epochs_at_most(run):
         reopen(run, "optimizer.learning_rate=1", "model=slice2d")
 
 
-def test_a_folder_in_which_no_training_began_is_told(tmp_path):
+def test_a_folder_in_which_no_training_began_is_reported(tmp_path):
     with pytest.raises(SettingsError, match=r"config\.yaml"):
         reopen(RunFolder(tmp_path))
 

@@ -57,8 +57,8 @@ def start(folder, *arguments):
 
 
 def finish(child):
-    _, told = child.communicate(timeout=3600)
-    assert child.returncode == 0, told[-2000:]
+    _, named = child.communicate(timeout=3600)
+    assert child.returncode == 0, named[-2000:]
 
 
 @pytest.mark.slow

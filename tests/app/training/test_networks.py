@@ -52,14 +52,14 @@ def test_what_another_network_cannot_follow_is_said_at_the_door():
         check_settings(settings)
 
 
-def test_an_unknown_baseline_is_told_before_volumes_are_prepared():
+def test_an_unknown_baseline_is_reported_before_volumes_are_prepared():
     with pytest.raises(SettingsError, match=r"model\.baseline=ResNet51: .*Did you mean ResNet50\?"):
         check_name(ModelSettings(name="v", kind="volume", baseline="ResNet51"))
     for name in ("cnn", "ResNet50"):
         check_name(ModelSettings(name="v", kind="volume", baseline=name))
 
 
-def test_a_path_to_no_baseline_is_told_with_the_run_that_is_there(tmp_path):
+def test_a_path_to_no_baseline_is_reported_with_the_run_that_is_there(tmp_path):
     run = tmp_path / "runs" / "slice2d-seed0"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()

@@ -141,7 +141,7 @@ def test_a_later_optimiser_goes_on_with_the_schedule():
     assert float(whole(100)) == pytest.approx(2e-5, rel=1e-3)
 
 
-def test_an_unknown_optimiser_and_foreign_options_are_told():
+def test_an_unknown_optimiser_and_foreign_options_are_reported():
     network = network_of()
     with pytest.raises(SettingsError, match="expected one of Adadelta"):
         build_optimizer(OptimizerSettings(name="Adamm"), network, steps=STEPS)

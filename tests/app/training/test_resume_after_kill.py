@@ -156,7 +156,7 @@ def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, t
     run = RunFolder(folder / f"trial{trial}")
     first = rng.randint(1, counted[what])
     assert train(run, kind, until=(what, first))[0]
-    told = f"seed {trial}, {kind}: killed at {what} {first} of {counted[what]}"
+    named = f"seed {trial}, {kind}: killed at {what} {first} of {counted[what]}"
     if not run.config.exists():  # nothing had begun: the sentence of `resume=` says to start anew
         shutil.rmtree(run.path)
         train(run, kind)
@@ -164,11 +164,11 @@ def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, t
         if rng.random() < 0.5:
             second = rng.randint(1, max(1, counted[what] - first))
             is_again, _ = train(run, until=(what, second))
-            told += (
+            named += (
                 f", and again at {what} {second}" if is_again else f"; its end came before {what} {second}"
             )
         train(run)
-    print(told)  # noqa: T201 - for pytest -rP
+    print(named)  # noqa: T201 - for pytest -rP
     assert_same_end(run, reference)
     if kind == "inflated":
         assert_same_end(RunFolder(run.path / "slice2d"), RunFolder(reference.path / "slice2d"))

@@ -17,7 +17,7 @@ from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.networks import build_networks, input_spec
-from voxlift.app.training.optimizers import tuning_optimizer
+from voxlift.app.training.optimizers import scale_learning_rate
 from voxlift.app.training.pretrained import check_baseline, refuse_seen_subjects
 from voxlift.app.training.stages import (
     Stage,
@@ -143,8 +143,8 @@ def test_the_slice_model_shares_every_setting_that_is_not_its_kind():
     assert (settings.model.name, settings.model.kind) == ("inflated", "volume")
     assert (first.model.name, first.model.kind, first.model.filters) == ("slice2d", "slice", [4, 6, 8])
     assert not trains_slices_first(first.model)
-    assert tuning_optimizer(settings).learning_rate == pytest.approx(0.001)
-    assert tuning_optimizer(first).learning_rate == pytest.approx(0.004)
+    assert scale_learning_rate(settings).learning_rate == pytest.approx(0.001)
+    assert scale_learning_rate(first).learning_rate == pytest.approx(0.004)
     assert settings.optimizer.learning_rate == pytest.approx(0.004)
 
 

@@ -81,9 +81,9 @@ def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path,
     runs = [fit(table, tmp_path / name, name) for name in ("noise", "volume")]
     trials = tuple(Trial(run.path.name, 0, 0, (), run) for run in runs)
     write_comparison(SelectedTrials(trials, ()), folder=tmp_path)
-    told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
-    assert told["models"]["volume"]["test"]["auc"] == 1.0
-    assert told["notes"][-1].startswith("Validation prefers volume (")
+    named = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert named["models"]["volume"]["test"]["auc"] == 1.0
+    assert named["notes"][-1].startswith("Validation prefers volume (")
     assert "volume" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "volume" in capsys.readouterr().out
 

@@ -42,19 +42,19 @@ class ProcessExit:
         """From now on, end when another process has failed."""
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def end(self, status: int, told: str) -> NoReturn:
+    def end(self, status: int, message: str) -> NoReturn:
         """End for a cause of this process; status 0 is success."""
         self._claim.acquire()
         if status != DONE:
-            self._publish_exit({"status": status, "told": told, "primary": True})
-        self._close(status, told)
+            self._publish_exit({"status": status, "message": message, "primary": True})
+        self._close(status, message)
 
     def exit_lost(self, error: BaseException) -> NoReturn:
         """End because another process was lost: the one that publishes no message."""
         self._claim.acquire()
         words = str(error).strip().split("\n", maxsplit=1)[0][:200]
         try:
-            publish(f"left/{self._cluster.index}", {"status": LOST, "told": words, "primary": False})
+            publish(f"left/{self._cluster.index}", {"status": LOST, "message": words, "primary": False})
             index, note = self._find_cause()
         except Exception:  # noqa: BLE001 - the service has gone, and it runs on host 0
             index, note = 0, None
@@ -110,8 +110,8 @@ class ProcessExit:
     def _name(self, index: int) -> str:
         return f"host {index}" + (f" ({self._cluster.coordinator})" if index == 0 else "")
 
-    def _close(self, status: int, told: str) -> NoReturn:
-        self._channel.send({"ended": {"status": status, "told": told}})
+    def _close(self, status: int, message: str) -> NoReturn:
+        self._channel.send({"ended": {"status": status, "message": message}})
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # the engine's own end would wait minutes for processes that are gone
@@ -126,4 +126,4 @@ def is_connection_error(error: BaseException) -> bool:
 def _follow_status(name: str, note: dict[str, Any]) -> tuple[int, str]:
     """Return status and sentence of a process that ends because another one did."""
     status = int(note["status"])
-    return status if status in {USER_ERROR, INTERRUPTED} else LOST, f"{name} stopped: {note['told']}"
+    return status if status in {USER_ERROR, INTERRUPTED} else LOST, f"{name} stopped: {note['message']}"

@@ -32,20 +32,20 @@ class Report:
         self.ended = message.get("ended", self.ended)
 
 
-def classify_exit(report: Report, code: int, *, said: str, cluster: ClusterEnvironment) -> tuple[int, str]:
+def classify_exit(report: Report, code: int, *, stderr: str, cluster: ClusterEnvironment) -> tuple[int, str]:
     """Return the exit status and a sentence on how the process ended; an empty one where it succeeded.
 
     Args:
         report: What it reported.
         code: Its exit status, negative for a signal.
-        said: What it and JAX wrote to stderr.
+        stderr: What it and JAX wrote to stderr.
         cluster: Where this host stands.
     """
     if report.ended is not None:
-        return int(report.ended["status"]), str(report.ended["told"])
+        return int(report.ended["status"]), str(report.ended["message"])
     if code >= 0:
         return CRASH, f"its training process ended with status {code}."
-    if code != -signal.SIGABRT or "distributed service" not in said:
+    if code != -signal.SIGABRT or "distributed service" not in stderr:
         name = signal.Signals(-code).name
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return LOST, f"its training process was killed by {name}{hint}."
@@ -54,7 +54,7 @@ def classify_exit(report: Report, code: int, *, said: str, cluster: ClusterEnvir
             f"not all {cluster.count} hosts connected to {cluster.coordinator} in {cluster.wait_seconds} s. "
             "Start the command on every host at the same time; hosts.wait_seconds=... waits longer."
         )
-    return LOST, _describe_abort(said, cluster)
+    return LOST, _describe_abort(stderr, cluster)
 
 
 def resume_instruction(run: str | None, cluster: ClusterEnvironment, *, is_slurm: bool) -> str:
@@ -70,9 +70,9 @@ def resume_instruction(run: str | None, cluster: ClusterEnvironment, *, is_slurm
     )
 
 
-def _describe_abort(said: str, cluster: ClusterEnvironment) -> str:
+def _describe_abort(stderr: str, cluster: ClusterEnvironment) -> str:
     """Return a sentence on the lost host, from the last lines of stderr."""
-    found = re.search(r"task:(\d+)|task_id[:=] ?(\d+)", said)
+    found = re.search(r"task:(\d+)|task_id[:=] ?(\d+)", stderr)
     index = int(next(group for group in found.groups() if group)) if found else 0
     index = 0 if index == cluster.index else index
     where = f" ({cluster.coordinator})" if index == 0 else ""
@@ -80,7 +80,7 @@ def _describe_abort(said: str, cluster: ClusterEnvironment) -> str:
 
 
 def print_exit(
-    status: int, told: str, *, report: Report, cluster: ClusterEnvironment, is_slurm: bool
+    status: int, message: str, *, report: Report, cluster: ClusterEnvironment, is_slurm: bool
 ) -> None:
     """Print how the training ended on this host, and write it to the log of the run."""
     if status == DONE:
@@ -89,7 +89,7 @@ def print_exit(
         return
     if status == INTERRUPTED:
         sys.stderr.write("\nInterrupted.\n")
-    sentence = f"{str(cluster).capitalize()}: {told}"
+    sentence = f"{str(cluster).capitalize()}: {message}"
     if status in {LOST, INTERRUPTED}:
         sentence = f"{sentence} {resume_instruction(report.run, cluster, is_slurm=is_slurm)}"
     sys.stderr.write(f"error: {sentence}\n")

@@ -81,11 +81,11 @@ def supervise(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: 
         device = "auto" if settings is None else settings.device
         report, code = _run_worker(order, noise, environment=_environment(cluster, device=device))
         noise.seek(0)
-        said = noise.read().decode(errors="replace")
-    status, told = classify_exit(report, code, said=said, cluster=cluster)
+        stderr = noise.read().decode(errors="replace")
+    status, message = classify_exit(report, code, stderr=stderr, cluster=cluster)
     if status == CRASH or (settings is not None and settings.debug):
-        sys.stderr.write(said)
-    print_exit(status, told, report=report, cluster=cluster, is_slurm=hosts.coordinator is None)
+        sys.stderr.write(stderr)
+    print_exit(status, message, report=report, cluster=cluster, is_slurm=hosts.coordinator is None)
     return status
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a training is told: a loss that is not finite, float16 that overflows, slow input."""
+"""What goes wrong in a training is named: a loss that is not finite, float16 that overflows, slow input."""
 
 import csv
 import logging
@@ -12,6 +12,7 @@ import tensorflow as tf
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.training.callbacks.early_stopping import EarlyStopping, ScoreValidation
 from voxlift.app.training.callbacks.monitoring import (
     InputClock,
     SplitStepTime,
@@ -19,7 +20,7 @@ from voxlift.app.training.callbacks.monitoring import (
     WatchLossScale,
 )
 from voxlift.app.training.callbacks.recording import WriteHistory
-from voxlift.app.training.callbacks.stateful import KeepBest, ScoreVolumes, StepCounter
+from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints
 from voxlift.app.training.fit_loop import Task, find_body, fit_network
 from voxlift.data_pipelines.pipeline import TrainingOptions, records_in_batch
@@ -50,7 +51,7 @@ def stream_of(voxels, labels, epochs):
 def fit(folder, voxels, *, network=None, epochs=3, freeze_epochs=0, **trainer):
     labels = np.arange(len(voxels)) % 2
     network = network or volume_network()
-    counter, keep = StepCounter(), KeepBest("loss", patience=0)
+    counter, keep = StepCounter(), EarlyStopping("loss", patience=0)
     task = Task(
         network,
         stream_of(voxels, labels, epochs),
@@ -65,7 +66,7 @@ def fit(folder, voxels, *, network=None, epochs=3, freeze_epochs=0, **trainer):
         counter,
         StopOnNonFinite(counter, lambda at: [f"epoch{at.epoch}", f"step{at.step}"]),
         WatchLossScale(counter),
-        ScoreVolumes(lambda: {"loss": float(next(losses))}),
+        ScoreValidation(lambda: {"loss": float(next(losses))}),
         WriteHistory(folder / "history.csv"),
         keep,
     ]
@@ -94,13 +95,13 @@ def test_weights_that_blow_up_later_leave_those_of_the_best_epoch(tmp_path):
                 self.model.set_weights([np.full_like(weight, np.nan) for weight in self.model.get_weights()])
 
     labels = np.arange(4) % 2
-    counter, keep = StepCounter(), KeepBest("loss", patience=0)
+    counter, keep = StepCounter(), EarlyStopping("loss", patience=0)
     task = Task(network, stream_of(voxels, labels, 4), 2, 2, CONSTANT, TrainerSettings(epochs=4))
     callbacks = [
         counter,
         BlowUp(),
         StopOnNonFinite(counter, lambda _: ["s"]),
-        ScoreVolumes(lambda: {"loss": 1.0}),
+        ScoreValidation(lambda: {"loss": 1.0}),
         keep,
     ]
     with pytest.raises(UserError, match="batch 1 of epoch 3"):
@@ -126,7 +127,7 @@ def test_skipped_steps_and_the_loss_scale_stand_in_the_history(tmp_path, caplog)
     labels = np.arange(4) % 2
     counter, keep, history = (
         StepCounter(),
-        KeepBest("loss", patience=0),
+        EarlyStopping("loss", patience=0),
         WriteHistory(tmp_path / "history.csv"),
     )
     task = Task(network, stream_of(voxels, labels, 1), 2, 2, CONSTANT, TrainerSettings(epochs=1))
@@ -134,7 +135,7 @@ def test_skipped_steps_and_the_loss_scale_stand_in_the_history(tmp_path, caplog)
         counter,
         Overscale(),
         WatchLossScale(counter),
-        ScoreVolumes(lambda: {"loss": 1.0}),
+        ScoreValidation(lambda: {"loss": 1.0}),
         history,
         keep,
     ]

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
+from voxlift.app.training.callbacks.early_stopping import EarlyStopping
 from voxlift.app.training.callbacks.recording import WriteHistory
-from voxlift.app.training.callbacks.stateful import KeepBest, StepCounter
+from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
 from voxlift.app.training.fit_loop import Task, fit_network
 from voxlift.models.baselines import build_baseline
@@ -50,7 +51,7 @@ def train(folder, kill=None):
     network = build_baseline("cnn", input_shape=(8, 10, 1), classes=2, filters=(2, 3, 4))
     counter, keep, trainer = (
         StepCounter(),
-        KeepBest("loss", patience=0),
+        EarlyStopping("loss", patience=0),
         TrainerSettings(EPOCHS, checkpoint_steps=2),
     )
     task = Task(network, stream, STEPS, classes=2, optimizer=OptimizerSettings(), trainer=trainer)

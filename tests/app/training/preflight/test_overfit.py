@@ -23,7 +23,7 @@ def batch(voxels=None, labels=(0, 1, 0, 1)):
     return voxels, np.array(labels), np.ones(4, "float32")
 
 
-def test_a_network_that_can_learn_is_told_and_left_as_it_was():
+def test_a_network_that_can_learn_is_reported_and_left_as_it_was():
     model = network(0.02)
     before = model.get_weights()
     found = overfit_batch(model, batch(), steps=40)

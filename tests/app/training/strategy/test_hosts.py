@@ -78,7 +78,7 @@ def test_the_first_of_slurms_hosts(nodes, first):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (HostsSettings(), ["hosts.coordinator", "hosts.count", "hosts.index"]),
         (HostsSettings("head", 2, 0), ["expected HOST:PORT", "received head"]),
@@ -89,10 +89,10 @@ def test_the_first_of_slurms_hosts(nodes, first):
         (HostsSettings("head:5000", 2, 0, 0), ["hosts.wait_seconds"]),
     ],
 )
-def test_every_problem_of_a_place_among_hosts_is_told_at_once(given, told):
+def test_every_problem_of_a_place_among_hosts_is_reported_at_once(given, message):
     with pytest.raises(SettingsError) as caught:
         find_cluster_environment(given, {})
-    assert all(words in str(caught.value) for words in told)
+    assert all(words in str(caught.value) for words in message)
 
 
 def test_a_process_knows_whether_anything_places_it():
@@ -103,14 +103,14 @@ def test_a_process_knows_whether_anything_places_it():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (TrainSettings(hosts=HostsSettings(index=1)), "hosts: expected none of its keys"),
         (TrainSettings(strategy="hosts", model=ModelSettings("covariates", "table")), "expected single"),
     ],
 )
-def test_settings_that_do_not_go_with_the_strategy_are_refused(settings, told):
-    with pytest.raises(SettingsError, match=told):
+def test_settings_that_do_not_go_with_the_strategy_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
         check_settings(settings)
 
 
@@ -131,7 +131,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused():
         supervise(settings, HostsSettings("127.0.0.1:7000", 2, 0))
 
 
-def test_a_host_0_that_cannot_be_reached_is_told_after_the_stated_time():
+def test_a_host_0_that_cannot_be_reached_is_reported_after_the_stated_time():
     began = time.monotonic()
     with pytest.raises(SettingsError, match=r"host 0 cannot be reached.*tried for 1 s.*wait_seconds"):
         await_coordinator(cluster(index=1, port=free_port()))
@@ -151,7 +151,7 @@ def test_a_host_that_comes_late_is_waited_for():
         await_coordinator(cluster(index=1, port=port, wait=30))
 
 
-def test_a_taken_port_is_told():
+def test_a_taken_port_is_reported():
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()
@@ -221,10 +221,10 @@ ABORT = "F0000 client.h:80] Terminating process because the JAX distributed serv
 
 
 @pytest.mark.parametrize(
-    ("report", "code", "said", "status", "told"),
+    ("report", "code", "output", "status", "message"),
     [
-        (Report(True, "r", {"status": 0, "told": ""}), 0, "", DONE, ""),
-        (Report(True, "r", {"status": 2, "told": "no such file"}), 2, "", USER_ERROR, "no such file"),
+        (Report(True, "r", {"status": 0, "message": ""}), 0, "", DONE, ""),
+        (Report(True, "r", {"status": 2, "message": "no such file"}), 2, "", USER_ERROR, "no such file"),
         (Report(True, "r"), 1, "", CRASH, "status 1"),
         (Report(True, "r"), -signal.SIGKILL, "", LOST, r"killed by SIGKILL \(out of memory\?\)"),
         (Report(True, "r"), -signal.SIGSEGV, "", LOST, "killed by SIGSEGV"),
@@ -234,10 +234,10 @@ ABORT = "F0000 client.h:80] Terminating process because the JAX distributed serv
         (Report(), -signal.SIGABRT, ABORT, LOST, r"3 hosts.*127.0.0.1:7000"),
     ],
 )
-def test_how_a_training_process_ended_is_told(report, code, said, status, told):
-    found, sentence = classify_exit(report, code, said=said, cluster=cluster(1, 3))
+def test_how_a_training_process_ended_is_reported(report, code, output, status, message):
+    found, sentence = classify_exit(report, code, stderr=output, cluster=cluster(1, 3))
     assert found == status
-    assert re.search(told, sentence)
+    assert re.search(message, sentence)
 
 
 def test_the_way_on_is_a_command():
@@ -253,7 +253,7 @@ class Left(Exception):  # noqa: N818 - stands in for the end of the process
 
 @pytest.fixture
 def left(monkeypatch):
-    """A meeting place without an engine: what was told, and the end of the process as an exception."""
+    """A meeting place without an engine: what was message, and the end of the process as an exception."""
     notes = {}
     monkeypatch.setattr(ending_room, "is_connected", lambda: True)
     monkeypatch.setattr(ending_room, "publish", lambda name, value: notes.update({name[5:]: value}))
@@ -269,14 +269,14 @@ def left(monkeypatch):
 
 
 def end_of(act):
-    """What the supervising process is told when a process ends in the given way."""
+    """What the supervising process is message when a process ends in the given way."""
     ours, theirs = open_pair()
     with pytest.raises(Left):
         act(theirs)
     theirs.close()
-    said = ours.receive()["ended"]
+    output = ours.receive()["ended"]
     ours.close()
-    return said["status"], said["told"]
+    return output["status"], output["message"]
 
 
 def test_who_ends_badly_tells_the_others(left):
@@ -284,7 +284,7 @@ def test_who_ends_badly_tells_the_others(left):
         2,
         "no such file",
     )
-    assert left == {"1": {"status": 2, "told": "no such file", "primary": True}}
+    assert left == {"1": {"status": 2, "message": "no such file", "primary": True}}
 
 
 def test_a_good_end_tells_nobody(left):
@@ -296,16 +296,16 @@ def test_a_good_end_tells_nobody(left):
     ("status", "own"), [(USER_ERROR, USER_ERROR), (INTERRUPTED, INTERRUPTED), (CRASH, LOST)]
 )
 def test_another_hosts_end_is_followed_with_its_reason(left, status, own):
-    left["2"] = {"status": status, "told": "its reason.", "primary": True}
+    left["2"] = {"status": status, "message": "its reason.", "primary": True}
     assert end_of(lambda to: ProcessExit(to, cluster(1, 3))._watch()) == (own, "host 2 stopped: its reason.")
     assert left["1"]["primary"] is False  # whoever follows is not the cause
 
 
-def test_a_host_that_says_nothing_is_the_lost_one(left):
-    left["2"] = {"status": LOST, "told": "gloo", "primary": False}
-    status, told = end_of(lambda to: ProcessExit(to, cluster(0, 4)).exit_lost(RuntimeError("gloo")))
+def test_a_host_that_states_nothing_is_the_lost_one(left):
+    left["2"] = {"status": LOST, "message": "gloo", "primary": False}
+    status, message = end_of(lambda to: ProcessExit(to, cluster(0, 4)).exit_lost(RuntimeError("gloo")))
     assert status == LOST
-    assert told == "host 1 was lost: its process was killed or cannot be reached."
+    assert message == "host 1 was lost: its process was killed or cannot be reached."
 
 
 @pytest.mark.usefixtures("left")
@@ -317,7 +317,7 @@ def test_a_lost_meeting_place_is_host_0(monkeypatch):
 
 
 def test_a_lost_connection_is_explained_by_a_host_that_gave_its_reason(left):
-    left["0"] = {"status": USER_ERROR, "told": "The loss is not finite.", "primary": True}
+    left["0"] = {"status": USER_ERROR, "message": "The loss is not finite.", "primary": True}
     assert end_of(lambda to: ProcessExit(to, cluster(1)).exit_lost(RuntimeError("gloo"))) == (
         USER_ERROR,
         "host 0 (127.0.0.1:7000) stopped: The loss is not finite.",
@@ -337,9 +337,9 @@ open(os.path.join(order["folder"], "a copy"), "w").close()
 open(os.environ["SEEN"], "w").write(json.dumps([order, os.environ["KERAS_BACKEND"]]))
 """
 ENDS = {
-    "well": 'channel.send({"ended": {"status": 0, "told": ""}})',
-    "user": 'channel.send({"ended": {"status": 2, "told": "no such file"}}); sys.exit(2)',
-    "crash": 'channel.send({"ended": {"status": 70, "told": "KeyError: 3"}}); sys.exit(70)',
+    "well": 'channel.send({"ended": {"status": 0, "message": ""}})',
+    "user": 'channel.send({"ended": {"status": 2, "message": "no such file"}}); sys.exit(2)',
+    "crash": 'channel.send({"ended": {"status": 70, "message": "KeyError: 3"}}); sys.exit(70)',
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "aborted": f'sys.stderr.write("{ABORT}"); sys.stderr.flush(); os.kill(os.getpid(), signal.SIGABRT)',
     "asked": """
@@ -347,7 +347,7 @@ try:
     os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(60)
 except KeyboardInterrupt:
-    channel.send({"ended": {"status": 130, "told": "it was interrupted."}})
+    channel.send({"ended": {"status": 130, "message": "it was interrupted."}})
     sys.exit(130)
 """,
 }
@@ -381,7 +381,7 @@ def supervised(tmp_path, monkeypatch):
     return end
 
 
-def test_a_training_that_ends_well_says_nothing_more(supervised, capfd):
+def test_a_training_that_ends_well_states_nothing_more(supervised, capfd):
     status, run, (order, engine) = supervised("well")
     assert (status, engine) == (DONE, "jax")
     assert capfd.readouterr().err == ""
@@ -393,7 +393,7 @@ def test_a_training_that_ends_well_says_nothing_more(supervised, capfd):
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "told"),
+    ("how", "status", "message"),
     [
         ("user", USER_ERROR, "error: Host 0 of 2: no such file\n"),
         ("killed", LOST, "killed by SIGKILL (out of memory?). "),
@@ -401,24 +401,24 @@ def test_a_training_that_ends_well_says_nothing_more(supervised, capfd):
         ("asked", INTERRUPTED, "it was interrupted. "),
     ],
 )
-def test_a_bad_end_is_a_sentence_on_the_terminal_and_in_the_log(supervised, capfd, how, status, told):
+def test_a_bad_end_is_a_sentence_on_the_terminal_and_in_the_log(supervised, capfd, how, status, message):
     found, run, _ = supervised(how)
-    said = capfd.readouterr().err
+    output = capfd.readouterr().err
     assert found == status
-    assert told in said
-    assert "noise" not in said
-    assert "Traceback" not in said
-    assert told.removeprefix("error: ").strip() in (run / "log.txt").read_text(encoding="utf-8")
+    assert message in output
+    assert "noise" not in output
+    assert "Traceback" not in output
+    assert message.removeprefix("error: ").strip() in (run / "log.txt").read_text(encoding="utf-8")
     if status == LOST:
-        assert f"resume={run}" in said
+        assert f"resume={run}" in output
 
 
 def test_a_crash_of_ours_keeps_what_it_said(supervised, capfd):
     status, _, _ = supervised("crash", index=1)
-    said = capfd.readouterr().err
+    output = capfd.readouterr().err
     assert status == CRASH
-    assert "noise of the engine" in said
-    assert "Host 1 of 2: KeyError: 3" in said
+    assert "noise of the engine" in output
+    assert "Host 1 of 2: KeyError: 3" in output
 
 
 def test_a_refusal_imports_no_engine(tmp_path):

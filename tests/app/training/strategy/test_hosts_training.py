@@ -78,9 +78,9 @@ def start_both(folder, *arguments):
 
 
 def ends_of(both):
-    """Exit statuses, and what was said on stdout and on stderr."""
-    said = [one.communicate(timeout=3600) for one in both]
-    return [one.returncode for one in both], [out for out, _ in said], [err for _, err in said]
+    """Exit statuses, and what was output on stdout and on stderr."""
+    output = [one.communicate(timeout=3600) for one in both]
+    return [one.returncode for one in both], [out for out, _ in output], [err for _, err in output]
 
 
 def train_alone(folder, name, *overrides):
@@ -96,11 +96,11 @@ def train_alone(folder, name, *overrides):
 
 
 def train_together(folder, name, *overrides):
-    statuses, shown, told = ends_of(
+    statuses, shown, named = ends_of(
         start_both(folder, *arguments_for(folder, name, "strategy=hosts", *overrides))
     )
-    assert statuses == [0, 0], told
-    assert told == ["", ""]
+    assert statuses == [0, 0], named
+    assert named == ["", ""]
     assert shown[0].rstrip().endswith(str(folder / name))
     assert f"host 0 writes {folder / name}" in shown[1]
     return RunFolder(folder / name)
@@ -161,17 +161,17 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_a_folder_to_go_on_wit
         assert all(one.poll() is None for one in both), ends_of(both)
         time.sleep(0.01)
     os.kill(worker_of(both[killed]), signal.SIGKILL)
-    statuses, _, told = ends_of(both)
-    assert statuses == [LOST, LOST], told
-    assert f"Host {killed} of 2: its training process was killed by SIGKILL" in told[killed]
-    assert f"host {killed}" in told[1 - killed]
-    assert "was lost" in told[1 - killed]
-    for words in told:
+    statuses, _, named = ends_of(both)
+    assert statuses == [LOST, LOST], named
+    assert f"Host {killed} of 2: its training process was killed by SIGKILL" in named[killed]
+    assert f"host {killed}" in named[1 - killed]
+    assert "was lost" in named[1 - killed]
+    for words in named:
         assert "Traceback" not in words
         assert f"voxlift-train resume={run.path} hosts.coordinator=127.0.0.1:" in words
     assert "resume=" in run.log.read_text(encoding="utf-8")
     assert not run.is_finished
-    statuses, shown, told = ends_of(start_both(folder, f"resume={run.path}"))
-    assert statuses == [0, 0], told
+    statuses, shown, named = ends_of(start_both(folder, f"resume={run.path}"))
+    assert statuses == [0, 0], named
     assert shown[0].rstrip().endswith(str(run.path))
     assert_same(run, unbroken)

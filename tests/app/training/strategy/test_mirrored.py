@@ -51,11 +51,11 @@ def test_two_devices_train_as_one_on_the_same_batch(model, optimizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("batch", "devices", "told"), [(8, 3, "6 or 9"), (1, 2, "choose 2"), (7, 2, "6 or 8")]
+    ("batch", "devices", "named"), [(8, 3, "6 or 9"), (1, 2, "choose 2"), (7, 2, "6 or 8")]
 )
-def test_a_batch_that_cannot_be_shared_evenly_names_the_nearest(batch, devices, told):
+def test_a_batch_that_cannot_be_shared_evenly_names_the_nearest(batch, devices, named):
     refuse_uneven_batches(devices * batch, devices)
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=named):
         refuse_uneven_batches(batch, devices)
 
 
@@ -66,15 +66,15 @@ def test_fewer_samples_than_devices_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "named"),
     [
         (TrainSettings(strategy="many"), "expected one of single, mirrored, hosts"),
         (TrainSettings(strategy="mirrored", trainer=TrainerSettings(accumulate=2)), "trainer.accumulate"),
         (TrainSettings(devices=DevicesSettings(logical_cpus=2)), "devices.logical_cpus"),
     ],
 )
-def test_what_cannot_be_spread_is_refused_before_anything_starts(settings, told):
-    with pytest.raises(SettingsError, match=told):
+def test_what_cannot_be_spread_is_refused_before_anything_starts(settings, named):
+    with pytest.raises(SettingsError, match=named):
         check_settings(settings)
 
 
