@@ -1,10 +1,12 @@
 """Step 2 of a lift: build the Keras model of a plan, and give its layers their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import keras
 
+from voxlift.models.lifting.errors import LiftError, Problem, UnsupportedError, foreign_code, is_foreign
 from voxlift.models.lifting.graph import ends_of, history_of
 from voxlift.models.lifting.planner import GraphPlan, Step
 from voxlift.models.lifting.rules.base import ExtraLayer
@@ -49,15 +51,22 @@ class _Builder:
             is_grey: See `build_network`.
         """
         if isinstance(plan.model, keras.Sequential) and not is_grey:
-            layers = [self._input_layer(plan, 0)]
-            for step in plan.steps:
-                layers += self._layers_of(step)
-            model = keras.Sequential(layers, name=name)
+            model = self._build_sequential(plan, name)
         else:
             model = self._build_functional(plan, name, is_grey=is_grey)
         if not plan.model.trainable:
             model.trainable = False
         return model
+
+    def _build_sequential(self, plan: GraphPlan, name: str) -> Model:
+        layers = [self._input_layer(plan, 0)]
+        for step in plan.steps:
+            with _step_errors(name, step):
+                layers += self._layers_of(step)
+        # Keras calls the layers here; an error is reported for the first foreign one, if there is any.
+        foreign = [step for step in plan.steps if is_foreign(step.call.operation)]
+        with _step_errors(name, foreign[0]) if foreign else nullcontext():
+            return keras.Sequential(layers, name=name)
 
     def _build_functional(self, plan: GraphPlan, name: str, *, is_grey: bool) -> Model:
         entries, tensors = {}, {}
@@ -66,7 +75,8 @@ class _Builder:
             entries[id(tensor)] = entry
             tensors[id(tensor)] = _repeat_channel(entry, spec.channels)
         for step in plan.steps:
-            outputs = _call_layers(step, self._layers_of(step), tensors)
+            with _step_errors(name, step):
+                outputs = _call_layers(step, self._layers_of(step), tensors)
             tensors.update(zip(map(id, step.call.outputs), keras.tree.flatten(outputs), strict=True))
         inputs, outputs = ends_of(plan.model)
         inputs = keras.tree.map_structure(lambda tensor: entries[id(tensor)], inputs)
@@ -91,6 +101,22 @@ class _Builder:
                 _create_layers(step) if nested is None else [self.build(nested, nested.model.name)]
             )
         return self.layers[key]
+
+
+@contextmanager
+def _step_errors(network: str, step: Step) -> Iterator[None]:
+    """Report what the code of a step's foreign layer raises as the problem of that layer.
+
+    Raises:
+        LiftError: Its code failed.
+    """
+    operation = step.call.operation
+    try:
+        with foreign_code(operation, "while the 3D network was built"):
+            yield
+    except UnsupportedError as error:
+        problem = Problem(step.path, type(operation).__name__, "", error.reason, error.fix)
+        raise LiftError(network, [problem]) from error
 
 
 def _create_layers(step: Step) -> list[Layer]:
@@ -148,6 +174,7 @@ def _transfer_weights(plan: GraphPlan, layers: Mapping[int, list[Layer]]) -> Non
         if step.is_shared or lifted is None or lifted.transfer is None:
             continue
         layer = layers[id(step.call.operation)][len(lifted.before)]
-        layer.set_weights(lifted.transfer(step.call.operation.get_weights()))
+        with _step_errors(plan.model.name, step):
+            layer.set_weights(lifted.transfer(step.call.operation.get_weights()))
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()

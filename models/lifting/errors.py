@@ -1,8 +1,14 @@
 """Errors of a lift: everything that cannot be lifted is reported together."""
 
+import re
+import traceback
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+from voxlift.models.lifting.types import Layer
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,48 @@ class DepthTooSmallError(UnsupportedError):
             f"its input has only {depth} slices, fewer than its window needs along depth.",
             "Lift with depth_policy='preserve' (no downsampling along depth), or with a larger depth.",
         )
+
+
+def is_foreign(layer: Layer) -> bool:
+    """Return whether a layer is of a class that neither Keras nor Voxlift defines."""
+    return type(layer).__module__.split(".")[0] not in {"keras", "voxlift"}
+
+
+@contextmanager
+def foreign_code(layer: Layer, occasion: str) -> Iterator[None]:
+    """Turn whatever the own code of a foreign layer raises into a sentence.
+
+    Args:
+        layer: The layer; errors of other layers are raised unchanged.
+        occasion: When its code runs, such as "while its lift was planned".
+
+    Raises:
+        UnsupportedError: The code of a foreign layer failed.
+    """
+    try:
+        yield
+    except (UnsupportedError, LiftError):
+        raise
+    except Exception as error:
+        if not is_foreign(layer):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UnsupportedError(
+            f"the code of this class failed {occasion}, in {Path(place.filename).name}, line {place.lineno}: "
+            f"{describe_error(error)}",
+            "Correct its code, or register your own rule: register_lift_rule(LayerClass, rule).",
+        ) from error
+
+
+def describe_error(error: Exception) -> str:
+    r"""Return an error's class and the first line of its message, without the line that Keras adds.
+
+    >>> describe_error(ValueError("Exception encountered when calling Blur.call().\n\nno such axis"))
+    'ValueError: no such axis'
+    """
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    messages = [line for line in lines if line and not line.startswith("Exception encountered when calling")]
+    return f"{type(error).__name__}: {messages[0]}" if messages else f"{type(error).__name__}."
 
 
 def setting_error(network: str, setting: str, reason: str) -> LiftError:

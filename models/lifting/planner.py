@@ -13,10 +13,17 @@ from voxlift.models.lifting.edits.input_channels import (
     is_channel_agnostic,
     reads_other_channels,
 )
-from voxlift.models.lifting.errors import DepthTooSmallError, Problem, UnsupportedError
+from voxlift.models.lifting.errors import (
+    DepthTooSmallError,
+    Problem,
+    UnsupportedError,
+    foreign_code,
+    is_foreign,
+)
 from voxlift.models.lifting.graph import SUBCLASSED, Call, Graph, history_of, is_network, read_graph
 from voxlift.models.lifting.rules import find_rule
 from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted, LiftRule, keep_layer
+from voxlift.models.lifting.rules.foreign import lift_foreign
 from voxlift.models.lifting.types import Layer, Model, Shape, Tensor, TensorSpec, guess_spec, plain_spec
 
 WINDOWS = (
@@ -124,7 +131,8 @@ class Planner:
             nested = self.plan(call.operation, inputs, prefix=f"{path}/")
             return Step(call, path, inputs, nested.outputs, nested=nested)
         try:
-            return self._lift(call, graph, inputs, path)
+            with foreign_code(call.operation, "while its lift was planned"):
+                return self._lift(call, graph, inputs, path)
         except UnsupportedError as error:
             return self._record_problem(call, path, inputs, error)
 
@@ -205,10 +213,13 @@ class Planner:
 
 
 def _require_rule(layer: Layer, inputs: tuple[TensorSpec, ...]) -> LiftRule:
-    """Return the rule of a layer; without a rule it is kept if all its inputs are the same in 2D and 3D.
+    """Return the rule of a layer.
+
+    Without a rule it is kept if all its inputs are the same in 2D and 3D, and a layer of another library is
+    kept if it is proved to act on each position alone.
 
     Raises:
-        UnsupportedError: There is no rule, and an input has a depth axis.
+        UnsupportedError: It is a layer of Keras without a rule, and an input has a depth axis.
     """
     rule = find_rule(layer)
     if rule is not None:
@@ -217,6 +228,8 @@ def _require_rule(layer: Layer, inputs: tuple[TensorSpec, ...]) -> LiftRule:
         return _keep_plain
     if isinstance(layer, keras.Model):
         raise UnsupportedError(*SUBCLASSED)
+    if is_foreign(layer):
+        return lift_foreign
     raise UnsupportedError(
         "there is no rule for this class.",
         "Use supported layers instead, or register your own rule: register_lift_rule(LayerClass, rule).",

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from voxlift.models.lifting.edits.base import Edit, Edits
+from voxlift.models.lifting.errors import LiftError, Problem, UnsupportedError, foreign_code
 from voxlift.models.lifting.graph import Call, Graph, is_network, read_graph
 from voxlift.models.lifting.types import Array, Layer, Model, Value
 
@@ -49,7 +50,7 @@ def run_graph(
         keras.ops.convert_to_tensor(array, precision if "float" in tensor.dtype else tensor.dtype)
         for array, tensor in zip(arrays, model.inputs, strict=True)
     ]
-    interpreter = _Interpreter(precision, on_outputs, on_inputs, edits or Edits())
+    interpreter = _Interpreter(model.name, precision, on_outputs, on_inputs, edits or Edits())
     return _as_arrays(interpreter.run(read_graph(model), tensors))
 
 
@@ -59,8 +60,9 @@ def _as_arrays(tensors: list[Any]) -> list[Array]:
 
 @dataclass(frozen=True)
 class _Interpreter:
-    """The settings of one computation; its fields are the arguments of `run_graph`."""
+    """The network's name, and the settings of one computation, which are the arguments of `run_graph`."""
 
+    network: str
     precision: str
     on_outputs: OnOutputs | None
     on_inputs: OnInputs | None
@@ -88,7 +90,13 @@ class _Interpreter:
         args, kwargs = keras.tree.map_structure(
             lambda value: values.get(id(value), value), (call.args, dict(call.kwargs))
         )
-        outputs = keras.tree.flatten(self._apply(call.operation, args, kwargs))
+        try:
+            with foreign_code(call.operation, f"when it was computed in {self.precision}"):
+                outputs = keras.tree.flatten(self._apply(call.operation, args, kwargs))
+        except UnsupportedError as error:
+            kind = type(call.operation).__name__
+            problem = Problem(call.operation.name, kind, "", error.reason, error.fix)
+            raise LiftError(self.network, [problem]) from error
         replaced = None if self.on_outputs is None else self.on_outputs(call.operation, _as_arrays(outputs))
         return outputs if replaced is None else [keras.ops.convert_to_tensor(array) for array in replaced]
 
