@@ -11,12 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from voxlift.app.config.commands import TrainSettings
+from voxlift.app.config.texts import protect, quote_text, restore_settings
 from voxlift.app.errors import SettingsError
 from voxlift.data_pipelines.augment import Augment
 
 Settings = TypeVar("Settings")
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+HYDRA_WORDS = ("true", "false", "null", "inf", "nan")  # no text, unless quoted
 NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger")  # they change no result
 
 
@@ -26,7 +28,7 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
     Raises:
         TypeError: The configuration was composed from another schema, which is an error of ours.
     """
-    settings = OmegaConf.to_object(cfg)
+    settings = restore_settings(OmegaConf.to_object(cfg))
     if not isinstance(settings, schema):
         raise TypeError(
             f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
@@ -98,13 +100,14 @@ def format_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(format_value(item) for item in value) + "]"
     if isinstance(value, str):
-        return value if PLAIN.fullmatch(value) else quote_override(value)
+        is_plain = PLAIN.fullmatch(value) and value.lower() not in HYDRA_WORDS
+        return value if is_plain else quote_override(protect(value))
     return repr(value)
 
 
 def quote_override(value: str) -> str:
     """Return a text, such as a path, quoted for Hydra's grammar."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return quote_text(value)
 
 
 def get_value(settings: TrainSettings, key: str) -> Any:  # noqa: ANN401 - whatever a setting holds

@@ -13,6 +13,7 @@ from yaml import YAMLError
 from voxlift import __version__
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_changes
+from voxlift.app.config.texts import dump_settings, restore_settings
 from voxlift.app.files import read_json, read_rows, write_text
 from voxlift.app.runs.folder import RunFolder
 
@@ -21,7 +22,7 @@ Settings = TypeVar("Settings")
 
 def save_settings(settings: TrainSettings, run: RunFolder) -> None:
     """Write the resolved configuration."""
-    write_text(run.config, OmegaConf.to_yaml(OmegaConf.structured(settings)))
+    write_text(run.config, dump_settings(settings))
 
 
 def load_settings(run: RunFolder) -> TrainSettings:
@@ -49,7 +50,9 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
     try:
         saved = OmegaConf.load(file)
         defaults = schema(saved)
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
+        settings = restore_settings(
+            OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
+        )
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, KeyError) as error:
         raise SettingsError(f"{file}: expected {expected}; {error}") from error
     if not isinstance(settings, type(defaults)):

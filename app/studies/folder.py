@@ -15,12 +15,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from voxlift.app.config import SettingsError
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import list_changes, list_result_settings
 from voxlift.app.config.studies import STUDIES
+from voxlift.app.config.texts import dump_settings
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_config
 from voxlift.app.runs.folder import refuse_used_folder
@@ -87,7 +86,7 @@ def open_study_folder(settings: StudySettings) -> StudyFolder:
             f"({'; '.join(changes)}). Choose another run_dir, or leave it out: the name of a study's folder "
             "follows from its settings."
         )
-    write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+    write_text(folder.config, dump_settings(asdict(settings)))
     return folder
 
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import flatten
+from voxlift.app.config.texts import restore_settings
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -247,7 +248,7 @@ def _agree(name: str, value: str, settings: TrainSettings, *, expected: str) -> 
 def _read(text: str) -> TrainSettings:
     schema = OmegaConf.structured(TrainSettings)
     settings: TrainSettings = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.create(text)))  # type: ignore[assignment]
-    return settings
+    return restore_settings(settings)
 
 
 def _may_differ(key: str) -> bool:

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO, Any
 
-from omegaconf import OmegaConf
-
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import refuse_uneven_batches
+from voxlift.app.config.texts import dump_settings
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.runtime.child import python_module
 from voxlift.app.runtime.devices import backend_name, check_backend
@@ -73,7 +72,7 @@ def supervise(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: 
     (refuse_taken_port if cluster.leads else await_coordinator)(cluster)
     with tempfile.TemporaryDirectory(prefix="voxlift-host-") as folder, tempfile.TemporaryFile() as noise:
         order = {
-            "settings": None if settings is None else OmegaConf.to_yaml(OmegaConf.structured(settings)),
+            "settings": None if settings is None else dump_settings(settings),
             "member": asdict(cluster),
             "folder": folder,
             "resumes": resumes,
