@@ -12,11 +12,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.paths import (
+    DICOM_DIRECTORY,
+    IMAGE_SUFFIXES,
+    FolderWalk,
+    find_kind,
+    has_image_name,
+    is_absent,
+)
+from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.tables.reader import read_table
-from voxlift.data_pipelines.tables.rows import IMAGE_SUFFIXES, rows_of_table
+from voxlift.data_pipelines.tables.rows import rows_of_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-DICOM_MAGIC = (128, b"DICM")  # offset and bytes at the end of a DICOM file's preamble
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,9 @@ def find_scans(
         ManifestError: There is nothing at `source`, or nothing to score.
     """
     path, columns = Path(source).expanduser().absolute(), tuple(image_columns)
-    if not path.exists():
+    if is_absent(path):
         raise ManifestError(f"{source}: expected an image, a folder or a table, but the path does not exist.")
-    if path.is_dir():
+    if find_kind(path).name == "folder":
         scans = _scans_of_folder(path, columns)
     elif path.name.lower().endswith(TABLE_SUFFIXES):
         base = path.parent if root is None else Path(root).expanduser().absolute()
@@ -105,30 +113,41 @@ def _scans_of_folder(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]
             Scan(image.name if image == folder else image.relative_to(folder).as_posix(), (image,))
             for image in find_images(folder)
         ]
-    entries = _visible_entries(folder)
-    subfolders = [path for path in entries if path.is_dir()]
-    is_one_subject = any(map(_is_image, entries)) or not subfolders
-    subjects = [folder] if is_one_subject else subfolders
-    return [scan for subject in subjects for scan in _scans_of_subject(subject, image_columns)]
+    walk = FolderWalk(folder)
+    entries = walk.entries(folder)
+    subfolders = [path for path in entries if find_kind(path).name == "folder"]
+    is_one_subject = any(has_image_name(path) for path in entries if path not in subfolders) or not subfolders
+    if is_one_subject:
+        return _scans_of_subject(folder, image_columns, FolderWalk(folder))
+    return [scan for subject in subfolders for scan in _scans_of_subject(subject, image_columns, walk)]
 
 
-def find_images(folder: Path) -> Iterator[Path]:
+def find_images(folder: Path, walk: FolderWalk | None = None) -> Iterator[Path]:
     """Yield every image at any depth, sorted: files of known formats, and folders that contain DICOM files.
 
-    A pair of header and data file is named by its header, and so counted once; hidden entries are ignored.
+    A pair of header and data file is named by its header, and so counted once. An entry with an image's name
+    that cannot be read (a broken link, a pipe) is yielded too, so that it is reported.
+
+    Args:
+        folder: The folder.
+        walk: The walk that `folder` is a part of; by default it starts here.
     """
-    entries = _visible_entries(folder)
-    yield from filter(_is_image, entries)
-    if any(_is_dicom(path) for path in entries if path.is_file() and not _is_image(path)):
+    walk = walk or FolderWalk(folder)
+    entries = walk.entries(folder)
+    kinds = {path: find_kind(path).name for path in entries}
+    images = [path for path in entries if has_image_name(path) and kinds[path] != "folder"]
+    yield from images
+    others = [path for path in entries if kinds[path] == "file" and path not in images]
+    if any(is_dicom_image(path) for path in others if path.name.upper() != DICOM_DIRECTORY):
         yield folder
     for path in entries:
-        if path.is_dir():
-            yield from find_images(path)
+        if kinds[path] == "folder":
+            yield from find_images(path, walk)
 
 
-def _scans_of_subject(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]:
+def _scans_of_subject(folder: Path, image_columns: tuple[str, ...], walk: FolderWalk) -> list[Scan]:
     """Return one scan; or one for each session folder, where each contains every channel once."""
-    images = list(find_images(folder))
+    images = list(find_images(folder, walk))
     chosen, problem = _assign_channels(images, image_columns)
     if not problem:
         return [Scan(folder.name, chosen)]
@@ -161,20 +180,3 @@ def _is_channel(image: Path, column: str) -> bool:
     words = re.split(r"[^a-z0-9]+", image.name.lower())
     wanted = [word for word in re.split(r"[^a-z0-9]+", column.lower()) if word]
     return any(words[at : at + len(wanted)] == wanted for at in range(len(words)))
-
-
-def _visible_entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()
-
-
-def _is_dicom(path: Path) -> bool:
-    offset, magic = DICOM_MAGIC
-    try:
-        with path.open("rb") as file:
-            return file.read(offset + len(magic))[offset:] == magic
-    except OSError:
-        return False

@@ -12,6 +12,9 @@ from voxlift.data_pipelines.errors import DataError
 Array = NDArray[Any]
 Affine = NDArray[np.float64]
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count towards the patient's left and posterior, NIfTI towards right and anterior."""
+
 
 class VolumeError(DataError):
     """An image that cannot be used: what was expected, what was found, where, and how to fix it."""

@@ -14,6 +14,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.setup import import_quietly
+from voxlift.data_pipelines.paths import find_real_path
 from voxlift.data_pipelines.tables.manifest import split_images
 
 if TYPE_CHECKING:
@@ -192,4 +193,4 @@ def _log_precision(network: Any, source: Path) -> None:  # noqa: ANN401 - untype
 
 
 def _resolved(paths: Iterable[str | Path]) -> set[Path]:
-    return {Path(path).resolve() for path in paths}
+    return {find_real_path(Path(path)) for path in paths}

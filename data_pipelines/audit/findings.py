@@ -12,6 +12,7 @@ import numpy as np
 from voxlift.data_pipelines.audit.facts import Facts, are_masks
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.geometry import corner_distance_mm, is_same_grid
+from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.tables.manifest import Manifest
 from voxlift.data_pipelines.tables.values import is_number
 
@@ -68,7 +69,7 @@ def check_files(cases: Sequence[Case], *, skips_bad: bool = False) -> Iterator[F
     among_masks = are_masks([case.facts for case in cases])
     for facts in (case.facts for case in cases):
         if facts.error:
-            kind = "unreadable" if facts.path.exists() else "absent"
+            kind = "absent" if is_absent(facts.path) else "unreadable"
             yield (_warning if skips_bad else _error)(kind, facts.error, [facts.path])
         else:
             yield from _check_voxels(facts, among_masks=among_masks)

@@ -1,9 +1,10 @@
 """Fill the cache: prepare every volume of a data set once, and keep its raw voxels on disk.
 
-A file's name is the hash of everything that its voxels depend on: each source file's path, size and
-modification time, every preprocessing setting, and the version of this format. A changed setting or file
-thus gives another name, and nothing stale is served. Files are written atomically: neither a kill nor two
-runs at once leave half a file. Beside each file lies its metadata, see `cache.metadata`.
+A file's name is the hash of everything that its voxels depend on: path, size and modification time of each
+source file and of every file that its header refers to, every preprocessing setting, and the version of this
+format. A changed setting or file thus gives another name, and nothing stale is served. Files are written
+atomically: neither a kill nor two runs at once leave half a file. Beside each file lies its metadata, see
+`cache.metadata`.
 
 All volumes of a data set are stored in one type. The first one decides which; where a later one needs a
 wider type, the data set is stored in that one, and a small file keeps the outcome for the next run.
@@ -39,7 +40,7 @@ from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metada
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.readers.identity import identify_image
+from voxlift.data_pipelines.readers.identity import find_reading, identify_image
 from voxlift.data_pipelines.volume import Stored, VolumeError
 
 FORMAT_VERSION = 3  # raise when the same settings would give other voxels than an earlier version
@@ -148,6 +149,9 @@ def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:
         "settings": asdict(settings),
         "files": [identify_image(path) for path in paths],
     }
+    readings = [find_reading(path) for path in paths]
+    if any(readings):  # absent otherwise, so that what earlier versions prepared rightly stays valid
+        dependencies["readings"] = readings
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

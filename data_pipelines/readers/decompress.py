@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip_lib
 
+from voxlift.data_pipelines.paths import find_kind
 from voxlift.data_pipelines.volume import Array, VolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -17,7 +18,7 @@ MAX_DEFLATE_RATIO = 1032
 
 MAX_TRAILING_BYTES = 2**20
 # The stub of isal declares the exception class as an instance.
-_GzipError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
+GzipError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
 
 
 def read_voxels(path: Path, offset: int, *, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
@@ -49,11 +50,11 @@ def read_head(path: Path, size: int) -> bytes:
     """
     # 64 KiB hold far more than any header, compressed or not.
     raw = _read_stored_bytes(path, max(size, 65536))
-    if not _is_gzip(raw):
+    if not is_gzip(raw):
         return raw[:size]
     try:
-        return _decompress(raw, size, max_trailing=0)[0]
-    except (_GzipError, EOFError):
+        return decompress_gzip(raw, size, max_trailing=0)[0]
+    except (GzipError, EOFError):
         return b""
 
 
@@ -63,11 +64,11 @@ def _read_content(path: Path, wanted: int) -> bytes:
     A gzip bomb is not unpacked beyond the bytes that the header justifies.
     """
     _check_claimed_size(wanted, path)
-    if not _is_gzip(_read_stored_bytes(path, 2)):
+    if not is_gzip(_read_stored_bytes(path, 2)):
         return _read_stored_bytes(path, wanted)
     try:
-        data, is_complete = _decompress(_read_stored_bytes(path), wanted)
-    except _GzipError as error:
+        data, is_complete = decompress_gzip(_read_stored_bytes(path), wanted)
+    except GzipError as error:
         raise VolumeError(
             f"{path}: the gzip stream is damaged ({error}). Copy the file again from its source."
         ) from error
@@ -81,7 +82,7 @@ def _read_content(path: Path, wanted: int) -> bytes:
 
 def _check_claimed_size(claimed: int, path: Path) -> None:
     """Raise if a header claims more bytes than the file can hold, before any memory is allocated."""
-    is_packed = _is_gzip(_read_stored_bytes(path, 2))
+    is_packed = is_gzip(_read_stored_bytes(path, 2))
     size = path.stat().st_size
     if claimed > size * (MAX_DEFLATE_RATIO if is_packed else 1):
         raise VolumeError(
@@ -97,11 +98,12 @@ def _check_claimed_size(claimed: int, path: Path) -> None:
 
 def _read_stored_bytes(path: Path, size: int = -1) -> bytes:
     """Return the first `size` bytes of a file as stored, or all of them."""
+    problem = find_kind(path).problem
+    if problem:
+        raise VolumeError(f"{path}: {problem}")
     try:
         with path.open("rb") as file:
             raw = file.read(size)
-    except FileNotFoundError:
-        raise VolumeError(_absent_message(path)) from None
     except OSError as error:
         raise VolumeError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if not raw:
@@ -109,18 +111,22 @@ def _read_stored_bytes(path: Path, size: int = -1) -> bytes:
     return raw
 
 
-def _absent_message(path: Path) -> str:
-    if path.is_symlink():
-        return f"{path}: a link to {path.readlink()}, which does not exist. Fetch the file it points to."
-    return f"{path}: no such file. Check the path in the table, or its root folder."
-
-
-def _is_gzip(raw: bytes) -> bool:
+def is_gzip(raw: bytes) -> bool:
+    """Return whether bytes start a gzip stream."""
     return raw[:2] == GZIP_MAGIC
 
 
-def _decompress(raw: bytes, wanted: int, max_trailing: int = MAX_TRAILING_BYTES) -> tuple[bytes, bool]:
-    """Return up to `wanted` bytes of the content (all gzip members in turn) and whether the stream ended."""
+def decompress_gzip(raw: bytes, wanted: int, max_trailing: int = MAX_TRAILING_BYTES) -> tuple[bytes, bool]:
+    """Return up to `wanted` bytes of the content (all gzip members in turn) and whether the stream ended.
+
+    Args:
+        raw: The stream.
+        wanted: Most bytes of content.
+        max_trailing: Most bytes of content after these that are decompressed to verify the checksum.
+
+    Raises:
+        GzipError: The stream is damaged.
+    """
     parts: list[bytes] = []
     left = wanted
     decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
@@ -133,7 +139,7 @@ def _decompress(raw: bytes, wanted: int, max_trailing: int = MAX_TRAILING_BYTES)
             break
         if decompressor.eof:
             feed = decompressor.unused_data.lstrip(b"\0")
-            if not _is_gzip(feed):
+            if not is_gzip(feed):
                 break
             decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         else:

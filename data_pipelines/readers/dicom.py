@@ -1,16 +1,27 @@
 """Read DICOM: a folder that holds one series, or one file of many frames."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
+from voxlift.data_pipelines.paths import DICOM_DIRECTORY, is_file, is_utf8, linked_as_ascii, list_entries
 from voxlift.data_pipelines.readers.decompress import MAX_BYTES
-from voxlift.data_pipelines.readers.dicom_frames import ImagePlane, read_frame_planes, sort_frames
+from voxlift.data_pipelines.readers.dicom_frames import (
+    VALUE_TAGS,
+    Frames,
+    ImagePlane,
+    find_value_notes,
+    read_dicom_header,
+    read_frames,
+    sort_frames,
+)
 from voxlift.data_pipelines.readers.header_checks import check_affine, to_native_dtype
-from voxlift.data_pipelines.readers.itk import LPS_TO_RAS, array_of_image, read_itk, shorten_itk_error
-from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
+from voxlift.data_pipelines.readers.itk import array_of_image, read_itk, shorten_itk_error
+from voxlift.data_pipelines.volume import LPS_TO_RAS, Affine, Stored, VolumeError
 
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 SCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))
@@ -29,17 +40,14 @@ def read_dicom_series(folder: Path) -> Stored:
     Raises:
         VolumeError: No series, several, missing or doubled slices, or slices that do not fit together.
     """
-    files = _series_files(folder)
-    if len(files) == 1:
-        if _open(Path(files[0])).GetSize()[2:] == (1,):
-            raise VolumeError(f"{folder}: the DICOM series has one slice; a volume needs at least two.")
-        return read_dicom_file(Path(files[0]))
-    slices = [_plane_of(Path(file)) for file in files]
-    affine = series_affine(slices, folder)
-    if np.prod(slices[0].size[:2], dtype=float) * len(files) * 4 > MAX_BYTES:
-        raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 2**30:.0f} GiB once decoded.")
-    voxels = to_native_dtype(array_of_image(_read_slices(folder, files, slices)))
-    return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape))
+    entries = list_entries(folder)
+    files = [path for path in entries if is_file(path) and path.name.upper() != DICOM_DIRECTORY]
+    if len(files) == len(list(folder.iterdir())) and all(map(is_utf8, files)):
+        return _read_series(folder, folder)
+    # GDCM would open pipes, follow a DICOMDIR, and end the process at a name that is not UTF-8.
+    with linked_as_ascii(files) as links, _with_own_names({**links, _folder_of(links, folder): folder}):
+        stored = _read_series(_folder_of(links, folder), folder)
+        return replace(stored, source=folder)
 
 
 def read_dicom_file(path: Path, *, time_axis: str = "error") -> Stored:
@@ -52,15 +60,78 @@ def read_dicom_file(path: Path, *, time_axis: str = "error") -> Stored:
     Raises:
         VolumeError: It holds one slice, or frames that are not evenly spaced.
     """
+    if is_utf8(path):
+        return _read_frames(path, time_axis)
+    with linked_as_ascii([path]) as links, _with_own_names(links):
+        return replace(_read_frames(next(iter(links)), time_axis), source=path)
+
+
+def _folder_of(links: Mapping[Path, Path], folder: Path) -> Path:
+    return next(iter(links)).parent if links else folder
+
+
+@contextmanager
+def _with_own_names(names: Mapping[Path, Path]) -> Iterator[None]:
+    """Name the files themselves in errors that name their links."""
+    try:
+        yield
+    except VolumeError as error:
+        message = str(error)
+        for link, path in names.items():
+            message = message.replace(str(link), str(path))
+        raise VolumeError(message) from error
+
+
+def _read_series(folder: Path, shown: Path) -> Stored:
+    if not list_entries(folder):
+        raise _no_series(shown)
+    files = _series_files(folder)
+    if len(files) == 1:
+        if _open(Path(files[0])).GetSize()[2:] == (1,):
+            raise VolumeError(f"{folder}: the DICOM series has one slice; a volume needs at least two.")
+        return read_dicom_file(Path(files[0]))
+    slices = [_plane_of(Path(file)) for file in files]
+    affine = series_affine(slices, folder)
+    if np.prod(slices[0].size[:2], dtype=float) * len(files) * 4 > MAX_BYTES:
+        raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 2**30:.0f} GiB once decoded.")
+    voxels = to_native_dtype(array_of_image(_read_slices(folder, files, slices)))
+    notes = find_value_notes(read_dicom_header(Path(files[0]), only=VALUE_TAGS))
+    return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape), notes=notes)
+
+
+def _no_series(folder: Path) -> VolumeError:
+    return VolumeError(
+        f"{folder}: a folder was given but it holds no DICOM series. Give an image file, or"
+        " the series' folder."
+    )
+
+
+def _read_frames(path: Path, time_axis: str) -> Stored:
     stored = read_itk(path, kind="dicom", time_axis=time_axis)
-    planes = read_frame_planes(path)
-    if planes is None:
+    frames = read_frames(path)
+    stored = replace(_apply_scale(stored, frames, path), notes=(*stored.notes, *frames.notes))
+    if not frames.planes:
         note = "the DICOM frames do not state their positions: they are assumed to be evenly spaced in order"
         return replace(stored, notes=(*stored.notes, note))
-    order = sort_frames(planes, path)
-    affine = series_affine([planes[index] for index in order], path)
+    order = sort_frames(frames.planes, path)
+    affine = series_affine([frames.planes[index] for index in order], path)
     is_sorted = (order == np.arange(len(order))).all()
     return replace(stored, voxels=stored.voxels if is_sorted else stored.voxels[:, :, order], affine=affine)
+
+
+def _apply_scale(stored: Stored, frames: Frames, path: Path) -> Stored:
+    """Return the image with the scaling of its frames, where GDCM left it out."""
+    if not frames.scales:
+        return stored
+    if len(set(frames.scales)) > 1:
+        raise VolumeError(f"{path}: the DICOM frames are scaled differently. Export the volume as NIfTI.")
+    slope, inter = frames.scales[0]
+    if slope == 0 or not np.isfinite([slope, inter]).all():
+        raise VolumeError(f"{path}: the DICOM frames are scaled by {slope:g} x + {inter:g}. It is damaged.")
+    note = (
+        f"values are {slope:g} x + {inter:g} of the stored numbers, by the functional groups (ITK ignores it)"
+    )
+    return replace(stored, slope=slope, inter=inter, notes=(*stored.notes, note))
 
 
 def _series_files(folder: Path) -> tuple[str, ...]:
@@ -72,10 +143,7 @@ def _series_files(folder: Path) -> tuple[str, ...]:
     finally:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
     if not names:
-        raise VolumeError(
-            f"{folder}: a folder was given but it holds no DICOM series. Give an image file, or"
-            " the series' folder."
-        )
+        raise _no_series(folder)
     series = {name: SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name) for name in names}
     if len(series) > 1:
         listed = "; ".join(f"{name} ({len(files)} files)" for name, files in list(series.items())[:10])

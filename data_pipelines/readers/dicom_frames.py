@@ -10,7 +10,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,26 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
+# GDCM (of SimpleITK 2.5) scales the frames of these classes by their functional groups, those of all other
+# classes only by the attributes of the whole file.
+_SCALED_BY_GDCM = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in (
+        "2.1",  # enhanced CT
+        "2.2",
+        "4.1",  # enhanced MR
+        "4.4",
+        "13.1.1",  # X-ray 3D, breast tomosynthesis
+        "13.1.2",
+        "13.1.3",
+        "13.1.4",
+        "13.1.5",
+        "66.4",  # segmentation
+        "128.1",
+        "130",  # enhanced PET
+    )
+)
+VALUE_TAGS = ("ModalityLUTSequence", "PhotometricInterpretation")
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
@@ -46,31 +66,91 @@ class ImagePlane:
     scale: tuple[float, float] = (1.0, 0.0)
 
 
-def read_frame_planes(path: Path) -> list[ImagePlane] | None:
-    """Return the plane of each frame of a file, in stored order; None where no frame states one.
+@dataclass(frozen=True)
+class Frames:
+    """What a multi-frame file states about its frames, in stored order.
+
+    Attributes:
+        planes: Of each frame; empty where no frame states its plane.
+        scales: Slope and offset of each frame that GDCM did not apply; empty where it applied them.
+        notes: Warnings for the audit.
+    """
+
+    planes: tuple[ImagePlane, ...]
+    scales: tuple[tuple[float, float], ...]
+    notes: tuple[str, ...]
+
+
+def read_frames(path: Path) -> Frames:
+    """Return what a file states about its frames.
 
     Raises:
         VolumeError: The file is not DICOM, or only some of its frames state their plane.
     """
-    import pydicom  # noqa: PLC0415 - its import takes 0.2 s, and few data sets need it
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415
-
+    header = read_dicom_header(path)
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
         groups = [_FunctionalGroups(header, frame) for frame in header.get(_PER_FRAME, [])]
         planes = [_plane_of(group, header) for group in groups]
-    except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError) as error:
+        scales = _missed_scales(groups, header)
+        notes = find_value_notes(header)
+    except Exception as error:  # a damaged header may raise anything on the way
         raise VolumeError(f"{path}: the DICOM header is damaged ({error}). Copy it again.") from error
-    known = [plane for plane in planes if plane is not None]
+    known = tuple(plane for plane in planes if plane is not None)
     if known and len(known) < len(planes):
         raise VolumeError(
             f"{path}: only {len(known)} of {len(planes)} DICOM frames state their position."
             " Export the volume as NIfTI."
         )
-    return known or None
+    return Frames(known, scales, notes)
 
 
-def sort_frames(planes: list[ImagePlane], path: Path) -> NDArray[np.int64]:
+def read_dicom_header(path: Path, *, only: Sequence[str] = ()) -> Dataset:
+    """Return the data set of a DICOM file without its voxels; the file may lack its preamble.
+
+    Args:
+        path: The file.
+        only: Keywords of the attributes that are read; all without any.
+
+    Raises:
+        VolumeError: The file is not DICOM.
+    """
+    import pydicom  # noqa: PLC0415 - its import takes 0.2 s, and few data sets need it
+
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(only) or None)
+    except Exception as error:  # pydicom raises whatever a damaged header leads to
+        raise VolumeError(f"{path}: the DICOM header is damaged ({error}). Copy it again.") from error
+
+
+def find_missed_scaling(path: Path) -> str:
+    """Return the scaling of frames that GDCM does not apply, as text; empty where there is none.
+
+    Raises:
+        VolumeError: The file is damaged.
+    """
+    scales = set(read_frames(path).scales)
+    return " ".join(map(str, sorted(scales)))
+
+
+def find_value_notes(header: Dataset) -> tuple[str, ...]:
+    """Return notes on values that a viewer would show otherwise, from the attributes `VALUE_TAGS`."""
+    notes = []
+    if header.get("ModalityLUTSequence"):
+        notes.append("the DICOM file has a Modality LUT, which is not applied: values are as stored")
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        notes.append("the DICOM file is MONOCHROME1 (low values are bright): values are kept as stored")
+    return tuple(notes)
+
+
+def _missed_scales(groups: Sequence[_FunctionalGroups], header: Dataset) -> tuple[tuple[float, float], ...]:
+    """Return the scale of each frame where GDCM ignores it: in other classes than those it knows."""
+    if str(header.get("SOPClassUID", "")) in _SCALED_BY_GDCM or "RescaleSlope" in header:
+        return ()
+    scales = tuple(_scale_of(group) for group in groups)
+    return () if set(scales) <= {(1.0, 0.0)} else scales
+
+
+def sort_frames(planes: Sequence[ImagePlane], path: Path) -> NDArray[np.int64]:
     """Return the indices of the frames, sorted along the slice normal.
 
     Raises:
@@ -115,7 +195,11 @@ def _plane_of(groups: _FunctionalGroups, header: Dataset) -> ImagePlane | None:
     spacing = groups.find("PixelMeasuresSequence", "PixelSpacing")
     if position is None or orientation is None or spacing is None:
         return None
+    size = (int(header.Columns), int(header.Rows), 1)
+    return ImagePlane(position, orientation, spacing, size, _scale_of(groups))
+
+
+def _scale_of(groups: _FunctionalGroups) -> tuple[float, float]:
     slope = groups.find("PixelValueTransformationSequence", "RescaleSlope") or (1.0,)
     offset = groups.find("PixelValueTransformationSequence", "RescaleIntercept") or (0.0,)
-    size = (int(header.Columns), int(header.Rows), 1)
-    return ImagePlane(position, orientation, spacing, size, (slope[0], offset[0]))
+    return slope[0], offset[0]

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from voxlift.data_pipelines.geometry import reorient_grid, stored_grid
-from voxlift.data_pipelines.volume import Array, Stored, real_values
+from voxlift.data_pipelines.paths import is_file, is_folder
+from voxlift.data_pipelines.readers.dicom_frames import find_missed_scaling
+from voxlift.data_pipelines.readers.metaimage import changes_itk_values, find_metaimage_files
+from voxlift.data_pipelines.readers.nrrd import changes_itk_geometry, find_nrrd_files
+from voxlift.data_pipelines.readers.recognise import HEAD_BYTES, find_format
+from voxlift.data_pipelines.volume import Array, Stored, VolumeError, real_values
 
 _HEADERS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".mhd", ".nhdr")
 _HALVES = (".hdr", ".hdr.gz", ".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
@@ -18,8 +23,8 @@ def identify_image(image: Path) -> tuple[tuple[str, int, int], ...]:
     """Return (absolute path, bytes, modification time in ns) of each file that holds a part of an image.
 
     Nothing is decoded. A folder (a DICOM series) counts with all files below it. A header beside its voxels,
-    or the other way round, counts with the files of the same name that may be the other half: each can
-    change without it.
+    or the other way round, counts with the files of the same name that may be the other half, and with every
+    file that it refers to: each can change without it.
 
     Args:
         image: A file or folder; an absent one has -1 for bytes and time.
@@ -65,15 +70,65 @@ def _in_ras(stored: Stored) -> Array:
     return view
 
 
+def find_reading(image: Path) -> str:
+    """Return how an image is read where earlier versions read it in another way, otherwise empty.
+
+    Voxels that these prepared from the same file are wrong, and must not be served.
+    """
+    try:
+        return _find_reading(image)
+    except VolumeError:
+        return ""
+
+
+def _find_reading(image: Path) -> str:
+    kind = _find_text_format(image)
+    if kind == "nrrd":
+        return "header units" if changes_itk_geometry(image) else ""
+    if kind == "metaimage":
+        return "header units and scaling" if changes_itk_values(image) else ""
+    if kind == "dicom":
+        return find_missed_scaling(image)
+    return ""
+
+
+def _find_text_format(image: Path) -> str | None:
+    """Return the format of a file that may refer to others or be read anew; None for all others.
+
+    NIfTI and MGH are told by their names, so that large data sets need not be opened.
+    """
+    if image.name.lower().endswith((".nii", ".nii.gz", ".mgh", ".mgz")) or not is_file(image):
+        return None
+    try:
+        with image.open("rb") as file:
+            return find_format(file.read(HEAD_BYTES))
+    except OSError:
+        return None
+
+
 def _files_of(image: Path) -> list[Path]:
-    if image.is_dir():
-        return sorted(path for path in image.rglob("*") if path.is_file())
+    if is_folder(image):
+        return sorted(path for path in image.rglob("*") if is_file(path))
+    files = [image, *_halves_of(image), *_referred_files(image)]
+    return list(dict.fromkeys(files))
+
+
+def _halves_of(image: Path) -> list[Path]:
     endings = [ending for ending in _HEADERS if image.name.lower().endswith(ending)]
     if not endings:
-        return [image]
+        return []
     stem = image.name[: -len(max(endings, key=len))]
-    halves = [image.with_name(stem + ending) for ending in _HALVES]
-    return [image, *(half for half in halves if half != image and half.is_file())]
+    names = [stem + ending for ending in (*_HALVES, *map(str.upper, _HALVES))]
+    return [half for half in map(image.with_name, names) if is_file(half)]
+
+
+def _referred_files(image: Path) -> list[Path]:
+    """Return the data files that a header names, also those that are absent now."""
+    find = {"nrrd": find_nrrd_files, "metaimage": find_metaimage_files}.get(str(_find_text_format(image)))
+    try:
+        return list(find(image)) if find else []
+    except VolumeError:
+        return []
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:

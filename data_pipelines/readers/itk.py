@@ -1,4 +1,4 @@
-"""Read NRRD, MetaImage and single DICOM files through SimpleITK."""
+"""Read single DICOM files through SimpleITK, and convert its images."""
 
 import math
 from pathlib import Path
@@ -15,20 +15,7 @@ from voxlift.data_pipelines.readers.header_checks import (
     shape_to_decode,
     to_native_dtype,
 )
-from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM and ITK count towards the patient's left and posterior, NIfTI towards right and anterior."""
-
-
-def find_itk_format(head: bytes) -> str | None:
-    """Return "nrrd", "metaimage" or "dicom" if the bytes start such a file, otherwise None."""
-    if head[:4] == b"NRRD":
-        return "nrrd"
-    if head[128:132] == b"DICM":
-        return "dicom"
-    text = head[:256].lstrip()
-    return "metaimage" if text.startswith((b"ObjectType", b"NDims", b"Comment")) else None
+from voxlift.data_pipelines.volume import LPS_TO_RAS, Affine, Array, Stored, VolumeError
 
 
 def read_itk(path: Path, *, kind: str, time_axis: str = "error") -> Stored:

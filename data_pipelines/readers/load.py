@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+from voxlift.data_pipelines.paths import is_folder
 from voxlift.data_pipelines.readers.decompress import read_head
 from voxlift.data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
-from voxlift.data_pipelines.readers.itk import find_itk_format, read_itk
+from voxlift.data_pipelines.readers.metaimage import read_metaimage
 from voxlift.data_pipelines.readers.mgh import is_mgh, read_mgh
 from voxlift.data_pipelines.readers.nifti import (
     HEAD_BYTES,
     find_nifti_layout,
     header_of,
     is_analyze,
+    is_cut_nifti,
     read_nifti,
 )
+from voxlift.data_pipelines.readers.nrrd import read_nrrd
+from voxlift.data_pipelines.readers.recognise import find_format
 from voxlift.data_pipelines.volume import Stored, Volume, VolumeError, to_volume
 
 _UNSUPPORTED = {
@@ -29,8 +33,10 @@ _UNSUPPORTED = {
     b"\x28\xb5\x2f\xfd": "a zstd stream",
     b"version https://git-lfs": "a Git LFS pointer (git lfs pull fetches the file itself)",
     b"/annex/objects": "a git-annex pointer (git annex get fetches the file itself)",
+    b"\0\x05\x16\x07": "an AppleDouble file of macOS (the image is the file without ._ in its name)",
     b"<": "a web page or XML",
 }
+_READERS = {"nrrd": read_nrrd, "metaimage": read_metaimage, "dicom": read_dicom_file}
 
 
 def load_volume(path: str | Path, *, time_axis: str = "error", prefer: str = "sform") -> Volume:
@@ -81,18 +87,20 @@ def read_stored(path: str | Path, *, time_axis: str = "error", prefer: str = "sf
 
 
 def _read(path: Path, time_axis: str, prefer: str) -> Stored:
-    if path.is_dir():
+    if is_folder(path):
         return read_dicom_series(path)
     head = read_head(path, HEAD_BYTES)
     if find_nifti_layout(head):
         return read_nifti(path, time_axis=time_axis, prefer=prefer)
     if is_mgh(head):
         return read_mgh(path, time_axis=time_axis)
-    kind = find_itk_format(head)
-    if kind == "dicom":
-        return read_dicom_file(path, time_axis=time_axis)
-    if kind:
-        return read_itk(path, kind=kind, time_axis=time_axis)
+    kind = find_format(head)
+    if kind == "dicomdir":
+        raise VolumeError(
+            f"{path}: a DICOMDIR lists series and holds no image. Give the folder of one of its series."
+        )
+    if kind in _READERS:
+        return _READERS[kind](path, time_axis=time_axis)
     if is_analyze(head):
         raise VolumeError(
             f"{path}: this is Analyze 7.5, which does not store left and right. Convert it to NIfTI with a"
@@ -107,7 +115,9 @@ def _read_pair_by_image(path: Path, head: bytes, time_axis: str, prefer: str) ->
     if header is None:
         found = next((what for magic, what in _UNSUPPORTED.items() if head.startswith(magic)), "none of them")
         if not head:
-            found = "a broken gzip stream"
+            found = "a gzip stream that is cut off or damaged"
+        elif is_cut_nifti(head):
+            found = f"the first {len(head)} bytes of a NIfTI header: the file is cut off"
         raise VolumeError(
             f"{path}: expected NIfTI, MGH, NRRD, MetaImage or DICOM, found {found}. Convert it"
             " to NIfTI, or copy it again if it should be one of these."

@@ -1,5 +1,6 @@
 """Read NIfTI-1 and NIfTI-2, single files and header/image pairs."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -8,7 +9,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from voxlift.data_pipelines.readers.decompress import read_head, read_voxels
+from voxlift.data_pipelines.paths import is_file
+from voxlift.data_pipelines.readers.decompress import is_gzip, read_head, read_voxels
 from voxlift.data_pipelines.readers.header_checks import (
     check_affine,
     check_dtype,
@@ -23,6 +25,9 @@ Prefer = Literal["sform", "qform"]
 """Which of NIfTI's two affines is used where both are set."""
 
 HEAD_BYTES = 540
+ROUNDING = 1e-5
+"""Excess of a quaternion's length that rounding explains."""
+
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _CIFTI_INTENTS = range(3000, 3100)
 
@@ -72,9 +77,9 @@ def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -
     header_shape = _voxel_shape(header, path)
     dtype = _voxel_dtype(header, path)
     affines = _read_affines(header, prefer, path)
-    data_path = image_of(path) if layout.is_pair else path
     shape = shape_to_decode(header_shape, time_axis, path)
-    voxels = read_voxels(data_path, _data_offset(header, layout, path), shape=shape, dtype=dtype)
+    data_path, offset, misnamed = _find_voxels(header, layout, path, math.prod(shape) * dtype.itemsize)
+    voxels = read_voxels(data_path, offset, shape=shape, dtype=dtype)
     folded, affine = fold_time_axis(voxels, affines.chosen, time_axis)
     slope, inter = _scale(header, path)
     return Stored(
@@ -87,7 +92,7 @@ def read_nifti(path: Path, *, time_axis: str = "error", prefer: str = "sform") -
         header_shape=header_shape,
         sform=affines.sform,
         qform=affines.qform,
-        notes=affines.notes,
+        notes=(*affines.notes, *misnamed),
     )
 
 
@@ -106,6 +111,12 @@ def is_analyze(head: bytes) -> bool:
     return len(head) >= 348 and head[:4] in sizes and find_nifti_layout(head) is None
 
 
+def is_cut_nifti(head: bytes) -> bool:
+    """Return whether the bytes are all of a file that ends within a NIfTI header."""
+    sizes = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
+    return len(head) < 348 and head[:4] in sizes
+
+
 def image_of(header_path: Path) -> Path:
     """Return the image file that belongs to the header file of a pair.
 
@@ -113,6 +124,14 @@ def image_of(header_path: Path) -> Path:
         VolumeError: There is none beside it.
     """
     return _find_other_half(header_path, "hdr", "img")
+
+
+def find_image(header_path: Path) -> Path | None:
+    """Return the image file that belongs to the header file of a pair, None where there is none."""
+    try:
+        return image_of(header_path)
+    except VolumeError:
+        return None
 
 
 def header_of(image_path: Path) -> Path | None:
@@ -129,7 +148,7 @@ def _find_other_half(path: Path, own_ending: str, other_ending: str) -> Path:
     endings = (f".{other_ending}", f".{other_ending}.gz")
     wanted = [stem + ending for ending in (*endings, *map(str.upper, endings))]
     for name in wanted:
-        if (path.parent / name).is_file():
+        if is_file(path.parent / name):
             return path.parent / name
     raise VolumeError(
         f"{path}: this is one half of a {own_ending}/{other_ending} pair and {wanted[0]} (or .gz) is not"
@@ -174,10 +193,35 @@ def _voxel_dtype(header: nib.Nifti1Header, path: Path) -> np.dtype[np.generic]:
     return dtype
 
 
-def _data_offset(header: nib.Nifti1Header, layout: _Layout, path: Path) -> int:
-    offset = float(header["vox_offset"])
+def _find_voxels(
+    header: nib.Nifti1Header, layout: _Layout, path: Path, claimed: int
+) -> tuple[Path, int, tuple[str, ...]]:
+    """Return the file of the voxels, the byte where they start, and a note if the header misnames it.
+
+    Some writers put the mark of a pair (`ni1`) into a single file, or that of a single file (`n+1`) into the
+    header of a pair. The names of the files, and what they can hold, decide.
+    """
+    if layout.is_pair:
+        if _is_single(path, claimed):
+            offset = _data_offset(header, layout.size + 4, path)
+            return path, offset, ("marked as the header of a pair, read as a single file",)
+        return image_of(path), _data_offset(header, 0, path), ()
+    other = find_image(path) if path.stat().st_size <= layout.size + 4 else None
+    if other is not None and not is_gzip(read_head(path, 2)):
+        return other, 0, ("marked as a single file, read as the header of a pair",)
     # Some writers leave the offset at 0 in a single file: the standard's own start is meant.
-    least = 0 if layout.is_pair else layout.size + 4
+    return path, _data_offset(header, layout.size + 4, path), ()
+
+
+def _is_single(path: Path, claimed: int) -> bool:
+    """Return whether a file that is marked as the header of a pair holds its voxels itself."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return True
+    return path.stat().st_size >= claimed and find_image(path) is None
+
+
+def _data_offset(header: nib.Nifti1Header, least: int, path: Path) -> int:
+    offset = float(header["vox_offset"])
     if not np.isfinite(offset) or offset < 0 or offset > 2**62:
         raise VolumeError(
             f"{path}: the header sets the start of the voxels to byte {offset:g}. The file is damaged."
@@ -207,6 +251,8 @@ def _choose_affine(header: nib.Nifti1Header, prefer: str, path: Path) -> _Affine
         # As nibabel does: some writers mark a mirrored axis by the sign, which NIfTI does not.
         header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
         notes.append("negative voxel sizes, taken as positive")
+    if int(header["qform_code"]) > 0:
+        notes += _repair_quaternion(header)
     sform = None if int(header["sform_code"]) <= 0 else scale @ header.get_sform()
     qform = None if int(header["qform_code"]) <= 0 else _qform(header, prefer, sform, scale, path)
     first, second = (sform, qform) if prefer == "sform" else (qform, sform)
@@ -221,6 +267,25 @@ def _choose_affine(header: nib.Nifti1Header, prefer: str, path: Path) -> _Affine
         affine, path, f"Correct the header{f', or set preprocess.prefer={other}' if has_both else ''}."
     )
     return _Affines(affine, sform, qform, tuple(notes))
+
+
+def _repair_quaternion(header: nib.Nifti1Header) -> list[str]:
+    """Make the quaternion one that has a rotation, as the standard and ITK do; return notes on it."""
+    notes = []
+    sign = float(header["pixdim"][0])
+    if sign not in (-1.0, 1.0):
+        # The standard takes 0 as 1; ITK takes the sign of any other number.
+        header["pixdim"][0] = -1.0 if sign < 0 else 1.0
+        notes.append(f"pixdim[0] is {sign:g}, taken as {header['pixdim'][0]:g}")
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    vector = np.array([float(header[name]) for name in names])
+    length = float(np.linalg.norm(vector))
+    if np.isfinite(length) and length > 1:
+        for name, value in zip(names, vector / length, strict=True):
+            header[name] = value
+        if length > 1 + ROUNDING:
+            notes.append(f"the quaternion of the qform is {length:g} long, taken as 1 as ITK does")
+    return notes
 
 
 def _qform(

@@ -1,0 +1,226 @@
+"""Decide what a path is before anything opens it: files, folders, links, pipes, and entries of other systems.
+
+Every command finds and checks its images here. A folder is walked so that each real file is found once under
+its plainest name, whatever links there are; a loop of links, a pipe, a socket or a device is reported and
+never opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("voxlift")
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM_DIRECTORY = "DICOMDIR"
+
+# Written by macOS, Windows, and network drives beside the user's own files.
+_SYSTEM_NAMES = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+    }
+)
+_SPECIAL_FILES: dict[Callable[[int], bool], str] = {
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+@dataclass(frozen=True)
+class PathKind:
+    """What a path is.
+
+    Attributes:
+        name: `file`, `folder`, `absent`, or `other` for what is there and cannot be read.
+        problem: What follows the path in a message where it is neither file nor folder; empty otherwise.
+    """
+
+    name: str
+    problem: str = ""
+
+
+def find_kind(path: Path) -> PathKind:
+    """Return what a path is, links followed; nothing is opened, and nothing is raised."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        return _kind_of_error(path, error)
+    if stat.S_ISREG(mode):
+        return PathKind("file")
+    if stat.S_ISDIR(mode):
+        return PathKind("folder")
+    found = next((name for is_kind, name in _SPECIAL_FILES.items() if is_kind(mode)), "no regular file")
+    return PathKind(
+        "other", f"expected an image file, found {found}, which is not read. Copy the image there."
+    )
+
+
+def _kind_of_error(path: Path, error: OSError | ValueError) -> PathKind:
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.ELOOP:
+        return PathKind(
+            "other", "the link points back to itself. Replace it with the file or the right link."
+        )
+    if path.is_symlink():
+        target = path.readlink()
+        return PathKind("absent", f"a link to {target}, which does not exist. Fetch the file it points to.")
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return PathKind("absent", "no such file. Check the path in the table, or its root folder.")
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return PathKind("other", f"cannot be read ({reason}).")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a regular file, links followed."""
+    return find_kind(path).name == "file"
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, links followed."""
+    return find_kind(path).name == "folder"
+
+
+def is_absent(path: Path) -> bool:
+    """Return whether nothing is at a path; a loop of links or a pipe is something that cannot be read."""
+    return find_kind(path).name == "absent"
+
+
+def find_real_path(path: Path) -> Path:
+    """Return the absolute path without links; a loop of links stays as it is named."""
+    return Path(os.path.realpath(path))
+
+
+def is_system_entry(path: Path) -> bool:
+    """Return whether an entry is hidden, or was written by an operating system rather than by the user.
+
+    >>> [is_system_entry(Path(name)) for name in ("._a.nii.gz", "__MACOSX", "Thumbs.db", "a.nii.gz")]
+    [True, True, True, False]
+    """
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_NAMES
+
+
+def has_image_name(path: Path) -> bool:
+    """Return whether a name ends like an image's."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Return the user's own entries of a folder, sorted; none of a folder that cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if not is_system_entry(path))
+    except OSError as error:
+        log.warning("%s: the folder cannot be listed (%s); its files are left out.", folder, error.strerror)
+        return []
+
+
+def is_link_to_folder_above(path: Path) -> bool:
+    """Return whether a path leads to a folder that contains it, which would never end; warn if so."""
+    real, parent = find_real_path(path), find_real_path(path.parent)
+    if real not in (parent, *parent.parents):
+        return False
+    log.warning("%s: a link to %s, which contains it; it is not followed.", path, real)
+    return True
+
+
+class FolderWalk:
+    """Lists the entries of folders below one folder, each real file and folder once.
+
+    What is reached through a link counts only if it is nowhere in the folder under its own name, and a link
+    to a folder that contains it is not followed.
+
+    Args:
+        top: The folder.
+    """
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._plain = {top}  # folders reached without a link
+        self._seen: set[Path] | None = None  # real paths; collected when the first link is met
+
+    def entries(self, folder: Path) -> list[Path]:
+        """Return the entries of the top folder or one below it, without what stands elsewhere already."""
+        if folder not in self._plain:
+            return [path for path in list_entries(folder) if self._is_first(path)]
+        plain = {path for path in list_entries(folder) if not path.is_symlink()}
+        self._plain |= plain
+        return [path for path in list_entries(folder) if path in plain or self._is_first(path)]
+
+    def _is_first(self, path: Path) -> bool:
+        """Return whether the real file of a link, or of a path below one, was not listed before."""
+        if self._seen is None:
+            top = find_real_path(self._top)
+            self._seen = {top, *top.parents, *_list_without_links(top)}
+        if is_link_to_folder_above(path):
+            return False
+        real = find_real_path(path)
+        is_first = real not in self._seen
+        self._seen.add(real)
+        return is_first
+
+
+def _list_without_links(folder: Path) -> Iterator[Path]:
+    """Yield all that is below a folder under its own name."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                yield Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _list_without_links(Path(entry.path))
+    except OSError:
+        return
+
+
+def escape_name(text: str) -> str:
+    r"""Return text with the bytes of a file's name that are not UTF-8 written as `\xe9`.
+
+    >>> print(escape_name("caf\udce9.nii"))
+    caf\xe9.nii
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path can be written in UTF-8, which libraries in C++ expect."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def linked_as_ascii(files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Yield links with plain names to files, and the file of each; they are removed at the end.
+
+    Args:
+        files: In the order that the links' names keep.
+
+    Yields:
+        The file of each link; all links are in one folder that holds nothing else.
+    """
+    with tempfile.TemporaryDirectory(prefix="voxlift-") as folder:
+        links = {Path(folder, f"{number:06d}"): file for number, file in enumerate(files)}
+        for link, file in links.items():
+            link.symlink_to(file.absolute())
+        yield links
