@@ -13,6 +13,9 @@ from typing import IO, Any
 from voxlift.app.errors import SettingsError, refuse_problems
 from voxlift.data_pipelines.atomic import atomic_write
 
+NAMES = "surrogateescape"
+"""How the bytes of a file's name that are not UTF-8 are kept in text, as Python keeps them in paths."""
+
 
 def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a binary file atomically.
@@ -29,9 +32,9 @@ def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, atomically."""
+    """Write a text file in UTF-8, atomically; names of files that are not UTF-8 keep their bytes."""
     with atomic_write(path) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_bytes(text.encode(errors=NAMES))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -72,7 +75,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     if not path.exists():
         raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors=NAMES, newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -15,15 +15,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from voxlift.data_pipelines.paths import escape_name
+
 PIPE_WIDTH = 100  # columns, if the output is a file or a pipe
 
 
 def build_console() -> Console:
-    """Return a console with the terminal's width and colours; with a fixed width and no colours in a pipe."""
-    terminal = Console(highlight=False)
+    """Return a console with the terminal's width and colours; with a fixed width and no colours in a pipe.
+
+    Brackets and colons, as in `[/AD]` or `:x:`, are text: a class or a file may have any name.
+    """
+    terminal = Console(highlight=False, markup=False, emoji=False)
     if terminal.is_terminal:
         return terminal
-    return Console(highlight=False, width=PIPE_WIDTH, no_color=True)
+    return Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH, no_color=True)
 
 
 console = build_console()
@@ -31,18 +36,18 @@ console = build_console()
 
 def print_line(text: str) -> None:
     """Print a line unchanged: brackets in paths are not markup, and only the terminal wraps it."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(escape_name(text), soft_wrap=True)
 
 
 def build_progress() -> Progress:
     """Return a progress display with counts, elapsed and remaining time; off if the output is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )

@@ -7,6 +7,7 @@ was lost and the run can be resumed; 130 interrupted; 128 + N ended from outside
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -22,9 +23,11 @@ from voxlift import __version__
 from voxlift.app.config import register_schemas
 from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
 from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
+from voxlift.app.config.texts import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.runtime.supervisor import fork_supervised
+from voxlift.data_pipelines.paths import escape_name
 
 Settings = TypeVar("Settings")
 
@@ -52,6 +55,8 @@ def run_command(
         job: Runs the command; returns its exit status.
         is_supervised: Whether another process reports how this one ended, where it cannot do so itself.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text of any encoding
     if is_supervised:
         fork_supervised()
     # Hydra otherwise swallows exceptions, prints its own hint and exits with 1.
@@ -59,6 +64,7 @@ def run_command(
     register_schemas()
     register_choices()
     _handle_dashed_arguments(sys.argv[1:], name)
+    sys.argv[1:] = map(quote_argument, sys.argv[1:])
     statuses: list[int] = []
 
     def run(cfg: DictConfig) -> int:
@@ -116,5 +122,5 @@ def _run_guarded(call: Callable[[], int], command: str, *, debug: bool) -> int:
             return CRASH
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {describe_error(error, command=command)}\n")
+        sys.stderr.write(escape_name(f"error: {describe_error(error, command=command)}\n"))
         return USER_ERROR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import PredictSettings
-from voxlift.app.files import write_json, write_rows
+from voxlift.app.files import NAMES, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
@@ -20,6 +21,7 @@ from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
+from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.scans import Scan
 
 
@@ -97,7 +99,7 @@ class PartialTable:
         self.written = self.path.stat().st_mtime if self.path.exists() else 0.0
         self.rows: dict[tuple[str, str], Row] = {}
         finished = [row for row in self._read() if not row["reason"]]
-        with self.path.open("w", encoding="utf-8", newline="") as file:
+        with self.path.open("w", encoding="utf-8", errors=NAMES, newline="") as file:
             csv.DictWriter(file, self.columns).writeheader()
         self.add(finished)
 
@@ -112,7 +114,7 @@ class PartialTable:
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows, in memory and on disk."""
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with self.path.open("a", encoding="utf-8", errors=NAMES, newline="") as file:
             csv.DictWriter(file, self.columns).writerows(rows)
         self.rows |= {(str(row["subject"]), str(row["image"])): dict(row) for row in rows}
 
@@ -127,8 +129,8 @@ class PartialTable:
         """Return the complete rows of an earlier attempt; a kill may have cut the last one."""
         if not self.path.exists():
             return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        complete = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        text = self.path.read_bytes().decode(errors=NAMES)
+        complete = io.StringIO(text[: text.rfind("\n") + 1], newline="")
         return [row for row in csv.DictReader(complete) if None not in row and None not in row.values()]
 
 
@@ -161,7 +163,7 @@ def _describe_table(rows: Sequence[Row], ensemble: Ensemble, settings: PredictSe
 
 
 def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> None:
-    missing = [scan for scan in scans if not all(path.exists() for path in scan.images)]
+    missing = [scan for scan in scans if any(map(is_absent, scan.images))]
     if missing:
         print_line(
             f"The files of {len(missing)} of the {len(scans)} scans of {settings.input} do not exist. "

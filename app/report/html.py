@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from voxlift.app.files import write_text
+from voxlift.data_pipelines.paths import escape_name
 
 
 def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
@@ -30,7 +31,7 @@ def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template(template).render(values))
+    write_text(path, escape_name(environment.get_template(template).render(values)))
     return path
 
 

@@ -26,7 +26,7 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
     handlers: list[logging.Handler] = [TerminalHandler(), memory]
 
     def attach(path: Path) -> None:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         memory.setTarget(file)
         memory.flush()
