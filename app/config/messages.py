@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from voxlift.app.config.keys import suggest, suggest_key
+from voxlift.app.config.texts import quote_text
 from voxlift.app.errors import FixableError
 from voxlift.data_pipelines.errors import DataError
 
@@ -175,7 +177,8 @@ def describe_bad_argument(argument: str, arguments: Sequence[str], command: str)
     if value.startswith("[") and not {'"', "'"} & set(value):
         items = ",".join(map(_quote_item, value.strip()[1:-1].split(",")))
         return f"{argument}: this value needs quotes. Write it as '{key}=[{items}]'."
-    return f"{argument}: this value needs quotes. Write it as '{key}=\"{value}\"' (both kinds of quotes)."
+    quoted = shlex.quote(f"{key}={quote_text(value)}")
+    return f"{argument}: this value needs quotes. Write it as {quoted} (both kinds of quotes)."
 
 
 def _suggest_place(argument: str, arguments: Sequence[str], command: str) -> str:

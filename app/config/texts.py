@@ -104,7 +104,8 @@ def quote_argument(argument: str) -> str:
         items = [value] if "," not in value or _QUOTED.fullmatch(value) else []
     texts = [_parse(item) if _QUOTED.fullmatch(item) else item for item in items]
     forms = [text if key in COLUMN_KEYS and "${" in text else protect(text) for text in texts]
-    if not items or (forms == texts and _is_read_as(texts, _parse(value))):
+    parsed = _parse(value)
+    if not items or (forms == texts and _is_read_as(texts, parsed if key in LIST_KEYS else [parsed])):
         return argument
     quoted = ",".join(map(quote_text, forms))
     return f"{prefixed}=[{quoted}]" if key in LIST_KEYS else f"{prefixed}={quoted}"
@@ -120,10 +121,9 @@ def _parse(value: str) -> Any:  # noqa: ANN401 - whatever Hydra makes of it
 
 def _is_read_as(texts: list[str], parsed: object) -> bool:
     """Return whether OmegaConf makes these texts of what Hydra has read, or Hydra has read other texts."""
-    values = parsed if isinstance(parsed, list) else [parsed]
-    if all(isinstance(value, str) for value in values):
-        return True
-    return list(map(str, values)) == texts
+    if not isinstance(parsed, list):
+        return False
+    return all(isinstance(value, str) for value in parsed) or list(map(str, parsed)) == texts
 
 
 def _split_list(value: str) -> list[str]:

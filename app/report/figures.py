@@ -24,6 +24,7 @@ from voxlift.app.report.style import (
     PAPER,
     SERIES,
     figure_style,
+    legend_label,
     new_axes,
     series_style,
     svg_markup,
@@ -200,7 +201,7 @@ def learning_curve_figure(
                 text = kind if len(histories) == 1 else label
                 epochs, values = zip(*points, strict=True)
                 marker = "o" if len(points) < 3 else ""  # a line of one or two points is hard to see
-                axes.plot(epochs, values, label=text, marker=marker, **series_style(index))
+                axes.plot(epochs, values, label=legend_label(text), marker=marker, **series_style(index))
                 index += 1
         axes.set(xlabel="Epoch", ylabel=_capitalize(metric_label(quantity)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -251,14 +252,16 @@ def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: st
 def _draw_curve(axes: Axes, curve: Curve, index: int, label: str, *, steps: bool = False) -> None:
     style = series_style(index)
     axes.fill_between(curve.grid, curve.low, curve.high, color=style["color"], alpha=0.14, linewidth=0)
-    axes.plot(curve.x, curve.y, label=label, drawstyle="steps-pre" if steps else "default", **style)
+    axes.plot(
+        curve.x, curve.y, label=legend_label(label), drawstyle="steps-pre" if steps else "default", **style
+    )
 
 
 def _draw_bins(axes: Axes, bins: Reliability, index: int, label: str, *, shift: float) -> None:
     style = series_style(index)
     x = bins.predicted + shift
     axes.vlines(x, bins.low, bins.high, color=style["color"], linewidth=0.8, alpha=0.6)
-    axes.plot(x, bins.observed, marker="o", markersize=4, label=label, **style)
+    axes.plot(x, bins.observed, marker="o", markersize=4, label=legend_label(label), **style)
 
 
 def _draw_interval(axes: Axes, row: int, value: float, pair: tuple[float, float] | None, colour: str) -> None:

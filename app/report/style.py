@@ -53,6 +53,7 @@ SETTINGS: Any = MappingProxyType(  # Any: the stub of rc_context wants literal k
     {
         "svg.fonttype": "none",  # real text: searchable, in the font of the page
         "svg.hashsalt": "voxlift",  # the same figure gives the same bytes
+        "text.parse_math": False,  # a class may be named `$x`
         "font.size": 8.5,
         "axes.titlesize": 9.5,
         "legend.fontsize": 8,
@@ -103,6 +104,11 @@ def new_axes(*, width: float = 4.6, height: float = 3.9) -> tuple[Figure, Axes]:
 def series_style(index: int) -> dict[str, Any]:
     """Return colour and dash of the series of that index; the dash distinguishes lines without colour."""
     return {"color": SERIES[index % len(SERIES)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def legend_label(text: str) -> str:
+    """Return a label that Matplotlib shows in a legend: it leaves out those that begin with an underscore."""
+    return f"\N{WORD JOINER}{text}" if text.startswith("_") else text
 
 
 def series_marker(index: int) -> str:
