@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
         SettingsError: The file does not exist or is not JSON.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8", errors=NAMES))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.") from error
     except json.JSONDecodeError as error:

@@ -14,6 +14,7 @@ from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.images import check_images, write_images
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
@@ -30,13 +31,14 @@ CHECKED_VOLUMES = 24  # spread over the table: enough for a warning, and read qu
 
 
 def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
-    """Write the settings, the environment, the range of the training voxels and the splits; warn of images.
+    """Write settings, environment, range of the training voxels, images and splits; warn of images.
 
     The splits are written last: their presence tells a resumed training that the other files exist.
     """
     save_settings(settings, run)
     write_json(run.environment, describe_environment(precision))
     warn_about_images(cohort, write_training_range(cohort, run))
+    write_images(cohort, run)
     write_cohort(cohort, run)
 
 
@@ -71,9 +73,13 @@ def reopen_cohort(run: RunFolder, settings: TrainSettings) -> Cohort:
 
     Raises:
         SettingsError: A file that the run was trained on can no longer be used.
+        ManifestError: An image changed, and the same voxels are in two splits now.
     """
     if not run.splits.exists():  # killed before it was written, so nothing has been trained yet
-        return gather_cohort(settings)
+        cohort = gather_cohort(settings)
+        if run.slice_model.images.exists():  # its slice stage has been trained, on the same images
+            check_images(cohort, run.slice_model)
+        return cohort
     rows, classes = read_rows(run.splits), tuple(settings.data.classes)
     records, splits = [_record_from_row(row, classes) for row in rows], [row["split"] for row in rows]
     cohort = prepare_cohort(records, classes, splits, settings=settings)
@@ -83,6 +89,7 @@ def reopen_cohort(run: RunFolder, settings: TrainSettings) -> Cohort:
             f"resume={run.path}: expected the files that the run was started with; these can no longer be "
             "used:\n" + "\n".join(reasons)
         )
+    check_images(cohort, run)
     return cohort
 
 

@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "splits.csv"
 
     @property
+    def images(self) -> Path:
+        """`images.json`: the files of each volume and a hash of its voxels, when the training began."""
+        return self.path / "images.json"
+
+    @property
     def left_out(self) -> Path:
         """`left_out.csv`: unusable files that `data.on_bad_file=skip` left out, with the reason."""
         return self.path / "left_out.csv"
@@ -71,6 +76,16 @@ class RunFolder:
     def coefficients(self) -> Path:
         """`coefficients.csv`: instead of `model.keras` in a regression on columns of the table."""
         return self.path / "coefficients.csv"
+
+    @property
+    def linear(self) -> Path:
+        """`linear.npz`: instead of `model.keras` in a linear model of voxels or vectors."""
+        return self.path / "linear.npz"
+
+    @property
+    def network(self) -> Path:
+        """The file that scores volumes: `linear.npz` where there is one, else `model.keras`."""
+        return self.linear if self.linear.exists() else self.model
 
     @property
     def predictions(self) -> Path:
@@ -153,7 +168,7 @@ def refuse_used_folder(run_dir: str | None) -> None:
 
 
 def open_finished_run(run: str) -> RunFolder:
-    """Return the folder of a finished run of a network.
+    """Return the folder of a finished run of a network or a linear model.
 
     Args:
         run: Path of the folder.
@@ -165,7 +180,7 @@ def open_finished_run(run: str) -> RunFolder:
     if not folder.path.is_dir():
         found = "it is a file" if folder.path.exists() else "it does not exist"
         raise SettingsError(f"run={run}: expected a run folder, but {found}. {suggest_runs(folder.path)}")
-    missing = [path.name for path in (folder.config, folder.splits, folder.model) if not path.exists()]
+    missing = [path.name for path in (folder.config, folder.splits, folder.network) if not path.exists()]
     if missing and folder.coefficients.exists():
         raise SettingsError(
             f"run={run}: expected the run of a network, but this is a regression on columns of the table; "

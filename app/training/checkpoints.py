@@ -243,7 +243,15 @@ def files_to_resume(run: RunFolder) -> list[Path]:
 def _needed(run: RunFolder) -> list[Path]:
     checkpoints = Checkpoints(run.checkpoints)
     found = checkpoints.load()
-    described = [run.config, run.environment, run.untrained, run.left_out, run.metrics, run.splits]
+    described = [
+        run.config,
+        run.environment,
+        run.images,
+        run.untrained,
+        run.left_out,
+        run.metrics,
+        run.splits,
+    ]
     return [
         *(path for path in described if path.exists()),
         *(checkpoints.files_of(found) if found else []),

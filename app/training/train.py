@@ -38,7 +38,7 @@ from voxlift.app.training.strategy.hosts.rendezvous import (
     process_zero_first,
     publish_run,
 )
-from voxlift.app.training.table_model import TableModel, check_covariates, read_covariates
+from voxlift.app.training.without_network import WITHOUT_NETWORK, check_model
 
 if TYPE_CHECKING:
     from voxlift.app.training.preflight.check import Preflight
@@ -92,9 +92,9 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
             attach_log(run.log)
         else:
             attach_log(run.log)
-            reopen_run(run, settings)
             publish_run(settings, run.path)
             session = _resume_session(settings, run)
+            reopen_run(run, settings)  # last: a run whose images are refused stays as it is
         with translate_failures(build_training_hint(settings.trainer), build_resume_hint(run.path)):
             _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
             for stage, data in zip(session.stages, session.inputs, strict=True):
@@ -110,10 +110,9 @@ def _check_destination(settings: TrainSettings) -> None:
 
 def _start_session(settings: TrainSettings) -> Session:
     """Check all that needs no image, then prepare the images."""
-    if settings.model.kind == "table":
-        check_covariates(settings)
     with process_zero_first(settings):
         manifest, splits = find_subjects(settings)
+        check_model(settings, manifest)
         precision = _prepare_process(settings, settings.precision)
         refuse_seen_subjects(settings.model, manifest.records, splits)
         stages = plan_stages_early(settings, manifest)
@@ -165,7 +164,7 @@ def _with_classes(settings: TrainSettings, cohort: Cohort) -> TrainSettings:
 
 
 def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
-    if settings.model.kind == "table":
+    if not settings.model.has_network:
         return prepare_runtime(precision="float32", device="cpu", deterministic=False, seed=settings.seed)
     chosen = prepare_runtime(
         precision=precision,
@@ -179,7 +178,7 @@ def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
 
 
 def _run_preflight(session: Session) -> Sequence[Preflight]:
-    if session.settings.model.kind == "table":
+    if not session.settings.model.has_network:
         return ()
     from voxlift.app.training.preflight.check import run_preflight  # imports Keras
 
@@ -218,8 +217,8 @@ def _write_setup(session: Session, settings: TrainSettings, folder: RunFolder) -
 
 
 def _fit(stage: Stage, data: TrainingInput, folder: RunFolder) -> FittedModel:
-    if stage.settings.model.kind == "table":
-        return TableModel.fit(stage.settings, data.cohort, read_covariates(stage.settings, data.cohort))
+    if not stage.settings.model.has_network:
+        return WITHOUT_NETWORK[stage.settings.model.kind].fit(stage.settings, data.cohort)
     from voxlift.app.training.fit import fit_networks  # imports Keras
 
     return fit_networks(folder, stage, data)
