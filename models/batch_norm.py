@@ -199,7 +199,8 @@ class _FoldingCopier:
     def copy_weights(self) -> None:
         """Set the weights of every copy."""
         for key, (layer, copy) in self.copies.items():
-            if key not in self.fold_of and not is_network(layer):
+            is_operation = not isinstance(layer, keras.Layer)  # such as a sum written with +
+            if key not in self.fold_of and not is_operation and not is_network(layer):
                 copy.set_weights(layer.get_weights())
         for fold in self.folds:
             kernel, bias = fold.weights()

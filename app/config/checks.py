@@ -37,6 +37,7 @@ def check_settings(settings: TrainSettings) -> None:
             *find_shape_problems(settings.preprocess),
             *find_model_problems(settings.model),
             *_find_spacing_problems(settings),
+            *_find_weights_problems(settings),
             *_find_trainer_problems(settings),
             *_find_strategy_problems(settings),
         ]
@@ -228,6 +229,28 @@ def _find_spacing_problems(settings: TrainSettings) -> list[str]:
         return []
     fix = "Set it, as in 'preprocess.spacing=[4,1,1]', or use model.depth_policy=preserve."
     return [f"model.depth_policy=spacing: expected preprocess.spacing in mm; received native. {fix}"]
+
+
+def _find_weights_problems(settings: TrainSettings) -> list[str]:
+    """Return one sentence for each problem with trained weights, but those of their file."""
+    model, preprocess = settings.model, settings.preprocess
+    if model.weights is None or model.kind == "table":
+        return []
+    problems = []
+    if model.builder is not None or model.baseline in {"cnn", "resnet", "tutorial"}:
+        name = "a function of yours" if model.builder is not None else f"model.baseline={model.baseline}"
+        problems.append(
+            f"model.weights={model.weights}: expected a network of keras.applications, as in "
+            f"model.baseline=ResNet50; received {name}. A trained network of your own is given as "
+            "model.baseline=FILE.keras."
+        )
+    if preprocess.window_hu is None and preprocess.zscore == "none":
+        problems.append(
+            f"model.weights={model.weights}: expected a known range of voxels, which becomes that of the "
+            f"photographs; preprocess={preprocess.name} has none. Set 'preprocess.window_hu=[LOW,HIGH]' or "
+            "preprocess.zscore=whole."
+        )
+    return problems
 
 
 def _find_trainer_problems(settings: TrainSettings) -> list[str]:

@@ -129,6 +129,8 @@ class ModelSettings:
             the folder of a finished slice run.
         builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
             `input_shape` and `classes` that returns a Keras model, and its further arguments.
+        weights: Trained weights of a network of keras.applications: `imagenet`, or a weights file of the
+            network without its top; null: none.
         filters: Filters of each stage of `cnn` and `resnet`.
         filter_scale: Factor of all filter counts, 0.01 to 16; at most 1 for any other network.
         head: Of `cnn` and `resnet`: `pool` (global average) or `flatten` (a weight for every position).
@@ -152,6 +154,7 @@ class ModelSettings:
     kind: str = MISSING
     baseline: str = "cnn"
     builder: Any = None
+    weights: str | None = None
     filters: list[int] = field(default_factory=lambda: [16, 32, 64])
     filter_scale: float = 1.0
     head: str = "pool"

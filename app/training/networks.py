@@ -7,11 +7,12 @@ export need not know which kind of model they hold.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import ModelSettings, SettingsError
+from voxlift.app.config import ModelSettings, PreprocessSettings, SettingsError
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.precision import protect_training
 from voxlift.app.training.builder import build_users_network
@@ -19,8 +20,12 @@ from voxlift.app.training.pretrained import lift_changes, load_trained, trained_
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
+    from voxlift.data_pipelines.preprocess.settings import Preprocess
     from voxlift.models.lifting import LiftPlan
 
+log = logging.getLogger("voxlift")
+
+STANDARD_RANGE = 3.0  # standard deviations that become black and white for trained weights
 CONFIGURABLE = ("cnn", "resnet")  # 2D networks whose filters, dropout and head the settings decide
 
 
@@ -32,11 +37,13 @@ class InputSpec:
         shape: Depth, height, width and channels of a prepared volume.
         classes: Names in index order.
         spacing: Depth, height and width of a voxel in mm; None where every file keeps its own.
+        preprocess: With the steps that decide the range of the voxels; only `model.weights` needs it.
     """
 
     shape: tuple[int, int, int, int]
     classes: tuple[str, ...]
     spacing: tuple[float, float, float] | None = None
+    preprocess: PreprocessSettings | Preprocess | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Networks:
 
 def input_spec(cohort: Cohort) -> InputSpec:
     """Return what networks for this cohort are built for."""
-    return InputSpec(cohort.shape, cohort.classes, cohort.preprocess.spacing)
+    return InputSpec(cohort.shape, cohort.classes, cohort.preprocess.spacing, cohort.preprocess)
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
@@ -178,6 +185,8 @@ def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int,
     if model.baseline in CONFIGURABLE:
         filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
         options |= {"filters": filters, "dropout": model.dropout, "head": model.head}
+    if model.weights is not None:
+        options |= {"weights": model.weights, **_describe_range(spec.preprocess)}
     folder = Path(model.baseline).expanduser()
     source = str(folder / "model.keras") if folder.is_dir() else model.baseline
     try:
@@ -185,7 +194,20 @@ def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int,
     except ValueError as error:
         if type(error).__name__ == "LiftError":
             raise
-        raise SettingsError(f"model.baseline={model.baseline}: {error}") from error
+        key = "baseline" if model.weights is None else "weights"
+        raise SettingsError(f"model.{key}={getattr(model, key)}: {error}") from error
+
+
+def _describe_range(preprocess: PreprocessSettings | Preprocess | None) -> dict[str, Any]:
+    """Return the arguments of `build_baseline` for the range of prepared voxels."""
+    if preprocess is None or preprocess.zscore == "none":
+        return {"value_range": (0.0, 1.0)}  # of a window
+    log.info(
+        "model.weights: standard scores have no range; values below -%g and above %g are clipped",
+        STANDARD_RANGE,
+        STANDARD_RANGE,
+    )
+    return {"value_range": (-STANDARD_RANGE, STANDARD_RANGE), "is_clipped": True}
 
 
 def _plane_sides(shape: tuple[int, int, int], axis: str) -> tuple[int, int]:

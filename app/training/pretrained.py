@@ -34,6 +34,11 @@ def trained_source(baseline: str) -> Path | None:
     return path if path.suffix == ".keras" or path.is_dir() else None
 
 
+def has_trained_weights(model: ModelSettings) -> bool:
+    """Return whether a network starts from trained 2D weights, by the time it is trained itself."""
+    return model.pretrain or model.weights is not None or trained_source(model.baseline) is not None
+
+
 def check_slice_run(folder: Path, *, key: str) -> list[str]:
     """Return what keeps a folder from being a finished slice run, as sentences; nothing is loaded.
 
@@ -83,14 +88,18 @@ def check_baseline(model: ModelSettings) -> None:
         place = Path(model.baseline).expanduser()
         missing = f"model.baseline={model.baseline}: expected a .keras file or a run folder; found none."
         problems = [f"{missing} {suggest_runs(place)}"]
-    is_trained = source is not None or model.pretrain
+    is_trained = has_trained_weights(model)
+    if model.weights is not None and source is not None:
+        problems.append(f"model.weights={model.weights}: {source} has its own; remove the key.")
+    elif model.weights not in (None, "imagenet") and not Path(str(model.weights)).expanduser().is_file():
+        problems.append(f"model.weights={model.weights}: expected imagenet or a file; there is no such file.")
     if model.kind == "volume" and is_trained and model.init == "random":
         problems.append("model.init=random discards the trained 2D weights; set model.init=centre or mean.")
     if model.freeze_epochs and not is_trained:
         problems.append(
             f"model.freeze_epochs={model.freeze_epochs}: expected 0 for a network without trained weights, "
-            "of which only the head would be trained. Use trained weights, by experiment=inflated or "
-            "model.baseline=SLICE_RUN_DIR, or remove the key."
+            "of which only the head would be trained. Use trained weights, by experiment=inflated, "
+            "model.weights=imagenet or model.baseline=SLICE_RUN_DIR, or remove the key."
         )
     if problems:
         raise SettingsError("\n".join(problems))

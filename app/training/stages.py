@@ -123,7 +123,7 @@ def expected_spec(settings: TrainSettings, manifest: Manifest) -> InputSpec | No
     depth, height, width = sides
     spacing = None if settings.preprocess.spacing == "native" else settings.preprocess.spacing
     channels = len(manifest.records[0].images)
-    return InputSpec((depth, height, width, channels), manifest.classes, spacing)
+    return InputSpec((depth, height, width, channels), manifest.classes, spacing, settings.preprocess)
 
 
 def trains_slices_first(model: ModelSettings) -> bool:
@@ -149,7 +149,8 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         slab=1,
         pretrain=False,
         rate_factor=1.0,
-        freeze_epochs=0,  # an untrained network has nothing to keep
+        # An untrained network has nothing to keep.
+        freeze_epochs=0 if settings.model.weights is None else settings.model.freeze_epochs,
     )
     return replace(settings, model=model)
 

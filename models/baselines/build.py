@@ -7,7 +7,11 @@ from typing import Any
 
 import keras
 
-from voxlift.models.baselines.pretrained import build_application, load_baseline
+from voxlift.models.baselines.pretrained import (
+    build_application,
+    build_trained_application,
+    load_baseline,
+)
 from voxlift.models.baselines.small import Shape, build_cnn, build_resnet, build_tutorial
 from voxlift.models.loading import application_names
 
@@ -28,6 +32,8 @@ def build_baseline(
     head: str | None = None,
     activation: str = "relu",
     weights: str | Path | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    is_clipped: bool = False,
 ) -> keras.Model:
     """Return a 2D network from slices [B, H, W, C] to float32 logits [B, classes].
 
@@ -41,8 +47,10 @@ def build_baseline(
         head: Of `cnn` and `resnet`: `pool` (global average, the default), or `flatten` (a weight for every
             position).
         activation: Of `cnn` and `resnet`.
-        weights: For a name of `keras.applications`: None, `imagenet` (a download), or a weights file of the
-            network without its top.
+        weights: For a name of `keras.applications`: None, `imagenet` (from Keras's cache, else a download),
+            or a weights file of the network without its top.
+        value_range: With `weights`: the values of the slices that become black and white.
+        is_clipped: With `weights`: whether values outside of the range are clipped to it.
 
     Raises:
         ValueError: If the name is unknown, a setting does not belong to the network, or a saved network has
@@ -59,7 +67,10 @@ def build_baseline(
         return BUILDERS[name](input_shape=input_shape, classes=classes, **given)
     if name in application_names():
         _check_settings(name, given, allowed={"weights", "dropout"})
-        return build_application(name, input_shape, classes, **given)
+        if weights is None:
+            return build_application(name, input_shape, classes, **given)
+        given |= {"value_range": value_range, "is_clipped": is_clipped}
+        return build_trained_application(name, input_shape, classes, **given)
     path = Path(name)
     if path.suffix == ".keras" or path.is_dir():
         _check_settings(name, given, allowed=set())

@@ -1,33 +1,42 @@
-"""Baselines from `keras.applications`, with a new head, and from saved networks."""
+"""Networks of `keras.applications`, untrained or with trained weights, and saved 2D networks."""
 
 import inspect
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
+from keras import layers
 
+from voxlift.models.backend import Tensor
 from voxlift.models.baselines.small import Shape, add_head
-from voxlift.models.loading import read_network
+from voxlift.models.lifting.inflate import adapt_channels
+from voxlift.models.lifting.types import Layer, Model
+from voxlift.models.loading import first_line, read_network
 from voxlift.models.slice_model import unwrap_slices
 
+WHITE = 255.0  # the largest value of a photograph, as keras.applications take them
 
-def build_application(
-    name: str, input_shape: Shape, classes: int, *, weights: str | Path | None = None, dropout: float = 0.0
-) -> keras.Model:
-    """Return a network of `keras.applications` for slices [B, H, W, C], with a new head of float32 logits.
+
+def build_application(name: str, input_shape: Shape, classes: int, *, dropout: float = 0.0) -> keras.Model:
+    """Return an untrained network of `keras.applications` for slices [B, H, W, C], with float32 logits.
 
     Args:
         name: One of `application_names`.
         input_shape: Height, width and channels of a slice.
         classes: Units of the head.
-        weights: None, `imagenet` (a download), or a weights file of the network without its top.
         dropout: Rate before the head.
 
     Raises:
-        ValueError: If the network does not accept slices of this shape, or these weights.
+        ValueError: If the network does not accept slices of this shape.
     """
     build = getattr(keras.applications, name)
-    settings = {"include_top": False, "input_shape": input_shape}
-    settings["weights"] = str(weights) if weights is not None else None
+    settings: dict[str, Any] = {"include_top": False, "input_shape": input_shape, "weights": None}
     if "include_preprocessing" in inspect.signature(build).parameters:
         settings["include_preprocessing"] = False  # it scales photographs
     try:
@@ -37,6 +46,146 @@ def build_application(
             f"keras.applications.{name} does not accept slices of {input_shape}: {error}"
         ) from error
     return keras.Model(features.input, add_head(features.outputs[0], classes, dropout), name=features.name)
+
+
+def build_trained_application(
+    name: str,
+    input_shape: Shape,
+    classes: int,
+    *,
+    weights: str | Path,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    is_clipped: bool = False,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Return a network of `keras.applications` with trained weights and a new head of float32 logits.
+
+    The first layers scale the slices as the photographs were scaled in training, by the mean over red, green
+    and blue. With another number of channels than three, the kernel of the first convolution is summed over
+    the colours and shared equally, so that equal channels give what a grey photograph gave.
+
+    Args:
+        name: One of `application_names`.
+        input_shape: Height, width and channels of a slice.
+        classes: Units of the head.
+        weights: `imagenet` (from Keras's cache, else a download), or a weights file of the network without
+            its top.
+        value_range: The values of the slices that become black and white.
+        is_clipped: Whether values outside of the range are clipped to it.
+        dropout: Rate before the head.
+
+    Raises:
+        ValueError: If the weights are not available or do not fit, or the slices are too small.
+    """
+    features = _load_application(name, (*input_shape[:2], 3), weights)
+    images = keras.Input(input_shape, name=features.inputs[0].name)
+    scaled = scale_input(images, read_scaling(name), value_range=value_range, is_clipped=is_clipped)
+    adapted = _replace_input(features, images, scaled)
+    for layer in features.layers:
+        if layer.weights:
+            copy = adapted.get_layer(layer.name)
+            pairs = zip(layer.get_weights(), copy.weights, strict=True)
+            copy.set_weights([_adapt(weight, tuple(new.shape)) for weight, new in pairs])
+    return keras.Model(images, add_head(adapted.outputs[0], classes, dropout), name=features.name)
+
+
+def read_scaling(name: str) -> tuple[float, float]:
+    """Return what black and white photographs become before a network of `keras.applications`.
+
+    It is measured on the function that the network's own module offers, as the mean over red, green and blue.
+
+    Args:
+        name: One of `application_names`.
+
+    >>> read_scaling("MobileNet"), read_scaling("EfficientNetB0")
+    ((-1.0, 1.0), (0.0, 255.0))
+    """
+    build = inspect.unwrap(getattr(keras.applications, name))
+    preprocess = sys.modules[build.__module__].preprocess_input
+    black, white = (
+        float(np.mean(preprocess(np.full((1, 1, 1, 3), value, np.float32)))) for value in (0.0, WHITE)
+    )
+    return black, white
+
+
+def scale_input(
+    images: Tensor, scaling: tuple[float, float], *, value_range: tuple[float, float], is_clipped: bool
+) -> Tensor:
+    """Return images with `value_range` mapped linearly to the two values of `scaling`, in float32.
+
+    Args:
+        images: Symbolic images.
+        scaling: See `read_scaling`.
+        value_range: The values that become black and white.
+        is_clipped: Whether values outside are clipped.
+    """
+    (low, high), (black, white) = value_range, scaling
+    if is_clipped:  # to 0..1 first, where a ReLU with a maximum clips
+        factor = 1 / (high - low)
+        images = layers.Rescaling(factor, -low * factor, dtype="float32", name="input_range")(images)
+        images = layers.ReLU(max_value=1.0, dtype="float32", name="input_clip")(images)
+        low, high = 0.0, 1.0
+    factor = (white - black) / (high - low)
+    return layers.Rescaling(factor, black - low * factor, dtype="float32", name="input_scaling")(images)
+
+
+def _load_application(name: str, input_shape: Shape, weights: str | Path) -> Model:
+    build: Callable[..., Model] = getattr(keras.applications, name)
+    is_file = str(weights) != "imagenet"
+    source = str(Path(weights).expanduser()) if is_file else "imagenet"
+    if is_file and not Path(source).is_file():
+        raise ValueError(f"expected imagenet or a weights file; {source} does not exist.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the size of photographs
+            return build(include_top=False, input_shape=input_shape, weights=source)
+    except Exception as error:  # Keras raises a bare Exception if a download fails
+        url = re.search(r"URL fetch failure on (\S+):", str(error))
+        if url or (isinstance(error, OSError) and not is_file):
+            file = f"file {url[1].rpartition('/')[2]}" if url else "file of its weights without the top"
+            cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+            raise ValueError(
+                f"the ImageNet weights of {name} are not on this computer and could not be downloaded. Put "
+                f"the {file} into {cache}, or give its path."
+            ) from error
+        raise ValueError(
+            f"keras.applications.{name} without its top, for images of {input_shape}, does not accept "
+            f"{'the file ' + source if is_file else 'the ImageNet weights'}: {first_line(error)}"
+        ) from error
+
+
+def _replace_input(features: Model, images: Tensor, scaled: Tensor) -> Model:
+    """Return a copy of a network, without its weights, that reads scaled images of other channels."""
+
+    def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever a layer takes
+        args = keras.tree.map_structure(lambda value: scaled if value is images else value, args)
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(
+        features, input_tensors=images, clone_function=_copy_for_channels, call_function=call
+    )
+
+
+def _copy_for_channels(layer: Layer) -> Layer:
+    """Return a new layer; numbers that it holds for red, green and blue become their mean."""
+    if not isinstance(layer, keras.Layer):
+        return layer
+    config = layer.get_config()
+    if isinstance(layer, layers.Rescaling):
+        config |= {key: float(np.mean(config[key])) for key in ("scale", "offset")}
+    elif isinstance(layer, layers.Normalization) and config.get("mean") is not None:
+        config |= {key: float(np.mean(config[key])) for key in ("mean", "variance")}
+    return type(layer).from_config(config)
+
+
+def _adapt(weight: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - an array
+    """Return a weight for another number of input channels: kernels are summed, statistics averaged."""
+    if tuple(weight.shape) == shape:
+        return weight
+    axis = next(place for place, size in enumerate(shape) if size != weight.shape[place])
+    if len(shape) == 1:
+        return np.full(shape, weight.mean(), weight.dtype)
+    return adapt_channels(weight, shape[axis], axis=axis)
 
 
 def load_baseline(path: Path, input_shape: Shape, classes: int) -> keras.Model:

@@ -79,6 +79,35 @@ def test_the_applications_are_known_by_name():
     assert {"ResNet50", "ConvNeXtTiny", "VGG16"} <= set(application_names())
 
 
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV3Small"])  # with its scaling outside, and inside
+def test_trained_weights_see_other_channels_and_ranges_as_the_grey_photographs_of_their_training(
+    name, tmp_path
+):
+    donor = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(32, 40, 3))
+    donor.save_weights(tmp_path / "donor.weights.h5")
+    module = {"MobileNet": keras.applications.mobilenet, "MobileNetV3Small": keras.applications.mobilenet_v3}
+    grey = np.random.default_rng(0).uniform(0, 1, (2, 32, 40, 1)).astype(np.float32)
+    photograph = np.repeat(255 * grey, 3, axis=-1)
+    wanted = donor(module[name].preprocess_input(photograph)).numpy()
+    scale = np.abs(wanted).max()
+    for channels, (low, high), is_clipped in ((1, (0.0, 1.0), False), (5, (-3.0, 3.0), True)):
+        network = build_baseline(
+            name,
+            input_shape=(32, 40, channels),
+            classes=2,
+            weights=tmp_path / "donor.weights.h5",
+            value_range=(low, high),
+            is_clipped=is_clipped,
+        )
+        body = keras.Model(network.input, network.get_layer("features").input)
+        slices = np.repeat(low + grey * (high - low), channels, axis=-1)
+        np.testing.assert_allclose(body(slices).numpy() / scale, wanted / scale, atol=1e-5)
+        if is_clipped:
+            beyond, at_edge = np.where(slices > 0, 100.0, -100.0), np.where(slices > 0, high, low)
+            two = [body(values.astype(np.float32)).numpy() / scale for values in (beyond, at_edge)]
+            np.testing.assert_allclose(*two, atol=1e-5)
+
+
 def test_weights_of_an_application_are_read_from_a_file(tmp_path):
     donor = keras.applications.MobileNetV3Small(
         include_top=False, weights=None, input_shape=(32, 32, 3), include_preprocessing=False

@@ -102,6 +102,14 @@ def test_a_network_that_cannot_be_folded_is_returned_itself(network):
     assert fold_batch_norm(kept) is kept
 
 
+def test_a_network_with_an_operation_that_is_no_layer_is_folded():
+    images = keras.Input(SHAPE)
+    x = layers.BatchNormalization()(layers.Conv3D(4, 3, use_bias=False)(images)) + 3.0
+    network = randomise(keras.Model(images, layers.Dense(2)(layers.GlobalAveragePooling3D()(x))))
+    assert find_folds(network)
+    assert_same_scores(network, fold_batch_norm(network))
+
+
 def test_a_shared_convolution_is_not_folded():
     convolve = layers.Conv2D(2, 3, padding="same")
     inputs = keras.Input((7, 11, 2))
