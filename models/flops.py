@@ -72,6 +72,15 @@ def _global_pooling(_: Mapping[str, Any], inputs: Sequence[Shape], __: Shape) ->
     return math.prod(inputs[0])
 
 
+def _attention(config: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
+    query, keys = inputs[0], inputs[min(1, len(inputs) - 1)]
+    heads, key_dim = int(config["num_heads"]), int(config["key_dim"])
+    value_dim = int(config.get("value_dim") or key_dim)
+    projections = math.prod(query) * key_dim + math.prod(keys) * (key_dim + value_dim)
+    scores = query[0] * query[1] * keys[1] * (key_dim + value_dim)
+    return 2 * heads * (projections + scores + math.prod(output) * value_dim)
+
+
 def _merge(_: Mapping[str, Any], inputs: Sequence[Shape], output: Shape) -> int:
     return max(len(inputs) - 1, 1) * math.prod(output)
 
@@ -87,6 +96,8 @@ RULES: dict[str, Rule] = {
     "ACSConv3D": _acs,
     "FewPositionsConv3D": _convolution,
     "Dense": _dense,
+    "MultiHeadAttention": _attention,
+    "TokenAttention3D": _attention,
 }
 HAS_BIAS = frozenset(
     {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D", "FewPositionsConv3D"}

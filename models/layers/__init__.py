@@ -1,10 +1,12 @@
 """Keras layers of Voxlift; importing this package registers them all, so that saved networks load.
 
 Convolutions of volumes (depthwise, separable, ACS, and one for volumes of few voxels), trilinear upsampling,
-concatenation that repeats single slices, fused batch normalisation, and the layers of the slice model.
+concatenation that repeats single slices, fused batch normalisation, attention and embeddings for tokens of
+volumes, and the layers of the slice model.
 """
 
 from voxlift.models.layers.acs import ACSConv3D
+from voxlift.models.layers.attention import TokenAttention3D, TokenEmbedding3D
 from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
@@ -23,6 +25,8 @@ __all__ = [
     "FusedBatchNormalization",
     "RepeatingConcatenate3D",
     "SeparableConv3D",
+    "TokenAttention3D",
+    "TokenEmbedding3D",
     "TrilinearUpSampling3D",
     "UnfoldSlices",
 ]

@@ -21,8 +21,9 @@ from voxlift.models.lifting.errors import (
     is_foreign,
 )
 from voxlift.models.lifting.graph import SUBCLASSED, Call, Graph, history_of, is_network, read_graph
-from voxlift.models.lifting.rules import find_rule
+from voxlift.models.lifting.rules import find_rule, find_token_rule
 from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted, LiftRule, keep_layer
+from voxlift.models.lifting.rules.embedding import lift_foreign_tokens
 from voxlift.models.lifting.rules.foreign import lift_foreign
 from voxlift.models.lifting.types import Layer, Model, Shape, Tensor, TensorSpec, guess_spec, plain_spec
 
@@ -221,7 +222,8 @@ def _require_rule(layer: Layer, inputs: tuple[TensorSpec, ...]) -> LiftRule:
     Raises:
         UnsupportedError: It is a layer of Keras without a rule, and an input has a depth axis.
     """
-    rule = find_rule(layer)
+    has_tokens = any(spec.tokens is not None for spec in inputs)
+    rule = find_token_rule(layer) if has_tokens else find_rule(layer)
     if rule is not None:
         return rule
     if all(spec.is_plain for spec in inputs) and not isinstance(layer, keras.layers.Lambda):
@@ -229,7 +231,12 @@ def _require_rule(layer: Layer, inputs: tuple[TensorSpec, ...]) -> LiftRule:
     if isinstance(layer, keras.Model):
         raise UnsupportedError(*SUBCLASSED)
     if is_foreign(layer):
-        return lift_foreign
+        return lift_foreign_tokens if has_tokens else lift_foreign
+    if has_tokens:
+        raise UnsupportedError(
+            "there is no rule for this class on the tokens of a volume.",
+            "Use layers that act on each token alone, MultiHeadAttention, or register your own rule.",
+        )
     raise UnsupportedError(
         "there is no rule for this class.",
         "Use supported layers instead, or register your own rule: register_lift_rule(LayerClass, rule).",

@@ -21,6 +21,19 @@ VOLUME_AXES = "BDHWC"
 
 
 @dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of a volume are ordered: prefix tokens, then one plane after the other.
+
+    Args:
+        planes: Planes along depth; each repeats the tokens of the 2D network.
+        prefix: Number of prefix tokens, such as a class token, which the 2D network has as well.
+    """
+
+    planes: int
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
 class TensorSpec:
     """The description of a tensor of the lifted network, beside its counterpart in the 2D network.
 
@@ -28,8 +41,8 @@ class TensorSpec:
     are `axes` without D.
 
     Args:
-        axes: One letter per axis of the 3D tensor: B, D, H, W, C; x (or p to v) for an axis that is neither
-            spatial nor the channels.
+        axes: One letter per axis of the 3D tensor: B, D, H, W, C; T for the tokens of a volume; x (or p to v)
+            for an axis that is neither spatial nor the channels.
         shape: Shape in 3D, including the batch.
         shape_2d: Shape in the 2D network, including the batch.
         is_nonnegative: Whether no value below zero can occur; zero padding before a maximum is exact then.
@@ -38,6 +51,7 @@ class TensorSpec:
         is_global: Whether the tensor was pooled over the whole volume; its single slice stands for all.
         repeats: How often each feature of the 2D tensor occurs on the last axis: a flattened volume repeats
             the features once per slice. None if they are not the features of the 2D tensor.
+        tokens: The order of the tokens, if the tensor is the tokens [B, T, C] of a volume.
     """
 
     axes: str
@@ -48,6 +62,7 @@ class TensorSpec:
     downsampling: tuple[float, float] = (1.0, 1.0)
     is_global: bool = False
     repeats: int | None = 1
+    tokens: TokenLayout | None = None
 
     @property
     def is_volume(self) -> bool:
@@ -56,8 +71,8 @@ class TensorSpec:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the tensor is the same in 2D and 3D: no depth axis, no repeated features."""
-        return "D" not in self.axes and self.repeats == 1
+        """Whether the tensor is the same in 2D and 3D: no depth axis, no repeated features or tokens."""
+        return "D" not in self.axes and self.repeats == 1 and self.tokens is None
 
     @property
     def axes_2d(self) -> str:

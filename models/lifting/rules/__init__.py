@@ -9,6 +9,7 @@ from typing import Any
 from keras import layers
 
 from voxlift.models.layers import FusedBatchNormalization
+from voxlift.models.lifting.rules.attention import lift_attention, lift_kimm_attention
 from voxlift.models.lifting.rules.base import LiftRule, keep_layer, user_rule
 from voxlift.models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
 from voxlift.models.lifting.rules.dense import lift_dense, lift_flatten
@@ -38,6 +39,13 @@ from voxlift.models.lifting.rules.pooling import (
     lift_upsampling,
 )
 from voxlift.models.lifting.rules.reshape import lift_permute, lift_reshape
+from voxlift.models.lifting.rules.tokens import (
+    find_token_operation_rule,
+    lift_token_concatenate,
+    lift_token_merge,
+    lift_token_pooling,
+    lift_token_reshape,
+)
 from voxlift.models.lifting.rules.transposed import lift_transposed
 from voxlift.models.lifting.types import Layer
 
@@ -86,6 +94,14 @@ RULES: Mapping[Any, LiftRule] = {
     layers.Concatenate: lift_concatenate,
 }
 
+# Layers that act on each token of a volume alone, as on each voxel.
+TOKENWISE = (
+    layers.BatchNormalization, layers.LayerNormalization, layers.UnitNormalization, layers.Dense,
+    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Dropout, layers.GaussianDropout,
+    layers.GaussianNoise, layers.ActivityRegularization, layers.Identity, layers.Rescaling,
+)  # fmt: skip
+TOKENWISE_NAMES = {"LayerScale", "RMSNormalization"}
+
 # Layers that older Keras versions lack, and private layers of keras.applications, are found by name.
 RULES_BY_NAME: Mapping[str, LiftRule] = {
     "AdaptiveAveragePooling2D": lift_adaptive_pooling,
@@ -94,6 +110,34 @@ RULES_BY_NAME: Mapping[str, LiftRule] = {
     "LayerScale": lift_scale,
     "CustomScaleLayer": lift_merge,
 }
+
+
+TOKEN_RULES: Mapping[Any, LiftRule] = {
+    **{kind: RULES[kind] for kind in TOKENWISE},
+    **dict.fromkeys(
+        (layers.Add, layers.Average, layers.Maximum, layers.Minimum, layers.Multiply, layers.Subtract),
+        lift_token_merge,
+    ),
+    layers.SpatialDropout1D: keep_layer,
+    layers.Concatenate: lift_token_concatenate,
+    layers.GlobalAveragePooling1D: lift_token_pooling,
+    layers.GlobalMaxPooling1D: lift_token_pooling,
+    layers.Reshape: lift_token_reshape,
+    layers.MultiHeadAttention: lift_attention,
+}
+
+
+def find_token_rule(operation: Layer) -> LiftRule | None:
+    """Return the rule for a layer or raw operation that reads tokens of a volume; None if there is none."""
+    kind = type(operation)
+    rule = user_rule(operation) or TOKEN_RULES.get(kind)
+    if rule is not None:
+        return rule
+    if kind.__module__.startswith("kimm.") and kind.__name__ == "Attention":
+        return lift_kimm_attention
+    if kind.__module__.startswith("keras.") and ".layers." in kind.__module__:
+        return RULES_BY_NAME.get(kind.__name__) if kind.__name__ in TOKENWISE_NAMES else None
+    return find_token_operation_rule(operation)
 
 
 def find_rule(operation: Layer) -> LiftRule | None:

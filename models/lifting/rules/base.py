@@ -42,9 +42,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import keras
+
 from voxlift.models.lifting.depth import DepthRule
 from voxlift.models.lifting.errors import UnsupportedError
-from voxlift.models.lifting.types import Layer, LayerClass, Shape, TensorSpec, Transfer, Value, Weights
+from voxlift.models.lifting.types import (
+    Layer,
+    LayerClass,
+    Shape,
+    Tensor,
+    TensorSpec,
+    Transfer,
+    Value,
+    Weights,
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,12 @@ class LayerCall:
         """The first tensor that the layer reads."""
         return self.inputs[0]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The symbolic tensors of the 2D network that the layer reads, in the order of `inputs`."""
+        values = keras.tree.flatten((self.args, dict(self.kwargs)))
+        return [value for value in values if isinstance(value, keras.KerasTensor)]
+
     def require_volume(self) -> TensorSpec:
         """Return the one volume that the layer reads.
 
@@ -148,6 +165,8 @@ class Lifted:
         call_args: Positional arguments for the layer, with symbolic tensors of the 2D network; None for the
             arguments of the 2D call.
         call_kwargs: Keyword arguments, if `call_args` is given.
+        is_rearranged: Whether the 3D weights are the 2D weights in another form, so that only outputs can be
+            compared.
     """
 
     layer_class: LayerClass
@@ -163,6 +182,7 @@ class Lifted:
     note: str = ""
     call_args: tuple[Any, ...] | None = None
     call_kwargs: Mapping[str, Any] | None = None
+    is_rearranged: bool = False
 
     def replace(self, **changes: Value) -> "Lifted":
         """Return this result with some fields changed."""

@@ -1,8 +1,9 @@
 """The rule for layers of other libraries: kept if they are proved to act on each position alone.
 
-The proof builds two copies of the layer with the same random weights, and compares the layer on a probe of one
-rank more with the layer slice by slice: outputs, and the gradients of the probe and of every weight, at
-inference and in training. A layer that mixes positions, reads axis numbers or has weights per position differs.
+The proof builds two copies of the layer with the same random weights, and compares the layer on a probe of
+one rank more with the layer slice by slice: outputs, and the gradients of the probe and of every weight, at
+inference and in training. A layer that mixes positions, reads axis numbers or has weights per position
+differs.
 """
 
 import inspect
@@ -94,9 +95,8 @@ def _compare_with_slices(call: LayerCall, rank: int) -> str:
     # Tokens have no axis more: the longer sequence is compared with its parts.
     whole: Sizes = (BATCH, DEPTH, HEIGHT, WIDTH, channels) if rank == 4 else (BATCH, DEPTH * HEIGHT, channels)
     parts: Sizes = (BATCH * DEPTH, *((HEIGHT, WIDTH) if rank == 4 else (HEIGHT,)), channels)
-    config: dict[str, Any] = dict(call.config) | ({"dtype": "float32"} if "dtype" in call.config else {})
     try:
-        on_parts = build_copy(call.layer, config, parts)
+        on_parts = build_copy(call.layer, call.config, parts)
         # From the configuration after build: the layer must survive save and load as well.
         on_whole = build_copy(call.layer, on_parts.get_config(), whole)
     except Exception as error:  # noqa: BLE001  # whatever foreign code raises
@@ -112,22 +112,28 @@ def _compare_with_slices(call: LayerCall, rank: int) -> str:
 
 
 def build_copy(layer: Layer, config: Mapping[str, Any], shape: Sizes) -> Layer:
-    """Return a copy of a layer from its configuration, built by a call.
+    """Return a copy of a layer from its configuration that computes in float32, built by a call.
 
     Args:
         layer: The layer.
         config: Its configuration.
         shape: Of the tensor that the copy is called on.
     """
-    copy = type(layer).from_config(dict(config))
+    precision = {"dtype": "float32"} if "dtype" in config else {}
+    copy = type(layer).from_config({**config, **precision})
     copy(np.zeros(shape, "float32"))
     return copy
 
 
-def _draw_same_weights(one: Layer, other: Layer) -> None:
-    """Give two copies the same positive weights, so that none hides an operation, and the same seeds."""
+def draw_weights(layer: Layer) -> None:
+    """Give a copy random positive weights, so that none hides an operation."""
     generator = np.random.default_rng(0)
-    one.set_weights([generator.uniform(0.5, 1.5, weight.shape).astype("float32") for weight in one.weights])
+    layer.set_weights([generator.uniform(0.5, 1.5, each.shape).astype("float32") for each in layer.weights])
+
+
+def _draw_same_weights(one: Layer, other: Layer) -> None:
+    """Give two copies the same random weights, and the same seeds."""
+    draw_weights(one)
     for variable, same in zip(one.variables, other.variables, strict=True):
         same.assign(variable.value)
 
@@ -159,6 +165,21 @@ def _relative_difference(received: Array, expected: Array) -> float:
     return float(np.abs(received - expected).max(initial=0)) / (float(np.abs(expected).max(initial=0)) or 1.0)
 
 
+def call_copy(layer: Layer, inputs: Array, *, training: bool) -> Array:
+    """Return a layer's output as an array.
+
+    Args:
+        layer: The layer.
+        inputs: What it reads.
+        training: Whether it computes as in training, if it differs there.
+    """
+    return np.asarray(ops.convert_to_numpy(layer(inputs, **_mode(layer, training=training))))
+
+
+def _mode(layer: Layer, *, training: bool) -> dict[str, bool]:
+    return {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
+
+
 def compute_with_gradients(layer: Layer, inputs: Array, *, training: bool) -> list[Array]:
     """Return a layer's output, and the gradients of its weighted sum for the input and each trainable weight.
 
@@ -167,7 +188,7 @@ def compute_with_gradients(layer: Layer, inputs: Array, *, training: bool) -> li
         inputs: What it reads.
         training: Whether it computes as in training, if it differs there.
     """
-    settings = {"training": training} if "training" in inspect.signature(layer.call).parameters else {}
+    settings = _mode(layer, training=training)
     fixed = [variable.value for variable in layer.non_trainable_variables]
 
     def compute(tensor: Any, *weights: Any) -> Any:  # noqa: ANN401  # tensors

@@ -38,7 +38,7 @@ def _key_by_label(call: LayerCall) -> dict[str, Any]:
     """Return the slice or number for each axis, including depth."""
     key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     entries = list(key) if isinstance(key, tuple | list) else [key]
-    slices = _one_per_axis(entries, len(call.spec.shape_2d))
+    slices = one_per_axis(entries, len(call.spec.shape_2d))
     by_label = dict(zip(call.spec.axes_2d, slices, strict=True))
     if any(isinstance(by_label[label], int) for label in "BHW"):
         raise UnsupportedError(
@@ -47,7 +47,16 @@ def _key_by_label(call: LayerCall) -> dict[str, Any]:
     return {**by_label, "D": slice(None, None, _depth_step(call, by_label))}
 
 
-def _one_per_axis(entries: list[Any], rank: int) -> list[Any]:
+def one_per_axis(entries: list[Any], rank: int) -> list[Any]:
+    """Return an index with one slice or number per axis.
+
+    Args:
+        entries: Slices, numbers, and at most one Ellipsis.
+        rank: Number of axes.
+
+    Raises:
+        UnsupportedError: It adds an axis, or selects by a list.
+    """
     if any(entry is None for entry in entries):
         raise UnsupportedError(
             "it adds a spatial axis.", "Use a Reshape to (1, 1, C) of a globally pooled vector."

@@ -8,7 +8,7 @@ from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted
 from voxlift.models.lifting.rules.dense import flatten_note, flattened, keep_plain_reshape
 from voxlift.models.lifting.rules.results import dtype_setting
-from voxlift.models.lifting.types import VOLUME_AXES, Shape, TensorSpec, plain_spec
+from voxlift.models.lifting.types import VOLUME_AXES, Shape, TensorSpec, TokenLayout, plain_spec
 
 PART_AXES = "pqrstuv"  # letters of the axes of split channels
 
@@ -30,14 +30,44 @@ def lift_reshape(call: LayerCall) -> Lifted:
     if spec.is_volume and len(shape_2d) == 2:
         config = {**call.config, "target_shape": (-1,)}
         return Lifted(type(call.layer), config, (flattened(call),), note=flatten_note(call))
+    if spec.is_volume and is_token_sequence(spec.shape_2d, shape_2d):
+        return _reshape_to_tokens(call)
     keeps_plane = shape_2d[1:3] == spec.shape_2d[1:3] and len(spec.shape_2d) > 3
     if spec.axes.startswith("BDHW") and keeps_plane and len(shape_2d) > 3:
         return _reshape_channels(call)
     raise UnsupportedError(
         f"a reshape of {spec.shape_2d[1:]} to {target} is not defined with a depth axis.",
-        "Supported targets are (1, 1, C), (C,) after a global pool, (-1,), and channels split or merged; use "
-        "Flatten or a global pooling layer.",
+        "Supported targets are (1, 1, C), (C,) after a global pool, (-1,), one token per position (-1, C), "
+        "and channels split or merged; use Flatten or a global pooling layer.",
     )
+
+
+def is_token_sequence(image: Shape, shape_2d: Shape) -> bool:
+    """Return whether a 2D tensor has one token [B, H * W, C] per position of an image [B, H, W, C]."""
+    if len(shape_2d) != 3 or len(image) != 4 or shape_2d[-1] != image[-1]:
+        return False
+    height, width = image[1:3]
+    return shape_2d[1] == (None if height is None or width is None else height * width)
+
+
+def _reshape_to_tokens(call: LayerCall) -> Lifted:
+    """Return a Reshape to the tokens of a volume, one plane after the other."""
+    spec = call.spec
+    if spec.depth is None:
+        raise UnsupportedError(
+            "the tokens of a volume need a known number of slices.", "Lift with a fixed depth."
+        )
+    height, width = spec.shape[2:4]
+    count = None if height is None or width is None else spec.depth * height * width
+    output = spec.replace(
+        axes="BTC",
+        shape=(spec.shape[0], count, spec.channels),
+        shape_2d=call.shapes_2d[0],
+        is_global=False,
+        tokens=TokenLayout(spec.depth),
+    )
+    config = {**call.config, "target_shape": (-1 if count is None else count, spec.channels)}
+    return Lifted(type(call.layer), config, (output,), note=f"{spec.depth} planes of tokens")
 
 
 def is_single_pixel(shape_2d: Shape) -> bool:

@@ -210,6 +210,10 @@ def _lift_value(received: Array, expected: Array, spec: TensorSpec) -> Array:
     """Return a 2D tensor in the shape of its lift: repeated along depth, zeros in the depth padding."""
     if spec.repeats is None:
         return received
+    if spec.tokens is not None:
+        prefix = spec.tokens.prefix
+        planes = np.tile(expected[:, prefix:], (1, spec.tokens.planes, 1))
+        return np.concatenate([expected[:, :prefix], planes], axis=1)
     if "D" not in spec.axes:
         return expected if spec.repeats == 1 else np.tile(expected, spec.repeats)
     axis = spec.axes.index("D")
@@ -245,7 +249,7 @@ def _weight_pairs(plan: LiftPlan, layers: Mapping[int, list[Layer]]) -> Iterator
     """Yield each 3D weight, its 2D weight and the depth stride of a transposed convolution (else 1)."""
     for step in plan.graph.walk():
         lifted, operation = step.lifted, step.call.operation
-        if lifted is None or lifted.transfer is None or step.is_shared:
+        if lifted is None or lifted.transfer is None or lifted.is_rearranged or step.is_shared:
             continue
         layer = layers[id(operation)][len(lifted.before)]
         cut = plan.edits.cut_of(operation)

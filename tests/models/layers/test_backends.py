@@ -19,6 +19,8 @@ from voxlift.models.layers import (
     FusedBatchNormalization,
     RepeatingConcatenate3D,
     SeparableConv3D,
+    TokenAttention3D,
+    TokenEmbedding3D,
     TrilinearUpSampling3D,
 )
 from voxlift.models.slice_model import wrap_slices
@@ -37,6 +39,7 @@ from voxlift.models import backend
 folder = sys.argv[1]
 model = keras.models.load_model(f"{folder}/model.keras")
 slices = keras.models.load_model(f"{folder}/slices.keras")
+tokens = keras.models.load_model(f"{folder}/tokens.keras")
 voxels, weights = np.load(f"{folder}/voxels.npy"), np.load(f"{folder}/weights.npy")
 state = [v.value for v in model.non_trainable_variables]
 
@@ -51,7 +54,7 @@ if keras.backend.backend() == "jax":  # one compilation instead of one per opera
     differentiate = jax.jit(differentiate)
 
 value, gradients = differentiate(voxels, *[v.value for v in model.trainable_variables])
-results = [model.predict_on_batch(voxels), slices.predict_on_batch(voxels), value, *gradients]
+results = [each.predict_on_batch(voxels) for each in (model, slices, tokens)] + [value, *gradients]
 model.compile(keras.optimizers.SGD(0.0), "mse")
 model.train_on_batch(voxels, weights)  # updates the moving averages
 results += [variable.value for variable in model.non_trainable_variables]
@@ -78,6 +81,9 @@ def folder_fixture(tmp_path_factory):
     network = build_baseline("cnn", input_shape=(5, 7, 9), classes=2, filters=(3, 4, 5))
     slices = wrap_slices(network, depth=6, slab=3, aggregate="attention", slices="foreground")
     slices.save(folder / "slices.keras")
+    x = keras.layers.Conv3D(8, (3, 5, 1), (3, 5, 1))(inputs)
+    x = TokenEmbedding3D(2, prefix=1)(keras.layers.Reshape((14, 8))(x))
+    keras.Model(inputs, TokenAttention3D(2, 4, planes=2, prefix=1)(x, x)).save(folder / "tokens.keras")
     return folder
 
 
@@ -97,7 +103,7 @@ def test_saved_networks_give_the_same_numbers_on_both_backends(folder):
     run_on_jax(folder)
     exec(SCRIPT, {"sys": SimpleNamespace(argv=["", str(folder)])})  # noqa: S102  # the same on TensorFlow
     on_jax, on_tensorflow = (np.load(folder / f"{name}.npz") for name in ("jax", "tensorflow"))
-    assert len(on_jax.files) == 2 + 1 + 14 + 2  # outputs, loss, gradients, moving averages
+    assert len(on_jax.files) == 3 + 1 + 14 + 2  # outputs, loss, gradients, moving averages
     for name in on_jax.files:
         ours, theirs = on_jax[name], on_tensorflow[name]
         assert ours.shape == theirs.shape

@@ -89,7 +89,7 @@ def test_all_layers_without_a_rule_are_reported_together():
         x = layers.Permute((2, 1, 3), name="turn")(x)
         x = layers.Conv2D(8, 3, padding="same", name="conv")(ops.flip(x))
         x = ops.nn.max_pool(layers.Lambda(lambda y: y * 2, name="twice")(x), 2, strides=2)
-        tokens = layers.Reshape((16, 8), name="tokens")(x)
+        tokens = layers.Reshape((8, 16), name="tokens")(x)
         return layers.MultiHeadAttention(2, 4)(tokens, tokens)
 
     problems = lift_problems(image_network(body, (8, 8, 4)), depth=8)
