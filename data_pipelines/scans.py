@@ -24,7 +24,7 @@ from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.tables.reader import read_table
 from voxlift.data_pipelines.tables.rows import rows_of_table
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from voxlift.data_pipelines.cache.ranges import VolumeSummary, summarize_volume
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.scans import Scan, find_scans
+from voxlift.data_pipelines.scans import TABLE_SUFFIXES, Scan, find_scans
 from voxlift.data_pipelines.tables.reader import read_table
 from voxlift.data_pipelines.volume import Affine, VolumeError
 
@@ -68,7 +68,7 @@ def find_input_scans(
     """
     own = ensemble.members[0].settings
     source = Path(source).expanduser()
-    if subject_column is None and source.suffix.lower() in {".csv", ".tsv", ".txt"} and source.is_file():
+    if subject_column is None and source.name.lower().endswith(TABLE_SUFFIXES) and source.is_file():
         usual = own.data.subject_column if own.data.name == "manifest" else "participant_id"
         # Not required: new tables often hold only file names.
         subject_column = usual if usual in read_table(source).columns else None

@@ -1,7 +1,7 @@
 """The manifest of a data set: which image files belong to which subject, with which label.
 
-A manifest is read from a table (CSV, TSV, a BIDS `participants.tsv`) or from a folder per class (see `rows`).
-No row is dropped silently: what cannot be used is either an error or counted in `Manifest.left_out`.
+A manifest is read from a table (CSV, TSV, .xlsx, a BIDS `participants.tsv`) or from a folder per class (see
+`rows`). No row is dropped silently: what cannot be used is either an error or counted in `Manifest.left_out`.
 
 A subject may have several volumes, and its labels may differ between rows (two time points, two eyes): each
 volume keeps its own label, and all volumes of a subject stay in one split.
@@ -109,8 +109,8 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
     """Return the usable rows of a table, or of a folder per class.
 
     Args:
-        table: CSV or TSV file, or a folder `CLASS/file`, `CLASS/subject/file` or `train/CLASS/file`; `~` is
-            expanded.
+        table: CSV, TSV or .xlsx file, or a folder `CLASS/file`, `CLASS/subject/file` or `train/CLASS/file`;
+            `~` is expanded.
         options: What its columns mean.
 
     Raises:

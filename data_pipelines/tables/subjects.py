@@ -89,9 +89,9 @@ def name_by_class(subjects: Mapping[str, Sequence[str]]) -> tuple[bool, str]:
     listed = list_some((f"{name} ({', '.join(classes_of[name])})" for name in shared), limit=5)
     if any(map(_is_first_number, shared)):
         return True, (
-            f"Each class numbers its folders from the start: {listed}. They count as different persons, named "
-            f"{classes_of[shared[0]][0]}/{shared[0]} and so on. If one name is one person, use a table with "
-            "data.subject_column."
+            f"Each class numbers its folders from the start: {listed}. They count as different persons, "
+            f"named {classes_of[shared[0]][0]}/{shared[0]} and so on. If one name is one person, use a table "
+            "with data.subject_column."
         )
     return False, (
         f"Folders of one name in several classes count as one person: {listed}. If they are different "

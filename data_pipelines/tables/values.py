@@ -56,14 +56,15 @@ def index_labels(
         ManifestError: The classes or edges contradict each other, fewer than two classes are left, or one is
             empty.
     """
-    names = tuple(_normalize(str(name)) for name in classes)
-    _check_names(names, label_bins)
+    names = tuple(_compose(str(name)) for name in classes)
+    _check_names(tuple(map(_normalize, names)), label_bins)
     if label_bins:
         found: list[int | str] = [_bin_cell(cell, label_bins) for cell in cells]
     else:
         texts = [_normalize(cell) for cell in cells]
         names = names or _sort_names({text for text in texts if not is_missing(text)})
-        found = [_index_label(text, names) for text in texts]
+        forms = tuple(map(_normalize, names))
+        found = [_index_label(text, forms) for text in texts]
     _check_found(found, names)
     return tuple(found), names
 
@@ -101,8 +102,13 @@ def read_columns(source: str | Path, rows: Sequence[int], columns: Sequence[str]
     return found
 
 
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", strip_invisible(text))
+
+
 def _normalize(text: str) -> str:
-    text = unicodedata.normalize("NFC", strip_invisible(text))
+    """Return the form in which labels are compared, in which `1.0` is `1`."""
+    text = _compose(text)
     return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]+\.0+", text) else text
 
 
@@ -176,7 +182,8 @@ def _check_found(found: Sequence[int | str], names: Sequence[str]) -> None:
     if empty:
         raise ManifestError(
             f"No row is of class {list_some(map(repr, empty))}.{left_out} Check the class names in "
-            "data.classes: they must be spelt as in the table."
+            "data.classes: they must be spelt as in the table; in YAML a name such as true, null or 1.10 needs "
+            "quotes."
         )
 
 
