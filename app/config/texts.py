@@ -7,10 +7,9 @@ backslash before it (`\${AD}`, `\???`), which is removed when settings are read.
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import yaml
@@ -55,7 +54,7 @@ def restore(text: str) -> str:
 
 
 def restore_settings(settings: Settings) -> Settings:
-    """Restore, in place, every text of settings that OmegaConf has resolved, and return them."""
+    """Return settings that OmegaConf has resolved with every text restored."""
     result: Settings = _map_texts(settings, restore)
     return result
 
@@ -66,7 +65,7 @@ def dump_settings(settings: object) -> str:
     Args:
         settings: A dataclass, or a mapping.
     """
-    protected = _map_texts(copy.deepcopy(settings), protect)
+    protected = _map_texts(settings, protect)
     config = OmegaConf.structured(protected) if is_dataclass(settings) else OmegaConf.create(protected)
     text: str = OmegaConf.to_yaml(config)
     if not any(mark in text for mark in _YAML_LINE_ENDS):
@@ -168,16 +167,15 @@ def _is_sweep(pieces: list[str]) -> bool:
 
 
 def _map_texts(node: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - whatever settings hold
-    """Change every text in dataclasses, lists and mappings, in place where they can be changed."""
+    """Return a copy of dataclasses, lists and mappings with every text changed."""
     if isinstance(node, str):
         return change(node)
-    if isinstance(node, dict):
-        node.update({key: _map_texts(value, change) for key, value in node.items()})
-    elif isinstance(node, list):
-        node[:] = [_map_texts(value, change) for value in node]
-    elif isinstance(node, tuple):
-        return tuple(_map_texts(value, change) for value in node)
-    elif is_dataclass(node) and not isinstance(node, type):
-        for one in fields(node):
-            setattr(node, one.name, _map_texts(getattr(node, one.name), change))
+    if isinstance(node, Mapping):
+        return {key: _map_texts(value, change) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(_map_texts(value, change) for value in node)
+    if is_dataclass(node) and not isinstance(node, type):
+        return replace(
+            node, **{one.name: _map_texts(getattr(node, one.name), change) for one in fields(node)}
+        )
     return node
