@@ -34,3 +34,12 @@ def test_the_title_names_the_fold(capsys, folds, title):
     manifest = Manifest(records, ("liver of a whale", "heart of a whale"), {}, Path("t.csv"))
     print_splits(manifest, ["train", "val", "test"] * 2, choice=SplitSettings(folds=folds, fold=2))
     assert title in " ".join(capsys.readouterr().out.split())
+
+
+def test_class_names_are_printed_as_they_are(capsys):
+    classes = ("[/x]", ":x:", "${AD}", "[bold]b")
+    records = tuple(Record(f"s{row}", (Path(f"/{row}.nii"),), row % 4, None, row) for row in range(12))
+    splits = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    print_splits(Manifest(records, classes, {}, Path("t.csv")), splits, choice=SplitSettings())
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in classes)

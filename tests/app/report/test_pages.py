@@ -382,3 +382,16 @@ def test_browser_renders_the_pages_without_a_console_error(pages, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
         assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
         assert picture.stat().st_size > 50_000  # an empty page of this size is far smaller
+
+
+def test_a_class_may_have_any_name_on_the_pages(tmp_path):
+    classes = ("split", "$a_b^{c", "_z", "???", "<b>&amp;", "a b", "a-b")
+    splits = [{"split": "train", "class": name, "volumes": 12} for name in classes]
+    render_run_page(run_summary(classes, splits=splits), tmp_path / "run.html")
+    page = parsed(tmp_path / "run.html")
+    assert len(page.ids) == len(set(page.ids))
+    assert all(name in page.words for name in classes)
+    shown = page.words.replace("\N{WORD JOINER}", "")
+    assert shown.count("_z") == shown.count(
+        "???"
+    )  # in the legends too, which Matplotlib would leave it out of
