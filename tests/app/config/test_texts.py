@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from tests.shared.commands import compose_command
 
+from commands import compose_command
 from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.config.overrides import format_override, to_settings
 from voxlift.app.config.texts import dump_settings, quote_argument, restore_settings
