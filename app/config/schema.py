@@ -126,7 +126,7 @@ class ModelSettings:
         name: Of the chosen option.
         kind: `slice`, `volume` or `table`.
         baseline: The 2D network: `cnn`, `resnet`, `tutorial`, a name of keras.applications, a .keras file or
-            the folder of a finished slice run.
+            the folder of a finished slice run. A 3D .keras file is trained by `kind=volume` as it is.
         builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
             `input_shape` and `classes` that returns a Keras model, and its further arguments.
         weights: Trained weights of a network of keras.applications: `imagenet`, or a weights file of the

@@ -37,7 +37,7 @@ from voxlift.app.training.fit_loop import Task, fit_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.optimizers import scale_learning_rate
-from voxlift.app.training.pretrained import has_trained_weights
+from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.hosts.data_parallel import (
     build_shared_scorer,
@@ -258,7 +258,8 @@ def recalibrate_lifted(network: Any, batches: Iterable[Any], model: ModelSetting
     """
     from voxlift.models.batch_norm import recalibrate_batch_norm
 
-    if model.kind != "volume" or not has_trained_weights(model) or model.init not in {"mean", "acs"}:
+    is_lifted = model.kind == "volume" and not is_volume_file(trained_source(model.baseline))
+    if not is_lifted or not has_trained_weights(model) or model.init not in {"mean", "acs"}:
         return
     voxels = (batch[0] for batch in itertools.islice(batches, RECALIBRATION_BATCHES))
     count = recalibrate_batch_norm(network, voxels)

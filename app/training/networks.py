@@ -16,7 +16,7 @@ from voxlift.app.config import ModelSettings, PreprocessSettings, SettingsError
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.precision import protect_training
 from voxlift.app.training.builder import build_users_network
-from voxlift.app.training.pretrained import lift_changes, load_trained, trained_source
+from voxlift.app.training.pretrained import is_volume_file, lift_changes, load_trained, trained_source
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -124,9 +124,32 @@ def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     source = trained_source(model.baseline)
     if source is None:
         return lift_networks(plan_volume(model, spec, build_2d(model, spec, spec.shape[1:])))
+    if is_volume_file(source):
+        return _load_volume_networks(source, spec)
     network = load_trained(source)
     changes = lift_changes(network, source, shape=spec.shape, classes=spec.classes)
     return lift_networks(plan_volume(model, spec, network, **changes))
+
+
+def _load_volume_networks(source: Path, spec: InputSpec) -> Networks:
+    """Load a 3D network, such as voxlift-lift writes, for these volumes and classes.
+
+    Raises:
+        SettingsError: It does not fit.
+    """
+    from voxlift.models.volume_network import adapt_volume_network
+
+    try:
+        network, has_new_head = adapt_volume_network(
+            load_network(source), input_shape=spec.shape, classes=len(spec.classes)
+        )
+    except ValueError as error:
+        raise SettingsError(f"model.baseline={source}: {error}") from error
+    log.info("%s is a 3D network: it is trained as it is, and not lifted", source)
+    if has_new_head:
+        log.info("%s was trained on other classes: the head starts from new weights", source)
+    protect_training(network)
+    return Networks(network, network)
 
 
 def plan_volume(model: ModelSettings, spec: InputSpec, network: Any, **changes: Any) -> LiftPlan:  # noqa: ANN401 - untyped Keras, and arguments of plan_lift

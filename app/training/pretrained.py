@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,18 @@ def trained_source(baseline: str) -> Path | None:
     """Return the file or run folder that `model.baseline` names; None where it names an untrained network."""
     path = Path(baseline).expanduser()
     return path if path.suffix == ".keras" or path.is_dir() else None
+
+
+def is_volume_file(source: Path | None) -> bool:
+    """Return whether a `.keras` file holds a network of volumes [B, D, H, W, C]; it is not loaded."""
+    if source is None or source.is_dir() or not zipfile.is_zipfile(source):
+        return False
+    try:
+        with zipfile.ZipFile(source) as file:
+            layers = json.loads(file.read("config.json"))["config"]["layers"]
+        return any(len(layer["config"].get("batch_shape") or ()) == 5 for layer in layers)
+    except (KeyError, TypeError, ValueError):
+        return False  # loading it says what is wrong
 
 
 def has_trained_weights(model: ModelSettings) -> bool:
@@ -88,12 +102,24 @@ def check_baseline(model: ModelSettings) -> None:
         place = Path(model.baseline).expanduser()
         missing = f"model.baseline={model.baseline}: expected a .keras file or a run folder; found none."
         problems = [f"{missing} {suggest_runs(place)}"]
-    is_trained = has_trained_weights(model)
+    problems += _find_weights_problems(model, source)
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _find_weights_problems(model: ModelSettings, source: Path | None) -> list[str]:
+    """Return a sentence for each setting that does not go with the weights that the network starts from."""
+    problems, is_trained, is_volume = [], has_trained_weights(model), is_volume_file(source)
     if model.weights is not None and source is not None:
         problems.append(f"model.weights={model.weights}: {source} has its own; remove the key.")
     elif model.weights not in (None, "imagenet") and not Path(str(model.weights)).expanduser().is_file():
         problems.append(f"model.weights={model.weights}: expected imagenet or a file; there is no such file.")
-    if model.kind == "volume" and is_trained and model.init == "random":
+    if is_volume and (model.filter_scale != 1 or model.depth_kernel is not None):
+        problems.append(
+            f"model.baseline={source}: expected the defaults of model.filter_scale and model.depth_kernel; "
+            "it is a 3D network, which is not lifted."
+        )
+    if model.kind == "volume" and is_trained and not is_volume and model.init == "random":
         problems.append("model.init=random discards the trained 2D weights; set model.init=centre or mean.")
     if model.freeze_epochs and not is_trained:
         problems.append(
@@ -101,8 +127,7 @@ def check_baseline(model: ModelSettings) -> None:
             "of which only the head would be trained. Use trained weights, by experiment=inflated, "
             "model.weights=imagenet or model.baseline=SLICE_RUN_DIR, or remove the key."
         )
-    if problems:
-        raise SettingsError("\n".join(problems))
+    return problems
 
 
 def check_name(model: ModelSettings) -> None:

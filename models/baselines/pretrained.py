@@ -15,8 +15,8 @@ from keras import layers
 
 from voxlift.models.backend import Tensor
 from voxlift.models.baselines.small import Shape, add_head
-from voxlift.models.lifting.inflate import adapt_channels
-from voxlift.models.lifting.types import Layer, Model
+from voxlift.models.copying import copy_network, copy_weights
+from voxlift.models.lifting.types import Model
 from voxlift.models.loading import first_line, read_network
 from voxlift.models.slice_model import unwrap_slices
 
@@ -80,12 +80,8 @@ def build_trained_application(
     features = _load_application(name, (*input_shape[:2], 3), weights)
     images = keras.Input(input_shape, name=features.inputs[0].name)
     scaled = scale_input(images, read_scaling(name), value_range=value_range, is_clipped=is_clipped)
-    adapted = _replace_input(features, images, scaled)
-    for layer in features.layers:
-        if layer.weights:
-            copy = adapted.get_layer(layer.name)
-            pairs = zip(layer.get_weights(), copy.weights, strict=True)
-            copy.set_weights([_adapt(weight, tuple(new.shape)) for weight, new in pairs])
+    adapted = copy_network(features, images, entry=scaled)
+    copy_weights(features, adapted)
     return keras.Model(images, add_head(adapted.outputs[0], classes, dropout), name=features.name)
 
 
@@ -152,40 +148,6 @@ def _load_application(name: str, input_shape: Shape, weights: str | Path) -> Mod
             f"keras.applications.{name} without its top, for images of {input_shape}, does not accept "
             f"{'the file ' + source if is_file else 'the ImageNet weights'}: {first_line(error)}"
         ) from error
-
-
-def _replace_input(features: Model, images: Tensor, scaled: Tensor) -> Model:
-    """Return a copy of a network, without its weights, that reads scaled images of other channels."""
-
-    def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever a layer takes
-        args = keras.tree.map_structure(lambda value: scaled if value is images else value, args)
-        return layer(*args, **kwargs)
-
-    return keras.models.clone_model(
-        features, input_tensors=images, clone_function=_copy_for_channels, call_function=call
-    )
-
-
-def _copy_for_channels(layer: Layer) -> Layer:
-    """Return a new layer; numbers that it holds for red, green and blue become their mean."""
-    if not isinstance(layer, keras.Layer):
-        return layer
-    config = layer.get_config()
-    if isinstance(layer, layers.Rescaling):
-        config |= {key: float(np.mean(config[key])) for key in ("scale", "offset")}
-    elif isinstance(layer, layers.Normalization) and config.get("mean") is not None:
-        config |= {key: float(np.mean(config[key])) for key in ("mean", "variance")}
-    return type(layer).from_config(config)
-
-
-def _adapt(weight: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - an array
-    """Return a weight for another number of input channels: kernels are summed, statistics averaged."""
-    if tuple(weight.shape) == shape:
-        return weight
-    axis = next(place for place, size in enumerate(shape) if size != weight.shape[place])
-    if len(shape) == 1:
-        return np.full(shape, weight.mean(), weight.dtype)
-    return adapt_channels(weight, shape[axis], axis=axis)
 
 
 def load_baseline(path: Path, input_shape: Shape, classes: int) -> keras.Model:
