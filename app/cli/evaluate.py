@@ -86,13 +86,17 @@ def score_again(run: RunFolder, *, split: str, batch_size: int | None = None) ->
     from voxlift.app.inference.scores import score_split
     from voxlift.app.runs.cohort import reopen_split
     from voxlift.app.runs.networks import load_network
+    from voxlift.app.training.linear_model import score_linear
     from voxlift.models.batch_norm import fold_batch_norm
 
     batch_size = batch_size or settings.trainer.batch_size
     with translate_failures(build_scoring_hint(batch_size)):
         cohort = reopen_split(settings, run, split=split)
-        network = fold_batch_norm(load_network(run.model))
-        scores = score_split(network, cohort, split, batch_size=batch_size)
+        if settings.model.has_network:
+            network = fold_batch_norm(load_network(run.network))
+            scores = score_split(network, cohort, split, batch_size=batch_size)
+        else:
+            scores = score_linear(run, settings, cohort, split)
     return {split: evaluate_scores(scores, threshold=saved["threshold"])}
 
 

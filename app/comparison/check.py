@@ -87,7 +87,7 @@ def find_problem(settings: TrainSettings) -> str:
     from voxlift.app.runtime.user_modules import import_user_modules
     from voxlift.app.training.pretrained import refuse_seen_subjects
     from voxlift.app.training.stages import plan_stages_early
-    from voxlift.app.training.table_model import check_covariates
+    from voxlift.app.training.without_network import check_model
 
     # The networks are only built: in any precision, and without the devices that a training uses.
     prepare_runtime(precision="float32", deterministic=False, seed=settings.seed, device="cpu")
@@ -96,9 +96,8 @@ def find_problem(settings: TrainSettings) -> str:
 
     keras.utils.clear_session()
     try:
-        if settings.model.kind == "table":
-            check_covariates(settings)
         manifest, splits = find_subjects(settings)
+        check_model(settings, manifest)
         refuse_seen_subjects(settings.model, manifest.records, splits)
         plan_stages_early(replace(settings, strategy="single"), manifest)
     except Exception as error:

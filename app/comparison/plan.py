@@ -14,8 +14,8 @@ from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import select_shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
 from voxlift.app.progress import print_line
-from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.runs.configuration import refuse_other_run
+from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.data_pipelines.tables.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
@@ -135,10 +135,10 @@ def _select_applicable(
 
 
 def _check_table(trainings: Sequence[TrainSettings]) -> None:
-    """Read the user's table, which all trainings share, and check the columns that models take from it."""
+    """Read the user's table, which all trainings share, and check the columns that a model takes from it."""
     data = trainings[0].data
     if data.name == "manifest":
         load_manifest(str(data.table), table_options(data))
     for settings in trainings:
-        if settings.model.kind == "table":
+        if settings.model.columns:
             check_columns(data, settings.model.columns)

@@ -7,6 +7,7 @@ from types import UnionType
 
 from voxlift.app.config.commands import AuditSettings, TrainSettings
 from voxlift.app.config.schema import (
+    MODEL_KINDS,
     DataSettings,
     HostsSettings,
     ModelSettings,
@@ -17,7 +18,6 @@ from voxlift.app.errors import SettingsError, install_extra, refuse_problems
 
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 SPLIT_NAMES = ("train", "val", "test")
-MODEL_KINDS = ("slice", "volume", "table")
 INITS = ("centre", "mean", "acs", "random")
 DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
 STRATEGIES = ("single", "mirrored", "hosts")
@@ -36,6 +36,7 @@ def check_settings(settings: TrainSettings) -> None:
             *find_split_problems(settings.splits),
             *find_shape_problems(settings.preprocess),
             *find_model_problems(settings.model),
+            *_find_embedding_problems(settings),
             *_find_spacing_problems(settings),
             *_find_weights_problems(settings),
             *_find_trainer_problems(settings),
@@ -224,6 +225,13 @@ def _is_depth_size(size: object) -> bool:
     return size == "height" or (isinstance(size, int) and not isinstance(size, bool) and size > 0)
 
 
+def _find_embedding_problems(settings: TrainSettings) -> list[str]:
+    if settings.model.kind != "embedding" or settings.data.embeddings is not None:
+        return []
+    need = f"data.embeddings: model={settings.model.name} needs a file of vectors by image or subject"
+    return [f"{need}; set data.embeddings=FILE.csv, .npz or .h5."]
+
+
 def _find_spacing_problems(settings: TrainSettings) -> list[str]:
     if settings.model.depth_policy != "spacing" or settings.preprocess.spacing != "native":
         return []
@@ -286,7 +294,7 @@ def _find_strategy_problems(settings: TrainSettings) -> list[str]:
         problems.append("trainer.accumulate: expected 1 with strategy=mirrored; raise trainer.batch_size.")
     if strategy != "mirrored" and settings.devices.logical_cpus:
         problems.append("devices.logical_cpus: expected 0; only strategy=mirrored uses it.")
-    if strategy == "hosts" and settings.model.kind == "table":
+    if strategy == "hosts" and not settings.model.has_network:
         name = settings.model.name
         problems.append(f"strategy: expected single for model={name}; one process fits it at once.")
     if strategy != "hosts" and settings.hosts != HostsSettings():

@@ -19,6 +19,7 @@ Settings = TypeVar("Settings")
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 HYDRA_WORDS = ("true", "false", "null", "inf", "nan")  # no text, unless quoted
+READ_BY = {"model.columns": "table", "data.embeddings": "embedding"}  # the one kind of model that reads a key
 NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger")  # they change no result
 
 
@@ -136,8 +137,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection[str] = ()) -> list[str]:
     """Return the differences between the settings of two trainings, as `key: wanted instead of saved`.
 
-    A run fills in the classes that the user left open; these are no difference. Nor are the table's columns
-    to a network, which reads none.
+    A run fills in the classes that the user left open; these are no difference. Nor are keys of `READ_BY` to
+    models of other kinds, which read none of them.
 
     Args:
         saved: Settings of an existing run or study.
@@ -147,8 +148,9 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     had, wants = list_result_settings(saved, but=but), list_result_settings(wanted, but=but)
     if not wanted.data.classes:
         wants["data.classes"] = had.get("data.classes")
-    if saved.model.kind != "table" and wanted.model.kind != "table":
-        wants["model.columns"] = had.get("model.columns")
+    for key, kind in READ_BY.items():
+        if kind not in (saved.model.kind, wanted.model.kind):
+            wants[key] = had.get(key)
     return [
         f"{key}: {wants.get(key)} instead of {had.get(key)}"
         for key in dict.fromkeys([*wants, *had])

@@ -10,6 +10,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+NETWORK_KINDS = ("slice", "volume")
+MODEL_KINDS = (*NETWORK_KINDS, "linear", "embedding", "table")
+
 
 @dataclass
 class DataSettings:
@@ -20,7 +23,7 @@ class DataSettings:
         task: Task of the phantom: `nodule` or `chirality`.
         subjects: Number of phantom subjects.
         folder: Folder for the generated or converted NIfTI files of `phantom` and `medmnist3d`.
-        table: CSV, TSV, or a folder with one sub-folder per class.
+        table: CSV, TSV, .xlsx, or a folder with one sub-folder per class.
         root: Folder that image paths in the table are relative to; null: the table's folder.
         npz: File of MedMNIST, such as `adrenalmnist3d.npz`.
         image_column: Column of the image file; or a pattern over columns, such as
@@ -30,6 +33,8 @@ class DataSettings:
         subject_column: Column of the subject, which is never in two splits; null: one subject per row, where
             the table has no usual column for it.
         split_column: Column with the split of a row (`train`, `val`, `test`); null: splits are drawn.
+        embeddings: CSV, TSV, .npz or .h5 file of vectors by image or subject, which `kind=embedding` predicts
+            from.
         classes: Class names in index order; empty: those of the table. Rows with other labels are left out.
         label_bins: Edges that turn a number into classes: `[5]` makes class 0 below 5 and class 1 from 5 on.
         time_axis: What to do with a fourth image axis: `error`, `channels`, `depth` or `first`.
@@ -48,6 +53,7 @@ class DataSettings:
     label_column: str = "label"
     subject_column: str | None = None
     split_column: str | None = None
+    embeddings: str | None = None
     classes: list[str] = field(default_factory=list)
     label_bins: list[float] = field(default_factory=list)
     time_axis: str = "error"
@@ -124,7 +130,8 @@ class ModelSettings:
 
     Attributes:
         name: Of the chosen option.
-        kind: `slice`, `volume` or `table`.
+        kind: `slice` or `volume` network; or without a network `linear` (of voxels), `embedding` (of vectors
+            from `data.embeddings`) or `table` (of columns).
         baseline: The 2D network: `cnn`, `resnet`, `tutorial`, a name of keras.applications, a .keras file or
             the folder of a finished slice run. A 3D .keras file is trained by `kind=volume` as it is.
         builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
@@ -171,6 +178,11 @@ class ModelSettings:
     pretrain: bool = False
     rate_factor: float = 1.0
     freeze_epochs: int = 0
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network is trained; other models are fitted at once, without Keras."""
+        return self.kind in NETWORK_KINDS
 
 
 @dataclass

@@ -52,7 +52,7 @@ def export_run(run_dir: str, folder: Path, *, file_format: str) -> Difference:
 
 def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Difference:
     (member,) = ensemble.members
-    own, exported = load_network(member.run.model), load_network(member.run.model)
+    own, exported = load_network(member.run.network), load_network(member.run.network)
     if file_format == "onnx" and convert_to_float32(exported):
         print_line("ONNX has no bfloat16 convolution: the export computes in float32.")
     write = write_onnx if file_format == "onnx" else write_saved_model

@@ -109,7 +109,7 @@ def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
     Raises:
         SettingsError: A file is damaged, or the networks take volumes of different shapes.
     """
-    networks = tuple(load_network(member.run.model) for member in ensemble.members)
+    networks = tuple(load_network(member.run.network) for member in ensemble.members)
     shapes = {
         network.input_shape[1:]: member.run.path
         for network, member in zip(networks, ensemble.members, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlift.app.config import SettingsError
 from voxlift.app.inference.ensemble import Ensemble
 from voxlift.app.inference.overlay import draw_planes, save_planes
 from voxlift.app.inference.scans import PreparedScan
@@ -105,6 +106,20 @@ def explain_volume(
     drops = occlusion_map(network, batch, label=label, size=box, stride=box)[0]
     heat = grad_cam(network, batch, label=label, layer=layer)[0]
     return Explanation(heat, "gradcam", rank_agreement(heat, drops, box=box))
+
+
+def refuse_gradcam_of_linear(ensemble: Ensemble, method: str) -> None:
+    """Raise an error if Grad-CAM, which needs a convolution, is asked of a linear model.
+
+    Raises:
+        SettingsError: It is.
+    """
+    linear = [member.run for member in ensemble.members if not member.settings.model.has_network]
+    if linear and method != "occlusion":
+        raise SettingsError(
+            f"explain={method}: {linear[0].path} is a linear model, without a convolution for Grad-CAM. Its "
+            "weights are weights*.nii.gz in the run folder; explain=occlusion shows their effect in one scan."
+        )
 
 
 def average_explanations(explanations: Sequence[Explanation]) -> Explanation:

@@ -136,7 +136,7 @@ class PartialTable:
 
 def _describe_inputs(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
     """Return everything that a row depends on, besides its scan."""
-    models = [member.run.model for member in ensemble.members]
+    models = [member.run.network for member in ensemble.members]
     return {
         "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
         "tta": settings.tta,

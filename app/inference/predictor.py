@@ -20,7 +20,7 @@ from voxlift.app.inference.ensemble import (
     load_networks,
     score_batch,
 )
-from voxlift.app.inference.maps import MapOptions, write_scan_map
+from voxlift.app.inference.maps import MapOptions, refuse_gradcam_of_linear, write_scan_map
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.scans import PreparedScan, map_in_order, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
@@ -165,6 +165,8 @@ def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
     """
     views = build_member_views(ensemble, settings.tta)
     maps = _build_map_options(settings, ensemble)
+    if maps is not None:
+        refuse_gradcam_of_linear(ensemble, maps.method)
     with console.status("Loading the model"):
         networks = load_networks(ensemble)
     if maps is not None:

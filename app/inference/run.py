@@ -161,7 +161,7 @@ class Run:
 
     def model(self) -> Any:  # noqa: ANN401 - Keras ships no types
         """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to logits [B, K]."""
-        return load_network(self.folder.model)
+        return load_network(self.folder.network)
 
     def predict(
         self, paths: AnyPath | Sequence[AnyPath], *, batch_size: int | None = None, tta: str = "none"
@@ -221,8 +221,9 @@ class Run:
             VolumeError: The scan cannot be used.
             ValueError: The network has no such layer.
         """
-        from voxlift.app.inference.maps import explain_scan
+        from voxlift.app.inference.maps import explain_scan, refuse_gradcam_of_linear
 
+        refuse_gradcam_of_linear(self._ensemble, method)
         if class_name is not None and class_name not in self.classes:
             raise SettingsError(
                 f"Expected one of the classes {', '.join(self.classes)}; received {class_name}."

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import SettingsError
+from voxlift.app.runs.linear import load_linear_network
 from voxlift.app.runtime.precision import protect_scoring
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
@@ -14,10 +15,15 @@ from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     """Return a saved network that can score volumes on this device; it may contain layers of Voxlift.
 
+    Args:
+        path: A `.keras` file, or `linear.npz` of a linear model.
+
     Raises:
         SettingsError: The file is not a Keras model, or is damaged.
     """
     import_quietly()
+    if path.suffix == ".npz":
+        return load_linear_network(path)
     import voxlift.models.layers  # noqa: F401 - importing a layer registers it
     from voxlift.models.loading import read_network
 

@@ -136,7 +136,7 @@ def check_name(model: ModelSettings) -> None:
     Raises:
         SettingsError: With the names that exist.
     """
-    is_built_in = model.kind == "table" or model.builder is not None or model.baseline in BUILT_IN
+    is_built_in = not model.has_network or model.builder is not None or model.baseline in BUILT_IN
     if is_built_in or trained_source(model.baseline) is not None:
         return
     import_quietly()

@@ -88,7 +88,7 @@ def plan_stages(
     Raises:
         SettingsError, LiftError: The settings name something that cannot be built or lifted.
     """
-    if settings.model.kind == "table":
+    if not settings.model.has_network:
         return (Stage(settings, spec),)
     if not trains_slices_first(settings.model):
         return (_plan_stage(settings, spec, run, is_last=True),)

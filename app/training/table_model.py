@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.devices import read_peak_memory_bytes
+from voxlift.data_pipelines.tables.manifest import Manifest
 from voxlift.data_pipelines.tables.values import read_columns
 
 if TYPE_CHECKING:
@@ -48,20 +49,6 @@ class TableModel:
     columns: tuple[str, ...]
     cells: Cells
     seconds: float
-
-    @classmethod
-    def fit(cls, settings: TrainSettings, cohort: Cohort, cells: Cells) -> Self:
-        """Fit to the training subjects.
-
-        Args:
-            settings: With `model.columns` and `trainer.balance`.
-            cohort: Whose subjects.
-            cells: See `read_covariates`.
-        """
-        started = time.perf_counter()
-        regression = build_regression(cells, balance=settings.trainer.balance != "none")
-        regression.fit(cells[cohort.indices("train")], cohort.labels("train"))
-        return cls(regression, tuple(settings.model.columns), cells, time.perf_counter() - started)
 
     @property
     def network(self) -> None:
@@ -92,7 +79,21 @@ class TableModel:
         }
 
 
-def check_covariates(settings: TrainSettings) -> None:
+def fit_covariates(settings: TrainSettings, cohort: Cohort) -> TableModel:
+    """Fit a regression on `model.columns` to the training subjects.
+
+    Raises:
+        SettingsError: The label is among the columns.
+        ManifestError: The table lacks a column, or there is no table.
+    """
+    cells = read_covariates(settings, cohort)
+    started = time.perf_counter()
+    regression = build_regression(cells, balance=settings.trainer.balance != "none")
+    regression.fit(cells[cohort.indices("train")], cohort.labels("train"))
+    return TableModel(regression, tuple(settings.model.columns), cells, time.perf_counter() - started)
+
+
+def check_covariates(settings: TrainSettings, manifest: Manifest) -> None:  # noqa: ARG001 - as all checks of models
     """Pass when the table has the columns that `model.columns` names, and the label is not among them.
 
     Raises:

@@ -20,6 +20,8 @@ NEEDED = {
     "soop_territory": ["data.table=labels.csv"],
     "soop_severity": ["data.table=labels.csv"],
     "covariates": ["model.columns=[age]"],
+    "embedding": ["data.embeddings=vectors.csv"],
+    "pain_linear": ["data.table=labels.csv"],
 }
 OPTIONS = [
     (group.name, path.stem)

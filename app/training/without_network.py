@@ -1,0 +1,46 @@
+"""The kinds of models that have no network: how each is checked before a training, and fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from voxlift.app.config import TrainSettings
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.training.linear_model import LinearModel, check_embeddings, fit_linear
+from voxlift.app.training.table_model import TableModel, check_covariates, fit_covariates
+from voxlift.data_pipelines.tables.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ModelWithoutNetwork:
+    """A kind of model that is fitted at once.
+
+    Attributes:
+        check: Raises an error the user can fix, before any image is read, where the model cannot be fitted.
+        fit: Fits to the training subjects of a cohort.
+    """
+
+    check: Callable[[TrainSettings, Manifest], None]
+    fit: Callable[[TrainSettings, Cohort], LinearModel | TableModel]
+
+
+def _check_nothing(settings: TrainSettings, manifest: Manifest) -> None:
+    """Pass: the images are all that the model needs."""
+
+
+WITHOUT_NETWORK = {
+    "linear": ModelWithoutNetwork(_check_nothing, fit_linear),
+    "embedding": ModelWithoutNetwork(check_embeddings, fit_linear),
+    "table": ModelWithoutNetwork(check_covariates, fit_covariates),
+}  # by `model.kind`
+
+
+def check_model(settings: TrainSettings, manifest: Manifest) -> None:
+    """Pass when a model without a network can be fitted; networks are checked when they are built.
+
+    Raises:
+        SettingsError, ManifestError: It cannot.
+    """
+    if not settings.model.has_network:
+        WITHOUT_NETWORK[settings.model.kind].check(settings, manifest)
