@@ -41,7 +41,19 @@ def find_problems(settings: PredictSettings) -> list[str]:
             f"explain: expected true, false, {', '.join(EXPLAIN_METHODS)}; received {settings.explain}."
         )
     problems += find_count_problems("batch_size", settings.batch_size)
-    problems += find_output_file_problems(settings.output, ending=".csv", overwrite=settings.overwrite)
+    ending = ".npz" if settings.embed and settings.output.lower().endswith(".npz") else ".csv"
+    problems += find_output_file_problems(settings.output, ending=ending, overwrite=settings.overwrite)
+    if settings.embed:
+        problems += _find_embed_problems(settings)
+    return problems
+
+
+def _find_embed_problems(settings: PredictSettings) -> list[str]:
+    problems = []
+    if isinstance(settings.run, list) and len(settings.run) > 1:
+        problems.append("embed=true: expected one run; the features of several cannot be averaged.")
+    if settings.tta != "none" or resolve_explain_method(settings) is not None:
+        problems.append("embed=true: expected tta=none and explain=false.")
     return problems
 
 
@@ -55,6 +67,10 @@ def predict(settings: PredictSettings) -> int:
         SettingsError, ManifestError: The runs or the input cannot be used at all; nothing is written.
     """
     import_user_modules(settings.custom)
+    if settings.embed:
+        from voxlift.app.inference.embed import run_embedding  # as below
+
+        return run_embedding(settings)
     from voxlift.app.inference.predict import run_prediction  # slow; only after the checks
 
     return run_prediction(settings)

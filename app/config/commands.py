@@ -124,10 +124,12 @@ class PredictSettings:
     Attributes:
         run: Folder of a finished run, or a list of them, whose probabilities are averaged.
         input: An image file, a folder (searched at any depth), or a CSV or TSV table.
-        output: CSV file to write.
+        output: CSV file to write; with `embed` also .npz.
         explain: `false`, `true` or `gradcam` (Grad-CAM), `occlusion`, or `both`.
         explain_class: Name of the class to explain; null: the decided one.
         explain_layer: Layer of Grad-CAM; null: the last convolution.
+        embed: Whether to write the features of the network, the input of its head, in place of scores; a file
+            for `data.embeddings`.
         tta: Test-time augmentation: `none`, `flips` (axes that training flipped), `half_turns` or `shifts`
             (one voxel each way).
         image_columns: Columns of the image files in a table; empty: as in the run.
@@ -147,6 +149,7 @@ class PredictSettings:
     explain: Any = False
     explain_class: str | None = None
     explain_layer: str | None = None
+    embed: bool = False
     tta: str = "none"
     image_columns: list[str] = field(default_factory=list)
     subject_column: str | None = None
