@@ -1,6 +1,6 @@
 """Step 1 of a lift: walk the 2D graph, apply a rule to every call, and collect all problems."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,11 @@ from voxlift.models.lifting.errors import (
 )
 from voxlift.models.lifting.graph import SUBCLASSED, Call, Graph, history_of, is_network, read_graph
 from voxlift.models.lifting.rules import find_rule, find_token_rule
-from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted, LiftRule, keep_layer
+from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted, LiftRule, keep_layer, user_rule
 from voxlift.models.lifting.rules.embedding import lift_foreign_tokens
 from voxlift.models.lifting.rules.foreign import lift_foreign
 from voxlift.models.lifting.types import Layer, Model, Shape, Tensor, TensorSpec, guess_spec, plain_spec
+from voxlift.models.lifting.unfold import holds_layers, unfold_layer
 
 WINDOWS = (
     keras.layers.Conv2D,
@@ -72,6 +73,16 @@ class GraphPlan:
     steps: tuple[Step, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def unfolded(self) -> dict[int, Model]:
+        """Return the networks of the layers that layers of other libraries hold, by their ids."""
+        found: dict[int, Model] = {}
+        for step in self.steps:
+            if step.nested is not None:
+                found |= step.nested.unfolded()
+                if step.nested.model is not step.call.operation:
+                    found[id(step.call.operation)] = step.nested.model
+        return found
+
     def walk(self) -> Iterator[Step]:
         """Yield all steps; those of a nested network replace its call."""
         for step in self.steps:
@@ -93,6 +104,7 @@ class Planner:
         problems: All problems, in order.
         paths: Names of all layers, to find patterns that match none.
         results: The first result for each layer, by its id.
+        unfolded: The network of the layers that a layer of another library holds, by the layer's id.
     """
 
     policy: DepthPolicy
@@ -102,6 +114,7 @@ class Planner:
     problems: list[Problem] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     results: dict[int, Lifted] = field(default_factory=dict)
+    unfolded: dict[int, Model] = field(default_factory=dict)
 
     def plan(self, model: Model, inputs: tuple[TensorSpec, ...], *, prefix: str = "") -> GraphPlan:
         """Return the plan of a network for given inputs.
@@ -135,7 +148,21 @@ class Planner:
             with foreign_code(call.operation, "while its lift was planned"):
                 return self._lift(call, graph, inputs, path)
         except UnsupportedError as error:
-            return self._record_problem(call, path, inputs, error)
+            if not holds_layers(call.operation) or user_rule(call.operation):
+                return self._record_problem(call, path, inputs, error)
+        return self._unfold(call, inputs, path)
+
+    def _unfold(self, call: Call, inputs: tuple[TensorSpec, ...], path: str) -> Step:
+        """Return the plan of the layers that a layer of another library holds."""
+        key = id(call.operation)
+        try:
+            if key not in self.unfolded:
+                self.unfolded[key] = unfold_layer(call)
+        except UnsupportedError as error:
+            reason = f"there is no rule for this class, and {error.reason}"
+            return self._record_problem(call, path, inputs, UnsupportedError(reason, error.fix))
+        nested = self.plan(self.unfolded[key], inputs, prefix=f"{path}/")
+        return Step(call, path, inputs, nested.outputs, nested=nested)
 
     def _lift(self, call: Call, graph: Graph, inputs: tuple[TensorSpec, ...], path: str) -> Step:
         layer = call.operation
@@ -187,15 +214,23 @@ class Planner:
         if not isinstance(call.operation, keras.layers.ZeroPadding2D):
             return ()
         readers, prefix = graph.consumers(), path[: -len(call.operation.name)]
-        found, waiting = [], list(readers[id(call.outputs[0])])
+        return tuple(self._read_by(call.outputs[0], readers, spec, prefix))
+
+    def _read_by(
+        self, tensor: Tensor, readers: Mapping[int, list[Call]], spec: TensorSpec, prefix: str
+    ) -> Iterator[Consumer]:
+        """Yield the convolutions and pools that read a tensor, also in nested networks."""
+        waiting = list(readers.get(id(tensor), ()))
         while waiting:
             reader = waiting.pop(0)
+            name = prefix + reader.operation.name
             if isinstance(reader.operation, WINDOWS):
-                rule = self.policy.rule_for(prefix + reader.operation.name, spec)
-                found.append(Consumer(reader.operation.get_config(), rule))
+                yield Consumer(reader.operation.get_config(), self.policy.rule_for(name, spec))
             elif isinstance(reader.operation, BETWEEN_PADDING_AND_WINDOW):
-                waiting.extend(readers[id(reader.outputs[0])])
-        return tuple(found)
+                waiting.extend(readers.get(id(reader.outputs[0]), ()))
+            elif is_network(reader.operation) and len(reader.inputs) == 1:
+                nested = read_graph(reader.operation)
+                yield from self._read_by(nested.inputs[0], nested.consumers(), spec, f"{name}/")
 
     def _record_problem(
         self, call: Call, path: str, inputs: tuple[TensorSpec, ...], error: UnsupportedError

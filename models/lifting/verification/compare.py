@@ -150,7 +150,12 @@ def compute_reference(
         inputs = [match_channels(image, count) for image, count in zip(images, wanted, strict=True)]
         recorder = _Recorder(_CallCounter())
         outputs = run_graph(
-            plan.model_2d, inputs, precision=precision, on_outputs=recorder.record, edits=plan.edits
+            plan.model_2d,
+            inputs,
+            precision=precision,
+            on_outputs=recorder.record,
+            edits=plan.edits,
+            unfolded=plan.graph.unfolded(),
         )
         return Reference(recorder.calls, outputs)
     single = plan.replan(depth=1, depth_policy="slicewise", input_shape=(1, *size))

@@ -1,7 +1,7 @@
 """Compute a network layer by layer in a chosen precision, whatever precision it was built for."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ def run_graph(
     on_outputs: OnOutputs | None = None,
     on_inputs: OnInputs | None = None,
     edits: Edits | None = None,
+    unfolded: Mapping[int, Model] | None = None,
 ) -> list[Array]:
     """Return a network's outputs at inference, with every layer computed in one precision.
 
@@ -42,6 +43,7 @@ def run_graph(
             computation.
         on_inputs: Called before each layer or raw operation.
         edits: Layers to leave out, and activations to remove.
+        unfolded: Networks to compute instead of layers of other libraries, by the ids of these layers.
 
     Returns:
         One array per output of the network, in the precision.
@@ -50,7 +52,7 @@ def run_graph(
         keras.ops.convert_to_tensor(array, precision if "float" in tensor.dtype else tensor.dtype)
         for array, tensor in zip(arrays, model.inputs, strict=True)
     ]
-    interpreter = _Interpreter(model.name, precision, on_outputs, on_inputs, edits or Edits())
+    interpreter = _Interpreter(model.name, precision, on_outputs, on_inputs, edits or Edits(), unfolded or {})
     return _as_arrays(interpreter.run(read_graph(model), tensors))
 
 
@@ -67,6 +69,7 @@ class _Interpreter:
     on_outputs: OnOutputs | None
     on_inputs: OnInputs | None
     edits: Edits
+    unfolded: Mapping[int, Model]
 
     def run(self, graph: Graph, tensors: list[Any]) -> list[Any]:
         """Return the outputs of a network or nested network for one tensor per input."""
@@ -83,8 +86,9 @@ class _Interpreter:
 
     def _run_call(self, call: Call, values: dict[int, Any]) -> list[Any]:
         inputs = [values[id(tensor)] for tensor in call.inputs]
-        if is_network(call.operation):
-            return self.run(read_graph(call.operation), inputs)
+        network = self.unfolded.get(id(call.operation), call.operation)
+        if is_network(network):
+            return self.run(read_graph(network), inputs)
         if self.on_inputs is not None:
             self.on_inputs(call.operation, inputs)
         args, kwargs = keras.tree.map_structure(

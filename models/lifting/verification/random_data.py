@@ -1,5 +1,6 @@
 """Random images and random weights with which two networks can be compared."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -17,7 +18,9 @@ SIZES = (32, 64, 96, 128)  # tried for a network that accepts images of any size
 DEPTHS = (8, 16, 32, 64, 128)  # tried for a lift that accepts any number of slices
 
 
-def set_random_weights(model: Model, images: list[Array], *, seed: int = 0) -> None:
+def set_random_weights(
+    model: Model, images: list[Array], *, seed: int = 0, unfolded: Mapping[int, Model] | None = None
+) -> None:
     """Give a network He-scaled random weights and the batch statistics that belong to them.
 
     With Keras's initial weights, a network of a hundred layers amplifies rounding or its activations vanish,
@@ -27,6 +30,7 @@ def set_random_weights(model: Model, images: list[Array], *, seed: int = 0) -> N
         model: The 2D network; its weights are overwritten.
         images: One array per input, for the batch statistics.
         seed: Seed of the random weights.
+        unfolded: As for `run_graph`.
 
     Source: He et al. 2015, arXiv 1502.01852.
     """
@@ -34,7 +38,7 @@ def set_random_weights(model: Model, images: list[Array], *, seed: int = 0) -> N
     for layer in walk_layers(model):
         if not isinstance(layer, keras.layers.Normalization):
             layer.set_weights([_draw_weight(layer, weight, generator) for weight in layer.weights])
-    run_graph(model, images, precision="float32", on_inputs=_set_statistics)
+    run_graph(model, images, precision="float32", on_inputs=_set_statistics, unfolded=unfolded)
 
 
 def _set_statistics(layer: Layer, inputs: list[Any]) -> None:

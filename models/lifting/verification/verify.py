@@ -182,7 +182,8 @@ def randomise_network(plan: LiftPlan, *, seed: int = 0) -> None:
         plan: A plan of the network.
         seed: Seed of the weights and images.
     """
-    set_random_weights(plan.model_2d, statistics_images(plan, seed), seed=seed)
+    images = statistics_images(plan, seed)
+    set_random_weights(plan.model_2d, images, seed=seed, unfolded=plan.graph.unfolded())
 
 
 @dataclass(frozen=True)

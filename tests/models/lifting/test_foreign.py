@@ -43,6 +43,30 @@ class _GatedDense(layers.Layer):
         return self.dropout(ops.tanh(self.dense(inputs)), training=training)
 
 
+@keras.saving.register_keras_serializable(package="test_foreign")
+class _Branches(layers.Layer):
+    """Convolutions that are added, one of them in a Sequential that is built for a padded image."""
+
+    def __init__(self, own_weight=False, **settings):
+        super().__init__(**settings)
+        self.own_weight = own_weight
+        self.pad, self.wide = layers.ZeroPadding2D(1), layers.Conv2D(3, 3, strides=2, name="wide")
+        self.narrow = keras.Sequential(
+            [layers.Conv2D(3, 1, strides=2, name="narrow"), layers.BatchNormalization(name="norm")]
+        )
+
+    def build(self, shape):
+        padded = self.pad.compute_output_shape(shape)
+        self.wide.build(padded)
+        self.narrow.build(padded)
+        if self.own_weight:
+            self.factor = self.add_weight(shape=(3,), name="factor")
+
+    def call(self, inputs, training=None):
+        outputs = self.wide(self.pad(inputs)) + self.narrow(inputs, training=training)
+        return outputs * self.factor if self.own_weight else outputs
+
+
 class _SubtractMean(layers.Layer):
     def call(self, inputs):
         return inputs - ops.mean(inputs, axis=(1, 2), keepdims=True)
@@ -99,6 +123,27 @@ def test_another_layer_is_reported_with_its_class_and_the_fix(kind):
     (problem,) = lift_problems(image_network(kind(name="strange")), depth=8)
     assert (problem.kind, problem.layer) == (kind.__name__, "strange")
     assert "register_lift_rule" in problem.fix
+
+
+def test_a_layer_that_holds_layers_is_unfolded(tmp_path):
+    def body(x):
+        return layers.Conv2D(2, 3)(_Branches(name="branches")(x))
+
+    network = image_network(body, (12, 8, 3))
+    for policy in ("preserve", "isotropic", "slicewise"):
+        prove(network, policy)
+    plan = plan_lift(network, depth=8, channels=1)
+    assert verify_lift(plan, random_weights=True).is_proved
+    assert {"branches/wide", "branches/narrow"} <= {row["layer"] for row in plan.rows()}
+    lifted = plan.build()
+    assert lifted.count_params() == sum(row["params_3d"] for row in plan.rows())
+    lifted.save(tmp_path / "lifted.keras")
+    loaded = keras.models.load_model(tmp_path / "lifted.keras")
+    volume = np.random.default_rng(0).normal(size=(2, 8, 12, 8, 1)).astype("float32")
+    np.testing.assert_array_equal(loaded(volume), lifted(volume))
+    (problem,) = lift_problems(image_network(_Branches(own_weight=True, name="own")), depth=8)
+    assert (problem.kind, problem.layer) == ("_Branches", "own")
+    assert "factor" in problem.reason
 
 
 def test_the_message_of_failed_code_is_quoted():
