@@ -80,7 +80,7 @@ def _kind_of_error(path: Path, error: OSError | ValueError) -> PathKind:
         return PathKind(
             "other", "the link points back to itself. Replace it with the file or the right link."
         )
-    if path.is_symlink():
+    if os.path.islink(path):  # noqa: PTH114 - unlike the method it raises nothing, whatever the name
         target = path.readlink()
         return PathKind("absent", f"a link to {target}, which does not exist. Fetch the file it points to.")
     if code in (errno.ENOENT, errno.ENOTDIR):
@@ -105,8 +105,11 @@ def is_absent(path: Path) -> bool:
 
 
 def find_real_path(path: Path) -> Path:
-    """Return the absolute path without links; a loop of links stays as it is named."""
-    return Path(os.path.realpath(path))
+    """Return the absolute path without links; a loop of links or an impossible name stays as it is."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path.absolute()
 
 
 def is_system_entry(path: Path) -> bool:

@@ -58,6 +58,18 @@ def read_head(path: Path, size: int) -> bytes:
         return b""
 
 
+def is_cut_gzip(path: Path, size: int) -> bool:
+    """Return whether a file is a gzip stream that ends, or is damaged, before `size` bytes of content."""
+    raw = _read_stored_bytes(path, max(size, 65536))
+    if not is_gzip(raw):
+        return False
+    try:
+        content, is_complete = decompress_gzip(raw, size, max_trailing=0)
+    except (GzipError, EOFError):
+        return True
+    return len(content) < size and not is_complete
+
+
 def _read_content(path: Path, wanted: int) -> bytes:
     """Return the first `wanted` bytes of the content, decompressed and its checksum verified.
 

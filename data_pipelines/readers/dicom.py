@@ -1,6 +1,6 @@
 """Read DICOM: a folder that holds one series, or one file of many frames."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
+from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.paths import DICOM_DIRECTORY, is_file, is_utf8, linked_as_ascii, list_entries
 from voxlift.data_pipelines.readers.decompress import MAX_BYTES
 from voxlift.data_pipelines.readers.dicom_frames import (
     VALUE_TAGS,
     Frames,
     ImagePlane,
+    find_class,
     find_value_notes,
     read_dicom_header,
     read_frames,
@@ -21,6 +23,7 @@ from voxlift.data_pipelines.readers.dicom_frames import (
 )
 from voxlift.data_pipelines.readers.header_checks import check_affine, to_native_dtype
 from voxlift.data_pipelines.readers.itk import array_of_image, read_itk, shorten_itk_error
+from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.volume import LPS_TO_RAS, Affine, Stored, VolumeError
 
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
@@ -109,7 +112,8 @@ def _no_series(folder: Path) -> VolumeError:
 def _read_frames(path: Path, time_axis: str) -> Stored:
     stored = read_itk(path, kind="dicom", time_axis=time_axis)
     frames = read_frames(path)
-    stored = replace(_apply_scale(stored, frames, path), notes=(*stored.notes, *frames.notes))
+    stored = _apply_scale(stored, frames, path)
+    stored = replace(stored, notes=(*stored.notes, *frames.notes))
     if not frames.planes:
         note = "the DICOM frames do not state their positions: they are assumed to be evenly spaced in order"
         return replace(stored, notes=(*stored.notes, note))
@@ -143,6 +147,7 @@ def _series_files(folder: Path) -> tuple[str, ...]:
     finally:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
     if not names:
+        _refuse_unread(list_entries(folder), folder, "")
         raise _no_series(folder)
     series = {name: SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name) for name in names}
     if len(series) > 1:
@@ -152,7 +157,27 @@ def _series_files(folder: Path) -> tuple[str, ...]:
             " Put each series into its own folder."
         )
     files: tuple[str, ...] = next(iter(series.values()))
+    read = {Path(file).name for file in files}
+    left = [path for path in list_entries(folder) if path.name not in read]
+    _refuse_unread(left, folder, find_class(Path(files[0])) if left else "")
     return files
+
+
+def _refuse_unread(files: Sequence[Path], folder: Path, series_class: str) -> None:
+    """Raise if GDCM left out a slice: the volume would lack it, and nobody would know.
+
+    Args:
+        files: Those that it left out; reports and other documents may be among them.
+        folder: For the message.
+        series_class: The SOP class of the slices that it read; empty where there is none.
+    """
+    unread = [path for path in files if is_dicom_image(path) and series_class.startswith(find_class(path))]
+    if unread or (not series_class and any(map(is_dicom_image, files))):
+        named = [path.name for path in unread or filter(is_dicom_image, files)]
+        raise VolumeError(
+            f"{folder}: {len(named)} DICOM file(s) cannot be read, so slices would be missing:"
+            f" {list_some(named)}. They are cut off or damaged: copy them again from their source."
+        )
 
 
 def _read_slices(folder: Path, files: tuple[str, ...], slices: list[ImagePlane]) -> SimpleITK.Image:

@@ -122,6 +122,16 @@ def read_dicom_header(path: Path, *, only: Sequence[str] = ()) -> Dataset:
         raise VolumeError(f"{path}: the DICOM header is damaged ({error}). Copy it again.") from error
 
 
+def find_class(path: Path) -> str:
+    """Return the SOP class UID of a DICOM file, which says what it holds; empty where it cannot be read."""
+    try:
+        header = read_dicom_header(path, only=("SOPClassUID",))
+        meta = getattr(header, "file_meta", {})
+        return str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    except Exception:  # noqa: BLE001 - a damaged header may raise anything
+        return ""
+
+
 def find_missed_scaling(path: Path) -> str:
     """Return the scaling of frames that GDCM does not apply, as text; empty where there is none.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from voxlift.data_pipelines.readers.decompress import MAX_BYTES, MAX_DEFLATE_RATIO, read_head
+from voxlift.data_pipelines.readers.decompress import MAX_BYTES, MAX_DEFLATE_RATIO
 from voxlift.data_pipelines.readers.header_checks import (
     check_affine,
     check_dtype,
@@ -67,6 +67,8 @@ def array_of_image(image: SimpleITK.Image) -> Array:
 
 def shorten_itk_error(error: Exception) -> str:
     """Return the last line of one of ITK's long messages."""
+    if "Unable to determine ImageIO reader" in str(error):
+        return "it is cut off or damaged, or holds no image that ITK reads"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][-160:] if lines else "no reason given"
 
@@ -81,7 +83,7 @@ def _claimed_shape(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, 
         check_dtype(np.dtype([(name, "u1") for name in "RGBA"[:components]]), path)
     shape = tuple(int(side) for side in reader.GetSize())
     claimed = components * _bytes_per_number(pixel) * math.prod(shape)
-    if claimed > min(_most_bytes(path), MAX_BYTES):
+    if claimed > min(path.stat().st_size * MAX_DEFLATE_RATIO, MAX_BYTES):
         raise VolumeError(
             f"{path}: the header claims {claimed:,} bytes of voxels, more than the file can hold or than"
             f" the limit of {MAX_BYTES / 2**30:.0f} GiB. It is cut off or damaged: copy it again."
@@ -92,14 +94,3 @@ def _claimed_shape(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, 
 
 def _bytes_per_number(pixel: str) -> int:
     return next((bits // 8 for bits in (64, 32, 16) if f"{bits}-bit" in pixel), 1)
-
-
-def _most_bytes(path: Path) -> int:
-    """Return how many bytes of voxels the file can hold; for a lone header, the files of its folder."""
-    header = read_head(path, 65536).lower()
-    is_packed = not (b"encoding: raw" in header or b"compresseddata = false" in header)
-    is_detached = b"data file:" in header or (
-        b"elementdatafile" in header and b"elementdatafile = local" not in header
-    )
-    files = [file for file in path.parent.iterdir() if file.is_file()] if is_detached else [path]
-    return sum(file.stat().st_size for file in files) * (MAX_DEFLATE_RATIO if is_packed else 1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from voxlift.data_pipelines.paths import is_folder
-from voxlift.data_pipelines.readers.decompress import read_head
+from voxlift.data_pipelines.readers.decompress import is_cut_gzip, read_head
 from voxlift.data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
 from voxlift.data_pipelines.readers.metaimage import read_metaimage
 from voxlift.data_pipelines.readers.mgh import is_mgh, read_mgh
@@ -114,7 +114,7 @@ def _read_pair_by_image(path: Path, head: bytes, time_axis: str, prefer: str) ->
     header = header_of(path) if path.name.lower().endswith((".img", ".img.gz")) else None
     if header is None:
         found = next((what for magic, what in _UNSUPPORTED.items() if head.startswith(magic)), "none of them")
-        if not head:
+        if is_cut_gzip(path, HEAD_BYTES):
             found = "a gzip stream that is cut off or damaged"
         elif is_cut_nifti(head):
             found = f"the first {len(head)} bytes of a NIfTI header: the file is cut off"

@@ -10,7 +10,7 @@ HEAD_BYTES = 540
 _METAIMAGE = re.compile(
     rb"\s*(ObjectType|ObjectSubType|NDims|Comment|Name|ID|DimSize|BinaryData|Modality)\s*[=:]"
 )
-_DICOM_DIRECTORY = b"1.2.840.10008.1.3.10"  # Media Storage Directory Storage
+_DICOM_DIRECTORY = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![\d.])")  # Media Storage Directory
 _VALUE_REPRESENTATIONS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT"
     b" UV".split()
@@ -27,7 +27,7 @@ def find_format(head: bytes) -> str | None:
     if head[:4] == b"NRRD":
         return "nrrd"
     if head[128:132] == b"DICM":
-        return "dicomdir" if _DICOM_DIRECTORY + b"\0" in head else "dicom"
+        return "dicomdir" if _DICOM_DIRECTORY.search(head) else "dicom"
     if _METAIMAGE.match(head):
         return "metaimage"
     return "dicom" if _starts_data_set(head) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.readers.identity import hash_image, identify_image, is_blank
+from voxlift.data_pipelines.readers.identity import find_reading, hash_image, identify_image, is_blank
 from voxlift.data_pipelines.volume import Stored
 
 
@@ -91,3 +91,67 @@ def test_an_image_is_blank_where_its_finite_values_are_equal():
     assert is_blank(image_of(np.full((2, 3, 4), np.inf)))
     voxels[0, 0, 1] = 8.0
     assert not is_blank(image_of(voxels))
+
+
+HEADERS = {
+    "a.mhd": b"NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementSpacing = 1 1 1\n",
+    "a.nrrd": b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspacings: 1 1 1\n",
+}
+REFERENCES = {"a.mhd": b"ElementDataFile = ", "a.nrrd": b"data file: "}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize(
+    ("reference", "files"),
+    [
+        ("other name.bin", ["other name.bin"]),
+        ("sub/v.raw", ["sub/v.raw"]),
+        ("../elsewhere/v.raw", ["../elsewhere/v.raw"]),
+        ("s%02d.raw 1 2 1", ["s01.raw", "s02.raw"]),
+        ("LIST\none.raw\ntwo.raw\n", ["one.raw", "two.raw"]),
+    ],
+)
+def test_every_file_that_a_header_refers_to_belongs_to_the_image(name, reference, files, tmp_path):
+    folder = tmp_path / "here"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / name).write_bytes(HEADERS[name] + REFERENCES[name] + reference.encode() + b"\n")
+    absent = identify_image(folder / name)
+    parts = [_touch(folder / file) for file in files]
+    known = identify_image(folder / name)
+    assert known != absent
+    assert {path for path, *_ in known} >= set(map(str, parts))
+    for part in parts:
+        os.utime(part, ns=(2, 2))
+        assert identify_image(folder / name) != known
+        _touch(part)
+
+
+def test_a_header_that_is_damaged_or_no_header_refers_to_nothing(tmp_path):
+    for name, content in (
+        ("a.mhd", b"NDims = 3\n"),
+        ("b.nrrd", b"NRRD0004\nno field\n"),
+        ("c.bin", b"\0" * 400),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert len(identify_image(tmp_path / name)) == 1
+        assert not find_reading(tmp_path / name)
+
+
+def test_halves_in_capitals_belong_to_the_image(tmp_path):
+    header, half = _touch(tmp_path / "A.HDR"), _touch(tmp_path / "A.IMG")
+    assert str(half) in [path for path, *_ in identify_image(header)]
+
+
+def test_only_images_that_earlier_versions_read_wrongly_are_marked(tmp_path):
+    for name, fields in (
+        ("a.mhd", b""),
+        ("b.mhd", b"DistanceUnits = um\n"),
+        ("c.mhd", b"ElementToIntensityFunctionSlope = 2\n"),
+    ):
+        header = HEADERS["a.mhd"] + fields + b"ElementDataFile = LOCAL\n"
+        (tmp_path / name).write_bytes(header + bytes(8))
+    for name, fields in (("d.nrrd", b""), ("e.nrrd", b'units: "um" "um" "um"\n')):
+        (tmp_path / name).write_bytes(HEADERS["a.nrrd"] + fields + b"\n" + bytes(8))
+    marked = [path.name for path in sorted(tmp_path.iterdir()) if find_reading(path)]
+    assert marked == ["b.mhd", "c.mhd", "e.nrrd"]

@@ -18,7 +18,10 @@ from voxlift.app.runs.images import write_images
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.manifest import Record
 
-HEADER = f"NDims = 3\nDimSize = {SHAPE[0]} {SHAPE[1]} {SHAPE[2]}\nElementType = MET_SHORT\nElementSpacing = 1 2 3\n"
+HEADER = (
+    f"NDims = 3\nDimSize = {SHAPE[0]} {SHAPE[1]} {SHAPE[2]}\n"
+    "ElementType = MET_SHORT\nElementSpacing = 1 2 3\n"
+)
 
 
 @pytest.fixture
