@@ -102,12 +102,24 @@ def quote_argument(argument: str) -> str:
     else:
         items = [value] if "," not in value or _QUOTED.fullmatch(value) else []
     texts = [_parse(item) if _QUOTED.fullmatch(item) else item for item in items]
-    forms = [text if key in COLUMN_KEYS and "${" in text else protect(text) for text in texts]
+    forms = [
+        _protect_name(text, key, is_quoted=bool(_QUOTED.fullmatch(item)))
+        for text, item in zip(texts, items, strict=True)
+    ]
     parsed = _parse(value)
     if not items or (forms == texts and _is_read_as(texts, parsed if key in LIST_KEYS else [parsed])):
         return argument
     quoted = ",".join(map(quote_text, forms))
     return f"{prefixed}=[{quoted}]" if key in LIST_KEYS else f"{prefixed}={quoted}"
+
+
+def _protect_name(text: str, key: str, *, is_quoted: bool) -> str:
+    """Return a name protected; in quotes it may be so already, as on the command line of a child."""
+    if key in COLUMN_KEYS and "${" in text:
+        return text
+    if not is_quoted or text == "???":
+        return protect(text)
+    return _INTERPOLATION.sub(lambda found: found[0] if len(found[1]) % 2 else f"{found[1]}\\${{", text)
 
 
 def _parse(value: str) -> Any:  # noqa: ANN401 - whatever Hydra makes of it

@@ -45,6 +45,24 @@ def on_command_line(*arguments):
 def test_a_class_on_the_command_line_is_what_was_typed(name):
     assert read(f"data.classes=[{name},other]") == [name, "other"]
     assert read(f"explain_class={name}") == (None if name == "null" else name)
+    once = quote_argument(f"data.classes=[{name},other]")
+    assert quote_argument(once) == once  # a child process gets the arguments of its parent
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ('"${AD}"', "${AD}"),
+        ('"\\${AD}"', "${AD}"),  # as OmegaConf's documentation escapes it
+        ("'???'", "???"),
+        ('"\\???"', "???"),
+        ('"a\\\\"', "a\\"),
+        ("'null'", "null"),
+    ],
+)
+def test_a_name_in_quotes_is_text(item, name):
+    assert read(f"data.classes=[{item},other]") == [name, "other"]
+    assert read(f"explain_class={item}") == name
 
 
 def test_a_command_reads_all_names_of_classes_as_typed():
