@@ -7,7 +7,6 @@ was lost and the run can be resumed; 130 interrupted; 128 + N ended from outside
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import traceback
@@ -26,6 +25,7 @@ from voxlift.app.config.messages import describe_dashed, describe_error, is_dash
 from voxlift.app.config.texts import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
+from voxlift.app.runtime.streams import prepare_streams
 from voxlift.app.runtime.supervisor import fork_supervised
 from voxlift.data_pipelines.paths import escape_name
 
@@ -55,8 +55,7 @@ def run_command(
         job: Runs the command; returns its exit status.
         is_supervised: Whether another process reports how this one ended, where it cannot do so itself.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text of any encoding
+    prepare_streams()
     if is_supervised:
         fork_supervised()
     # Hydra otherwise swallows exceptions, prints its own hint and exits with 1.
@@ -79,16 +78,21 @@ def run_command(
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
-    status = _run_guarded(lambda: start() or DONE, name, debug=False)
-    sys.stdout.flush()
-    sys.exit(max([status, *statuses]))
+    statuses.append(_run_guarded(lambda: start() or DONE, name, debug=False))
+    statuses.append(_run_guarded(_flush_output, name, debug=False))
+    sys.exit(max(statuses))
+
+
+def _flush_output() -> int:
+    sys.stdout.flush()  # a full disk below it is an error like any other
+    return DONE
 
 
 def _handle_dashed_arguments(arguments: Sequence[str], command: str) -> None:
     """Print our version instead of Hydra's; refuse settings with dashes, before Hydra prints a usage."""
     if "--version" in arguments:
         sys.stdout.write(f"voxlift {__version__}\n")
-        sys.exit(DONE)
+        sys.exit(_run_guarded(_flush_output, command, debug=False))
     keys = list_known_keys(f"{command}{SCHEMA}")
     dashed = next((argument for argument in arguments if is_dashed(argument, keys)), None)
     if dashed:
@@ -107,10 +111,6 @@ def _run_guarded(call: Callable[[], int], command: str, *, debug: bool) -> int:
     """Return the exit status of a call, whatever it raises."""
     try:
         return call()
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has closed it: nobody is left to print to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
