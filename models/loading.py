@@ -1,11 +1,18 @@
-"""The networks of `keras.applications` by name, and networks in `.keras` files."""
+"""The networks of `keras.applications` and of other libraries by name, and networks in `.keras` files."""
 
+import difflib
 import functools
+import importlib
 import inspect
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
+
+ZOOS = {"kimm": "kimm.models"}  # library, and its module of networks
 
 
 @functools.cache
@@ -13,6 +20,56 @@ def application_names() -> tuple[str, ...]:
     """Return the names of the networks in `keras.applications`, in alphabetical order."""
     functions = inspect.getmembers(keras.applications, inspect.isfunction)
     return tuple(sorted(name for name, _ in functions if name[0].isupper()))
+
+
+def is_zoo_name(name: str) -> bool:
+    """Return whether a name is that of a network of another library, such as `kimm:RegNetY002`."""
+    return name.partition(":")[0] in ZOOS
+
+
+def find_zoo_network(name: str) -> Callable[..., keras.Model]:
+    """Return the constructor of a network of another library.
+
+    Args:
+        name: Library and class, such as `kimm:RegNetY002`.
+
+    Raises:
+        ValueError: If the library is not installed, or it has no such network.
+    """
+    library, _, network = name.partition(":")
+    try:
+        models = importlib.import_module(ZOOS[library])
+    except ImportError as error:
+        raise ValueError(
+            f"{name} needs the package {library}, which is not installed: pip install 'voxlift[zoo]'."
+        ) from error
+    build: Callable[..., keras.Model] | None = getattr(models, network, None)
+    if build is None:
+        close = difflib.get_close_matches(network, dir(models), n=3)
+        raise ValueError(
+            f"{library} has no network {network!r}. Similar names: {', '.join(close) or 'none'}."
+        )
+    return build
+
+
+def build_zoo_network(name: str, **settings: Any) -> keras.Model:  # noqa: ANN401  # as its constructor takes them
+    """Return a network of another library.
+
+    Args:
+        name: Library and class, such as `kimm:RegNetY002`.
+        settings: Arguments of its constructor.
+
+    Raises:
+        ValueError: If the library is not installed, it has no such network, or the network refuses the
+            arguments.
+    """
+    build = find_zoo_network(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of networks that have no trained weights
+            return build(**settings)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} refuses these settings: {first_line(error)}") from error
 
 
 def read_network(file: Path) -> keras.Model:

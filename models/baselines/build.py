@@ -10,10 +10,11 @@ import keras
 from voxlift.models.baselines.pretrained import (
     build_application,
     build_trained_application,
+    build_zoo_baseline,
     load_baseline,
 )
 from voxlift.models.baselines.small import Shape, build_cnn, build_resnet, build_tutorial
-from voxlift.models.loading import application_names
+from voxlift.models.loading import application_names, find_zoo_network, is_zoo_name
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cnn": build_cnn,
@@ -38,8 +39,9 @@ def build_baseline(
     """Return a 2D network from slices [B, H, W, C] to float32 logits [B, classes].
 
     Args:
-        name: `cnn`, `resnet`, `tutorial`, a name of `keras.applications`, a `.keras` file, or a run folder
-            that holds a `model.keras`. A saved slice model gives its 2D network, as it was saved.
+        name: `cnn`, `resnet`, `tutorial`, a name of `keras.applications` or of another library
+            (`kimm:RegNetY002`), a `.keras` file, or a run folder that holds a `model.keras`. A saved slice
+            model gives its 2D network, as it was saved.
         input_shape: Height, width and channels of a slice.
         classes: Number of classes; two classes have two logits.
         filters: Channels per stage of `cnn` (3 to 5), `resnet` (2 to 5) or `tutorial` (2).
@@ -71,6 +73,9 @@ def build_baseline(
             return build_application(name, input_shape, classes, **given)
         given |= {"value_range": value_range, "is_clipped": is_clipped}
         return build_trained_application(name, input_shape, classes, **given)
+    if is_zoo_name(name):
+        _check_settings(name, given, allowed={"dropout"})
+        return build_zoo_baseline(name, input_shape, classes, **given)
     path = Path(name)
     if path.suffix == ".keras" or path.is_dir():
         _check_settings(name, given, allowed=set())
@@ -93,8 +98,14 @@ def explain_unknown_baseline(name: str) -> str:
     """Return why no untrained network of a name can be built, with the known names; empty if one can.
 
     Args:
-        name: One of `BUILDERS` or of `application_names`.
+        name: One of `BUILDERS` or of `application_names`, or library and class such as `kimm:RegNetY002`.
     """
+    if is_zoo_name(name):
+        try:
+            find_zoo_network(name)
+        except ValueError as error:
+            return str(error)
+        return ""
     return "" if name in BUILDERS or name in application_names() else _unknown_name_message(name)
 
 

@@ -17,7 +17,7 @@ from voxlift.models.backend import Tensor
 from voxlift.models.baselines.small import Shape, add_head
 from voxlift.models.copying import copy_network, copy_weights
 from voxlift.models.lifting.types import Model
-from voxlift.models.loading import first_line, read_network
+from voxlift.models.loading import build_zoo_network, first_line, read_network
 from voxlift.models.slice_model import unwrap_slices
 
 WHITE = 255.0  # the largest value of a photograph, as keras.applications take them
@@ -46,6 +46,26 @@ def build_application(name: str, input_shape: Shape, classes: int, *, dropout: f
             f"keras.applications.{name} does not accept slices of {input_shape}: {error}"
         ) from error
     return keras.Model(features.input, add_head(features.outputs[0], classes, dropout), name=features.name)
+
+
+def build_zoo_baseline(name: str, input_shape: Shape, classes: int, *, dropout: float = 0.0) -> keras.Model:
+    """Return an untrained network of another library for slices [B, H, W, C], with float32 logits.
+
+    Args:
+        name: Library and class, such as `kimm:RegNetY002`.
+        input_shape: Height, width and channels of a slice.
+        classes: Units of the head. It reads the class token of a vision transformer.
+        dropout: Rate before the head.
+
+    Raises:
+        ValueError: If the library is not installed, it has no such network, or the network does not accept
+            slices of this shape.
+    """
+    settings = {"include_top": False, "include_preprocessing": False, "weights": None}
+    features = build_zoo_network(name, input_shape=input_shape, **settings)
+    x = features.outputs[0]
+    x = x[:, 0] if len(x.shape) == 3 else x
+    return keras.Model(features.input, add_head(x, classes, dropout), name=features.name)
 
 
 def build_trained_application(

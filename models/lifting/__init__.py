@@ -4,7 +4,9 @@ A lift has three steps, and a module or package for each:
 
 1. Plan: `plan.py` (`plan_lift`) walks the 2D graph with `planner.py` and decides every layer by its rule in
    `rules/`; `rules/base.py` explains how to write a rule and register it. `depth.py` determines sizes along
-   depth, `edits/` changes filters, input channels and head on request, `report.py` prints the plan.
+   depth, `edits/` changes filters, input channels and head on request, `report.py` prints the plan. Layers of
+   other libraries need no rule if `rules/foreign.py` proves that they act on each position alone, or if
+   `unfold.py` can list the layers that they hold.
 2. Build: `build.py` (`LiftPlan.build`) creates the 3D layers and sets their weights, inflated by
    `inflate.py`.
 3. Verify: `verification/` (`verify_lift`) compares the 3D network on a slice repeated along depth with the 2D

@@ -9,7 +9,13 @@ import keras
 
 from voxlift.models.lifting.errors import LiftError, Problem
 from voxlift.models.lifting.types import Model
-from voxlift.models.loading import application_names, first_line, read_network
+from voxlift.models.loading import (
+    application_names,
+    build_zoo_network,
+    first_line,
+    is_zoo_name,
+    read_network,
+)
 
 
 def load_network(
@@ -23,10 +29,11 @@ def load_network(
     """Return a 2D network.
 
     Args:
-        name_or_path: A name of `keras.applications`, or the path of a `.keras` file.
+        name_or_path: A name of `keras.applications`, one of another library such as `kimm:RegNetY002`, or the
+            path of a `.keras` file.
         weights: "imagenet", the path of a weights file, or None for random weights (a `.keras` file contains
             its own).
-        input_shape: (height, width, channels) for a network of `keras.applications`.
+        input_shape: (height, width, channels) for a network given by its name.
         include_top: Whether to keep its classifying head.
         classes: Number of classes of that head, if the weights are not "imagenet".
 
@@ -35,6 +42,8 @@ def load_network(
             the weights are not available or do not fit.
     """
     text = str(name_or_path)
+    if is_zoo_name(text):
+        return _load_zoo_network(text, weights, include_top, input_shape, classes)
     if text in application_names():
         options = {"input_shape": input_shape, "classes": classes}
         given = {key: value for key, value in options.items() if value is not None}
@@ -64,6 +73,25 @@ def _load_application(name: str, weights: str | Path | None, options: dict[str, 
                 "Put the file into ~/.keras/models, or give the path of a weights file as weights=PATH.",
             ) from error
         raise _error(name, f"keras.applications.{name} failed: {first_line(error)}") from error
+
+
+def _load_zoo_network(
+    name: str,
+    weights: str | Path | None,
+    include_top: bool,  # noqa: FBT001
+    input_shape: tuple[int | None, int | None, int] | None,
+    classes: int | None,
+) -> Model:
+    settings: dict[str, Any] = {
+        "include_top": include_top,
+        "weights": None if weights is None else str(weights),
+    }
+    settings |= {"input_shape": input_shape} if input_shape is not None else {}
+    settings |= {"classes": classes} if classes is not None else {}
+    try:
+        return build_zoo_network(name, **settings)
+    except ValueError as error:
+        raise _error(name, str(error)) from error
 
 
 def _load_file(path: Path, weights: str | Path | None) -> Model:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from voxlift.models.backend import value_and_gradients
-from voxlift.models.baselines import build_baseline
+from voxlift.models.baselines import build_baseline, explain_unknown_baseline
 from voxlift.models.loading import application_names
 from voxlift.models.slice_model import wrap_slices
 
@@ -174,3 +174,21 @@ def test_the_cnn_pools_activated_values(activation):
     )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradients[0], of_plain[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("name", ["LCNet035", "VisionTransformerTiny16"])
+def test_a_network_of_another_library_gives_float32_logits(name):
+    pytest.importorskip("kimm")
+    shape = (48, 64, 1)
+    model = build_baseline(f"kimm:{name}", input_shape=shape, classes=3, dropout=0.3)
+    assert_gives_logits(model, 3, shape)
+
+
+def test_a_name_of_another_library_that_cannot_be_built_is_reported():
+    for name in ("kimm:RegNetZ", "kimm:"):
+        assert "kimm" in explain_unknown_baseline(name)
+        with pytest.raises(ValueError, match="kimm"):
+            build_baseline(name, input_shape=SHAPE, classes=2)
+    with pytest.raises(ValueError, match="filters"):
+        build_baseline("kimm:LCNet035", input_shape=SHAPE, classes=2, filters=(2, 3))

@@ -16,6 +16,7 @@ from voxlift.models.lifting.rules.indexing import (
     lift_squeeze,
 )
 from voxlift.models.lifting.rules.merging import broadcast_inputs, lift_concatenate, require_compatible
+from voxlift.models.lifting.rules.pooling import lift_resize
 from voxlift.models.lifting.rules.reshape import transpose_axes
 from voxlift.models.lifting.rules.results import (
     as_list,
@@ -202,4 +203,5 @@ RULES_BY_NAME: Mapping[str, LiftRule] = {
     "Split": lift_split,
     "Reshape": lift_reshape_operation,
     "Concatenate": lift_concatenate,
+    "Resize": lift_resize,
 }

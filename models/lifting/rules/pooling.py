@@ -81,6 +81,27 @@ def lift_adaptive_pooling(call: LayerCall) -> Lifted:
     return Lifted(layer_class, {**call.config, "output_size": size}, (output,), window=f"to {times(size)}")
 
 
+def lift_resize(call: LayerCall) -> Lifted:
+    """Return upsampling for the raw operation `keras.ops.image.resize` to a multiple of the size.
+
+    Raises:
+        UnsupportedError: The new size is no multiple, or the image is cropped or padded.
+    """
+    config, spec = call.config, call.require_volume()
+    sides = spec.shape_2d[1:3]
+    sizes = zip(config["size"], sides, spec.shape[2:4], strict=True)
+    is_multiple = all(old is not None and new % old == 0 and old == side for new, old, side in sizes)
+    if not is_multiple or config.get("crop_to_aspect_ratio") or config.get("pad_to_aspect_ratio"):
+        raise UnsupportedError(
+            f"it resizes {sides} to {tuple(config['size'])}, expected a multiple of every side, as in 2D.",
+            "Use UpSampling2D, or an input_shape whose sides are divisible by the strides of the network.",
+        )
+    factors = tuple(new // int(old or 1) for new, old in zip(config["size"], sides, strict=True))
+    settings = {"name": call.layer.name, "size": factors, "interpolation": config["interpolation"]}
+    lifted = lift_upsampling(call.replace(config=settings))
+    return lifted.replace(call_args=(call.tensors[0],), call_kwargs={})
+
+
 def lift_upsampling(call: LayerCall) -> Lifted:
     """Return UpSampling3D, or trilinear upsampling for bilinear.
 

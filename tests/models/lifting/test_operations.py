@@ -90,3 +90,16 @@ def test_layers_without_a_rule_are_kept_for_tensors_without_depth():
 
     lifted = prove(image_network(body, (6, 8, 2)), depth=5)
     assert any(isinstance(layer, keras.layers.MultiHeadAttention) for layer in lifted.layers)
+
+
+def test_an_image_is_resized_to_a_multiple_of_its_size():
+    def body(x, size, interpolation="bilinear"):
+        pooled = layers.AveragePooling2D(2)(x)
+        return x * ops.image.resize(layers.Conv2D(4, 1)(pooled), size, interpolation=interpolation)
+
+    for interpolation, policy in (("bilinear", "isotropic"), ("nearest", "preserve")):
+        network = image_network(lambda x, mode=interpolation: body(x, (10, 12), mode))
+        assert prove(network, policy, depth=8).output_shape == (None, 8, 10, 12, 4)
+    (problem,) = lift_problems(image_network(lambda x: ops.image.resize(x, (15, 12))), depth=8)
+    assert problem.kind == "Resize"
+    assert "(15, 12)" in problem.reason
