@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from voxlift.app.config.commands import TrainSettings
-from voxlift.app.config.texts import protect, quote_text, restore_settings
+from voxlift.app.config.texts import protect, quote_argument, quote_text, restore_settings
 from voxlift.app.errors import SettingsError
 from voxlift.data_pipelines.augment import Augment
 
@@ -39,7 +39,8 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
 
 def list_given_overrides() -> list[str]:
     """Return the overrides that the user set on the command line."""
-    return [str(override) for override in HydraConfig.get().overrides.task]
+    # To read them resolves interpolations, and so unprotects names that look like one.
+    return [quote_argument(str(override)) for override in HydraConfig.get().overrides.task]
 
 
 def list_given_keys() -> list[str]:
