@@ -5,12 +5,13 @@ import functools
 import importlib
 import inspect
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+
+from voxlift.models.archive import check_archive
 
 ZOOS = {"kimm": "kimm.models"}  # library, and its module of networks
 
@@ -83,11 +84,12 @@ def read_network(file: Path) -> keras.Model:
     """
     if not file.is_file():
         raise ValueError(f"{file} does not exist.")
-    if not zipfile.is_zipfile(file):  # Keras would report such a file as missing
-        raise ValueError(f"{file} is no .keras file, or it is incomplete. Save or copy it again.")
+    check_archive(file)
     try:
         return keras.saving.load_model(file, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the content of a file makes Keras raise
         raise ValueError(
             f"{file} cannot be loaded: {first_line(error)} Save it with model.save('name.keras'), and "
             "import the modules that define its custom layers first."

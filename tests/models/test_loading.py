@@ -4,6 +4,7 @@ import zipfile
 from functools import partial
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -47,4 +48,51 @@ def test_an_archive_without_a_network_cannot_be_loaded(tmp_path):
         archive.writestr("config.json", "{}")
         archive.writestr("metadata.json", "{}")
     with pytest.raises(ValueError, match=r"other\.keras.*model\.save"):
+        read_network(path)
+
+
+def test_a_damaged_file_is_named_at_every_byte(tmp_path):
+    whole = _save(tmp_path / "small.keras").read_bytes()
+    path = tmp_path / "damaged.keras"
+    refused = 0
+    for position in np.linspace(0, len(whole) - 1, 60, dtype=int):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        try:
+            read_network(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017 - a byte of a time stamp may be harmless
+            refused += 1
+    assert refused > 40
+
+
+def test_a_file_with_other_content_under_right_checksums_is_named(tmp_path):
+    saved = _save(tmp_path / "small.keras")
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config, weights = members["config.json"], members["model.weights.h5"]
+    deep = b"[" * 100_000 + b"]" * 100_000
+    contents = (
+        {"config.json": b"[]"},
+        {"config.json": b"\xff"},
+        {"config.json": deep},
+        {"config.json": config.replace(b"Dense", b"Nothing")},
+        {"model.weights.h5": b""},
+        {"model.weights.h5": weights[: len(weights) // 2]},
+        {"model.weights.h5": bytes(len(weights))},
+    )
+    path = tmp_path / "other.keras"
+    for changes in contents:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**members, **changes}.items():
+                archive.writestr(name, content)
+        with pytest.raises(ValueError, match=r"other\.keras"):
+            read_network(path)
+
+
+def test_a_file_that_unpacks_to_far_more_than_its_size_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("voxlift.models.archive.READABLE_BYTES", 2**16)
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(2**20))
+    with pytest.raises(ValueError, match=r"bomb\.keras.*100 times"):
         read_network(path)
