@@ -229,12 +229,13 @@ def check_classes(manifest: Manifest, splits: Sequence[str | None]) -> Iterator[
 
 
 def _check_class_names(classes: Sequence[str]) -> Iterator[Finding]:
-    """Yield the classes whose names differ only in capitals, spaces or punctuation."""
+    """Yield the classes whose names differ only in capitals, spaces or punctuation, or are equal numbers."""
     groups = defaultdict[str, list[str]](list)
     for name in classes:
-        groups[re.sub(r"[\W_]+", "", name.casefold()) or name].append(name)
+        plain = re.sub(r"[\W_]+", "", name.casefold()) or name
+        groups[str(float(name)) if is_number(name) else plain].append(name)
     for same in groups.values():
-        if len(same) > 1 and not any(map(is_number, same)):
+        if len(same) > 1:
             listed = " and ".join(map(repr, same))
             yield _warning("similar_classes", f"the classes {listed} differ only in spelling", [])
 

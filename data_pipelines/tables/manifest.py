@@ -121,9 +121,7 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
         _refuse_unused_subjects(read_table(source), source)
     every, notes = read_rows(source, options)
     rows, left_out = _drop_incomplete(every)
-    labels, names = index_labels(
-        [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
-    )
+    labels, names = _index_rows(rows, source, options)
     kept = [(row, label) for row, label in zip(rows, labels, strict=True) if isinstance(label, int)]
     left_out += Counter(label for label in labels if isinstance(label, str))
     _check_cells(kept, source)
@@ -150,9 +148,7 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
     """
     source = Path(table).expanduser().absolute()
     rows, notes = read_rows(source, options)
-    labels, names = index_labels(
-        [row.label for row in rows], classes=options.classes, label_bins=options.label_bins
-    )
+    labels, names = _index_rows(rows, source, options)
     pairs = list(zip(rows, labels, strict=True))
     left_out = Counter(label for label in labels if isinstance(label, str))
     left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label in pairs)
@@ -160,6 +156,17 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
     unique = {(one.images, one.subject, one.label, one.split): one for one in reversed(records)}
     left_out["image listed twice"] = len(records) - len(unique)
     return Manifest(tuple(reversed(unique.values())), names, dict(+left_out), source, notes)
+
+
+def _index_rows(
+    rows: Sequence[Row], source: Path, options: TableOptions
+) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
+    """Return each row's class index, or why it has none, and the class names; as `index_labels`."""
+    labels = [row.label for row in rows]
+    classes = options.classes
+    if not classes and source.is_dir() and any(map(is_missing, labels)):
+        classes = sorted(set(labels))  # a folder that exists is a class, even if it is named `null` or `NA`
+    return index_labels(labels, classes=classes, label_bins=options.label_bins)
 
 
 def _to_record(row: Row, label: int) -> Record:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 
 from voxlift.data_pipelines.errors import list_some
 
@@ -18,6 +19,7 @@ SUBJECT_NOTES = ("similar_subjects", "shared_folders")  # kinds of notes on name
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*")
 _NUMBER_AT_END = re.compile(r"(.*?)([0-9]+)")
+_POWER_OF_TEN = re.compile(r"[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{1,2}")
 _PARTS = re.compile(r"\d+|[^\d ]+")
 _LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters that look like Latin ones
     "АВЕКМНОРСТУХІЅЈаеорсухіѕјΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",  # noqa: RUF001
@@ -111,6 +113,8 @@ def _is_first_number(name: str) -> bool:
 
 def _comparable(name: str) -> tuple[str, ...]:
     """Return the letters and numbers of a name, in order, as `find_similar_subjects` compares them."""
+    if _POWER_OF_TEN.fullmatch(name):  # a spreadsheet shows long numbers so, rounded
+        name = f"{Decimal(name):.0f}"
     plain = unicodedata.normalize("NFKC", name.translate(_LOOKALIKES)).casefold()
     visible = [char for char in plain if unicodedata.category(char) != "Cf"]
     text = "".join(" " if unicodedata.category(char)[0] in "CPSZ" else char for char in visible)

@@ -148,6 +148,8 @@ def _bin_cell(cell: str, edges: Sequence[float]) -> int | str:
 
 
 def _check_names(names: Sequence[str], edges: Sequence[float]) -> None:
+    if "" in names:
+        raise ManifestError("data.classes has an empty name. Each class needs a name of its own.")
     duplicates = [name for name, count in Counter(names).items() if count > 1]
     if duplicates:
         raise ManifestError(
@@ -182,8 +184,8 @@ def _check_found(found: Sequence[int | str], names: Sequence[str]) -> None:
     if empty:
         raise ManifestError(
             f"No row is of class {list_some(map(repr, empty))}.{left_out} Check the class names in "
-            "data.classes: they must be spelt as in the table; in YAML a name such as true, null or 1.10 needs "
-            "quotes."
+            "data.classes: they must be spelt as in the table. In YAML a name such as true, null or 1.10 "
+            "needs quotes."
         )
 
 

@@ -281,3 +281,18 @@ def test_an_audit_does_not_import_tensorflow(folder):
         "print(status, sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
     )
     assert run_python("-c", code).stdout.splitlines()[-1] == "0 []"
+
+
+def test_what_was_uncertain_in_the_table_is_a_finding(folder):
+    write_scan(folder / "6.nii.gz", 6)
+    write_scan(folder / "7.nii.gz", 7)
+    add_row(folder, "6.nii.gz,a,S0,val")
+    add_row(folder, '7.nii.gz,b,"s\n9",val')
+    found = audit_dataset(settings_of(folder))
+    assert (kinds(found)["similar_subjects"].severity, kinds(found)["spanning_cells"].severity) == (
+        "warning",
+        "note",
+    )
+    assert "'S0' and 's0'" in kinds(found)["similar_subjects"].message
+    assert "9 to 10" in kinds(found)["spanning_cells"].message
+    assert not found.audit.spoils

@@ -79,3 +79,9 @@ def test_a_number_for_a_label_is_one_finding():
     assert (found.kind, found.spoils) == ("numeric_label", True)
     assert "4" in found.message
     assert "3" in found.message
+
+
+def test_classes_that_are_one_number_are_found():
+    manifest = replace(manifest_of([0, 1, 2, 3] * 3), classes=("1.5", "1.50", "7", "70"))
+    (found,) = check_classes(manifest, [None] * 12)
+    assert (found.kind, "'1.50'" in found.message) == ("similar_classes", True)

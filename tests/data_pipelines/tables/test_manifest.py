@@ -260,6 +260,7 @@ def test_repeated_subjects_without_a_subject_column_are_refused(folder):
         ({"classes": ["sick", "ill"]}, "'ill'"),
         ({"classes": ["sick"]}, "'sick'"),
         ({"classes": ["sick", "sick"]}, "'sick'"),
+        ({"classes": ["sick", ""]}, "data.classes"),
         ({"label_bins": [5], "classes": ["a", "b", "c"]}, "data.label_bins"),
         ({"label_bins": [5, 5], "classes": ["a", "b", "c"]}, "[5, 5]"),
         ({"split_column": "label"}, "row 2: 'sick'"),
@@ -350,9 +351,71 @@ def test_only_a_similar_column_is_suggested(folder):
     assert "mean 'file name'" in message(table, image_column="file")
 
 
-def test_images_of_several_channels_survive_as_one_cell():
-    images = (Path("/data/t1.nii"), Path("/data/flair.nii"))
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("/data/t1.nii", "/data/flair.nii"),
+        ("/data/T1|a.nii", "/data/b"),
+        ("/data/a|", "/data/b|"),
+        ("/data/a||b||", "/data|/c"),
+        ("/data/a|||",),
+        ("/data/a\\|b", "/data/c\\"),
+    ],
+)
+def test_images_of_several_channels_survive_as_one_cell(names):
+    images = tuple(map(Path, names))
     assert split_images(join_images(images)) == images
+    assert "|" in names[0] or join_images(images) == "|".join(names)  # as runs were written before
+
+
+def test_a_folder_may_be_a_class_of_any_name(tmp_path):
+    for name in ("null", "NA", "true", "???", "${AD}", "1.10"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.nii").touch()
+    manifest = load(tmp_path)
+    assert manifest.classes == ("${AD}", "1.10", "???", "NA", "null", "true")
+    assert not manifest.left_out
+
+
+def test_files_of_macos_and_windows_are_no_classes_and_no_images(tmp_path):
+    for name in (
+        "AD/a.nii",
+        "CN/b.nii",
+        "__MACOSX/AD/._a.nii",
+        "AD/._a.nii",
+        "CN/.DS_Store",
+        "CN/x/.DS_Store",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = load(tmp_path)
+    assert manifest.classes == ("AD", "CN")
+    assert len(manifest.records) == 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("true", "false"),
+        ("1.10", "1.1"),
+        ("???", "CN"),
+        ("${AD}", "@x"),
+        ("a/b", "a.b"),
+        ("[a]", "'b'"),
+        ("inf", "x"),
+    ],
+)
+def test_class_names_are_those_of_the_table_or_as_typed(folder, labels):
+    table = write(folder, f"image,label\nimages/a.nii.gz,{labels[0]}\nimages/c.nii.gz,{labels[1]}\n")
+    assert set(load(table).classes) == set(labels)
+    manifest = load(table, classes=labels)
+    assert manifest.classes == labels
+    assert [record.label for record in manifest.records] == [0, 1]
+
+
+def test_a_class_typed_with_point_zero_keeps_it(folder):
+    table = write(folder, "image,label\nimages/a.nii.gz,1\nimages/c.nii.gz,2.0\n")
+    assert load(table, classes=["1.0", "2"]).classes == ("1.0", "2")
 
 
 def test_an_audit_reads_the_rows_that_training_refuses(folder):

@@ -58,6 +58,7 @@ def test_a_column_with_fractions_keeps_its_point_zero_and_reports_it(tmp_path):
         ("\uff11\uff12", "12"),
         ("\u0410B1", "AB1"),
         ("Stra\u00dfe1", "STRASSE1"),
+        ("1.2e+04", "12000"),
     ],
 )
 def test_names_that_may_be_one_subject_are_reported(tmp_path, first, second):
