@@ -24,6 +24,7 @@ NEEDS_NOTHING = frozenset(
 DROPOUTS = frozenset(
     {"Dropout", "SpatialDropout2D", "SpatialDropout3D"}
 )  # they keep a mask, one byte per value
+ATTENTIONS = frozenset({"MultiHeadAttention", "TokenAttention3D"})
 NEEDS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "tanh", "softmax", "elu", "leaky_relu"})
 NEEDS_BOTH = frozenset(
     {"MaxPooling2D", "MaxPooling3D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", "Maximum", "Minimum"}
@@ -102,7 +103,7 @@ def training_memory(
         weights=WEIGHT_BYTES * model.count_params(),
         gradients=WEIGHT_BYTES * trainable,
         slots=WEIGHT_BYTES * trainable * optimizer_slots,
-        activations=sum(kept.sizes_kept.values()) + kept.mask_bytes,
+        activations=sum(kept.sizes_kept.values()) + kept.mask_bytes + kept.attention_bytes,
         transient=kept.transient,
     )
 
@@ -113,6 +114,7 @@ class _KeptTensors:
     def __init__(self) -> None:
         self.sizes_kept: dict[int, int] = {}
         self.mask_bytes = 0
+        self.attention_bytes = 0
         self.transient = 0
         self.sizes: dict[
             int, int
@@ -144,9 +146,27 @@ class _KeptTensors:
             self.sizes_kept[base] = self.sizes[base]
         if type(operation).__name__ in DROPOUTS:
             self.mask_bytes += sum(math.prod(result.shape) for result in results)
+        if type(operation).__name__ in ATTENTIONS:
+            self.attention_bytes += _attention_bytes(operation, sources[0].shape, sources[-1].shape)
 
     def _base_of(self, tensor: Tensor) -> int:
         return self.base.get(id(tensor), id(tensor))
+
+
+def _attention_bytes(operation: Any, query: Sequence[int], keys: Sequence[int]) -> int:  # noqa: ANN401  # as above
+    """Return what attention keeps inside: projections, and a weight per head, query and key.
+
+    Args:
+        operation: The layer.
+        query: Shape [B, T, C] of the queries.
+        keys: Shape [B, S, C] of keys and values.
+    """
+    width, key_dim, value_dim = _width(operation), operation.key_dim, operation.value_dim
+    heads = query[0] * operation.num_heads
+    projections = query[1] * (key_dim + value_dim) + keys[1] * (key_dim + value_dim)
+    # The softmax is computed in float32 at least; its result is kept once more if the values are narrower.
+    weights = query[1] * keys[1] * (WEIGHT_BYTES + (width if width < WEIGHT_BYTES else 0))
+    return int(heads * (width * projections + weights))
 
 
 def _gradient_needs(operation: Any) -> tuple[bool, bool]:  # noqa: ANN401  # Keras's operations are untyped

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from voxlift.models.layers import TokenAttention3D
 from voxlift.models.memory import TrainingMemory, training_memory
 
 VOXELS = 5 * 7 * 11
@@ -70,3 +71,12 @@ def test_the_largest_batch_fits_and_the_next_does_not():
         batch = memory.largest_batch(free)
         assert batch == 0 or memory.total(batch) <= free
         assert memory.total(batch + 1) > free
+
+
+def test_attention_keeps_projections_and_a_weight_per_head_query_and_key():
+    tokens = keras.Input((13, 6))
+    for precision, width, weight in (("float32", 4, 4), ("mixed_bfloat16", 2, 4 + 2)):
+        attention = TokenAttention3D(2, 5, planes=3, prefix=1, dtype=precision)
+        model = keras.Model(tokens, attention(tokens, tokens))
+        inner = 2 * (width * 4 * 13 * 5 + weight * 13 * 13)
+        assert training_memory(model).activations == width * 13 * 6 + inner
