@@ -17,6 +17,7 @@ ADVICE = MappingProxyType(
         "table_refused": "Training refuses this table until it is fixed; the audit read the files anyway.",
         "similar_subjects": "Write one name per person, or check that they are different persons.",
         "shared_folders": "Check whether one name in several classes is one person.",
+        "files_of_one_subject": "Set data.subject_column, or use a folder per subject.",
         "spanning_cells": "The table was read as described.",
         "other_sheets": "The table was read as described.",
         "unreadable": "Fix or remove these files, or leave them out with data.on_bad_file=skip.",

@@ -9,7 +9,7 @@ import glob
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from voxlift.data_pipelines.paths import (
 )
 from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
 from voxlift.data_pipelines.tables.subjects import (
+    describe_files_of_subjects,
     describe_similar_subjects,
     name_by_class,
     unify_subjects,
@@ -95,6 +96,11 @@ class Row:
     split: str | None
     line: int
 
+    @property
+    def names_file(self) -> bool:
+        """Whether the subject has the name of its image file, for want of another."""
+        return self.images is not None and self.subject.rpartition("/")[2] == self.images[0].name
+
 
 def find_split(text: str) -> str | None:
     """Return "train", "val" or "test" for a split's name or synonym, None for any other text."""
@@ -113,8 +119,7 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
     """
     if source.is_dir():
         rows, note = rows_of_folder(source)
-        notes = {"shared_folders": note, "similar_subjects": _describe_similar(rows)}
-        return rows, {kind: note for kind, note in notes.items() if note}
+        return rows, _describe_subjects(rows, shared_folders=note)
     table = read_table(source)
     rows = rows_of_table(
         table,
@@ -124,14 +129,20 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
         subject_column=options.subject_column,
         split_column=options.split_column,
     )
-    images = (options.image_column, *options.image_columns)
-    names_subjects = options.subject_column is not None and options.subject_column not in images
-    similar = _describe_similar(rows) if names_subjects else ""
-    return rows, {**table.notes, **({"similar_subjects": similar} if similar else {})}
+    if options.subject_column in (options.image_column, *options.image_columns):
+        return rows, dict(table.notes)  # the user has made each image a subject
+    return rows, {**table.notes, **_describe_subjects(rows)}
 
 
-def _describe_similar(rows: Iterable[Row]) -> str:
-    return describe_similar_subjects(row.subject for row in rows)
+def _describe_subjects(rows: Sequence[Row], *, shared_folders: str = "") -> dict[str, str]:
+    """Return a note for each kind of doubt about which rows are of one subject."""
+    files = [row.subject for row in rows if row.names_file]
+    notes = {
+        "shared_folders": shared_folders,
+        "similar_subjects": describe_similar_subjects(row.subject for row in rows if not row.names_file),
+        "files_of_one_subject": describe_files_of_subjects(files),
+    }
+    return {kind: note for kind, note in notes.items() if note}
 
 
 def _find_root(root: str | Path) -> Path:

@@ -15,7 +15,12 @@ from decimal import Decimal
 
 from voxlift.data_pipelines.errors import list_some
 
-SUBJECT_NOTES = ("similar_subjects", "shared_folders")  # kinds of notes on names that may leak
+SUBJECT_NOTES = (
+    "similar_subjects",
+    "shared_folders",
+    "files_of_one_subject",
+)  # kinds of notes on names that may leak
+_BIDS_SUBJECT = re.compile(r"(?:^|.*/)(sub-[A-Za-z0-9]+)[_/].*")
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*")
 _NUMBER_AT_END = re.compile(r"(.*?)([0-9]+)")
@@ -69,6 +74,28 @@ def describe_similar_subjects(names: Iterable[str]) -> str:
     return (
         f"Subjects whose names are alike but for their writing count as different: {listed}. If they are one "
         "person, write one name in the table, or that person can be in two splits."
+    )
+
+
+def describe_files_of_subjects(files: Iterable[str]) -> str:
+    """Return a sentence on files that count as subjects, but are of one by their BIDS names; maybe empty.
+
+    >>> describe_files_of_subjects(["sub-01_T1w.nii", "sub-02_T1w.nii"])
+    ''
+
+    Args:
+        files: Paths, each of which counts as a subject.
+    """
+    files_of = defaultdict[str, set[str]](set)
+    for file in files:
+        if found := _BIDS_SUBJECT.fullmatch(file):
+            files_of[found[1]].add(file)
+    repeated = [f"{subject} ({len(own)})" for subject, own in sorted(files_of.items()) if len(own) > 1]
+    if not repeated:
+        return ""
+    return (
+        f"Several files of one subject by their names count as different subjects: {list_some(repeated)}. "
+        "Set data.subject_column, or in a folder per class put them into a folder of that subject."
     )
 
 

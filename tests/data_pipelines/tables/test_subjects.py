@@ -109,3 +109,25 @@ def test_a_subject_with_folders_in_one_class_is_not_reported(tmp_path):
     manifest = folders(tmp_path, ["AD/p1/t1", "AD/p1/t2", "CN/p2"])
     assert [record.subject for record in manifest.records] == ["p1", "p1", "p2"]
     assert not manifest.notes
+
+
+@pytest.mark.parametrize("form", ["sub-01_ses-{}.nii", "x/sub-01/anat/{}.nii", "sub-01_run-{}_T1w.nii"])
+def test_files_of_one_subject_by_their_names_are_reported(tmp_path, form):
+    rows = ["image,label"]
+    for number, label in enumerate("aab"):
+        image = form.format(number) if number < 2 else "sub-02_T1w.nii"
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+        rows.append(f"{image},{label}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    manifest = load_manifest(tmp_path / "t.csv")
+    assert "sub-01 (2)" in manifest.notes["files_of_one_subject"]
+    options = TableOptions(subject_column="image")  # the user says that each file is a subject
+    assert not load_manifest(tmp_path / "t.csv", options).notes
+
+
+def test_files_of_one_subject_in_a_folder_per_class_are_reported(tmp_path):
+    for name in ("AD/sub-01_T1w.nii", "AD/sub-01_T2w.nii", "CN/sub-02_T1w.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert "sub-01 (2)" in load_manifest(tmp_path).notes["files_of_one_subject"]
