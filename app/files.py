@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,9 @@ from voxlift.data_pipelines.atomic import atomic_write
 
 NAMES = "surrogateescape"
 """How the bytes of a file's name that are not UTF-8 are kept in text, as Python keeps them in paths."""
+
+MAX_BYTES = 2**28
+"""Of a table or a JSON file that is read at once."""
 
 
 def write_beside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -46,15 +50,17 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a run folder.
 
     Raises:
-        SettingsError: The file does not exist or is not JSON.
+        SettingsError: The file does not exist, is too large, or is not a JSON object.
     """
+    _refuse_unreadable(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors=NAMES))
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.") from error
-    except json.JSONDecodeError as error:
+        text = path.read_text(encoding="utf-8", errors=NAMES)
+        value = json.loads(text, object_hook=partial(Content, path=path))
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: expected JSON; {error}.") from error
-    return dict(value)
+    if not isinstance(value, dict):
+        raise SettingsError(f"{path}: expected a JSON object; received a {type(value).__name__}.")
+    return value
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,12 +77,53 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file of a run folder, all values as text.
 
     Raises:
-        SettingsError: The file does not exist.
+        SettingsError: The file does not exist, is too large, or is no table.
     """
+    _refuse_unreadable(path)
+    with path.open(encoding="utf-8", errors=NAMES, newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise SettingsError(f"{path}: line {reader.line_num}: {error}.") from error
+    if any(None in row for row in rows):
+        raise SettingsError(
+            f"{path}: expected {len(reader.fieldnames or ())} values in each row; one has more."
+        )
+    return [Content(row, path=path) for row in rows]
+
+
+class Content(dict[str, Any]):
+    """An object or a row of a file of a run folder; a key that it lacks is an error that names the file.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, values: Mapping[str, Any], *, path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:  # noqa: ANN401 - it never returns
+        """Raise an error that names the file and the key."""
+        raise SettingsError(f"{self.path}: expected {key}, which it lacks. Restore the file from a copy.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return a plain dictionary for another process."""
+        return dict, (dict(self),)
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Raise an error if a file of a run folder does not exist, or reading it would not end soon."""
     if not path.exists():
         raise SettingsError(f"{path}: expected a file of a finished run; it does not exist.")
-    with path.open(encoding="utf-8", errors=NAMES, newline="") as file:
-        return list(csv.DictReader(file))
+    if not path.is_file():
+        raise SettingsError(f"{path}: expected a file of a finished run; it is a folder or a device.")
+    if path.stat().st_size > MAX_BYTES:
+        raise SettingsError(
+            f"{path}: expected a file of a finished run; it has {path.stat().st_size / 1e6:.0f} MB, and more "
+            f"than {MAX_BYTES / 1e6:.0f} are not read."
+        )
 
 
 def refuse_unwritable(path: Path, *, setting: str) -> None:

@@ -15,9 +15,20 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.config.texts import dump_settings, restore_settings
 from voxlift.app.files import read_json, read_rows, write_text
+from voxlift.app.runs.bounded_yaml import load_yaml
 from voxlift.app.runs.folder import RunFolder
 
 Settings = TypeVar("Settings")
+UNREADABLE = (  # what reading YAML of any content into a schema raises
+    OmegaConfBaseException,
+    YAMLError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 
 
 def save_settings(settings: TrainSettings, run: RunFolder) -> None:
@@ -48,12 +59,12 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
         SettingsError: The file cannot be read, or holds keys that the schema does not know.
     """
     try:
-        saved = OmegaConf.load(file)
+        saved = load_yaml(file)
         defaults = schema(saved)
         settings = restore_settings(
             OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
         )
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise SettingsError(f"{file}: expected {expected}; {error}") from error
     if not isinstance(settings, type(defaults)):
         raise SettingsError(f"{file}: expected {expected}.")
