@@ -5,11 +5,9 @@ Labels and subjects are interpreted later, in `manifest`.
 
 from __future__ import annotations
 
-import glob
-import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +17,12 @@ from voxlift.data_pipelines.paths import (
     IMAGE_SUFFIXES,
     FolderWalk,
     has_image_name,
-    is_absent,
     is_file,
     is_folder,
     is_link_to_folder_above,
-    is_system_entry,
     list_entries,
 )
+from voxlift.data_pipelines.tables.patterns import fields_of, fill_pattern, find_paths
 from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
 from voxlift.data_pipelines.tables.subjects import (
     describe_files_of_subjects,
@@ -44,7 +41,6 @@ SPLIT_NAMES = {
 BIDS_TABLE = "participants.tsv"
 BIDS_PATTERN = "{participant_id}/ses-*/anat/*_T1w.nii.gz"
 
-_FIELD = re.compile(r"\{([^{}]+)\}")
 _NO_IMAGE: tuple[None] = (None,)
 
 
@@ -204,76 +200,6 @@ def _find_subjects(table: Table, image_columns: tuple[str, ...], subject_column:
         return [fill_pattern(cells, image_columns[0]) for cells in table.rows]
     names = unify_subjects([table.with_decimal_point(cells[subject_column]) for cells in table.rows])
     return ["" if is_missing(name) else name for name in names]
-
-
-def fields_of(column: str) -> list[str]:
-    """Return the table's columns that an image column needs: those of its pattern, or itself."""
-    return _FIELD.findall(column) or [column]
-
-
-def fill_pattern(cells: Mapping[str, str], column: str) -> str:
-    """Return a path's text: the cell, or the pattern filled in with cells; empty where one is missing.
-
-    Args:
-        cells: One row's text by column.
-        column: A column's name, or a pattern over columns.
-    """
-    if any(is_missing(cells[name]) for name in fields_of(column)):
-        return ""
-    if column in cells:
-        return cells[column]
-    return _FIELD.sub(lambda field: cells[field[1]], column)
-
-
-def find_paths(
-    cells: Mapping[str, str], columns: tuple[str, ...], *, root: Path, line: int
-) -> list[tuple[Path, ...]]:
-    """Return each volume's files, one per column; several volumes where a pattern matches several files.
-
-    A pattern without a match is returned as it is, so that it is reported as a missing file. Where several
-    columns match several files, these are paired in the order of their names.
-
-    Args:
-        cells: One row's text by column.
-        columns: Column, or pattern over columns, of each channel's file.
-        root: Folder that relative paths start from.
-        line: Of the table, for the message.
-
-    Raises:
-        ManifestError: The columns match different numbers of files.
-    """
-    if not all(fill_pattern(cells, column) for column in columns):
-        return []
-    found = [_match_files(cells, column, root) for column in columns]
-    if len({len(paths) for paths in found}) > 1:
-        counts = ", ".join(f"{len(paths)} of {column}" for paths, column in zip(found, columns, strict=True))
-        raise ManifestError(
-            f"Row {line}: expected as many files of each channel, but the patterns match {counts}. Make them "
-            "more specific, for instance for one session."
-        )
-    return list(zip(*found, strict=True))
-
-
-def _match_files(cells: Mapping[str, str], column: str, root: Path) -> list[Path]:
-    plain = _existing_form(root / Path(fill_pattern(cells, column)).expanduser())
-    if column in cells or not glob.has_magic(column) or not is_absent(plain):
-        return [plain]
-    escaped = {name: glob.escape(cells[name]) for name in fields_of(column)}
-    pattern = Path(fill_pattern(escaped, column)).expanduser()
-    start = Path(pattern.anchor) if pattern.is_absolute() else root
-    found = sorted(start.glob(str(pattern.relative_to(pattern.anchor))))
-    return [path for path in found if not is_system_entry(path)] or [plain]
-
-
-def _existing_form(path: Path) -> Path:
-    """Return the path in the Unicode form in which it exists, as given where in none.
-
-    Some systems store `é` as one character, some as two, and a table made on one is read on the other.
-    """
-    if str(path).isascii() or not is_absent(path):
-        return path
-    forms = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
-    return next((form for form in forms if not is_absent(form)), path)
 
 
 def rows_of_folder(root: Path) -> tuple[list[Row], str]:

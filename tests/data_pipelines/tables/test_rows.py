@@ -7,7 +7,7 @@ import pytest
 
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest
-from voxlift.data_pipelines.tables.rows import fill_pattern, find_paths
+from voxlift.data_pipelines.tables.patterns import fill_pattern, find_paths
 
 T1 = "{id}/ses-*/*_T1w.nii.gz"
 FLAIR = "{id}/ses-*/*_FLAIR.nii.gz"
