@@ -21,6 +21,7 @@ from voxlift.data_pipelines.readers.dicom_frames import (
     read_frames,
     sort_frames,
 )
+from voxlift.data_pipelines.readers.dicom_lengths import find_overlong_element
 from voxlift.data_pipelines.readers.header_checks import check_affine, to_native_dtype
 from voxlift.data_pipelines.readers.itk import array_of_image, read_itk, shorten_itk_error
 from voxlift.data_pipelines.readers.recognise import is_dicom_image
@@ -86,8 +87,10 @@ def _with_own_names(names: Mapping[Path, Path]) -> Iterator[None]:
 
 
 def _read_series(folder: Path, shown: Path) -> Stored:
-    if not list_entries(folder):
+    entries = list_entries(folder)
+    if not entries:
         raise _no_series(shown)
+    _refuse_damaged([path for path in entries if is_dicom_image(path)], folder)
     files = _series_files(folder)
     if len(files) == 1:
         if _open(Path(files[0])).GetSize()[2:] == (1,):
@@ -102,6 +105,17 @@ def _read_series(folder: Path, shown: Path) -> Stored:
     return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape), notes=notes)
 
 
+def _refuse_damaged(files: Sequence[Path], shown: Path) -> None:
+    """Raise if a file is cut off, before GDCM leaves it out or reserves memory for what it claims."""
+    problems = [(path, find_overlong_element(path)) for path in files]
+    found = [f"{path.name}: {problem}" for path, problem in problems if problem]
+    if found:
+        raise VolumeError(
+            f"{shown}: {len(found)} DICOM file(s) are cut off or damaged: {list_some(found)}. Copy them again"
+            " from their source."
+        )
+
+
 def _no_series(folder: Path) -> VolumeError:
     return VolumeError(
         f"{folder}: a folder was given but it holds no DICOM series. Give an image file, or"
@@ -110,6 +124,7 @@ def _no_series(folder: Path) -> VolumeError:
 
 
 def _read_frames(path: Path, time_axis: str) -> Stored:
+    _refuse_damaged([path], path)
     stored = read_itk(path, kind="dicom", time_axis=time_axis)
     frames = read_frames(path)
     stored = _apply_scale(stored, frames, path)

@@ -134,6 +134,6 @@ def _referred_files(image: Path) -> list[Path]:
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with NUL is none
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)

@@ -11,11 +11,11 @@ _METAIMAGE = re.compile(
     rb"\s*(ObjectType|ObjectSubType|NDims|Comment|Name|ID|DimSize|BinaryData|Modality)\s*[=:]"
 )
 _DICOM_DIRECTORY = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![\d.])")  # Media Storage Directory
-_VALUE_REPRESENTATIONS = frozenset(
+VALUE_REPRESENTATIONS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT"
     b" UV".split()
 )
-_LONG_REPRESENTATIONS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+LONG_REPRESENTATIONS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
 def find_format(head: bytes) -> str | None:
@@ -65,8 +65,8 @@ def _starts_data_set(head: bytes) -> bool:
 def _element_size(head: bytes, position: int, order: str) -> tuple[int, int]:
     """Return the bytes of an element before its value, and those of its value."""
     representation = head[position + 4 : position + 6]
-    if representation not in _VALUE_REPRESENTATIONS:
+    if representation not in VALUE_REPRESENTATIONS:
         return 8, int(struct.unpack_from(f"{order}I", head, position + 4)[0])
-    if representation in _LONG_REPRESENTATIONS:
+    if representation in LONG_REPRESENTATIONS:
         return 12, int(struct.unpack_from(f"{order}I", head, position + 8)[0])
     return 8, int(struct.unpack_from(f"{order}H", head, position + 6)[0])

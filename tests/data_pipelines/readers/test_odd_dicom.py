@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from voxlift.data_pipelines.readers import load_volume, read_stored
+from voxlift.data_pipelines.readers.dicom_lengths import find_overlong_element
 from voxlift.data_pipelines.readers.identity import find_reading
 from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.scans import find_scans
@@ -272,3 +274,29 @@ def test_a_report_or_presentation_beside_the_slices_is_ignored(tmp_path, sop):
         of(SOPClassUID=sop, SOPInstanceUID="1.2.9", SeriesInstanceUID="1.2.4", Modality="SR"),
     )
     np.testing.assert_array_equal(load_volume(folder).voxels, VOXELS)
+
+
+def test_whole_files_of_every_form_pass_the_check_of_lengths(tmp_path):
+    data = frames(CAPTURE, [(2, -7)] * 4)
+    for sequence in (data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence):
+        assert sequence
+    write_whole(tmp_path / "whole", data)
+    for implicit in (True, False):
+        write_bare(tmp_path / f"bare{implicit}", frames(CAPTURE, [(1, 0)] * 4), implicit=implicit)
+    undefined = frames(CAPTURE, [(1, 0)] * 4)
+    undefined["SharedFunctionalGroupsSequence"].is_undefined_length = True
+    undefined["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    write_whole(tmp_path / "undefined", undefined)
+    packed = frames(CAPTURE, [(1, 0)] * 4)
+    packed.PixelData = encapsulate([b"\xff\xd8" + bytes(30)] * 4)
+    packed["PixelData"].is_undefined_length = True
+    packed.file_meta = FileMetaDataset()
+    packed.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    packed.save_as(tmp_path / "packed", enforce_file_format=True)
+    assert {path.name: find_overlong_element(path) for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("whole", "bareTrue", "bareFalse", "undefined", "packed"), ""
+    )
+    for name in ("whole", "bareTrue", "bareFalse", "undefined"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:-30])
+        assert "7fe0,0010" in find_overlong_element(path)
