@@ -277,10 +277,12 @@ class PreflightSettings:
     Attributes:
         enabled: Whether to estimate memory and speed before the training.
         overfit_batch: Whether to check also that the model can overfit one batch.
+        lift: Whether to check a lifted network against the 2D one, on repeated slices.
     """
 
     enabled: bool = True
     overfit_batch: bool = False
+    lift: bool = True
 
 
 @dataclass

@@ -55,11 +55,13 @@ class Networks:
         volume: Takes volumes [B, D, H, W, C]; shares the weights of `trained`.
         local: On several hosts, a copy of `trained` that lies on this host alone; `volume` shares its weights
             then. None elsewhere.
+        plan: How they were lifted; None where they were not.
     """
 
     trained: Any
     volume: Any
     local: Any = None
+    plan: LiftPlan | None = None
 
     @property
     def own(self) -> Any:  # noqa: ANN401 - untyped Keras
@@ -185,7 +187,7 @@ def lift_networks(plan: LiftPlan) -> Networks:
     """Build the lifted network, which is trained on volumes and scores them."""
     lifted = plan.build()
     protect_training(lifted)
-    return Networks(lifted, lifted)
+    return Networks(lifted, lifted, plan=plan)
 
 
 def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - Keras ships no types

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from voxlift.app.config import ModelSettings, TrainSettings
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.lift_proof import check_lift
 from voxlift.app.training.networks import InputSpec, Networks, build_networks, lift_networks, plan_volume
 from voxlift.app.training.pretrained import check_name, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
@@ -94,6 +95,8 @@ def plan_stages(
         return (_plan_stage(settings, spec, run, is_last=True),)
     first = _plan_stage(slice_settings(settings), spec, run, is_last=False)
     plan = plan_volume(settings.model, spec, first.build_networks().own)
+    if run is None:
+        check_lift(plan, settings)
     return first, Stage(settings, spec, plan=plan)
 
 
@@ -183,6 +186,9 @@ def _plan_stage(settings: TrainSettings, spec: InputSpec, run: RunFolder | None,
     untrained = run.untrained if run is not None and settings.model.builder is not None else None
     build = partial(build_networks, settings.model, spec, untrained=untrained)
     networks = build_distributed(settings, build)
+    if run is None:  # a resumed training has passed it
+        check_lift(networks.plan, settings)
+    networks = replace(networks, plan=None)  # it keeps the 2D network
     order = "" if is_last else ", trained first"
     log.info("Model %s%s: %s parameters", settings.model.name, order, f"{networks.trained.count_params():,}")
     return Stage(settings, spec, networks, is_last=is_last)

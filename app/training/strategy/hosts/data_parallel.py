@@ -76,7 +76,7 @@ def build_with_local_copy(build: Callable[[], Networks]) -> Networks:
     """
     with unchanged_randomness(), single_process():
         own = build()  # first: its layers get the names that they have without others
-    return replace(build(), volume=own.volume, local=own.trained)
+    return replace(build(), volume=own.volume, local=own.trained, plan=own.plan)
 
 
 def copy_weights(networks: Networks) -> None:
