@@ -168,6 +168,32 @@ def find_output_file_problems(output: str, *, ending: str, overwrite: bool) -> l
     return find_path_problems(path, setting=f"output={output}")
 
 
+DESCRIPTION_KEYS = frozenset({"runs", "input"})  # of the JSON file beside each table of predictions
+
+
+def find_description_problems(output: str) -> list[str]:
+    """Return a sentence if the JSON file beside a table or an array would replace one that is not its own.
+
+    Args:
+        output: The table or array, as the user named it.
+    """
+    path = Path(output).expanduser()
+    description = path.with_suffix(".json")
+    tables = [description.with_suffix(ending) for ending in (".csv", ".npz")]
+    other = next((table for table in tables if table.exists() and table.suffix != path.suffix), None)
+    if not os.path.lexists(description) or (other is None and _is_description(description)):
+        return []
+    owner = f"it belongs to {other.name}" if other is not None else "it is not that of a prediction"
+    return [f"output={output}: {description} exists, and {owner}; it would be replaced. Choose another name."]
+
+
+def _is_description(path: Path) -> bool:
+    try:
+        return read_json(path).keys() >= DESCRIPTION_KEYS
+    except (SettingsError, OSError):
+        return False
+
+
 def find_output_folder_problems(output: str) -> list[str]:
     """Return a sentence if `output` cannot become a new folder or is not an empty one."""
     folder = Path(output).expanduser()

@@ -8,7 +8,7 @@ from voxlift.app.cli.command import run_command
 from voxlift.app.config import PredictSettings, find_choice_problems, find_count_problems
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
-from voxlift.app.files import find_output_file_problems
+from voxlift.app.files import find_description_problems, find_output_file_problems
 from voxlift.app.inference.options import EXPLAIN_METHODS, VIEWS, resolve_explain_method
 from voxlift.app.runtime.user_modules import import_user_modules
 
@@ -43,6 +43,7 @@ def find_problems(settings: PredictSettings) -> list[str]:
     problems += find_count_problems("batch_size", settings.batch_size)
     ending = ".npz" if settings.embed and settings.output.lower().endswith(".npz") else ".csv"
     problems += find_output_file_problems(settings.output, ending=ending, overwrite=settings.overwrite)
+    problems += find_description_problems(settings.output)
     if settings.embed:
         problems += _find_embed_problems(settings)
     return problems

@@ -1,9 +1,12 @@
 """A path where nothing can be made is refused before the work whose results go there."""
 
+import json
+
 import pytest
 
 from voxlift.app.errors import SettingsError
 from voxlift.app.files import (
+    find_description_problems,
     find_output_file_problems,
     find_output_folder_problems,
     find_path_problems,
@@ -26,3 +29,35 @@ def test_a_file_in_the_way_and_a_read_only_folder_are_named(tmp_path, monkeypatc
     ):
         (problem,) = problems
         assert f"{tmp_path}." in problem
+
+
+DESCRIPTION = json.dumps({"runs": [], "input": "scans"})
+
+
+def test_a_json_file_that_is_not_the_description_of_the_same_table_is_not_replaced(tmp_path):
+    cases = (  # content of x.json, other files, the output, and whether it is refused
+        ('{"age": {"Description": "mine"}}', [], "x.csv", True),
+        ("not JSON", [], "x.csv", True),
+        ("[1]", [], "x.npz", True),
+        (DESCRIPTION, ["x.npz"], "x.csv", True),
+        (DESCRIPTION, ["x.csv"], "x.npz", True),
+        (DESCRIPTION, ["x.csv"], "x.CSV", True),
+        (DESCRIPTION, [], "x.csv", False),
+        (DESCRIPTION, ["x.csv"], "x.csv", False),
+        (None, ["x.npz"], "x.csv", False),
+        (None, [], "x.npz", False),
+    )
+    for number, (content, others, output, is_refused) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in others:
+            (folder / name).touch()
+        if content is not None:
+            (folder / "x.json").write_text(content)
+        problems = find_description_problems(str(folder / output))
+        assert bool(problems) == is_refused, (content, others, output)
+        assert all(str(folder / "x.json") in problem for problem in problems)
+    (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.json").mkdir()
+    assert find_description_problems(str(tmp_path / "link.csv"))
+    assert find_description_problems(str(tmp_path / "folder.csv"))
