@@ -60,16 +60,23 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int, device: s
 
 
 def import_quietly() -> None:
-    """Import TensorFlow without its start-up lines: native writes to stderr that no variable silences.
+    """Import TensorFlow and Keras without their start-up lines, and with Keras's own defaults.
 
-    If the import fails, the suppressed lines are shown.
+    The lines are native writes to stderr that no variable silences; if an import fails, they are shown.
 
     Raises:
-        SettingsError: KERAS_BACKEND names a backend that is not supported or not installed.
+        SettingsError: KERAS_BACKEND names a backend that is not supported or not installed, or Keras cannot
+            read the user's `keras.json`.
     """
     check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("KERAS_NNX_ENABLED", "false")
+    _import_tensorflow()
+    _import_keras()
+
+
+def _import_tensorflow() -> None:
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as suppressed:
@@ -83,6 +90,25 @@ def import_quietly() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _import_keras() -> None:
+    """Import Keras, and undo what the user's `keras.json` or Keras's environment variables change.
+
+    With another layout, floating-point type or number of epochs the same command would train another network.
+    """
+    try:
+        import keras
+    except (ValueError, TypeError, AttributeError) as error:  # what a value of another kind raises there
+        file = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "keras.json"
+        raise SettingsError(
+            f"Keras cannot use {file}, or a variable KERAS_...: {error} Correct or remove it."
+        ) from error
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
 
 
 @contextmanager
