@@ -28,6 +28,7 @@ OUT_OF_MEMORY_WORDS = (
     "unable to allocate",
 )
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+FILE_LIMIT_WORDS = ("File too large",)
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
@@ -47,6 +48,13 @@ def is_disk_full(error: BaseException | str) -> bool:
     """Return whether an error, or the output of a process, reports a full disk."""
     is_number = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
     return is_number or any(words in str(error) for words in DISK_FULL_WORDS)
+
+
+def is_file_limit(error: BaseException | str) -> bool:
+    """Return whether an error, or the output of a process, reports that a file may not grow any further."""
+    return getattr(error, "errno", None) == errno.EFBIG or any(
+        words in str(error) for words in FILE_LIMIT_WORDS
+    )
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,13 @@ def translate_failures(hint: MemoryHint, resume: str = "") -> Iterator[None]:
 
 def _describe_failure(error: Exception, hint: MemoryHint) -> str | None:
     """Return what ran out and what helps; None for every other error."""
+    where = getattr(error, "filename", None) or "the disk of the results"
+    if is_file_limit(error):
+        return (
+            f"The file-size limit is reached ({where}). Finished files are unchanged. Raise it "
+            "(ulimit -f), or choose a disk that takes larger files."
+        )
     if is_disk_full(error):
-        where = getattr(error, "filename", None) or "the disk of the results"
         return f"No space left on device ({where}). Finished files are unchanged. Free some space there."
     if is_out_of_memory(error):
         return f"Out of memory with {hint.setting}. {hint.fix}"

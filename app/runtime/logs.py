@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from voxlift.app.progress import print_line
 
 log = logging.getLogger("voxlift")
+
+ENDED = logging.CRITICAL + 1
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
     handlers: list[logging.Handler] = [TerminalHandler(), memory]
 
     def attach(path: Path) -> None:
-        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        file = LogFile(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         memory.setTarget(file)
         memory.flush()
@@ -47,6 +50,21 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
             handler.close()
         log.setLevel(before[0])
         log.propagate = before[1]
+
+
+class LogFile(logging.FileHandler):
+    """A log file whose disk may be full: it then ends, and the terminal still has every message."""
+
+    def handleError(self, _: logging.LogRecord) -> None:  # noqa: N802 - the name in the base class
+        """Print once that the file has ended, instead of a traceback for each message."""
+        if self.level != ENDED:
+            self.setLevel(ENDED)
+            print_line(f"{self.baseFilename} cannot be written ({sys.exc_info()[1]}); the log ends there.")
+
+    def close(self) -> None:
+        """Close the file; what a full disk did not take is lost."""
+        with suppress(OSError):
+            super().close()
 
 
 class TerminalHandler(logging.Handler):

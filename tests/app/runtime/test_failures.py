@@ -3,7 +3,10 @@
 import errno
 import os
 
-from voxlift.app.runtime.failures import is_disk_full, is_out_of_memory
+import pytest
+
+from voxlift.app.errors import UserError
+from voxlift.app.runtime.failures import MemoryHint, is_disk_full, is_out_of_memory, translate_failures
 
 
 class ResourceExhaustedError(Exception):
@@ -31,3 +34,17 @@ def test_each_error_is_one_of_memory_disk_and_other():
     for errors, expected in ((MEMORY, (True, False)), (DISK, (False, True)), (OTHER, (False, False))):
         for error in errors:
             assert (is_out_of_memory(error), is_disk_full(error)) == expected, error
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def test_a_full_disk_names_the_file_and_how_to_resume():
+    for number in FULL:
+        with (
+            pytest.raises(UserError) as caught,
+            translate_failures(MemoryHint("", ""), "voxlift-train resume=r"),
+        ):
+            raise OSError(number, os.strerror(number), "r/model.keras")
+        assert "r/model.keras" in str(caught.value)
+        assert str(caught.value).endswith("resume=r")

@@ -1,6 +1,7 @@
 """The log file has every message from the start; the logger is restored afterwards."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,14 @@ def test_the_logger_is_restored_however_the_block_ends(monkeypatch):
     with pytest.raises(KeyError), logging_to_file():
         raise KeyError
     assert (LOG.level, LOG.propagate, LOG.handlers) == (level, True, handlers)
+
+
+def test_a_log_on_a_full_disk_ends_once_and_the_messages_are_still_printed(capsys):
+    with logging_to_file() as attach:
+        attach(Path("/dev/full"))
+        for word in ("first", "second"):
+            LOG.info(word)
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    assert printed.count("/dev/full") == 1
+    assert [line for line in printed.splitlines() if "/dev/full" not in line] == ["first", "second"]
