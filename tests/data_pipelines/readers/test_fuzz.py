@@ -14,6 +14,7 @@ import pydicom
 import pytest
 import SimpleITK
 
+from dicom_files import CAPTURE, frames, write_bare, write_whole
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor
 from voxlift.data_pipelines.preprocess.settings import preset
 from voxlift.data_pipelines.readers import load_volume
@@ -87,8 +88,6 @@ def _write_itk_seeds(folder, ending):
 
 def write_dicom_seeds(folder):
     """Write clean DICOM files of many frames: of two classes, with and without preamble."""
-    from test_odd_dicom import CAPTURE, frames, write_bare, write_whole
-
     write_whole(folder / "a.dcm", frames(CAPTURE, [(2, -7)] * 4))
     write_whole(folder / "b.dcm", frames("1.2.840.10008.5.1.4.1.1.4.1", [(1, 0)] * 4))
     write_bare(folder / "c.dcm", frames(CAPTURE, [(1, 0)] * 4), implicit=True)

@@ -5,12 +5,11 @@ import os
 import numpy as np
 import pytest
 from pydicom._uid_dict import UID_dictionary
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
+from dicom_files import CAPTURE, MR, SHAPE, VOXELS, frames, of, picture, write_bare, write_whole
 from voxlift.data_pipelines.readers import load_volume, read_stored
 from voxlift.data_pipelines.readers.dicom_lengths import find_overlong_element
 from voxlift.data_pipelines.readers.identity import find_reading
@@ -19,32 +18,7 @@ from voxlift.data_pipelines.scans import find_scans
 from voxlift.data_pipelines.tables.manifest import load_manifest
 from voxlift.data_pipelines.volume import VolumeError, real_values
 
-MR, CAPTURE = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7.3"
-SHAPE = (5, 7, 4)
-VOXELS = np.arange(140, dtype=np.uint16).reshape(SHAPE)
 LATIN = os.fsdecode(b"caf\xe9")
-
-
-def of(**values):
-    made = Dataset()
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
-
-
-def picture(sop, pixels, **values):
-    """A grey image, pixels [rows, columns] or [frames, rows, columns]."""
-    made = of(
-        SOPClassUID=sop, SOPInstanceUID=generate_uid(), StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.4"
-    )
-    made.Modality, made.PatientID, made.SamplesPerPixel = "MR", "x", 1
-    made.PhotometricInterpretation, made.PixelRepresentation = "MONOCHROME2", 0
-    made.Rows, made.Columns = pixels.shape[-2:]
-    made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
-    made.PixelData = np.ascontiguousarray(pixels, "<u2").tobytes()
-    for name, value in values.items():
-        setattr(made, name, value)
-    return made
 
 
 def slices(**values):
@@ -60,45 +34,11 @@ def slices(**values):
         )
 
 
-def write_whole(path, data):
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-
-
-def write_bare(path, data, *, implicit):
-    """Write the data set alone: no preamble, no meta information."""
-    out = DicomBytesIO()
-    out.is_little_endian, out.is_implicit_VR = True, implicit
-    write_dataset(out, data)
-    path.write_bytes(out.getvalue())
-
-
 def write_series(folder, write=write_whole, name="IM{}", **values):
     folder.mkdir(parents=True, exist_ok=True)
     for k, data in enumerate(slices(**values)):
         write(folder / name.format(k), data)
     return folder
-
-
-def frames(sop, scale, *, root=None):
-    """A file of many frames that states a scale in its functional groups."""
-    data = picture(sop, np.moveaxis(VOXELS, 2, 0).swapaxes(1, 2), NumberOfFrames=SHAPE[2], **(root or {}))
-    plane = of(ImageOrientationPatient=[1.0, 0, 0, 0, 1, 0])
-    measures = of(PixelSpacing=[1.0, 1.0], SliceThickness=2.0)
-    data.SharedFunctionalGroupsSequence = [
-        of(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[plane])
-    ]
-    data.PerFrameFunctionalGroupsSequence = [
-        of(
-            PlanePositionSequence=[of(ImagePositionPatient=[0.0, 0.0, 2.0 * k])],
-            PixelValueTransformationSequence=[
-                of(RescaleSlope=scale[k][0], RescaleIntercept=scale[k][1], RescaleType="US")
-            ],
-        )
-        for k in range(SHAPE[2])
-    ]
-    return data
 
 
 @pytest.mark.parametrize("implicit", [True, False])
