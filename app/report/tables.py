@@ -48,6 +48,7 @@ COSTS = {
     "train_seconds": ("Training time", "s"),
     "best_epoch": ("Best epoch", ""),
     "peak_memory_bytes": ("Peak memory", "B"),
+    "strength": ("Strength C of the linear model", ""),
 }
 
 

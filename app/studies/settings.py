@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from voxlift.app.config import SettingsError, find_choice_problems, find_range_problems
+from voxlift.app.config import ModelSettings, SettingsError, find_choice_problems, find_range_problems
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.studies import (
     STUDIES,
@@ -76,6 +76,7 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
         SettingsError: All problems are listed.
     """
     study: Any = settings.study
+    refuse_without_network([settings.model])
     if type(study) not in STUDIES.values():
         raise SettingsError(f"study: expected one of {', '.join(STUDIES)}; for example study=batch_size.")
     refuse_problems(_foreign_key_problems(study, given))
@@ -84,6 +85,20 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
         filled = replace(filled, epochs=settings.trainer.epochs)
     refuse_problems(_study_problems(filled))
     return replace(settings, study=filled)
+
+
+def refuse_without_network(models: Iterable[ModelSettings]) -> None:
+    """Raise an error if a model has no network, whose training a study could vary.
+
+    Raises:
+        SettingsError: Models have none.
+    """
+    names = [model.name for model in models if not model.has_network]
+    if names:
+        raise SettingsError(
+            f"model={', '.join(names)}: expected a network, whose training a study varies. Use "
+            "voxlift-compare for other models."
+        )
 
 
 def fill_budget(study: AnyStudy) -> AnyStudy:

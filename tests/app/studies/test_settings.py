@@ -51,6 +51,7 @@ def test_the_users_values_override_the_budget(composed):
         (["study=search", "study.space.model.dropout={low:1,high:0}"], "study.space.model.dropout"),
         (["study=search", "study.space.model.axis=depth"], "study.space.model.axis"),
         (["study=search", "study.trials=0"], "study.trials"),
+        (["study=search", "model=linear"], "model=linear"),
         (["study=search", "study.vary.model.head=[pool]"], "study.vary"),
     ],
 )

@@ -213,3 +213,8 @@ def test_it_is_compared_with_networks(work):
     assert status == 0
     named = json.loads((work / "compared" / "comparison.json").read_text(encoding="utf-8"))
     assert set(named["models"]) == {"linear", "slice2d"}
+
+
+def test_a_study_of_its_training_is_refused(work):
+    shared = [*places_in(work), f"run_dir={work / 'study'}", "data.subjects=16", "logger=none"]
+    assert call_command("study", "study=complexity", "study.models=[linear,volume3d]", *shared) == 2
