@@ -242,7 +242,7 @@ def _find_spacing_problems(settings: TrainSettings) -> list[str]:
 def _find_weights_problems(settings: TrainSettings) -> list[str]:
     """Return one sentence for each problem with trained weights, but those of their file."""
     model, preprocess = settings.model, settings.preprocess
-    if model.weights is None or model.kind == "table":
+    if model.weights is None or not model.has_network:
         return []
     problems = []
     if model.builder is not None or model.baseline in {"cnn", "resnet", "tutorial"}:
