@@ -30,6 +30,7 @@ SIDE = 32
 SIDES = {  # the smallest that they accept
     "InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "kimm:InceptionV3": 75, "kimm:Xception": 71,
     "kimm:MobileViTXXS": 64, "kimm:MobileViTV2W050": 64,
+    "kimm:GhostNetV2W100": 64, "kimm:GhostNetV3W050": 64,
 }  # fmt: skip
 ZOOS = ("applications", "kimm", "kimm-all")
 FAMILIES = (  # of kimm, its smallest network of each

@@ -5,6 +5,7 @@ import keras
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, keep_layer, weight_transfer
 from voxlift.models.lifting.rules.dense import lift_tiled
+from voxlift.models.lifting.rules.pooling import lift_resize
 from voxlift.models.lifting.rules.results import (
     activation_name,
     is_nonnegative_activation,
@@ -111,6 +112,15 @@ def lift_spatial_dropout(call: LayerCall) -> Lifted:
     spec = call.require_volume()
     config = {key: value for key, value in call.config.items() if key != "data_format"}
     return Lifted(keras.layers.SpatialDropout3D, config, (spec.replace(is_nonnegative=spec.is_nonnegative),))
+
+
+def lift_resizing(call: LayerCall) -> Lifted:
+    """Return upsampling for Resizing to a multiple of the size, and no layer if it keeps the size.
+
+    Raises:
+        UnsupportedError: As `lift_resize`.
+    """
+    return drop_augmentation(call) if call.shapes_2d[0] == call.spec.shape_2d else lift_resize(call)
 
 
 def drop_augmentation(call: LayerCall) -> Lifted:

@@ -5,7 +5,7 @@ import keras
 from voxlift.models.layers import TrilinearUpSampling3D
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted
-from voxlift.models.lifting.rules.results import spatial_output
+from voxlift.models.lifting.rules.results import dtype_setting, spatial_output
 from voxlift.models.lifting.rules.windows import depth_upsampling, downsampled, times, window_output
 from voxlift.models.lifting.types import LayerClass
 
@@ -82,12 +82,13 @@ def lift_adaptive_pooling(call: LayerCall) -> Lifted:
 
 
 def lift_resize(call: LayerCall) -> Lifted:
-    """Return upsampling for the raw operation `keras.ops.image.resize` to a multiple of the size.
+    """Return upsampling for `keras.ops.image.resize`, or `keras.layers.Resizing`, to a multiple of the size.
 
     Raises:
         UnsupportedError: The new size is no multiple, or the image is cropped or padded.
     """
-    config, spec = call.config, call.require_volume()
+    config, spec = dict(call.config), call.require_volume()
+    config.setdefault("size", (config.get("height"), config.get("width")))
     sides = spec.shape_2d[1:3]
     sizes = zip(config["size"], sides, spec.shape[2:4], strict=True)
     is_multiple = all(old is not None and new % old == 0 and old == side for new, old, side in sizes)
@@ -98,7 +99,7 @@ def lift_resize(call: LayerCall) -> Lifted:
         )
     factors = tuple(new // int(old or 1) for new, old in zip(config["size"], sides, strict=True))
     settings = {"name": call.layer.name, "size": factors, "interpolation": config["interpolation"]}
-    lifted = lift_upsampling(call.replace(config=settings))
+    lifted = lift_upsampling(call.replace(config={**settings, **dtype_setting(call)}))
     return lifted.replace(call_args=(call.tensors[0],), call_kwargs={})
 
 

@@ -100,6 +100,8 @@ def test_an_image_is_resized_to_a_multiple_of_its_size():
     for interpolation, policy in (("bilinear", "isotropic"), ("nearest", "preserve")):
         network = image_network(lambda x, mode=interpolation: body(x, (10, 12), mode))
         assert prove(network, policy, depth=8).output_shape == (None, 8, 10, 12, 4)
+    network = image_network(layers.Resizing(20, 12))
+    assert prove(network, depth=8, tolerance=1e-5).output_shape == (None, 16, 20, 12, 4)
     (problem,) = lift_problems(image_network(lambda x: ops.image.resize(x, (15, 12))), depth=8)
     assert problem.kind == "Resize"
     assert "(15, 12)" in problem.reason
