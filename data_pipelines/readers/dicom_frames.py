@@ -205,6 +205,10 @@ def _plane_of(groups: _FunctionalGroups, header: Dataset) -> ImagePlane | None:
     spacing = groups.find("PixelMeasuresSequence", "PixelSpacing")
     if position is None or orientation is None or spacing is None:
         return None
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2):
+        raise ValueError("position, orientation or pixel spacing of a frame is incomplete")
+    if not np.isfinite([*position, *orientation, *spacing]).all():
+        raise ValueError("position, orientation or pixel spacing of a frame is no number")
     size = (int(header.Columns), int(header.Rows), 1)
     return ImagePlane(position, orientation, spacing, size, _scale_of(groups))
 

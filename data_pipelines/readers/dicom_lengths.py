@@ -76,7 +76,8 @@ def _walk(raw: mmap.mmap) -> str:
 
 def _guess_form(raw: mmap.mmap, position: int) -> tuple[str, bool]:
     """Return the byte order of the first element, and whether it states its VR."""
-    return "<" if raw[position] else ">", raw[position + 4 : position + 6] in VALUE_REPRESENTATIONS
+    is_little = raw[position : position + 1] != b"\0"  # the low byte of the group stands first
+    return "<" if is_little else ">", raw[position + 4 : position + 6] in VALUE_REPRESENTATIONS
 
 
 def _describe_overlong(element: _Element, size: int) -> str:

@@ -240,3 +240,12 @@ def test_whole_files_of_every_form_pass_the_check_of_lengths(tmp_path):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[:-30])
         assert "7fe0,0010" in find_overlong_element(path)
+
+
+@pytest.mark.parametrize("position", [[0.0, 0.0], [0.0, 0.0, 0.0, 0.0], ["1e400", "0", "0"]])
+def test_a_frame_with_an_incomplete_position_is_refused(tmp_path, position):
+    data = frames(CAPTURE, [(1, 0)] * 4)
+    data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = position
+    write_whole(tmp_path / "a.dcm", data)
+    with pytest.raises(VolumeError, match=r"a\.dcm: "):
+        load_volume(tmp_path / "a.dcm")
