@@ -85,8 +85,7 @@ def _metric_text(block: Mapping[str, object], name: str, *, is_stacked: bool) ->
     if pair is None:
         return value
     mark = "\N{DAGGER}" if has_zero_width(block, name) else ""
-    # rich reads [0.1, ...] as markup unless the bracket is escaped
-    return f"{value}{mark}{chr(10) if is_stacked else ' '}\\{format_interval(*pair)}"
+    return f"{value}{mark}{chr(10) if is_stacked else ' '}{format_interval(*pair)}"
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:

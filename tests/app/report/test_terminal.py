@@ -73,3 +73,9 @@ def test_differences_are_printed_with_the_verdict_last():
 
 def test_pipe_has_a_fixed_width():
     assert build_console().width == 100
+
+
+def test_an_interval_is_printed_in_its_brackets_and_nothing_else():
+    console = Console(file=io.StringIO(), width=100, markup=False)
+    print_metrics({"model": {"auc": 0.5, "intervals": {"auc": [0.25, 0.75]}}}, console=console)
+    assert "0.500 [0.250, 0.750]" in console.file.getvalue()
