@@ -143,7 +143,7 @@ def test_every_module_stands_in_a_package():
             assert (path.parent / "__init__.py").exists(), path
 
 
-def test_every_configuration_file_says_what_it_is_for():
+def test_every_configuration_file_states_what_it_is_for():
     for path in (ROOT / "conf").rglob("*.yaml"):
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line]
         assert lines[0].startswith("# "), path

@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-import pytest
 
 from voxlift.data_pipelines.geometry import Grid
 from voxlift.data_pipelines.preprocess import resample as resample_module

@@ -52,7 +52,7 @@ def test_a_crash_is_reported_with_signal_memory_setting_fix_and_how_to_resume():
         assert message.endswith("Fix: batch_size=4. Resume: runs/x")
 
 
-def test_a_signal_from_outside_is_forwarded_and_the_message_says_how_to_resume():
+def test_a_signal_from_outside_is_forwarded_and_the_message_states_how_to_resume():
     child = start("time.sleep(600)")
     assert int(child.stdout.readline()) != child.pid
     child.terminate()

@@ -21,7 +21,7 @@ def test_the_fit_is_ordinary_least_squares_of_the_logarithms():
     assert law.predict(1000) == pytest.approx(np.exp(intercept) * 1000**slope)
 
 
-def test_the_interval_holds_the_true_exponent_as_often_as_it_says():
+def test_the_interval_holds_the_true_exponent_as_often_as_it_states():
     rng = np.random.default_rng(0)
     sizes = np.geomspace(100, 10_000, 5)
     laws = [fit_power_law(sizes, sizes**1.5 * np.exp(rng.normal(0, 0.2, 5))) for _ in range(400)]

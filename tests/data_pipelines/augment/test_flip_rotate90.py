@@ -43,7 +43,7 @@ def test_turns_of_a_cube_are_the_three_of_rot90_in_their_plane(axis, plane):
     assert results(CUBE, Augment(turn_prob=prob)) == expected
 
 
-def test_the_drawn_matrix_says_how_often_the_plane_was_turned():
+def test_the_drawn_matrix_states_how_often_the_plane_was_turned():
     settings = Augment(turn_prob=(1.0, 0.0, 0.0))
     for seed in range(8):
         drawn = draw_augment(settings, CUBE.shape, spacing=(1, 1, 1), seed=[1, seed])
