@@ -86,7 +86,7 @@ def find_problem(settings: TrainSettings) -> str:
     from voxlift.app.runtime.setup import prepare_runtime
     from voxlift.app.runtime.user_modules import import_user_modules
     from voxlift.app.training.pretrained import refuse_seen_subjects
-    from voxlift.app.training.stages import plan_stages_early
+    from voxlift.app.training.stages import build_stages_early
     from voxlift.app.training.without_network import check_model
 
     # The networks are only built: in any precision, and without the devices that a training uses.
@@ -99,7 +99,7 @@ def find_problem(settings: TrainSettings) -> str:
         manifest, splits = find_subjects(settings)
         check_model(settings, manifest)
         refuse_seen_subjects(settings.model, manifest.records, splits)
-        plan_stages_early(replace(settings, strategy="single"), manifest)
+        build_stages_early(replace(settings, strategy="single"), manifest)
     except Exception as error:
         if is_user_error(error):
             return str(error)

@@ -192,7 +192,7 @@ def _take_networks(stage: Stage) -> Networks:
         keras.utils.set_random_seed(
             stage.settings.seed
         )  # the same draws, whatever was trained or read before
-    networks = stage.build_networks()
+    networks = stage.take_networks()
     keep_logits_precise(networks.trained)
     keep_logits_precise(networks.own)
     return networks

@@ -1,4 +1,7 @@
-"""`resume=RUN_DIR`: open a killed training again, with its own settings and precision."""
+"""`resume=RUN_DIR`: open a killed training again, with its own settings and precision.
+
+`train` then takes the usual steps; `fit_loop` restores weights and position from the newest checkpoint.
+"""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class Stage:
     plan: LiftPlan | None = None
     is_last: bool = True
 
-    def build_networks(self) -> Networks:
-        """Return the networks to train; inflated anew at each call where they come from the stage before."""
+    def take_networks(self) -> Networks:
+        """Return the networks to train; at each call newly inflated where they come from the stage before."""
         if self.plan is None:
             assert self.networks is not None  # noqa: S101 - for the type checker: models without a network never ask
             return self.networks
@@ -59,7 +59,7 @@ class Stage:
         folder.path.mkdir(exist_ok=True)
         return folder
 
-    def takes_finished(self, folder: RunFolder) -> bool:
+    def adopt_finished_run(self, folder: RunFolder) -> bool:
         """Give the networks the weights of a finished slice model, and return whether there is one.
 
         It is this stage's own, or another of the comparison to which the run belongs.
@@ -70,13 +70,13 @@ class Stage:
         if self.is_last or not (folder.is_finished or copy_from_comparison(folder, self.settings)):
             return False
         weights = load_trained(folder.path).get_weights()
-        networks = self.build_networks()
+        networks = self.take_networks()
         networks.trained.set_weights(weights)
         networks.own.set_weights(weights)
         return True
 
 
-def plan_stages(
+def build_stages(
     settings: TrainSettings, spec: InputSpec, *, run: RunFolder | None = None
 ) -> tuple[Stage, ...]:
     """Build the networks of a training, and plan the lift of a slice model that is trained first.
@@ -92,15 +92,15 @@ def plan_stages(
     if not settings.model.has_network:
         return (Stage(settings, spec),)
     if not trains_slices_first(settings.model):
-        return (_plan_stage(settings, spec, run, is_last=True),)
-    first = _plan_stage(slice_settings(settings), spec, run, is_last=False)
-    plan = plan_volume(settings.model, spec, first.build_networks().own)
+        return (_build_stage(settings, spec, run, is_last=True),)
+    first = _build_stage(slice_settings(settings), spec, run, is_last=False)
+    plan = plan_volume(settings.model, spec, first.take_networks().own)
     if run is None:
         check_lift(plan, settings)
     return first, Stage(settings, spec, plan=plan)
 
 
-def plan_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stage, ...]:
+def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stage, ...]:
     """Build the networks before any image is read, so that wrong settings are refused at once.
 
     Returns:
@@ -108,14 +108,14 @@ def plan_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stag
         hosts, whose devices are connected when all of them have prepared the images.
 
     Raises:
-        SettingsError, LiftError: As `plan_stages`.
+        SettingsError, LiftError: As `build_stages`.
     """
     spec = expected_spec(settings, manifest)
     if spec is None or settings.strategy == "hosts":
         check_name(settings.model)
         return ()
     prepare_devices(settings)
-    return plan_stages(settings, spec)
+    return build_stages(settings, spec)
 
 
 def expected_spec(settings: TrainSettings, manifest: Manifest) -> InputSpec | None:
@@ -182,7 +182,7 @@ def copy_from_comparison(folder: RunFolder, wanted: TrainSettings) -> bool:
     return True
 
 
-def _plan_stage(settings: TrainSettings, spec: InputSpec, run: RunFolder | None, *, is_last: bool) -> Stage:
+def _build_stage(settings: TrainSettings, spec: InputSpec, run: RunFolder | None, *, is_last: bool) -> Stage:
     untrained = run.untrained if run is not None and settings.model.builder is not None else None
     build = partial(build_networks, settings.model, spec, untrained=untrained)
     networks = build_distributed(settings, build)

@@ -29,7 +29,7 @@ from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import input_spec
 from voxlift.app.training.pretrained import refuse_seen_subjects
 from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
-from voxlift.app.training.stages import Stage, plan_stages, plan_stages_early
+from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
 from voxlift.app.training.strategy.hosts.rendezvous import (
     agree_on_precision,
@@ -97,6 +97,7 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
             reopen_run(run, settings)  # last: a run whose images are refused stays as it is
         with translate_failures(build_training_hint(settings.trainer), build_resume_hint(run.path)):
             _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
+            # The plan of a second stage reads the weights that the fit of the first one leaves.
             for stage, data in zip(session.stages, session.inputs, strict=True):
                 _train_stage(session, stage, data, run)
     return 0
@@ -115,7 +116,7 @@ def _start_session(settings: TrainSettings) -> Session:
         check_model(settings, manifest)
         precision = _prepare_process(settings, settings.precision)
         refuse_seen_subjects(settings.model, manifest.records, splits)
-        stages = plan_stages_early(settings, manifest)
+        stages = build_stages_early(settings, manifest)
         cohort = prepare_subjects(manifest, splits, settings=settings)
     return _complete_session(settings, cohort, precision, stages)
 
@@ -140,10 +141,10 @@ def _complete_session(
     settings = _with_classes(settings, cohort)
     if not stages:
         prepare_devices(settings)
-        stages = plan_stages(settings, input_spec(cohort), run=run)
+        stages = build_stages(settings, input_spec(cohort), run=run)
     elif stages[0].spec.shape != cohort.shape:
         _forget_networks(settings, precision)
-        stages = plan_stages(settings, input_spec(cohort))
+        stages = build_stages(settings, input_spec(cohort))
     stages = tuple(replace(stage, settings=_with_classes(stage.settings, cohort)) for stage in stages)
     inputs = tuple(TrainingInput(stage.settings, cohort) for stage in stages)
     return Session(settings, cohort, precision, stages, inputs)
@@ -191,7 +192,7 @@ def _create_run(session: Session, reports: Sequence[Preflight]) -> RunFolder:
     run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
     publish_run(settings, run.path)
     if settings.model.builder is not None and not is_follower(settings):
-        save_trained(session.stages[0].build_networks().volume, run.untrained)
+        save_trained(session.stages[0].take_networks().volume, run.untrained)
     if reports:
         write_json(run.preflight, {"trainings": [report.as_json() for report in reports]})
     return run
@@ -200,7 +201,7 @@ def _create_run(session: Session, reports: Sequence[Preflight]) -> RunFolder:
 def _train_stage(session: Session, stage: Stage, data: TrainingInput, run: RunFolder) -> None:
     """Fit, score and report one stage into its folder, unless that is done already."""
     folder = stage.open_folder(run)
-    if stage.takes_finished(folder):
+    if stage.adopt_finished_run(folder):
         return
     _write_setup(session, stage.settings, folder)
     fitted = _fit(stage, data, folder)

@@ -12,7 +12,7 @@ def random_voxels(seed, dtype=np.int16, shape=SHAPE):
 
 
 def write_nifti(path, voxels, affine=None, change=None):
-    """Write voxels with equal sform and qform (default: 1, 2, 3 mm) after `change(image)`; return the path."""
+    """Write voxels with equal sform and qform (1, 2, 3 mm) after `change(image)`; return the path."""
     affine = np.diag([1.0, 2.0, 3.0, 1.0]) if affine is None else affine
     image = nib.Nifti1Image(voxels, affine)
     image.set_qform(affine, 1)

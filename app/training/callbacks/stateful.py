@@ -63,8 +63,6 @@ class StepCounter(StatefulCallback):
         self.position = Position(epoch + 1)
 
 
-
-
 class SaveCheckpoints(StatefulCallback):
     """Writes a checkpoint after each epoch and, unless `steps` is 0, every `steps` batches."""
 

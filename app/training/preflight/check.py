@@ -90,7 +90,7 @@ def run_preflight(stages: Sequence[Stage], inputs: Sequence[TrainingInput]) -> t
     for stage, data in zip(stages, inputs, strict=True):
         if stage.settings.preflight.enabled:
             with unchanged_randomness():
-                results.append(check_stage(stage.build_networks(), data))
+                results.append(check_stage(stage.take_networks(), data))
     return tuple(results)
 
 

@@ -11,7 +11,7 @@ from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.training.lift_proof import QUICK_VOXELS, shorten_depth
 from voxlift.app.training.networks import InputSpec
-from voxlift.app.training.stages import plan_stages
+from voxlift.app.training.stages import build_stages
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import keep_layer, plan_lift, register_lift_rule, unregister_lift_rule
 
@@ -40,7 +40,7 @@ def wrong_file(tmp_path):
 
 def plan(*overrides):
     settings = read_settings(compose_command("train", *TINY, *overrides))
-    return plan_stages(settings, InputSpec(SHAPE, ("a", "b")))
+    return build_stages(settings, InputSpec(SHAPE, ("a", "b")))
 
 
 @pytest.mark.parametrize("init", ["centre", "mean"])
@@ -75,7 +75,7 @@ def test_the_log_says_what_was_proved_and_no_draw_or_weight_changes(overrides, v
         keras.utils.set_random_seed(0)
         with caplog.at_level("INFO", logger="voxlift"):
             stages = plan(*overrides, f"preflight.lift={lift}")
-        weights = stages[0].build_networks().trained.get_weights()
+        weights = stages[0].take_networks().trained.get_weights()
         draws.append((random.getstate(), [weight.sum() for weight in weights]))
         lines = [line for line in caplog.messages if "repeated slices" in line]
         assert len(lines) == (1 if verdict and lift == "true" else 0)

@@ -21,8 +21,8 @@ from voxlift.app.training.optimizers import scale_learning_rate
 from voxlift.app.training.pretrained import check_baseline, refuse_seen_subjects
 from voxlift.app.training.stages import (
     Stage,
+    build_stages,
     copy_from_comparison,
-    plan_stages,
     slice_settings,
     trains_slices_first,
 )
@@ -126,10 +126,10 @@ def test_the_plan_is_made_before_the_slice_model_is_trained_and_built_with_what_
     settings = TrainSettings(model=volume_model("cnn", init="centre", depth_policy="preserve", pretrain=True))
     settings.model.filters = [4, 5, 6]
     assert trains_slices_first(settings.model)
-    first, second = plan_stages(settings, input_spec(cohort()))
-    network = first.build_networks().trained
+    first, second = build_stages(settings, input_spec(cohort()))
+    network = first.take_networks().trained
     network.set_weights([RNG.uniform(0.2, 1.0, weight.shape) for weight in network.get_weights()])
-    lifted = second.build_networks().trained
+    lifted = second.take_networks().trained
     kernel = network.get_layer("stage3_conv").get_weights()[0]
     np.testing.assert_array_equal(lifted.get_layer("stage3_conv").get_weights()[0][1], kernel)
     np.testing.assert_array_equal(

@@ -11,7 +11,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.training.networks import InputSpec
-from voxlift.app.training.stages import plan_stages
+from voxlift.app.training.stages import build_stages
 from voxlift.models import to_3d
 from voxlift.models.baselines import build_baseline
 
@@ -32,8 +32,8 @@ def save_lifted(file, *, channels=3, classes=2, head="pool", softmax=False):
 
 def build(file, *, channels=1, classes=("a", "b"), shape=SHAPE):
     settings = read_settings(compose_command("train", "model=volume3d", f"model.baseline={file}"))
-    (stage,) = plan_stages(settings, InputSpec((*shape, channels), classes))
-    return stage.build_networks().trained
+    (stage,) = build_stages(settings, InputSpec((*shape, channels), classes))
+    return stage.take_networks().trained
 
 
 def test_a_grey_volume_scores_as_its_equal_channels_did(tmp_path):

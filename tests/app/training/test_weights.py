@@ -13,7 +13,7 @@ from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.training.networks import InputSpec
-from voxlift.app.training.stages import plan_stages
+from voxlift.app.training.stages import build_stages
 
 BASELINE = "model.baseline=MobileNetV3Small"
 SHAPE = (4, 32, 40, 1)  # [D, H, W, C]
@@ -42,7 +42,7 @@ def weights(tmp_path_factory):
 
 def plan(*overrides, preprocess="ct"):
     settings = read_settings(compose_command("train", f"preprocess={preprocess}", BASELINE, *overrides))
-    return plan_stages(settings, InputSpec(SHAPE, ("a", "b"), None, settings.preprocess))
+    return build_stages(settings, InputSpec(SHAPE, ("a", "b"), None, settings.preprocess))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_every_kind_of_model_starts_from_the_stem_summed_over_the_colours(model,
     changes = [f"model.init={init}"] if init else []
     stages = plan(f"model={model}", f"model.weights={file}", *changes)
     for stage in stages:
-        network = stage.build_networks().own
+        network = stage.take_networks().own
         kernel = network.get_layer("conv").kernel.numpy()
         is_summed = kernel.ndim == 5 and model != "acs"
         taps = kernel.sum(axis=0) if is_summed else kernel.reshape((*stem.shape[:2], -1, 16))
@@ -68,7 +68,7 @@ def test_standard_scores_are_clipped_and_the_log_says_so(weights, caplog):
     file, _ = weights
     with caplog.at_level("INFO", logger="voxlift"):
         (stage,) = plan("model=slice2d", f"model.weights={file}", preprocess="mri")
-    assert stage.build_networks().own.get_layer("input_clip").max_value == 1
+    assert stage.take_networks().own.get_layer("input_clip").max_value == 1
     assert "-3" in caplog.text
 
 
