@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -55,7 +57,7 @@ class LinearWeights:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 arrays: dict[str, Any] = {name: saved[name] for name in ARRAYS}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise SettingsError(f"{path}: expected the weights of a linear model; {error}.") from error
         return cls(**arrays | {"strength": float(arrays["strength"])})
 

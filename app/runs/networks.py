@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import SettingsError
-from voxlift.app.runs.linear import load_linear_network
 from voxlift.app.runtime.precision import protect_scoring
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
@@ -23,6 +22,8 @@ def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     """
     import_quietly()
     if path.suffix == ".npz":
+        from voxlift.app.runs.linear import load_linear_network  # numpy: not for --help
+
         return load_linear_network(path)
     import voxlift.models.layers  # noqa: F401 - importing a layer registers it
     from voxlift.models.loading import read_network

@@ -88,7 +88,7 @@ def test_a_difference_needs_both_its_interval_and_its_adjusted_p_value():
     worse = PointDifference(-0.1, -0.2, -0.05, 0.004)
     interval_only, neither = PointDifference(0.1, 0.02, 0.2, 0.2), PointDifference(0.1, -0.02, 0.2, 0.2)
     assert worse.explanation == "worse, p 0.004"
-    assert [one.verdict for one in (interval_only, neither)] == ["not named apart"] * 2
+    assert [one.verdict for one in (interval_only, neither)] == ["not told apart"] * 2
     assert len(interval_only.explanation) > len(neither.explanation)  # the disagreement is explained
 
 
