@@ -1,4 +1,4 @@
-"""Compile and fit a network: phases with frozen and unfrozen layers, from the newest checkpoint on."""
+"""Compile and fit a network: phases with frozen and unfrozen layers, from and to checkpoints."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from voxlift.app.errors import UserError
 from voxlift.app.runtime.devices import backend_name
 from voxlift.app.training.callbacks.early_stopping import EarlyStopping
 from voxlift.app.training.callbacks.stateful import (
-    SaveCheckpoints,
     StatefulCallback,
     StepCounter,
+    collect_states,
     restore_states,
 )
 from voxlift.app.training.checkpoints import (
@@ -23,6 +23,7 @@ from voxlift.app.training.checkpoints import (
     Checkpoints,
     Phase,
     Position,
+    gather_arrays,
     plan_phases,
     restore_arrays,
     select_arrays,
@@ -207,3 +208,41 @@ def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
     """Return all layers with weights but the last, the head, without those that were frozen before."""
     layers = [layer for layer in network._flatten_layers(include_self=False) if layer._trainable_variables]  # noqa: SLF001 - Keras has no public walk into nested networks
     return Body(tuple(layer for layer in layers[:-1] if layer.trainable))
+
+
+class SaveCheckpoints(StatefulCallback):
+    """Writes a checkpoint after each epoch and, unless `steps` is 0, every `steps` batches."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        *,
+        counter: StepCounter,
+        keep: EarlyStopping,
+        stateful: Sequence[StatefulCallback],
+        steps: int = 0,
+        steps_per_epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self.checkpoints, self.counter, self.keep, self.steps = checkpoints, counter, keep, steps
+        self.steps_per_epoch = steps_per_epoch
+        self.stateful = tuple(stateful)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Save within an epoch; after its last batch the end of the epoch saves."""
+        step = self.counter.position.step
+        if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Save at the end of the epoch."""
+        self._save()
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            self.counter.position,
+            gather_arrays(self.model),
+            collect_states(self.stateful),
+            self.keep.arrays(),
+        )
+        self.checkpoints.save(checkpoint, best_epoch=self.keep.best_epoch)

@@ -1,23 +1,17 @@
-"""The position of a training, the states of its callbacks, and saving them in checkpoints."""
+"""The position of a training, and the states of its callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from numpy.typing import NDArray
 
 from voxlift.app.training.checkpoints import (
-    Checkpoint,
-    Checkpoints,
     Phase,
     Position,
-    gather_arrays,
 )
-
-if TYPE_CHECKING:
-    from voxlift.app.training.callbacks.early_stopping import EarlyStopping
 
 
 class StatefulCallback(keras.callbacks.Callback):
@@ -61,44 +55,6 @@ class StepCounter(StatefulCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
         """Count the epoch."""
         self.position = Position(epoch + 1)
-
-
-class SaveCheckpoints(StatefulCallback):
-    """Writes a checkpoint after each epoch and, unless `steps` is 0, every `steps` batches."""
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        *,
-        counter: StepCounter,
-        keep: EarlyStopping,
-        stateful: Sequence[StatefulCallback],
-        steps: int = 0,
-        steps_per_epoch: int = 0,
-    ) -> None:
-        super().__init__()
-        self.checkpoints, self.counter, self.keep, self.steps = checkpoints, counter, keep, steps
-        self.steps_per_epoch = steps_per_epoch
-        self.stateful = tuple(stateful)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Save within an epoch; after its last batch the end of the epoch saves."""
-        step = self.counter.position.step
-        if self.steps and step % self.steps == 0 and step < self.steps_per_epoch:
-            self._save()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
-        """Save at the end of the epoch."""
-        self._save()
-
-    def _save(self) -> None:
-        checkpoint = Checkpoint(
-            self.counter.position,
-            gather_arrays(self.model),
-            collect_states(self.stateful),
-            self.keep.arrays(),
-        )
-        self.checkpoints.save(checkpoint, best_epoch=self.keep.best_epoch)
 
 
 def collect_states(stateful: Sequence[StatefulCallback]) -> dict[str, Any]:
