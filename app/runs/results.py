@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.calibration import fit_temperature
 from voxlift.app.evaluation.scores import Scores, with_threshold
 from voxlift.app.files import read_json, read_rows
@@ -23,11 +24,21 @@ def read_history(run: RunFolder) -> list[dict[str, str]]:
 
 
 def read_scores(run: RunFolder, *, split: str) -> Scores:
-    """Return the scores of a finished run on one split, with the threshold chosen on its validation."""
+    """Return the scores of a finished run on one split, with the threshold chosen on its validation.
+
+    Raises:
+        SettingsError: A value in the files is damaged.
+    """
     classes = tuple(load_settings(run).data.classes)
-    scores = scores_from_rows(read_rows(run.predictions), classes, split=split)
-    threshold = read_json(run.metrics)["threshold"]
-    return scores if threshold is None else with_threshold(scores, threshold)
+    try:
+        scores = scores_from_rows(read_rows(run.predictions), classes, split=split)
+        threshold = read_json(run.metrics)["threshold"]
+        return scores if threshold is None else with_threshold(scores, float(threshold))
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, SettingsError):  # it names the file already
+            raise
+        files = f"{run.predictions} or {run.metrics.name}"
+        raise SettingsError(f"{files} is damaged: {error}. Restore it, or train the run again.") from error
 
 
 def read_temperature(run: RunFolder) -> float:

@@ -70,3 +70,11 @@ def test_a_run_without_epochs_has_no_history(run):
     assert read_history(run) == []
     write_rows(run.history, [{"epoch": 0, "loss": 0.5}])
     assert read_history(run) == [{"epoch": "0", "loss": "0.5"}]
+
+
+@pytest.mark.parametrize(("sound", "damaged"), [("test", "tset"), ("yes", "yeq"), ("0.", "0,")])
+def test_a_damaged_value_is_an_error_that_names_the_file(sound, damaged, run):
+    text = run.predictions.read_text(encoding="utf-8")
+    run.predictions.write_text(text.replace(sound, damaged), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"predictions\.csv"):
+        read_scores(run, split="test")
