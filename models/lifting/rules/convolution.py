@@ -15,15 +15,16 @@ from voxlift.models.lifting.rules.results import (
     spatial_output,
 )
 from voxlift.models.lifting.rules.windows import (
+    GROUPED_AXES,
     depth_taps,
     describe_kernel,
     dilated,
     downsampled,
     inflation_scheme,
     is_tap_inside,
+    move_weight_axes,
     pair,
     require_stride_or_dilation,
-    shift_constraint_axes,
     split_padding,
     window_output,
 )
@@ -59,7 +60,7 @@ def lift_depthwise(call: LayerCall) -> Lifted:
     taps, changes, results = _lift_window(call)
     return Lifted(
         DepthwiseConv3D,
-        {**call.config, **shift_constraint_axes(call.config, changes, "depthwise")},
+        {**call.config, **changes, **move_weight_axes(call.config, "depthwise")},
         weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
         **results,
         **_inflate_kernel(call, taps, DepthwiseConv3D),
@@ -77,7 +78,12 @@ def lift_separable(call: LayerCall) -> Lifted:
 
     return Lifted(
         SeparableConv3D,
-        {**call.config, **shift_constraint_axes(call.config, changes, "depthwise")},
+        {
+            **call.config,
+            **changes,
+            **move_weight_axes(call.config, "depthwise"),
+            **move_weight_axes(call.config, "pointwise"),
+        },
         weight_shapes=((taps, *call.weight_shapes[0]), pointwise_shape, *call.weight_shapes[2:]),
         **results,
         **weight_transfer(call, transfer, f"inflated, {inflation_scheme(call)}"),
@@ -100,7 +106,7 @@ def _lift_grouped_as_depthwise(call: LayerCall) -> Lifted:
     changes = {**changes, "depth_multiplier": shape[-1]}
     return Lifted(
         DepthwiseConv3D,
-        {**config, **shift_constraint_axes(config, changes, "depthwise")},
+        {**config, **changes, **move_weight_axes(config, "depthwise", GROUPED_AXES)},
         weight_shapes=((taps, *shape), *call.weight_shapes[1:]),
         **results,
         **weight_transfer(call, transfer, f"inflated, {inflation_scheme(call)}"),
@@ -163,9 +169,9 @@ def _choose_class(
     call: LayerCall, changes: dict[str, Any], output: TensorSpec
 ) -> tuple[LayerClass, dict[str, Any]]:
     """Return the 3D class of a plain convolution and the changes of its configuration."""
-    changes = shift_constraint_axes(call.config, changes, "kernel")
     if call.scheme == "acs" and changes["kernel_size"][0] > 1 and _has_views(call.config, changes):
-        return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}
+        return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}  # the kernel stays 2D
+    changes = {**changes, **move_weight_axes(call.config, "kernel")}
     kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
     is_few = benefits_from_few_positions(call.spec.shape[1:4], output.shape[1:4], kernel_shape)
     return FewPositionsConv3D if call.is_fused and is_few else keras.layers.Conv3D, changes

@@ -11,6 +11,7 @@ from voxlift.models.lifting.rules.results import (
     is_nonnegative_activation,
     require_single_features,
 )
+from voxlift.models.lifting.rules.windows import SLOPE_AXES, move_weight_axes
 from voxlift.models.lifting.types import Weights
 
 CHANNEL_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}  # these read all channels of a voxel
@@ -77,7 +78,11 @@ def lift_prelu(call: LayerCall) -> Lifted:
         return [weights[0][None]]
 
     return keep_layer(call).replace(
-        config={**call.config, "shared_axes": [1, 2, 3]},
+        config={
+            **call.config,
+            "shared_axes": [1, 2, 3],
+            **move_weight_axes(call.config, "alpha", SLOPE_AXES),
+        },
         weight_shapes=((1, 1, 1, channels),),
         **weight_transfer(call, transfer, "copied"),
     )

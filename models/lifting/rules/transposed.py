@@ -14,10 +14,10 @@ from voxlift.models.lifting.rules.windows import (
     dilated,
     downsampled,
     inflation_scheme,
+    move_weight_axes,
     odd_if_dilated,
     pair,
     require_stride_or_dilation,
-    shift_constraint_axes,
     split_padding,
     transposed_output,
 )
@@ -40,7 +40,7 @@ def lift_transposed(call: LayerCall) -> Lifted:
 
     return Lifted(
         keras.layers.Conv3DTranspose,
-        {**call.config, **shift_constraint_axes(call.config, changes, "kernel")},
+        {**call.config, **changes, **move_weight_axes(call.config, "kernel")},
         weight_shapes=((taps, *call.weight_shapes[0]), *call.weight_shapes[1:]),
         **results,
         **weight_transfer(call, transfer, f"inflated, {inflation_scheme(call)}"),

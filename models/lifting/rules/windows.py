@@ -1,13 +1,20 @@
 """Arithmetic of kernels and pooling windows: output sizes, padding, taps along depth."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.models.lifting.depth import DepthRule
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall
 from voxlift.models.lifting.types import TensorSpec, Value
+
+# Axes in 3D of the axes of a 2D weight: a kernel [kh, kw, in, out], the same with one group per channel
+# [kh, kw, 1, channels * multiplier] as a depthwise kernel [kd, kh, kw, channels, multiplier], and slopes
+# [H, W, C].
+KERNEL_AXES = ((1,), (2,), (3,), (4,))
+GROUPED_AXES = ((1,), (2,), (), (3, 4))
+SLOPE_AXES = ((1,), (2,), (3,))
 
 
 def window_output(
@@ -163,23 +170,31 @@ def inflation_scheme(call: LayerCall) -> str:
     return "mean" if call.scheme == "mean" else "centre"
 
 
-def shift_constraint_axes(config: Mapping[str, Any], changes: dict[str, Any], weight: str) -> dict[str, Any]:
-    """Return the changes together with a kernel constraint whose axes follow the new depth axis.
+def move_weight_axes(
+    config: Mapping[str, Any], weight: str, moved: Sequence[tuple[int, ...]] = KERNEL_AXES
+) -> dict[str, Any]:
+    """Return the regularizer and constraint of a weight with the axes that it has in 3D.
 
     Args:
-        config: The 2D layer's configuration.
-        changes: Other changes of the configuration.
-        weight: Prefix of the setting, such as `kernel`.
+        config: The layer's configuration, with the axes of the 2D weight.
+        weight: Prefix of the settings, such as `kernel`.
+        moved: For each axis of the 2D weight, its axes in 3D; depth is axis 0.
     """
-    key = f"{weight}_constraint"
-    constraint: Mapping[str, Any] = config[key] if isinstance(config.get(key), dict) else {}
-    settings = constraint.get("config", {})
-    if "axis" not in settings:
-        return changes
-    axes = settings["axis"] if isinstance(settings["axis"], list | tuple) else [settings["axis"]]
-    moved = [axis + 1 if axis >= 0 else axis for axis in axes]
-    moved = [0, *moved] if {0, 1} <= set(axes) else moved
-    return {**changes, key: {**constraint, "config": {**settings, "axis": moved}}}
+    keys = (f"{weight}_regularizer", f"{weight}_constraint")
+    return {key: _move_axes(config[key], moved) for key in keys if key in config}
+
+
+def _move_axes(setting: Value, moved: Sequence[tuple[int, ...]]) -> Value:
+    """Return a serialised regularizer or constraint; one that acts on the whole plane acts on depth too."""
+    options: Value = setting.get("config") if isinstance(setting, dict) else None
+    axes = options.get("axis") if isinstance(options, dict) else None
+    axes = list(axes) if isinstance(axes, list | tuple) else [axes]
+    if not all(isinstance(axis, int) for axis in axes):
+        return setting  # no axes, or all of them
+    counted = {axis % len(moved) for axis in axes}
+    depth = {0} if {0, 1} <= counted else set()
+    axes_3d = sorted(depth.union(*(moved[axis] for axis in counted)))
+    return {**setting, "config": {**options, "axis": axes_3d}}
 
 
 def downsampled(spec: TensorSpec, depth: float, height: float) -> tuple[float, float]:

@@ -1,11 +1,12 @@
 """Every layer lifts exactly under every policy, or is reported as unsupported."""
 
+import re
 from itertools import product
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from lifts import image_network, lift_problems, prove
 from voxlift.models.lifting import plan_lift, to_3d, verify_lift
@@ -38,6 +39,68 @@ def test_a_convolution_is_exact_and_keeps_its_weights_in_every_scheme(name):
         prove(image_network(CONVOLUTIONS[name]()), policy, depth=9, tolerance=EXACT)
     for init in ("mean", "acs", "random"):
         prove(image_network(CONVOLUTIONS[name]()), depth=9, tolerance=EXACT, init=init)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class _SumOfNorms(keras.regularizers.Regularizer):
+    def __init__(self, axis):
+        self.axis = axis
+
+    def __call__(self, weight):
+        return ops.sum(ops.sqrt(ops.sum(ops.square(weight), axis=self.axis)))
+
+    def get_config(self):
+        return {"axis": self.axis}
+
+
+CONSTRAINED = {
+    "kernel": lambda **of: layers.Conv2D(4, 3, **of),
+    "kernel in groups": lambda **of: layers.Conv2D(4, 3, groups=2, **of),
+    "kernel with one group per channel": lambda **of: layers.Conv2D(8, 3, groups=4, **of),
+    "kernel, transposed": lambda **of: layers.Conv2DTranspose(3, 3, padding="same", **of),
+    "depthwise": lambda **of: layers.DepthwiseConv2D(3, depth_multiplier=2, **of),
+    "depthwise, separable": lambda **of: layers.SeparableConv2D(5, 3, **of),
+    "pointwise": lambda **of: layers.SeparableConv2D(5, 3, **of),
+}
+AXES = (0, 2, -1, None, [0, 1], [0, 1, 2], [-4, -3, -2], (-4, 1, 3))
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_a_constraint_and_a_regularizer_follow_their_kernel(name):
+    weight = re.match("[a-z]+", name).group()
+    place = 1 if weight == "pointwise" else 0
+    for axis, init in product(AXES, ("centre", "acs")):
+        settings = {
+            f"{weight}_constraint": keras.constraints.MaxNorm(0.1, axis=axis),
+            f"{weight}_regularizer": _SumOfNorms(axis),
+        }
+        network = image_network(CONSTRAINED[name](**settings))
+        kernel = network.layers[1].weights[place]
+        kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+        lifted = plan_lift(network, depth=8, init=init).build()
+        kernel_3d = lifted.layers[1].weights[place]
+        np.testing.assert_allclose(kernel_3d.regularizer(kernel_3d), kernel.regularizer(kernel), rtol=1e-5)
+        kernel.assign(kernel.constraint(kernel))
+        expected = plan_lift(network, depth=8, init=init).build().layers[1].weights[place]
+        np.testing.assert_allclose(kernel_3d.constraint(kernel_3d), expected, atol=1e-6)
+
+
+def test_a_constraint_on_a_whole_filter_holds_all_its_slices():
+    for name, weight in (("kernel", "kernel"), ("depthwise", "depthwise")):
+        constraint = keras.constraints.UnitNorm(axis=[-4, -3, -2] if name == "kernel" else [-4, -3])
+        layer = CONSTRAINED[name](**{f"{weight}_constraint": constraint})
+        kernel = plan_lift(image_network(layer), depth=8).build().layers[1].weights[0]
+        drawn = np.random.default_rng(0).normal(size=kernel.shape).astype("float32")
+        held = np.asarray(kernel.constraint(drawn)) ** 2
+        sums = held.sum((0, 1, 2, 3) if name == "kernel" else (0, 1, 2))
+        np.testing.assert_allclose(sums, 1, rtol=1e-4)
+
+
+def test_a_constraint_on_slopes_follows_their_axes():
+    layer = layers.PReLU(shared_axes=[1, 2], alpha_constraint=keras.constraints.MaxNorm(0.1, axis=[0, -2]))
+    layer_3d = plan_lift(image_network(layer), depth=8).build().layers[1]
+    held = np.asarray(layer_3d.alpha.constraint(np.ones(layer_3d.alpha.shape, "float32")))
+    np.testing.assert_allclose(held, 0.1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", [layers.MaxPooling2D, layers.AveragePooling2D])
