@@ -1,10 +1,11 @@
 """Rules for raw `keras.ops` calls, whose axis numbers are mapped to 3D by name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from keras import ops
 
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted, LiftRule
@@ -25,8 +26,9 @@ from voxlift.models.lifting.rules.results import (
     with_arguments,
     without_axes,
 )
-from voxlift.models.lifting.types import Layer, Shape
+from voxlift.models.lifting.types import Layer, Shape, TensorSpec, Value
 
+Sizes: TypeAlias = tuple[int, ...]
 KEEPS_SIGN = {"Cast", "StopGradient", "Copy", "Maximum", "Add", "Multiply", "Minimum", "Sqrt", "Divide"}
 MAKES_NONNEGATIVE = {
     "Relu", "Relu6", "Sigmoid", "HardSigmoid", "Exp", "Exp2", "Absolute", "Abs", "Square", "Softplus",
@@ -65,23 +67,25 @@ def find_operation_rule(operation: Layer) -> LiftRule | None:
 
 
 def lift_pointwise(call: LayerCall) -> Lifted:
-    """Return the same operation; constants must broadcast from the right, also over the depth axis.
+    """Return the same operation; constants keep the axes of the 2D tensor that they lie along.
 
     Raises:
-        UnsupportedError: A constant or the inputs do not broadcast along depth.
+        UnsupportedError: A constant does not fit, or the inputs do not broadcast along depth.
     """
     if len(call.inputs) > 1:
         _require_broadcast(call)
     output, name = broadcast_inputs(call), type(call.layer).__name__
     constants = _constants(call)
-    for constant in constants:
-        _require_constant(call, output.shape, constant.shape)
+    shapes = [_align_constant(call, output, constant.shape) for constant in constants]
+    for constant, shape in zip(constants, shapes, strict=True):
+        _require_constant(call, output.shape, constant.shape, shape)
     nonnegative = name in MAKES_NONNEGATIVE or (
         name in KEEPS_SIGN
         and all(spec.is_nonnegative for spec in call.inputs)
         and all((constant >= 0).all() for constant in constants)
     )
-    return with_arguments(call, output.replace(is_nonnegative=nonnegative))
+    lifted = with_arguments(call, output.replace(is_nonnegative=nonnegative))
+    return lifted.replace(**_align_arguments(call, output))
 
 
 def _require_broadcast(call: LayerCall) -> None:
@@ -95,25 +99,105 @@ def _require_broadcast(call: LayerCall) -> None:
 
 
 def _constants(call: LayerCall) -> list[np.ndarray[Any, Any]]:
-    values = keras.tree.flatten((call.args, dict(call.kwargs)))
-    numbers = (int, float, np.ndarray, np.generic)
-    return [
-        np.asarray(value) for value in values if isinstance(value, numbers) and not isinstance(value, bool)
-    ]
+    return [np.asarray(value) for value in _operands(call) if _is_constant(value)]
 
 
-def _require_constant(call: LayerCall, shape: Shape, constant: tuple[int, ...]) -> None:
-    """Raise if a constant of a shape does not broadcast from the right as it does in 2D.
+def _operands(call: LayerCall) -> list[Value]:
+    return [*call.args, *call.kwargs.values()]
+
+
+def _is_constant(value: Value) -> bool:
+    """Return whether an argument is a number or an array of numbers, of any library."""
+    if value is None or isinstance(value, bool | str | keras.KerasTensor):
+        return False
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_constant, value))
+    return isinstance(value, int | float | np.ndarray | np.generic | keras.Variable) or ops.is_tensor(value)
+
+
+def _align_constant(call: LayerCall, output: TensorSpec, constant: Sizes) -> Sizes:
+    """Return the shape that a constant needs in 3D, to lie along the axes that it has in 2D.
+
+    Args:
+        call: The operation where it is called.
+        output: The tensor that it returns.
+        constant: Shape of the constant.
 
     Raises:
-        UnsupportedError: It has a value per feature of a flattened volume, an axis at the position of depth,
-            or another size than the tensor.
+        UnsupportedError: The constant has more axes than the 2D tensor.
     """
-    if constant and constant[-1] != 1:
+    if "D" not in output.axes or not constant:
+        return constant
+    rank = len(output.axes_2d)
+    if len(constant) > rank:
+        raise UnsupportedError(f"its constant of shape {constant} has more than the {rank} axes in 2D.")
+    shape = [1] * (rank - len(constant)) + list(constant)
+    if _is_bias(call, constant):
+        size = max(shape)
+        shape = [1] * rank
+        shape[-1 if call.tensors[0].shape[-1] == size else 1] = size
+    shape.insert(output.axes.index("D"), 1)
+    is_aligned = [1] * (rank + 1 - len(constant)) + list(constant) == shape
+    return constant if is_aligned else tuple(shape)
+
+
+def _is_bias(call: LayerCall, constant: Sizes) -> bool:
+    """Return whether the 2D network adds a constant along the first or the last axis, whatever its shape.
+
+    Keras on TensorFlow adds a second argument with values along one axis by `bias_add`, if the first has as
+    many channels in the last axis, else in the first axis after the batch (keras-team/keras#20386).
+    """
+    tensor = call.tensors[0]
+    sizes = [size for size in constant if size != 1]
+    is_second = type(call.layer).__name__ == "Add" and _operands(call)[0] is tensor
+    return is_second and len(sizes) == 1 and sizes[0] in (tensor.shape[1], tensor.shape[-1])
+
+
+def _align_arguments(call: LayerCall, output: TensorSpec) -> dict[str, Any]:
+    """Return the arguments of the call in 3D: the constants are aligned.
+
+    The sum of a constant that lies along another axis than the channels is written with the constant first,
+    which `bias_add` does not accept.
+    """
+    args = tuple(_align_value(call, output, value) for value in call.args)
+    kwargs = {key: _align_value(call, output, value) for key, value in call.kwargs.items()}
+    if "D" in output.axes and type(call.layer).__name__ == "Add":
+        first, second = (*args, *kwargs.values())
+        if _is_constant(second) and not _is_along_channels(call.spec, np.shape(second)):
+            return {"call_args": (second, first), "call_kwargs": {}}
+    return {"call_args": args, "call_kwargs": kwargs}
+
+
+def _align_value(call: LayerCall, output: TensorSpec, value: Value) -> Value:
+    if not _is_constant(value):
+        return value
+    shape = _align_constant(call, output, np.shape(value))
+    if shape == np.shape(value):
+        return value
+    return np.reshape(value, shape) if isinstance(value, np.ndarray) else ops.reshape(value, shape)
+
+
+def _is_along_channels(spec: TensorSpec, constant: Sizes) -> bool:
+    """Return whether a constant is one number, or has values along several axes or the channels alone."""
+    sizes = [size for size in constant if size != 1]
+    return len(sizes) != 1 or (constant[-1] == sizes[0] and spec.channels == sizes[0])
+
+
+def _require_constant(call: LayerCall, shape: Shape, constant: Sizes, aligned: Sizes) -> None:
+    """Raise if a constant does not fit the result in 3D.
+
+    Args:
+        call: The operation where it is called.
+        shape: Shape of its result.
+        constant: Shape of the constant.
+        aligned: Its shape in 3D.
+
+    Raises:
+        UnsupportedError: It has a value per feature of a flattened volume, or another size than the tensor.
+    """
+    if aligned and aligned[-1] != 1:
         require_single_features(call)
-    if "D" in call.spec.axes and len(constant) > 3 and constant[0] != 1:
-        raise UnsupportedError(f"its constant of shape {constant} cannot be broadcast along depth.")
-    pairs = zip(reversed(shape), reversed(constant), strict=False)
+    pairs = zip(reversed(shape), reversed(aligned), strict=False)
     if any(own != 1 and size not in (None, 1, own) for size, own in pairs):
         raise UnsupportedError(
             f"its constant of shape {constant} does not fit a tensor of shape {shape}.",

@@ -83,6 +83,43 @@ def test_a_constant_of_the_planes_size_keeps_that_size():
     assert "(None, 4, 6, 10, 2)" in problem.reason
 
 
+def test_a_constant_lies_along_the_axes_that_it_has_in_2d():
+    # Sides that equal the depth, or the channels: Keras takes the sum with such a vector for a bias.
+    sides = {(8, 8, 1), (8, 8, 3), (8, 6, 4), (6, 8, 4), (8, 8, 8), (6, 4, 8), (5, 6, 8)}
+    for height, width, channels in sorted(sides):
+        for shape in (
+            (height, 1, 1), (1, width, 1), (width, 1), (channels,), (1, 1, channels), (1, height, 1, 1),
+            (1, 1, width, 1), (height, width, 1), (height, 1, channels), (1, width, channels), (1, 1, 1),
+        ):  # fmt: skip
+            constant = np.random.default_rng(0).normal(size=shape).astype("float32")
+            for operate in (
+                lambda x, c: x + c,
+                lambda x, c: ops.add(c, x),
+                lambda x, c: ops.add(x, ops.convert_to_tensor(c)),
+                lambda x, c: ops.add(x1=x, x2=c),
+                lambda x, c: x - c,
+                lambda x, c: x * c,
+                lambda x, c: ops.where(x > c, x, c),
+            ):
+                network = image_network(lambda x, f=operate, c=constant: f(x, c), (height, width, channels))
+                image = np.random.default_rng(1).normal(size=(2, height, width, channels)).astype("float32")
+                flat = np.asarray(network(image))
+                network_3d = plan_lift(network, depth=8, depth_policy="preserve").build()
+                solid = np.asarray(network_3d(np.repeat(image[:, None], 8, axis=1)))
+                np.testing.assert_array_equal(solid, np.repeat(flat[:, None], 8, axis=1), err_msg=str(shape))
+
+
+def test_a_constant_on_channels_that_are_moved_to_the_front_stays_on_them():
+    for channels in (4, 8):
+        constant = np.random.default_rng(0).normal(size=(channels, 1, 1)).astype("float32")
+
+        def body(x, constant=constant):
+            x = ops.transpose(x, (0, 3, 1, 2)) * constant + constant
+            return ops.transpose(x, (0, 2, 3, 1))
+
+        prove(image_network(body, (6, 8, channels)), depth=8)
+
+
 def test_layers_without_a_rule_are_kept_for_tensors_without_depth():
     def body(x):
         x = layers.Reshape((2, 4))(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(x)))
