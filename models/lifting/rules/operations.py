@@ -48,7 +48,11 @@ REDUCTIONS = {
     "All", "Amax", "Amin", "Any", "Argmax", "Argmin", "CountNonzero", "Logsumexp", "Max", "Mean", "Median",
     "Min", "Nanmax", "Nanmean", "Nanmin", "Nansum", "Prod", "Std", "Sum", "Var",
 }  # fmt: skip
-SUMS_OVER_DEPTH = {"CountNonzero", "Logsumexp", "Nansum", "Prod", "Sum"}
+# What a reduction of D equal slices makes of the result of one; the others give the same.
+SCALED_BY_DEPTH = {
+    "CountNonzero": "times {depth}", "Sum": "times {depth}", "Nansum": "times {depth}",
+    "Logsumexp": "plus log({depth})", "Prod": "to the power of {depth}",
+}  # fmt: skip
 ALONG_AXIS = {"Cumprod", "Cumsum", "Flip", "LogSoftmax", "Softmax", "Sort", "Normalize"}
 
 
@@ -222,12 +226,20 @@ def lift_reduction(call: LayerCall) -> Lifted:
     pooled = spec.replace(shape=shape, is_global=spec.is_global or reduces_depth)
     output = without_axes(pooled, [] if call.config.get("keepdims") else reduced, call.shapes_2d[0])
     is_single = isinstance(axis, int) and len(reduced) == 1
-    sums_depth = reduces_depth and type(call.layer).__name__ in SUMS_OVER_DEPTH and spec.depth != 1
+    is_scaled = reduces_depth and type(call.layer).__name__ in SCALED_BY_DEPTH and spec.depth != 1
     axis_3d = None if axis is None else reduced[0] if is_single else reduced
     return with_arguments(call, output, axis=axis_3d).replace(
-        inexact=f"it sums {spec.depth or 'all'} slices, the 2D network only one" if sums_depth else "",
+        inexact=_describe_scale(call) if is_scaled else "",
         window=f"axes {', '.join(map(str, reduced))}",
     )
+
+
+def _describe_scale(call: LayerCall) -> str:
+    """Return how the result depends on the number of slices, and what does not depend on it."""
+    depth = call.spec.depth
+    scale = SCALED_BY_DEPTH[type(call.layer).__name__].format(depth=depth or "D")
+    slices = f"{depth} slices" if depth else "D slices"
+    return f"the result is that of 2D {scale}, for {slices}; ops.mean over the same axes keeps its scale"
 
 
 def _reduced_labels(call: LayerCall) -> set[str]:

@@ -68,10 +68,29 @@ def test_an_operation_without_meaning_in_3d_is_reported():
         assert [problem.kind for problem in lift_problems(image_network(operation), depth=5)] == [kind]
 
 
-def test_a_sum_over_a_volume_is_inexact():
-    plan = plan_lift(image_network(lambda x: ops.sum(x, axis=(1, 2))), depth=5)
-    (reason,) = plan.inexact.values()
-    assert "5" in reason
+def test_the_plan_tells_how_a_sum_scales_with_depth_and_offers_the_mean():
+    image = np.random.default_rng(0).uniform(0.5, 1, size=(2, 3, 4, 2)).astype("float32")
+    scaled = {
+        ops.sum: ("times 5", lambda flat: 5 * flat),
+        ops.count_nonzero: ("times 5", lambda flat: 5 * flat),
+        ops.nansum: ("times 5", lambda flat: 5 * flat),
+        ops.logsumexp: ("plus log(5)", lambda flat: flat + np.log(5)),
+        ops.prod: ("to the power of 5", lambda flat: flat**5),
+    }
+    for reduce, (words, scale) in scaled.items():
+        for axis in ((1, 2), (-3, -2), None):
+            network = image_network(lambda x, f=reduce, axis=axis: f(x, axis=axis), (3, 4, 2))
+            plan = plan_lift(network, depth=5)
+            (reason,) = plan.inexact.values()
+            assert words in reason
+            assert "ops.mean" in reason
+            solid = np.asarray(plan.build()(np.repeat(image[:, None], 5, axis=1)))
+            np.testing.assert_allclose(solid, scale(np.asarray(network(image))), rtol=1e-3)
+            (reason,) = plan.replan(depth=None).inexact.values()
+            assert words.replace("5", "D") in reason
+            assert not plan.replan(depth=1).inexact
+    mean = plan_lift(image_network(lambda x: ops.mean(x, axis=(1, 2))), depth=5)
+    assert not mean.inexact
 
 
 def test_a_constant_of_the_planes_size_keeps_that_size():
