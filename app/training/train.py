@@ -111,20 +111,22 @@ def _check_destination(settings: TrainSettings) -> None:
 
 def _start_session(settings: TrainSettings) -> Session:
     """Check all that needs no image, then prepare the images."""
-    with process_zero_first(settings):
+    with process_zero_first(settings, name="subjects"):
         manifest, splits = find_subjects(settings)
         check_model(settings, manifest)
-        precision = _prepare_process(settings, settings.precision)
-        refuse_seen_subjects(settings.model, manifest.records, splits)
-        stages = build_stages_early(settings, manifest)
+    # Outside: JAX finds the devices of several hosts only when all of them look.
+    precision = _prepare_process(settings, settings.precision)
+    refuse_seen_subjects(settings.model, manifest.records, splits)
+    stages = build_stages_early(settings, manifest)
+    with process_zero_first(settings, name="images"):
         cohort = prepare_subjects(manifest, splits, settings=settings)
     return _complete_session(settings, cohort, precision, stages)
 
 
 def _resume_session(settings: TrainSettings, run: RunFolder) -> Session:
-    with process_zero_first(settings):
+    with process_zero_first(settings, name="images"):
         cohort = reopen_cohort(run, settings)
-        precision = _prepare_process(settings, saved_precision(run, settings))
+    precision = _prepare_process(settings, saved_precision(run, settings))  # outside, as above
     return _complete_session(settings, cohort, precision, (), run)
 
 

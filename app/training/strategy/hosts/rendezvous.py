@@ -112,18 +112,18 @@ def barrier(name: str) -> None:
 
 
 @contextmanager
-def process_zero_first(settings: TrainSettings) -> Iterator[None]:
+def process_zero_first(settings: TrainSettings, *, name: str) -> Iterator[None]:
     """Let host 0 run the block first, and the others when it has finished.
 
     On a shared file system the others find the work done; otherwise each host does it.
     """
     if is_follower(settings):
-        wait_for("prepared")
+        wait_for(f"{name}/done")
     yield
     if settings.strategy == "hosts":
         if not own_index():
-            publish("prepared", value=True)
-        barrier("together")
+            publish(f"{name}/done", value=True)
+        barrier(f"{name}/together")
 
 
 def send_files(paths: Sequence[Path], root: Path) -> None:
