@@ -95,7 +95,7 @@ def _find_reading(image: Path) -> str:
 def _find_text_format(image: Path) -> str | None:
     """Return the format of a file that may refer to others or be read anew; None for all others.
 
-    NIfTI and MGH are told by their names, so that large data sets need not be opened.
+    NIfTI and MGH are recognised by their names, so that large data sets need not be opened.
     """
     if image.name.lower().endswith((".nii", ".nii.gz", ".mgh", ".mgz")) or not is_file(image):
         return None

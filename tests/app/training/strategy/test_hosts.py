@@ -243,8 +243,8 @@ def test_how_a_training_process_ended_is_reported(report, code, output, status, 
 def test_the_way_on_is_a_command():
     assert "same command again" in resume_instruction(None, cluster(), is_slurm=False)
     assert resume_instruction("runs/a", cluster(), is_slurm=True).endswith("srun voxlift-train resume=runs/a")
-    spoken = resume_instruction("runs/a", cluster(count=4), is_slurm=False)
-    assert "resume=runs/a hosts.coordinator=127.0.0.1:7000 hosts.count=4 hosts.index=0 (to 3)" in spoken
+    instruction = resume_instruction("runs/a", cluster(count=4), is_slurm=False)
+    assert "resume=runs/a hosts.coordinator=127.0.0.1:7000 hosts.count=4 hosts.index=0 (to 3)" in instruction
 
 
 class Left(Exception):  # noqa: N818 - stands in for the end of the process
