@@ -18,7 +18,7 @@ from voxlift.app.comparison.selection import select_trials
 from voxlift.app.config import CompareSettings
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.progress import print_line
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from voxlift.app.errors import install_extra, refuse_problems
 from voxlift.app.files import find_output_folder_problems, find_run_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runtime.exit_status import DONE
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules
 
 FORMATS = ("saved_model", "onnx")
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")

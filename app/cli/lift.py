@@ -23,7 +23,7 @@ from voxlift.app.runs.networks import save_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.precision import rounding_tolerance
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules
 from voxlift.app.training.pretrained import check_slice_run, load_trained
 
 if TYPE_CHECKING:

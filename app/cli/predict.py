@@ -10,7 +10,7 @@ from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import find_description_problems, find_output_file_problems
 from voxlift.app.inference.options import EXPLAIN_METHODS, VIEWS, resolve_explain_method
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules
 
 
 def main() -> None:

@@ -83,8 +83,7 @@ def find_problem(settings: TrainSettings) -> str:
     """Return why a training cannot start, as far as that is known without its images; empty if it can."""
     from voxlift.app.config.messages import is_user_error
     from voxlift.app.data.cohort import find_subjects
-    from voxlift.app.runtime.setup import prepare_runtime
-    from voxlift.app.runtime.user_modules import import_user_modules
+    from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
     from voxlift.app.training.pretrained import refuse_seen_subjects
     from voxlift.app.training.stages import build_stages_early
     from voxlift.app.training.without_network import check_model

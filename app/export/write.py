@@ -18,7 +18,7 @@ from scipy.special import softmax
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from voxlift.data_pipelines.cache.ranges import TrainingRange
+    from voxlift.data_pipelines.cache.metadata import TrainingRange
 
 
 DEFAULT_SIDE = 16  # voxels along an axis for which the network accepts any size

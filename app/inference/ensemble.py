@@ -19,7 +19,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_temperature
-from voxlift.data_pipelines.cache.ranges import TrainingRange
+from voxlift.data_pipelines.cache.metadata import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 

@@ -25,7 +25,7 @@ from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.scans import PreparedScan, map_in_order, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
 from voxlift.app.progress import console
-from voxlift.data_pipelines.cache.ranges import find_out_of_range
+from voxlift.data_pipelines.cache.metadata import find_out_of_range
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import Scan
 from voxlift.data_pipelines.tables.manifest import join_images

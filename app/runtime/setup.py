@@ -1,9 +1,10 @@
-"""Set what belongs to the whole process: seeds, precision, threads, memory, determinism."""
+"""Set what belongs to the whole process: seeds, precision, threads, memory, determinism, user modules."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import logging
 import math
 import os
@@ -11,7 +12,7 @@ import platform
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,3 +248,33 @@ def _enable_determinism() -> None:
     if backend_name() == "jax":  # read when JAX first uses a device, which has not happened yet
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def allow_working_folder() -> None:
+    """Append the working directory to the import path, last."""
+    folder = os.getcwd()  # noqa: PTH109 - the import path holds texts
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def import_user_modules(names: Sequence[str]) -> None:
+    """Import modules that register layers or lift rules; the working directory is importable.
+
+    Args:
+        names: Full names, as in the key `custom`.
+
+    Raises:
+        SettingsError: A module cannot be imported.
+    """
+    if not names:
+        return
+    import_quietly()  # they import Keras
+    allow_working_folder()
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise SettingsError(
+                f"custom={name}: the module cannot be imported: {type(error).__name__}: {error}. Expected a "
+                f"module in {os.getcwd()} or an installed one."  # noqa: PTH109 - as above
+            ) from error

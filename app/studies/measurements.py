@@ -25,8 +25,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.devices import read_peak_memory_bytes
-from voxlift.app.runtime.setup import prepare_runtime
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.studies.gradient_noise import estimate_noise_scale, gradient_products
 from voxlift.app.studies.measured_training import (
     build_measured_training,

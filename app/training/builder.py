@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from voxlift.app.config import SettingsError
-from voxlift.app.runtime.user_modules import allow_working_folder
+from voxlift.app.runtime.setup import allow_working_folder
 
 FORM = "a function of input_shape (height, width, channels) and classes"
 

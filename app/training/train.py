@@ -23,8 +23,7 @@ from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
-from voxlift.app.runtime.setup import prepare_runtime
-from voxlift.app.runtime.user_modules import import_user_modules
+from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import input_spec
 from voxlift.app.training.pretrained import refuse_seen_subjects

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.cache.ranges import VolumeSummary
+from voxlift.data_pipelines.cache.metadata import VolumeSummary
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import Array
 

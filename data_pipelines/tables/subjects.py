@@ -1,4 +1,4 @@
-"""Decide which rows are of one subject, and report names that may mean one subject or two.
+"""Decide which rows are of one subject, and refuse a subject or an image in two splits.
 
 A subject is never in two splits, so one person under two names would leak from training into the test. Names
 that a table shows to be equal get one form (`7.0` is `7` in a column of whole numbers). Names that are alike
@@ -11,9 +11,15 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from voxlift.data_pipelines.errors import list_some
+from voxlift.data_pipelines.errors import ManifestError, list_some
+
+if TYPE_CHECKING:
+    from voxlift.data_pipelines.tables.manifest import Manifest, Record
+
 
 SUBJECT_NOTES = (
     "similar_subjects",
@@ -151,3 +157,91 @@ def _comparable(name: str) -> tuple[str, ...]:
 
 def _drop_zeros(digits: str) -> str:
     return "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0") or "0"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two records that share a subject or voxels, but are in two splits.
+
+    Args:
+        first: One record.
+        second: The other.
+        splits: Their splits, in this order.
+        shared: "subject" or "voxels".
+    """
+
+    first: Record
+    second: Record
+    splits: tuple[str, str]
+    shared: str
+
+    def __str__(self) -> str:
+        names = f"{self.first.images[0]} ({self.splits[0]}) and {self.second.images[0]} ({self.splits[1]})"
+        return f"subject {self.first.subject}: {names}" if self.shared == "subject" else names
+
+
+def find_subject_leaks(manifest: Manifest, splits: Sequence[str]) -> tuple[Leak, ...]:
+    """Return one leak for each subject and further split that it is in.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+    """
+    return _find_leaks(manifest, splits, [record.subject for record in manifest.records], "subject")
+
+
+def find_voxel_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[str]) -> tuple[Leak, ...]:
+    """Return one leak for each volume whose voxels are in another split too.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        hashes: One per record, equal where the images show the same voxels.
+    """
+    return _find_leaks(manifest, splits, hashes, "voxels")
+
+
+def refuse_leaks(manifest: Manifest, splits: Sequence[str], *, hashes: Sequence[str] | None = None) -> None:
+    """Raise an error if a subject, or with hashes a volume, is in two splits.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        hashes: One per record, equal where the images show the same voxels; with None only subjects are
+            compared.
+
+    Raises:
+        ManifestError: There are leaks. The message lists ten pairs at most, and counts the rest.
+    """
+    subjects = find_subject_leaks(manifest, splits)
+    if subjects:
+        raise ManifestError(
+            f"{manifest.source}: a subject is in two splits, {_count_pairs(subjects)}: "
+            f"{list_some(subjects)}. "
+            "Put all volumes of a subject in one split."
+        )
+    volumes = () if hashes is None else find_voxel_leaks(manifest, splits, hashes=hashes)
+    if volumes:
+        raise ManifestError(
+            f"{manifest.source}: the same voxels are in two splits, {_count_pairs(volumes)}: "
+            f"{list_some(volumes)}. "
+            "Give both files the same subject, or remove one."
+        )
+
+
+def _find_leaks(
+    manifest: Manifest, splits: Sequence[str], keys: Iterable[str], shared: str
+) -> tuple[Leak, ...]:
+    groups: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+    for record, split, key in zip(manifest.records, splits, keys, strict=True):
+        # The first record of a split stands for the others, so that a leak is reported once.
+        groups[key].setdefault(split, record)
+    leaks = []
+    for by_split in groups.values():
+        (split, first), *others = by_split.items()
+        leaks += [Leak(first, record, (split, other), shared) for other, record in others]
+    return tuple(leaks)
+
+
+def _count_pairs(found: Sequence[Leak]) -> str:
+    return "1 pair of files" if len(found) == 1 else f"{len(found)} pairs of files"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.cache.ranges import find_out_of_range, find_training_range, summarize_volume
+from voxlift.data_pipelines.cache.metadata import find_out_of_range, find_training_range, summarize_volume
 from voxlift.data_pipelines.volume import Stored
 
 RNG = np.random.default_rng(0)

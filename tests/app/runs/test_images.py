@@ -12,9 +12,8 @@ import pytest
 from scans import SHAPE, random_voxels, write_scan
 from voxlift.app.config import PreprocessSettings, SettingsError, TrainSettings
 from voxlift.app.data.cohort import prepare_cohort
-from voxlift.app.runs.cohort import reopen_cohort, write_cohort
+from voxlift.app.runs.cohort import reopen_cohort, write_cohort, write_images
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.images import write_images
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.manifest import Record
 

@@ -9,9 +9,8 @@ from commands import call_command, compose_command
 from tiny import TINY, places_in
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
-from voxlift.app.training.lift_proof import QUICK_VOXELS, shorten_depth
 from voxlift.app.training.networks import InputSpec
-from voxlift.app.training.stages import build_stages
+from voxlift.app.training.stages import QUICK_VOXELS, build_stages, shorten_depth
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import keep_layer, plan_lift, register_lift_rule, unregister_lift_rule
 

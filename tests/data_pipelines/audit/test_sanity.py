@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from voxlift.data_pipelines.audit.sanity import ValueRange, check_prepared, value_range
-from voxlift.data_pipelines.cache.ranges import VolumeSummary
+from voxlift.data_pipelines.cache.metadata import VolumeSummary
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 CT = Preprocess(spacing=(2.0, 2.0, 2.0), shape=(32, 40, 48), window_hu=(-1000.0, 1000.0))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.leaks import find_voxel_leaks, refuse_leaks
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.subjects import find_voxel_leaks, refuse_leaks
 
 
 @pytest.fixture
