@@ -15,8 +15,9 @@ from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.precision import rounding_tolerance
 from voxlift.app.runtime.setup import unchanged_randomness
+from voxlift.app.training.checks import check_name
 from voxlift.app.training.networks import InputSpec, Networks, build_networks, lift_networks, plan_volume
-from voxlift.app.training.pretrained import check_name, has_trained_weights, load_trained, trained_source
+from voxlift.app.training.pretrained import has_trained_weights, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
 from voxlift.app.training.strategy.hosts.data_parallel import single_process
 

@@ -24,9 +24,9 @@ from voxlift.app.runtime.failures import build_resume_hint, build_training_hint,
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
+from voxlift.app.training.checks import refuse_seen_subjects
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import input_spec
-from voxlift.app.training.pretrained import refuse_seen_subjects
 from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices

@@ -15,10 +15,10 @@ from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.checks import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.optimizers import scale_learning_rate
-from voxlift.app.training.pretrained import check_baseline, refuse_seen_subjects
 from voxlift.app.training.stages import (
     Stage,
     build_stages,
