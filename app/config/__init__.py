@@ -13,6 +13,7 @@ from voxlift.app.config.checks import (
     find_choice_problems,
     find_count_problems,
     find_depth_policy_problems,
+    find_evaluation_problems,
     find_range_problems,
 )
 from voxlift.app.config.commands import (
@@ -30,6 +31,8 @@ from voxlift.app.config.schema import (
     CacheSettings,
     DataSettings,
     DevicesSettings,
+    EvaluationSettings,
+    ExternalDataSettings,
     HostsSettings,
     LoggerSettings,
     ModelSettings,
@@ -50,7 +53,9 @@ __all__ = [
     "DataSettings",
     "DevicesSettings",
     "EvaluateSettings",
+    "EvaluationSettings",
     "ExportSettings",
+    "ExternalDataSettings",
     "HostsSettings",
     "LiftSettings",
     "LoggerSettings",
@@ -69,6 +74,7 @@ __all__ = [
     "find_choice_problems",
     "find_count_problems",
     "find_depth_policy_problems",
+    "find_evaluation_problems",
     "find_range_problems",
     "register_schemas",
 ]

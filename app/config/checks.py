@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from itertools import pairwise
 from types import UnionType
 
 from voxlift.app.config.commands import AuditSettings, TrainSettings
 from voxlift.app.config.schema import (
     MODEL_KINDS,
     DataSettings,
+    EvaluationSettings,
     HostsSettings,
     ModelSettings,
     PreprocessSettings,
@@ -40,6 +42,7 @@ def check_settings(settings: TrainSettings) -> None:
             *_find_spacing_problems(settings),
             *_find_weights_problems(settings),
             *_find_trainer_problems(settings),
+            *find_evaluation_problems(settings.evaluation),
             *_find_strategy_problems(settings),
         ]
     )
@@ -50,6 +53,7 @@ def find_audit_problems(settings: AuditSettings) -> list[str]:
     return [
         *find_data_problems(settings.data),
         *find_choice_problems("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
+        *find_evaluation_problems(settings.evaluation),
         *find_range_problems("thumbnails", settings.thumbnails, 0, 10_000),
         *find_range_problems("workers", settings.workers, 0, 1024),
     ]
@@ -300,6 +304,50 @@ def _find_strategy_problems(settings: TrainSettings) -> list[str]:
     if strategy != "hosts" and settings.hosts != HostsSettings():
         problems.append("hosts: expected none of its keys; only strategy=hosts uses them.")
     return problems
+
+
+def find_evaluation_problems(evaluation: EvaluationSettings) -> list[str]:
+    """Return one sentence for each problem in the settings of what is reported."""
+    return [
+        *(problem for request in evaluation.by for problem in _find_request_problems(request)),
+        *find_range_problems("evaluation.quantiles", evaluation.quantiles, 2, 10),
+        *find_range_problems("evaluation.min_subjects", evaluation.min_subjects, 2, 100_000),
+        *find_range_problems("evaluation.recalibrate", evaluation.recalibrate, 0.0, 0.9),
+        *find_choice_problems("evaluation.same_names", evaluation.same_names, ("refuse", "ignore")),
+    ]
+
+
+def _find_request_problems(request: str) -> list[str]:
+    """Return a sentence if an entry of `evaluation.by` is neither a column nor a column with rising edges."""
+    try:
+        split_request(request)
+    except ValueError:
+        return [
+            f"evaluation.by: expected a column, or a column with rising edges as in 'age:50,65'; received "
+            f"{request}."
+        ]
+    return []
+
+
+def split_request(request: str) -> tuple[str, tuple[float, ...]]:
+    """Return the column of an entry of `evaluation.by`, and its edges.
+
+    A text after a colon that holds no numbers belongs to the name of the column.
+
+    Raises:
+        ValueError: The edges do not rise, or there is no column.
+
+    >>> split_request("age:50,65"), split_request("scanner: vendor")
+    (('age', (50.0, 65.0)), ('scanner: vendor', ()))
+    """
+    column, _, rest = request.rpartition(":")
+    try:
+        edges = tuple(float(edge) for edge in rest.split(",")) if column else ()
+    except ValueError:
+        edges = ()
+    if not request.strip() or any(not low < high for low, high in pairwise(edges)):
+        raise ValueError(request)
+    return (column.strip(), edges) if edges else (request.strip(), ())
 
 
 def refuse_uneven_batches(batch_size: int, devices: int) -> None:

@@ -15,6 +15,8 @@ from voxlift.app.config.schema import (
     CacheSettings,
     DataSettings,
     DevicesSettings,
+    EvaluationSettings,
+    ExternalDataSettings,
     HostsSettings,
     LoggerSettings,
     ModelSettings,
@@ -41,6 +43,7 @@ class TrainSettings:
         trainer: See `TrainerSettings`.
         preflight: See `PreflightSettings`.
         logger: See `LoggerSettings`.
+        evaluation: See `EvaluationSettings`.
         cache: See `CacheSettings`.
         precision: `auto` (bfloat16 where the device computes fast in it), `float32`, `mixed_bfloat16` or
             `mixed_float16`.
@@ -66,6 +69,7 @@ class TrainSettings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     preflight: PreflightSettings = field(default_factory=PreflightSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     precision: str = "auto"
     device: str = "auto"
@@ -101,16 +105,23 @@ class EvaluateSettings:
     """All settings of `voxlift-evaluate`.
 
     Attributes:
-        run: Folder of a finished run.
+        run: Folder of a finished run. With `data.table` also a list of runs, whose probabilities are averaged,
+            or the folder of a comparison.
         on: Split of the run to score: `train`, `val` or `test`.
+        data: See `ExternalDataSettings`.
+        output: New or empty folder for the results on external data.
+        evaluation: See `EvaluationSettings`.
         batch_size: Volumes scored at once; null: as in the training.
         custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
     """
 
-    run: str | None = None
+    run: Any = None
     on: str = "test"
+    data: ExternalDataSettings = field(default_factory=ExternalDataSettings)
+    output: str | None = None
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     batch_size: int | None = None
     custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
@@ -190,6 +201,7 @@ class AuditSettings:
     Attributes:
         data: See `DataSettings`.
         preprocess: See `PreprocessSettings`; only `prefer` and `same_grid` are used.
+        evaluation: See `EvaluationSettings`; only `describe` is used.
         output: Folder for the results; null: named after the data, in `runs_folder`.
         thumbnails: Number of images shown on the page, 0 to 10000.
         workers: Files read at a time; 0: one per CPU.
@@ -199,6 +211,7 @@ class AuditSettings:
 
     data: DataSettings = field(default_factory=DataSettings)
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: str | None = None
     thumbnails: int = 60
     workers: int = 0

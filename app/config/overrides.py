@@ -20,7 +20,7 @@ Settings = TypeVar("Settings")
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 HYDRA_WORDS = ("true", "false", "null", "inf", "nan")  # no text, unless quoted
 READ_BY = {"model.columns": "table", "data.embeddings": "embedding"}  # the one kind of model that reads a key
-NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger")  # they change no result
+NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger", "evaluation")  # they change no result
 
 
 def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:

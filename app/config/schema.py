@@ -242,6 +242,62 @@ class TrainerSettings:
 
 
 @dataclass
+class EvaluationSettings:
+    """What is reported about the subjects and their scores; nothing here changes a training.
+
+    Attributes:
+        by: What divides the subjects into groups that are scored apart: columns of the table, or of the image
+            files `header.spacing`, `header.shape`, `header.axcodes`, `header.format`, `header.folder`, and
+            `header.spacing.depth` ... as numbers. `age:50,65` cuts a number at edges.
+        quantiles: Number of groups of about equal size of a number without edges, 2 to 10.
+        min_subjects: Subjects below which a group is listed as too small, without figures; at least 2.
+        describe: Columns of the table of subjects, besides age, sex and site, found by their usual names.
+        recalibrate: Of external data: the fraction of the subjects on which probabilities are recalibrated,
+            0 to 0.9; 0: none. They are left out of the figures after recalibration.
+        same_names: Of external data: whether a subject's name that the run was trained on is an error
+            (`refuse`) or another person (`ignore`); files and voxels are compared either way.
+    """
+
+    by: list[str] = field(default_factory=list)
+    quantiles: int = 3
+    min_subjects: int = 10
+    describe: list[str] = field(default_factory=list)
+    recalibrate: float = 0.0
+    same_names: str = "refuse"
+
+
+@dataclass
+class ExternalDataSettings:
+    """The table of external data; null: as in the run.
+
+    Attributes:
+        table: As `data.table`; null: the run's own split is scored.
+        root: As `data.root`; null: the table's folder.
+        image_column: As `data.image_column`.
+        image_columns: As `data.image_columns`.
+        label_column: As `data.label_column`.
+        subject_column: As `data.subject_column`.
+        classes: The names of the run's classes in this table, in the run's order.
+        label_bins: As `data.label_bins`.
+        embeddings: As `data.embeddings`.
+        time_axis: As `data.time_axis`.
+        on_bad_file: As `data.on_bad_file`.
+    """
+
+    table: str | None = None
+    root: str | None = None
+    image_column: str | None = None
+    image_columns: list[str] | None = None
+    label_column: str | None = None
+    subject_column: str | None = None
+    classes: list[str] | None = None
+    label_bins: list[float] | None = None
+    embeddings: str | None = None
+    time_axis: str | None = None
+    on_bad_file: str | None = None
+
+
+@dataclass
 class DevicesSettings:
     """The devices of `strategy=mirrored`.
 

@@ -28,6 +28,7 @@ __all__ = ["PHANTOM_CLASSES", "Scanner", "draw_subject", "write_phantom"]
 
 # A change in what is drawn gets a new number, and so a new folder.
 _VERSION = 1
+COLUMNS = ("participant_id", "file", "label", "orientation", "spacing", "sex", "age", "site")
 _FIELD_MM = 68.0
 _ORIENTATIONS = ("RAS", "LAS", "LPI", "LPS", "RSA", "PIR", "AIL")
 _SCALINGS = ((1.0, -1024.0), (1.0, 0.0), (0.5, 0.0), (2.0, -1000.0))
@@ -75,7 +76,7 @@ def write_phantom(
         progress: Called with (written, to write) after each file.
 
     Returns:
-        Path of `labels.csv` with the columns participant_id, file, label, orientation, spacing.
+        Path of `labels.csv` with the columns `COLUMNS`.
 
     Raises:
         ManifestError: The task is unknown, or there are fewer than two subjects.
@@ -95,7 +96,7 @@ def write_phantom(
             if progress is not None:
                 progress(done, len(missing))
     table = folder / "labels.csv"
-    if missing or not table.exists():
+    if missing or not _has_columns(table):
         _write_table(table, task, subjects, seed)
     return table
 
@@ -162,9 +163,29 @@ def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
 def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
     with atomic_write(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["participant_id", "file", "label", "orientation", "spacing"])
+        writer.writerow(COLUMNS)
         for index in range(subjects):
             scanner = _draw_scanner(index // 2, seed)
             spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
             name = PHANTOM_CLASSES[task][_draw_label(index, seed)]
-            writer.writerow([f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing])
+            row = [f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing]
+            writer.writerow([*row, *_draw_person(index, seed)])
+
+
+def _has_columns(table: Path) -> bool:
+    """Return whether a table exists and has today's columns; earlier versions wrote fewer."""
+    if not table.exists():
+        return False
+    with table.open(encoding="utf-8", newline="") as file:
+        return tuple(next(csv.reader(file), ())) == COLUMNS
+
+
+def _draw_person(index: int, seed: int) -> tuple[str, str, str]:
+    """Return a subject's sex, age in years and site, none of which depends on the label.
+
+    A pair shares its site, as it shares the scanner. A few ages are missing, as in a real table.
+    """
+    rng = np.random.default_rng((seed, index, 3))
+    sex, age = "FM"[rng.integers(2)], int(rng.integers(25, 90))
+    site = "ABC"[np.random.default_rng((seed, index // 2, 4)).integers(3)]
+    return sex, "n/a" if rng.random() < 0.05 else str(age), site
