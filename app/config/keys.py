@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hydra.core.config_store import ConfigStore
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from voxlift.data_pipelines.suggest import closest_name
 
 SCHEMA = "_schema.yaml"
+HELP_WIDTH = 100  # columns
 
 
 def list_known_keys(schema: str, group: str = "") -> list[str]:
@@ -99,5 +101,5 @@ def list_choices(chosen: Mapping[str, str | None]) -> str:
     lines = []
     for group in sorted(group for group in map(str, chosen) if not group.startswith("hydra/")):
         names = sorted(name for name in loader.get_group_options(group) if not name.endswith("_schema"))
-        lines.append(f"{group}: {', '.join(names)}")
+        lines += textwrap.wrap(f"{group}: {', '.join(names)}", HELP_WIDTH, subsequent_indent="  ")
     return "\n".join(["== Choices (group=option) ==", *lines, "", ""]) if lines else ""

@@ -100,7 +100,7 @@ def _describe_override(text: str, error: BaseException, command: str) -> str:
     quoted = text.split("'")
     key = quoted[1] if first.startswith("Could not override") and len(quoted) > 1 else ""
     if key and ("not in" in text + cause):
-        return f"unknown key {key}.{suggest_key(key, command, sys.argv[1:])} See --help for every key."
+        return f"unknown key {key}.{suggest_key(key, command, sys.argv[1:])} --cfg job prints every key."
     if first.startswith(AMBIGUOUS) and len(quoted) > 1:
         return describe_several_values(quoted[1])
     if first.startswith(MERGING):

@@ -1,9 +1,14 @@
 """Exit statuses, help and messages of the commands."""
 
+import re
+
 import pytest
 
 from commands import call_command, run_python
+from voxlift.app.config import register_schemas
+from voxlift.app.config.keys import SCHEMA, list_known_keys
 
+ENDINGS = ("npz", "h5", "xlsx", "keras", "applications")  # of files, and a module, in the help
 HEAVY = ["tensorflow", "keras", "sklearn", "scipy", "pandas", "matplotlib", "SimpleITK", "nibabel", "numpy"]
 COMMANDS = {  # with their groups of choices
     "train": "augment data experiment logger model optimizer preprocess",
@@ -39,9 +44,12 @@ def test_help_has_examples_and_choices_and_imports_nothing_heavy(command, tmp_pa
     assert text.count(f"  voxlift-{command}") >= 3
     assert "Exit status" in text
     _, _, choices = text.partition("== Choices (group=option) ==")
-    groups = [line.partition(":")[0] for line in choices.partition("==")[0].splitlines() if line]
+    lines = [line for line in choices.partition("\n\n")[0].splitlines() if line and not line.startswith(" ")]
+    groups = [line.partition(":")[0] for line in lines]
     assert groups == COMMANDS[command].split()
     assert "_schema" not in choices
+    assert len(text.splitlines()) <= 80
+    assert max(map(len, text.splitlines())) <= 104
     assert not list(tmp_path.iterdir())
 
 
@@ -119,3 +127,16 @@ def test_the_version_is_that_of_voxlift_and_a_setting_with_dashes_is_refused(cap
     message = capsys.readouterr().err
     assert message.startswith("error: --run: ")
     assert "run=VALUE" in message
+
+
+def test_help_names_only_keys_that_exist(tmp_path):
+    text, _, _ = run_and_list_imports("train", "--help", cwd=tmp_path)
+    listed = text.partition("\nKeys")[2].partition("\n\n")[0]
+    keys, group = set(), ""
+    for named, key in re.findall(r"(?<![\w.])([a-z]+)?\.([a-z_]+)\b", listed):
+        group = named or group
+        if key not in ENDINGS and group != "mynets":
+            keys.add(f"{group}.{key}")
+    register_schemas()
+    assert len(keys) > 30
+    assert keys - set(list_known_keys(f"train{SCHEMA}")) == set()
