@@ -1,10 +1,10 @@
 """Fill the cache: prepare every volume of a data set once, and keep its raw voxels on disk.
 
 A file's name is the hash of everything that its voxels depend on: path, size and modification time of each
-source file and of every file that its header refers to, every preprocessing setting, and the version of this
-format. A changed setting or file thus gives another name, and nothing stale is served. Files are written
-atomically: neither a kill nor two runs at once leave half a file. Beside each file lies its metadata, see
-`cache.metadata`.
+source file, of its mask, and of every file that a header refers to, the centre, every preprocessing setting,
+and the version of this format. A changed setting or file thus gives another name, and nothing stale is
+served. Files are written atomically: neither a kill nor two runs at once leave half a file. Beside each file
+lies its metadata, see `cache.metadata`.
 
 All volumes of a data set are stored in one type. The first one decides which; where a later one needs a
 wider type, the data set is stored in that one, and a small file keeps the outcome for the next run.
@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write
+from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.cache.format import (
     CacheFormat,
     Shape,
@@ -39,6 +40,7 @@ from voxlift.data_pipelines.cache.format import (
 from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers.identity import find_reading, identify_image
 from voxlift.data_pipelines.volume import Stored, VolumeError
@@ -64,6 +66,14 @@ class CachedVolumes:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A record's files, one per channel, and its mask or centre."""
+
+    images: tuple[Path, ...]
+    region: Region | None
+
+
 @dataclass(frozen=True, eq=False)
 class _PreparedRecord:
     """A record's images as decoded, and what preprocessing made of them, float32 [D, H, W, C]."""
@@ -85,6 +95,7 @@ def fill_cache(
     settings: Preprocess,
     *,
     folder: Path,
+    regions: Sequence[Region | None] | None = None,
     max_gb: float = 20.0,
     workers: int = 0,
     advance: Callable[[], None] = lambda: None,
@@ -96,6 +107,7 @@ def fill_cache(
         images: Per record its files, one per channel.
         settings: The preprocessing; its shape is that of every volume.
         folder: The cache, shared by runs.
+        regions: Per record its mask or centre, which `settings.mask` needs; None where no record has one.
         max_gb: The most that this data set may take there, in 10^9 bytes.
         workers: Threads; 0 means one per CPU. Reading and resampling release Python's lock.
         advance: Called once per record, from any thread.
@@ -107,12 +119,15 @@ def fill_cache(
     Raises:
         VolumeError: The data set would not fit, or no record can be read.
     """
-    keys = [_key(paths, settings) for paths in images]
+    sources = [
+        _Source(paths, region) for paths, region in zip(images, regions or (None,) * len(images), strict=True)
+    ]
+    keys = [_key(source, settings) for source in sources]
     format_file = folder / f"{hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:32]}.json"
     cache_format, first = read_format(format_file), None
     if cache_format is None:
-        cache_format, first = _learn_format(images, settings)
-    fill = partial(_fill, images, keys, settings, folder=folder, max_gb=max_gb, workers=workers, say=say)
+        cache_format, first = _learn_format(sources, settings)
+    fill = partial(_fill, sources, keys, settings, folder=folder, max_gb=max_gb, workers=workers, say=say)
     files, outcomes = fill(cache_format=cache_format, first=first, advance=advance)
     while (needed := _widest_dtype(cache_format, outcomes)) != cache_format.dtype:
         # A volume does not fit into the first one's type: all are stored in the type that holds it.
@@ -143,20 +158,34 @@ def explain_problems(problems: Sequence[str], *, is_any_left: bool = True) -> st
     return f"{len(problems)} image(s) cannot be used:\n{shown}{rest}\n{how_to_fix}"
 
 
-def _key(paths: tuple[Path, ...], settings: Preprocess) -> str:
+def _key(source: _Source, settings: Preprocess) -> str:
+    values = asdict(settings)
     dependencies = {
         "format": FORMAT_VERSION,
-        "settings": asdict(settings),
-        "files": [identify_image(path) for path in paths],
+        "settings": values,
+        "files": [identify_image(path) for path in source.images],
     }
+    paths = source.images
+    if settings.mask:
+        dependencies["region"] = _identify_region(source.region)
+        paths += () if source.region is None or source.region.mask is None else (source.region.mask,)
+    else:  # absent, so that what earlier versions prepared stays valid
+        for name in ("mask", "mask_margin_mm", "mask_components"):
+            del values[name]
     readings = [find_reading(path) for path in paths]
     if any(readings):  # absent otherwise, so that what earlier versions prepared rightly stays valid
         dependencies["readings"] = readings
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
+def _identify_region(region: Region | None) -> list[Any]:
+    if region is None:
+        return []
+    return [region.centre, None if region.mask is None else identify_image(region.mask)]
+
+
 def _learn_format(
-    images: Sequence[tuple[Path, ...]], settings: Preprocess
+    sources: Sequence[_Source], settings: Preprocess
 ) -> tuple[CacheFormat, tuple[int, _PreparedRecord]]:
     """Return the format that the first readable record gives, and that record's index and volume.
 
@@ -166,9 +195,9 @@ def _learn_format(
         VolumeError: No record can be read.
     """
     problems = []
-    for index, paths in enumerate(images):
+    for index, source in enumerate(sources):
         try:
-            prepared = _prepare(paths, settings)
+            prepared = _prepare(source, settings)
         except (VolumeError, OSError) as error:
             problems.append(str(error))
             continue
@@ -179,7 +208,7 @@ def _learn_format(
 
 
 def _fill(
-    images: Sequence[tuple[Path, ...]],
+    sources: Sequence[_Source],
     keys: Sequence[str],
     settings: Preprocess,
     *,
@@ -197,35 +226,34 @@ def _fill(
     check_size(files, cache_format, folder=folder, max_gb=max_gb)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     except OSError as error:
         raise VolumeError(_unwritable_message(folder, error)) from error
     if first is not None:
         _write_volume(files[first[0]], first[1], cache_format.dtype)
 
-    def fill_one(paths: tuple[Path, ...], target: Path) -> _Outcome:
-        outcome = _fill_one(paths, target, settings=settings, cache_format=cache_format)
+    def fill_one(source: _Source, target: Path) -> _Outcome:
+        outcome = _fill_one(source, target, settings=settings, cache_format=cache_format)
         advance()
         return outcome
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        return files, list(pool.map(fill_one, images, files))
+        return files, list(pool.map(fill_one, sources, files))
 
 
-def _fill_one(
-    paths: tuple[Path, ...], target: Path, *, settings: Preprocess, cache_format: CacheFormat
-) -> _Outcome:
+def _fill_one(source: _Source, target: Path, *, settings: Preprocess, cache_format: CacheFormat) -> _Outcome:
     """Write one record's volume unless it exists; a wider type than that of the format gets its own file."""
     if target.exists() and target.stat().st_size == cache_format.bytes:
         return _Outcome()
     try:
-        prepared = _prepare(paths, settings)
+        prepared = _prepare(source, settings)
     except (VolumeError, OSError) as error:
         return _Outcome(str(error))
     if prepared.voxels.shape != cache_format.shape:
         return _Outcome(
-            f"{paths[0]}: expected {format_shape(cache_format.shape)} voxels as in the first image, found"
-            f" {format_shape(prepared.voxels.shape)}; set preprocess.shape and preprocess.spacing so that all"
-            " share a grid"
+            f"{source.images[0]}: expected {format_shape(cache_format.shape)} voxels as in the first image,"
+            f" found {format_shape(prepared.voxels.shape)}; set preprocess.shape and preprocess.spacing so that"
+            " all share a grid"
         )
     needed = wider_dtype(cache_format.dtype, choose_dtype(prepared.voxels, settings))
     _write_volume(target.with_suffix(f".{needed}"), prepared, needed)
@@ -237,9 +265,9 @@ def _widest_dtype(cache_format: CacheFormat, outcomes: Sequence[_Outcome]) -> st
     return reduce(wider_dtype, needed, cache_format.dtype)
 
 
-def _prepare(paths: tuple[Path, ...], settings: Preprocess) -> _PreparedRecord:
-    stored = read_record(paths, settings)
-    return _PreparedRecord(stored, to_tensor_axes(prepare_stored(stored, settings).voxels))
+def _prepare(source: _Source, settings: Preprocess) -> _PreparedRecord:
+    stored = read_record(source.images, settings)
+    return _PreparedRecord(stored, to_tensor_axes(prepare_stored(stored, settings, source.region).voxels))
 
 
 def _write_volume(target: Path, prepared: _PreparedRecord, dtype: str) -> None:

@@ -19,7 +19,9 @@ _CHOICES = {
     "nonfinite": ("pad", "error"),
     "time_axis": get_args(TimeAxis),
     "prefer": get_args(Prefer),
+    "mask_components": ("union", "largest"),
 }
+MASK_USES = ("crop", "channel", "blank")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Preprocess:
         same_grid: Whether channels must share a grid; False resamples every later channel onto the first's.
         time_axis: What a fourth axis becomes: "error", "channels", "depth" or "first".
         prefer: "sform" or "qform": which affine is used where a NIfTI header sets both.
+        mask: What each record's mask or centre is for, any of "crop" (to its box with the margin; the
+            outside counts as not scanned), "channel" (the mask is the last channel, 0 or 1) and "blank" (the
+            outside of the mask counts as not scanned); a centre can only crop. Empty: not used.
+        mask_margin_mm: Margin around the box of the mask, or around the centre; None: the crop has the size
+            of the shape, about the middle of that box.
+        mask_components: "union", or "largest": only the largest connected part of the mask counts.
 
     Raises:
         ValueError: Settings that are invalid or contradict each other, all of them in one message.
@@ -67,12 +75,16 @@ class Preprocess:
     same_grid: bool = True
     time_axis: str = "error"
     prefer: str = "sform"
+    mask: tuple[str, ...] = ()
+    mask_margin_mm: float | None = 10.0
+    mask_components: str = "union"
 
     def __post_init__(self) -> None:
         for name in ("spacing", "shape", "window_hu", "clip_percentiles"):
             value = getattr(self, name)
             # Lists from a configuration file become tuples, so that the settings can be hashed and compared.
             object.__setattr__(self, name, None if value is None else tuple(value))
+        object.__setattr__(self, "mask", tuple(self.mask))
         check_settings(self)
 
 
@@ -87,7 +99,7 @@ def check_settings(settings: Preprocess) -> None:
         for name, choices in _CHOICES.items()
         if getattr(settings, name) not in choices
     ]
-    problems += _grid_problems(settings) + _intensity_problems(settings)
+    problems += _grid_problems(settings) + _intensity_problems(settings) + _mask_problems(settings)
     if problems:
         raise ValueError(f"preprocess: {'; '.join(problems)}.")
 
@@ -128,6 +140,22 @@ def _intensity_problems(settings: Preprocess) -> list[str]:
             problems.append(f"{name} is {list(value)}, expected a lower and a higher bound")
     if settings.pad is not None and not math.isfinite(settings.pad):
         problems.append(f"pad is {settings.pad}, expected a finite number")
+    return problems
+
+
+def _mask_problems(settings: Preprocess) -> list[str]:
+    problems = []
+    if not set(settings.mask) <= set(MASK_USES) or len(set(settings.mask)) < len(settings.mask):
+        problems.append(f"mask is {list(settings.mask)}, expected each once of {', '.join(MASK_USES)}")
+    if "crop" not in settings.mask:
+        return problems
+    margin = settings.mask_margin_mm
+    if margin is not None and not 0 <= margin < math.inf:
+        problems.append(f"mask_margin_mm is {margin}, expected 0 or more, or null")
+    if margin is None and (settings.shape is None or settings.fit == "resize"):
+        problems.append("mask_margin_mm=null crops to the shape: it needs a shape, and fit=pad_crop")
+    if settings.foreground_crop:
+        problems.append("foreground_crop and the crop to the mask or centre exclude each other: choose one")
     return problems
 
 

@@ -15,6 +15,7 @@ from voxlift.data_pipelines.cache.fill import explain_problems
 from voxlift.data_pipelines.cache.format import choose_dtype
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume, read_record
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -37,6 +38,9 @@ CHANGED = {
     "nonfinite": "error",
     "same_grid": False,
     "time_axis": "first",
+    "mask": ("channel",),
+    "mask_margin_mm": 1.0,
+    "mask_components": "largest",
 }
 
 
@@ -81,6 +85,8 @@ def changed_settings(name):
         changed["window_hu"] = None
     if name == "fit":
         changed["spacing"] = None
+    if name.startswith("mask_"):  # they count where the mask is used
+        changed["mask"] = ("crop",)
     return replace(SETTINGS, **changed)
 
 
@@ -90,8 +96,28 @@ def test_every_setting_is_tried():
 
 def test_no_setting_is_served_the_voxels_of_another(images, tmp_path):
     settings = [SETTINGS, *map(changed_settings, CHANGED)]
-    filled = [fill_cache(images[:1], each, folder=tmp_path / "cache").files for each in settings]
+    mask = [Region(mask=images[1][0])]
+    filled = [
+        fill_cache(images[:1], each, folder=tmp_path / "cache", regions=mask).files for each in settings
+    ]
     assert len(set(filled)) == len(settings)
+
+
+def test_mask_and_centre_count_where_they_are_used(images, tmp_path):
+    mask = write_image(tmp_path / "mask.nii", 7)
+
+    def fill(settings, region):
+        return fill_cache(images[:1], settings, folder=tmp_path / "cache", regions=[region]).files[0]
+
+    cropped = replace(SETTINGS, mask=("crop",), mask_margin_mm=1.0)
+    regions = [Region(mask=mask), Region(mask=images[1][0])]
+    regions += [Region(centre=(4.0, 3.0, 2.0)), Region(centre=(4.0, 4.0, 2.0))]
+    files = {fill(cropped, region) for region in regions}
+    assert len(files) == len(regions)
+    write_image(mask, 8)
+    os.utime(mask, ns=(1, 1))
+    assert fill(cropped, regions[0]) not in files
+    assert {fill(SETTINGS, region) for region in regions} == {fill(SETTINGS, None)}
 
 
 def test_a_rewritten_image_is_prepared_again(images, tmp_path):
