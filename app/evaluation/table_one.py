@@ -1,0 +1,186 @@
+"""The table of subjects ("Table 1"): each column in each split, and how much the splits differ."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.evaluation.groupings import MISSING, Value, cut_groups, is_known, is_number_column
+
+MISSING_ROW = "missing"
+
+
+@dataclass(frozen=True)
+class TableOneRow:
+    """One row of the table.
+
+    Attributes:
+        variable: Name of the column.
+        level: A category; empty for a number.
+        statistic: `n (%)`, `mean (sd)`, `median [quartiles]` or `missing`.
+        cells: Split to text.
+        differences: Split to its standardised difference from the first split, in the first row of a
+            variable; nan where it is undefined.
+    """
+
+    variable: str
+    level: str
+    statistic: str
+    cells: Mapping[str, str]
+    differences: Mapping[str, float]
+
+
+def describe_columns(
+    columns: Mapping[str, Sequence[Value]], groups: Sequence[str], order: Sequence[str]
+) -> list[TableOneRow]:
+    """Return the rows of the table.
+
+    Numbers have mean and standard deviation (n - 1), and median and quartiles; categories have counts, and
+    percentages of the subjects whose cell is not missing. Missing cells have a row where there are any.
+
+    Args:
+        columns: Name to one value per subject; nan where missing.
+        groups: The split of each subject.
+        order: The splits; the others are compared with the first.
+    """
+    rows: list[TableOneRow] = []
+    for name, values in columns.items():
+        split = {
+            group: [value for value, own in zip(values, groups, strict=True) if own == group]
+            for group in order
+        }
+        rows += (
+            _describe_numbers(name, split) if is_number_column(values) else _describe_categories(name, split)
+        )
+        missing = {group: sum(not is_known(value) for value in own) for group, own in split.items()}
+        if any(missing.values()):
+            cells = {group: _format_share(count, len(split[group])) for group, count in missing.items()}
+            rows.append(TableOneRow(name, "", MISSING_ROW, cells, {}))
+    return rows
+
+
+def standardised_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the difference of two means in units of the pooled standard deviation, second minus first.
+
+    nan where a group has fewer than two numbers; 0 where all numbers are equal.
+
+    Source: Austin 2009, doi:10.1002/sim.3697.
+    """
+    one, other = np.asarray(first, float), np.asarray(second, float)
+    if min(len(one), len(other)) < 2:
+        return math.nan
+    spread = math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / 2)
+    difference = float(other.mean() - one.mean())
+    return difference / spread if spread else math.nan if difference else 0.0
+
+
+def categorical_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the standardised difference of two distributions over the same categories, 0 or more.
+
+    Args:
+        first: Counts per category.
+        second: Counts of the same categories.
+
+    Source: Yang and Dalton 2012, SAS Global Forum, paper 335-2012.
+    """
+    one, other = np.asarray(first, float), np.asarray(second, float)
+    if not one.sum() or not other.sum():
+        return math.nan
+    p, q = one / one.sum(), other / other.sum()
+    difference = (q - p)[1:]
+    if not difference.any():
+        return 0.0
+    pooled = (_covariance(p) + _covariance(q)) / 2
+    if np.linalg.matrix_rank(pooled) < len(pooled):
+        return math.nan  # such as two groups that share no category
+    return float(math.sqrt(difference @ np.linalg.solve(pooled, difference)))
+
+
+def table_rows(rows: Sequence[TableOneRow]) -> list[dict[str, str]]:
+    """Return the rows as text for a CSV file: variable, level, statistic, splits, differences."""
+    return [
+        {
+            "variable": row.variable,
+            "level": row.level,
+            "statistic": row.statistic,
+            **row.cells,
+            **{f"smd {group}": format_difference(value) for group, value in row.differences.items()},
+        }
+        for row in rows
+    ]
+
+
+def format_difference(value: float) -> str:
+    """Return a standardised difference with two decimals; empty where it is undefined."""
+    return f"{value:.2f}" if math.isfinite(value) else ""
+
+
+def _covariance(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance of the indicators of all categories but the first."""
+    own = shares[1:]
+    covariance: NDArray[np.float64] = np.diag(own) - np.outer(own, own)
+    return covariance
+
+
+def _describe_numbers(name: str, split: Mapping[str, Sequence[Value]]) -> list[TableOneRow]:
+    known = {group: [float(value) for value in own if is_known(value)] for group, own in split.items()}
+    first = next(iter(known))
+    differences = {
+        group: standardised_difference(known[first], own) for group, own in known.items() if group != first
+    }
+    means = {group: _format_mean(own) for group, own in known.items()}
+    medians = {group: _format_median(own) for group, own in known.items()}
+    return [
+        TableOneRow(name, "", "mean (sd)", means, differences),
+        TableOneRow(name, "", "median [quartiles]", medians, {}),
+    ]
+
+
+def _describe_categories(name: str, split: Mapping[str, Sequence[Value]]) -> list[TableOneRow]:
+    every = [value for own in split.values() for value in own]
+    grouping = cut_groups(name, every)
+    texts = iter(grouping.names[code] for code in grouping.codes)
+    counts = {group: Counter(next(texts) for _ in own) for group, own in split.items()}
+    levels = [level for level in grouping.names if level != MISSING]
+    first = next(iter(counts))
+    differences = {
+        group: categorical_difference(
+            [counts[first][level] for level in levels], [own[level] for level in levels]
+        )
+        for group, own in counts.items()
+        if group != first
+    }
+    known = {group: sum(own[level] for level in levels) for group, own in counts.items()}
+    return [
+        TableOneRow(
+            name,
+            level,
+            "n (%)",
+            {group: _format_share(own[level], known[group]) for group, own in counts.items()},
+            differences if index == 0 else {},
+        )
+        for index, level in enumerate(levels)
+    ]
+
+
+def _format_share(count: int, total: int) -> str:
+    return f"{count} ({100 * count / total:.1f} %)" if total else "0"
+
+
+def _format_mean(numbers: Sequence[float]) -> str:
+    if not numbers:
+        return ""
+    sd = f" ({np.std(numbers, ddof=1):.4g})" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.4g}{sd}"
+
+
+def _format_median(numbers: Sequence[float]) -> str:
+    if not numbers:
+        return ""
+    low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
+    return f"{middle:.4g} [{low:.4g}, {high:.4g}]"
