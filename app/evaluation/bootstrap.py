@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from voxlift.app.evaluation.metrics import divide, metric_draws
+from voxlift.app.evaluation.metrics import divide, metric_draws, metric_range
 from voxlift.app.evaluation.scores import (
     Fits,
     Floats,
     Integers,
+    Predictions,
     Scores,
     as_fits,
     index_subjects,
@@ -21,24 +22,23 @@ from voxlift.app.evaluation.seed_variance import widen_draws
 
 RESAMPLES = 2000
 BLOCK_SIZE = 4_000_000  # weights held at once (32 MB), however many volumes there are
-UNBOUNDED = frozenset({"log_loss", "brier"})  # the Brier score of several classes reaches 2
 
 
 def bootstrap_intervals(
-    scores: Scores,
+    scores: Predictions,
     *,
     threshold: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Return percentile intervals of every metric by a bootstrap over subjects, stratified by label.
+    """Return percentile intervals of every metric by a bootstrap over subjects, of classes within each class.
 
     All volumes of a subject are drawn together. Resamples in which a metric is undefined (for example because
     no volume is predicted positive) are left out of its quantiles; without any other it gets (nan, nan).
 
     Args:
-        scores: Labels and probabilities.
+        scores: Labels and predictions.
         threshold: As in `score_metrics`.
         resamples: Number of resamples.
         seed: Seed of the draws; the order of rows does not matter.
@@ -49,13 +49,15 @@ def bootstrap_intervals(
 
     Source: Efron and Tibshirani 1993, chapter 13, ISBN 978-0412042317.
     """
-    chosen = scores if threshold is None else with_threshold(scores, threshold)
+    chosen = scores
+    if isinstance(scores, Scores) and threshold is not None:
+        chosen = with_threshold(scores, threshold)
     (draws,) = resample_models([[chosen]], resamples=resamples, seed=seed)
     return {name: percentile_interval(values, level) for name, values in draws.items()}
 
 
 def model_intervals(
-    models: Mapping[str, Scores | Fits],
+    models: Mapping[str, Predictions | Fits],
     *,
     fit_seeds: Sequence[int] | None = None,
     resamples: int = RESAMPLES,
@@ -64,7 +66,7 @@ def model_intervals(
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Return intervals of every metric per model, over folds and seeds: name -> metric -> (low, high).
 
-    The intervals are clipped to the range of the metric (0 or -1, and 1). Arguments as in `compare_models`.
+    The intervals are clipped to the range of the metric (`metric_range`). Arguments as in `compare_models`.
     """
     fits = {name: as_fits(scores) for name, scores in models.items()}
     draws = resample_models(list(fits.values()), resamples=resamples, seed=seed)
@@ -101,7 +103,7 @@ def metric_block(
     return finite | {"intervals": {name: [*map(_finite_or_none, pair)] for name, pair in intervals.items()}}
 
 
-def point_metrics(scores: Scores | Fits) -> dict[str, float]:
+def point_metrics(scores: Predictions | Fits) -> dict[str, float]:
     """Return every metric of one model, averaged over its folds and seeds."""
     values = _mean_over_fits([metric_draws(fit, np.ones((1, len(fit)))) for fit in as_fits(scores)])
     return {name: float(value[0]) for name, value in values.items()}
@@ -122,8 +124,8 @@ def resample_models(
     """Return every metric of every model under the same resamples of subjects, as name -> [resamples].
 
     A subject is drawn equally often in every model, fold and seed, so that differences between models are
-    paired; a model's metric is the mean over the fits in which it is defined. Strata are the sets of labels
-    that a subject's volumes carry.
+    paired; a model's metric is the mean over the fits in which it is defined. Strata are those of
+    `subject_strata`.
     """
     every_fit = [fit for fits in models for fit in fits]
     _, indices = index_subjects(every_fit)
@@ -138,10 +140,14 @@ def resample_models(
 
 
 def subject_strata(fits: Fits) -> Integers:
-    """Return the stratum index of each subject, sorted by name: the same set of labels, the same stratum."""
+    """Return the stratum index of each subject, sorted by name: the same set of labels, the same stratum.
+
+    Predictions of numbers, grades or findings are not stratified: all subjects are in one stratum.
+    """
     labels: dict[str, set[int]] = {}
     for fit in fits:
-        for subject, label in zip(fit.subjects, fit.labels, strict=True):
+        own = fit.labels if fit.is_stratified else np.zeros(len(fit))
+        for subject, label in zip(fit.subjects, own, strict=True):
             labels.setdefault(subject, set()).add(int(label))
     sets = [tuple(sorted(labels[name])) for name in sorted(labels)]
     strata = sorted(set(sets))
@@ -177,9 +183,7 @@ def _widened_intervals(
     intervals = {}
     for metric, values in draws.items():
         widened = widen_draws(values, point[metric], [one[metric] for one in by_seed], level=level)
-        lowest = -1.0 if metric == "mcc" else 0.0
-        highest = np.inf if metric in UNBOUNDED else 1.0
-        intervals[metric] = percentile_interval(np.clip(widened, lowest, highest), level)
+        intervals[metric] = percentile_interval(np.clip(widened, *metric_range(metric)), level)
     return intervals
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from voxlift.app.evaluation.scores import Fits, Flags, Floats, Scores, ScoresError, align_fits, index_subjects
+from voxlift.app.evaluation.scores import (
+    ClassFits,
+    Flags,
+    Floats,
+    Scores,
+    ScoresError,
+    align_fits,
+    as_fits,
+    index_subjects,
+)
 from voxlift.app.evaluation.seed_variance import add_seed_variance
 
 
@@ -39,8 +48,8 @@ class Components:
 
 
 def delong_difference(
-    first: Scores | Fits,
-    second: Scores | Fits,
+    first: Scores | ClassFits,
+    second: Scores | ClassFits,
     *,
     fit_seeds: Sequence[int] | None = None,
     level: float = 0.95,
@@ -72,7 +81,7 @@ def delong_difference(
     one, other = subject_components(left), subject_components(right)
     difference = other.auc - one.auc
     variance = auc_variance(other.positive - one.positive, other.negative - one.negative, counts=one)
-    total = add_seed_variance(variance, _differences_by_seed(left, right, fit_seeds))
+    total = add_seed_variance(variance, differences_by_seed(left, right, fit_seeds))
     half_width = total.half_width(level)
     if total.variance < 1e-24:  # no subject ranked differently: no evidence either way
         p_value = 1.0 if abs(difference) < 1e-12 else 0.0
@@ -90,7 +99,18 @@ def delong_difference(
     )
 
 
-def subject_components(fits: Fits) -> Components:
+def delong_interval(scores: Scores | ClassFits, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the normal interval of one model's AUC by DeLong's variance, clipped to 0..1.
+
+    Assumptions and errors as in `delong_difference`.
+    """
+    found = subject_components(as_fits(scores))
+    variance = auc_variance(found.positive, found.negative, counts=found)
+    half_width = add_seed_variance(variance, ()).half_width(level)
+    return max(0.0, found.auc - half_width), min(1.0, found.auc + half_width)
+
+
+def subject_components(fits: ClassFits) -> Components:
     """Return the AUC averaged over fits, and the centred structural components summed per subject."""
     subjects, indices = index_subjects(fits)
     sums = np.zeros((2, len(subjects)))  # from negative volumes, from positive volumes
@@ -143,7 +163,7 @@ def auc_variance(positive: Floats, negative: Floats, *, counts: Components) -> f
     return max(variance, 0.0)
 
 
-def _differences_by_seed(left: Fits, right: Fits, fit_seeds: Sequence[int] | None) -> list[float]:
+def differences_by_seed(left: ClassFits, right: ClassFits, fit_seeds: Sequence[int] | None) -> list[float]:
     """Return the difference of the AUCs for each seed, averaged over its folds."""
     differences = []
     for seed in sorted(set(fit_seeds or ())):

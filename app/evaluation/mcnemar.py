@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlift.app.evaluation.scores import Fits, Floats, Integers, Scores, align_fits, index_subjects
+from voxlift.app.evaluation.scores import ClassFits, Floats, Integers, Scores, align_fits, index_subjects
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class McNemar:
     mid_p: float
 
 
-def mcnemar_test(first: Scores | Fits, second: Scores | Fits) -> McNemar:
+def mcnemar_test(first: Scores | ClassFits, second: Scores | ClassFits) -> McNemar:
     """Test whether two models are correct equally often; each fit decides at its own threshold.
 
     With one volume per subject and one fit this is McNemar's exact test and its mid-p variant (the better

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from types import MappingProxyType
 
 import numpy as np
 
-from voxlift.app.evaluation.scores import Flags, Floats, Integers, Scores, with_threshold
+from voxlift.app.evaluation.scores import (
+    Flags,
+    Floats,
+    Integers,
+    Predictions,
+    Scores,
+    with_threshold,
+)
 
 CALIBRATION_BINS = 10
 
@@ -27,13 +35,41 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
         "log_loss": "Log loss",
         "brier": "Brier score",
         "ece": "Calibration error",
+        "kappa_quadratic": "Quadratic weighted kappa",
+        "mae_grades": "MAE in grades",
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R2",
+        "pearson": "Pearson correlation",
+        "spearman": "Spearman correlation",
+        "calibration_slope": "Calibration slope",
+        "calibration_intercept": "Calibration intercept",
+        "error_slope": "Slope of error on truth",
+        "mean_error": "Mean error",
+        "error_sd": "SD of the error",
+        "agreement_low": "Lower limit of agreement",
+        "agreement_high": "Upper limit of agreement",
+        "baseline_mae_median": "MAE of the training median",
+        "baseline_mae_mean": "MAE of the training mean",
+        "baseline_rmse_mean": "RMSE of the training mean",
+        "mae_gain": "MAE below the training median's",
     }
 )
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece"})
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
+    {
+        **dict.fromkeys(("log_loss", "brier", "mae", "rmse", "mae_grades", "error_sd"), (0.0, np.inf)),
+        **dict.fromkeys(("baseline_mae_median", "baseline_mae_mean", "baseline_rmse_mean"), (0.0, np.inf)),
+        **dict.fromkeys(("mcc", "kappa_quadratic", "pearson", "spearman"), (-1.0, 1.0)),
+        **dict.fromkeys(("calibration_slope", "calibration_intercept", "error_slope"), (-np.inf, np.inf)),
+        **dict.fromkeys(("mean_error", "agreement_low", "agreement_high", "mae_gain"), (-np.inf, np.inf)),
+        "r2": (-np.inf, 1.0),
+    }
+)
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1")
 
 
-def score_metrics(scores: Scores, *, threshold: float | None = None) -> dict[str, float]:
+def score_metrics(scores: Predictions, *, threshold: float | None = None) -> dict[str, float]:
     """Return every metric of a set of scores as plain floats; nan where one is undefined.
 
     Two classes: class 1 is the positive one. `accuracy`, `balanced_accuracy` and the rates are taken at
@@ -51,15 +87,29 @@ def score_metrics(scores: Scores, *, threshold: float | None = None) -> dict[str
     Returns:
         Name to value, with `n` (volumes), `subjects` and, for two classes, `threshold`.
     """
-    chosen = scores if threshold is None else with_threshold(scores, threshold)
+    chosen = scores
+    if isinstance(scores, Scores) and threshold is not None:
+        chosen = with_threshold(scores, threshold)
     draws = metric_draws(chosen, np.ones((1, len(chosen))))
     values = {name: float(draw[0]) for name, draw in draws.items()}
-    counts = {"n": len(chosen), "subjects": len(set(chosen.subjects))}
-    return values | counts | ({"threshold": chosen.threshold} if chosen.is_binary else {})
+    counts: dict[str, float] = {"n": len(chosen), "subjects": len(set(chosen.subjects))}
+    if isinstance(chosen, Scores) and chosen.is_binary:
+        counts["threshold"] = chosen.threshold
+    return values | counts
 
 
-def metric_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
-    """Return every metric under each row of volume weights [B, N], as name -> [B]."""
+@singledispatch
+def metric_draws(scores: Predictions, weights: Floats) -> dict[str, Floats]:
+    """Return every metric under each row of volume weights [B, N], as name -> [B].
+
+    The module of each task registers the metrics of its own predictions.
+    """
+    raise NotImplementedError(f"{type(scores).__name__} has no metrics for weights {weights.shape}.")
+
+
+@metric_draws.register
+def class_metric_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
+    """Return `metric_draws` of classes."""
     metrics = _ranking_metrics(scores, weights) | _decision_metrics(scores, weights)
     if scores.is_binary and scores.threshold != 0.5:
         at_half = _decision_metrics(with_threshold(scores, 0.5), weights)
@@ -77,6 +127,15 @@ def metric_label(name: str) -> str:
     stem, at, threshold = stem.partition("@")
     label = METRIC_LABELS.get(stem, stem.replace("_", " "))
     return label + (f" at {threshold}" if at else "") + (f", {rest.removesuffix(']')}" if rest else "")
+
+
+def metric_range(name: str) -> tuple[float, float]:
+    """Return the lowest and highest value that a metric can take.
+
+    >>> metric_range("auc[MCA]"), metric_range("mcc")
+    ((0.0, 1.0), (-1.0, 1.0))
+    """
+    return RANGES.get(name.partition("[")[0].partition("@")[0], (0.0, 1.0))
 
 
 def headline_metrics(names: Iterable[str]) -> tuple[str, ...]:

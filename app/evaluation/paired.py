@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -11,22 +11,43 @@ import numpy as np
 
 from voxlift.app.evaluation.bootstrap import (
     RESAMPLES,
-    UNBOUNDED,
     metrics_by_seed,
     percentile_interval,
     point_metrics,
     resample_models,
 )
-from voxlift.app.evaluation.delong import DeLong, delong_difference
-from voxlift.app.evaluation.mcnemar import McNemar, mcnemar_test
-from voxlift.app.evaluation.scores import Fits, Floats, Scores, ScoresError, align_fits
+from voxlift.app.evaluation.delong import DeLong
+from voxlift.app.evaluation.mcnemar import McNemar
+from voxlift.app.evaluation.metrics import metric_range
+from voxlift.app.evaluation.numbers import Wilcoxon
+from voxlift.app.evaluation.paired_tests import FindingTests, adjust_findings, holm, pair_tests
+from voxlift.app.evaluation.scores import Fits, Floats, Predictions, ScoresError, align_fits
 from voxlift.app.evaluation.seed_variance import widen_draws
 from voxlift.data_pipelines.errors import list_some
+
+MARGIN = 0.05  # smallest difference that matters, where none is given
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of two models, and their difference (second minus first) with interval and p-value."""
+    """A metric of two models, and their difference (second minus first) with interval and p-value.
+
+    Attributes:
+        metric: Key of the metric.
+        first: Value of the first model.
+        second: Value of the second.
+        difference: Second minus first.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Two-sided p-value of a difference from 0, without correction for several pairs.
+        equivalence_low: Lower end of the narrower interval of the two one-sided tests of equivalence: 90 %
+            where the interval has 95 %.
+        equivalence_high: Upper end.
+        equivalence_p: The larger p-value of the two tests that the difference lies beyond the margin, without
+            correction for several pairs.
+        subject_error: Standard error over subjects.
+        seed_error: Standard error over training seeds; 0 for a single one.
+    """
 
     metric: str
     first: float
@@ -35,6 +56,11 @@ class Difference:
     low: float
     high: float
     p_value: float
+    equivalence_low: float = math.nan
+    equivalence_high: float = math.nan
+    equivalence_p: float = math.nan
+    subject_error: float = math.nan
+    seed_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,22 +72,27 @@ class Comparison:
         second: Name of the second; every difference is second minus first.
         differences: Metric to its paired bootstrap difference.
         delong: DeLong's test on the AUC; None for more than two classes or too few subjects of a class.
-        mcnemar: McNemar's test on the decisions.
+        mcnemar: McNemar's test on the decisions; None for predictions other than of classes.
         adjusted: Holm-adjusted p-values over all pairs of one comparison, for `bootstrap` (on the primary
-            metric), `delong` (where present) and `mcnemar` (mid-p).
+            metric), `equivalence` (the same), `delong` (where present) and `mcnemar` (mid-p). The verdict
+            uses the first two, a family each.
         primary: The metric that the verdict is about.
         subjects: Number of subjects compared.
         cells: Number of fits of each model: folds times seeds.
         level: Coverage of the intervals.
         trainings: Number of training seeds.
         smallest_class: Subjects of the rarest class that occurs; None where that is not known.
+        margin: Smallest difference of the primary metric that matters, in its unit.
+        pairs: Number of pairs that the p-values are adjusted over.
+        wilcoxon: Wilcoxon's signed-rank test on the absolute errors; None for other predictions than numbers.
+        findings: Finding to its tests; None for other predictions than findings.
     """
 
     first: str
     second: str
     differences: Mapping[str, Difference]
     delong: DeLong | None
-    mcnemar: McNemar
+    mcnemar: McNemar | None
     adjusted: Mapping[str, float]
     primary: str
     subjects: int
@@ -69,10 +100,14 @@ class Comparison:
     level: float
     trainings: int = 1
     smallest_class: int | None = None
+    margin: float = MARGIN
+    pairs: int = 1
+    wilcoxon: Wilcoxon | None = None
+    findings: Mapping[str, FindingTests] | None = None
 
 
 def compare_models(
-    models: Mapping[str, Scores | Fits],
+    models: Mapping[str, Predictions | Fits],
     *,
     fit_seeds: Sequence[int] | None = None,
     primary: str = "auc",
@@ -80,6 +115,7 @@ def compare_models(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
+    margin: float = MARGIN,
 ) -> tuple[Comparison, ...]:
     """Compare all pairs of models, or every model with a reference, on the same subjects, folds and seeds.
 
@@ -92,6 +128,7 @@ def compare_models(
         resamples: Number of resamples, the same ones for every model.
         seed: Seed of the draws.
         level: Coverage of the intervals.
+        margin: Smallest difference of the primary metric that matters, in its unit.
 
     Raises:
         ScoresError: Fewer than two models, an unknown reference or metric, or models not scored on the same
@@ -106,25 +143,30 @@ def compare_models(
     compared = []
     for a, b in pairs:
         differences = paired_differences(
-            (fits[a], fits[b]), (draws[a], draws[b]), fit_seeds=fit_seeds, level=level
+            (fits[a], fits[b]), (draws[a], draws[b]), fit_seeds=fit_seeds, level=level, margin=margin
         )
+        tests = pair_tests(fits[a], fits[b], fit_seeds=fit_seeds, level=level)
         compared.append(
             Comparison(
                 first=a,
                 second=b,
                 differences=differences,
-                delong=_delong_or_none(fits[a], fits[b], fit_seeds=fit_seeds, level=level),
-                mcnemar=mcnemar_test(fits[a], fits[b]),
+                delong=tests.delong,
+                mcnemar=tests.mcnemar,
                 adjusted={},
                 primary=primary,
                 subjects=len({subject for fit in fits[a] for subject in fit.subjects}),
                 cells=len(fits[a]),
                 level=level,
                 trainings=len(set(fit_seeds)) if fit_seeds else 1,
-                smallest_class=_smallest_class(fits[a]),
+                smallest_class=tests.smallest_class,
+                margin=margin,
+                pairs=len(pairs),
+                wilcoxon=tests.wilcoxon,
+                findings=tests.findings,
             )
         )
-    return _adjust_p_values(compared)
+    return _adjust_finding_tests(_adjust_p_values(compared))
 
 
 def paired_differences(
@@ -133,6 +175,7 @@ def paired_differences(
     *,
     fit_seeds: Sequence[int] | None,
     level: float,
+    margin: float = MARGIN,
 ) -> dict[str, Difference]:
     """Return the difference of every metric, second minus first, by resampling subjects once for both models.
 
@@ -142,14 +185,18 @@ def paired_differences(
     smaller share of resamples on either side of 0, with one added to both counts, so never below
     2 / (resamples + 1).
 
+    Equivalence is tested by two one-sided tests, of a difference above the margin and of one below minus the
+    margin, on draws that are widened for an interval of level 1 - 2 (1 - `level`).
+
     Args:
         pair: Fits of the first model and of the second, on the same volumes.
         draws: Of each, metric to its value in every resample [B]; see `resample_models`.
         fit_seeds: The training seed of each fit; None: all fits are of one seed.
         level: Coverage of the intervals.
+        margin: Of equivalence, in the unit of the metric; of interest for the primary metric only.
 
     Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
-        doi:10.1145/1882471.1882479.
+        doi:10.1145/1882471.1882479; equivalence: Schuirmann 1987, doi:10.1007/BF01068419.
     """
     points = [point_metrics(fits) for fits in pair]
     by_seed = [metrics_by_seed(fits, fit_seeds) for fits in pair]
@@ -159,12 +206,37 @@ def paired_differences(
             continue  # `accuracy@0.5` exists only where a threshold was chosen
         first, second = points[0][metric], points[1][metric]
         own = [after[metric] - before[metric] for before, after in zip(*by_seed, strict=True)]
-        drawn = widen_draws(draws[1][metric] - draws[0][metric], second - first, own, level=level)
-        bound = np.inf if metric in UNBOUNDED else 2.0 if metric == "mcc" else 1.0
+        raw = draws[1][metric] - draws[0][metric]
+        drawn = widen_draws(raw, second - first, own, level=level)
+        lowest, highest = metric_range(metric)
+        bound = highest - lowest
         low, high = percentile_interval(np.clip(drawn, -bound, bound), level)
-        p_value = _two_sided_p(drawn)
-        differences[metric] = Difference(metric, first, second, second - first, low, high, p_value)
+        drawn_90 = widen_draws(raw, second - first, own, level=2 * level - 1)
+        low_90, high_90 = percentile_interval(np.clip(drawn_90, -bound, bound), 2 * level - 1)
+        differences[metric] = Difference(
+            metric=metric,
+            first=first,
+            second=second,
+            difference=second - first,
+            low=low,
+            high=high,
+            p_value=_two_sided_p(drawn),
+            equivalence_low=low_90,
+            equivalence_high=high_90,
+            equivalence_p=_equivalence_p(drawn_90, margin),
+            subject_error=float(np.std(raw[np.isfinite(raw)])) if np.isfinite(raw).any() else math.nan,
+            seed_error=math.sqrt(np.var(own, ddof=1) / len(own)) if len(own) > 1 else 0.0,
+        )
     return differences
+
+
+def _equivalence_p(draws: Floats, margin: float) -> float:
+    """Return the larger p-value of the two one-sided tests that the difference is beyond the margin."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return math.nan
+    beyond = max(int((finite >= margin).sum()), int((finite <= -margin).sum()))
+    return min(1.0, (beyond + 1) / (len(finite) + 1))
 
 
 def _two_sided_p(draws: Floats) -> float:
@@ -173,23 +245,6 @@ def _two_sided_p(draws: Floats) -> float:
         return float("nan")
     below, above = int((finite <= 1e-12).sum()), int((finite >= -1e-12).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return Holm-adjusted p-values, in the order given: compare each with the level of the whole family.
-
-    >>> holm([0.01, 0.04, 0.03])
-    (0.03, 0.06, 0.06)
-
-    Source: Holm 1979, https://www.jstor.org/stable/4615733.
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return tuple(adjusted)
 
 
 def _pair_names(names: tuple[str, ...], reference: str | None) -> list[tuple[str, str]]:
@@ -210,35 +265,24 @@ def _check_metric(primary: str, fits: Mapping[str, Fits]) -> None:
         raise ScoresError(f"Metric {primary!r} is unknown for {list_some(missing)}: expected one of {known}.")
 
 
-def _smallest_class(fits: Fits) -> int:
-    """Return the number of subjects of the rarest class that occurs, over all folds and seeds."""
-    carried = {
-        (subject, int(label)) for fit in fits for subject, label in zip(fit.subjects, fit.labels, strict=True)
-    }
-    return min(Counter(label for _, label in carried).values())
-
-
-def _delong_or_none(
-    first: Fits, second: Fits, *, fit_seeds: Sequence[int] | None, level: float
-) -> DeLong | None:
-    """Return DeLong's test where it is defined: two classes, each fit with both, two subjects of each."""
-    if not first[0].is_binary or any(len(set(fit.labels.tolist())) < 2 for fit in first):
-        return None
-    if _smallest_class(first) < 2:
-        return None
-    return delong_difference(first, second, fit_seeds=fit_seeds, level=level)
-
-
 def _adjust_p_values(compared: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    raw: dict[str, list[float]] = {
+    raw = {
         "bootstrap": [one.differences[one.primary].p_value for one in compared],
-        "mcnemar": [one.mcnemar.mid_p for one in compared],
+        "equivalence": [one.differences[one.primary].equivalence_p for one in compared],
     }
-    tests = [one.delong for one in compared if one.delong is not None]
-    if len(tests) == len(compared):
-        raw["delong"] = [test.p_value for test in tests]
+    for name, p_value in (("mcnemar", "mid_p"), ("delong", "p_value"), ("wilcoxon", "p_value")):
+        tests = [test for one in compared if (test := getattr(one, name)) is not None]
+        if len(tests) == len(compared):
+            raw[name] = [getattr(test, p_value) for test in tests]
     adjusted = {name: holm(values) for name, values in raw.items()}
     return tuple(
         replace(one, adjusted={name: values[index] for name, values in adjusted.items()})
         for index, one in enumerate(compared)
     )
+
+
+def _adjust_finding_tests(compared: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return the comparisons with their tests per finding adjusted over all findings and pairs together."""
+    bootstrap = [{name: one.p_value for name, one in pair.differences.items()} for pair in compared]
+    adjusted = adjust_findings([pair.findings for pair in compared], bootstrap)
+    return tuple(replace(pair, findings=tests) for pair, tests in zip(compared, adjusted, strict=True))

@@ -1,11 +1,11 @@
-"""Scores of one model on one set of volumes, and the pairing of two models' scores."""
+"""Predictions of one model for one set of volumes, and the pairing of two models' predictions."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,54 @@ class ScoresError(FixableError):
     """Scores that cannot be evaluated, or two sets of scores that cannot be compared."""
 
 
+class Predictions:
+    """What a model predicts for N volumes, beside what the table says: the base of each task's own class.
+
+    The classes derived from it are immutable dataclasses.
+
+    Attributes:
+        subjects: N subject names; a subject with several volumes occurs several times and is resampled as
+            one.
+        labels: What the table says, [N] or [N, F].
+        items: N names (image paths) that distinguish a subject's volumes; empty: their order within the
+            subject does.
+        predicted: Name of the field that holds the predictions, [N] or [N, K].
+        is_stratified: Whether subjects are resampled within each label, so that every class stays as
+            frequent as it is.
+    """
+
+    subjects: tuple[str, ...]
+    labels: Any
+    items: tuple[str, ...]
+    predicted: ClassVar[str] = "probabilities"
+    is_stratified: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is predicted, in the order of the columns; empty for a single number."""
+        return ()
+
+    @property
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """N pairs (subject, item) that identify a volume across models."""
+        if self.items:
+            return tuple(zip(self.subjects, self.items, strict=True))
+        seen: Counter[str] = Counter()
+        keys = []
+        for subject in self.subjects:
+            keys.append((subject, str(seen[subject])))
+            seen[subject] += 1
+        return tuple(keys)
+
+
+AnyPredictions = TypeVar("AnyPredictions", bound=Predictions)
+
+
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Predictions):
     """Labels and predicted probabilities of N volumes, immutable.
 
     Attributes:
@@ -46,6 +92,7 @@ class Scores:
     classes: tuple[str, ...]
     items: tuple[str, ...] = ()
     threshold: float = 0.5
+    is_stratified: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the only way to normalise the values of a frozen dataclass
@@ -59,8 +106,10 @@ class Scores:
         _check_shapes(self)
         _check_values(self)
 
-    def __len__(self) -> int:
-        return len(self.subjects)
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.classes
 
     @property
     def is_binary(self) -> bool:
@@ -75,21 +124,18 @@ class Scores:
         most: Integers = self.probabilities.argmax(axis=1)
         return most
 
-    @property
-    def keys(self) -> tuple[tuple[str, str], ...]:
-        """N pairs (subject, item) that identify a volume across models."""
-        if self.items:
-            return tuple(zip(self.subjects, self.items, strict=True))
-        seen: Counter[str] = Counter()
-        keys = []
-        for subject in self.subjects:
-            keys.append((subject, str(seen[subject])))
-            seen[subject] += 1
-        return tuple(keys)
+
+Fits: TypeAlias = Sequence[Predictions]
+"""One model's predictions, one entry per fit: per fold and training seed, always in the same order."""
+
+ClassFits: TypeAlias = Sequence[Scores]
+"""The same of a model of classes."""
 
 
-Fits: TypeAlias = Sequence[Scores]
-"""One model's scores, one `Scores` per fit: per fold and training seed, always in the same order."""
+def fits_of(kind: type[AnyPredictions], *models: Fits) -> list[list[AnyPredictions]] | None:
+    """Return the fits of each model if all of them are predictions of one kind, else None."""
+    found = [[fit for fit in fits if isinstance(fit, kind)] for fits in models]
+    return found if list(map(len, found)) == list(map(len, models)) else None
 
 
 def with_threshold(scores: Scores, threshold: float) -> Scores:
@@ -97,43 +143,47 @@ def with_threshold(scores: Scores, threshold: float) -> Scores:
     return replace(scores, threshold=float(threshold))
 
 
-def select_rows(scores: Scores, rows: Iterable[int]) -> Scores:
-    """Return the scores of some rows, in the order given."""
+def select_rows(scores: AnyPredictions, rows: Iterable[int]) -> AnyPredictions:
+    """Return the predictions of some rows, in the order given."""
     chosen = np.fromiter(rows, dtype=np.int64)
-    return replace(
-        scores,
-        subjects=tuple(scores.subjects[row] for row in chosen),
-        items=tuple(scores.items[row] for row in chosen) if scores.items else (),
-        labels=scores.labels[chosen],
-        probabilities=scores.probabilities[chosen],
-    )
+    changed = {
+        "subjects": tuple(scores.subjects[row] for row in chosen),
+        "items": tuple(scores.items[row] for row in chosen) if scores.items else (),
+        "labels": scores.labels[chosen],
+        scores.predicted: getattr(scores, scores.predicted)[chosen],
+    }
+    return _replaced(scores, changed)
 
 
-def average_by_subject(scores: Scores) -> Scores:
-    """Return one row per subject, sorted by name: the mean probability over the subject's volumes.
+def average_by_subject(scores: AnyPredictions) -> AnyPredictions:
+    """Return one row per subject, sorted by name: the mean prediction over the subject's volumes.
 
     Raises:
         ScoresError: A subject's volumes carry different labels.
     """
     names, inverse = np.unique(np.array(scores.subjects, dtype=object), return_inverse=True)
     first = np.array([int(np.flatnonzero(inverse == code)[0]) for code in range(len(names))])
-    mixed = np.flatnonzero(scores.labels != scores.labels[first][inverse])
+    mixed = _differing_rows(scores.labels, scores.labels[first][inverse])
     if len(mixed):
         subjects = list_some(sorted({scores.subjects[row] for row in mixed}))
         raise ScoresError(
             f"Expected one label per subject, found several for {subjects}: evaluate per volume instead."
         )
     is_own = inverse[None, :] == np.arange(len(names))[:, None]  # [S, N]
-    means = is_own @ scores.probabilities / is_own.sum(axis=1, keepdims=True)
-    return replace(scores, subjects=tuple(names), items=(), labels=scores.labels[first], probabilities=means)
+    predicted = getattr(scores, scores.predicted)
+    counts = is_own.sum(axis=1).reshape(-1, *[1] * (predicted.ndim - 1))
+    changed = {"subjects": tuple(names), "items": (), "labels": scores.labels[first]}
+    return _replaced(scores, changed | {scores.predicted: is_own @ predicted / counts})
 
 
-def as_fits(scores: Scores | Fits) -> Fits:
-    """Return one model's scores as a sequence with one `Scores` per fit."""
-    return (scores,) if isinstance(scores, Scores) else tuple(scores)
+def as_fits(scores: AnyPredictions | Sequence[AnyPredictions]) -> Sequence[AnyPredictions]:
+    """Return one model's predictions as a sequence with one entry per fit."""
+    return (scores,) if isinstance(scores, Predictions) else tuple(scores)
 
 
-def align_fits(first: Scores | Fits, second: Scores | Fits) -> tuple[Fits, Fits]:
+def align_fits(
+    first: AnyPredictions | Sequence[AnyPredictions], second: AnyPredictions | Sequence[AnyPredictions]
+) -> tuple[Sequence[AnyPredictions], Sequence[AnyPredictions]]:
     """Return both models' fits, those of the second with their rows in the order of the first's.
 
     Raises:
@@ -148,16 +198,14 @@ def align_fits(first: Scores | Fits, second: Scores | Fits) -> tuple[Fits, Fits]
     return left, tuple(align_scores(a, b) for a, b in zip(left, right, strict=True))
 
 
-def align_scores(reference: Scores, other: Scores) -> Scores:
+def align_scores(reference: AnyPredictions, other: AnyPredictions) -> AnyPredictions:
     """Return the rows of `other` in the order of `reference`.
 
     Raises:
         ScoresError: The two were not scored on the same volumes with the same labels and classes.
     """
-    if reference.classes != other.classes:
-        raise ScoresError(
-            f"The classes differ: {', '.join(reference.classes)} and {', '.join(other.classes)}."
-        )
+    if reference.outputs != other.outputs or type(reference) is not type(other):
+        raise ScoresError(f"The classes differ: {_described(reference)} and {_described(other)}.")
     rows = {key: row for row, key in enumerate(other.keys)}
     if len(rows) != len(other) or len(set(reference.keys)) != len(reference):
         raise ScoresError("Expected each pair of subject and item once, but a volume occurs twice.")
@@ -167,11 +215,27 @@ def align_scores(reference: Scores, other: Scores) -> Scores:
             f"The models were scored on different volumes; only one has those of {list_some(unpaired)}."
         )
     aligned = select_rows(other, (rows[key] for key in reference.keys))
-    changed = np.flatnonzero(aligned.labels != reference.labels)
+    changed = _differing_rows(aligned.labels, reference.labels)
     if len(changed):
         names = sorted({reference.subjects[row] for row in changed})
         raise ScoresError(f"The labels differ between the two models for {list_some(names)}.")
     return aligned
+
+
+def _replaced(scores: AnyPredictions, changed: dict[str, Any]) -> AnyPredictions:
+    copied: Any = replace(scores, **changed)  # type: ignore[type-var] # every derived class is a dataclass
+    result: AnyPredictions = copied
+    return result
+
+
+def _described(scores: Predictions) -> str:
+    return ", ".join(scores.outputs) or type(scores).__name__
+
+
+def _differing_rows(first: NDArray[Any], second: NDArray[Any]) -> Integers:
+    """Return the rows in which two arrays of labels differ; an unknown label (nan) equals another one."""
+    differs = (first != second) & ~(np.isnan(first) & np.isnan(second))
+    return np.flatnonzero(differs.reshape(len(first), -1).any(axis=1))
 
 
 def index_subjects(fits: Fits) -> tuple[tuple[str, ...], list[Integers]]:

@@ -22,7 +22,7 @@ from voxlift.app.evaluation.metrics import (
 )
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import format_p_value
+from voxlift.app.evaluation.verdict import format_p_value, short_verdict
 from voxlift.app.report.formatting import (
     MISSING,
     format_interval,
@@ -211,7 +211,7 @@ def _displayed_cost(key: str, value: object) -> object:
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """Return the difference of the primary metric of each pair, with the Holm-adjusted p-values."""
+    """Return the difference of the primary metric of each pair, with its Holm-adjusted p-value and verdict."""
     rows = []
     for one in comparisons:
         found = one.differences[one.primary]
@@ -219,11 +219,10 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
             "difference": format_signed(found.difference),
             "interval": format_interval(found.low, found.high),
-            "p_bootstrap": format_p_value(one.adjusted["bootstrap"]),
-            "p_delong": format_p_value(one.adjusted["delong"]) if "delong" in one.adjusted else MISSING,
-            "p_mcnemar": format_p_value(one.adjusted["mcnemar"]),
-            "only_second": str(one.mcnemar.only_second),
-            "only_first": str(one.mcnemar.only_first),
+            "p": format_p_value(one.adjusted["bootstrap"]),
+            "verdict": short_verdict(one),
+            "only_second": MISSING if one.mcnemar is None else str(one.mcnemar.only_second),
+            "only_first": MISSING if one.mcnemar is None else str(one.mcnemar.only_first),
             "first": one.first,
             "second": one.second,
         }
@@ -231,15 +230,14 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     return rows
 
 
-def difference_rows(one: Comparison) -> list[tuple[str, str, str, str]]:
-    """Return label, difference, interval and uncorrected p-value of every headline metric of a pair."""
+def difference_rows(one: Comparison) -> list[tuple[str, str, str]]:
+    """Return label, difference and interval of every headline metric of a pair."""
     found = [one.differences[name] for name in headline_metrics(one.differences)]
     return [
         (
             METRIC_LABELS[one.metric],
             format_signed(one.difference),
             format_interval(one.low, one.high),
-            format_p_value(one.p_value),
         )
         for one in found
     ]

@@ -13,7 +13,7 @@ from rich.text import Text
 from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.evaluation.metrics import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
-from voxlift.app.evaluation.verdict import format_p_value, overall_verdict
+from voxlift.app.evaluation.verdict import format_p_value, overall_verdict, short_verdict
 from voxlift.app.progress import build_console
 from voxlift.app.report.findings import (
     MAX_LENGTH,
@@ -89,22 +89,21 @@ def _metric_text(block: Mapping[str, object], name: str, *, is_stacked: bool) ->
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:
-    """Print the differences of the primary metric with intervals and corrected p-values, then the verdict."""
+    """Print the difference of the primary metric of each pair, its interval, p-value and verdict."""
     target = console or build_console()
-    tests = {"bootstrap": "p boot.", "delong": "p DeLong", "mcnemar": "p McN."}
-    if not all("delong" in one.adjusted for one in found):
-        del tests["delong"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
-    for heading in (f"{metric_label(found[0].primary)}, difference", *tests.values()):
+    for heading in (f"{metric_label(found[0].primary)}, difference", "p"):
         table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("verdict", overflow="fold")
     for one in found:
         difference = one.differences[one.primary]
         interval = format_interval(difference.low, difference.high)
         table.add_row(
             f"{one.second} \N{MINUS SIGN} {one.first}",
             f"{format_value(difference.difference)} {interval}".rstrip(),
-            *(format_p_value(one.adjusted[name]) for name in tests),
+            format_p_value(one.adjusted["bootstrap"]),
+            short_verdict(one),
         )
     target.print(table)
     target.print(overall_verdict(found), soft_wrap=not target.is_terminal)

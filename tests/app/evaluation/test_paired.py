@@ -5,7 +5,8 @@ from score_sets import build_scores, correlated_pair, three_class_pair
 from voxlift.app.evaluation.bootstrap import model_intervals, point_metrics
 from voxlift.app.evaluation.delong import delong_difference
 from voxlift.app.evaluation.mcnemar import mcnemar_test
-from voxlift.app.evaluation.paired import compare_models, holm
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.paired_tests import holm
 from voxlift.app.evaluation.scores import Scores, ScoresError, select_rows
 
 
