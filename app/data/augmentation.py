@@ -80,7 +80,8 @@ def build_augmentation(chosen: Augment, cohort: Cohort) -> Any:  # noqa: ANN401 
         return None
     from voxlift.data_pipelines.augment.build import build_augment
 
-    return build_augment(chosen, spacing=cohort.preprocess.spacing or (1.0, 1.0, 1.0))
+    masks = int("channel" in cohort.preprocess.mask)
+    return build_augment(chosen, spacing=cohort.preprocess.spacing or (1.0, 1.0, 1.0), masks=masks)
 
 
 def build_mixing(chosen: Augment) -> Any:  # noqa: ANN401 - a graph function, or None

@@ -5,6 +5,7 @@ tf.data.Dataset.zip(volumes.repeat(epochs), count_seeds(seed)).map(augment, num_
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import tensorflow as tf
 
@@ -38,9 +39,11 @@ TRANSFORMS: tuple[Transform, ...] = (
     gamma_contrast,
     cutout,
 )
+MOVING: tuple[Transform, ...] = (flip_rotate90, spatial, shift)
+"""Those that move voxels, and so a mask too; the others change intensities."""
 
 
-def build_augment(settings: Augment, *, spacing: tuple[float, float, float]) -> AugmentVoxels:
+def build_augment(settings: Augment, *, spacing: tuple[float, float, float], masks: int = 0) -> AugmentVoxels:
     """Return a function (voxels, seed int32 [2]) -> voxels that augments one volume or one slice.
 
     The function is pure TensorFlow for `tf.data.Dataset.map`: voxels are float32 [D, H, W, C] or [H, W, C]
@@ -50,6 +53,7 @@ def build_augment(settings: Augment, *, spacing: tuple[float, float, float]) -> 
     Args:
         settings: The augmentation settings.
         spacing: mm per voxel of the grid, ordered (depth, height, width), for slices too.
+        masks: How many of the last channels are masks, which are moved, and no more.
 
     Raises:
         ValueError: The settings or the spacing are invalid; on the first call, they do not suit the shape.
@@ -59,7 +63,7 @@ def build_augment(settings: Augment, *, spacing: tuple[float, float, float]) -> 
 
     def augment(voxels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         drawn = draw_augment(settings, voxels.shape, spacing=spacing, seed=seed)
-        return apply_augment(voxels, drawn, settings)
+        return apply_augment(voxels, drawn, settings, masks=masks)
 
     # There is nothing for AutoGraph to convert, and its search took four seconds at each start.
     unconverted: AugmentVoxels = tf.autograph.experimental.do_not_convert(augment)
@@ -94,13 +98,14 @@ def draw_augment(
     return drawn
 
 
-def apply_augment(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
+def apply_augment(voxels: tf.Tensor, drawn: Drawn, settings: Augment, *, masks: int = 0) -> tf.Tensor:
     """Return the voxels transformed by drawn parameters; the same parameters give the same voxels.
 
     Args:
         voxels: Float32 [D, H, W, C] or [H, W, C] of known sides.
         drawn: From `draw_augment`, for this shape.
         settings: The same as for drawing.
+        masks: How many of the last channels are masks: moved by nearest neighbour, 0 where nothing was.
 
     Raises:
         ValueError: The voxels are not float32, or of another rank or unknown sides.
@@ -113,7 +118,21 @@ def apply_augment(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tens
     build_grid(tuple(voxels.shape), (1.0, 1.0, 1.0))
     is_slice = voxels.shape.rank == 3
     volume = voxels[None] if is_slice else voxels
+    channels = volume.shape[3] - masks
+    image = volume[..., :channels] if masks else volume
     for transform in TRANSFORMS:
         if transform.is_on(settings):
-            volume = transform.apply(volume, drawn, settings)
-    return volume[0] if is_slice else volume
+            image = transform.apply(image, drawn, settings)
+    if masks:
+        image = tf.concat([image, _move_masks(volume[..., channels:], drawn, settings)], axis=-1)
+    return image[0] if is_slice else image
+
+
+def _move_masks(masks: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
+    """Return masks [D, H, W, C] moved as the image is."""
+    settings = replace(settings, fill_minimum=False, fill=0.0)
+    for transform in TRANSFORMS:
+        if transform in MOVING and transform.is_on(settings):
+            move = spatial.apply_to_mask if transform is spatial else transform.apply
+            masks = move(masks, drawn, settings)
+    return masks

@@ -1,4 +1,9 @@
-"""Affine, crop and elastic transforms as one map from output to input voxels and one trilinear resample."""
+"""Affine, crop and elastic transforms as one map from output to input voxels and one resample.
+
+Images are interpolated trilinearly; a mask takes its nearest voxel.
+"""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -26,6 +31,17 @@ def draw(settings: Augment, grid: Grid, seed: tf.Tensor) -> Drawn:
 
 def apply(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
     """Return the voxels [D, H, W, C] resampled once; unchanged where nothing moves."""
+    return _apply(voxels, drawn, settings, resample_linear)
+
+
+def apply_to_mask(mask: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
+    """Return a mask [D, H, W, C] moved as `apply` moves the voxels, by nearest neighbour."""
+    return _apply(mask, drawn, settings, resample_nearest)
+
+
+def _apply(
+    voxels: tf.Tensor, drawn: Drawn, settings: Augment, resample: Callable[..., tf.Tensor]
+) -> tf.Tensor:
     sides = tuple(voxels.shape[:3])
     matrix, offset = _compose(drawn, sides)
     is_moved = tf.reduce_any(matrix != tf.eye(3)) | tf.reduce_any(offset != 0.0)
@@ -34,7 +50,7 @@ def apply(voxels: tf.Tensor, drawn: Drawn, settings: Augment) -> tf.Tensor:
 
     def move(values: tf.Tensor) -> tf.Tensor:
         displacement = elastic.displacement_field(drawn, sides) if "elastic_mm" in drawn else None
-        return resample_linear(values, matrix, offset, displacement, fill_value(values, settings))
+        return resample(values, matrix, offset, displacement, fill_value(values, settings))
 
     return apply_if(is_moved, move, voxels)
 
@@ -70,6 +86,30 @@ def resample_linear(
         fill: [C], the value outside the grid; a position beyond the outermost centres fades to it within a
             voxel.
     """
+    return _sample(voxels, matrix, offset, displacement, fill, is_nearest=False)
+
+
+@tf.function(jit_compile=True)
+def resample_nearest(
+    voxels: tf.Tensor,
+    matrix: tf.Tensor,
+    offset: tf.Tensor,
+    displacement: tf.Tensor | None,
+    fill: tf.Tensor,
+) -> tf.Tensor:
+    """Return the voxels nearest to the positions of `resample_linear`, with the same arguments."""
+    return _sample(voxels, matrix, offset, displacement, fill, is_nearest=True)
+
+
+def _sample(
+    voxels: tf.Tensor,
+    matrix: tf.Tensor,
+    offset: tf.Tensor,
+    displacement: tf.Tensor | None,
+    fill: tf.Tensor,
+    *,
+    is_nearest: bool,
+) -> tf.Tensor:
     sides = voxels.shape[:3]
     axes = [axis for axis in range(3) if sides[axis] > 1]
     # a border of one voxel, in which a position outside the grid fades to the fill value
@@ -82,7 +122,8 @@ def resample_linear(
         position = tf.clip_by_value(position, 0.0, float(sides[axis] + 1))
         low = tf.minimum(tf.floor(position), float(sides[axis]))
         base += tf.cast(low, tf.int32) * strides[axis]
-        fractions.append((position - low)[..., None])
+        fraction = (position - low)[..., None]
+        fractions.append(tf.round(fraction) if is_nearest else fraction)
     rows = tf.reshape(padded, [-1, voxels.shape[3]])
     steps = [strides[axis] for axis in axes]
     return tf.ensure_shape(_interpolate(rows, base, steps, fractions) + fill, voxels.shape)

@@ -163,3 +163,24 @@ def test_invalid_input_is_refused():
             build_augment(light(), spacing=spacing)
     with pytest.raises(ValueError, match="noise_prob"):
         build_augment(Augment(noise_prob=2.0), spacing=SPACING)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_mask_is_moved_with_the_image_and_keeps_its_values(settings):
+    grid = np.indices(SHAPE[:3])
+    mask = (np.abs(grid - np.array([2, 3, 5])[:, None, None, None]).max(axis=0) <= 1).astype(np.float32)
+    voxels = np.concatenate([VOXELS, mask[..., None]], axis=-1)
+    drawn = draw_augment(settings, voxels.shape, spacing=SPACING, seed=[3, 1])
+    varied = apply_augment(voxels, drawn, settings, masks=1).numpy()
+    assert varied.shape == voxels.shape
+    np.testing.assert_array_equal(varied[..., :2], apply_augment(VOXELS, drawn, settings).numpy())
+    assert set(np.unique(varied[..., 2])) <= {0.0, 1.0}
+    # Moved as an image, the mask is exactly 1 or 0 away from its rim: there the nearest voxel is the same.
+    still = {"bias", "blur", "lowres", "noise", "gamma", "contrast", "brightness", "cutout"}
+    off = {f"{name}_prob": 0.0 for name in still}
+    moving = dataclasses.replace(settings, **off, fill_minimum=False, fill=0.0)
+    moved = apply_augment(mask[..., None], drawn, moving).numpy()[..., 0]
+    assert varied[..., 2][moved > 1 - 1e-4].all()
+    assert not varied[..., 2][moved < 1e-4].any()
+    if all(getattr(moving, name) == 0.0 for name in ("affine_prob", "crop_prob", "elastic_prob")):
+        np.testing.assert_array_equal(varied[..., 2], moved)
