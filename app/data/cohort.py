@@ -30,7 +30,8 @@ from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images
-from voxlift.data_pipelines.tables.splits import SplitCount, assign_splits, select_records, split_table
+from voxlift.data_pipelines.tables.split_checks import SplitCount, split_table
+from voxlift.data_pipelines.tables.splits import assign_splits, select_records
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 from voxlift.data_pipelines.volume import VolumeError
 

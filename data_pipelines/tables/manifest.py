@@ -25,7 +25,8 @@ from voxlift.data_pipelines.tables.rows import (
     read_rows,
 )
 from voxlift.data_pipelines.tables.subjects import unify_subjects
-from voxlift.data_pipelines.tables.values import index_labels, is_missing
+from voxlift.data_pipelines.tables.targets import interpret_labels
+from voxlift.data_pipelines.tables.values import is_missing
 
 __all__ = [
     "Manifest",
@@ -37,6 +38,8 @@ __all__ = [
     "load_rows_unchecked",
     "split_images",
 ]
+
+Label = tuple[int, tuple[float, ...]]  # class index and targets of a record; nan is always `math.nan`
 
 DEFAULT_OPTIONS = TableOptions()
 IMAGE_SEPARATOR = "|"
@@ -52,14 +55,15 @@ _SUBJECT_COLUMNS = frozenset(
 
 @dataclass(frozen=True)
 class Record:
-    """One row: the volume (one file per channel) of a subject, and its label.
+    """One row: the volume (one file per channel) of a subject, and its label or targets.
 
     Args:
         subject: The subject's name; a subject is never in two splits.
         images: Absolute paths, one per channel; a directory contains a DICOM series.
-        label: Class index.
+        label: Class index; 0 where the target is findings or a number.
         split: "train", "val", "test", or None where the table has none.
         row: Line in the table, or running number in a folder per class, from 1.
+        targets: 1, 0 or nan (unknown) for each finding; or the number; empty for classes.
     """
 
     subject: str
@@ -67,6 +71,7 @@ class Record:
     label: int
     split: str | None
     row: int
+    targets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,12 @@ class Manifest:
 
     Args:
         records: In the table's order.
-        classes: Class names; a record's label is the index.
+        classes: Class names; a record's label is the index. Where the target is findings or a number: their
+            names; a record's targets have their order.
         left_out: For each reason, the number of rows that are not used.
         source: The table or folder.
         notes: How it was read, a sentence by kind; those in `subjects.SUBJECT_NOTES` are warnings.
+        target: `classes`, `findings` or `number`.
     """
 
     records: tuple[Record, ...]
@@ -86,6 +93,7 @@ class Manifest:
     left_out: Mapping[str, int]
     source: Path
     notes: Mapping[str, str] = field(default_factory=dict)
+    target: str = "classes"
 
 
 def join_images(images: Iterable[Path]) -> str:
@@ -121,16 +129,20 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
         _refuse_unused_subjects(read_table(source), source)
     every, notes = read_rows(source, options)
     rows, left_out = _drop_incomplete(every)
-    labels, names = _index_rows(rows, source, options)
-    kept = [(row, label) for row, label in zip(rows, labels, strict=True) if isinstance(label, int)]
-    left_out += Counter(label for label in labels if isinstance(label, str))
+    found = interpret_labels(rows, source, options)
+    kept = [
+        (row, (label, targets))
+        for row, label, targets in zip(rows, found.labels, found.targets, strict=True)
+        if isinstance(label, int)
+    ]
+    left_out += Counter(label for label in found.labels if isinstance(label, str))
     _check_cells(kept, source)
     unique = _drop_duplicates(kept, source)
     left_out += Counter({"image listed twice": len(kept) - len(unique)})
     if not options.keep_absent:
         _check_files((row for row, _ in unique), source)
     records = tuple(_to_record(row, label) for row, label in unique)
-    return Manifest(records, names, dict(left_out), source, notes)
+    return Manifest(records, found.names, dict(left_out), source, notes, options.target)
 
 
 def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
@@ -148,30 +160,25 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
     """
     source = Path(table).expanduser().absolute()
     rows, notes = read_rows(source, options)
-    labels, names = _index_rows(rows, source, options)
-    pairs = list(zip(rows, labels, strict=True))
-    left_out = Counter(label for label in labels if isinstance(label, str))
-    left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label in pairs)
-    records = [_to_record(row, label) for row, label in pairs if row.images and isinstance(label, int)]
-    unique = {(one.images, one.subject, one.label, one.split): one for one in reversed(records)}
+    found = interpret_labels(rows, source, options)
+    pairs = list(zip(rows, found.labels, found.targets, strict=True))
+    left_out = Counter(label for label in found.labels if isinstance(label, str))
+    left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label, _ in pairs)
+    records = [
+        _to_record(row, (label, targets))
+        for row, label, targets in pairs
+        if row.images and isinstance(label, int)
+    ]
+    unique = {(one.images, one.subject, one.label, one.targets, one.split): one for one in reversed(records)}
     left_out["image listed twice"] = len(records) - len(unique)
-    return Manifest(tuple(reversed(unique.values())), names, dict(+left_out), source, notes)
+    kept = tuple(reversed(unique.values()))
+    return Manifest(kept, found.names, dict(+left_out), source, notes, options.target)
 
 
-def _index_rows(
-    rows: Sequence[Row], source: Path, options: TableOptions
-) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
-    """Return each row's class index, or why it has none, and the class names; as `index_labels`."""
-    labels = [row.label for row in rows]
-    classes = options.classes
-    if not classes and source.is_dir() and any(map(is_missing, labels)):
-        classes = sorted(set(labels))  # a folder that exists is a class, even if it is named `null` or `NA`
-    return index_labels(labels, classes=classes, label_bins=options.label_bins)
-
-
-def _to_record(row: Row, label: int) -> Record:
+def _to_record(row: Row, label: Label) -> Record:
     split = find_split(row.split) if row.split else None
-    return Record(row.subject or f"row {row.line}", row.images or (), label, split, row.line)
+    index, targets = label
+    return Record(row.subject or f"row {row.line}", row.images or (), index, split, row.line, targets)
 
 
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
@@ -211,7 +218,7 @@ def _drop_incomplete(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
     return kept, left_out
 
 
-def _check_cells(kept: Iterable[tuple[Row, int]], source: Path) -> None:
+def _check_cells(kept: Iterable[tuple[Row, Label]], source: Path) -> None:
     unknown = [f"row {row.line}: {row.split!r}" for row, _ in kept if row.split and not find_split(row.split)]
     nameless = [f"row {row.line}" for row, _ in kept if not row.subject]
     if unknown:
@@ -224,13 +231,13 @@ def _check_cells(kept: Iterable[tuple[Row, int]], source: Path) -> None:
         )
 
 
-def _drop_duplicates(kept: Sequence[tuple[Row, int]], source: Path) -> list[tuple[Row, int]]:
+def _drop_duplicates(kept: Sequence[tuple[Row, Label]], source: Path) -> list[tuple[Row, Label]]:
     """Return each image once.
 
     Raises:
         ManifestError: Rows of one image contradict each other.
     """
-    by_images: dict[tuple[Path, ...], list[tuple[Row, int]]] = defaultdict(list)
+    by_images: dict[tuple[Path, ...], list[tuple[Row, Label]]] = defaultdict(list)
     for row, label in kept:
         by_images[tuple(map(find_real_path, row.images or ()))].append((row, label))
     problems = [problem for images, same in by_images.items() for problem in _contradictions(images, same)]
@@ -239,10 +246,12 @@ def _drop_duplicates(kept: Sequence[tuple[Row, int]], source: Path) -> list[tupl
     return [same[0] for same in by_images.values()]
 
 
-def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, int]]) -> list[str]:
+def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, Label]]) -> list[str]:
     rows = [row for row, _ in same]
     values = {
-        "label": {row.label for row in rows} if len({label for _, label in same}) > 1 else set(),
+        "label": {", ".join(row.findings) or row.label for row in rows}
+        if len({label for _, label in same}) > 1
+        else set(),
         "subject": {row.subject for row in rows},
         "split": {str(row.split) for row in rows},
     }

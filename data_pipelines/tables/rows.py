@@ -55,6 +55,8 @@ class TableOptions:
             `*` in a pattern finds all that match, such as a subject's sessions.
         image_columns: Instead of `image_column`, one column (or pattern) per channel.
         label_column: Column with the label.
+        label_columns: Instead of `label_column`, one column per finding.
+        target: What the label is: `classes`, `findings` or `number`, see `targets`.
         subject_column: Column with the subject; by default every row is a subject of its own.
         split_column: Column with train, val or test (or a common synonym).
         classes: Class names in index order; by default all labels, sorted. Rows with other labels are left
@@ -67,6 +69,8 @@ class TableOptions:
     image_column: str = "image"
     image_columns: Sequence[str] = ()
     label_column: str = "label"
+    label_columns: Sequence[str] = ()
+    target: str = "classes"
     subject_column: str | None = None
     split_column: str | None = None
     classes: Sequence[str] = ()
@@ -84,6 +88,7 @@ class Row:
         label: The label's text.
         split: The split's text; None where there is no such column.
         line: Line of the table, or running number in a folder.
+        findings: The text of each of `label_columns`.
     """
 
     subject: str
@@ -91,6 +96,7 @@ class Row:
     label: str
     split: str | None
     line: int
+    findings: tuple[str, ...] = ()
 
     @property
     def names_file(self) -> bool:
@@ -114,6 +120,7 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
         ManifestError: The source cannot be read, or lacks a column.
     """
     if source.is_dir():
+        _refuse_folder(source, options)
         rows, note = rows_of_folder(source)
         return rows, _describe_subjects(rows, shared_folders=note)
     table = read_table(source)
@@ -121,13 +128,22 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
         table,
         root=source.parent if options.root is None else _find_root(options.root),
         image_columns=tuple(options.image_columns) or (options.image_column,),
-        label_column=options.label_column,
+        label_column=None if options.label_columns else options.label_column,
+        label_columns=tuple(options.label_columns),
         subject_column=options.subject_column,
         split_column=options.split_column,
     )
     if options.subject_column in (options.image_column, *options.image_columns):
         return rows, dict(table.notes)  # the user has made each image a subject
     return rows, {**table.notes, **_describe_subjects(rows)}
+
+
+def _refuse_folder(source: Path, options: TableOptions) -> None:
+    if options.target != "classes":
+        raise ManifestError(
+            f"{source} is a folder per class, which tells classes only. Set data.table to a table with the "
+            f"columns of the {options.target}, or use task=classes or task=grades."
+        )
 
 
 def _describe_subjects(rows: Sequence[Row], *, shared_folders: str = "") -> dict[str, str]:
@@ -160,6 +176,7 @@ def rows_of_table(
     label_column: str | None,
     subject_column: str | None,
     split_column: str | None,
+    label_columns: tuple[str, ...] = (),
 ) -> list[Row]:
     """Return the table's rows, in order; without a subject column the image names the subject.
 
@@ -173,12 +190,14 @@ def rows_of_table(
         label_column: Column of the label, or None.
         subject_column: Column of the subject, or None.
         split_column: Column of the split, or None.
+        label_columns: Column of each finding.
 
     Raises:
         ManifestError: A column is missing, or the channels match different numbers of files.
     """
     needed = [name for column in image_columns for name in fields_of(column)]
-    needed += [name for name in (label_column, subject_column, split_column) if name is not None]
+    labels = (label_column, *label_columns, subject_column, split_column)
+    needed += [name for name in labels if name is not None]
     require_columns(table, list(dict.fromkeys(needed)))
     subjects = _find_subjects(table, image_columns, subject_column)
     return [
@@ -188,6 +207,7 @@ def rows_of_table(
             label="" if label_column is None else table.with_decimal_point(cells[label_column]),
             split=None if split_column is None else cells[split_column],
             line=line,
+            findings=tuple(table.with_decimal_point(cells[name]) for name in label_columns),
         )
         for line, cells, subject in zip(table.lines, table.rows, subjects, strict=True)
         for images in find_paths(cells, image_columns, root=root, line=line) or _NO_IMAGE

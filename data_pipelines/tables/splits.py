@@ -1,5 +1,8 @@
 """Assign subjects to train, val and test: stratified by label, independent of the order of rows.
 
+Classes and grades are stratified by class, a number by its quantiles, and findings iteratively, so that a
+rare finding is in every split (`stratify`).
+
 A subject's stratum is the most frequent label of its volumes (of equally frequent ones the lowest class
 index). Fractions are of the subjects to be split: all of them, or, where the table has its own split column,
 those in its train split. Within each class the numbers are exact to one subject, and in total to one subject
@@ -12,29 +15,21 @@ cross-validation keeps, for each outer fold, the records outside its test split 
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
-from voxlift.data_pipelines.tables.rows import SPLITS
-from voxlift.data_pipelines.tables.values import is_number
+from voxlift.data_pipelines.tables.split_checks import CHECKS
+from voxlift.data_pipelines.tables.stratify import stratify_iteratively
 
-log = logging.getLogger("voxlift")
-
-
-@dataclass(frozen=True)
-class SplitCount:
-    """The number of subjects and volumes of a class in a split (a subject of two labels counts twice)."""
-
-    split: str
-    class_name: str
-    subjects: int
-    volumes: int
+Strata = Mapping[str, int | tuple[bool, ...]]  # by subject: its stratum, or marks of findings
+MOST_BINS = 10  # of a number
+SUBJECTS_PER_BIN = 8  # so that each bin gives subjects to training and to the other splits
 
 
 def assign_splits(
@@ -56,38 +51,19 @@ def assign_splits(
             subjects than there are splits, train lacks a class, or another split has fewer than two.
     """
     _check_request(manifest, val, test, folds, fold)
+    check_counts, check_splits = CHECKS[manifest.target]
     strata = _find_strata(manifest)
     if any(record.split for record in manifest.records):
         chosen = _split_by_table(manifest, strata, {"val": val, "test": test}, seed)
     elif folds:
-        _check_counts(manifest, 4 if folds == 2 and val > 0 else folds)
+        check_counts(manifest, 4 if folds == 2 and val > 0 else folds)
         chosen = _split_by_fold(strata, val, seed, folds, fold)
     else:
-        _check_counts(manifest, 1 + (val > 0) + (test > 0))
+        check_counts(manifest, 1 + (val > 0) + (test > 0))
         chosen = _split_by_fraction(strata, {"val": val, "test": test}, np.random.default_rng(seed))
     splits = tuple(chosen[record.subject] for record in manifest.records)
-    _check_classes(manifest, splits)
+    check_splits(manifest, splits)
     return splits
-
-
-def split_table(manifest: Manifest, splits: Sequence[str]) -> tuple[SplitCount, ...]:
-    """Return the number of subjects and volumes per split and class, splits in the order train, val, test.
-
-    Args:
-        manifest: The records.
-        splits: One per record.
-    """
-    subjects = defaultdict[tuple[str, int], set[str]](set)
-    volumes = Counter[tuple[str, int]]()
-    for record, split in zip(manifest.records, splits, strict=True):
-        subjects[split, record.label].add(record.subject)
-        volumes[split, record.label] += 1
-    return tuple(
-        SplitCount(split, name, len(subjects[split, label]), volumes[split, label])
-        for split in SPLITS
-        if split in splits
-        for label, name in enumerate(manifest.classes)
-    )
 
 
 def select_records(
@@ -130,8 +106,40 @@ def _check_request(manifest: Manifest, val: float, test: float, folds: int, fold
         )
 
 
-def _find_strata(manifest: Manifest) -> dict[str, int]:
-    """Return the most frequent label of each subject, sorted by subject so that row order has no effect."""
+def _find_strata(manifest: Manifest) -> Strata:
+    """Return the stratum of each subject, sorted by subject so that row order has no effect.
+
+    It is the most frequent class of the subject's volumes, the quantile of its mean number, or for each
+    finding whether it is known to be present in a volume, then whether it is known to be absent.
+    """
+    if manifest.target == "classes":
+        return _find_classes(manifest)
+    targets = defaultdict[str, list[tuple[float, ...]]](list)
+    for record in manifest.records:
+        targets[record.subject].append(record.targets)
+    values = {subject: np.array(own) for subject, own in sorted(targets.items())}  # each [volumes, T]
+    if manifest.target == "findings":
+        return {
+            subject: tuple(bool(mark) for mark in (*(own == 1).any(axis=0), *(own == 0).any(axis=0)))
+            for subject, own in values.items()
+        }
+    return dict(zip(values, quantile_bins([float(own.mean()) for own in values.values()]), strict=True))
+
+
+def quantile_bins(values: Sequence[float]) -> list[int]:
+    """Return the index of the quantile of each number: ten of them, fewer where they would be small.
+
+    >>> quantile_bins([1.0, 5.0, 2.0])
+    [0, 0, 0]
+    >>> quantile_bins(range(24))[::6]
+    [0, 0, 1, 2]
+    """
+    count = max(1, min(MOST_BINS, len(values) // SUBJECTS_PER_BIN))
+    edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])
+    return [int(index) for index in np.searchsorted(edges, np.asarray(values), side="left")]
+
+
+def _find_classes(manifest: Manifest) -> dict[str, int]:
     labels = defaultdict[str, Counter[int]](Counter)
     for record in manifest.records:
         labels[record.subject][record.label] += 1
@@ -143,7 +151,7 @@ def _most_frequent(counts: Counter[int]) -> int:
     return min(label for label, count in counts.items() if count == highest)
 
 
-def _shuffle_classes(strata: dict[str, int], rng: np.random.Generator) -> list[list[str]]:
+def _shuffle_classes(strata: Mapping[str, Any], rng: np.random.Generator) -> list[list[str]]:
     """Return for each class its subjects in random order."""
     by_class = [
         [subject for subject, own in strata.items() if own == label] for label in sorted(set(strata.values()))
@@ -152,9 +160,13 @@ def _shuffle_classes(strata: dict[str, int], rng: np.random.Generator) -> list[l
 
 
 def _split_by_fraction(
-    strata: dict[str, int], fractions: dict[str, float], rng: np.random.Generator
+    strata: Strata, fractions: dict[str, float], rng: np.random.Generator
 ) -> dict[str, str]:
     """Return each subject's split: every class gives each split its fraction, the rest trains."""
+    if _are_findings(strata):
+        names = ("train", *fractions)
+        shares = (1 - sum(fractions.values()), *fractions.values())
+        return {name: names[part] for name, part in _divide_findings(strata, shares, rng).items()}
     groups = _shuffle_classes(strata, rng)
     chosen = dict.fromkeys(strata, "train")
     assigned = [0] * len(groups)
@@ -188,18 +200,34 @@ def _round_counts(sizes: Sequence[int], fraction: float) -> list[int]:
     return [max(1, count) for count in counts]
 
 
-def _split_by_fold(strata: dict[str, int], val: float, seed: int, folds: int, fold: int) -> dict[str, str]:
-    # Every folds-th subject of one list, class after class, keeps classes and folds even to one subject.
-    order = [subject for group in _shuffle_classes(strata, np.random.default_rng(seed)) for subject in group]
-    tested = set(order[fold::folds])
+def _are_findings(strata: Strata) -> bool:
+    return isinstance(next(iter(strata.values()), 0), tuple)
+
+
+def _divide_findings(strata: Strata, shares: Sequence[float], rng: np.random.Generator) -> dict[str, int]:
+    parts = stratify_iteratively(np.array(list(strata.values()), bool), shares, rng)
+    return dict(zip(strata, parts.tolist(), strict=True))
+
+
+def _split_by_fold(strata: Strata, val: float, seed: int, folds: int, fold: int) -> dict[str, str]:
+    tested = _select_fold(strata, np.random.default_rng(seed), folds, fold)
     rest = {subject: label for subject, label in strata.items() if subject not in tested}
     fraction_of_rest = val * len(strata) / max(1, len(rest))
     chosen = _split_by_fraction(rest, {"val": fraction_of_rest}, np.random.default_rng((seed, fold)))
     return {subject: chosen.get(subject, "test") for subject in strata}
 
 
+def _select_fold(strata: Strata, rng: np.random.Generator, folds: int, fold: int) -> set[str]:
+    if _are_findings(strata):
+        parts = _divide_findings(strata, [1 / folds] * folds, rng)
+        return {subject for subject, part in parts.items() if part == fold}
+    # Every folds-th subject of one list, class after class, keeps classes and folds even to one subject.
+    order = [subject for group in _shuffle_classes(strata, rng) for subject in group]
+    return set(order[fold::folds])
+
+
 def _split_by_table(
-    manifest: Manifest, strata: dict[str, int], fractions: dict[str, float], seed: int
+    manifest: Manifest, strata: Strata, fractions: dict[str, float], seed: int
 ) -> dict[str, str]:
     """Return each subject's split in the table; splits that it lacks are taken from its train split."""
     splits_of = defaultdict[str, set[str]](set)
@@ -216,47 +244,7 @@ def _split_by_table(
             "Put all volumes of a subject in one split."
         )
     chosen = {subject: min(splits) for subject, splits in splits_of.items()}
-    trained = {subject: label for subject, label in strata.items() if chosen[subject] == "train"}
+    trained: Strata = {subject: label for subject, label in strata.items() if chosen[subject] == "train"}
     present = set(chosen.values())
     missing = {split: fraction for split, fraction in fractions.items() if split not in present}
     return chosen | _split_by_fraction(trained, missing, np.random.default_rng(seed))
-
-
-def _check_counts(manifest: Manifest, splits: int) -> None:
-    """Raise an error if a class has fewer subjects than there are splits."""
-    subjects = defaultdict[int, set[str]](set)
-    for record in manifest.records:
-        subjects[record.label].add(record.subject)
-    too_few = [
-        f"{name!r} has {len(subjects[label])}"
-        for label, name in enumerate(manifest.classes)
-        if len(subjects[label]) < splits
-    ]
-    if too_few:
-        raise ManifestError(
-            f"{splits} splits need {splits} subjects of every class, but in {manifest.source} the class "
-            f"{list_some(too_few)}. {_how_to_fix(manifest.classes)}"
-        )
-
-
-def _how_to_fix(classes: Sequence[str]) -> str:
-    if len(classes) > 2 and all(map(is_number, classes)):
-        return "Cut a numeric label into classes: 'data.label_bins=[EDGE]' 'data.classes=[BELOW,FROM_IT_ON]'."
-    return "Use fewer splits or folds, or leave the class out of data.classes."
-
-
-def _check_classes(manifest: Manifest, splits: Sequence[str]) -> None:
-    """Raise an error if train lacks a class or another split has fewer than two; warn if it lacks one."""
-    counts = split_table(manifest, splits)
-    absent = [(count.split, count.class_name) for count in counts if not count.volumes]
-    present = Counter(count.split for count in counts if count.volumes)
-    fatal = [(split, name) for split, name in absent if split == "train" or present[split] < 2]
-    listed = list_some(f"{split} has no {name!r}" for split, name in fatal or absent)
-    if fatal or "train" not in splits:
-        raise ManifestError(
-            f"The train split of {manifest.source} must have every class, the other splits two at least, but "
-            f"{listed or 'there is no train split'}. "
-            "Use fewer splits or folds, or leave the class out of data.classes."
-        )
-    if absent:
-        log.warning("%s, so that split is scored without it", listed)

@@ -38,7 +38,7 @@ def is_missing(cell: str) -> bool:
 
 def is_number(text: str) -> bool:
     """Return whether a label is written as a number."""
-    return not math.isnan(_parse_number(text))
+    return not math.isnan(parse_number(text))
 
 
 def index_labels(
@@ -112,10 +112,10 @@ def _normalize(text: str) -> str:
     return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]+\.0+", text) else text
 
 
-def _parse_number(text: str) -> float:
+def parse_number(text: str) -> float:
     """Return a finite number, or nan for any other text, such as `1_200` or `0x10`, which Python reads.
 
-    >>> [_parse_number(text) for text in ("-1.5", "1e3", "1_200", "inf", "")]
+    >>> [parse_number(text) for text in ("-1.5", "1e3", "1_200", "inf", "")]
     [-1.5, 1000.0, nan, nan, nan]
     """
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
@@ -138,13 +138,16 @@ def _index_label(text: str, names: Sequence[str]) -> int | str:
 
 
 def _bin_cell(cell: str, edges: Sequence[float]) -> int | str:
+    value = parse_number(cell)
+    return describe_unusable_number(cell) if math.isnan(value) else bisect_right(edges, value)
+
+
+def describe_unusable_number(cell: str) -> str:
+    """Return why a cell is no number, as a reason to leave its row out."""
     if is_missing(cell):
         return "label missing"
-    value = _parse_number(cell)
-    if math.isnan(value):
-        has_comma = re.fullmatch(r"[+-]?\d+,\d+", cell)
-        return f"label {cell!r} is not a number{' (write a decimal point)' if has_comma else ''}"
-    return bisect_right(edges, value)
+    has_comma = re.fullmatch(r"[+-]?\d+,\d+", cell)
+    return f"label {cell!r} is not a number{' (write a decimal point)' if has_comma else ''}"
 
 
 def _check_names(names: Sequence[str], edges: Sequence[float]) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.splits import assign_splits, select_records, split_table
+from voxlift.data_pipelines.tables.split_checks import split_table
+from voxlift.data_pipelines.tables.splits import assign_splits, select_records
 
 
 def make(sizes, *, volumes=1, splits=None):
