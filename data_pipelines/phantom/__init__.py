@@ -2,7 +2,8 @@
 
 The files are as heterogeneous as a real archive's: int16 with different slopes and intercepts, stored in
 several axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this
-geometry, so that no header predicts the class. `scenes` describes what the volumes show.
+geometry, so that no header predicts the class. `scenes` describes what the volumes show. A mask of what
+decides the class, and the world coordinates of its middle, are columns of the table.
 
 At 2 mm and 32 voxels along each axis a prepared volume contains all that decides the class.
 """
@@ -10,6 +11,7 @@ At 2 mm and 32 voxels along each axis a prepared volume contains all that decide
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,13 +24,26 @@ from numpy.typing import NDArray
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.geometry import from_tensor_axes
-from voxlift.data_pipelines.phantom.scenes import PHANTOM_CLASSES, Field, draw_scene
+from voxlift.data_pipelines.phantom.scenes import PHANTOM_CLASSES, Field, draw_mask, draw_scene
 
 __all__ = ["PHANTOM_CLASSES", "Scanner", "draw_subject", "write_phantom"]
 
 # A change in what is drawn gets a new number, and so a new folder.
 _VERSION = 1
-COLUMNS = ("participant_id", "file", "label", "orientation", "spacing", "sex", "age", "site")
+COLUMNS = (
+    "participant_id",
+    "file",
+    "label",
+    "orientation",
+    "spacing",
+    "sex",
+    "age",
+    "site",
+    "mask",
+    "x",
+    "y",
+    "z",
+)
 _FIELD_MM = 68.0
 _ORIENTATIONS = ("RAS", "LAS", "LPI", "LPS", "RSA", "PIR", "AIL")
 _SCALINGS = ((1.0, -1024.0), (1.0, 0.0), (0.5, 0.0), (2.0, -1000.0))
@@ -87,8 +102,11 @@ def write_phantom(
         raise ManifestError(f"The phantom needs two subjects or more, one of each class, not {subjects}.")
     folder = Path(root).expanduser().absolute() / f"{task}-{subjects}subjects-seed{seed}-v{_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
+    masks = _mask_path(folder, 0).parent
+    masks.mkdir(exist_ok=True)
     remove_leftovers(folder)
-    missing = [index for index in range(subjects) if not (folder / _file_name(index)).exists()]
+    remove_leftovers(masks)
+    missing = [index for index in range(subjects) if not _is_written(folder, index)]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         futures = [pool.submit(_write_subject, folder, index, task=task, seed=seed) for index in missing]
         for done, future in enumerate(as_completed(futures), start=1):
@@ -111,8 +129,23 @@ def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float3
     """
     scanner = _draw_scanner(index // 2, seed)
     label = _draw_label(index, seed)
-    rng = np.random.default_rng((seed, index, 1, list(PHANTOM_CLASSES).index(task)))
-    return draw_scene(scanner.field, rng, task=task, label=label), label, scanner
+    return draw_scene(scanner.field, _scene_rng(index, task, seed), task=task, label=label), label, scanner
+
+
+def draw_subject_mask(index: int, *, task: str, seed: int) -> tuple[NDArray[np.bool_], Scanner]:
+    """Return the mask [D, H, W] of what decides a subject's class, and how it is to be stored.
+
+    Args:
+        index: Number of the subject, from 0.
+        task: "nodule" or "chirality".
+        seed: Of the data set.
+    """
+    scanner, label = _draw_scanner(index // 2, seed), _draw_label(index, seed)
+    return draw_mask(scanner.field, _scene_rng(index, task, seed), task=task, label=label), scanner
+
+
+def _scene_rng(index: int, task: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng((seed, index, 1, list(PHANTOM_CLASSES).index(task)))
 
 
 def _draw_label(index: int, seed: int) -> int:
@@ -136,16 +169,36 @@ def _file_name(index: int) -> str:
     return f"sub-{index + 1:04d}.nii.gz"
 
 
+def _mask_path(folder: Path, index: int) -> Path:
+    # Beside the folder of the images, which can thus be given to a command as a folder of scans.
+    return folder.with_name(f"{folder.name}-masks") / f"sub-{index + 1:04d}_mask.nii.gz"
+
+
+def _is_written(folder: Path, index: int) -> bool:
+    return (folder / _file_name(index)).exists() and _mask_path(folder, index).exists()
+
+
 def _write_subject(folder: Path, index: int, *, task: str, seed: int) -> None:
-    voxels, _, scanner = draw_subject(index, task=task, seed=seed)
-    image = _to_image(voxels, scanner)
-    with atomic_write(folder / _file_name(index)) as temporary:
-        nib.save(image, temporary)
+    if not (folder / _file_name(index)).exists():  # earlier versions wrote no masks
+        voxels, _, scanner = draw_subject(index, task=task, seed=seed)
+        image = _to_image(voxels, scanner)
+        with atomic_write(folder / _file_name(index)) as temporary:
+            nib.save(image, temporary)
+    mask, scanner = draw_subject_mask(index, task=task, seed=seed)
+    with atomic_write(_mask_path(folder, index)) as temporary:
+        nib.save(_store(mask.astype(np.uint8), scanner), temporary)
 
 
 def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
-    stored = np.round((voxels - scanner.inter) / scanner.slope).astype(np.int16)
-    stored = from_tensor_axes(stored)  # [R, A, S]
+    image = _store(np.round((voxels - scanner.inter) / scanner.slope).astype(np.int16), scanner)
+    # With a slope set explicitly, nibabel does not choose a scaling of its own.
+    image.header.set_slope_inter(scanner.slope, scanner.inter)
+    return image
+
+
+def _store(voxels: NDArray[np.integer], scanner: Scanner) -> nib.Nifti1Image:
+    """Return stored numbers [D, H, W] as an image with the scanner's axes and place in the world."""
+    stored = from_tensor_axes(voxels)  # [R, A, S]
     affine = np.diag([*scanner.field.spacing[::-1], 1.0])
     affine[:3, 3] = scanner.origin
     turn = nib.orientations.ornt_transform(
@@ -153,8 +206,6 @@ def _to_image(voxels: NDArray[np.float32], scanner: Scanner) -> nib.Nifti1Image:
     )
     affine = affine @ nib.orientations.inv_ornt_aff(turn, stored.shape)
     image = nib.Nifti1Image(nib.orientations.apply_orientation(stored, turn), affine)
-    # With a slope set explicitly, nibabel does not choose a scaling of its own.
-    image.header.set_slope_inter(scanner.slope, scanner.inter)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     return image
@@ -169,7 +220,15 @@ def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
             spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
             name = PHANTOM_CLASSES[task][_draw_label(index, seed)]
             row = [f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing]
-            writer.writerow([*row, *_draw_person(index, seed)])
+            mask = os.path.relpath(_mask_path(table.parent, index), table.parent)
+            writer.writerow([*row, *_draw_person(index, seed), mask, *_find_centre(index, task, seed)])
+
+
+def _find_centre(index: int, task: str, seed: int) -> tuple[str, ...]:
+    """Return the world coordinates of the middle of a subject's mask in mm, RAS."""
+    mask, scanner = draw_subject_mask(index, task=task, seed=seed)
+    middle = np.argwhere(mask).mean(axis=0) * scanner.field.spacing
+    return tuple(f"{mm:.2f}" for mm in middle[::-1] + scanner.origin)
 
 
 def _has_columns(table: Path) -> bool:

@@ -31,6 +31,7 @@ Voxels = NDArray[np.float32]
 PHANTOM_CLASSES = {"nodule": ("vessel", "nodule"), "chirality": ("left", "right")}
 
 _HALF_FIELD_MM = 32.0
+_MASK_OPACITY = 0.1  # nearly the whole of a fading structure
 _LUNG_HU = -850.0
 _WALL_HU = 30.0
 
@@ -74,6 +75,22 @@ def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int)
     return voxels[::-1].copy() if task == "chirality" and label == 1 else voxels
 
 
+def draw_mask(field: Field, rng: np.random.Generator, *, task: str, label: int) -> NDArray[np.bool_]:
+    """Return which voxels [D, H, W] show what decides the class: the bead that may be beside the row, the helix.
+
+    Args:
+        field: Shape and spacing.
+        rng: In the state that `draw_scene` was given.
+        task: "nodule" or "chirality".
+        label: Class index.
+    """
+    if task == "nodule":
+        opacity, is_chosen = _draw_beads(field, rng, is_broken=label == 1)
+        return np.asarray((opacity > _MASK_OPACITY) & is_chosen)
+    inside = draw_helix(field, rng) > _MASK_OPACITY
+    return inside[::-1].copy() if label == 1 else inside
+
+
 def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
     """Return the opacity (0 to 1) of a row of beads, [D, H, W]; in a broken row one bead is beside it.
 
@@ -82,6 +99,14 @@ def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Vo
         rng: The same numbers are drawn whether the row is broken or not.
         is_broken: Whether one bead is beside the row.
     """
+    opacity, _ = _draw_beads(field, rng, is_broken=is_broken)
+    return opacity
+
+
+def _draw_beads(
+    field: Field, rng: np.random.Generator, *, is_broken: bool
+) -> tuple[Voxels, NDArray[np.bool_]]:
+    """Return the opacity [D, H, W], and in which slices [D, 1, 1] the bead lies that may be beside the row."""
     z, y, x = field.axes()
     radius = rng.uniform(8.0, 10.0)
     first = rng.uniform(-radius, radius)
@@ -92,10 +117,11 @@ def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Vo
     low, high = np.ceil((-limit - first) / (2 * radius)), np.floor((limit - first) / (2 * radius))
     chosen = rng.integers(int(low), int(high), endpoint=True)
     row, beside = _draw_positions(rng, min_distance_mm=2 * radius)
-    is_beside = (number == chosen) & is_broken
+    is_chosen = np.asarray(number == chosen)
+    is_beside = is_chosen & is_broken
     y0, x0 = (np.where(is_beside, beside[axis], row[axis]) for axis in (0, 1))
     distance = np.sqrt(u**2 + (y - y0) ** 2 + (x - x0) ** 2)
-    return _fade(distance / radius)
+    return _fade(distance / radius), is_chosen
 
 
 def draw_helix(field: Field, rng: np.random.Generator) -> Voxels:

@@ -107,6 +107,24 @@ def test_files_hold_what_was_drawn_in_patient_axes(written):
         np.testing.assert_allclose(canonical.affine[:3, 3], scanner.origin, atol=1e-3)
 
 
+@pytest.mark.parametrize("task", list(PHANTOM_CLASSES))
+def test_masks_mark_what_decides_the_class_on_the_grid_of_the_image(tmp_path, task):
+    table = write_phantom(tmp_path, task=task, subjects=4, seed=0)
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        image, mask = (nib.load(table.parent / row[name]) for name in ("file", "mask"))
+        np.testing.assert_array_equal(image.affine, mask.affine)
+        voxels, inside = image.get_fdata(), np.asarray(mask.dataobj) == 1
+        assert voxels[inside].mean() > voxels[~inside].mean() + 100  # soft tissue in a lung
+        middle = np.append(np.argwhere(inside).mean(axis=0), 1)
+        centre = [float(row[axis]) for axis in "xyz"]
+        np.testing.assert_allclose((image.affine @ middle)[:3], centre, atol=0.01)
+    if task == "nodule":  # the same slices of both classes show the bead
+        pair = [np.asarray(nib.load(table.parent / row["mask"]).dataobj).sum() for row in rows[:2]]
+        assert min(pair) > 0.5 * max(pair)
+
+
 def test_no_header_predicts_the_class(written):
     with written.open() as file:
         rows = list(csv.DictReader(file))
