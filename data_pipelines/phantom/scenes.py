@@ -76,7 +76,7 @@ def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int)
 
 
 def draw_mask(field: Field, rng: np.random.Generator, *, task: str, label: int) -> NDArray[np.bool_]:
-    """Return which voxels [D, H, W] show what decides the class: the bead that may be beside the row, the helix.
+    """Return which voxels [D, H, W] show the bead that may be beside the row, or the helix.
 
     Args:
         field: Shape and spacing.
@@ -106,7 +106,7 @@ def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Vo
 def _draw_beads(
     field: Field, rng: np.random.Generator, *, is_broken: bool
 ) -> tuple[Voxels, NDArray[np.bool_]]:
-    """Return the opacity [D, H, W], and in which slices [D, 1, 1] the bead lies that may be beside the row."""
+    """Return the opacity [D, H, W], and the slices [D, 1, 1] of the bead that may be beside the row."""
     z, y, x = field.axes()
     radius = rng.uniform(8.0, 10.0)
     first = rng.uniform(-radius, radius)
