@@ -53,7 +53,7 @@ def compare(settings: CompareSettings) -> int:
         from voxlift.app.comparison.results import write_comparison
 
         import_user_modules(settings.custom)
-        write_comparison(selected, folder=plan.folder)
+        write_comparison(selected, folder=plan.folder, margin=settings.verdict.margin)
     else:
         trials = plan.folder / "trials.csv"
         print_line(f"Too few trainings finished for a comparison; see {trials} for each of them.")

@@ -11,14 +11,16 @@ from pathlib import Path
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
+from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.overrides import select_shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
+from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.data_pipelines.tables.manifest import load_manifest
 
-OWN_KEYS = ("models", "seeds", "best_of", "run_dir", "runs_folder", "debug", "experiment")
+OWN_KEYS = ("models", "seeds", "best_of", "verdict", "run_dir", "runs_folder", "debug", "experiment")
 VARIED = dict.fromkeys(("model", "seed", "splits.fold"), "use models=[...], seeds=[...] and splits.folds.")
 
 
@@ -51,6 +53,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
     """
     candidates = _read_candidates(asked)
     _check_lists(asked.models, asked.seeds)
+    refuse_problems(find_verdict_problems(asked.verdict))
     shared = select_shared_overrides("a comparison", refused=VARIED, own=OWN_KEYS)
     folder = choose_folder(asked, shared)
     trials = build_trials(

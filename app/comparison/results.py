@@ -15,9 +15,9 @@ from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
 from voxlift.app.evaluation.bootstrap import summarise_models
-from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.paired import MARGIN, compare_models
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import overall_verdict
+from voxlift.app.evaluation.verdict import decide, overall_verdict
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
 from voxlift.app.report.formatting import MISSING, format_quantity
@@ -28,15 +28,21 @@ HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
-def write_comparison(selected: SelectedTrials, *, folder: Path) -> None:
-    """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables."""
+def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float = MARGIN) -> None:
+    """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables.
+
+    Args:
+        selected: Compared trials, with notes.
+        folder: Folder of the comparison.
+        margin: Smallest difference of the primary metric that matters.
+    """
     trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {
         name: [read_scores(trial.run, split="test") for trial in of_model]
         for name, of_model in by_model.items()
     }
     seeds = [trial.seed for trial in next(iter(by_model.values()))]
-    pairs = compare_models(scores, fit_seeds=seeds)
+    pairs = compare_models(scores, fit_seeds=seeds, margin=margin)
     models = summarise_trials(trials, scores, seeds)
     selected = replace(selected, notes=(*selected.notes, describe_validation(models)))
     write_rows(folder / "comparison.csv", [_build_row(name, model) for name, model in models.items()])
@@ -45,7 +51,8 @@ def write_comparison(selected: SelectedTrials, *, folder: Path) -> None:
         {
             "verdict": overall_verdict(pairs),
             "models": models,
-            "pairs": [asdict(pair) for pair in pairs],
+            "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
+            "trainings": [describe_training(trial) for trial in trials],
             "notes": list(selected.notes),
         },
     )
@@ -55,6 +62,12 @@ def write_comparison(selected: SelectedTrials, *, folder: Path) -> None:
     print_comparisons(pairs)
     print_line(selected.notes[-1])
     print_line(f"Results in {folder}, report {report}")
+
+
+def describe_training(trial: Trial) -> dict[str, Any]:
+    """Return which training was compared under which name, fold and seed, and its run folder."""
+    run = str(trial.run.path)
+    return {"model": trial.model, "fold": trial.fold, "seed": trial.seed, "run": run}
 
 
 def summarise_trials(

@@ -15,6 +15,7 @@ from voxlift.app.config.schema import (
     ModelSettings,
     PreprocessSettings,
     SplitSettings,
+    VerdictSettings,
 )
 from voxlift.app.errors import SettingsError, install_extra, refuse_problems
 
@@ -304,6 +305,11 @@ def _find_strategy_problems(settings: TrainSettings) -> list[str]:
     if strategy != "hosts" and settings.hosts != HostsSettings():
         problems.append("hosts: expected none of its keys; only strategy=hosts uses them.")
     return problems
+
+
+def find_verdict_problems(verdict: VerdictSettings) -> list[str]:
+    """Return a sentence if the margin is no positive number."""
+    return find_range_problems("verdict.margin", verdict.margin, 1e-6, 1e9)
 
 
 def find_evaluation_problems(evaluation: EvaluationSettings) -> list[str]:

@@ -25,6 +25,7 @@ from voxlift.app.config.schema import (
     PreprocessSettings,
     SplitSettings,
     TrainerSettings,
+    VerdictSettings,
 )
 from voxlift.app.config.studies import STUDIES
 
@@ -93,11 +94,13 @@ class CompareSettings(TrainSettings):
         models: At least two names of options of the group `model`, of experiments, or of lists in `best_of`.
         best_of: Lists of models by name; validation selects one model of a list.
         seeds: Each trains every model once.
+        verdict: See `VerdictSettings`.
     """
 
     models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
     best_of: dict[str, list[str]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
+    verdict: VerdictSettings = field(default_factory=VerdictSettings)
 
 
 @dataclass
@@ -274,9 +277,13 @@ class StudySettings(TrainSettings):
 
     Attributes:
         study: See `STUDIES`.
+        run: Folder of a finished comparison, for `study=sample_size`.
+        verdict: See `VerdictSettings`.
     """
 
     study: Any = MISSING
+    run: str | None = None
+    verdict: VerdictSettings = field(default_factory=VerdictSettings)
 
 
 COMMANDS: dict[str, type] = {

@@ -242,6 +242,18 @@ class TrainerSettings:
 
 
 @dataclass
+class VerdictSettings:
+    """What a verdict on a pair of models is about.
+
+    Attributes:
+        margin: Smallest difference of the primary metric that matters, in its unit, above 0. Models whose
+            difference is shown to be smaller are called equivalent.
+    """
+
+    margin: float = 0.05
+
+
+@dataclass
 class EvaluationSettings:
     """What is reported about the subjects and their scores; nothing here changes a training.
 

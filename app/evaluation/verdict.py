@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import Comparison, Difference
+from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
 
 CHANCE_AUC = 0.5
 SIGNIFICANCE_LEVEL = 0.05  # for Holm-adjusted p-values
 MIN_SUBJECTS = 5  # of a class, below which resampling them shows nothing about further subjects
+WORDS = ("better", "worse", "equivalent", "cannot tell")
+POWERS = (0.8, 0.9)
 FEW_SUBJECTS = 15  # of a class, below which a bootstrap interval tends to be too narrow
 
 
@@ -38,61 +42,154 @@ def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test"
         return f"{name} ranks the classes better than chance: {value}."
     if high < CHANCE_AUC:
         return f"{name} ranks the classes worse than chance; check for swapped labels: {value}."
-    return f"{name} is not significantly better than chance: {value}."
+    return f"Cannot tell {name} from chance: {value}."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data say on the second model of a pair, compared with the first; keys of comparison.json.
+
+    Attributes:
+        verdict: `better`, `worse`, `equivalent` or `cannot tell`.
+        by_less_than_matters: Whether it is better or worse, and the whole interval is below the margin.
+        more_subjects: About how many more subjects are needed; None where it is not `cannot tell`, where the
+            spread between seeds forbids it, or where the spread is unknown.
+        more_seeds: Where that spread forbids it: about how many more seeds are needed.
+        power: The probability that a difference of the margin is then found.
+    """
+
+    verdict: str
+    by_less_than_matters: bool = False
+    more_subjects: int | None = None
+    more_seeds: int | None = None
+    power: float | None = None
+
+
+def decide(compared: Comparison) -> Verdict:
+    """Return the verdict on a pair of models in one of four words, from the interval of the difference.
+
+    `better` where the 95 % interval is above 0, `worse` where it is below; else `equivalent` where the 90 %
+    interval lies within the margin; else `cannot tell`. With several pairs the Holm-adjusted p-value of the
+    test (of a difference, or of equivalence) must be below 0.05 as well. With fewer than five subjects of a
+    class nothing is decided. Where no resample shows a difference, an interval of zero width would say that
+    no further subject can differ: there the rule of three bounds the share of such subjects by 3 / n.
+
+    Source: Schuirmann 1987, doi:10.1007/BF01068419; rule of three: Hanley and Lippman-Hand 1983,
+        doi:10.1001/jama.1983.03330370053031; Holm 1979, https://www.jstor.org/stable/4615733.
+    """
+    found = compared.differences[compared.primary]
+    if not math.isfinite(found.difference) or _has_too_few_subjects(compared):
+        return Verdict("cannot tell")
+    sign = _sign(compared)
+    low, high = sorted((sign * found.low, sign * found.high))
+    if (low > 0 or high < 0) and _passes_holm(compared, "bootstrap"):
+        is_small = max(abs(low), abs(high)) < compared.margin
+        return Verdict("better" if low > 0 else "worse", by_less_than_matters=is_small)
+    if _is_within_margin(compared, found) and _passes_holm(compared, "equivalence"):
+        return Verdict("equivalent")
+    return _plan_more(compared, found)
+
+
+def _is_within_margin(compared: Comparison, found: Difference) -> bool:
+    """Return whether the interval of the equivalence test lies within the margin."""
+    if found.low == found.high == 0:
+        return 3 / (compared.smallest_class or compared.subjects) < compared.margin
+    return -compared.margin < found.equivalence_low and found.equivalence_high < compared.margin
+
+
+def _passes_holm(compared: Comparison, test: str) -> bool:
+    """Return whether a test holds over all pairs; for a single pair its interval is the test."""
+    return compared.pairs == 1 or compared.adjusted.get(test, math.nan) < SIGNIFICANCE_LEVEL
+
+
+def _plan_more(compared: Comparison, found: Difference) -> Verdict:
+    """Return `cannot tell` with the subjects or seeds that would show a difference as large as the margin.
+
+    The power is 80 %; where these subjects have it already, 90 %, or that with which every true difference
+    ends in one of the other words.
+    """
+    if not (math.isfinite(found.subject_error) and found.subject_error > 0 and compared.margin > 0):
+        return Verdict("cannot tell")
+    seeds, subjects = compared.trainings, compared.subjects
+    between = found.seed_error**2 * seeds
+    variance = DifferenceVariance(found.subject_error**2 * subjects, between, seeds)
+    alpha = SIGNIFICANCE_LEVEL / compared.pairs
+    for power in (*POWERS, 1 - alpha):
+        needed = required_subjects(variance, compared.margin, power=power, alpha=alpha)
+        if needed is None:
+            enough = required_seeds(variance, compared.margin, power=power)
+            more = None if enough is None else max(1, enough - seeds)
+            return Verdict("cannot tell", more_seeds=more, power=power)
+        if needed > subjects:
+            return Verdict("cannot tell", more_subjects=_round_up(needed - subjects), power=power)
+    return Verdict("cannot tell")
 
 
 def comparison_verdict(compared: Comparison) -> str:
-    """Return one to three sentences on a pair of models.
-
-    A model is called better only where the interval of the primary metric's difference excludes 0 and
-    the Holm-adjusted p-value of the bootstrap is below 0.05, and only with at least five subjects of each
-    class. Added are: how large a difference remains possible, a DeLong test that disagrees, and that models
-    trained with one seed are two networks rather than two kinds of network.
-    """
+    """Return one to three sentences on a pair of models: the verdict, its numbers, and what limits it."""
+    label, size = _label(compared), _size(compared)
+    first, second = compared.first, compared.second
     difference = compared.differences[compared.primary]
     if not math.isfinite(difference.difference):
-        label = _label(compared)
-        return f"{label} is undefined for {compared.first} or {compared.second} on these subjects."
-    sentences = [_difference_sentence(compared, difference)]
-    if not _has_too_few_subjects(compared):
-        if _tests_disagree(compared):
-            p_value = _p_equals(compared.adjusted["delong"])
-            sentences.append(f"DeLong's test disagrees (p {p_value}): the result is inconclusive.")
-        sentences += _cautions(compared)
-    return " ".join(sentences)
+        return f"{label} is undefined for {first} or {second} on these subjects."
+    if _has_too_few_subjects(compared):
+        return (
+            f"Cannot tell {second} from {first}: {size} are too few, the rarest class has only "
+            f"{compared.smallest_class}. {label} is {difference.first:.3f} and {difference.second:.3f}."
+        )
+    found = decide(compared)
+    statement = _statement(found, compared)
+    opening = (
+        "C" + statement[1:] if found.verdict == "cannot tell" else statement
+    )  # a model's name stays as it is
+    small = ", by less than matters" if found.by_less_than_matters else ""
+    sentences = [f"{opening} by {label} on {size}{small}: {_numbers(found, compared)}."]
+    sentences += [more] if (more := describe_more(found, compared)) else []
+    return " ".join([*sentences, *_cautions(compared)])
 
 
 def overall_verdict(compared: Sequence[Comparison]) -> str:
-    """Return the verdict of a whole comparison: one pair in full, or which models outperform which."""
+    """Return the verdict of a whole comparison: one pair in full, or a word for each of several pairs."""
     if len(compared) == 1:
         return comparison_verdict(compared[0])
-    winners = [(one, better_model(one)) for one in compared]
-    wins = [f"{better} outperforms {_other(one, better)}" for one, better in winners if better]
-    undecided = [f"{one.first} and {one.second}" for one, better in winners if not better]
-    label, size = _label(compared[0]), _size(compared[0])
-    if wins:
-        sentences = [f"By {label} on {size}, {_join(wins)} (Holm-adjusted for {len(compared)} pairs)."]
-        if undecided:
-            sentences.append(f"No significant difference: {'; '.join(undecided)}.")
-    else:
-        sentences = [f"No pair of models differs significantly in {label} on {size}."]
-    disagreeing = [f"{one.first} and {one.second}" for one in compared if _tests_disagree(one)]
-    if disagreeing:
-        sentences.append(f"DeLong's test disagrees on {_join(disagreeing)}: these results are inconclusive.")
-    cautions = dict.fromkeys(sentence for one in compared for sentence in _cautions(one))
-    return " ".join([*sentences, *cautions])
+    verdicts = [(one, decide(one)) for one in compared]
+    parts = []
+    for word in WORDS:
+        of_word = [(one, found) for one, found in verdicts if found.verdict == word]
+        parts += [f"{_statement(found, one)}{_remark(found)}" for one, found in of_word]
+    first = compared[0]
+    sentence = (
+        f"By {_label(first)} on {_size(first)}, adjusted for {len(compared)} pairs: {'; '.join(parts)}."
+    )
+    cautions = dict.fromkeys(caution for one in compared for caution in _cautions(one))
+    return " ".join([sentence, *cautions])
 
 
 def better_model(compared: Comparison) -> str | None:
-    """Return the name of the model that is shown to be better; None where the data show no difference."""
-    difference = compared.differences[compared.primary]
-    excludes_zero = difference.low > 0 or difference.high < 0
-    if not excludes_zero or _has_too_few_subjects(compared):
-        return None
-    if not compared.adjusted["bootstrap"] < SIGNIFICANCE_LEVEL:
-        return None
-    is_second = (difference.difference > 0) != (compared.primary in LOWER_IS_BETTER)
-    return compared.second if is_second else compared.first
+    """Return the name of the model that is shown to be better; None where neither is."""
+    word = decide(compared).verdict
+    return {"better": compared.second, "worse": compared.first}.get(word)
+
+
+def short_verdict(compared: Comparison) -> str:
+    """Return the verdict on the second model of a pair for a table.
+
+    Returns:
+        One of the four words, with `by less than matters`, or with about how many more subjects or seeds.
+    """
+    found = decide(compared)
+    return f"{found.verdict}{_remark(found)}"
+
+
+def describe_more(found: Verdict, compared: Comparison) -> str:
+    """Return a sentence on the subjects or seeds that are missing; empty where the verdict is not that."""
+    if found.verdict != "cannot tell" or found.power is None:
+        return ""
+    aim = f"to find a difference of {compared.margin:g} with {100 * found.power:.0f} % power"
+    if found.more_subjects is not None:
+        return f"About {found.more_subjects} more subjects are needed {aim}."
+    seeds = f"about {found.more_seeds} more seeds are" if found.more_seeds else "far more seeds are"
+    return f"The spread between seeds forbids it for any number of subjects: {seeds} needed {aim}."
 
 
 def format_p_value(value: float) -> str:
@@ -106,52 +203,62 @@ def format_p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _difference_sentence(compared: Comparison, difference: Difference) -> str:
-    first, second, label, size = compared.first, compared.second, _label(compared), _size(compared)
-    better = better_model(compared)
-    if better is not None:
-        sign = 1 if better == second else -1  # the gain of the better model
-        low, high = sorted((sign * difference.low, sign * difference.high))
-        return (
-            f"{better} outperforms {_other(compared, better)} in {label}: "
-            f"{_signed(sign * difference.difference)} ({_interval(compared, low, high)}, "
-            f"p {_p_equals(compared.adjusted['bootstrap'])}) on {size}."
-        )
-    if _has_too_few_subjects(compared):
-        return (
-            f"{size} are too few to compare {first} and {second}: the rarest class has only "
-            f"{compared.smallest_class}. {label} is {difference.first:.3f} and {difference.second:.3f}."
-        )
-    if difference.low == difference.high == 0:
-        return (
-            f"{first} and {second} have the same {label}, {difference.first:.3f}, in every resample of "
-            f"{size}: these subjects show no difference."
-        )
-    possible = max(abs(difference.low), abs(difference.high))
-    interval = _interval(compared, difference.low, difference.high)
-    return (
-        f"No significant difference in {label} between {first} and {second} on {size}: {second} minus "
-        f"{first} is {_signed(difference.difference)} ({interval}), so a difference of up to {possible:.3f} "
-        "remains possible."
-    )
+def _statement(found: Verdict, compared: Comparison) -> str:
+    """Return who is better, worse or equivalent, without the metric."""
+    first, second = compared.first, compared.second
+    if found.verdict == "cannot tell":
+        return f"cannot tell {second} from {first}"
+    if found.verdict == "equivalent":
+        return f"{second} is equivalent to {first}"
+    return f"{second} is {found.verdict} than {first}"
 
 
-def _tests_disagree(compared: Comparison) -> bool:
-    """Return whether DeLong's test comes to another result than the bootstrap."""
-    adjusted = compared.adjusted.get("delong")
-    if adjusted is None or compared.primary != "auc":
-        return False
-    return (better_model(compared) is not None) != (adjusted < SIGNIFICANCE_LEVEL)
+def _numbers(found: Verdict, compared: Comparison) -> str:
+    """Return the difference with the interval that decides, and the p-value where a difference is found."""
+    one = compared.differences[compared.primary]
+    if one.low == one.high == 0:
+        return f"both have {one.first:.3f} in every resample, so these subjects show no difference"
+    difference = _signed(one.difference)
+    if found.verdict == "equivalent":
+        level = f"{(2 * compared.level - 1) * 100:g} % interval"
+        interval = f"{level} {_signed(one.equivalence_low)} to {_signed(one.equivalence_high)}"
+        return f"{difference} ({interval}, within the margin of {compared.margin:g})"
+    interval = f"{compared.level * 100:g} % interval {_signed(one.low)} to {_signed(one.high)}"
+    return f"{difference} ({interval}, p {_p_equals(compared.adjusted['bootstrap'])})"
+
+
+def _remark(found: Verdict) -> str:
+    """Return what follows the word: that the difference does not matter, or what is missing to tell."""
+    if found.by_less_than_matters:
+        return ", by less than matters"
+    if found.more_subjects is not None:
+        return f" (about {found.more_subjects} more subjects)"
+    return f" (about {found.more_seeds} more seeds)" if found.more_seeds is not None else ""
+
+
+def _round_up(count: int) -> int:
+    """Return a number of subjects rounded up to two digits, which is as much as is known of it.
+
+    >>> _round_up(7), _round_up(123), _round_up(4567)
+    (7, 130, 4600)
+    """
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // step) * step
+
+
+def _sign(compared: Comparison) -> int:
+    """Return -1 where lower values of the primary metric are better, else 1."""
+    return -1 if compared.primary.partition("[")[0] in LOWER_IS_BETTER else 1
 
 
 def _cautions(compared: Comparison) -> list[str]:
-    """Return what limits the result: few subjects of a class, and a single seed behind a better model."""
+    """Return what limits the result: few subjects of a class, and a single seed behind a decision."""
     sentences = []
     if compared.smallest_class is not None and compared.smallest_class < FEW_SUBJECTS:
         sentences.append(
             f"The rarest class has only {compared.smallest_class} subjects: the interval is approximate."
         )
-    if compared.trainings == 1 and better_model(compared) is not None:
+    if compared.trainings == 1 and decide(compared).verdict != "cannot tell":
         sentences.append(
             "Each model was trained with one seed: the interval does not include the variation between seeds."
         )
@@ -172,14 +279,6 @@ def _size(compared: Comparison) -> str:
     return f"{compared.subjects} subjects{fits}"
 
 
-def _interval(compared: Comparison, low: float, high: float) -> str:
-    return f"{compared.level * 100:g} % interval {_signed(low)} to {_signed(high)}"
-
-
-def _other(compared: Comparison, name: str) -> str:
-    return compared.first if name == compared.second else compared.second
-
-
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
@@ -187,10 +286,6 @@ def _signed(value: float) -> str:
 def _p_equals(value: float) -> str:
     text = format_p_value(value)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def _interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:

@@ -94,6 +94,8 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "subjects": comparisons[0].subjects,
         "fits": comparisons[0].cells,
         "seeds": comparisons[0].trainings,
+        "margin": f"{comparisons[0].margin:g}",
+        "equivalence_level": f"{comparisons[0].level * 200 - 100:g}",
         "pairs": tables.comparison_rows(comparisons),
         "details": [(one.first, one.second, tables.difference_rows(one)) for one in comparisons],
         "rows": tables.metric_rows(summary.metrics),

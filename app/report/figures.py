@@ -235,10 +235,11 @@ def forest_figure(
 
 
 def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: str) -> Markup:
-    """Draw differences of the primary metric as points with intervals, and a line at no difference."""
+    """Draw differences of the primary metric as points with intervals, a line at 0, and the margin shaded."""
     with figure_style():
         figure, axes = new_axes(height=0.9 + 0.36 * len(comparisons))
         axes.axvline(0, color=MUTED, linewidth=0.9)
+        axes.axvspan(-comparisons[0].margin, comparisons[0].margin, color=MUTED, alpha=0.15, linewidth=0)
         for row, one in enumerate(comparisons):
             found = one.differences[one.primary]
             _draw_interval(axes, row, found.difference, (found.low, found.high), INK)

@@ -211,7 +211,7 @@ def _displayed_cost(key: str, value: object) -> object:
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """Return the difference of the primary metric of each pair, with its Holm-adjusted p-value and verdict."""
+    """Return the primary metric's difference of each pair, with its adjusted p-value and verdict."""
     rows = []
     for one in comparisons:
         found = one.differences[one.primary]

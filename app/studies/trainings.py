@@ -28,7 +28,7 @@ from voxlift.app.studies.folder import StudyFolder
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Scores
 
-OWN_KEYS = ("study", "run_dir", "runs_folder", "debug")
+OWN_KEYS = ("study", "run", "verdict", "run_dir", "runs_folder", "debug")
 TOLERANCE = 0.01  # a difference of AUC that no one would pay for
 SCORE_HEADINGS = ("AUC", "95 %", "SD over seeds")
 DIFFERENCE_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")

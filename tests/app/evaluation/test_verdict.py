@@ -2,103 +2,187 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from score_sets import build_scores
-from voxlift.app.evaluation.delong import DeLong
+from score_sets import build_scores, correlated_pair
 from voxlift.app.evaluation.mcnemar import McNemar
 from voxlift.app.evaluation.paired import Comparison, Difference, compare_models
 from voxlift.app.evaluation.verdict import (
     better_model,
     comparison_verdict,
+    decide,
     format_p_value,
     overall_verdict,
     run_verdict,
+    short_verdict,
 )
 
 
-def compared(difference, low, high, *, p=0.01, delong=None, primary="auc", names=("slice2d", "volume3d")):
-    first = 0.8
-    found = Difference(primary, first, first + difference, difference, low, high, p)
-    adjusted = {"bootstrap": p, "mcnemar": 0.5} | ({} if delong is None else {"delong": delong})
-    test = (
-        None if delong is None else DeLong(first, first + difference, difference, 0.1, low, high, delong, 90)
-    )
-    return Comparison(
-        *names, {primary: found}, test, McNemar(1, 1, 1, 1, 1.0, 1.0), adjusted, primary, 90, 1, 0.95
-    )
-
-
-def test_better_only_where_the_interval_and_the_adjusted_p_value_both_exclude_equality():
-    assert better_model(compared(0.05, 0.01, 0.09)) == "volume3d"
-    assert better_model(compared(0.05, -0.01, 0.09)) is None
-    assert better_model(compared(0.05, 0.01, 0.09, p=0.08)) is None
-
-
-def test_lower_is_better_for_losses():
-    assert better_model(compared(-0.05, -0.09, -0.01, primary="brier")) == "volume3d"
-    assert "brier score" in comparison_verdict(compared(-0.05, -0.09, -0.01, primary="brier"))
-
-
-def test_the_gain_is_given_from_the_better_models_side():
-    for found in (compared(0.05, 0.01, 0.09), compared(-0.05, -0.09, -0.01)):
-        text = comparison_verdict(found)
-        assert text.startswith(better_model(found))
-        assert "+0.050 (95 % interval +0.010 to +0.090, p = 0.010)" in text
-        assert "90 subjects" in text
-    assert "p < 0.001" in comparison_verdict(compared(0.05, 0.01, 0.09, p=0.0004))
-
-
-def test_without_a_better_model_the_largest_possible_difference_is_given():
-    text = comparison_verdict(compared(0.02, -0.03, 0.07, p=0.4))
-    assert "\N{MINUS SIGN}0.030 to +0.070" in text
-    assert "up to 0.070" in text
-
-
-def test_one_seed_is_a_caution_only_where_a_model_is_called_better():
-    better, undecided = compared(0.05, 0.01, 0.09), compared(0.05, -0.01, 0.09)
-    assert "one seed" in comparison_verdict(better)
-    assert "seed" not in comparison_verdict(replace(better, trainings=3))
-    assert "seed" not in comparison_verdict(undecided)
-    assert overall_verdict([better] * 3).count("one seed") == 1
+def compared(difference, low, high, *, p=0.01, primary="auc", names=("slice2d", "volume3d"), **changes):
+    """A pair with a symmetric interval, whose 90 % interval is narrower as that of a normal distribution."""
+    half = (high - low) / 2 * norm.ppf(0.95) / norm.ppf(0.975)
+    found = Difference(
+        primary, 0.8, 0.8 + difference, difference, low, high, p,
+        difference - half, difference + half, 0.01, (high - low) / 2 / norm.ppf(0.975),
+    )  # fmt: skip
+    adjusted = {"bootstrap": p, "mcnemar": 0.5, "equivalence": 0.01}
+    mcnemar = McNemar(1, 1, 1, 1, 1.0, 1.0)
+    one = Comparison(*names, {primary: found}, None, mcnemar, adjusted, primary, 90, 1, 0.95)
+    return replace(one, **changes)
 
 
 @pytest.mark.parametrize(
-    ("p", "delong", "disagrees"),
-    [(0.01, 0.2, True), (0.3, 0.01, True), (0.01, 0.02, False)],
+    ("difference", "low", "high", "verdict", "is_small"),
+    [
+        (0.05, 0.01, 0.09, "better", False),
+        (-0.05, -0.09, -0.01, "worse", False),
+        (0.02, 0.01, 0.03, "better", True),
+        (-0.02, -0.03, -0.01, "worse", True),
+        (0.0, -0.04, 0.04, "equivalent", False),
+        (0.01, -0.033, 0.053, "equivalent", False),  # the 90 % interval ends at 0.046
+        (0.02, -0.03, 0.07, "cannot tell", False),
+        (0.05, 0.0, 0.1, "cannot tell", False),
+    ],
 )
-def test_a_disagreement_of_the_tests_is_reported(p, delong, disagrees):
-    found = compared(0.05, 0.01, 0.09, p=p, delong=delong)
-    assert ("DeLong" in comparison_verdict(found)) is disagrees
-    pairs = [found, compared(0.05, 0.01, 0.09, delong=0.01, names=("a", "b"))]
-    assert ("DeLong" in overall_verdict(pairs)) is disagrees
+def test_the_interval_of_the_difference_gives_one_of_four_words(difference, low, high, verdict, is_small):
+    found = decide(compared(difference, low, high))
+    assert (found.verdict, found.by_less_than_matters) == (verdict, is_small)
+    assert (found.more_subjects is not None) == (verdict == "cannot tell")
+    one = compared(difference, low, high)
+    assert better_model(one) == {"better": "volume3d", "worse": "slice2d"}.get(verdict)
+    for text in (comparison_verdict(one), short_verdict(one)):
+        assert verdict in text.lower()
+        assert ("less than matters" in text) == is_small
 
 
-def test_identical_scores_have_no_better_model():
-    p_yes = np.repeat([0.1, 0.2, 0.7, 0.9], 4)
-    scores = build_scores(p_yes > 0.5, p_yes)
-    (found,) = compare_models({"a": scores, "b": scores}, resamples=50)
-    assert better_model(found) is None
-    assert "1.000" in comparison_verdict(found)
+def test_the_margin_is_a_setting_in_the_unit_of_the_metric():
+    one = compared(0.0, -0.04, 0.04)
+    assert decide(replace(one, margin=0.02)).verdict == "cannot tell"
+    grades = compared(0.0, -2.0, 2.0, primary="mae")
+    assert decide(grades).verdict == "cannot tell"
+    assert decide(replace(grades, margin=3.0)).verdict == "equivalent"
 
 
-def test_several_pairs_are_summarised_by_which_model_outperforms_which():
+def test_lower_is_better_for_losses():
+    assert decide(compared(-0.05, -0.09, -0.01, primary="brier")).verdict == "better"
+    assert decide(compared(0.05, 0.01, 0.09, primary="brier")).verdict == "worse"
+
+
+def test_with_several_pairs_each_family_of_tests_is_adjusted():
+    found = compared(0.05, 0.01, 0.09, p=0.08)
+    assert decide(found).verdict == "better"  # a single pair: the interval decides
+    assert decide(replace(found, pairs=3)).verdict == "cannot tell"
+    same = compared(0.0, -0.04, 0.04)
+    assert decide(replace(same, pairs=3)).verdict == "equivalent"
+    assert (
+        decide(replace(same, pairs=3, adjusted=same.adjusted | {"equivalence": 0.06})).verdict
+        == "cannot tell"
+    )
+
+
+def test_more_subjects_reach_the_power_and_one_fewer_would_not():
+    one = compared(0.02, -0.03, 0.07)
+    error = one.differences["auc"].subject_error
+    found = decide(one)
+
+    def power(more):
+        shift = one.margin / (error * np.sqrt(90 / (90 + more)))
+        return norm.sf(norm.ppf(0.975) - shift) + norm.cdf(-norm.ppf(0.975) - shift)
+
+    assert found.power == 0.8
+    assert power(found.more_subjects) >= 0.8 > power(found.more_subjects - 10)  # rounded to two digits
+
+
+def test_where_the_power_is_reached_already_a_higher_one_is_asked_for():
+    found = decide(compared(0.025, -0.005, 0.055))
+    assert found.verdict == "cannot tell"
+    assert found.power > 0.9
+    assert found.more_subjects > 0
+
+
+def test_where_seeds_alone_forbid_it_seeds_are_asked_for():
+    one = compared(0.02, -0.2, 0.24)
+    wide = replace(one.differences["auc"], seed_error=0.1)
+    found = decide(replace(one, differences={"auc": wide}, trainings=2))
+    assert found.more_subjects is None
+    assert found.more_seeds > 5
+    text = comparison_verdict(replace(one, differences={"auc": wide}, trainings=2))
+    assert f"{found.more_seeds} more seeds" in text
+
+
+def test_the_numbers_stand_beside_the_word():
+    text = comparison_verdict(compared(0.05, 0.01, 0.09))
+    assert "+0.050 (95 % interval +0.010 to +0.090, p = 0.010)" in text
+    assert "90 subjects" in text
+    assert "p < 0.001" in comparison_verdict(compared(0.05, 0.01, 0.09, p=0.0004))
+    assert "90 % interval" in comparison_verdict(compared(0.0, -0.04, 0.04))
+
+
+def test_one_seed_is_a_caution_wherever_something_is_decided():
+    better, undecided = compared(0.05, 0.01, 0.09), compared(0.05, -0.01, 0.09)
+    assert "one seed" in comparison_verdict(better)
+    assert "one seed" in comparison_verdict(compared(0.0, -0.04, 0.04))
+    assert "one seed" not in comparison_verdict(replace(better, trainings=3))
+    assert "one seed" not in comparison_verdict(undecided)
+    assert overall_verdict([better] * 3).count("one seed") == 1
+
+
+def test_scores_that_rank_alike_are_equivalent_only_with_enough_subjects():
+    for repeats, verdict in (
+        (4, "cannot tell"),
+        (40, "equivalent"),
+    ):  # 3 / n is below 0.05 from 61 of a class
+        p_yes = np.repeat([0.1, 0.2, 0.7, 0.9], repeats)
+        scores = build_scores(p_yes > 0.5, p_yes)
+        (found,) = compare_models({"a": scores, "b": scores}, resamples=50)
+        assert decide(found).verdict == verdict
+        assert "1.000" in comparison_verdict(found)
+
+
+def test_several_pairs_are_listed_with_a_word_each():
     pairs = [
-        compared(0.05, 0.01, 0.09, names=("a", "b")),
-        compared(0.05, -0.01, 0.09, names=("a", "c")),
-        compared(-0.05, -0.09, -0.01, names=("b", "c")),
+        compared(0.05, 0.01, 0.09, names=("a", "b"), pairs=3),
+        compared(0.05, -0.01, 0.11, names=("a", "c"), pairs=3),
+        compared(-0.05, -0.09, -0.01, names=("b", "c"), pairs=3),
     ]
     text = overall_verdict(pairs)
-    assert "b outperforms a" in text
-    assert "b outperforms c" in text
-    assert "a and c" in text
-    assert "outperforms" not in overall_verdict(pairs[1:2] * 2)
+    assert "b is better than a" in text
+    assert "c is worse than b" in text
+    assert "cannot tell c from a (about" in text
+
+
+def test_equivalence_by_the_bootstrap_agrees_with_two_one_sided_tests_of_a_normal_difference():
+    first, second = correlated_pair(8, volumes=400, separations=(1.0, 1.05))
+    (one,) = compare_models({"a": first, "b": second}, resamples=4000, margin=0.05)
+    found, error = one.differences["auc"], one.delong.standard_error
+    assert found.subject_error == pytest.approx(error, rel=0.05)
+    assert found.equivalence_high - found.equivalence_low == pytest.approx(
+        2 * norm.ppf(0.95) * error, rel=0.06
+    )
+    tests = [norm.sf((0.05 - sign * found.difference) / error) for sign in (-1, 1)]
+    assert found.equivalence_p == pytest.approx(max(tests), abs=0.01)
+    is_within = found.equivalence_low > -0.05 and found.equivalence_high < 0.05
+    assert is_within == (found.equivalence_p < 0.05)
+
+
+def test_the_spread_between_seeds_widens_the_interval_of_equivalence_by_its_own_quantile():
+    pairs = [correlated_pair(seed, separations=(0.8, 0.8 + seed / 10)) for seed in (1, 2, 3)]
+    models = {"a": [first for first, _ in pairs], "b": [second for _, second in pairs]}
+    options = {"resamples": 1000}
+    (narrow,) = compare_models(models, **options)
+    (wide,) = compare_models(models, fit_seeds=[0, 1, 2], **options)
+    one, other = narrow.differences["auc"], wide.differences["auc"]
+    assert other.seed_error > 0
+    assert other.subject_error == one.subject_error
+    assert other.equivalence_high - other.equivalence_low > one.equivalence_high - one.equivalence_low
+    assert other.high > other.equivalence_high
 
 
 @pytest.mark.parametrize(
     ("auc", "bounds", "found"),
     [
         (0.8, [0.7, 0.9], "better than chance: ROC AUC 0.800 (95 % interval 0.700 to 0.900)"),
-        (0.55, [0.4, 0.7], "not significantly better"),
+        (0.55, [0.4, 0.7], "from chance"),
         (0.2, [0.1, 0.3], "worse than chance"),
         (1.0, [1.0, 1.0], "every resample"),
         (None, [None, None], "single class"),
