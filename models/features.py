@@ -9,13 +9,14 @@ from voxlift.models.slice_model import is_slice_model, unwrap_slices
 
 
 def build_feature_extractor(model: keras.Model) -> keras.Model:
-    """Return a model with shared weights from volumes [B, D, H, W, C] to float32 features [B, F].
+    """Return a model with shared weights from volumes [B, D, H, W, C] or slices to float32 features [B, F].
 
-    The features are the input of the last layer with weights, averaged over positions where it is a map.
+    The features are the input of the last layer with weights, or the output where that is a map; of a map the
+    average over its positions.
     Those of a slice model are averaged over its slices.
 
     Args:
-        model: A network of volumes, or a slice model.
+        model: A network of volumes or of slices, or a slice model.
 
     Raises:
         ValueError: The head is a network of its own, or has several inputs.
@@ -35,6 +36,8 @@ def build_feature_extractor(model: keras.Model) -> keras.Model:
 
 
 def _find_features(network: keras.Model) -> Tensor:
+    if len(network.outputs[0].shape) > 2:
+        return network.outputs[0]  # a map: the network has no head
     head = next((layer for layer in reversed(network.layers) if layer.weights), None)
     if head is None or isinstance(head, keras.Model) or isinstance(head.input, list):
         raise ValueError(f"{network.name}: expected a last layer with weights and one input, as a head has.")

@@ -2,7 +2,7 @@
 
 An activation is kept if a gradient needs it: that of a convolution needs the input, that of a ReLU the
 output, that of an addition neither. So of convolution, normalisation and ReLU two tensors are kept, not
-three.
+three. Before the first trainable weight, as in a frozen network, nothing is kept.
 """
 
 import math
@@ -116,6 +116,7 @@ class _KeptTensors:
         self.mask_bytes = 0
         self.attention_bytes = 0
         self.transient = 0
+        self.trained: set[int] = set()  # tensors that depend on trainable weights
         self.sizes: dict[
             int, int
         ] = {}  # bytes of each tensor, in the precision of the operation that computes it
@@ -127,6 +128,10 @@ class _KeptTensors:
         sources = [leaf for leaf in keras.tree.flatten(inputs) if isinstance(leaf, keras.KerasTensor)]
         results = keras.tree.flatten(outputs)
         self.tensors += [*sources, *results]
+        is_trained = bool(getattr(operation, "trainable_variables", ())) or any(
+            id(tensor) in self.trained for tensor in sources
+        )
+        self.trained |= {id(tensor) for tensor in results if is_trained}
         width = _width(operation)
         for tensor in sources:  # the model's inputs are cast to the precision of the first operation
             self.sizes.setdefault(id(tensor), width * math.prod(tensor.shape))
@@ -135,7 +140,8 @@ class _KeptTensors:
             self.sizes |= {id(result): self.sizes[self._base_of(result)] for result in results if sources}
             return
         self.sizes |= {id(result): width * math.prod(result.shape) for result in results}
-        self._keep(operation, sources, results)
+        if is_trained:
+            self._keep(operation, sources, results)
         involved = {id(tensor): self.sizes[id(tensor)] for tensor in (*sources, *results)}
         self.transient = max(self.transient, sum(involved.values()))
 

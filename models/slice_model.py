@@ -1,9 +1,10 @@
-"""The slice model: one 2D network applied to every slice of a volume, and the scores aggregated."""
+"""The slice model: one 2D network on every slice of a volume, and its scores or features aggregated."""
 
 import keras
 from keras import layers
 
 from voxlift.models.backend import Tensor
+from voxlift.models.layers.slice_attention import FrozenNetwork, GatedAttention, JoinNeighbours
 from voxlift.models.layers.slices import (
     AggregateSlices,
     FoldSlices,
@@ -52,24 +53,84 @@ def wrap_slices(
     scored = [_score_slices(volumes, scorer, view, slab) for view in views]
     logits = _concatenate([logits for logits, _ in scored])
     features = _concatenate([features for _, features in scored]) if aggregate == "attention" else None
-    counts = None
-    if slices == "foreground":
-        masks = [ForegroundSlices(view.axis, name=f"foreground_{view.axis}")(volumes) for view in views]
-        counts = _concatenate(masks)
+    counts = _mark_foreground(volumes, views) if slices == "foreground" else None
     outputs = AggregateSlices(aggregate, top=top, name="aggregate")(logits, features=features, counts=counts)
     return keras.Model(volumes, outputs, name=f"slices_{network.name}")
 
 
+def pool_slices(
+    extractor: keras.Model,
+    *,
+    input_shape: tuple[int, int, int, int],
+    classes: int,
+    axis: str = "depth",
+    slices: str = "all",
+    slab: int = 1,
+    is_frozen: bool = True,
+    dropout: float = 0.0,
+    units: int = 64,
+) -> keras.Model:
+    """Return a model from volumes [B, D, H, W, C] to float32 logits [B, classes], by features of slices.
+
+    The features of each slice are standardised (layer normalisation), joined with those of both neighbours,
+    averaged over the slices by gated attention, and classified by a dense layer.
+
+    Args:
+        extractor: 2D network from slices [B, H, W, slab * C] to features [B, F].
+        input_shape: Depth, height, width and channels of the volumes.
+        classes: Number of classes.
+        axis: See `wrap_slices`.
+        slices: See `wrap_slices`.
+        slab: See `wrap_slices`.
+        is_frozen: Whether the extractor keeps its weights and the statistics of its normalisation in
+            training, and leaves out its dropout.
+        dropout: Rate before the dense layer.
+        units: Of the attention.
+
+    Raises:
+        ValueError: If a setting is unknown, or the network does not accept these slices.
+    """
+    views = select_slices(input_shape, axis=axis, slices=slices, slab=slab)
+    _check_network(extractor, views)
+    if is_frozen:
+        extractor = FrozenNetwork(extractor.inputs[0], extractor.outputs[0], name=extractor.name)
+    volumes = keras.Input(input_shape, name="volumes")
+    normalize = layers.LayerNormalization(dtype="float32", name="normalized")
+    joined = [
+        JoinNeighbours(dtype="float32", name=f"neighbours_{view.axis}")(
+            normalize(_extract_features(volumes, extractor, view, slab))
+        )
+        for view in views
+    ]
+    counts = _mark_foreground(volumes, views) if slices == "foreground" else None
+    pooled = GatedAttention(units, name="attention")(_concatenate(joined), counts=counts)
+    pooled = layers.Dropout(dropout, dtype="float32", name="dropout")(pooled) if dropout else pooled
+    logits = layers.Dense(classes, dtype="float32", name="logits")(pooled)
+    return keras.Model(volumes, logits, name=f"pooled_{extractor.name}")
+
+
 def is_slice_model(model: keras.Model) -> bool:
-    """Return whether a model was made by `wrap_slices`."""
-    return any(isinstance(layer, FoldSlices) for layer in model.layers)
+    """Return whether a model was made by `wrap_slices`: it scores slices."""
+    return find_slice_network(model) is not None and not pools_features(model)
+
+
+def pools_features(model: keras.Model) -> bool:
+    """Return whether a model was made by `pool_slices`: only the whole volume has scores."""
+    return any(isinstance(layer, GatedAttention) for layer in model.layers)
+
+
+def find_slice_network(model: keras.Model) -> keras.Model | None:
+    """Return the 2D network that a model applies to slices; None where it does not."""
+    if not any(isinstance(layer, FoldSlices) for layer in model.layers):
+        return None
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
 def unwrap_slices(model: keras.Model) -> keras.Model:
     """Return the 2D network inside a slice model, with shared weights; any other model is returned itself."""
-    if not is_slice_model(model):
+    network = find_slice_network(model)
+    if network is None or pools_features(model):
         return model
-    network = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     if len(network.outputs) == 1:
         return network
     return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
@@ -125,6 +186,20 @@ def _score_slices(
     if not features:
         return unfolded, None
     return unfolded, UnfoldSlices(view.count, dtype="float32", name=f"features_{view.axis}")(features[0])
+
+
+def _extract_features(volumes: Tensor, extractor: keras.Model, view: SliceShape, slab: int) -> Tensor:
+    """Return features [B, count, F]."""
+    fold = FoldSlices(view.axis, first=view.first, count=view.count, slab=slab, name=f"slices_{view.axis}")
+    unfold = UnfoldSlices(view.count, dtype="float32", name=f"features_{view.axis}")
+    return unfold(extractor(fold(volumes)))
+
+
+def _mark_foreground(volumes: Tensor, views: tuple[SliceShape, ...]) -> Tensor:
+    """Return 1.0 or 0.0 for each slice of all views, [B, count]."""
+    return _concatenate(
+        [ForegroundSlices(view.axis, name=f"foreground_{view.axis}")(volumes) for view in views]
+    )
 
 
 def _concatenate(values: list[Tensor]) -> Tensor:

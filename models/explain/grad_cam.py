@@ -1,6 +1,7 @@
 """Grad-CAM: how much each voxel supports a class, by the gradient of the class's score."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from voxlift.models.backend import Tensor, value_and_gradients
 from voxlift.models.explain.target import check_label, find_layer
 from voxlift.models.layers.slices import AXES, FoldSlices
 from voxlift.models.layers.upsampling import resize_volume
-from voxlift.models.slice_model import is_slice_model, unwrap_slices
+from voxlift.models.slice_model import find_slice_network, pools_features, unwrap_slices
 
 
 def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
@@ -18,7 +19,8 @@ def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str |
 
     A layer's channels are weighted by the mean gradient of the class's score and summed, negative sums are
     set to zero, and the map is resized linearly to the input. For the slice model it is one 2D map per slice,
-    stacked; maps along several axes are averaged, and slices that the model does not score are zero.
+    stacked; maps along several axes are averaged, and slices that the model does not score are zero. Where
+    the model pools features of slices, the score is that of the volume, and its attention is in the maps.
 
     Args:
         model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
@@ -36,25 +38,44 @@ def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str |
     Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
     """
     check_label(model, label)
-    if is_slice_model(model):
+    if find_slice_network(model):
         return _stack_slices(model, inputs, label, layer)
     return _grad_cam(model, inputs, label, find_layer(model, layer))
 
 
 def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -> np.ndarray:
-    _, features = _run_with_offset(network, inputs, name, 0.0)
+    def run(added: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        outputs, features = _run_with_offset(network, inputs, name, next(iter(added)))
+        return outputs, [features]
 
-    def score(added: Tensor) -> Tensor:
-        outputs, _ = _run_with_offset(network, inputs, name, added)
+    (maps,) = _weigh_features(run, label)
+    return _resize(maps, inputs.shape[1:-1])
+
+
+def _weigh_features(
+    run: Callable[[Iterable[Tensor]], tuple[Tensor, list[Tensor]]], label: int
+) -> list[Tensor]:
+    """Return maps [B, ..., 1] of one or several features [B, ..., C].
+
+    Args:
+        run: Takes what is added to each of the features, and returns the scores and these features.
+        label: Index of the class.
+    """
+    _, features = run(itertools.repeat(0.0))
+
+    def score(*added: Tensor) -> Tensor:
+        outputs, _ = run(added)
         return ops.sum(ops.cast(outputs[:, label], "float32"))
 
     # The gradient with respect to an offset of zero is the gradient with respect to the layer's output.
-    offset = ops.zeros_like(features)
-    _, (gradients,) = value_and_gradients(score, offset)
+    _, gradients = value_and_gradients(score, *(ops.zeros_like(one) for one in features))
+    return [_weigh_channels(*pair) for pair in zip(features, gradients, strict=True)]
+
+
+def _weigh_channels(features: Tensor, gradients: Tensor) -> Tensor:
     spatial = tuple(range(1, len(features.shape) - 1))
     weights = ops.mean(ops.cast(gradients, "float32"), axis=spatial, keepdims=True)
-    maps = ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
-    return _resize(maps, inputs.shape[1:-1])
+    return ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
 
 
 def _run_with_offset(
@@ -88,16 +109,52 @@ def _resize(maps: Tensor, shape: Sequence[int]) -> np.ndarray:
 
 def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
     """Return the maps of a slice model's slices as maps of volumes, averaged over its axes."""
-    network = unwrap_slices(model)
-    name = find_layer(network, layer)
+    name = find_layer(model, layer)
     folds = [fold for fold in model.layers if isinstance(fold, FoldSlices)]
+    if pools_features(model):
+        found = _map_pooled(model, inputs, label, name, folds)
+    else:
+        network = unwrap_slices(model)
+        slices = (ops.convert_to_numpy(fold(inputs)) for fold in folds)
+        found = [_grad_cam(network, images, label, name) for images in slices]
     total = np.zeros(inputs.shape[:-1], "float32")
-    for fold in folds:
-        slices = ops.convert_to_numpy(fold(inputs))
-        maps = _grad_cam(network, slices, label, name)  # [B * count, h, w]
+    for fold, maps in zip(folds, found, strict=True):  # [B * count, h, w]
         volume = np.zeros_like(np.moveaxis(total, AXES[fold.axis], 1))
         volume[:, fold.first : fold.first + fold.count] = maps.reshape(
             len(inputs), fold.count, *maps.shape[1:]
         )
         total += np.moveaxis(volume, 1, AXES[fold.axis])
     return total / len(folds)
+
+
+def _map_pooled(
+    model: keras.Model, inputs: np.ndarray, label: int, name: str, folds: Sequence[FoldSlices]
+) -> list[np.ndarray]:
+    """Return the maps [B * count, h, w] of the slices along each axis, by the score of the volume."""
+    extractor = find_slice_network(model)
+
+    def run(added: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        offsets = {fold.axis: offset for fold, offset in zip(folds, added, strict=False)}
+        axes, features = dict[int, str](), dict[str, Tensor]()  # axes by the id of the slices along them
+
+        def wrap(operation: keras.Operation) -> Callable[..., Tensor]:
+            def fold(volumes: Tensor) -> Tensor:
+                slices = operation(volumes)
+                axes[id(slices)] = operation.axis
+                return slices
+
+            def extract(slices: Tensor, **_: Tensor) -> Tensor:
+                axis = axes[id(slices)]
+                outputs, features[axis] = _run_with_offset(extractor, slices, name, offsets[axis])
+                return outputs
+
+            if isinstance(operation, FoldSlices):
+                return fold
+            return extract if operation is extractor else operation
+
+        outputs = model._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=wrap)  # noqa: SLF001
+        return keras.tree.flatten(outputs)[0], [features[fold.axis] for fold in folds]
+
+    maps = _weigh_features(run, label)
+    sides = [[side or 0 for side in fold.compute_output_shape(inputs.shape)[1:3]] for fold in folds]
+    return [_resize(*pair) for pair in zip(maps, sides, strict=True)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
-from voxlift.models.slice_model import unwrap_slices
+from voxlift.models.slice_model import find_slice_network
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -30,7 +30,7 @@ def find_layer(model: keras.Model, name: str | None = None) -> str:
     Raises:
         ValueError: If no spatial layer has that name, or there is no spatial layer.
     """
-    network = unwrap_slices(model)
+    network = find_slice_network(model) or model
     spatial = [layer for layer in network.layers if _is_spatial(layer, len(network.inputs[0].shape))]
     if not spatial:
         raise ValueError(f"{network.name} has no layer with spatial outputs, which Grad-CAM needs.")

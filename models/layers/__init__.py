@@ -11,6 +11,7 @@ from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
 from voxlift.models.layers.normalization import ChannelBias, FusedBatchNormalization
+from voxlift.models.layers.slice_attention import FrozenNetwork, GatedAttention, JoinNeighbours
 from voxlift.models.layers.slices import AggregateSlices, FoldSlices, ForegroundSlices, UnfoldSlices
 from voxlift.models.layers.upsampling import TrilinearUpSampling3D
 
@@ -22,7 +23,10 @@ __all__ = [
     "FewPositionsConv3D",
     "FoldSlices",
     "ForegroundSlices",
+    "FrozenNetwork",
     "FusedBatchNormalization",
+    "GatedAttention",
+    "JoinNeighbours",
     "RepeatingConcatenate3D",
     "SeparableConv3D",
     "TokenAttention3D",

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from voxlift.models.layers.slice_attention import FrozenNetwork
 from voxlift.models.lifting.errors import LiftError, Problem
 from voxlift.models.lifting.types import Layer, Model, Tensor, Value
 
@@ -109,7 +110,8 @@ def _why_no_graph(model: Model) -> tuple[str, str] | None:
             "Pass a Functional or Sequential model.",
         )
     ancestors = [kind for kind in type(model).__mro__ if kind.__name__ in {"Sequential", "Functional"}]
-    if not ancestors or type(model).call is not vars(ancestors[0])["call"]:
+    is_functional = ancestors and type(model).call is vars(ancestors[0])["call"]
+    if not is_functional and not isinstance(model, FrozenNetwork):
         return SUBCLASSED
     if not getattr(model, "built", False) or not getattr(model, "inputs", None):
         return (

@@ -41,6 +41,7 @@ def test_a_feature_map_is_averaged_over_its_positions_and_a_head_that_is_a_netwo
     maps = keras.layers.Conv3D(6, 1)(inputs)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling3D()(keras.layers.Conv3D(3, 1)(maps)))
     assert build_feature_extractor(model).output_shape == (None, 6)
+    assert build_feature_extractor(keras.Model(inputs, maps)).output_shape == (None, 6)
     nested = keras.Model(inputs, model(inputs))
     with pytest.raises(ValueError, match="head"):
         build_feature_extractor(nested)

@@ -43,9 +43,16 @@ def test_a_tensor_that_two_gradients_need_is_kept_once():
 
 
 def test_a_swish_keeps_its_input_and_dropout_a_mask_of_bytes():
-    swish = functional(layers.Activation("swish"))
-    assert training_memory(swish).activations == 4 * 2 * VOXELS
-    assert training_memory(functional(layers.Dropout(0.5))).activations == 2 * VOXELS
+    swish = functional(layers.Conv3D(2, 1), layers.Activation("swish"))
+    assert training_memory(swish).activations == 4 * (2 + 2) * VOXELS
+    dropout = functional(layers.Conv3D(2, 1), layers.Dropout(0.5))
+    assert training_memory(dropout).activations == (4 * 2 + 2) * VOXELS
+
+
+def test_of_frozen_layers_before_the_first_trained_one_nothing_is_kept():
+    frozen = layers.Conv3D(5, 3, trainable=False)
+    model = functional(frozen, layers.Activation("swish"), layers.Conv3D(3, 1), layers.Activation("relu"))
+    assert training_memory(model).activations == 4 * (5 + 3) * (3 * 5 * 9)
 
 
 def test_half_precision_halves_activations_and_leaves_weights():

@@ -3,12 +3,19 @@
 import keras
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from arrays import draw
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers.slices import AggregateSlices
-from voxlift.models.slice_model import is_slice_model, select_slices, unwrap_slices, wrap_slices
+from voxlift.models.slice_model import (
+    find_slice_network,
+    is_slice_model,
+    pool_slices,
+    select_slices,
+    unwrap_slices,
+    wrap_slices,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -166,3 +173,67 @@ def test_shapes_of_slices():
 def test_wrong_settings_are_refused_by_name(settings, named):
     with pytest.raises(ValueError, match=named):
         wrap_slices(build(), **settings)
+
+
+def build_extractor(side=(8, 9), channels=2):
+    """A network to features [B, 3], with batch normalisation and dropout."""
+    images = keras.Input((*side, channels))
+    x = keras.layers.Conv2D(3, 3, padding="same")(images)
+    x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def pool_in_numpy(model, features, counts):
+    """Logits [B, K] from features [B, N, F] of slices, of which `counts` [B, N] says which count."""
+    attention, head = model.get_layer("attention"), model.get_layer("logits")
+    features = (features - features.mean(-1, keepdims=True)) / np.sqrt(features.var(-1, keepdims=True) + 1e-3)
+    before = np.concatenate([features[:, :1], features[:, :-1]], axis=1)
+    after = np.concatenate([features[:, 1:], features[:, -1:]], axis=1)
+    joined = np.concatenate([before, features, after], axis=-1)
+    parts = [np.asarray(weight) for weight in attention.get_weights()]
+    v, v_bias, u, u_bias, w = parts
+    gated = np.tanh(joined @ v + v_bias) * expit(joined @ u + u_bias)
+    weights = np.exp(gated @ w)[..., 0] * counts
+    pooled = (weights[..., None] * joined).sum(1) / weights.sum(1)[:, None]
+    return pooled @ np.asarray(head.kernel) + np.asarray(head.bias)
+
+
+@pytest.mark.parametrize("slices", ["all", "foreground"])
+def test_features_of_slices_and_their_neighbours_are_pooled_by_gated_attention(slices):
+    keras.utils.set_random_seed(0)
+    extractor = build_extractor()
+    model = pool_slices(extractor, input_shape=SHAPE, classes=3, slices=slices, units=4)
+    volumes = draw_volumes() * 0.01
+    volumes[:, 1:3] += np.linspace(0, 50, 72).reshape(8, 9, 1)
+    features = np.stack([np.asarray(extractor(volume)) for volume in volumes])
+    counts = np.ones((3, 5)) if slices == "all" else np.array([[0, 1, 1, 0, 0]] * 3)
+    expected = pool_in_numpy(model, features.astype("float64"), counts)
+    np.testing.assert_allclose(model(volumes), expected, atol=1e-4)
+    assert not np.allclose(model(volumes[:, ::-1]), expected, atol=1e-3)  # neighbours have an order
+
+
+def test_a_frozen_network_keeps_weights_and_statistics_and_drops_nothing_in_training(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = pool_slices(build_extractor(), input_shape=SHAPE, classes=2, dropout=0.5)
+    model.save(tmp_path / "pooled.keras")
+    model = keras.saving.load_model(tmp_path / "pooled.keras")
+    network = find_slice_network(model)
+    volumes, before = draw_volumes(), network.get_weights()
+    features = keras.Model(model.inputs[0], model.get_layer("features_depth").output)
+    np.testing.assert_array_equal(features(volumes, training=True), features(volumes, training=False))
+    model.compile(keras.optimizers.Adam(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    first = np.asarray(model(volumes))
+    model.fit(volumes, np.array([0, 1, 0]), epochs=3, verbose=0)
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not np.allclose(model(volumes), first, atol=1e-3)
+    assert len(model.trainable_weights) == 2 + 5 + 2  # layer normalisation, attention, head
+
+
+def test_a_model_of_pooled_features_has_no_network_that_scores_slices():
+    model = pool_slices(build_extractor(), input_shape=SHAPE, classes=2, is_frozen=False)
+    assert unwrap_slices(model) is model
+    assert not is_slice_model(model)
+    assert len(model.trainable_weights) == 9 + 4
+    with pytest.raises(ValueError, match=r"\(8, 9, 2\).*height.*\(5, 9, 2\)"):
+        pool_slices(build_extractor(), input_shape=SHAPE, classes=2, axis="height")

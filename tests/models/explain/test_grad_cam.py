@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from voxlift.models.explain import grad_cam
-from voxlift.models.slice_model import wrap_slices
+from voxlift.models.features import build_feature_extractor
+from voxlift.models.slice_model import pool_slices, wrap_slices
 
 
 def share_inside(found, spot, margin=2):
@@ -62,3 +63,36 @@ def test_slices_that_the_model_does_not_score_are_zero(detector, volumes):
     found = grad_cam(wrap_slices(detector(2), depth=8, slices="central"), volumes, label=1)
     assert found[:, [0, 1, 6, 7]].max() == 0.0
     assert found[0, 4:6].max() > 0.0
+
+
+@pytest.mark.parametrize("axes", [["depth"], ["width"], ["depth", "height", "width"]])
+def test_a_model_of_pooled_features_explains_the_score_of_the_volume(axes):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((6, 6, 1))
+    extractor = build_feature_extractor(
+        keras.Model(images, keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="map")(images))
+    )
+    axis = "all" if len(axes) > 1 else axes[0]
+    model = pool_slices(extractor, input_shape=(6, 6, 6, 1), classes=2, axis=axis)
+    volumes = np.random.default_rng(0).normal(size=(1, 6, 6, 6, 1)).astype("float32")
+    found = grad_cam(model, volumes, label=1)
+
+    show = keras.Model(images, extractor.get_layer("map").output)
+    tail = keras.Model([model.get_layer(f"features_{name}").output for name in axes], model.outputs[0])
+    maps = [
+        show(np.moveaxis(volumes[0], ["depth", "height", "width"].index(name), 0)).numpy() for name in axes
+    ]
+    pooled = [one.mean(axis=(1, 2))[None] for one in maps]
+    expected = np.zeros((6, 6, 6))
+    for place, name in enumerate(axes):
+        steps = np.stack([np.zeros((6, 4))] * 24).reshape(24, 6, 4)
+        steps[np.arange(24), np.arange(24) // 4, np.arange(24) % 4] = 1e-2
+        ends = []
+        for sign in (1, -1):
+            moved = [np.repeat(one, 24, axis=0) for one in pooled]
+            moved[place] = moved[place] + sign * steps
+            ends.append(tail(moved).numpy()[:, 1])
+        gradient = ((ends[0] - ends[1]) / 2e-2).reshape(6, 4) / 36
+        own = np.maximum(np.einsum("nhwc,nc->nhw", maps[place], gradient), 0)
+        expected += np.moveaxis(own, 0, ["depth", "height", "width"].index(name)) / len(axes)
+    np.testing.assert_allclose(found[0], expected, atol=0.02 * expected.max())
