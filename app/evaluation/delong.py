@@ -110,6 +110,32 @@ def delong_interval(scores: Scores | ClassFits, *, level: float = 0.95) -> tuple
     return max(0.0, found.auc - half_width), min(1.0, found.auc + half_width)
 
 
+def delong_unpaired(first: Scores | ClassFits, second: Scores | ClassFits, *, level: float = 0.95) -> DeLong:
+    """Test whether one model, or two, rank different subjects equally well; two classes only.
+
+    The two sets of subjects are independent, so the variances of the two AUCs add up. Within a set, volumes
+    of one subject may depend on each other, and fits are averaged, as in `delong_difference`.
+
+    Raises:
+        ScoresError: As in `delong_difference`; a subject may not be in both sets.
+    """
+    sides = [subject_components(as_fits(scores)) for scores in (first, second)]
+    variance = sum(auc_variance(one.positive, one.negative, counts=one) for one in sides)
+    one, other = sides
+    difference, total = other.auc - one.auc, add_seed_variance(variance, ())
+    half_width = total.half_width(level)
+    return DeLong(
+        auc_first=one.auc,
+        auc_second=other.auc,
+        difference=difference,
+        standard_error=math.sqrt(total.variance),
+        low=difference - half_width,
+        high=difference + half_width,
+        p_value=total.p_value(difference) if variance > 0 else float("nan"),
+        subjects=len(one.positive) + len(other.positive),
+    )
+
+
 def subject_components(fits: ClassFits) -> Components:
     """Return the AUC averaged over fits, and the centred structural components summed per subject."""
     subjects, indices = index_subjects(fits)

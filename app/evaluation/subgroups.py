@@ -134,21 +134,30 @@ def compare_groups(
 
 
 def resample_metrics(
-    fits: Fits, metrics: MetricDraws, *, resamples: int = RESAMPLES, seed: int = 0
+    fits: Fits,
+    metrics: MetricDraws,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    is_stratified: bool = True,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return each metric as the mean over fits, and its interval from a bootstrap over subjects.
 
     Args:
         fits: One model's predictions, one per fold and seed.
         metrics: What is computed.
-        resamples: Number of resamples, stratified by class.
+        resamples: Number of resamples.
         seed: Of the draws.
+        is_stratified: Whether every class keeps its number of subjects; a figure that depends on how frequent
+            the classes are needs False.
     """
     points = _mean_over_fits([metrics(fit, np.ones((1, len(fit)))) for fit in fits])
     _, indices = index_subjects(fits)
     block = max(1, BLOCK_SIZE // max(map(len, fits)))
     draws: dict[str, list[Floats]] = {name: [] for name in points}
-    for drawn in draw_subjects(subject_strata(fits), resamples=resamples, seed=seed, block=block):
+    strata = subject_strata(fits)
+    strata = strata if is_stratified else np.zeros_like(strata)
+    for drawn in draw_subjects(strata, resamples=resamples, seed=seed, block=block):
         pairs = zip(fits, indices, strict=True)
         for name, values in _mean_over_fits([metrics(fit, drawn[:, index]) for fit, index in pairs]).items():
             draws[name].append(values)

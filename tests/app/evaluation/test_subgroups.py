@@ -100,7 +100,8 @@ def test_small_groups_have_counts_but_no_figures_and_missing_cells_are_not_teste
 def test_volumes_of_a_subject_are_resampled_and_permuted_together():
     one, good = draw_scores(60, volumes=1, seed=5)
     copies = Scores(
-        [s for s in one.subjects for _ in range(3)], np.repeat(one.labels, 3), np.repeat(one.probabilities, 3, 0),
+        [s for s in one.subjects for _ in range(3)],
+        np.repeat(one.labels, 3), np.repeat(one.probabilities, 3, 0),
         one.classes, [f"f{i}" for i in range(180)], one.threshold,
     )  # fmt: skip
     small = evaluate_grouping([one], [cut_groups("g", list(good.astype(float)))], resamples=100)
