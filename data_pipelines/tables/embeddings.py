@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Record, join_images
 from voxlift.data_pipelines.tables.reader import read_table
@@ -78,12 +79,12 @@ def write_embeddings(
 ) -> None:
     """Write vectors [N, F] in the form that `read_embeddings` reads, .csv or .npz by the ending."""
     if path.suffix == ".npz":
-        with path.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as binary:
             np.savez_compressed(
-                file, subject=np.array(subjects, str), image=np.array(images, str), vectors=vectors
+                binary, subject=np.array(subjects, str), image=np.array(images, str), vectors=vectors
             )
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["subject", "image", *(f"f{index}" for index in range(vectors.shape[1]))])
         for subject, image, vector in zip(subjects, images, vectors, strict=True):
@@ -194,6 +195,7 @@ def _refuse_shared_names(names: Sequence[str | None], records: Sequence[Record])
 
 def _record_names(record: Record) -> Iterable[str]:
     """Yield the names under which a record's vector may stand, the most specific first."""
+    yield record.item
     yield join_images(record.images)
     parts = record.images[0].parts
     for start in range(len(parts)):

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.reader import Table, read_table
+from voxlift.data_pipelines.tables.regions import BAD_CENTRE
 from voxlift.data_pipelines.tables.rows import (
     SPLITS,
     Row,
@@ -64,6 +66,7 @@ class Record:
         split: "train", "val", "test", or None where the table has none.
         row: Line in the table, or running number in a folder per class, from 1.
         targets: 1, 0 or nan (unknown) for each finding; or the number; empty for classes.
+        region: Its mask or centre in the images; None where the data set has none.
     """
 
     subject: str
@@ -72,6 +75,12 @@ class Record:
     split: str | None
     row: int
     targets: tuple[float, ...] = ()
+    region: Region | None = None
+
+    @property
+    def item(self) -> str:
+        """The text that identifies the record in scores: its images, and its region's name if it has one."""
+        return name_item(self.images, self.region)
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,16 @@ def join_images(images: Iterable[Path]) -> str:
     't1.nii|flair||2.nii'
     """
     return IMAGE_SEPARATOR.join(str(image).replace(IMAGE_SEPARATOR, IMAGE_SEPARATOR * 2) for image in images)
+
+
+def name_item(images: Iterable[Path], region: Region | None) -> str:
+    """Return the images of a volume as text, with what tells its region from others in the same images.
+
+    >>> name_item([Path("t1.nii")], Region(centre=(1.0, 2.0, 3.0), name="1,2,3"))
+    't1.nii@1,2,3'
+    """
+    cell = join_images(images)
+    return f"{cell}@{region.name}" if region is not None and region.name else cell
 
 
 def split_images(cell: str) -> tuple[Path, ...]:
@@ -141,7 +160,7 @@ def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) ->
     left_out += Counter({"image listed twice": len(kept) - len(unique)})
     if not options.keep_absent:
         _check_files((row for row, _ in unique), source)
-    records = tuple(_to_record(row, label) for row, label in unique)
+    records = _name_masks(tuple(_to_record(row, label) for row, label in unique))
     return Manifest(records, found.names, dict(left_out), source, notes, options.target)
 
 
@@ -164,21 +183,38 @@ def load_rows_unchecked(table: str | Path, options: TableOptions) -> Manifest:
     pairs = list(zip(rows, found.labels, found.targets, strict=True))
     left_out = Counter(label for label in found.labels if isinstance(label, str))
     left_out["image missing"] = sum(row.images is None and isinstance(label, int) for row, label, _ in pairs)
+    left_out += Counter(row.region_problem for row, label, _ in pairs if isinstance(label, int))
+    del left_out[""]
     records = [
         _to_record(row, (label, targets))
         for row, label, targets in pairs
-        if row.images and isinstance(label, int)
+        if row.images and not row.region_problem and isinstance(label, int)
     ]
-    unique = {(one.images, one.subject, one.label, one.targets, one.split): one for one in reversed(records)}
+    unique = {
+        (one.images, one.region, one.subject, one.label, one.targets, one.split): one
+        for one in reversed(records)
+    }
     left_out["image listed twice"] = len(records) - len(unique)
-    kept = tuple(reversed(unique.values()))
+    kept = _name_masks(tuple(reversed(unique.values())))
     return Manifest(kept, found.names, dict(+left_out), source, notes, options.target)
 
 
 def _to_record(row: Row, label: Label) -> Record:
     split = find_split(row.split) if row.split else None
     index, targets = label
-    return Record(row.subject or f"row {row.line}", row.images or (), index, split, row.line, targets)
+    subject = row.subject or f"row {row.line}"
+    return Record(subject, row.images or (), index, split, row.line, targets, row.region)
+
+
+def _name_masks(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Return the records, where several masks are of one image each with its mask's path as a name."""
+    counts = Counter(record.images for record in records)
+    return tuple(
+        replace(record, region=replace(record.region, name=str(record.region.mask)))
+        if record.region is not None and record.region.mask is not None and counts[record.images] > 1
+        else record
+        for record in records
+    )
 
 
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
@@ -213,6 +249,8 @@ def _drop_incomplete(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
             left_out["image missing"] += 1
         elif row.split is not None and is_missing(row.split):
             left_out["split missing"] += 1
+        elif row.region_problem and row.region_problem != BAD_CENTRE:
+            left_out[row.region_problem] += 1
         else:
             kept.append(row)
     return kept, left_out
@@ -221,6 +259,12 @@ def _drop_incomplete(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
 def _check_cells(kept: Iterable[tuple[Row, Label]], source: Path) -> None:
     unknown = [f"row {row.line}: {row.split!r}" for row, _ in kept if row.split and not find_split(row.split)]
     nameless = [f"row {row.line}" for row, _ in kept if not row.subject]
+    unplaced = [f"row {row.line}" for row, _ in kept if row.region_problem]
+    if unplaced:
+        raise ManifestError(
+            f"{source}: expected numbers (mm) in the columns of data.centre_columns; found others in "
+            f"{list_some(unplaced)}."
+        )
     if unknown:
         raise ManifestError(
             f"{source}: expected a split among {', '.join(SPLITS)}, received {list_some(unknown)}."
@@ -232,39 +276,56 @@ def _check_cells(kept: Iterable[tuple[Row, Label]], source: Path) -> None:
 
 
 def _drop_duplicates(kept: Sequence[tuple[Row, Label]], source: Path) -> list[tuple[Row, Label]]:
-    """Return each image once.
+    """Return each image once, or each mask or centre in it.
 
     Raises:
         ManifestError: Rows of one image contradict each other.
     """
-    by_images: dict[tuple[Path, ...], list[tuple[Row, Label]]] = defaultdict(list)
+    by_images: dict[tuple[Path, ...], dict[object, list[tuple[Row, Label]]]] = defaultdict(dict)
     for row, label in kept:
-        by_images[tuple(map(find_real_path, row.images or ()))].append((row, label))
-    problems = [problem for images, same in by_images.items() for problem in _contradictions(images, same)]
+        regions = by_images[tuple(map(find_real_path, row.images or ()))]
+        regions.setdefault(_place(row.region), []).append((row, label))
+    problems = [
+        problem
+        for images, regions in by_images.items()
+        for problem in _contradictions(images, list(regions.values()))
+    ]
     if problems:
         raise ManifestError(f"{source} contradicts itself: {list_some(problems)}. Keep one row per image.")
-    return [same[0] for same in by_images.values()]
+    first = [same[0] for regions in by_images.values() for same in regions.values()]
+    return sorted(first, key=lambda pair: pair[0].line)
 
 
-def _contradictions(images: tuple[Path, ...], same: Sequence[tuple[Row, Label]]) -> list[str]:
-    rows = [row for row, _ in same]
-    values = {
-        "label": {", ".join(row.findings) or row.label for row in rows}
-        if len({label for _, label in same}) > 1
-        else set(),
-        "subject": {row.subject for row in rows},
-        "split": {str(row.split) for row in rows},
-    }
-    lines = " and ".join(str(row.line) for row in rows[:2])
+def _place(region: Region | None) -> object:
+    """Return what is equal for two rows of one mask or centre."""
+    if region is None:
+        return None
+    return region.centre if region.mask is None else find_real_path(region.mask)
+
+
+def _contradictions(images: tuple[Path, ...], regions: Sequence[Sequence[tuple[Row, Label]]]) -> list[str]:
+    """Return what the rows of one image say differently; lesions of it may differ in their label only."""
+    rows = [row for same in regions for row, _ in same]
+    groups = [
+        ("label", [row for row, _ in same]) for same in regions if len({label for _, label in same}) > 1
+    ]
+    values = [
+        (name, found, {", ".join(row.findings) or row.label for row in found}) for name, found in groups
+    ]
+    values += [
+        ("subject", rows, {row.subject for row in rows}),
+        ("split", rows, {str(row.split) for row in rows}),
+    ]
     return [
-        f"rows {lines} give {images[0]} two {name}s ({list_some(sorted(found))})"
-        for name, found in values.items()
-        if len(found) > 1
+        f"rows {' and '.join(str(row.line) for row in found[:2])} give {images[0]} two {name}s "
+        f"({list_some(sorted(texts))})"
+        for name, found, texts in values
+        if len(texts) > 1
     ]
 
 
 def _check_files(rows: Iterable[Row], source: Path) -> None:
-    missing = [(row.line, path) for row in rows for path in row.images or () if is_absent(path)]
+    missing = [(row.line, path) for row in rows for path in _files_of(row) if is_absent(path)]
     listed = [f"row {line}: {path}{_suffix_hint(path)}" for line, path in missing]
     if listed:
         images = "images that do" if len(listed) > 1 else "image that does"
@@ -273,6 +334,11 @@ def _check_files(rows: Iterable[Row], source: Path) -> None:
             "Relative paths start from data.root, by default the folder of the table. "
             "To leave these rows out, set data.on_bad_file=skip."
         )
+
+
+def _files_of(row: Row) -> tuple[Path, ...]:
+    mask = None if row.region is None else row.region.mask
+    return (*(row.images or ()), *(() if mask is None else (mask,)))
 
 
 def _suffix_hint(path: Path) -> str:

@@ -22,8 +22,10 @@ from voxlift.data_pipelines.paths import (
     is_link_to_folder_above,
     list_entries,
 )
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.patterns import fields_of, fill_pattern, find_paths
 from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
+from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns, find_regions
 from voxlift.data_pipelines.tables.subjects import (
     describe_files_of_subjects,
     describe_similar_subjects,
@@ -41,7 +43,7 @@ SPLIT_NAMES = {
 BIDS_TABLE = "participants.tsv"
 BIDS_PATTERN = "{participant_id}/ses-*/anat/*_T1w.nii.gz"
 
-_NO_IMAGE: tuple[None] = (None,)
+_NO_IMAGE = ((None, None, ""),)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class TableOptions:
         classes: Class names in index order; by default all labels, sorted. Rows with other labels are left
             out and counted.
         label_bins: Rising edges that cut a numeric label into classes; a value on an edge belongs above it.
+        regions: Columns of each row's mask or centre.
         keep_absent: Whether to keep rows whose image does not exist, for a caller that drops bad files later.
     """
 
@@ -75,6 +78,7 @@ class TableOptions:
     split_column: str | None = None
     classes: Sequence[str] = ()
     label_bins: Sequence[float] = ()
+    regions: RegionColumns = NO_REGIONS
     keep_absent: bool = False
 
 
@@ -89,6 +93,8 @@ class Row:
         split: The split's text; None where there is no such column.
         line: Line of the table, or running number in a folder.
         findings: The text of each of `label_columns`.
+        region: Its mask or centre; None where the table has none.
+        region_problem: Why it has none, though there is a column for it.
     """
 
     subject: str
@@ -97,6 +103,8 @@ class Row:
     split: str | None
     line: int
     findings: tuple[str, ...] = ()
+    region: Region | None = None
+    region_problem: str = ""
 
     @property
     def names_file(self) -> bool:
@@ -132,6 +140,7 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
         label_columns=tuple(options.label_columns),
         subject_column=options.subject_column,
         split_column=options.split_column,
+        regions=options.regions,
     )
     if options.subject_column in (options.image_column, *options.image_columns):
         return rows, dict(table.notes)  # the user has made each image a subject
@@ -143,6 +152,11 @@ def _refuse_folder(source: Path, options: TableOptions) -> None:
         raise ManifestError(
             f"{source} is a folder per class, which tells classes only. Set data.table to a table with the "
             f"columns of the {options.target}, or use task=classes or task=grades."
+        )
+    if options.regions.needed:
+        raise ManifestError(
+            f"{source} is a folder per class, which names no {' or '.join(options.regions.needed)}. Set "
+            "data.table to a table with the masks or centres."
         )
 
 
@@ -177,6 +191,7 @@ def rows_of_table(
     subject_column: str | None,
     split_column: str | None,
     label_columns: tuple[str, ...] = (),
+    regions: RegionColumns = NO_REGIONS,
 ) -> list[Row]:
     """Return the table's rows, in order; without a subject column the image names the subject.
 
@@ -191,14 +206,15 @@ def rows_of_table(
         subject_column: Column of the subject, or None.
         split_column: Column of the split, or None.
         label_columns: Column of each finding.
+        regions: Columns of each row's mask or centre.
 
     Raises:
-        ManifestError: A column is missing, or the channels match different numbers of files.
+        ManifestError: A column is missing, or the channels or masks match different numbers of files.
     """
     needed = [name for column in image_columns for name in fields_of(column)]
     labels = (label_column, *label_columns, subject_column, split_column)
     needed += [name for name in labels if name is not None]
-    require_columns(table, list(dict.fromkeys(needed)))
+    require_columns(table, list(dict.fromkeys([*needed, *regions.needed])))
     subjects = _find_subjects(table, image_columns, subject_column)
     return [
         Row(
@@ -208,9 +224,19 @@ def rows_of_table(
             split=None if split_column is None else cells[split_column],
             line=line,
             findings=tuple(table.with_decimal_point(cells[name]) for name in label_columns),
+            region=region,
+            region_problem=problem,
         )
         for line, cells, subject in zip(table.lines, table.rows, subjects, strict=True)
-        for images in find_paths(cells, image_columns, root=root, line=line) or _NO_IMAGE
+        for images, region, problem in find_regions(
+            table,
+            cells,
+            regions,
+            find_paths(cells, image_columns, root=root, line=line),
+            root=root,
+            line=line,
+        )
+        or _NO_IMAGE
     ]
 
 

@@ -1,0 +1,107 @@
+"""Read a table's masks and centres: which columns hold them, and what each row's cells mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.preprocess.region import Region, name_centre, to_ras
+from voxlift.data_pipelines.tables.patterns import fields_of, find_paths
+from voxlift.data_pipelines.tables.reader import Table
+from voxlift.data_pipelines.tables.values import is_missing, is_number
+
+SPACES = ("RAS", "LPS")
+BAD_CENTRE = "centre is no number"
+
+Images = tuple[Path, ...]
+Found = tuple[Images, Region | None, str]  # images of a record, its region, and why it has none
+
+
+@dataclass(frozen=True)
+class RegionColumns:
+    """The columns of a table that say where in an image a row's lesion, organ or candidate is.
+
+    Attributes:
+        mask: Column of the mask's file, or a pattern over columns; where it matches several masks of an
+            image, each is a record.
+        centre: Columns of the world coordinates x, y, z in mm; empty for none.
+        space: "RAS" or "LPS": the directions that the coordinates grow towards.
+    """
+
+    mask: str | None = None
+    centre: Sequence[str] = ()
+    space: str = "RAS"
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that the table must have."""
+        return [*(fields_of(self.mask) if self.mask else ()), *self.centre]
+
+
+NO_REGIONS = RegionColumns()
+
+
+def find_regions(
+    table: Table,
+    cells: Mapping[str, str],
+    columns: RegionColumns,
+    images: Sequence[Images],
+    *,
+    root: Path,
+    line: int,
+) -> list[Found]:
+    """Return the records of a row: its images with their mask or centre, or with what they lack.
+
+    Args:
+        table: The table, for its decimal sign.
+        cells: The row's text by column.
+        columns: Those of mask or centre.
+        images: The files of each of the row's volumes.
+        root: Folder that relative paths start from.
+        line: Of the row, for the message.
+
+    Raises:
+        ManifestError: Several volumes match another number of masks.
+    """
+    if not images:
+        return []
+    if columns.mask:
+        return _pair_masks(
+            find_paths(cells, (columns.mask,), root=root, line=line), images, columns.mask, line
+        )
+    if columns.centre:
+        region, problem = read_centre(
+            [table.with_decimal_point(cells[name]) for name in columns.centre], columns
+        )
+        return [(one, region, problem) for one in images]
+    return [(one, None, "") for one in images]
+
+
+def _pair_masks(masks: Sequence[Images], images: Sequence[Images], column: str, line: int) -> list[Found]:
+    if not masks:
+        return [(one, None, "mask missing") for one in images]
+    if len(images) == 1:
+        images = list(images) * len(masks)
+    if len(images) != len(masks):
+        raise ManifestError(
+            f"Row {line}: expected as many masks as images, but {column} matches {len(masks)} files for "
+            f"{len(images)} images. Make the patterns more specific, for instance for one session."
+        )
+    return [(one, Region(mask=mask), "") for one, (mask,) in zip(images, masks, strict=True)]
+
+
+def read_centre(texts: Sequence[str], columns: RegionColumns) -> tuple[Region | None, str]:
+    """Return the region of three coordinates as text, or None with what is wrong with them.
+
+    >>> read_centre(["-12.5", "3", "40"], RegionColumns(space="LPS"))[0].centre
+    (12.5, -3.0, 40.0)
+    """
+    if any(map(is_missing, texts)):
+        return None, "centre missing"
+    if not all(map(is_number, texts)):
+        return None, BAD_CENTRE
+    x, y, z = map(float, texts)
+    centre = to_ras((x, y, z), columns.space)
+    return Region(centre=centre, name=name_centre(centre)), ""
