@@ -24,6 +24,7 @@ SPLIT_NAMES = ("train", "val", "test")
 INITS = ("centre", "mean", "acs", "random")
 DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
 STRATEGIES = ("single", "mirrored", "hosts")
+AGGREGATES = ("mean", "max", "topk", "attention", "gated_attention")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -159,7 +160,7 @@ def find_model_problems(model: ModelSettings) -> list[str]:
         *problems,
         *find_choice_problems("model.axis", model.axis, ("depth", "height", "width", "all")),
         *find_choice_problems("model.slices", model.slices, ("all", "central", "foreground")),
-        *find_choice_problems("model.aggregate", model.aggregate, ("mean", "max", "topk", "attention")),
+        *find_choice_problems("model.aggregate", model.aggregate, AGGREGATES),
         *find_choice_problems("model.init", model.init, INITS),
         *find_depth_policy_problems("model.depth_policy", model.depth_policy),
         *find_choice_problems("model.head", model.head, ("pool", "flatten")),
@@ -200,6 +201,7 @@ def _find_builder_problems(model: ModelSettings) -> list[str]:
     if model.baseline != ModelSettings.baseline:
         problems.append(f"model.baseline={model.baseline}: model.builder builds the network; set only one.")
     return problems
+        *_find_frozen_problems(model),
 
 
 def find_depth_policy_problems(key: str, policy: object) -> list[str]:
@@ -235,6 +237,23 @@ def _find_embedding_problems(settings: TrainSettings) -> list[str]:
         return []
     need = f"data.embeddings: model={settings.model.name} needs a file of vectors by image or subject"
     return [f"{need}; set data.embeddings=FILE.csv, .npz or .h5."]
+def _find_frozen_problems(model: ModelSettings) -> list[str]:
+    if not model.frozen:
+        return []
+    problems = []
+    if model.kind != "slice" or model.aggregate != "gated_attention":
+        problems.append(
+            "model.frozen=true: expected a slice model with model.aggregate=gated_attention, which learns "
+            f"from features; received model={model.name}, model.aggregate={model.aggregate}."
+        )
+    if model.freeze_epochs:
+        problems.append(
+            f"model.freeze_epochs={model.freeze_epochs}: expected 0 with model.frozen=true, which freezes "
+            "the 2D network in all epochs."
+        )
+    return problems
+
+
 
 
 def _find_spacing_problems(settings: TrainSettings) -> list[str]:

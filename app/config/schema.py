@@ -149,10 +149,12 @@ class ModelSettings:
         columns: Columns of the table that `kind=table` predicts from.
         axis: Axis of the slices: `depth`, `height`, `width` or `all`.
         slices: Slices that are used: `all`, `central` (the middle half) or `foreground`.
-        aggregate: From scores of slices to that of the volume: `mean`, `max`, `topk` or `attention`.
+        aggregate: From scores of slices to that of the volume: `mean`, `max`, `topk` or `attention`; or
+            `gated_attention` over the features of slices and of both neighbours, which are then classified.
         slab: Neighbouring slices that are stacked as channels.
         batch_factor: Slices per volume of `trainer.batch_size` in a batch of a slice model.
-        pretrain: Whether to train the 2D network on slices first, then lift it with its weights.
+        pretrain: Whether to train the 2D network on slices first, then lift it, or pool its features. It is
+            not done where `baseline` is trained.
         rate_factor: Factor of `optimizer.learning_rate` for trained weights.
         freeze_epochs: First epochs in which only the head of a network with trained weights is trained.
     """
@@ -168,6 +170,8 @@ class ModelSettings:
     depth_kernel: int | None = None
     dropout: float = 0.2
     depth_policy: Any = "isotropic"
+        frozen: Whether the 2D network of `aggregate=gated_attention` keeps its weights throughout. Its
+            features are computed in every step, and so of augmented volumes.
     init: str = "centre"
     columns: list[str] = field(default_factory=list)
     axis: str = "depth"
@@ -191,6 +195,7 @@ class OptimizerSettings:
 
     Attributes:
         name: Class name of a Keras optimizer.
+    frozen: bool = False
         learning_rate: At its highest, after the warm-up.
         weight_decay: As Keras takes it.
         warmup_epochs: Epochs in which the learning rate rises linearly.

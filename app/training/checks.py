@@ -90,6 +90,11 @@ def _find_weights_problems(model: ModelSettings, source: Path | None) -> list[st
         )
     if model.kind == "volume" and is_trained and not is_volume and model.init == "random":
         problems.append("model.init=random discards the trained 2D weights; set model.init=centre or mean.")
+    if model.frozen and not is_trained and model.builder is None:
+        problems.append(
+            "model.frozen=true: expected trained weights, by model.pretrain=true, model.weights=imagenet, "
+            "model.baseline=SLICE_RUN_DIR or model.baseline=FILE.keras; received an untrained network."
+        )
     if model.freeze_epochs and not is_trained:
         problems.append(
             f"model.freeze_epochs={model.freeze_epochs}: expected 0 for a network without trained weights, "

@@ -186,7 +186,7 @@ def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | N
 
 
 def _take_networks(stage: Stage) -> Networks:
-    if stage.plan is not None:
+    if stage.build is not None:
         import keras
 
         keras.utils.set_random_seed(

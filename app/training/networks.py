@@ -76,7 +76,12 @@ def input_spec(cohort: Cohort) -> InputSpec:
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
     """Return whether training sees single slices; learned attention over slices needs whole volumes."""
-    return model.kind == "slice" and model.aggregate != "attention"
+    return model.kind == "slice" and model.aggregate not in {"attention", "gated_attention"}
+
+
+def pools_features(model: ModelSettings) -> bool:
+    """Return whether features of slices are pooled, so that only the 2D network before its head is used."""
+    return model.kind == "slice" and model.aggregate == "gated_attention"
 
 
 def build_networks(model: ModelSettings, spec: InputSpec, *, untrained: Path | None = None) -> Networks:
@@ -109,8 +114,12 @@ def _load_networks(model: ModelSettings, file: Path) -> Networks:
 def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     from voxlift.models.slice_model import wrap_slices
 
-    plane = _plane_sides(spec.shape[:3], model.axis)
-    network = build_2d(model, spec, (*plane, spec.shape[3] * model.slab))
+    source = trained_source(model.baseline)
+    if pools_features(model) and source is not None:
+        return pool_networks(model, spec, load_trained(source))
+    network = build_2d(model, spec, _slice_shape(model, spec))
+    if pools_features(model):
+        return pool_networks(model, spec, network)
     wrapped = wrap_slices(
         network,
         input_shape=spec.shape,
@@ -120,6 +129,46 @@ def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
         slab=model.slab,
     )
     return Networks(network if is_trained_on_slices(model) else wrapped, wrapped)
+
+
+def pool_networks(model: ModelSettings, spec: InputSpec, network: Any) -> Networks:  # noqa: ANN401 - untyped Keras
+    """Build a model of the features that a 2D network has of slices; it has a copy of the weights.
+
+    The features are computed in every step, and so of augmented volumes.
+
+    Args:
+        model: With the slices, and whether the network is frozen.
+        spec: What to build for; a trained network may come from images of another size.
+        network: A Keras model of images [B, H, W, C]; its head is left out.
+
+    Raises:
+        SettingsError: It has no features, or does not accept these slices.
+    """
+    import keras
+
+    from voxlift.models.copying import copy_network, copy_weights
+    from voxlift.models.features import build_feature_extractor
+    from voxlift.models.slice_model import pool_slices
+
+    try:
+        extractor = build_feature_extractor(network)
+        copy = copy_network(extractor, keras.Input(_slice_shape(model, spec), name=network.inputs[0].name))
+        copy_weights(extractor, copy)
+    except ValueError as error:
+        raise SettingsError(
+            f"model.aggregate={model.aggregate}, features of {network.name}: {error}"
+        ) from error
+    pooled = pool_slices(
+        copy,
+        input_shape=spec.shape,
+        classes=len(spec.classes),
+        axis=model.axis,
+        slices=model.slices,
+        slab=model.slab,
+        is_frozen=model.frozen,
+        dropout=model.dropout,
+    )
+    return Networks(pooled, pooled)
 
 
 def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
@@ -233,6 +282,11 @@ def _describe_range(preprocess: PreprocessSettings | Preprocess | None) -> dict[
         STANDARD_RANGE,
     )
     return {"value_range": (-STANDARD_RANGE, STANDARD_RANGE), "is_clipped": True}
+
+
+def _slice_shape(model: ModelSettings, spec: InputSpec) -> tuple[int, int, int]:
+    """Return height, width and channels of a slice, or of a slab."""
+    return (*_plane_sides(spec.shape[:3], model.axis), spec.shape[3] * model.slab)
 
 
 def _plane_sides(shape: tuple[int, int, int], axis: str) -> tuple[int, int]:

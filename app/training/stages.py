@@ -1,10 +1,11 @@
-"""What a training fits, in order: one model; or a slice model, then the network inflated from it."""
+"""What a training fits, in order: one model; or a slice model, then the network that is made from it."""
 
 from __future__ import annotations
 
 import logging
 import math
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,15 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.precision import rounding_tolerance
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.checks import check_name
-from voxlift.app.training.networks import InputSpec, Networks, build_networks, lift_networks, plan_volume
+from voxlift.app.training.networks import (
+    InputSpec,
+    Networks,
+    build_networks,
+    lift_networks,
+    plan_volume,
+    pool_networks,
+    pools_features,
+)
 from voxlift.app.training.pretrained import has_trained_weights, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
 from voxlift.app.training.strategy.hosts.data_parallel import single_process
@@ -46,16 +55,15 @@ class Stage:
     settings: TrainSettings
     spec: InputSpec
     networks: Networks | None = None
-    plan: LiftPlan | None = None
+    build: Callable[[], Networks] | None = None
     is_last: bool = True
 
     def take_networks(self) -> Networks:
-        """Return the networks to train; at each call newly inflated where they come from the stage before."""
-        if self.plan is None:
+        """Return the networks to train; at each call new ones where they come from the stage before."""
+        if self.build is None:
             assert self.networks is not None  # noqa: S101 - for the type checker: models without a network never ask
             return self.networks
-        log.info("Inflating the trained slice network, init=%s", self.plan.settings["init"])
-        return build_distributed(self.settings, partial(lift_networks, self.plan))
+        return build_distributed(self.settings, self.build)
 
     def open_folder(self, run: RunFolder) -> RunFolder:
         """Return the folder of this stage, made on disk: the run's own for the last stage."""
@@ -85,7 +93,7 @@ class Stage:
 def build_stages(
     settings: TrainSettings, spec: InputSpec, *, run: RunFolder | None = None
 ) -> tuple[Stage, ...]:
-    """Build the networks of a training, and plan the lift of a slice model that is trained first.
+    """Build the networks of a training, and plan what is made of a slice model that is trained first.
 
     Args:
         settings: Of the training.
@@ -100,10 +108,18 @@ def build_stages(
     if not trains_slices_first(settings.model):
         return (_build_stage(settings, spec, run, is_last=True),)
     first = _build_stage(slice_settings(settings), spec, run, is_last=False)
-    plan = plan_volume(settings.model, spec, first.take_networks().own)
+    network = first.take_networks().own
+    if settings.model.kind == "slice":
+        return first, Stage(settings, spec, build=partial(pool_networks, settings.model, spec, network))
+    plan = plan_volume(settings.model, spec, network)
     if run is None:
         check_lift(plan, settings)
-    return first, Stage(settings, spec, plan=plan)
+    return first, Stage(settings, spec, build=partial(_inflate, plan))
+
+
+def _inflate(plan: LiftPlan) -> Networks:
+    log.info("Inflating the trained slice network, init=%s", plan.settings["init"])
+    return lift_networks(plan)
 
 
 def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stage, ...]:
@@ -136,8 +152,12 @@ def expected_spec(settings: TrainSettings, manifest: Manifest) -> InputSpec | No
 
 
 def trains_slices_first(model: ModelSettings) -> bool:
-    """Return whether a 2D network is trained before the 3D one; no trained one was named then."""
-    return model.kind == "volume" and model.pretrain and trained_source(model.baseline) is None
+    """Return whether a 2D network is trained before the model is made from it; no trained one was named then.
+
+    Frozen features need no more training where the network has the weights of `model.weights`.
+    """
+    is_made_from_slices = model.kind == "volume" or (pools_features(model) and model.weights is None)
+    return model.pretrain and is_made_from_slices and trained_source(model.baseline) is None
 
 
 def slice_settings(settings: TrainSettings) -> TrainSettings:
@@ -152,10 +172,11 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         init=ModelSettings.init,
         depth_policy=ModelSettings.depth_policy,
         depth_kernel=ModelSettings.depth_kernel,
-        axis="depth",
-        slices="all",
+        axis=slices.axis,
+        slices=slices.slices,
         aggregate="mean",
-        slab=1,
+        slab=slices.slab,
+        frozen=False,
         pretrain=False,
         rate_factor=1.0,
         # An untrained network has nothing to keep.
