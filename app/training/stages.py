@@ -47,8 +47,8 @@ class Stage:
     Attributes:
         settings: Of this fit; those of the slice model where one is trained first.
         spec: The volumes and classes that the networks are built for.
-        networks: Untrained; None for a model without a network, and where `plan` gives them.
-        plan: Lifts the network of the stage before, with the weights that it has by then.
+        networks: Untrained; None for a model without a network, and where `build` gives them.
+        build: Makes them from the network of the stage before, with the weights that it has by then.
         is_last: Whether this stage gives the model of the run.
     """
 
@@ -165,6 +165,7 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
 
     What only a lift uses has its default, as `model=slice2d` leaves it.
     """
+    slices = settings.model if settings.model.kind == "slice" else ModelSettings()
     model = replace(
         settings.model,
         name=SLICE_MODEL,
