@@ -22,14 +22,15 @@ NOTE_AUC = (
 )
 NOTE_INTERVAL = (
     "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together; "
-    "differences are paired. A point is called better or worse only if the interval of its difference "
-    "excludes 0 and the Holm-adjusted p-value over all points is below 0.05; else they are not told apart."
+    "differences are paired. A point is better or worse if the interval of its difference excludes 0, else "
+    "equivalent if its 90 % interval lies within verdict.margin, both with a Holm-adjusted p-value over all "
+    "points below 0.05; else the data cannot tell."
 )
 NOTE_SPLIT = "A seed decides the split, the initial weights and the order of the batches."
 CAPTION_DIFFERENCES = (
     "Scores on validation. Differences are paired, from the {}; their intervals are those of each pair "
     "alone, p is adjusted over all pairs (Holm). A point is better or worse if its interval "
-    "excludes 0 and its p is below 0.05."
+    "excludes 0 and its p is below 0.05, and equivalent if it is shown to differ by less than verdict.margin."
 )
 
 

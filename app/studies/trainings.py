@@ -18,7 +18,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.config.overrides import list_given_keys, select_shared_overrides
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
 from voxlift.app.evaluation.paired import compare_models
-from voxlift.app.evaluation.verdict import SIGNIFICANCE_LEVEL, format_p_value
+from voxlift.app.evaluation.verdict import decide, format_p_value
 from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.runs.configuration import refuse_other_run
@@ -140,27 +140,24 @@ class PointDifference:
         low: Lower end of its 95 % interval.
         high: Upper end.
         p: P-value, Holm-adjusted over all points that are compared with the reference.
+        verdict: `better`, `worse`, `equivalent` or `cannot tell`, as `decide` gives it.
     """
 
     difference: float
     low: float
     high: float
     p: float
+    verdict: str = "cannot tell"
 
     @property
     def is_worse(self) -> bool:
         """Whether the data show that the point scores less."""
-        return self.high < 0 and self.p < SIGNIFICANCE_LEVEL
+        return self.verdict == "worse"
 
     @property
     def is_better(self) -> bool:
         """Whether the data show that the point scores more."""
-        return self.low > 0 and self.p < SIGNIFICANCE_LEVEL
-
-    @property
-    def verdict(self) -> str:
-        """`worse`, `better` or `not told apart`."""
-        return "worse" if self.is_worse else "better" if self.is_better else "not told apart"
+        return self.verdict == "better"
 
     @property
     def explanation(self) -> str:
@@ -200,16 +197,22 @@ def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[s
 
 
 def compare_with_reference(
-    scores: Mapping[str, Sequence[Scores]], reference: str
+    scores: Mapping[str, Sequence[Scores]], reference: str, *, margin: float
 ) -> dict[str, PointDifference]:
-    """Return the difference of every other point from a reference, on the same subjects and seeds."""
+    """Return the difference of every other point from a reference, on the same subjects and seeds.
+
+    Args:
+        scores: Scores of each point, one per training.
+        reference: Label of the point that the others are compared with.
+        margin: Smallest difference that matters.
+    """
     if len(scores) < 2:
         return {}
     found = {}
-    for pair in compare_models(scores, reference=reference, resamples=RESAMPLES):
+    for pair in compare_models(scores, reference=reference, resamples=RESAMPLES, margin=margin):
         one = pair.differences["auc"]
         p = pair.adjusted["bootstrap"]
-        found[pair.second] = PointDifference(one.difference, one.low, one.high, p)
+        found[pair.second] = PointDifference(one.difference, one.low, one.high, p, decide(pair).verdict)
     return found
 
 

@@ -57,7 +57,7 @@ def draw_front(
 def draw_effects(
     variants: Sequence[Variant], points: Mapping[str, PointScore], from_base: Mapping[str, PointDifference]
 ) -> Figure:
-    """Draw every variant's difference of AUC from the base with its interval; hollow: not told apart."""
+    """Draw every variant's difference of AUC from the base with its interval; filled: better or worse."""
     known = [variant for variant in variants if variant.label in from_base and variant.label in points]
     with figure_style():
         figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * len(known)), layout="constrained")
@@ -74,9 +74,7 @@ def draw_effects(
         axes.grid(visible=True, axis="x")
         shapes: dict[str, Any] = {"color": MUTED, "marker": "o", "linestyle": "none", "markersize": 6}
         significant = Line2D([], [], label="better or worse than the base", **shapes)
-        other = Line2D(
-            [], [], markerfacecolor=PAPER, label="not told apart (interval and Holm-adjusted p)", **shapes
-        )
+        other = Line2D([], [], markerfacecolor=PAPER, label="equivalent, or cannot tell", **shapes)
         figure.legend(handles=[significant, other], loc="outside lower center", ncols=2)
         return figure
 

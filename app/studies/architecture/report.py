@@ -61,9 +61,10 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
     """Write all files of the study and print its recommendation."""
     study, trials = settings.study, select_finished(found.outcomes)
     points, scores = score_points(trials)
+    margin = settings.verdict.margin
     variants = [variant for variant in found.variants if variant.label in points]
-    from_best = compare_with_reference(scores, find_best(points))
-    from_base = compare_with_reference(scores, BASE) if BASE in scores else {}
+    from_best = compare_with_reference(scores, find_best(points), margin=margin)
+    from_base = compare_with_reference(scores, BASE, margin=margin) if BASE in scores else {}
     labels = [variant.label for variant in variants]
     costs = [float(points[label].cost[study.cost]) for label in labels]
     front = [labels[i] for i in pareto_front([points[label].auc for label in labels], costs)]
@@ -130,7 +131,7 @@ def _build_figures(
     if from_base:
         caption = (
             "Effect of every change on the score. Filled: better or worse than the base, by the interval and "
-            "by the p-value adjusted over all changes (Holm); hollow: not told apart."
+            "by the p-value adjusted over all changes (Holm); hollow: equivalent, or cannot tell."
         )
         figures.append(StudyFigure("effects", caption, draw_effects(variants, points, from_base)))
     return figures

@@ -48,13 +48,15 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
     """Write all files of the study and print its recommendation."""
     trials = select_finished(found.outcomes)
     points, scores = score_points(trials)
+    margin = settings.verdict.margin
     reference = next(point for point in found.points if point.equal == "both")
     candidates = select_fitting(found.points, found.memory.largest)
     at_equal_epochs = {p.label: points[p.label] for p in candidates if p.label in points}
     from_best = compare_with_reference(
-        {label: scores[label] for label in at_equal_epochs}, find_best(at_equal_epochs)
+        {label: scores[label] for label in at_equal_epochs}, find_best(at_equal_epochs), margin=margin
     )
-    differences = compare_with_reference(scores, reference.label) if reference.label in scores else {}
+    is_scored = reference.label in scores
+    differences = compare_with_reference(scores, reference.label, margin=margin) if is_scored else {}
     chosen = choose_point(candidates, points, from_best, found.steps)
     has_worse = any(one.is_worse for one in from_best.values())
     rows = [

@@ -69,7 +69,7 @@ def test_differences_are_printed_with_the_verdict_last():
     assert "strong \N{MINUS SIGN} weak" in text
     heading = text.splitlines()[0].split()
     assert heading[-2:] == ["p", "verdict"]  # one p-value a pair
-    assert text.split("strong outperforms weak")[1]
+    assert text.split("strong is better than weak")[1]
 
 
 def test_pipe_has_a_fixed_width():
