@@ -8,14 +8,23 @@ import numpy as np
 from keras import ops
 
 from voxlift.models.backend import Tensor, value_and_gradients
-from voxlift.models.explain.target import check_label, find_layer
+from voxlift.models.explain.target import check_output, explained_score, find_layer
 from voxlift.models.layers.slices import AXES, FoldSlices
 from voxlift.models.layers.upsampling import resize_volume
 from voxlift.models.slice_model import find_slice_network, pools_features, unwrap_slices
 
+Score = Callable[[Tensor], Tensor]
 
-def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str | None = None) -> np.ndarray:
-    """Return how much each voxel supports a class.
+
+def grad_cam(
+    model: keras.Model,
+    inputs: np.ndarray,
+    *,
+    label: int,
+    layer: str | None = None,
+    kind: str = "class",
+) -> np.ndarray:
+    """Return how much each voxel supports a class, a finding or a grade above a cut, or raises a number.
 
     A layer's channels are weighted by the mean gradient of the class's score and summed, negative sums are
     set to zero, and the map is resized linearly to the input. For the slice model it is one 2D map per slice,
@@ -25,50 +34,55 @@ def grad_cam(model: keras.Model, inputs: np.ndarray, *, label: int, layer: str |
     Args:
         model: A Functional or Sequential model from [B, H, W, C] or [B, D, H, W, C] to scores [B, classes].
         inputs: Float32 array of that shape.
-        label: Index of the class.
+        label: Index of the class, finding or cut (above the grade of that index); 0 for a number.
         layer: Name of a spatial layer; by default the last one at the resolution of the last convolution,
             which includes its normalisation and activation.
+        kind: What the scores are of: `class`, `finding`, `cut` or `number`.
 
     Returns:
         Float32 array [B, H, W] or [B, D, H, W], 0 or more, without a unit.
 
     Raises:
-        ValueError: If the model has no such class or layer, or no spatial layers.
+        ValueError: If the model has no such output or layer, or no spatial layers.
 
     Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
     """
-    check_label(model, label)
+    check_output(model, label, kind)
+
+    def score(outputs: Tensor) -> Tensor:
+        return explained_score(ops.cast(outputs, "float32"), label, kind)
+
     if find_slice_network(model):
-        return _stack_slices(model, inputs, label, layer)
-    return _grad_cam(model, inputs, label, find_layer(model, layer))
+        return _stack_slices(model, inputs, score, layer)
+    return _grad_cam(model, inputs, score, find_layer(model, layer))
 
 
-def _grad_cam(network: keras.Model, inputs: np.ndarray, label: int, name: str) -> np.ndarray:
+def _grad_cam(network: keras.Model, inputs: np.ndarray, score: Score, name: str) -> np.ndarray:
     def run(added: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
         outputs, features = _run_with_offset(network, inputs, name, next(iter(added)))
         return outputs, [features]
 
-    (maps,) = _weigh_features(run, label)
+    (maps,) = _weigh_features(run, score)
     return _resize(maps, inputs.shape[1:-1])
 
 
 def _weigh_features(
-    run: Callable[[Iterable[Tensor]], tuple[Tensor, list[Tensor]]], label: int
+    run: Callable[[Iterable[Tensor]], tuple[Tensor, list[Tensor]]], score: Score
 ) -> list[Tensor]:
     """Return maps [B, ..., 1] of one or several features [B, ..., C].
 
     Args:
         run: Takes what is added to each of the features, and returns the scores and these features.
-        label: Index of the class.
+        score: From the outputs [B, K] to what is explained [B].
     """
     _, features = run(itertools.repeat(0.0))
 
-    def score(*added: Tensor) -> Tensor:
+    def total(*added: Tensor) -> Tensor:
         outputs, _ = run(added)
-        return ops.sum(ops.cast(outputs[:, label], "float32"))
+        return ops.sum(score(outputs))
 
     # The gradient with respect to an offset of zero is the gradient with respect to the layer's output.
-    _, gradients = value_and_gradients(score, *(ops.zeros_like(one) for one in features))
+    _, gradients = value_and_gradients(total, *(ops.zeros_like(one) for one in features))
     return [_weigh_channels(*pair) for pair in zip(features, gradients, strict=True)]
 
 
@@ -107,16 +121,16 @@ def _resize(maps: Tensor, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(resized))[..., 0]
 
 
-def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str | None) -> np.ndarray:
+def _stack_slices(model: keras.Model, inputs: np.ndarray, score: Score, layer: str | None) -> np.ndarray:
     """Return the maps of a slice model's slices as maps of volumes, averaged over its axes."""
     name = find_layer(model, layer)
     folds = [fold for fold in model.layers if isinstance(fold, FoldSlices)]
     if pools_features(model):
-        found = _map_pooled(model, inputs, label, name, folds)
+        found = _map_pooled(model, inputs, score, name, folds)
     else:
         network = unwrap_slices(model)
         slices = (ops.convert_to_numpy(fold(inputs)) for fold in folds)
-        found = [_grad_cam(network, images, label, name) for images in slices]
+        found = [_grad_cam(network, images, score, name) for images in slices]
     total = np.zeros(inputs.shape[:-1], "float32")
     for fold, maps in zip(folds, found, strict=True):  # [B * count, h, w]
         volume = np.zeros_like(np.moveaxis(total, AXES[fold.axis], 1))
@@ -128,7 +142,7 @@ def _stack_slices(model: keras.Model, inputs: np.ndarray, label: int, layer: str
 
 
 def _map_pooled(
-    model: keras.Model, inputs: np.ndarray, label: int, name: str, folds: Sequence[FoldSlices]
+    model: keras.Model, inputs: np.ndarray, score: Score, name: str, folds: Sequence[FoldSlices]
 ) -> list[np.ndarray]:
     """Return the maps [B * count, h, w] of the slices along each axis, by the score of the volume."""
     extractor = find_slice_network(model)
@@ -155,6 +169,6 @@ def _map_pooled(
         outputs = model._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=wrap)  # noqa: SLF001
         return keras.tree.flatten(outputs)[0], [features[fold.axis] for fold in folds]
 
-    maps = _weigh_features(run, label)
+    maps = _weigh_features(run, score)
     sides = [[side or 0 for side in fold.compute_output_shape(inputs.shape)[1:3]] for fold in folds]
     return [_resize(*pair) for pair in zip(maps, sides, strict=True)]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from voxlift.models.explain.target import check_label
+from voxlift.models.explain.target import check_output, explained_log_probability
 
 Box: TypeAlias = tuple[slice, ...]  # along each spatial axis
 
@@ -19,16 +19,20 @@ def occlusion_map(
     inputs: np.ndarray,
     *,
     label: int,
+    kind: str = "class",
     size: int | Sequence[int] = 8,
     stride: int | Sequence[int] | None = None,
     fill: float | None = None,
 ) -> np.ndarray:
     """Return how much the log-probability of a class falls when a box around each voxel is covered.
 
+    For a number, it is how much the number itself falls.
+
     Args:
         model: As in `grad_cam`; its scores are logits or log-probabilities.
         inputs: Float32 array of its input's shape.
-        label: Index of the class.
+        label: As in `grad_cam`.
+        kind: As in `grad_cam`.
         size: Voxels of the box, one number or one per spatial axis.
         stride: Voxels from box to box; by default half the box.
         fill: Value of covered voxels; by default the mean of each input.
@@ -37,11 +41,11 @@ def occlusion_map(
         Float32 array [B, H, W] or [B, D, H, W]: the mean fall over all boxes that cover a voxel.
 
     Raises:
-        ValueError: If the model has no such class, or a size is below 1.
+        ValueError: If the model has no such output, or a size is below 1.
 
     Source: Zeiler and Fergus (2014), doi:10.1007/978-3-319-10590-1_53.
     """
-    check_label(model, label)
+    check_output(model, label, kind)
     shape = inputs.shape[1:-1]
     sizes = _per_axis(size, len(shape), "size")
     strides = _per_axis(
@@ -49,13 +53,13 @@ def occlusion_map(
     )
     means = inputs.mean(axis=tuple(range(1, inputs.ndim)), keepdims=True)
     fill_values = means if fill is None else np.full_like(means, fill)
-    reference = _log_probability(model, inputs, label)
+    reference = _log_probability(model, inputs, label, kind)
     falls, visits = np.zeros(inputs.shape[:-1]), np.zeros(shape)
     boxes = list(_boxes(shape, sizes, strides))
     boxes_per_batch = max(1, BATCH_SIZE // len(inputs))
     for first in range(0, len(boxes), boxes_per_batch):
         batch = boxes[first : first + boxes_per_batch]
-        scores = _log_probability(model, _cover(inputs, batch, fill_values), label)
+        scores = _log_probability(model, _cover(inputs, batch, fill_values), label, kind)
         for box, score in zip(batch, scores.reshape(-1, len(inputs)), strict=True):
             falls[(slice(None), *box)] += (reference - score).reshape(-1, *[1] * len(shape))
             visits[box] += 1
@@ -77,9 +81,9 @@ def _cover(inputs: np.ndarray, boxes: Sequence[Box], fill_values: np.ndarray) ->
     return covered.reshape(-1, *inputs.shape[1:])
 
 
-def _log_probability(model: keras.Model, inputs: np.ndarray, label: int) -> np.ndarray:
-    scores = ops.log_softmax(ops.cast(model.predict_on_batch(inputs), "float32"), axis=-1)
-    return np.asarray(ops.convert_to_numpy(scores))[:, label]
+def _log_probability(model: keras.Model, inputs: np.ndarray, label: int, kind: str) -> np.ndarray:
+    scores = ops.cast(model.predict_on_batch(inputs), "float32")
+    return np.asarray(ops.convert_to_numpy(explained_log_probability(scores, label, kind)))
 
 
 def _per_axis(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:

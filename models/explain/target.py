@@ -1,12 +1,15 @@
-"""The layer and the class that an explanation map is made for."""
+"""The layer and the output that an explanation map is made for."""
 
 from collections.abc import Sequence
 
 import keras
+from keras import ops
 
+from voxlift.models.backend import Tensor
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, SeparableConv3D
 from voxlift.models.slice_model import find_slice_network
 
+KINDS = ("class", "finding", "cut", "number")
 CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -60,16 +63,47 @@ def _is_spatial(layer: keras.Layer, rank: int) -> bool:
     return len(shape) == rank and any(size != 1 for size in shape[1:-1])
 
 
-def check_label(model: keras.Model, label: int) -> None:
-    """Raise ValueError if a model has no class with this index.
+def check_output(model: keras.Model, label: int, kind: str) -> None:
+    """Raise ValueError if a model has no such output.
 
     Args:
-        model: A model to scores [B, classes].
-        label: Index of the class.
+        model: A model to scores [B, outputs].
+        label: Index of the class, finding or cut.
+        kind: One of `KINDS`.
 
     Raises:
-        ValueError: If there is no such class.
+        ValueError: If there is no such output, or kind.
     """
-    classes = model.output_shape[-1]
-    if not 0 <= label < classes:
-        raise ValueError(f"{model.name}: expected a class from 0 to {classes - 1}, received {label}.")
+    if kind not in KINDS:
+        raise ValueError(f"Expected one of {', '.join(KINDS)}, received {kind!r}.")
+    outputs = model.output_shape[-1] - (kind == "cut")
+    if not 0 <= label < outputs:
+        raise ValueError(f"{model.name}: expected a {kind} from 0 to {outputs - 1}, received {label}.")
+
+
+def explained_score(scores: Tensor, label: int, kind: str) -> Tensor:
+    """Return what a gradient explains, [B]: a logit, a number, or the log odds of a cut.
+
+    Args:
+        scores: Of the model, float32 [B, outputs]. Of grades they are log-probabilities, or the one value
+            [B, 1] of which every cut's log odds is a shift.
+        label: Index of the class, finding or cut; a cut lies above the grade of that index.
+        kind: One of `KINDS`.
+    """
+    if kind != "cut":
+        return scores[:, label]
+    if scores.shape[-1] == 1:
+        return scores[:, 0]
+    above, below = scores[:, label + 1 :], scores[:, : label + 1]
+    return ops.logsumexp(above, axis=-1) - ops.logsumexp(below, axis=-1)
+
+
+def explained_log_probability(scores: Tensor, label: int, kind: str) -> Tensor:
+    """Return the log-probability [B] of a class, of a finding, or of a grade above a cut; a number as it is.
+
+    Arguments as in `explained_score`.
+    """
+    if kind == "class":
+        return ops.log_softmax(scores, axis=-1)[:, label]
+    score = explained_score(scores, label, kind)
+    return score if kind == "number" else ops.log_sigmoid(score)
