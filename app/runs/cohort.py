@@ -15,6 +15,7 @@ from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subjects import write_subjects
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
@@ -39,6 +40,7 @@ def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, 
     write_json(run.environment, describe_environment(precision))
     warn_about_images(cohort, write_training_range(cohort, run))
     write_images(cohort, run)
+    write_subjects(cohort, run, settings)
     write_cohort(cohort, run)
 
 

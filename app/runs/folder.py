@@ -38,6 +38,21 @@ class RunFolder:
         return self.path / "splits.csv"
 
     @property
+    def subjects(self) -> Path:
+        """`subjects.csv`: the table's columns and facts of the files, per volume."""
+        return self.path / "subjects.csv"
+
+    @property
+    def flow(self) -> Path:
+        """`flow.csv`: how many rows were read, left out (by reason) and used."""
+        return self.path / "flow.csv"
+
+    @property
+    def table_one(self) -> Path:
+        """`table1.csv`: age, sex, site and other columns of the subjects in each split."""
+        return self.path / "table1.csv"
+
+    @property
     def images(self) -> Path:
         """`images.json`: the files of each volume and a hash of its voxels, when the training began."""
         return self.path / "images.json"

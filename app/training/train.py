@@ -20,6 +20,7 @@ from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import prediction_rows
+from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.app.runtime.precision import Precision
@@ -113,6 +114,7 @@ def _start_session(settings: TrainSettings) -> Session:
     with process_zero_first(settings, name="subjects"):
         manifest, splits = find_subjects(settings)
         check_model(settings, manifest)
+        check_reported_columns(settings)
     # Outside: JAX finds the devices of several hosts only when all of them look.
     precision = _prepare_process(settings, settings.precision)
     refuse_seen_subjects(settings.model, manifest.records, splits)

@@ -1,0 +1,279 @@
+"""`subjects.csv`, `flow.csv` and `table1.csv`: who the subjects of a run are, and how many rows were used.
+
+`subjects.csv` has a row for each volume: the columns of the user's table, and facts of the image files. So
+subgroups can be scored later, and where the table is not at hand.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxlift.app.config import SPLIT_NAMES, DataSettings, SettingsError, TrainSettings
+from voxlift.app.config.checks import split_request
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.data.sources import locate_table, table_options
+from voxlift.app.evaluation.groupings import Value
+from voxlift.app.evaluation.table_one import TableOneRow, describe_columns, table_rows
+from voxlift.app.files import read_rows, write_rows
+from voxlift.app.runs.folder import RunFolder
+from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
+from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.tables.manifest import Manifest, join_images, load_manifest
+from voxlift.data_pipelines.tables.reader import read_table
+from voxlift.data_pipelines.tables.values import is_missing, is_number
+
+OWN_COLUMNS = ("subject", "image", "split", "row")
+AXES = ("depth", "height", "width")
+HEADER_FACTS = (
+    *(f"header.{name}" for name in ("spacing", "shape", "axcodes", "format", "folder")),
+    *(f"header.{name}.{axis}" for name in ("spacing", "shape") for axis in AXES),
+)
+MAX_COLUMNS = 200
+MAX_CELL = 200  # characters
+USUAL_NAMES = {
+    "age": ("age", "agey", "ageyears", "ageatscan", "ageatvisit", "patientage"),
+    "sex": ("sex", "gender", "patientsex"),
+    "site": ("site", "siteid", "center", "centre", "hospital", "institution", "scanner", "scannerid"),
+}
+
+
+@dataclass(frozen=True)
+class SubjectColumns:
+    """The columns of a table of volumes.
+
+    Attributes:
+        rows: Image cell of a volume (see `join_images`) to its cells by column, as text.
+        names: Of the columns that the user's table has, in its order.
+    """
+
+    rows: Mapping[str, Mapping[str, str]]
+    names: tuple[str, ...]
+
+    def read(self, column: str, items: Iterable[str], *, setting: str = "evaluation.by") -> list[Value]:
+        """Return the value of each volume: float where all cells are numbers, else text; nan where missing.
+
+        Args:
+            column: A column of the table, or a fact of the files, `header.spacing` and so on.
+            items: Image cells of the volumes.
+            setting: Names the column, for the message.
+
+        Raises:
+            SettingsError: There is no such column.
+        """
+        known = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        if column not in known:
+            close = closest_name(column, known)
+            hint = f" Did you mean {close}?" if close else ""
+            raise SettingsError(
+                f"{setting}: there is no column {column}.{hint} The columns are {', '.join(known) or 'none'}."
+            )
+        return parse_cells([self.rows.get(item, {}).get(column, "") for item in items])
+
+
+def write_subjects(cohort: Cohort, run: RunFolder, settings: TrainSettings) -> None:
+    """Write `subjects.csv`, `flow.csv` and `table1.csv` of a run.
+
+    Raises:
+        SettingsError: `evaluation.describe` names a column that the table lacks.
+    """
+    manifest, columns = read_table_columns(settings.data)
+    rows = build_subject_rows(cohort, columns)
+    subjects = collect_columns(rows)
+    table = describe_subjects(
+        subjects,
+        [(row["subject"], row["image"], row["split"]) for row in rows],
+        named=settings.evaluation.describe,
+    )
+    write_rows(run.subjects, rows)
+    write_rows(run.flow, build_flow(cohort, manifest))
+    if table:
+        write_rows(run.table_one, table_rows(table))
+
+
+def check_reported_columns(settings: TrainSettings) -> None:
+    """Pass when the table has the columns that `evaluation.by` and `evaluation.describe` name.
+
+    Raises:
+        SettingsError: It lacks one.
+        ManifestError: The table cannot be read.
+    """
+    wanted = [(split_request(one)[0], "evaluation.by") for one in settings.evaluation.by]
+    wanted += [(name, "evaluation.describe") for name in settings.evaluation.describe]
+    if not wanted:
+        return
+    path = Path(str(locate_table(settings.data).table)).expanduser()
+    names = () if path.is_dir() else map(_safe_name, read_table(path).columns)
+    empty = SubjectColumns({"": dict.fromkeys([*names, *HEADER_FACTS], "")}, ())
+    for name, setting in wanted:
+        empty.read(name, (), setting=setting)
+
+
+def read_subjects(run: RunFolder, settings: TrainSettings) -> SubjectColumns:
+    """Return the columns of a run's subjects; of a run without `subjects.csv` those of its table, if present.
+
+    Raises:
+        SettingsError: The run has no `subjects.csv`, and its table cannot be read.
+    """
+    if run.subjects.exists():
+        return collect_columns(read_rows(run.subjects))
+    try:
+        _, columns = read_table_columns(settings.data)
+    except (ManifestError, OSError) as error:
+        raise SettingsError(
+            f"{run.path}: its version saved no columns of the table (subjects.csv), and the table cannot be "
+            f"read: {error}"
+        ) from error
+    return columns
+
+
+def read_table_columns(data: DataSettings) -> tuple[Manifest, SubjectColumns]:
+    """Return the manifest of the data settings, and the columns of its table; none for a folder per class.
+
+    Raises:
+        ManifestError: The table cannot be used.
+    """
+    located = locate_table(data)
+    path = Path(str(located.table)).expanduser()
+    manifest = load_manifest(str(located.table), table_options(located))
+    if path.is_dir():
+        return manifest, SubjectColumns({}, ())
+    table = read_table(path)
+    names = table.columns[:MAX_COLUMNS]
+    cells_of = dict(zip(table.lines, table.rows, strict=True))
+    rows = {
+        join_images(record.images): {
+            _safe_name(name): table.with_decimal_point(cells_of[record.row][name])[:MAX_CELL]
+            for name in names
+        }
+        for record in manifest.records
+    }
+    return manifest, SubjectColumns(rows, tuple(map(_safe_name, names)))
+
+
+def build_subject_rows(cohort: Cohort, columns: SubjectColumns) -> list[dict[str, str]]:
+    """Return the rows of `subjects.csv`: subject, image, split, row, the table's columns, facts of files."""
+    folders = _relative_folders([record.images[0] for record in cohort.records])
+    every = zip(cohort.records, cohort.splits, cohort.load_metadata(), folders, strict=True)
+    rows = []
+    for record, split, metadata, folder in every:
+        summary, cell = metadata.summary, join_images(record.images)
+        row = {"subject": record.subject, "image": cell, "split": split, "row": str(record.row)}
+        row |= columns.rows.get(cell, {})
+        for name, values in (("spacing", summary.spacing), ("shape", summary.shape)):
+            row |= {f"header.{name}.{axis}": f"{value:.5g}" for axis, value in zip(AXES, values, strict=True)}
+        row |= {"header.axcodes": summary.axcodes, "header.format": _find_suffix(record.images[0])}
+        rows.append(row | {"header.folder": folder})
+    return rows
+
+
+def collect_columns(rows: Sequence[Mapping[str, str]]) -> SubjectColumns:
+    """Return rows of `subjects.csv` as columns; spacing and shape also as one text of three numbers."""
+    collected = {}
+    for row in rows:
+        own = {name: cell for name, cell in row.items() if name not in OWN_COLUMNS}
+        for name in ("spacing", "shape"):
+            sides = [own.get(f"header.{name}.{axis}", "") for axis in AXES]
+            own |= {f"header.{name}": "x".join(sides)} if all(sides) else {}
+        collected[row["image"]] = own
+    names = [name for name in (rows[0] if rows else ()) if name not in OWN_COLUMNS]
+    return SubjectColumns(collected, tuple(name for name in names if not name.startswith("header.")))
+
+
+def build_flow(cohort: Cohort, manifest: Manifest) -> list[dict[str, str | int]]:
+    """Return the rows of `flow.csv`: rows read, left out by reason, and used, with the subjects of those.
+
+    Args:
+        cohort: What is used.
+        manifest: What the table holds.
+    """
+    unusable = len(cohort.left_out)
+    outside = len(manifest.records) - len(cohort.records) - unusable
+    reasons = {**manifest.left_out, "in the outer test fold": outside, "file cannot be used": unusable}
+    rows: list[dict[str, str | int]] = [
+        {"step": "read", "reason": "", "rows": sum(reasons.values()) + len(cohort.records), "subjects": ""}
+    ]
+    rows += [
+        {"step": "left out", "reason": reason, "rows": count, "subjects": ""}
+        for reason, count in reasons.items()
+        if count
+    ]
+    for split in (None, *cohort.present):
+        own = [
+            record.subject
+            for record, one in zip(cohort.records, cohort.splits, strict=True)
+            if split in (None, one)
+        ]
+        rows.append({"step": "used", "reason": split or "", "rows": len(own), "subjects": len(set(own))})
+    return rows
+
+
+def describe_subjects(
+    columns: SubjectColumns,
+    volumes: Sequence[tuple[str, str, str]],
+    *,
+    named: Sequence[str] = (),
+    order: Sequence[str] = SPLIT_NAMES,
+) -> list[TableOneRow]:
+    """Return the table of subjects: age, sex and site by their usual names, then the named columns.
+
+    A subject counts once in each group, with the cells of its first volume.
+
+    Args:
+        columns: Of the volumes.
+        volumes: Subject, image and group (such as the split) of each.
+        named: Further columns.
+        order: The groups; those without subjects are left out.
+
+    Raises:
+        SettingsError: There is no such column.
+    """
+    first: dict[tuple[str, str], str] = {}
+    for subject, image, group in volumes:
+        first.setdefault((subject, group), image)
+    present = [group for group in order if any(group == own for _, own in first)]
+    chosen = list(dict.fromkeys([*find_usual_columns(columns.names), *named]))
+    values = {name: columns.read(name, first.values(), setting="evaluation.describe") for name in chosen}
+    return describe_columns(values, [group for _, group in first], present) if values else []
+
+
+def find_usual_columns(names: Iterable[str]) -> list[str]:
+    """Return the columns of age, sex and site among the names, by their usual spellings.
+
+    >>> find_usual_columns(["participant_id", "Gender", "age_at_scan", "label"])
+    ['age_at_scan', 'Gender']
+    """
+    plain = {name: "".join(filter(str.isalpha, name.casefold())) for name in names}
+    return [name for known in USUAL_NAMES.values() for name, text in plain.items() if text in known]
+
+
+def parse_cells(cells: Sequence[str]) -> list[Value]:
+    """Return cells as numbers if all that are not missing can be, else as text; nan where missing.
+
+    >>> parse_cells(["1.5", "n/a"]), parse_cells(["1.5", "high"])
+    ([1.5, nan], ['1.5', 'high'])
+    """
+    is_numeric = all(is_number(cell) for cell in cells if not is_missing(cell))
+    return [math.nan if is_missing(cell) else float(cell) if is_numeric else cell for cell in cells]
+
+
+def _safe_name(column: str) -> str:
+    """Return the name of a table's column in `subjects.csv`, beside the columns that are not the table's."""
+    return f"table.{column}" if column in OWN_COLUMNS or column.startswith("header.") else column
+
+
+def _find_suffix(image: Path) -> str:
+    name = image.name.lower()
+    found = [suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix)]
+    return max(found, key=len) if found else image.suffix.lower() or "folder"
+
+
+def _relative_folders(images: Sequence[Path]) -> list[str]:
+    """Return the folder of each image, relative to the folder that all are in."""
+    folders = [str(image.absolute().parent) for image in images]
+    common = os.path.commonpath(folders) if folders else ""
+    return [os.path.relpath(folder, common) for folder in folders]
