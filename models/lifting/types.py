@@ -27,10 +27,18 @@ class TokenLayout:
     Args:
         planes: Planes along depth; each repeats the tokens of the 2D network.
         prefix: Number of prefix tokens, such as a class token, which the 2D network has as well.
+        sides: Rows and columns of tokens in a plane, None if unknown.
+        sides_2d: The same in the 2D network.
     """
 
     planes: int
     prefix: int = 0
+    sides: Shape = (None, None)
+    sides_2d: Shape = (None, None)
+
+    def with_prefix(self, prefix: int) -> "TokenLayout":
+        """Return the same order with another number of prefix tokens."""
+        return dataclasses.replace(self, prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class TensorSpec:
         is_global: Whether the tensor was pooled over the whole volume; its single slice stands for all.
         repeats: How often each feature of the 2D tensor occurs on the last axis: a flattened volume repeats
             the features once per slice. None if they are not the features of the 2D tensor.
-        tokens: The order of the tokens, if the tensor is the tokens [B, T, C] of a volume.
+        tokens: The order of the tokens, if the tensor is the tokens [B, T, C] of a volume, or groups of them
+            [B, P, T, C].
     """
 
     axes: str

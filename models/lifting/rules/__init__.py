@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import layers
 
-from voxlift.models.layers import FusedBatchNormalization
+from voxlift.models.layers import CumulativeLogits, FusedBatchNormalization, TargetScale
 from voxlift.models.lifting.rules.attention import lift_attention, lift_kimm_attention
 from voxlift.models.lifting.rules.base import LiftRule, keep_layer, user_rule
 from voxlift.models.lifting.rules.convolution import lift_convolution, lift_depthwise, lift_separable
@@ -43,9 +43,12 @@ from voxlift.models.lifting.rules.reshape import lift_permute, lift_reshape
 from voxlift.models.lifting.rules.tokens import (
     find_token_operation_rule,
     lift_token_concatenate,
+    lift_token_convolution,
+    lift_token_group_normalisation,
     lift_token_merge,
     lift_token_pooling,
     lift_token_reshape,
+    lift_token_softmax,
 )
 from voxlift.models.lifting.rules.transposed import lift_transposed
 from voxlift.models.lifting.types import Layer
@@ -87,6 +90,8 @@ RULES: Mapping[Any, LiftRule] = {
     layers.ActivityRegularization: lift_elementwise,
     layers.Identity: lift_elementwise,
     layers.Rescaling: keep_layer,
+    TargetScale: keep_layer,
+    CumulativeLogits: lift_scale,
     layers.Add: lift_merge,
     layers.Average: lift_merge,
     layers.Maximum: lift_merge,
@@ -121,6 +126,9 @@ TOKEN_RULES: Mapping[Any, LiftRule] = {
         lift_token_merge,
     ),
     layers.SpatialDropout1D: keep_layer,
+    layers.Conv2D: lift_token_convolution,
+    layers.GroupNormalization: lift_token_group_normalisation,
+    layers.Softmax: lift_token_softmax,
     layers.Concatenate: lift_token_concatenate,
     layers.GlobalAveragePooling1D: lift_token_pooling,
     layers.GlobalMaxPooling1D: lift_token_pooling,

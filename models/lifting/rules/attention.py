@@ -33,7 +33,7 @@ def lift_attention(call: LayerCall) -> Lifted:
         raise UnsupportedError(
             "its keys and values are not the same tokens.", "Use the same tokens for both."
         )
-    if any(len(spec.shape_2d) != 3 for spec in specs.values()):
+    if any(spec.is_volume for spec in specs.values()):
         raise UnsupportedError("expected tokens [B, T, C].", "Reshape images to tokens first.")
     query = specs["query"]
     output = query.replace(
@@ -78,13 +78,10 @@ def _describe(layout: TokenLayout | None) -> str:
 def lift_kimm_attention(call: LayerCall) -> Lifted:
     """Return TokenAttention3D for the self-attention of kimm, whose queries, keys and values are one kernel.
 
-    Raises:
-        UnsupportedError: It reads parts of an image, as in MobileViT.
+    Tokens in groups [B, P, T, C], as in MobileViT, attend to those of their own group.
     """
     spec, config = call.spec, call.config
     layout = layout_of(spec)
-    if len(spec.shape_2d) != 3:
-        raise UnsupportedError("expected tokens [B, T, C].", "Use a vision transformer without unfolding.")
     heads, channels = int(config["num_heads"]), int(config["hidden_dim"])
     size = channels // heads
 
@@ -101,6 +98,7 @@ def lift_kimm_attention(call: LayerCall) -> Lifted:
         "num_heads": heads,
         "key_dim": size,
         "dropout": config["attention_dropout_rate"],
+        "attention_axes": [spec.axes.index("T")],
         **_layout_settings(layout),
         **dtype_setting(call),
     }

@@ -23,7 +23,7 @@ from voxlift.models.lifting.rules.foreign import (
 )
 from voxlift.models.lifting.rules.results import dtype_setting
 from voxlift.models.lifting.rules.tokens import layout_of
-from voxlift.models.lifting.types import Array, TokenLayout, Weights, plain_spec
+from voxlift.models.lifting.types import Array, Weights, plain_spec
 
 
 def lift_foreign_tokens(call: LayerCall) -> Lifted:
@@ -135,7 +135,7 @@ def _lift_embedding(call: LayerCall, before: int) -> Lifted:
     output = spec.replace(
         shape=(spec.shape[0], None if spec.shape[1] is None else spec.shape[1] + before, channels),
         shape_2d=call.shapes_2d[0],
-        tokens=TokenLayout(layout.planes, layout.prefix + before),
+        tokens=layout.with_prefix(layout.prefix + before),
     )
     return Lifted(
         TokenEmbedding3D,

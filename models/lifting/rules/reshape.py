@@ -7,10 +7,9 @@ import keras
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted
 from voxlift.models.lifting.rules.dense import flatten_note, flattened, keep_plain_reshape
+from voxlift.models.lifting.rules.patches import PART_AXES, lift_patch_reshape
 from voxlift.models.lifting.rules.results import dtype_setting
 from voxlift.models.lifting.types import VOLUME_AXES, Shape, TensorSpec, TokenLayout, plain_spec
-
-PART_AXES = "pqrstuv"  # letters of the axes of split channels
 
 
 def lift_reshape(call: LayerCall) -> Lifted:
@@ -35,11 +34,15 @@ def lift_reshape(call: LayerCall) -> Lifted:
     keeps_plane = shape_2d[1:3] == spec.shape_2d[1:3] and len(spec.shape_2d) > 3
     if spec.axes.startswith("BDHW") and keeps_plane and len(shape_2d) > 3:
         return _reshape_channels(call)
-    raise UnsupportedError(
-        f"a reshape of {spec.shape_2d[1:]} to {target} is not defined with a depth axis.",
-        "Supported targets are (1, 1, C), (C,) after a global pool, (-1,), one token per position (-1, C), "
-        "and channels split or merged; use Flatten or a global pooling layer.",
-    )
+    lifted = lift_patch_reshape(call) if "D" in spec.axes else None
+    if lifted is None:
+        raise UnsupportedError(
+            f"a reshape of {spec.shape_2d[1:]} to {target} is not defined with a depth axis.",
+            "Supported targets are (1, 1, C), (C,) after a global pool, (-1,), one token per position "
+            "(-1, C), channels split or merged, and rows and columns cut into patches; use Flatten or a "
+            "global pooling layer.",
+        )
+    return lifted
 
 
 def is_token_sequence(image: Shape, shape_2d: Shape) -> bool:
@@ -64,7 +67,7 @@ def _reshape_to_tokens(call: LayerCall) -> Lifted:
         shape=(spec.shape[0], count, spec.channels),
         shape_2d=call.shapes_2d[0],
         is_global=False,
-        tokens=TokenLayout(spec.depth),
+        tokens=TokenLayout(spec.depth, 0, spec.shape[2:4], spec.shape_2d[1:3]),
     )
     config = {**call.config, "target_shape": (-1 if count is None else count, spec.channels)}
     return Lifted(type(call.layer), config, (output,), note=f"{spec.depth} planes of tokens")
@@ -108,7 +111,7 @@ def _reshape_channels(call: LayerCall) -> Lifted:
 
 
 def lift_permute(call: LayerCall) -> Lifted:
-    """Return Permute of split channels, as in a channel shuffle; depth stays after the batch.
+    """Return Permute of split channels, as in a channel shuffle, or of patches; depth stays after the batch.
 
     Raises:
         UnsupportedError: It moves height or width.
@@ -116,7 +119,8 @@ def lift_permute(call: LayerCall) -> Lifted:
     spec, dims = call.spec, tuple(call.config["dims"])
     if "D" not in spec.axes:
         return Lifted(type(call.layer), call.config, (plain_spec(call.shapes_2d[0]),))
-    if dims[:2] != (1, 2) or not spec.axes.startswith("BDHW"):
+    is_cut = bool(set(spec.axes) & set(PART_AXES))
+    if not is_cut and dims[:2] != (1, 2):
         raise UnsupportedError(
             f"it moves height or width (dims={dims}); the position of depth is not defined then.",
             "Keep height and width in place, or register your own rule with register_lift_rule.",

@@ -188,7 +188,7 @@ def largest(differences: Iterable[float]) -> float:
 
 def _drop_depth(outputs: Iterable[Array], specs: Iterable[TensorSpec]) -> list[Array]:
     pairs = zip(outputs, specs, strict=True)
-    return [output[:, 0] if "D" in spec.axes else output for output, spec in pairs]
+    return [output.take(0, spec.axes.index("D")) if "D" in spec.axes else output for output, spec in pairs]
 
 
 def _origins(built: BuiltNetwork) -> dict[int, int]:
@@ -216,9 +216,9 @@ def _lift_value(received: Array, expected: Array, spec: TensorSpec) -> Array:
     if spec.repeats is None:
         return received
     if spec.tokens is not None:
-        prefix = spec.tokens.prefix
-        planes = np.tile(expected[:, prefix:], (1, spec.tokens.planes, 1))
-        return np.concatenate([expected[:, :prefix], planes], axis=1)
+        axis = spec.axes.index("T")
+        first, rest = np.split(expected, [spec.tokens.prefix], axis=axis)
+        return np.concatenate([first, *[rest] * spec.tokens.planes], axis=axis)
     if "D" not in spec.axes:
         return expected if spec.repeats == 1 else np.tile(expected, spec.repeats)
     axis = spec.axes.index("D")

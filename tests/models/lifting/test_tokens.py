@@ -169,7 +169,9 @@ class _Relative(layers.Layer):
 UNSUPPORTED = {
     "MultiHeadAttention": lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True),
     "GetItem": lambda x: x[:, 3],
-    "Softmax": layers.Softmax(axis=1),
+    "Softmax": layers.Softmax(axis=(1, 2)),
+    "Sum": lambda x: ops.sum(x, axis=(1, 2)),
+    "Split": lambda x: ops.split(x, 2, axis=1)[0],
     "Conv1D": layers.Conv1D(8, 3),
     "_Relative": _Relative(),
 }
@@ -189,6 +191,94 @@ def test_tokens_need_a_known_depth_and_positions_the_plane_of_the_2d_network():
     assert {problem.kind for problem in lift_problems(transformer())} >= {"Reshape"}
     problems = lift_problems(transformer(), input_shape=(8, 16, 8))
     assert [problem.kind for problem in problems] == ["_Positions"]
+
+
+def _unfold(image, patch=2):
+    """Tokens [B, P, T, C] of an image [B, H, W, C]: those with the same place in their patch are a group."""
+    height, width, channels = image.shape[1:]
+    x = ops.reshape(image, (-1, height // patch, patch, width // patch, patch, channels))
+    x = ops.transpose(x, (0, 2, 4, 1, 3, 5))
+    return ops.reshape(x, (-1, patch * patch, height * width // patch**2, channels))
+
+
+def _fold(tokens, image, patch=2):
+    height, width, channels = image.shape[1:]
+    x = ops.reshape(tokens, (-1, patch, patch, height // patch, width // patch, channels))
+    x = ops.transpose(x, (0, 3, 1, 4, 2, 5))
+    return ops.reshape(x, (-1, height, width, channels))
+
+
+def _group_attention(tokens):
+    y = layers.LayerNormalization()(tokens)
+    return tokens + layers.MultiHeadAttention(2, 4, attention_axes=(2,), name="attention")(y, y)
+
+
+def _linear_attention(tokens):
+    """A context vector of the keys, weighted by a softmax over all tokens, times the value of each token."""
+    y = layers.Conv2D(17, 1)(layers.GroupNormalization(1)(tokens))
+    query, key, value = ops.split(y, [1, 9], axis=-1)
+    context = ops.sum(layers.Multiply()([key, ops.softmax(query, axis=-2)]), axis=-2, keepdims=True)
+    y = layers.Multiply()([layers.ReLU()(value), context]) + ops.sigmoid(value) * context
+    return layers.Add()([tokens, layers.Conv2D(8, 1, name="attention")(y)])
+
+
+def _mobile_transformer(attention, shape=(12, 8, 1)):
+    def body(image):
+        image = layers.Conv2D(8, 3, padding="same", strides=2)(image)
+        image = _fold(attention(_unfold(image)), image)
+        return layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, padding="same")(image)))
+
+    return image_network(body, shape)
+
+
+@pytest.mark.parametrize("attention", [_group_attention, _linear_attention])
+def test_attention_between_the_patches_of_an_image_is_exact(attention, tmp_path):
+    for depth, policy in ((4, "isotropic"), (8, "isotropic"), (4, "slicewise"), (8, "preserve")):
+        lifted = prove(_mobile_transformer(attention), policy, depth=depth, tolerance=EXACT)
+        planes = depth // 2 if policy == "isotropic" else depth
+        assert lifted.get_layer("attention").output.shape == (None, 4, planes * 6, 8)
+    volume = np.random.default_rng(0).normal(size=(1, 8, 12, 8, 1)).astype("float32")
+    moved = volume.copy()
+    moved[:, 7] += 1  # another plane changes what all planes attend to
+    inner = keras.Model(lifted.input, lifted.get_layer("attention").output)
+    assert np.abs(np.asarray(inner(moved) - inner(volume)))[:, :, :6].max() > 1e-6
+    lifted.save(tmp_path / "lifted.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "lifted.keras")(volume), lifted(volume))
+
+
+def test_patches_keep_their_size_on_other_sides_and_must_divide_them():
+    network = _mobile_transformer(_linear_attention)
+    lifted = plan_lift(network, input_shape=(6, 20, 12)).build()
+    assert lifted.get_layer("attention").output.shape == (None, 4, 3 * 15, 8)
+    proof = verify_lift(plan_lift(network, input_shape=(6, 20, 12)), random_weights=True)
+    assert proof.is_proved, str(proof)
+    assert lift_problems(network, input_shape=(6, 18, 12))[0].kind == "Reshape"
+
+
+def test_a_reshape_puts_the_pixels_of_patches_into_channels():
+    def to_channels(x):
+        x = layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((6, 2, 4, 2, 3))(x))
+        return layers.Conv2D(4, 3)(layers.Reshape((6, 4, 12))(x))
+
+    prove(image_network(to_channels, (12, 8, 3)), depth=4, tolerance=EXACT)
+
+    def to_windows(x):  # of an image of one window; the batch of windows has no depth
+        x = ops.transpose(ops.reshape(x, (-1, 3, 4, 2, 4, 3)), (0, 1, 3, 2, 4, 5))
+        return ops.reshape(x, (-1, 16, 3))
+
+    assert lift_problems(image_network(to_windows, (12, 8, 3)), depth=4)[0].kind == "Reshape"
+
+
+@pytest.mark.filterwarnings("ignore:.*pretrained weights:UserWarning", "ignore:.*a softmax over axis")
+@pytest.mark.parametrize("name", ["MobileViTXXS", "MobileViTV2W050"])
+def test_the_mobile_transformers_of_kimm_are_exact(name):
+    kimm = pytest.importorskip("kimm")
+    network = getattr(kimm.models, name)(
+        input_shape=(64, 64, 3), weights=None, classes=2, classifier_activation=None
+    )
+    prove(network, "preserve", depth=4, tolerance=1e-5)
+    lifted = plan_lift(network, depth=32).build()
+    assert not any("kimm" in type(layer).__module__ for layer in lifted.layers)
 
 
 @pytest.mark.filterwarnings("ignore:.*pretrained weights:UserWarning")
