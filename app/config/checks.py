@@ -23,8 +23,8 @@ DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 SPLIT_NAMES = ("train", "val", "test")
 INITS = ("centre", "mean", "acs", "random")
 DEPTH_POLICIES = ("isotropic", "preserve", "slicewise", "spacing")
-STRATEGIES = ("single", "mirrored", "hosts")
 AGGREGATES = ("mean", "max", "topk", "attention", "gated_attention")
+STRATEGIES = ("single", "mirrored", "hosts")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -168,6 +168,7 @@ def find_model_problems(model: ModelSettings) -> list[str]:
         *find_range_problems("model.depth_kernel", model.depth_kernel, 1, 99),
         *_find_baseline_problems(model),
         *_find_builder_problems(model),
+        *_find_frozen_problems(model),
         *find_range_problems("model.dropout", model.dropout, 0.0, 0.95),
         *find_range_problems("model.rate_factor", model.rate_factor, 1e-6, 100.0),
         *find_range_problems("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
@@ -201,7 +202,23 @@ def _find_builder_problems(model: ModelSettings) -> list[str]:
     if model.baseline != ModelSettings.baseline:
         problems.append(f"model.baseline={model.baseline}: model.builder builds the network; set only one.")
     return problems
-        *_find_frozen_problems(model),
+
+
+def _find_frozen_problems(model: ModelSettings) -> list[str]:
+    if not model.frozen:
+        return []
+    problems = []
+    if model.kind != "slice" or model.aggregate != "gated_attention":
+        problems.append(
+            "model.frozen=true: expected a slice model with model.aggregate=gated_attention, which learns "
+            f"from features; received model={model.name}, model.aggregate={model.aggregate}."
+        )
+    if model.freeze_epochs:
+        problems.append(
+            f"model.freeze_epochs={model.freeze_epochs}: expected 0 with model.frozen=true, which freezes "
+            "the 2D network in all epochs."
+        )
+    return problems
 
 
 def find_depth_policy_problems(key: str, policy: object) -> list[str]:
@@ -237,23 +254,6 @@ def _find_embedding_problems(settings: TrainSettings) -> list[str]:
         return []
     need = f"data.embeddings: model={settings.model.name} needs a file of vectors by image or subject"
     return [f"{need}; set data.embeddings=FILE.csv, .npz or .h5."]
-def _find_frozen_problems(model: ModelSettings) -> list[str]:
-    if not model.frozen:
-        return []
-    problems = []
-    if model.kind != "slice" or model.aggregate != "gated_attention":
-        problems.append(
-            "model.frozen=true: expected a slice model with model.aggregate=gated_attention, which learns "
-            f"from features; received model={model.name}, model.aggregate={model.aggregate}."
-        )
-    if model.freeze_epochs:
-        problems.append(
-            f"model.freeze_epochs={model.freeze_epochs}: expected 0 with model.frozen=true, which freezes "
-            "the 2D network in all epochs."
-        )
-    return problems
-
-
 
 
 def _find_spacing_problems(settings: TrainSettings) -> list[str]:

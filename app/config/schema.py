@@ -157,6 +157,8 @@ class ModelSettings:
             not done where `baseline` is trained.
         rate_factor: Factor of `optimizer.learning_rate` for trained weights.
         freeze_epochs: First epochs in which only the head of a network with trained weights is trained.
+        frozen: Whether the 2D network of `aggregate=gated_attention` keeps its weights throughout. Its
+            features are computed in every step, and so of augmented volumes.
     """
 
     name: str = MISSING
@@ -170,8 +172,6 @@ class ModelSettings:
     depth_kernel: int | None = None
     dropout: float = 0.2
     depth_policy: Any = "isotropic"
-        frozen: Whether the 2D network of `aggregate=gated_attention` keeps its weights throughout. Its
-            features are computed in every step, and so of augmented volumes.
     init: str = "centre"
     columns: list[str] = field(default_factory=list)
     axis: str = "depth"
@@ -182,6 +182,7 @@ class ModelSettings:
     pretrain: bool = False
     rate_factor: float = 1.0
     freeze_epochs: int = 0
+    frozen: bool = False
 
     @property
     def has_network(self) -> bool:
@@ -195,7 +196,6 @@ class OptimizerSettings:
 
     Attributes:
         name: Class name of a Keras optimizer.
-    frozen: bool = False
         learning_rate: At its highest, after the warm-up.
         weight_decay: As Keras takes it.
         warmup_epochs: Epochs in which the learning rate rises linearly.
