@@ -65,12 +65,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, atomically; the columns are all keys, in the order of their first row."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_text(path, format_rows(rows, list(dict.fromkeys(key for row in rows for key in row))))
+
+
+def format_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return rows as the text of a CSV file with these columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_settings
 from voxlift.app.runtime.child import python_module, run_child
 from voxlift.app.runtime.exit_status import USER_ERROR
+from voxlift.data_pipelines.atomic import remove_leftovers
 
 TRAIN = tuple(python_module("voxlift.app.cli.train"))
 
@@ -38,6 +39,7 @@ def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) 
     Raises:
         KeyboardInterrupt: The user interrupted a training.
     """
+    remove_leftovers(plan.folder)
     outcomes: list[Outcome] = []
     models = len({trial.model for trial in plan.trials})
     for number, (trial, settings) in enumerate(zip(plan.trials, plan.settings, strict=True), start=1):

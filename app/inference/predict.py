@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import PredictSettings
-from voxlift.app.files import NAMES, write_json, write_rows
+from voxlift.app.files import NAMES, format_rows, write_json, write_rows, write_text
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
@@ -21,8 +21,10 @@ from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
+from voxlift.data_pipelines.atomic import remove_leftovers
 from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.scans import Scan
+from voxlift.data_pipelines.tables.manifest import split_images
 
 
 def run_prediction(settings: PredictSettings) -> int:
@@ -79,11 +81,11 @@ class PartialTable:
     """Rows of an unfinished table, kept in a file beside it.
 
     The same prediction, started again after a kill, finds the rows that were finished: the file's name holds
-    a hash of its inputs. Rows with a reason are computed again, since their file may have been fixed.
+    a hash of its inputs. Rows with a reason are computed again, since their file may have been fixed, and so
+    are those whose images have changed.
 
     Attributes:
         rows: Finished rows, by subject and image.
-        written: When an earlier attempt last wrote, in seconds since the epoch; 0 where there was none.
 
     Args:
         target: The table.
@@ -96,27 +98,21 @@ class PartialTable:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.target, self.columns = target, list(columns)
         self.path = target.with_name(f".{target.name}-{digest}.partial")
-        self.written = self.path.stat().st_mtime if self.path.exists() else 0.0
         self.rows: dict[tuple[str, str], Row] = {}
-        finished = [row for row in self._read() if not row["reason"]]
-        with self.path.open("w", encoding="utf-8", errors=NAMES, newline="") as file:
-            csv.DictWriter(file, self.columns).writeheader()
-        self.add(finished)
+        finished = [row for row in self._read() if not row["reason"] and self._is_current(row)]
+        remove_leftovers(target.parent)
+        write_text(self.path, format_rows(finished, self.columns))  # atomic: a kill keeps what was finished
+        self._keep(finished)
 
     def has(self, scan: Scan) -> bool:
         """Return whether an earlier attempt scored the scan, and its images have not changed since."""
-        if scan_key(scan) not in self.rows:
-            return False
-        try:
-            return all(image.stat().st_mtime <= self.written for image in scan.images)
-        except OSError:
-            return False
+        return scan_key(scan) in self.rows
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows, in memory and on disk."""
         with self.path.open("a", encoding="utf-8", errors=NAMES, newline="") as file:
             csv.DictWriter(file, self.columns).writerows(rows)
-        self.rows |= {(str(row["subject"]), str(row["image"])): dict(row) for row in rows}
+        self._keep(rows)
 
     def finish(self, order: Sequence[tuple[str, str]]) -> list[Row]:
         """Write the table in the order of these keys, remove the partial file, and return the rows."""
@@ -124,6 +120,17 @@ class PartialTable:
         write_rows(self.target, [{column: row[column] for column in self.columns} for row in rows])
         self.path.unlink(missing_ok=True)
         return rows
+
+    def _keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows |= {(str(row["subject"]), str(row["image"])): dict(row) for row in rows}
+
+    def _is_current(self, row: Row) -> bool:
+        """Return whether the images of a row have not changed since the last attempt wrote."""
+        written = self.path.stat().st_mtime
+        try:
+            return all(image.stat().st_mtime <= written for image in split_images(row["image"]))
+        except OSError:
+            return False
 
     def _read(self) -> list[Row]:
         """Return the complete rows of an earlier attempt; a kill may have cut the last one."""

@@ -22,8 +22,10 @@ from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
 from voxlift.data_pipelines.cache.metadata import TrainingRange, VolumeSummary, find_training_range
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.paths import find_real_path
+from voxlift.data_pipelines.preprocess.region import read_mask
 from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images, split_images
+from voxlift.data_pipelines.tables.regions import read_region, write_region
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 
 log = logging.getLogger("voxlift")
@@ -45,11 +47,11 @@ def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, 
 
 
 def write_cohort(cohort: Cohort, run: RunFolder) -> None:
-    """Write `splits.csv`, and `left_out.csv` where unusable files were left out."""
-    pairs = zip(cohort.records, cohort.splits, strict=True)
-    write_rows(run.splits, [_row_from_record(record, split, cohort.classes) for record, split in pairs])
+    """Write `left_out.csv` where unusable files were left out, then `splits.csv`."""
     if cohort.left_out:
         write_rows(run.left_out, cohort.left_out)
+    pairs = zip(cohort.records, cohort.splits, strict=True)
+    write_rows(run.splits, [_row_from_record(record, split, cohort.classes) for record, split in pairs])
 
 
 def warn_about_images(cohort: Cohort, summaries: Sequence[VolumeSummary]) -> None:
@@ -121,13 +123,14 @@ def _row_from_record(record: Record, split: str, classes: tuple[str, ...]) -> di
         "label": classes[record.label],
         "split": split,
         "row": record.row,
+        **write_region(record.region),
     }
 
 
 def _record_from_row(row: dict[str, str], classes: tuple[str, ...]) -> Record:
-    return Record(
-        row["subject"], split_images(row["image"]), classes.index(row["label"]), row["split"], int(row["row"])
-    )
+    label, region = classes.index(row["label"]), read_region(row)
+    images = split_images(row["image"])
+    return Record(row["subject"], images, label, row["split"], int(row["row"]), region=region)
 
 
 def write_training_range(cohort: Cohort, run: RunFolder) -> list[VolumeSummary]:
@@ -178,7 +181,7 @@ def write_images(cohort: Cohort, run: RunFolder) -> None:
     write_json(
         run.images,
         {
-            join_images(record.images): {"files": _identify(record.images), "voxels": digest}
+            record.item: {"files": _identify(record), "voxels": digest, **_hash_mask(record, cohort)}
             for record, digest in zip(cohort.records, _hash_voxels(cohort), strict=True)
         },
     )
@@ -199,20 +202,21 @@ def check_images(cohort: Cohort, run: RunFolder) -> None:
         log.info("%s began with a version that recorded no images: changed ones are not noticed.", run.path)
         return
     saved = read_json(run.images)
-    cells = [join_images(record.images) for record in cohort.records]
+    cells = [record.item for record in cohort.records]
     changed = [
         index
         for index, record in enumerate(cohort.records)
-        if _saved(saved, cells[index], run).get("files") != _identify(record.images)
+        if _saved(saved, cells[index], run).get("files") != _identify(record)
     ]
     if not changed:
         return
     hashes = _hash_voxels(cohort)
-    others = [
-        cohort.records[index].images[0]
-        for index in changed
-        if _saved(saved, cells[index], run).get("voxels") != hashes[index]
-    ]
+    others = []
+    for index in changed:
+        known = _saved(saved, cells[index], run)
+        mask = _hash_mask(cohort.records[index], cohort).get("mask")
+        if known.get("voxels") != hashes[index] or known.get("mask") != mask:
+            others.append(cohort.records[index].images[0])
     _report(len(changed), others)
     if others:
         manifest = Manifest(cohort.records, cohort.classes, {}, run.splits)
@@ -241,12 +245,20 @@ def _report(changed: int, others: Sequence[Path]) -> None:
         log.info("%d image(s) were written again since this run began, with the same voxels.", changed)
 
 
-def _identify(images: Sequence[Path]) -> list[list[Any]]:
+def _identify(record: Record) -> list[list[Any]]:
+    mask = None if record.region is None else record.region.mask
     return [
         [str(find_real_path(Path(file))), size, time]
-        for image in images
+        for image in (*record.images, *(() if mask is None else (mask,)))
         for file, size, time in identify_image(image)
     ]
+
+
+def _hash_mask(record: Record, cohort: Cohort) -> dict[str, str]:
+    """Return the hash of what is inside a record's mask; nothing where no mask is used."""
+    if record.region is None or record.region.mask is None or not cohort.preprocess.mask:
+        return {}
+    return {"mask": read_mask(record.region.mask, cohort.preprocess).digest}
 
 
 def _hash_voxels(cohort: Cohort) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from voxlift.app.config import SettingsError
 from voxlift.app.files import refuse_unwritable
 from voxlift.app.runs.suggestions import describe_used_folder, suggest_runs
+from voxlift.data_pipelines.atomic import is_leftover, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,12 @@ def create_run(run_dir: str | None, *, runs_folder: str, name: str) -> RunFolder
     refuse_used_folder(run_dir)
     folder = RunFolder(Path(run_dir).expanduser())
     folder.path.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.path)
     return folder
 
 
 def refuse_used_folder(run_dir: str | None) -> None:
-    """Raise an error unless `run_dir` can receive a run: it is None, new, or an empty folder.
+    """Raise an error unless `run_dir` can receive a run: it is None, new, or empty but for a killed start.
 
     Raises:
         SettingsError: It holds files, is a file, or cannot be created.
@@ -175,11 +177,17 @@ def refuse_used_folder(run_dir: str | None) -> None:
     if run_dir is None:
         return
     path = Path(run_dir).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(map(_is_of_start, path.iterdir()))):
         raise SettingsError(
             f"run_dir={run_dir}: expected a new or empty folder, but {describe_used_folder(path)}"
         )
     refuse_unwritable(path / "config.yaml", setting=f"run_dir={run_dir}")
+
+
+def _is_of_start(path: Path) -> bool:
+    """Return whether a training writes this file before `config.yaml`, from which it can be resumed."""
+    run = RunFolder(path.parent)
+    return is_leftover(path) or path in {run.log, run.preflight, run.untrained}
 
 
 def open_finished_run(run: str) -> RunFolder:

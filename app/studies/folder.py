@@ -23,6 +23,7 @@ from voxlift.app.config.texts import dump_settings
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_config
 from voxlift.app.runs.folder import refuse_used_folder
+from voxlift.data_pipelines.atomic import remove_leftovers
 
 # Keys that do not identify a study: filled in from the budget, or free to be raised.
 IGNORED_KEYS = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")
@@ -86,6 +87,7 @@ def open_study_folder(settings: StudySettings) -> StudyFolder:
             f"({'; '.join(changes)}). Choose another run_dir, or leave it out: the name of a study's folder "
             "follows from its settings."
         )
+    remove_leftovers(folder.path)
     write_text(folder.config, dump_settings(asdict(settings)))
     return folder
 

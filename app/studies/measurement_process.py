@@ -17,6 +17,7 @@ from voxlift.app.runtime.child import python_module, run_child
 from voxlift.app.runtime.exit_status import TIMED_OUT
 from voxlift.app.runtime.failures import is_out_of_memory
 from voxlift.app.studies.folder import StudyFolder
+from voxlift.data_pipelines.atomic import remove_leftovers
 
 Answer = dict[str, Any]
 
@@ -98,6 +99,7 @@ def measure(
         return read_json(answer)
     place.path.mkdir(parents=True, exist_ok=True)
     answer.unlink(missing_ok=True)
+    remove_leftovers(place.path)
     save_settings(settings, place)
     write_json(asked, request)
     command = python_module("voxlift.app.studies.measurements", str(place.path))

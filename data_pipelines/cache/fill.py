@@ -229,7 +229,7 @@ def _fill(
         remove_leftovers(folder)
     except OSError as error:
         raise VolumeError(_unwritable_message(folder, error)) from error
-    if first is not None:
+    if first is not None and not _is_prepared(files[first[0]], cache_format):
         _write_volume(files[first[0]], first[1], cache_format.dtype)
 
     def fill_one(source: _Source, target: Path) -> _Outcome:
@@ -243,7 +243,7 @@ def _fill(
 
 def _fill_one(source: _Source, target: Path, *, settings: Preprocess, cache_format: CacheFormat) -> _Outcome:
     """Write one record's volume unless it exists; a wider type than that of the format gets its own file."""
-    if target.exists() and target.stat().st_size == cache_format.bytes:
+    if _is_prepared(target, cache_format):
         return _Outcome()
     try:
         prepared = _prepare(source, settings)
@@ -258,6 +258,10 @@ def _fill_one(source: _Source, target: Path, *, settings: Preprocess, cache_form
     needed = wider_dtype(cache_format.dtype, choose_dtype(prepared.voxels, settings))
     _write_volume(target.with_suffix(f".{needed}"), prepared, needed)
     return _Outcome(dtype=needed)
+
+
+def _is_prepared(target: Path, cache_format: CacheFormat) -> bool:
+    return target.exists() and target.stat().st_size == cache_format.bytes
 
 
 def _widest_dtype(cache_format: CacheFormat, outcomes: Sequence[_Outcome]) -> str:

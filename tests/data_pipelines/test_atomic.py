@@ -2,10 +2,12 @@
 
 import errno
 import os
+import signal
 import stat
 
 import pytest
 
+from commands import run_python
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 
 
@@ -92,3 +94,18 @@ def test_leftovers_of_killed_writers_are_removed_by_age(tmp_path):
     os.utime(temporary, (0, 0))
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
+
+
+def test_leftovers_of_a_process_that_was_killed_are_removed_at_once(tmp_path):
+    write = "import os, pathlib, sys\nfrom voxlift.data_pipelines.atomic import atomic_write\n"
+    write += (
+        "path = atomic_write(pathlib.Path(sys.argv[1])).__enter__(); path.touch(); os.kill(os.getpid(), 9)"
+    )
+    assert run_python("-c", write, tmp_path / "a.csv").returncode == -signal.SIGKILL
+    (killed,) = tmp_path.iterdir()
+    alive = atomic_write(tmp_path / "a.csv").__enter__()
+    alive.touch()
+    elsewhere = tmp_path / killed.name.replace(killed.name.split("-")[1], "0" * 8)  # on another machine
+    elsewhere.touch()
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, elsewhere}

@@ -22,6 +22,8 @@ from voxlift.app.studies.search.store import (
     format_params,
     import_optuna,
     list_completed,
+    list_ended,
+    number_trials,
 )
 from voxlift.app.studies.settings import Choices, Range
 from voxlift.app.studies.trainings import (
@@ -40,7 +42,7 @@ def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFin
     """Write all files of the study and print its recommendation."""
     study, trials = settings.study, describe_trials(found.search)
     confirmed = select_finished(found.confirmed)
-    points, difference = _compare_best(found)
+    points, difference = _compare_best(found, margin=settings.verdict.margin)
     command = build_best_command(found)
     importance = _estimate_importance(found.search)
     results = StudyResults(
@@ -69,13 +71,11 @@ def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFin
 def describe_trials(search: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - an Optuna study
     """Return number, state, value and settings of every ended trial; a pruned one keeps its last value."""
     described = []
-    for trial in search.get_trials(deepcopy=False):
-        if not trial.state.is_finished():
-            continue
+    for number, trial in enumerate(list_ended(search)):
         last = trial.intermediate_values.get(trial.last_step) if trial.intermediate_values else None
         described.append(
             {
-                "number": trial.number,
+                "number": number,
                 "state": trial.state.name.lower(),
                 "value": trial.value if trial.value is not None else last,
                 "epochs": len(trial.intermediate_values),
@@ -113,7 +113,7 @@ def recommend(found: SearchFindings, difference: PointDifference | None, command
         return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} AUC."
     return (
         "Keep the given settings: on other seeds the best trial's settings differ by "
-        f"{size} AUC, which is not significant. To try them nevertheless: {command}"
+        f"{size} AUC ({difference.verdict}). To try them nevertheless: {command}"
     )
 
 
@@ -134,13 +134,14 @@ def describe_findings(
     """
     states = [trial["state"] for trial in trials]
     best = found.search.best_trial
+    number = number_trials(found.search)[best.number]
     sentences = [
         (
             f"{states.count('complete')} trials were trained to the end, {states.count('pruned')} were "
-            f"stopped early, {states.count('fail')} failed or were interrupted."
+            f"stopped early, {states.count('fail')} failed."
         ),
         (
-            f"Best trial: number {best.number}, {metric_label(metric)} {format_value(best.value)}, "
+            f"Best trial: number {number}, {metric_label(metric)} {format_value(best.value)}, "
             f"with {' '.join(format_params(found.search.best_params))}."
         ),
     ]
@@ -156,7 +157,9 @@ def describe_findings(
     return sentences
 
 
-def _compare_best(found: SearchFindings) -> tuple[dict[str, PointScore], PointDifference | None]:
+def _compare_best(
+    found: SearchFindings, *, margin: float
+) -> tuple[dict[str, PointScore], PointDifference | None]:
     """Return the scores of the given and the best settings on other seeds, and their difference."""
     trials = select_finished(found.confirmed)
     if {trial.model for trial in trials} != {GIVEN, BEST}:
@@ -164,7 +167,7 @@ def _compare_best(found: SearchFindings) -> tuple[dict[str, PointScore], PointDi
     points, scores = score_points(trials)
     if set(points) != {GIVEN, BEST}:
         return {}, None
-    return points, compare_with_reference(scores, GIVEN)[BEST]
+    return points, compare_with_reference(scores, GIVEN, margin=margin)[BEST]
 
 
 def _estimate_importance(search: Any) -> dict[str, float]:  # noqa: ANN401 - an Optuna study

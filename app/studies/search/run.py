@@ -27,12 +27,14 @@ from voxlift.app.studies.search.store import (
     BEST,
     GIVEN,
     SearchFindings,
+    ask_trial,
     build_distributions,
     count_ended,
     format_param,
     format_params,
     import_optuna,
     list_completed,
+    number_trials,
     open_search,
 )
 from voxlift.app.studies.settings import Choices, Range, read_space
@@ -93,7 +95,7 @@ def run_search(
         for _ in range(count_ended(search)):
             advance()
         while count_ended(search) < wanted:
-            asked = search.ask(distributions)
+            asked = ask_trial(search, settings.study, distributions)
             reasons += _run_trial(search, asked, shared, settings, folder)
             advance()
     if not list_completed(search):
@@ -148,12 +150,12 @@ def plan_trial(
 
 
 def _print_trial(search: optuna.Study, number: int, metric: str) -> None:
-    trial = search.get_trials(deepcopy=False)[number]
+    trial, position = search.get_trials(deepcopy=False)[number], number_trials(search)[number]
     params = ", ".join(
         f"{key.rpartition('.')[2]} {format_param(value)}" for key, value in trial.params.items()
     )
     value = "" if trial.value is None else f" {metric} {trial.value:.3f}"
-    print_line(f"  trial {number}:{value} {trial.state.name.lower()} ({params})")
+    print_line(f"  trial {position}:{value} {trial.state.name.lower()} ({params})")
 
 
 def _queue_given(search: optuna.Study, space: Mapping[str, Range | Choices], base: TrainSettings) -> None:

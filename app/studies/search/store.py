@@ -76,10 +76,6 @@ def open_search(study: SearchStudy, file: Path) -> optuna.Study:
         load_if_exists=True,
         direction=DIRECTIONS.get(study.metric, "maximize"),
     )
-    # A new sampler with the same seed would draw the same random values again.
-    search.sampler = tool.samplers.TPESampler(
-        seed=study.sampler_seed + len(search.trials), n_startup_trials=study.startup_trials
-    )
     search.pruner = (
         tool.pruners.MedianPruner(n_startup_trials=study.startup_trials, n_warmup_steps=study.warmup_epochs)
         if study.prune
@@ -90,18 +86,51 @@ def open_search(study: SearchStudy, file: Path) -> optuna.Study:
 
 
 def requeue_unfinished(search: optuna.Study) -> None:
-    """Queue trials that a killed search left running, with the same settings."""
-    states = import_optuna().trial.TrialState
+    """Queue trials that a killed search left running; `ask_trial` draws the same settings for them again."""
+    states, repeated = import_optuna().trial.TrialState, _list_repeated(search)
     for trial in search.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        if trial.number not in repeated:  # else the kill came between the two calls
+            fixed = trial.system_attrs.get("fixed_params", {})
+            search.enqueue_trial(fixed, user_attrs={**trial.user_attrs, RETRY: trial.number})
         search.tell(trial.number, state=states.FAIL)
-        search.enqueue_trial(dict(trial.params), user_attrs={RETRY: trial.number})
+
+
+def ask_trial(search: optuna.Study, study: SearchStudy, space: Mapping[str, Any]) -> optuna.Trial:
+    """Return the next trial, with settings that depend only on those before it and on the seed.
+
+    A search that was killed and resumed thus draws the same settings as an undisturbed one.
+
+    Args:
+        search: The search.
+        study: Settings of the study.
+        space: See `build_distributions`.
+    """
+    search.sampler = import_optuna().samplers.TPESampler(
+        seed=study.sampler_seed + count_ended(search), n_startup_trials=study.startup_trials
+    )
+    return search.ask(dict(space))
+
+
+def list_ended(search: optuna.Study) -> list[Any]:
+    """Return the trials that were finished, pruned or failed, without those that were repeated."""
+    repeated = _list_repeated(search)
+    trials = search.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state.is_finished() and trial.number not in repeated]
 
 
 def count_ended(search: optuna.Study) -> int:
     """Return the number of trials that were finished, pruned or failed; a repeated one counts once."""
+    return len(list_ended(search))
+
+
+def number_trials(search: optuna.Study) -> dict[int, int]:
+    """Return the position of each ended trial by Optuna's number, which counts repeated ones twice."""
+    return {trial.number: position for position, trial in enumerate(list_ended(search))}
+
+
+def _list_repeated(search: optuna.Study) -> set[int]:
     trials = search.get_trials(deepcopy=False)
-    repeated = {trial.user_attrs[RETRY] for trial in trials if RETRY in trial.user_attrs}
-    return sum(trial.state.is_finished() and trial.number not in repeated for trial in trials)
+    return {trial.user_attrs[RETRY] for trial in trials if RETRY in trial.user_attrs}
 
 
 def list_completed(search: optuna.Study) -> list[Any]:

@@ -10,8 +10,9 @@ from voxlift.app.comparison import run as comparison_run
 from voxlift.app.studies.folder import open_study_folder
 from voxlift.app.studies.search import run as search_run
 from voxlift.app.studies.search.figures import draw_progress
+from voxlift.app.studies.search.report import describe_trials
 from voxlift.app.studies.search.run import plan_trial, read_column
-from voxlift.app.studies.search.store import count_ended, import_optuna, open_search
+from voxlift.app.studies.search.store import GIVEN, ask_trial, count_ended, import_optuna, open_search
 
 pytest.importorskip("optuna")
 SCRIPT = """
@@ -104,14 +105,37 @@ def test_more_trials_extend_the_same_search(run_study):
 def test_a_trial_left_running_counts_only_once(tmp_path, composed):
     with composed("study=search") as settings:
         first = open_search(settings.study, tmp_path / "search.db")
-        kinds = import_optuna().distributions
-        asked = first.ask({"x": kinds.FloatDistribution(0, 1)})
+        space = {"x": import_optuna().distributions.FloatDistribution(0, 1)}
+        asked = ask_trial(first, settings.study, space)
         again = open_search(settings.study, tmp_path / "search.db")
     assert count_ended(again) == 0
-    retried = again.ask({"x": kinds.FloatDistribution(0, 1)})
+    retried = ask_trial(again, settings.study, space)
     assert retried.params == asked.params
     again.tell(retried, 0.5)
     assert count_ended(again) == 1
+    assert [trial["number"] for trial in describe_trials(again)] == [0]
+
+
+def test_a_killed_search_tries_the_settings_of_an_undisturbed_one(tmp_path, composed):
+    with composed("study=search", "study.startup_trials=3") as settings:
+        study, space = settings.study, {"x": import_optuna().distributions.FloatDistribution(0, 1)}
+
+        def ask(file, *, killed=()):
+            search, asked = open_search(study, file), []
+            search.enqueue_trial({"x": 0.25}, user_attrs={GIVEN: True})
+            for number in range(7):
+                trial = ask_trial(search, study, space)
+                if number in killed:
+                    search = open_search(study, file)
+                    trial = ask_trial(search, study, space)
+                asked.append(trial.params["x"])
+                search.tell(trial, 1 - abs(trial.params["x"] - 0.6))
+            return asked, describe_trials(search)
+
+        undisturbed, trials = ask(tmp_path / "a.db")
+        assert ask(tmp_path / "b.db", killed=(0, 2, 5)) == (undisturbed, trials)
+    assert len(set(undisturbed)) == 7
+    assert [trial["is_given"] for trial in trials] == [True, *[False] * 6]
 
 
 @pytest.mark.slow
