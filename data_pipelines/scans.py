@@ -6,6 +6,7 @@ An entry that cannot be scored stays in the list, with its problem.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,9 +21,11 @@ from voxlift.data_pipelines.paths import (
     has_image_name,
     is_absent,
 )
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.tables.reader import read_table
-from voxlift.data_pipelines.tables.rows import rows_of_table
+from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns, name_mask
+from voxlift.data_pipelines.tables.rows import Row, rows_of_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
@@ -35,11 +38,13 @@ class Scan:
         subject: The subject's name; the path below the folder where no name is given.
         images: Absolute paths, one per channel; a directory contains a DICOM series.
         problem: Why it cannot be scored, "" where no problem is known.
+        region: Its mask or centre; None where the model needs none.
     """
 
     subject: str
     images: tuple[Path, ...]
     problem: str = ""
+    region: Region | None = None
 
 
 def find_scans(
@@ -48,6 +53,7 @@ def find_scans(
     image_columns: Sequence[str],
     subject_column: str | None = None,
     root: str | Path | None = None,
+    regions: RegionColumns = NO_REGIONS,
 ) -> tuple[Scan, ...]:
     """Return the scans of a file, a folder or a table, in a fixed order.
 
@@ -59,18 +65,26 @@ def find_scans(
             words that the names of the channel's files contain.
         subject_column: The table's column with the subject; by default the first image names it.
         root: Folder that a table's relative paths start from; by default the table's own.
+        regions: The table's columns of masks or centres, which the model needs.
 
     Raises:
-        ManifestError: There is nothing at `source`, or nothing to score.
+        ManifestError: There is nothing at `source`, nothing to score, or no table though masks or centres are
+            needed.
     """
     path, columns = Path(source).expanduser().absolute(), tuple(image_columns)
     if is_absent(path):
         raise ManifestError(f"{source}: expected an image, a folder or a table, but the path does not exist.")
+    is_table = find_kind(path).name != "folder" and path.name.lower().endswith(TABLE_SUFFIXES)
+    if regions.needed and not is_table:
+        raise ManifestError(
+            f"{source}: this model needs a {'mask' if regions.mask else 'centre'} for each scan. Give a "
+            f"table with the columns {', '.join([*columns, *regions.needed])}."
+        )
     if find_kind(path).name == "folder":
         scans = _scans_of_folder(path, columns)
-    elif path.name.lower().endswith(TABLE_SUFFIXES):
+    elif is_table:
         base = path.parent if root is None else Path(root).expanduser().absolute()
-        scans = _scans_of_table(path, columns, subject_column, base)
+        scans = _scans_of_table(path, columns, subject_column, base, regions)
     elif len(columns) > 1:
         raise ManifestError(
             f"{source}: each volume needs {len(columns)} images ({', '.join(columns)}), but one file was "
@@ -87,7 +101,11 @@ def find_scans(
 
 
 def _scans_of_table(
-    path: Path, image_columns: tuple[str, ...], subject_column: str | None, root: Path
+    path: Path,
+    image_columns: tuple[str, ...],
+    subject_column: str | None,
+    root: Path,
+    regions: RegionColumns,
 ) -> list[Scan]:
     rows = rows_of_table(
         read_table(path),
@@ -96,15 +114,25 @@ def _scans_of_table(
         label_column=None,
         subject_column=subject_column,
         split_column=None,
+        regions=regions,
     )
+    counts = Counter(row.images for row in rows)
     return [
         Scan(
             row.subject or f"row {row.line}",
             row.images or (),
-            "" if row.images else f"row {row.line} of {path.name} names no image",
+            _find_problem(row, path),
+            name_mask(row.region, is_shared=counts[row.images] > 1),
         )
         for row in rows
     ]
+
+
+def _find_problem(row: Row, path: Path) -> str:
+    """Return why a row cannot be scored, "" where it can."""
+    if not row.images:
+        return f"row {row.line} of {path.name} names no image"
+    return f"row {row.line} of {path.name}: {row.region_problem}" if row.region_problem else ""
 
 
 def _scans_of_folder(folder: Path, image_columns: tuple[str, ...]) -> list[Scan]:

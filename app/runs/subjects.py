@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.app.config import SPLIT_NAMES, DataSettings, SettingsError, TrainSettings
+from voxlift.app.config import SPLIT_NAMES, SettingsError, TrainSettings
 from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import locate_table, table_options
@@ -20,10 +20,11 @@ from voxlift.app.evaluation.groupings import Value
 from voxlift.app.evaluation.table_one import TableOneRow, describe_columns, table_rows
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
 from voxlift.data_pipelines.suggest import closest_name
-from voxlift.data_pipelines.tables.manifest import Manifest, join_images, load_manifest
+from voxlift.data_pipelines.tables.manifest import Manifest, load_manifest
 from voxlift.data_pipelines.tables.reader import read_table
 from voxlift.data_pipelines.tables.values import is_missing, is_number
 
@@ -47,7 +48,7 @@ class SubjectColumns:
     """The columns of a table of volumes.
 
     Attributes:
-        rows: Image cell of a volume (see `join_images`) to its cells by column, as text.
+        rows: Image cell of a volume (see `Record.item`) to its cells by column, as text.
         names: Of the columns that the user's table has, in its order.
     """
 
@@ -81,7 +82,7 @@ def write_subjects(cohort: Cohort, run: RunFolder, settings: TrainSettings) -> N
     Raises:
         SettingsError: `evaluation.describe` names a column that the table lacks.
     """
-    manifest, columns = read_table_columns(settings.data)
+    manifest, columns = read_table_columns(settings)
     rows = build_subject_rows(cohort, columns)
     subjects = collect_columns(rows)
     table = describe_subjects(
@@ -122,7 +123,7 @@ def read_subjects(run: RunFolder, settings: TrainSettings) -> SubjectColumns:
     if run.subjects.exists():
         return collect_columns(read_rows(run.subjects))
     try:
-        _, columns = read_table_columns(settings.data)
+        _, columns = read_table_columns(settings)
     except (ManifestError, OSError) as error:
         raise SettingsError(
             f"{run.path}: its version saved no columns of the table (subjects.csv), and the table cannot be "
@@ -131,22 +132,22 @@ def read_subjects(run: RunFolder, settings: TrainSettings) -> SubjectColumns:
     return columns
 
 
-def read_table_columns(data: DataSettings) -> tuple[Manifest, SubjectColumns]:
-    """Return the manifest of the data settings, and the columns of its table; none for a folder per class.
+def read_table_columns(settings: TrainSettings) -> tuple[Manifest, SubjectColumns]:
+    """Return the manifest of the settings, and the columns of its table; none for a folder per class.
 
     Raises:
         ManifestError: The table cannot be used.
     """
-    located = locate_table(data)
+    located = locate_table(settings.data)
     path = Path(str(located.table)).expanduser()
-    manifest = load_manifest(str(located.table), table_options(located))
+    manifest = load_manifest(str(located.table), table_options(located, task_of(settings)))
     if path.is_dir():
         return manifest, SubjectColumns({}, ())
     table = read_table(path)
     names = table.columns[:MAX_COLUMNS]
     cells_of = dict(zip(table.lines, table.rows, strict=True))
     rows = {
-        join_images(record.images): {
+        record.item: {
             _safe_name(name): table.with_decimal_point(cells_of[record.row][name])[:MAX_CELL]
             for name in names
         }
@@ -161,7 +162,7 @@ def build_subject_rows(cohort: Cohort, columns: SubjectColumns) -> list[dict[str
     every = zip(cohort.records, cohort.splits, cohort.load_metadata(), folders, strict=True)
     rows = []
     for record, split, metadata, folder in every:
-        summary, cell = metadata.summary, join_images(record.images)
+        summary, cell = metadata.summary, record.item
         row = {"subject": record.subject, "image": cell, "split": split, "row": str(record.row)}
         row |= columns.rows.get(cell, {})
         for name, values in (("spacing", summary.spacing), ("shape", summary.shape)):

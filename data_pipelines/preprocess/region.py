@@ -7,6 +7,7 @@ the network's input too, or blank what is outside of it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,13 @@ class Mask:
     inside: NDArray[np.bool_]
     affine: Affine
     source: Path
+
+    @property
+    def digest(self) -> str:
+        """Hash of the voxels inside and of their place in the world."""
+        digest = hashlib.blake2b(repr((self.inside.shape, self.affine.tolist())).encode(), digest_size=16)
+        digest.update(np.packbits(self.inside).tobytes())
+        return digest.hexdigest()
 
     @property
     def volume_ml(self) -> float:

@@ -18,7 +18,7 @@ from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
 from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.reader import Table, read_table
-from voxlift.data_pipelines.tables.regions import BAD_CENTRE
+from voxlift.data_pipelines.tables.regions import BAD_CENTRE, name_mask
 from voxlift.data_pipelines.tables.rows import (
     SPLITS,
     Row,
@@ -210,10 +210,7 @@ def _name_masks(records: tuple[Record, ...]) -> tuple[Record, ...]:
     """Return the records, where several masks are of one image each with its mask's path as a name."""
     counts = Counter(record.images for record in records)
     return tuple(
-        replace(record, region=replace(record.region, name=str(record.region.mask)))
-        if record.region is not None and record.region.mask is not None and counts[record.images] > 1
-        else record
-        for record in records
+        replace(one, region=name_mask(one.region, is_shared=counts[one.images] > 1)) for one in records
     )
 
 

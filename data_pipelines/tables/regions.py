@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
@@ -27,7 +27,7 @@ class RegionColumns:
         mask: Column of the mask's file, or a pattern over columns; where it matches several masks of an
             image, each is a record.
         centre: Columns of the world coordinates x, y, z in mm; empty for none.
-        space: "RAS" or "LPS": the directions that the coordinates grow towards.
+        space: "RAS" or "LPS": the directions that the coordinates grow towards; empty: not given.
     """
 
     mask: str | None = None
@@ -77,6 +77,32 @@ def find_regions(
         )
         return [(one, region, problem) for one in images]
     return [(one, None, "") for one in images]
+
+
+def name_mask(region: Region | None, *, is_shared: bool) -> Region | None:
+    """Return a mask that is one of several of an image with its path as a name; any other region as it is."""
+    if region is None or region.mask is None or not is_shared:
+        return region
+    return replace(region, name=str(region.mask))
+
+
+def write_region(region: Region | None) -> dict[str, str]:
+    """Return a region as the cells `mask`, `centre` and `region` (its name); no cells where there is none."""
+    if region is None:
+        return {}
+    mask = "" if region.mask is None else str(region.mask)
+    centre = "" if region.centre is None else ",".join(map(repr, region.centre))
+    return {"mask": mask, "centre": centre, "region": region.name}
+
+
+def read_region(cells: Mapping[str, str]) -> Region | None:
+    """Return the region of a row's cells; the inverse of `write_region`."""
+    if not cells.get("mask") and not cells.get("centre"):
+        return None
+    if cells["mask"]:
+        return Region(mask=Path(cells["mask"]), name=cells["region"])
+    x, y, z = map(float, cells["centre"].split(","))
+    return Region(centre=(x, y, z), name=cells["region"])
 
 
 def _pair_masks(masks: Sequence[Images], images: Sequence[Images], column: str, line: int) -> list[Found]:
