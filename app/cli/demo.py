@@ -23,6 +23,7 @@ from voxlift.app.report.demo_figure import write_demo_figure
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.child import python_module
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor
 
 FOLDER = Path("runs/demo")
@@ -61,7 +62,7 @@ def example_volumes(comparison: Path) -> dict[str, NDArray[np.float32]]:
     """Return a volume [D, H, W] of each class, prepared as in the trainings of a comparison."""
     run = RunFolder(Path(read_rows(comparison / "trials.csv")[0]["run"]))
     settings = load_settings(run)
-    manifest = load_subjects(settings.data)
+    manifest = load_subjects(settings.data, task_of(settings))
     preprocess = build_preprocess(settings.preprocess, settings.data)
     firsts = {record.label: record for record in reversed(manifest.records)}
     return {

@@ -18,6 +18,7 @@ from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.folder import refuse_used_folder
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.tables.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "verdict", "run_dir", "runs_folder", "debug", "experiment")
@@ -141,7 +142,7 @@ def _check_table(trainings: Sequence[TrainSettings]) -> None:
     """Read the user's table, which all trainings share, and check the columns that a model takes from it."""
     data = trainings[0].data
     if data.name == "manifest":
-        load_manifest(str(data.table), table_options(data))
+        load_manifest(str(data.table), table_options(data, task_of(trainings[0])))
     for settings in trainings:
         if settings.model.columns:
             check_columns(data, settings.model.columns)

@@ -10,6 +10,7 @@ from voxlift.app.config.checks import (
     SPLIT_NAMES,
     check_settings,
     find_audit_problems,
+    find_centre_problems,
     find_choice_problems,
     find_count_problems,
     find_depth_policy_problems,
@@ -40,6 +41,7 @@ from voxlift.app.config.schema import (
     PreflightSettings,
     PreprocessSettings,
     SplitSettings,
+    TaskSettings,
     TrainerSettings,
 )
 from voxlift.app.errors import SettingsError
@@ -67,10 +69,12 @@ __all__ = [
     "SettingsError",
     "SplitSettings",
     "StudySettings",
+    "TaskSettings",
     "TrainSettings",
     "TrainerSettings",
     "check_settings",
     "find_audit_problems",
+    "find_centre_problems",
     "find_choice_problems",
     "find_count_problems",
     "find_depth_policy_problems",

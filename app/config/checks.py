@@ -18,7 +18,9 @@ from voxlift.app.config.schema import (
     VerdictSettings,
 )
 from voxlift.app.errors import SettingsError, install_extra, refuse_problems
+from voxlift.app.tasks import TASK_NAMES, task_of
 
+MASK_USES = ("crop", "channel", "blank")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")
 SPLIT_NAMES = ("train", "val", "test")
 INITS = ("centre", "mean", "acs", "random")
@@ -37,8 +39,10 @@ def check_settings(settings: TrainSettings) -> None:
     refuse_problems(
         [
             *find_data_problems(settings.data),
+            *_find_task_problems(settings),
             *find_split_problems(settings.splits),
             *find_shape_problems(settings.preprocess),
+            *find_mask_problems(settings.preprocess, settings.data),
             *find_model_problems(settings.model),
             *_find_embedding_problems(settings),
             *_find_spacing_problems(settings),
@@ -54,6 +58,8 @@ def find_audit_problems(settings: AuditSettings) -> list[str]:
     """Return one sentence for each problem in the settings of an audit."""
     return [
         *find_data_problems(settings.data),
+        *_find_label_problems(settings),
+        *find_mask_problems(settings.preprocess, settings.data),
         *find_choice_problems("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
         *find_evaluation_problems(settings.evaluation),
         *find_range_problems("thumbnails", settings.thumbnails, 0, 10_000),
@@ -109,6 +115,37 @@ def _find_unread_problems(data: DataSettings) -> list[str]:
     ]
 
 
+def _find_task_problems(settings: TrainSettings) -> list[str]:
+    """Return one sentence for each setting that the task cannot use."""
+    if settings.task.name not in TASK_NAMES:
+        return find_choice_problems("task.name", settings.task.name, TASK_NAMES)
+    return [*task_of(settings).find_problems(settings), *_find_phantom_problems(settings)]
+
+
+def _find_label_problems(settings: AuditSettings) -> list[str]:
+    """Return one sentence for each setting of the labels that the task cannot use."""
+    if settings.task.name not in TASK_NAMES:
+        return find_choice_problems("task.name", settings.task.name, TASK_NAMES)
+    return [*task_of(settings).find_data_problems(settings.data), *_find_phantom_problems(settings)]
+
+
+def _find_phantom_problems(settings: TrainSettings | AuditSettings) -> list[str]:
+    """Return a sentence where the phantom's task has labels for another task, with the pair that works."""
+    data, task = settings.data, settings.task.name
+    if data.name != "phantom":
+        return []
+    from voxlift.data_pipelines.phantom.tasks import PHANTOM_TASKS
+
+    if PHANTOM_TASKS.get(str(data.task), task) == task:
+        return []
+    fitting = [name for name, predicted in PHANTOM_TASKS.items() if predicted == task]
+    problem = (
+        f"data.task={data.task}: the phantom's labels are for task={PHANTOM_TASKS[str(data.task)]}; received "
+        f"task={task}, for which there is data.task={' or '.join(fitting)}."
+    )
+    return [problem]
+
+
 def find_split_problems(splits: SplitSettings) -> list[str]:
     """Return one sentence for each problem in the fractions or the folds."""
     problems = find_range_problems("splits.val", splits.val, 0.01, 0.9)
@@ -147,6 +184,40 @@ def find_shape_problems(preprocess: PreprocessSettings) -> list[str]:
 def _is_triple(value: object, kind: type | UnionType) -> bool:
     items = value if isinstance(value, list) else []
     return len(items) == 3 and all(isinstance(item, kind) and item > 0 for item in items)  # type: ignore[operator]
+
+
+def find_centre_problems(group: str, columns: list[str], space: str | None) -> list[str]:
+    """Return one sentence for each problem with the columns of a centre.
+
+    >>> find_centre_problems("data.", ["x", "y"], "RAS")
+    ["data.centre_columns: expected three columns [x,y,z]; received ['x', 'y']."]
+    """
+    problems = find_choice_problems(f"{group}centre_space", space or "RAS", ("RAS", "LPS"))
+    if columns and len(set(columns)) != 3:
+        problems.append(f"{group}centre_columns: expected three columns [x,y,z]; received {columns}.")
+    return problems
+
+
+def find_mask_problems(preprocess: PreprocessSettings, data: DataSettings) -> list[str]:
+    """Return one sentence for each problem with masks and centres."""
+    centre = data.centre_columns
+    problems = find_centre_problems("data.", centre, data.centre_space)
+    if data.mask_column and centre:
+        problems.append("data.mask_column, data.centre_columns: expected only one of them; received both.")
+    uses = [preprocess.mask] if isinstance(preprocess.mask, str) else preprocess.mask
+    if uses is None or uses == ["none"]:
+        return problems
+    if not isinstance(uses, list) or not uses or not set(uses) <= set(MASK_USES):
+        names = ", ".join(MASK_USES)
+        problems.append(f"preprocess.mask: expected none, or any of {names}; received {preprocess.mask}.")
+    elif not data.mask_column and not centre:
+        problems.append(
+            f"preprocess.mask={preprocess.mask}: expected masks or points in the table; set data.mask_column "
+            "or data.centre_columns."
+        )
+    elif centre and uses != ["crop"]:
+        problems.append(f"preprocess.mask={preprocess.mask}: expected crop with data.centre_columns.")
+    return problems
 
 
 def find_model_problems(model: ModelSettings) -> list[str]:
@@ -291,18 +362,15 @@ def _find_trainer_problems(settings: TrainSettings) -> list[str]:
         problems.append(
             f"logger=mlflow: expected the package mlflow, which is not installed. {install_extra('mlflow')}"
         )
-    metrics = ("auc", "loss", "balanced_accuracy", "accuracy")
     return [
         *problems,
         *find_choice_problems("precision", settings.precision, PRECISIONS),
         *find_choice_problems("device", settings.device, ("auto", "cpu", "gpu")),
         *find_choice_problems("trainer.balance", trainer.balance, ("none", "sample", "weights")),
-        *find_choice_problems("trainer.monitor", trainer.monitor, metrics),
         *find_choice_problems("optimizer.schedule", settings.optimizer.schedule, ("cosine", "constant")),
         *find_range_problems("trainer.epochs", trainer.epochs, 1, 100_000),
         *find_range_problems("trainer.batch_size", trainer.batch_size, 1, 100_000),
         *find_range_problems("trainer.label_smoothing", trainer.label_smoothing, 0.0, 0.5),
-        *find_choice_problems("trainer.loss", trainer.loss, ("cross_entropy", "focal")),
         *find_range_problems("trainer.focal_gamma", trainer.focal_gamma, 0.0, 10.0),
         *find_range_problems("trainer.accumulate", trainer.accumulate, 1, 10_000),
         *find_range_problems("trainer.ema", trainer.ema, 0.0, 0.99999),

@@ -24,6 +24,7 @@ from voxlift.app.config.schema import (
     PreflightSettings,
     PreprocessSettings,
     SplitSettings,
+    TaskSettings,
     TrainerSettings,
     VerdictSettings,
 )
@@ -35,6 +36,7 @@ class TrainSettings:
     """All settings of `voxlift-train`.
 
     Attributes:
+        task: See `TaskSettings`.
         data: See `DataSettings`.
         splits: See `SplitSettings`.
         preprocess: See `PreprocessSettings`.
@@ -61,6 +63,7 @@ class TrainSettings:
         debug: Whether to show the traceback of errors that the user can fix.
     """
 
+    task: TaskSettings = field(default_factory=TaskSettings)
     data: DataSettings = field(default_factory=DataSettings)
     splits: SplitSettings = field(default_factory=SplitSettings)
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
@@ -148,6 +151,9 @@ class PredictSettings:
             (one voxel each way).
         image_columns: Columns of the image files in a table; empty: as in the run.
         subject_column: Column of the subject in a table; null: as in the run.
+        mask_column: Column of the masks in a table, for a run that needs them; null: as in the run.
+        centre_columns: Columns of the centres in a table, for a run that needs them; empty: as in the run.
+        centre_space: `RAS` or `LPS`, as `data.centre_space`; null: as in the run.
         root: Folder that image paths in a table are relative to; null: the table's folder.
         batch_size: Volumes scored at once; null: as in the training.
         workers: Threads that read files; 0: one per CPU.
@@ -167,6 +173,9 @@ class PredictSettings:
     tta: str = "none"
     image_columns: list[str] = field(default_factory=list)
     subject_column: str | None = None
+    mask_column: str | None = None
+    centre_columns: list[str] = field(default_factory=list)
+    centre_space: str | None = None
     root: str | None = None
     batch_size: int | None = None
     workers: int = 0
@@ -202,6 +211,7 @@ class AuditSettings:
     """All settings of `voxlift-audit`.
 
     Attributes:
+        task: See `TaskSettings`.
         data: See `DataSettings`.
         preprocess: See `PreprocessSettings`; only `prefer` and `same_grid` are used.
         evaluation: See `EvaluationSettings`; only `describe` is used.
@@ -212,6 +222,7 @@ class AuditSettings:
         debug: As in `TrainSettings`.
     """
 
+    task: TaskSettings = field(default_factory=TaskSettings)
     data: DataSettings = field(default_factory=DataSettings)
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

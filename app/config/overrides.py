@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from voxlift.app.config.commands import TrainSettings
 from voxlift.app.config.texts import protect, quote_argument, quote_text, restore_settings
 from voxlift.app.errors import SettingsError
+from voxlift.app.tasks import TASK_NAMES, task_of
 from voxlift.data_pipelines.augment import Augment
 
 Settings = TypeVar("Settings")
@@ -34,7 +35,18 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
         raise TypeError(
             f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
         )
-    return settings
+    return resolve_auto(settings)
+
+
+def resolve_auto(settings: Settings) -> Settings:
+    """Return settings with the task's own loss and monitor in place of `auto`, as they are saved."""
+    if not isinstance(settings, TrainSettings) or settings.task.name not in TASK_NAMES:
+        return settings
+    task, trainer = task_of(settings), settings.trainer
+    chosen = replace(
+        trainer, loss=task.choose_loss(trainer.loss), monitor=task.choose_monitor(trainer.monitor)
+    )
+    return replace(settings, trainer=chosen)
 
 
 def list_given_overrides() -> list[str]:
@@ -172,7 +184,7 @@ def list_result_settings(settings: TrainSettings, *, but: Collection[str] = ()) 
     defaults = {
         key: list(value) if isinstance(value, tuple) else value for key, value in asdict(Augment()).items()
     }
-    values = asdict(settings)
+    values = asdict(resolve_auto(settings))
     values["augment"] = defaults | values["augment"]
     left_out = {*NEUTRAL_KEYS, *but}
     return {key: value for key, value in flatten(values).items() if not _is_below(key, left_out)}

@@ -30,9 +30,15 @@ class DataSettings:
             `{participant_id}/anat/{participant_id}_T1w.nii.gz`, where `*` finds all matching files.
         image_columns: Columns of the image files of a subject, one per channel; replaces `image_column`.
         label_column: Column of the label.
+        label_columns: Of `task=findings`: a column for each finding, with 1 or 0, yes or no, or an empty cell.
         subject_column: Column of the subject, which is never in two splits; null: one subject per row, where
             the table has no usual column for it.
         split_column: Column with the split of a row (`train`, `val`, `test`); null: splits are drawn.
+        mask_column: Column of a mask's file for each row (a column or a pattern, as `image_column`), on any grid;
+            see `preprocess.mask`. null: none.
+        centre_columns: Instead of a mask, the columns of a point [x, y, z] in world mm; rows of one image with
+            different points are records of their own.
+        centre_space: Directions that the coordinates grow towards: `RAS` (NIfTI) or `LPS` (DICOM, ITK).
         embeddings: CSV, TSV, .npz or .h5 file of vectors by image or subject, which `kind=embedding` predicts
             from.
         classes: Class names in index order; empty: those of the table. Rows with other labels are left out.
@@ -51,13 +57,28 @@ class DataSettings:
     image_column: str = "image"
     image_columns: list[str] = field(default_factory=list)
     label_column: str = "label"
+    label_columns: list[str] = field(default_factory=list)
     subject_column: str | None = None
     split_column: str | None = None
+    mask_column: str | None = None
+    centre_columns: list[str] = field(default_factory=list)
+    centre_space: str = "RAS"
     embeddings: str | None = None
     classes: list[str] = field(default_factory=list)
     label_bins: list[float] = field(default_factory=list)
     time_axis: str = "error"
     on_bad_file: str = "stop"
+
+
+@dataclass
+class TaskSettings:
+    """What is predicted (group `task`).
+
+    Attributes:
+        name: `classes`, `findings` (several yes/no labels), `grades` (ordered classes) or `number`.
+    """
+
+    name: str = "classes"
 
 
 @dataclass
@@ -103,6 +124,11 @@ class PreprocessSettings:
         nonfinite: `pad` replaces NaN and infinite voxels by the padding value; `error` refuses the image.
         same_grid: Whether all channels must share a grid; false resamples later channels to the first.
         prefer: `sform` or `qform`: the affine to use where a NIfTI header has two different ones.
+        mask: What the mask or centre of each row is for: `crop` (to its box with the margin), `channel` (the
+            mask becomes the last channel), `blank` (what is outside of the mask counts as not scanned), a list
+            of these, or `none`; a centre can only crop. null: `crop` where the data name masks or centres.
+        mask_margin_mm: Margin around the mask's box or the centre, mm; null: the crop has the size of `shape`.
+        mask_components: `union`, or `largest`: only the largest connected part of a mask counts.
     """
 
     name: str = MISSING
@@ -122,6 +148,9 @@ class PreprocessSettings:
     nonfinite: str = "pad"
     same_grid: bool = True
     prefer: str = "sform"
+    mask: Any = None
+    mask_margin_mm: float | None = 10.0
+    mask_components: str = "union"
 
 
 @dataclass
@@ -221,12 +250,15 @@ class TrainerSettings:
         epochs: Number of epochs.
         batch_size: Volumes per batch over all devices; a slice model takes `model.batch_factor` times as many
             slices.
-        monitor: Validation metric that selects the best epoch: `auc`, `loss`, `balanced_accuracy` or
-            `accuracy`.
+        monitor: Validation metric that selects the best epoch; `auto`: the task's first. Classes: `auc`,
+            `loss`, `balanced_accuracy` or `accuracy`; findings: `auc`, `loss`, `average_precision` or
+            `balanced_accuracy`; grades: `kappa_quadratic`, `loss`, `mae_grades`, `auc`, `accuracy` or
+            `balanced_accuracy`; number: `mae`, `loss`, `rmse`, `r2`, `pearson` or `spearman`.
         patience: Epochs without a better one after which training ends; 0: never.
         balance: `none`, `sample` (rare classes are drawn more often) or `weights` (they count more).
         label_smoothing: 0 to 0.5.
-        loss: `cross_entropy` or `focal`.
+        loss: `auto`: the task's first. Classes: `cross_entropy` or `focal`; findings: `binary_cross_entropy`
+            or `focal`; grades: `cumulative` or `cross_entropy`; number: `huber` or `squared`.
         focal_gamma: Exponent of the focal loss, 0 to 10: the larger, the less an easy example counts.
         accumulate: Batches whose gradients are averaged before each step.
         ema: Momentum of the exponential moving average of the weights, which is scored and saved; 0: none.
@@ -235,11 +267,11 @@ class TrainerSettings:
 
     epochs: int = 30
     batch_size: int = 8
-    monitor: str = "auc"
+    monitor: str = "auto"
     patience: int = 0
     balance: str = "none"
     label_smoothing: float = 0.0
-    loss: str = "cross_entropy"
+    loss: str = "auto"
     focal_gamma: float = 2.0
     accumulate: int = 1
     ema: float = 0.0
@@ -294,6 +326,9 @@ class ExternalDataSettings:
         image_columns: As `data.image_columns`.
         label_column: As `data.label_column`.
         subject_column: As `data.subject_column`.
+        mask_column: As `data.mask_column`.
+        centre_columns: As `data.centre_columns`.
+        centre_space: As `data.centre_space`.
         classes: The names of the run's classes in this table, in the run's order.
         label_bins: As `data.label_bins`.
         embeddings: As `data.embeddings`.
@@ -307,6 +342,9 @@ class ExternalDataSettings:
     image_columns: list[str] | None = None
     label_column: str | None = None
     subject_column: str | None = None
+    mask_column: str | None = None
+    centre_columns: list[str] | None = None
+    centre_space: str | None = None
     classes: list[str] | None = None
     label_bins: list[float] | None = None
     embeddings: str | None = None
@@ -328,19 +366,21 @@ class DevicesSettings:
 
 @dataclass
 class HostsSettings:
-    """The place of this process among those of `strategy=hosts`; null: as Slurm says.
+    """The place of this process among those of `strategy=hosts`; null: as Slurm or Open MPI say.
 
     Attributes:
         coordinator: HOST:PORT of host 0, where all processes connect.
         count: Number of processes.
         index: Of this process, from 0; process 0 writes the run folder.
         wait_seconds: Seconds to wait for the other processes at the start.
+        heartbeat_seconds: Seconds without a sign of a process after which it counts as lost.
     """
 
     coordinator: str | None = None
     count: int | None = None
     index: int | None = None
     wait_seconds: int = 300
+    heartbeat_seconds: int = 60
 
 
 @dataclass

@@ -122,9 +122,47 @@ class SearchStudy(Study):
     sampler_seed: int = 0
 
 
+@dataclass
+class SampleSizeStudy(Study):
+    """The settings of `study=sample_size`: subjects for a power, from a comparison or from planned values.
+
+    Attributes:
+        pair: Two of the compared models; empty: all pairs, with the level of the test divided by their number.
+        auc: Expected AUC of both models, in place of `run`; empty: from the comparison.
+        correlation: Expected correlation of both models' scores within a class, with `auc`; 0 to 1.
+        prevalence: Share of the positive class among future subjects; null: as in the comparison, or one half.
+        resamples: Resamples of the comparison's subjects for the uncertainty of the numbers.
+    """
+
+    pair: list[str] = field(default_factory=list)
+    auc: list[float] = field(default_factory=list)
+    correlation: float = 0.5
+    prevalence: float | None = None
+    resamples: int | None = None
+
+
+@dataclass
+class LearningCurveStudy(TrainedStudy):
+    """The settings of `study=learning_curve`: the score of two models over the number of training subjects.
+
+    Attributes:
+        models: Two options of the group `model`, or experiments.
+        fractions: Of the training subjects, each in 0 to 1; 1 is added if missing.
+        equal: What is equal for all fractions: `steps` (of the optimizer) or `epochs`.
+        resamples: Resamples of test subjects and seeds for the bands.
+    """
+
+    models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
+    fractions: list[float] = field(default_factory=lambda: [0.125, 0.25, 0.5, 1.0])
+    equal: str = "steps"
+    resamples: int | None = None
+
+
 STUDIES: dict[str, type[Study]] = {
     "batch_size": BatchSizeStudy,
     "complexity": ComplexityStudy,
     "architecture": ArchitectureStudy,
     "search": SearchStudy,
+    "sample_size": SampleSizeStudy,
+    "learning_curve": LearningCurveStudy,
 }

@@ -26,11 +26,12 @@ COLUMN_KEYS = (  # text, or an interpolation
     "data.image_column",
     "data.image_columns",
     "data.label_column",
+    "data.label_columns",
     "data.subject_column",
     "data.split_column",
     "model.columns",
 )
-LIST_KEYS = ("data.classes", "data.image_columns", "model.columns")
+LIST_KEYS = ("data.classes", "data.image_columns", "data.label_columns", "model.columns")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 _MISSING = re.compile(r"\\*\?\?\?")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,14 @@ from voxlift.app.config import (
 )
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.progress import console, counted_bar, progress_bar
+from voxlift.app.tasks import find_task, task_of
+from voxlift.app.tasks.base import Head, Task
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images
-from voxlift.data_pipelines.tables.split_checks import SplitCount, split_table
+from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.splits import assign_splits, select_records
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 from voxlift.data_pipelines.volume import VolumeError
@@ -44,13 +46,14 @@ class Cohort:
 
     Attributes:
         records: The records.
-        classes: Class names in index order.
+        classes: Names of the outputs: of the classes in index order, of the findings, or of the number.
         splits: One per record: `train`, `val` or `test`.
         files: One prepared file per record: raw voxels [D, H, W, C] in C order.
         shape: Of each prepared volume, (depth, height, width, channels).
         dtype: Of the stored voxels.
         preprocess: The preprocessing that made them.
         left_out: One row per bad file that was skipped: subject, image, reason.
+        task: What is predicted.
     """
 
     records: tuple[Record, ...]
@@ -61,6 +64,7 @@ class Cohort:
     dtype: str
     preprocess: Preprocess
     left_out: tuple[dict[str, str], ...] = ()
+    task: Task = field(default_factory=lambda: find_task("classes"))
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -71,9 +75,13 @@ class Cohort:
         """Return the positions of one split's records."""
         return np.flatnonzero(np.array(self.splits) == split).astype(np.int64)
 
-    def labels(self, split: str) -> NDArray[np.int64]:
-        """Return the class indices of one split's records."""
-        return np.array([self.records[i].label for i in self.indices(split)], np.int64)
+    def labels(self, split: str) -> NDArray[Any]:
+        """Return the labels of one split's records: int64 [N] class indices, or float64 [N, T] targets."""
+        return self.task.labels([self.records[i] for i in self.indices(split)])
+
+    def head(self) -> Head:
+        """Return the head of a network for this cohort, with what its training subjects say."""
+        return self.task.plan_head(self.classes, self.labels("train"))
 
     def prepared(self, split: str) -> PreparedVolumes:
         """Return the prepared volumes of one split's records."""
@@ -111,7 +119,7 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
         ManifestError, SettingsError: What is wrong with the table or the splits.
     """
     build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
-    manifest = exclude_outer_fold(load_subjects(settings.data), settings)
+    manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
     splits = split_subjects(manifest, settings)
     print_splits(manifest, splits, choice=settings.splits)
     return manifest, splits
@@ -156,9 +164,10 @@ def prepare_cohort(
     kept = [i for i, file in enumerate(cached.files) if file is not None]
     if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
         raise VolumeError(explain_problems(cached.problems, is_any_left=bool(kept)))
-    if "train" in splits:
-        trained = {records[i].label for i in kept if splits[i] == "train"}
-        _refuse_lost_classes(classes, trained, cached.problems)
+    task = task_of(settings)
+    if "train" in splits and cached.problems:
+        trained = task.labels([records[i] for i in kept if splits[i] == "train"])
+        _refuse_lost(task.find_lost(classes, trained), cached.problems)
     return Cohort(
         records=tuple(records[i] for i in kept),
         classes=classes,
@@ -168,15 +177,15 @@ def prepare_cohort(
         dtype=cached.dtype,
         preprocess=preprocess,
         left_out=_left_out_rows(records, cached, splits),
+        task=task,
     )
 
 
-def _refuse_lost_classes(classes: tuple[str, ...], trained: set[int], problems: Sequence[str]) -> None:
-    """Raise an error if bad files have left a class without a training image."""
-    lost = [name for label, name in enumerate(classes) if label not in trained]
-    if lost and problems:
+def _refuse_lost(lost: Sequence[str], problems: Sequence[str]) -> None:
+    """Raise an error if bad files have left nothing to learn a class, a finding or the number from."""
+    if lost:
         raise VolumeError(
-            f"Without the bad files no training image is left of the class {list_some(lost)}:\n"
+            f"Without the bad files no training image is left of {list_some(lost)}:\n"
             f"{explain_problems(problems, is_any_left=True)}"
         )
 
@@ -190,10 +199,19 @@ def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Prepro
     values = {**asdict(settings), "time_axis": data.time_axis}
     del values["name"]
     values["spacing"] = None if settings.spacing == "native" else settings.spacing
+    values["mask"] = _mask_uses(settings, data)
     try:
         return Preprocess(**values)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _mask_uses(settings: PreprocessSettings, data: DataSettings) -> tuple[str, ...]:
+    """Return what masks or centres are for; nothing where the data have none."""
+    if not data.mask_column and not data.centre_columns:
+        return ()
+    uses = "crop" if settings.mask is None else settings.mask
+    return tuple(use for use in ([uses] if isinstance(uses, str) else uses) if use != "none")
 
 
 def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainSettings) -> CachedVolumes:
@@ -203,6 +221,7 @@ def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainS
             [record.images for record in records],
             preprocess,
             folder=Path(cache.folder),
+            regions=[record.region for record in records],
             max_gb=cache.max_gb,
             workers=cache.workers,
             advance=advance,
@@ -219,7 +238,7 @@ def _left_out_rows(
         counts = ", ".join(f"{split} {count}" for split, count in Counter(splits[i] for i in absent).items())
         log.info("%d bad file(s) left out (%s); left_out.csv in the run folder names them", len(bad), counts)
     return tuple(
-        {"subject": record.subject, "image": join_images(record.images), "reason": problem}
+        {"subject": record.subject, "image": record.item, "reason": problem}
         for record, problem in zip(bad, cached.problems, strict=True)
     )
 
@@ -259,7 +278,7 @@ def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ..
 
 
 def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
-    """Print how many subjects of each class are in each split, and how many volumes where they differ.
+    """Print what is in each split: subjects of each class or with each finding, or the range of the number.
 
     Args:
         manifest: The records.
@@ -269,15 +288,10 @@ def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSett
     from rich.table import Table
 
     fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
-    counts = split_table(manifest, splits)
-    table = Table("class", title=f"Splits, by subject{fold}")
-    for split in dict.fromkeys(count.split for count in counts):
+    heading, *rows = find_task(manifest.target).split_rows(manifest, splits)
+    table = Table(heading[0], title=f"Splits, by subject{fold}")
+    for split in heading[1:]:
         table.add_column(split, justify="right")
-    for name in manifest.classes:
-        table.add_row(name, *[_format_count(count) for count in counts if count.class_name == name])
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-
-
-def _format_count(count: SplitCount) -> str:
-    volumes = f" ({count.volumes} volumes)" if count.volumes != count.subjects else ""
-    return f"{count.subjects}{volumes}"

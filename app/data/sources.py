@@ -11,23 +11,29 @@ from pathlib import Path
 
 from voxlift.app.config import DataSettings
 from voxlift.app.progress import counted_bar, progress_bar
+from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.tables.manifest import Manifest, TableOptions, load_manifest
 from voxlift.data_pipelines.tables.reader import read_table, require_columns
+from voxlift.data_pipelines.tables.regions import RegionColumns
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 log = logging.getLogger("voxlift")
 
 
-def load_subjects(data: DataSettings) -> Manifest:
+def load_subjects(data: DataSettings, task: Task) -> Manifest:
     """Return the manifest that the data settings name.
 
     Phantom and MedMNIST files are written on first use.
+
+    Args:
+        data: The settings.
+        task: How the label is read.
 
     Raises:
         ManifestError: The table cannot be used.
     """
     data = locate_table(data)
-    manifest = load_manifest(str(data.table), table_options(data))
+    manifest = load_manifest(str(data.table), table_options(data, task))
     for kind, note in manifest.notes.items():
         log.log(logging.WARNING if kind in SUBJECT_NOTES else logging.INFO, "%s: %s", manifest.source, note)
     if manifest.left_out:
@@ -39,23 +45,30 @@ def locate_table(data: DataSettings) -> DataSettings:
     """Return the settings with their table; those of phantom and MedMNIST are written on first use."""
     if data.name == "manifest":
         return data
-    table, classes = _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
-    return _with_written_columns(data, table, classes)
+    return _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
 
 
-def table_options(data: DataSettings) -> TableOptions:
-    """Return the table options of the data settings; absent files are kept where bad files are skipped."""
+def table_options(data: DataSettings, task: Task) -> TableOptions:
+    """Return the table options of data settings and task; absent files stay where bad ones are skipped."""
     return TableOptions(
         root=data.root or None,
         image_column=data.image_column,
         image_columns=tuple(data.image_columns),
         label_column=data.label_column,
+        label_columns=tuple(data.label_columns),
+        target=task.target,
         subject_column=data.subject_column,
         split_column=data.split_column,
         classes=tuple(data.classes),
         label_bins=tuple(data.label_bins),
+        regions=region_columns(data),
         keep_absent=data.on_bad_file == "skip",
     )
+
+
+def region_columns(data: DataSettings) -> RegionColumns:
+    """Return the columns of the masks or centres."""
+    return RegionColumns(data.mask_column, tuple(data.centre_columns), data.centre_space)
 
 
 def describe_left_out(manifest: Manifest) -> str:
@@ -74,9 +87,10 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
         require_columns(read_table(table), columns, setting="model.columns")
 
 
-def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
-    """Write the phantom's files; return its table and its classes in index order."""
+def _write_phantom(data: DataSettings) -> DataSettings:
+    """Write the phantom's files; return the settings of its table."""
     from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
+    from voxlift.data_pipelines.phantom.tasks import PHANTOM_FINDINGS
 
     task, subjects = str(data.task), int(data.subjects or 0)
     with progress_bar(f"Writing phantom {task}", subjects) as advance:
@@ -88,17 +102,19 @@ def _write_phantom(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
             workers=os.cpu_count() or 1,
             progress=lambda _done, _total: advance(),
         )
-    return table, PHANTOM_CLASSES[task]
+    findings = data.label_columns or PHANTOM_FINDINGS.get(task, ())
+    located = _with_written_columns(data, table, PHANTOM_CLASSES.get(task, ()))
+    return replace(located, label_columns=list(findings))
 
 
-def _write_medmnist(data: DataSettings) -> tuple[Path, tuple[str, ...]]:
-    """Write the benchmark's files; return its table and its classes in index order."""
+def _write_medmnist(data: DataSettings) -> DataSettings:
+    """Write the benchmark's files; return the settings of its table."""
     from voxlift.data_pipelines.medmnist import classes_of, write_medmnist
 
     npz = Path(str(data.npz)).expanduser()
     with counted_bar(f"Writing {npz.name} as NIfTI files") as count:
         table = write_medmnist(npz, data.folder, workers=os.cpu_count() or 1, progress=count)
-    return table, classes_of(table, npz)
+    return _with_written_columns(data, table, classes_of(table, npz))
 
 
 def _with_written_columns(data: DataSettings, table: Path, classes: tuple[str, ...]) -> DataSettings:

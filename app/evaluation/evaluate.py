@@ -11,7 +11,7 @@ import numpy as np
 from voxlift.app.evaluation.bootstrap import RESAMPLES, bootstrap_intervals, metric_block
 from voxlift.app.evaluation.calibration import apply_temperature, fit_temperature
 from voxlift.app.evaluation.metrics import confusion_rates, score_metrics
-from voxlift.app.evaluation.scores import Floats, Scores, ScoresError, average_by_subject
+from voxlift.app.evaluation.scores import Floats, Predictions, Scores, ScoresError, average_by_subject
 
 log = logging.getLogger("voxlift")
 
@@ -54,8 +54,19 @@ def evaluate_splits(scores: Mapping[str, Scores]) -> dict[str, Any]:
     }
 
 
+def evaluate_blocks(scores: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Return the blocks `val`, `test` and `by_subject` of metrics.json, for any task.
+
+    Args:
+        scores: Split name to its scores.
+    """
+    evaluated = {split: scores[split] for split in ("val", "test") if split in scores}
+    blocks = {split: evaluate_scores(one) for split, one in evaluated.items()}
+    return {**blocks, **_evaluate_by_subject(evaluated, None)}
+
+
 def evaluate_scores(
-    scores: Scores,
+    scores: Predictions,
     *,
     threshold: float | None = None,
     resamples: int = RESAMPLES,
@@ -132,7 +143,7 @@ def _calibration_block(block: Mapping[str, Any]) -> dict[str, Any]:
     return metrics | {"intervals": {name: block["intervals"][name] for name in CALIBRATION_METRICS}}
 
 
-def _evaluate_by_subject(evaluated: Mapping[str, Scores], threshold: float | None) -> dict[str, Any]:
+def _evaluate_by_subject(evaluated: Mapping[str, Predictions], threshold: float | None) -> dict[str, Any]:
     """Return the metrics per subject, where subjects have several volumes and one label each."""
     blocks = {}
     for split, scores in evaluated.items():

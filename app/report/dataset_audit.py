@@ -17,6 +17,8 @@ from voxlift.app.progress import console, counted_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.html import timestamp
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
 from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
@@ -67,7 +69,7 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
     Raises:
         ManifestError: The table cannot be read at all.
     """
-    manifest, about_table = _load(settings.data)
+    manifest, about_table = _load(settings.data, task_of(settings))
     with counted_bar("Reading files") as count:
         audit = audit_manifest(
             manifest,
@@ -98,10 +100,10 @@ def write_audit(found: DatasetAudit, folder: Path) -> None:
     write_json(folder / JSON, _summary(found))
 
 
-def _load(data: DataSettings) -> tuple[Manifest, list[Finding]]:
+def _load(data: DataSettings, task: Task) -> tuple[Manifest, list[Finding]]:
     located = locate_table(data)
     # Missing files are findings about files, not a fault of the table.
-    table, options = str(located.table), replace(table_options(located), keep_absent=True)
+    table, options = str(located.table), replace(table_options(located, task), keep_absent=True)
     try:
         return load_manifest(table, options), []
     except ManifestError as error:

@@ -242,6 +242,43 @@ def describe_subjects(
     return describe_columns(values, [group for _, group in first], present) if values else []
 
 
+def describe_with_external(
+    runs: Sequence[RunFolder],
+    settings: TrainSettings,
+    external: SubjectColumns,
+    cohort: Cohort,
+    *,
+    named: Sequence[str] = (),
+) -> list[TableOneRow]:
+    """Return the table of subjects of a run's splits beside the external subjects.
+
+    Only columns of both tables are compared; without those of the run, the external ones stand alone.
+
+    Args:
+        runs: The run, or none.
+        settings: Of the run.
+        external: Columns of the external subjects.
+        cohort: The external volumes.
+        named: Further columns, see `describe_subjects`.
+    """
+    volumes = [
+        (record.subject, record.item, split)
+        for record, split in zip(cohort.records, cohort.splits, strict=True)
+    ]
+    rows, names = dict(external.rows), external.names
+    for run in runs:
+        try:
+            own = read_subjects(run, settings)
+        except SettingsError:
+            continue
+        shared = {name for row in own.rows.values() for name in row}
+        names = tuple(name for name in names if name in shared) if shared else names
+        rows = {**own.rows, **rows}
+        volumes = [(row["subject"], row["image"], row["split"]) for row in read_rows(run.splits)] + volumes
+    order = (*SPLIT_NAMES, *dict.fromkeys(cohort.splits))
+    return describe_subjects(SubjectColumns(rows, names), volumes, named=named, order=order)
+
+
 def find_usual_columns(names: Iterable[str]) -> list[str]:
     """Return the columns of age, sex and site among the names, by their usual spellings.
 

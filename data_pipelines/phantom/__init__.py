@@ -1,4 +1,4 @@
-"""Write the phantom data set: NIfTI files of two classes that only a volume can distinguish.
+"""Write the phantom data set: NIfTI files whose labels only a volume tells, for each task.
 
 The files are as heterogeneous as a real archive's: int16 with different slopes and intercepts, stored in
 several axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this
@@ -24,16 +24,23 @@ from numpy.typing import NDArray
 from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.geometry import from_tensor_axes
-from voxlift.data_pipelines.phantom.scenes import PHANTOM_CLASSES, Field, draw_mask, draw_scene
+from voxlift.data_pipelines.phantom.scenes import Field, draw_mask, draw_scene
+from voxlift.data_pipelines.phantom.tasks import (
+    PHANTOM_CLASSES,
+    PHANTOM_TASKS,
+    Truth,
+    draw_truth,
+    label_cells,
+    label_columns,
+)
 
-__all__ = ["PHANTOM_CLASSES", "Scanner", "draw_subject", "write_phantom"]
+__all__ = ["PHANTOM_CLASSES", "PHANTOM_TASKS", "Scanner", "draw_subject", "write_phantom"]
 
 # A change in what is drawn gets a new number, and so a new folder.
 _VERSION = 1
-COLUMNS = (
+COLUMNS = (  # those of the label follow `file`
     "participant_id",
     "file",
-    "label",
     "orientation",
     "spacing",
     "sex",
@@ -84,20 +91,20 @@ def write_phantom(
 
     Args:
         root: Folder of all phantom data sets.
-        task: "nodule" or "chirality".
-        subjects: Number of subjects, half of each class.
+        task: One of `PHANTOM_TASKS`.
+        subjects: Number of subjects; of two classes, half of each.
         seed: Of everything that is drawn.
         workers: Number of threads.
         progress: Called with (written, to write) after each file.
 
     Returns:
-        Path of `labels.csv` with the columns `COLUMNS`.
+        Path of `labels.csv` with the columns `COLUMNS` and those of the label.
 
     Raises:
         ManifestError: The task is unknown, or there are fewer than two subjects.
     """
-    if task not in PHANTOM_CLASSES:
-        raise ManifestError(f"There is no phantom task {task!r}. Expected {' or '.join(PHANTOM_CLASSES)}.")
+    if task not in PHANTOM_TASKS:
+        raise ManifestError(f"There is no phantom task {task!r}. Expected {' or '.join(PHANTOM_TASKS)}.")
     if subjects < 2:
         raise ManifestError(f"The phantom needs two subjects or more, one of each class, not {subjects}.")
     folder = Path(root).expanduser().absolute() / f"{task}-{subjects}subjects-seed{seed}-v{_VERSION}"
@@ -114,22 +121,21 @@ def write_phantom(
             if progress is not None:
                 progress(done, len(missing))
     table = folder / "labels.csv"
-    if missing or not _has_columns(table):
+    if missing or not _has_columns(table, task):
         _write_table(table, task, subjects, seed)
     return table
 
 
-def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float32], int, Scanner]:
-    """Return a subject's voxels in HU [D, H, W], its label, and how it is to be stored.
+def draw_subject(index: int, *, task: str, seed: int) -> tuple[NDArray[np.float32], Truth, Scanner]:
+    """Return a subject's voxels in HU [D, H, W], what they show, and how it is to be stored.
 
     Args:
         index: Number of the subject, from 0.
-        task: "nodule" or "chirality".
+        task: One of `PHANTOM_TASKS`.
         seed: Of the data set.
     """
-    scanner = _draw_scanner(index // 2, seed)
-    label = _draw_label(index, seed)
-    return draw_scene(scanner.field, _scene_rng(index, task, seed), task=task, label=label), label, scanner
+    scanner, truth = _draw_scanner(index // 2, seed), draw_truth(index, task=task, seed=seed)
+    return draw_scene(scanner.field, _scene_rng(index, task, seed), task=task, truth=truth), truth, scanner
 
 
 def draw_subject_mask(index: int, *, task: str, seed: int) -> tuple[NDArray[np.bool_], Scanner]:
@@ -137,20 +143,15 @@ def draw_subject_mask(index: int, *, task: str, seed: int) -> tuple[NDArray[np.b
 
     Args:
         index: Number of the subject, from 0.
-        task: "nodule" or "chirality".
+        task: One of `PHANTOM_TASKS`.
         seed: Of the data set.
     """
-    scanner, label = _draw_scanner(index // 2, seed), _draw_label(index, seed)
-    return draw_mask(scanner.field, _scene_rng(index, task, seed), task=task, label=label), scanner
+    scanner, truth = _draw_scanner(index // 2, seed), draw_truth(index, task=task, seed=seed)
+    return draw_mask(scanner.field, _scene_rng(index, task, seed), task=task, truth=truth), scanner
 
 
 def _scene_rng(index: int, task: str, seed: int) -> np.random.Generator:
-    return np.random.default_rng((seed, index, 1, list(PHANTOM_CLASSES).index(task)))
-
-
-def _draw_label(index: int, seed: int) -> int:
-    """Return a subject's label: each pair has both classes, in random order."""
-    return int(index + np.random.default_rng((seed, index // 2, 2)).integers(2)) % 2
+    return np.random.default_rng((seed, index, 1, list(PHANTOM_TASKS).index(task)))
 
 
 def _draw_scanner(pair: int, seed: int) -> Scanner:
@@ -214,12 +215,12 @@ def _store(voxels: NDArray[np.integer], scanner: Scanner) -> nib.Nifti1Image:
 def _write_table(table: Path, task: str, subjects: int, seed: int) -> None:
     with atomic_write(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(_columns_of(task))
         for index in range(subjects):
             scanner = _draw_scanner(index // 2, seed)
             spacing = "x".join(f"{step:g}" for step in scanner.field.spacing)
-            name = PHANTOM_CLASSES[task][_draw_label(index, seed)]
-            row = [f"sub-{index + 1:04d}", _file_name(index), name, scanner.orientation, spacing]
+            labels = label_cells(draw_truth(index, task=task, seed=seed), task)
+            row = [f"sub-{index + 1:04d}", _file_name(index), *labels, scanner.orientation, spacing]
             mask = os.path.relpath(_mask_path(table.parent, index), table.parent)
             writer.writerow([*row, *_draw_person(index, seed), mask, *_find_centre(index, task, seed)])
 
@@ -231,12 +232,16 @@ def _find_centre(index: int, task: str, seed: int) -> tuple[str, ...]:
     return tuple(f"{mm:.2f}" for mm in middle[::-1] + scanner.origin)
 
 
-def _has_columns(table: Path) -> bool:
+def _columns_of(task: str) -> tuple[str, ...]:
+    return (*COLUMNS[:2], *label_columns(task), *COLUMNS[2:])
+
+
+def _has_columns(table: Path, task: str) -> bool:
     """Return whether a table exists and has today's columns; earlier versions wrote fewer."""
     if not table.exists():
         return False
     with table.open(encoding="utf-8", newline="") as file:
-        return tuple(next(csv.reader(file), ())) == COLUMNS
+        return tuple(next(csv.reader(file), ())) == _columns_of(task)
 
 
 def _draw_person(index: int, seed: int) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Draw the phantom's volumes: two tasks that a volume decides and a single slice cannot.
+"""Draw the phantom's volumes: tasks that a volume decides and a single slice cannot.
 
 All scenes share a lung-like background: parenchyma near -850 HU with smooth texture, a chest wall outside
 an ellipse, straight oblique distractor vessels, and white noise. Nothing in it depends on the class or on
@@ -16,6 +16,12 @@ along depth leaves no trace of the step from one to the next.
 Task `chirality`. A tube winds around the depth axis as a left-handed helix of random phase, pitch, radius
 and width; a right-handed volume is such a volume with its slices in reverse order, noise included. The
 slices of a volume and of its mirrored counterpart are thus exactly the same set.
+
+Tasks `pitch` and `winding`. The rise of such a helix in one turn is the number, or in three ranges the grade.
+Each slice shows the same disc at an angle that says nothing about it.
+
+Task `signs`. The beads of `nodule`, which are dense in some subjects: one finding that only a volume shows,
+and one that every slice shows.
 """
 
 from __future__ import annotations
@@ -26,14 +32,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Voxels = NDArray[np.float32]
+from voxlift.data_pipelines.phantom.tasks import Truth
 
-PHANTOM_CLASSES = {"nodule": ("vessel", "nodule"), "chirality": ("left", "right")}
+Voxels = NDArray[np.float32]
 
 _HALF_FIELD_MM = 32.0
 _MASK_OPACITY = 0.1  # nearly the whole of a fading structure
 _LUNG_HU = -850.0
 _WALL_HU = 30.0
+_CALCIFIED_HU = 350.0  # above soft tissue
+
+WITH_BEADS = ("nodule", "signs")
 
 
 @dataclass(frozen=True)
@@ -57,38 +66,41 @@ class Field:
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
-def draw_scene(field: Field, rng: np.random.Generator, *, task: str, label: int) -> Voxels:
-    """Return one volume of class `PHANTOM_CLASSES[task][label]`.
+def draw_scene(field: Field, rng: np.random.Generator, *, task: str, truth: Truth) -> Voxels:
+    """Return one volume.
 
     Args:
         field: Shape and spacing.
-        rng: Both classes draw the same numbers, so that equal seeds give a pair of matched volumes.
-        task: "nodule" or "chirality".
-        label: Class index.
+        rng: All labels draw the same numbers, so that equal seeds give matched volumes.
+        task: One of `PHANTOM_TASKS`.
+        truth: What is drawn.
 
     Returns:
-        HU, [D, H, W] float32, about -1100 to 300.
+        HU, [D, H, W] float32, about -1100 to 500.
     """
-    target = draw_beads(field, rng, is_broken=label == 1) if task == "nodule" else draw_helix(field, rng)
-    voxels = _embed(field, rng, target)
+    if task in WITH_BEADS:
+        target = draw_beads(field, rng, is_broken=truth.label == 1)
+    else:
+        target = draw_helix(field, rng, pitch_mm=truth.pitch_mm)
+    voxels = _embed(field, rng, target, is_calcified=truth.is_calcified)
     # The right-handed volume: the same slices in reverse order.
-    return voxels[::-1].copy() if task == "chirality" and label == 1 else voxels
+    return voxels[::-1].copy() if task == "chirality" and truth.label == 1 else voxels
 
 
-def draw_mask(field: Field, rng: np.random.Generator, *, task: str, label: int) -> NDArray[np.bool_]:
+def draw_mask(field: Field, rng: np.random.Generator, *, task: str, truth: Truth) -> NDArray[np.bool_]:
     """Return which voxels [D, H, W] show the bead that may be beside the row, or the helix.
 
     Args:
         field: Shape and spacing.
         rng: In the state that `draw_scene` was given.
-        task: "nodule" or "chirality".
-        label: Class index.
+        task: One of `PHANTOM_TASKS`.
+        truth: What is drawn.
     """
-    if task == "nodule":
-        opacity, is_chosen = _draw_beads(field, rng, is_broken=label == 1)
+    if task in WITH_BEADS:
+        opacity, is_chosen = _draw_beads(field, rng, is_broken=truth.label == 1)
         return np.asarray((opacity > _MASK_OPACITY) & is_chosen)
-    inside = draw_helix(field, rng) > _MASK_OPACITY
-    return inside[::-1].copy() if label == 1 else inside
+    inside = draw_helix(field, rng, pitch_mm=truth.pitch_mm) > _MASK_OPACITY
+    return inside[::-1].copy() if task == "chirality" and truth.label == 1 else inside
 
 
 def draw_beads(field: Field, rng: np.random.Generator, *, is_broken: bool) -> Voxels:
@@ -124,16 +136,18 @@ def _draw_beads(
     return _fade(distance / radius), is_chosen
 
 
-def draw_helix(field: Field, rng: np.random.Generator) -> Voxels:
+def draw_helix(field: Field, rng: np.random.Generator, *, pitch_mm: float | None = None) -> Voxels:
     """Return the opacity (0 to 1) of a left-handed helix along depth, [D, H, W].
 
     Args:
         field: Shape and spacing.
         rng: Draws phase, pitch, radius, width and position.
+        pitch_mm: Rise in one turn, mm; None: the drawn one.
     """
     z, y, x = field.axes()
     radius, width = rng.uniform(11.0, 15.0), rng.uniform(4.5, 6.0)
     pitch, phase = rng.uniform(36.0, 48.0), rng.uniform(0, 2 * np.pi)
+    pitch = pitch if pitch_mm is None else pitch_mm
     y0, x0 = rng.uniform(-4.0, 4.0, 2)
     # Width is R, height is A, depth is S: a right-handed frame, in which a falling angle is left-handed.
     angle = phase - 2 * np.pi * z / pitch
@@ -155,9 +169,9 @@ def _draw_positions(rng: np.random.Generator, *, min_distance_mm: float) -> NDAr
             return positions
 
 
-def _embed(field: Field, rng: np.random.Generator, target: Voxels) -> Voxels:
+def _embed(field: Field, rng: np.random.Generator, target: Voxels, *, is_calcified: bool) -> Voxels:
     """Return HU [D, H, W]: `target` in front of the background, with vessels and noise."""
-    tissue = rng.uniform(-150.0, 50.0)
+    tissue = rng.uniform(-150.0, 50.0) + (_CALCIFIED_HU if is_calcified else 0.0)
     voxels = _draw_lung(field, rng)
     for _ in range(rng.integers(3, 7)):
         voxels = _blend(voxels, _draw_vessel(field, rng), rng.uniform(-400.0, 0.0))

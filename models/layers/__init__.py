@@ -1,8 +1,8 @@
 """Keras layers of Voxlift; importing this package registers them all, so that saved networks load.
 
 Convolutions of volumes (depthwise, separable, ACS, and one for volumes of few voxels), trilinear upsampling,
-concatenation that repeats single slices, fused batch normalisation, attention and embeddings for tokens of
-volumes, and the layers of the slice model.
+concatenation that repeats single slices, slices of padding that repeat those beside them, fused batch
+normalisation, attention and embeddings for tokens of volumes, and the layers of the slice model.
 """
 
 from voxlift.models.layers.acs import ACSConv3D
@@ -11,6 +11,8 @@ from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
 from voxlift.models.layers.normalization import ChannelBias, FusedBatchNormalization
+from voxlift.models.layers.outputs import CumulativeLogits, TargetScale
+from voxlift.models.layers.padding import RepeatEdges3D
 from voxlift.models.layers.slice_attention import FrozenNetwork, GatedAttention, JoinNeighbours
 from voxlift.models.layers.slices import AggregateSlices, FoldSlices, ForegroundSlices, UnfoldSlices
 from voxlift.models.layers.upsampling import TrilinearUpSampling3D
@@ -19,6 +21,7 @@ __all__ = [
     "ACSConv3D",
     "AggregateSlices",
     "ChannelBias",
+    "CumulativeLogits",
     "DepthwiseConv3D",
     "FewPositionsConv3D",
     "FoldSlices",
@@ -27,8 +30,10 @@ __all__ = [
     "FusedBatchNormalization",
     "GatedAttention",
     "JoinNeighbours",
+    "RepeatEdges3D",
     "RepeatingConcatenate3D",
     "SeparableConv3D",
+    "TargetScale",
     "TokenAttention3D",
     "TokenEmbedding3D",
     "TrilinearUpSampling3D",

@@ -11,6 +11,7 @@ from scipy.stats import ks_2samp
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, draw_subject, write_phantom
 from voxlift.data_pipelines.phantom.scenes import Field, draw_beads, draw_helix, draw_scene
+from voxlift.data_pipelines.phantom.tasks import PHANTOM_TASKS, Truth
 from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest
 
 FIELD = Field((34, 40, 44), (2.0, 1.75, 1.5))
@@ -21,7 +22,7 @@ def load(table, **options):
 
 
 def draw_pair(seed, task):
-    return [draw_scene(FIELD, np.random.default_rng(seed), task=task, label=label) for label in (0, 1)]
+    return [draw_scene(FIELD, np.random.default_rng(seed), task=task, truth=Truth(label)) for label in (0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -94,8 +95,8 @@ def test_files_hold_what_was_drawn_in_patient_axes(written):
     )
     assert Counter(record.label for record in manifest.records) == {0: 4, 1: 4}
     for index, record in enumerate(manifest.records):
-        voxels, label, scanner = draw_subject(index, task="nodule", seed=3)
-        assert record.label == label
+        voxels, truth, scanner = draw_subject(index, task="nodule", seed=3)
+        assert record.label == truth.label
         image = nib.load(record.images[0])
         assert image.get_data_dtype() == np.int16
         assert (image.dataobj.slope, image.dataobj.inter) == (scanner.slope, scanner.inter)
@@ -107,7 +108,7 @@ def test_files_hold_what_was_drawn_in_patient_axes(written):
         np.testing.assert_allclose(canonical.affine[:3, 3], scanner.origin, atol=1e-3)
 
 
-@pytest.mark.parametrize("task", list(PHANTOM_CLASSES))
+@pytest.mark.parametrize("task", list(PHANTOM_TASKS))
 def test_masks_mark_what_decides_the_class_on_the_grid_of_the_image(tmp_path, task):
     table = write_phantom(tmp_path, task=task, subjects=4, seed=0)
     with table.open() as file:

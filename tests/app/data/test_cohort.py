@@ -16,6 +16,7 @@ from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_rows
 from voxlift.app.runs.cohort import read_training_range, warn_about_images, write_cohort, write_training_range
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.cache.metadata import find_training_range
 from voxlift.data_pipelines.readers.nifti import read_nifti
 from voxlift.data_pipelines.tables.manifest import ManifestError, Record
@@ -193,7 +194,7 @@ def parts(folder, **splits):
     settings.data.split_column = None
     settings.seed = splits.pop("seed", 0)
     settings.splits = SplitSettings(**{"val": 0.2} | splits)
-    manifest = exclude_outer_fold(load_subjects(settings.data), settings)
+    manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
     found = split_subjects(manifest, settings)
     return {
         name: {r.subject for r, split in zip(manifest.records, found, strict=True) if split == name}

@@ -1,0 +1,206 @@
+"""`Task`: what a module may ask about what is predicted.
+
+`names` are always the names of the outputs in order: of the classes, the grades, the findings, or the number.
+ `labels` are int64 [N] class indices, or float64 [N, T] targets in which nan is unknown. `outputs` are
+what the network returns, [N, K]; `predictions` are probabilities or numbers, float64 [N, K].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from voxlift.app.config import DataSettings, TrainerSettings, TrainSettings
+    from voxlift.app.evaluation.scores import Predictions
+    from voxlift.data_pipelines.tables.manifest import Manifest, Record
+
+Loss = Callable[[Any, Any], Any]
+Label = tuple[int, tuple[float, ...]]  # class index, targets: as in a `Record`
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a network.
+
+    Attributes:
+        units: Outputs of its dense layer.
+        start: What it starts from, known from the training subjects: biases of findings, cuts between grades,
+            mean and standard deviation of a number; empty: nothing.
+    """
+
+    units: int
+    start: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """Who was scored.
+
+    Attributes:
+        subjects: N names.
+        items: N image cells.
+        labels: [N] or [N, T].
+        training: Labels of the training subjects, which a baseline of a number needs; may be empty.
+    """
+
+    subjects: tuple[str, ...]
+    items: tuple[str, ...]
+    labels: NDArray[Any]
+    training: NDArray[Any]
+
+
+class Task(ABC):
+    """What is predicted: labels, head, loss, predictions, metrics and columns of files.
+
+    Attributes:
+        name: Of the option of the group `task`.
+        target: How data_pipelines reads the cells of labels: `classes`, `findings` or `number`.
+        losses: Allowed values of `trainer.loss`; `auto` is the first.
+        monitors: Allowed values of `trainer.monitor`; `auto` is the first.
+        lower_is_better: Those of the monitors.
+        activation: What turns outputs into predictions: `softmax`, `sigmoid` or `linear`.
+    """
+
+    name: ClassVar[str]
+    target: ClassVar[str]
+    losses: ClassVar[tuple[str, ...]]
+    monitors: ClassVar[tuple[str, ...]]
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
+    activation: ClassVar[str] = "softmax"
+
+    def choose_loss(self, asked: str) -> str:
+        """Return the name of the loss; of the task's own for `auto`."""
+        return self.losses[0] if asked == "auto" else asked
+
+    def choose_monitor(self, asked: str) -> str:
+        """Return the metric that selects the best epoch; the task's own for `auto`."""
+        return self.monitors[0] if asked == "auto" else asked
+
+    def find_problems(self, settings: TrainSettings) -> list[str]:
+        """Return one sentence for each setting that this task cannot use."""
+        trainer, data = settings.trainer, settings.data
+        problems = [
+            f"{key}: expected one of auto, {', '.join(allowed)} for task={self.name}; received {value}."
+            for key, value, allowed in (
+                ("trainer.loss", trainer.loss, self.losses),
+                ("trainer.monitor", trainer.monitor, self.monitors),
+            )
+            if value not in ("auto", *allowed)
+        ]
+        return problems + self.find_data_problems(data)
+
+    @abstractmethod
+    def find_data_problems(self, data: DataSettings) -> list[str]:
+        """Return one sentence for each key of `data` that this task cannot use."""
+
+    @abstractmethod
+    def names(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the names of the outputs, from the saved settings of a run."""
+
+    @abstractmethod
+    def labels(self, records: Sequence[Record]) -> NDArray[Any]:
+        """Return the labels of records."""
+
+    @abstractmethod
+    def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
+        """Return settings that name the outputs, so that later commands order them in the same way."""
+
+    @abstractmethod
+    def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
+        """Return the outputs that nothing can be learnt about from these labels of the training subjects."""
+
+    @abstractmethod
+    def split_rows(self, manifest: Manifest, splits: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the rows of the table of splits: a heading with the splits, then what each one holds.
+
+        Args:
+            manifest: The records.
+            splits: One per record.
+        """
+
+    @abstractmethod
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Return a group [N] of each volume, 0 ... G - 1, which `trainer.balance` gives the same weight."""
+
+    @abstractmethod
+    def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
+        """Return the head for these outputs.
+
+        Args:
+            names: Of the outputs.
+            labels: Of the training subjects.
+        """
+
+    def start_head(self, network: Any, head: Head) -> None:  # noqa: ANN401, B027 - untyped Keras; most start at 0
+        """Let a new dense layer start from what is known of the training subjects."""
+
+    def finish(self, network: Any, head: Head) -> Any:  # noqa: ANN401, ARG002 - untyped Keras
+        """Return the network with what follows its dense layer; the network itself where that is nothing."""
+        return network
+
+    @abstractmethod
+    def build_loss(
+        self, trainer: TrainerSettings, names: tuple[str, ...], head: Head, *, soft_labels: bool
+    ) -> Loss:
+        """Return the loss per example: a function of labels and outputs of a batch.
+
+        Args:
+            trainer: Which loss, and its options.
+            names: Of the outputs.
+            head: Of the network.
+            soft_labels: Whether labels are mixed, as mixup makes them.
+        """
+
+    @abstractmethod
+    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the predictions for outputs of the network."""
+
+    @abstractmethod
+    def build_scores(
+        self, rows: ScoredRows, predictions: NDArray[np.float64], names: tuple[str, ...]
+    ) -> Predictions:
+        """Return the predictions [N, K] beside their labels, as the value that app/evaluation takes."""
+
+    @abstractmethod
+    def validation_metrics(self, scores: Any, head: Head) -> dict[str, float]:  # noqa: ANN401 - this task's own class
+        """Return `loss` and the other monitors of one epoch."""
+
+    @abstractmethod
+    def evaluate(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of metrics.json: decisions chosen on validation, and a block for each split.
+
+        Args:
+            scores: By split; `val` is among them.
+        """
+
+    def decide(self, scores: Any, metrics: Mapping[str, Any]) -> Any:  # noqa: ANN401, ARG002 - this task's own class
+        """Return scores with the thresholds of a metrics.json."""
+        return scores
+
+    @abstractmethod
+    def prediction_cells(self, scores: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - this task's own class
+        """Return the columns of predictions.csv for labels and predictions, a row per volume."""
+
+    @abstractmethod
+    def read_predictions(
+        self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """Return the predictions in rows of predictions.csv, the inverse of `prediction_cells`."""
+
+    @abstractmethod
+    def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:
+        """Return the columns of splits.csv and predictions.csv for the label of a record."""
+
+    @abstractmethod
+    def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:
+        """Return the label of a row of splits.csv or predictions.csv, the inverse of `label_cells`.
+
+        Raises:
+            ValueError, KeyError: The row is damaged.
+        """

@@ -1,0 +1,151 @@
+"""`task=classes`: one class of two or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+
+if TYPE_CHECKING:
+    from voxlift.app.config import DataSettings, TrainerSettings
+    from voxlift.app.evaluation.scores import Scores
+    from voxlift.data_pipelines.tables.manifest import Manifest, Record
+
+
+def format_count(subjects: int, volumes: int) -> str:
+    """Return a number of subjects, with that of their volumes where it differs."""
+    return f"{subjects} ({volumes} volumes)" if volumes != subjects else f"{subjects}"
+
+
+class Classes(Task):
+    """Classes without an order: softmax, cross-entropy, AUC."""
+
+    name = "classes"
+    target = "classes"
+    losses = ("cross_entropy", "focal")
+    monitors: ClassVar[tuple[str, ...]] = ("auc", "loss", "balanced_accuracy", "accuracy")
+
+    def find_data_problems(self, data: DataSettings) -> list[str]:
+        """Return a sentence where findings are named."""
+        problem = (
+            f"data.label_columns: task={self.name} reads one label, data.label_column; add task=findings for "
+            "several yes/no labels of a scan."
+        )
+        return [problem] if data.label_columns else []
+
+    def names(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the class names."""
+        return tuple(data.classes)
+
+    def labels(self, records: Sequence[Record]) -> NDArray[Any]:
+        """Return class indices [N]."""
+        return np.array([record.label for record in records], np.int64)
+
+    def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
+        """Return settings with the class names."""
+        return replace(data, classes=list(names))
+
+    def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
+        """Return the classes without a label."""
+        return [f"the class {name}" for index, name in enumerate(names) if index not in labels]
+
+    def split_rows(self, manifest: Manifest, splits: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the subjects of each class, with the volumes where they are more."""
+        from voxlift.data_pipelines.tables.split_checks import split_table
+
+        counts = split_table(manifest, splits)
+        rows = [("class", *dict.fromkeys(count.split for count in counts))]
+        for name in manifest.classes:
+            own = [count for count in counts if count.class_name == name]
+            rows.append((name, *(format_count(count.subjects, count.volumes) for count in own)))
+        return rows
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the class indices."""
+        return labels
+
+    def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:  # noqa: ARG002 - as all tasks
+        """Return a logit for each class."""
+        return Head(len(names))
+
+    def build_loss(
+        self,
+        trainer: TrainerSettings,
+        names: tuple[str, ...],
+        head: Head,  # noqa: ARG002 - as all tasks
+        *,
+        soft_labels: bool,
+    ) -> Loss:
+        """Return cross-entropy or focal loss."""
+        from voxlift.models.losses import build_loss
+
+        return build_loss(
+            self.choose_loss(trainer.loss),
+            classes=len(names),
+            focal_gamma=trainer.focal_gamma,
+            label_smoothing=trainer.label_smoothing,
+            soft_labels=soft_labels,
+        )
+
+    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return class probabilities [N, K]."""
+        from scipy.special import softmax
+
+        return np.asarray(softmax(outputs.astype(np.float64), axis=1))
+
+    def build_scores(
+        self, rows: ScoredRows, predictions: NDArray[np.float64], names: tuple[str, ...]
+    ) -> Scores:
+        """Return class probabilities beside the class indices."""
+        from voxlift.app.evaluation.scores import Scores
+
+        return Scores(rows.subjects, rows.labels, predictions, names, rows.items)
+
+    def validation_metrics(self, scores: Scores, head: Head) -> dict[str, float]:  # noqa: ARG002 - as all tasks
+        """Return `loss`, which is the cross-entropy, and the other monitors."""
+        from voxlift.app.evaluation.metrics import score_metrics
+
+        metrics = score_metrics(scores)
+        names = ("auc", "accuracy", "balanced_accuracy")
+        return {"loss": metrics["log_loss"]} | {name: metrics[name] for name in names}
+
+    def evaluate(self, scores: Mapping[str, Scores]) -> dict[str, Any]:
+        """Return metrics with the threshold of two classes and the temperature."""
+        from voxlift.app.evaluation.evaluate import evaluate_splits
+
+        return evaluate_splits(scores)
+
+    def decide(self, scores: Scores, metrics: Mapping[str, Any]) -> Scores:
+        """Return the scores with the threshold that was chosen on validation."""
+        from voxlift.app.evaluation.scores import with_threshold
+
+        threshold = metrics["threshold"]
+        return scores if threshold is None else with_threshold(scores, float(threshold))
+
+    def prediction_cells(self, scores: Scores) -> list[dict[str, Any]]:
+        """Return `label` and a probability `p_NAME` for each class."""
+        columns = [f"p_{name}" for name in scores.classes]
+        return [
+            {"label": scores.classes[label]} | dict(zip(columns, map(float, p), strict=True))
+            for label, p in zip(scores.labels, scores.probabilities, strict=True)
+        ]
+
+    def read_predictions(
+        self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """Return class probabilities."""
+        values = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows], np.float64)
+        return values.reshape(-1, len(names))
+
+    def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all tasks
+        """Return the class name in `label`."""
+        return {"label": names[label]}
+
+    def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:
+        """Return the class index."""
+        return names.index(row["label"]), ()

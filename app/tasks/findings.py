@@ -1,0 +1,195 @@
+"""`task=findings`: several yes/no labels of a scan, of which some may be unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+
+if TYPE_CHECKING:
+    from voxlift.app.config import DataSettings, TrainerSettings
+    from voxlift.app.evaluation.findings import Findings
+    from voxlift.data_pipelines.tables.manifest import Manifest, Record
+
+
+class FindingsTask(Task):
+    """Findings that do not exclude each other: a sigmoid each, and a loss over the known cells."""
+
+    name = "findings"
+    target = "findings"
+    losses = ("binary_cross_entropy", "focal")
+    monitors = ("auc", "loss", "average_precision", "balanced_accuracy")
+    activation = "sigmoid"
+
+    def find_data_problems(self, data: DataSettings) -> list[str]:
+        """Return sentences where the columns are not named, or keys of classes are."""
+        problems = []
+        if data.name == "medmnist3d":
+            problems.append("task=findings: data=medmnist3d has one label; use task=classes.")
+        elif not data.label_columns and data.name != "phantom":
+            problems.append(
+                "data.label_columns: task=findings needs one column for each finding, as in "
+                "'data.label_columns=[bleed,fracture]'."
+            )
+        if len(set(data.label_columns)) < len(data.label_columns):
+            problems.append("data.label_columns: expected each column once.")
+        problems += [
+            f"data.{key}: task=findings has no classes; each column of data.label_columns is yes or no."
+            for key in ("classes", "label_bins")
+            if getattr(data, key)
+        ]
+        return problems
+
+    def names(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the columns."""
+        return tuple(data.label_columns)
+
+    def labels(self, records: Sequence[Record]) -> NDArray[Any]:
+        """Return 1, 0 or nan, float64 [N, T]."""
+        return np.array([record.targets for record in records], np.float64)
+
+    def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
+        """Return settings with the columns."""
+        return replace(data, label_columns=list(names))
+
+    def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
+        """Return the findings that are always or never present."""
+        return [
+            f"the finding {name}, {word}"
+            for index, name in enumerate(names)
+            for outcome, word in ((1, "present"), (0, "absent"))
+            if not (labels[:, index] == outcome).any()
+        ]
+
+    def split_rows(self, manifest: Manifest, splits: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return how many subjects have each finding, and how many lack it."""
+        from voxlift.data_pipelines.tables.split_checks import count_findings
+
+        counts = count_findings(manifest, splits)
+        present = list(dict.fromkeys(split for split, _ in counts))
+        rows = [("finding", *(f"{split}: with, without" for split in present))]
+        for name in manifest.classes:
+            pairs = [counts[split, name] for split in present]
+            rows.append((name, *(f"{has}, {lacks}" for has, lacks in pairs)))
+        return rows
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Return a group for each rarest finding of a volume, and one for volumes without any."""
+        order = np.argsort(np.nansum(labels, axis=0))  # rarest first
+        present = labels[:, order] == 1
+        rarest = np.where(present.any(axis=1), order[present.argmax(axis=1)] + 1, 0)
+        _, groups = np.unique(rarest, return_inverse=True)
+        return groups.astype(np.int64)
+
+    def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
+        """Return a logit for each finding, which starts from the log odds of its frequency in training."""
+        known = np.isfinite(labels).sum(axis=0)
+        share = (np.nansum(labels, axis=0) + 0.5) / (known + 1.0)
+        return Head(len(names), tuple(float(odds) for odds in np.log(share / (1 - share))))
+
+    def start_head(self, network: Any, head: Head) -> None:  # noqa: ANN401 - untyped Keras
+        """Set the biases."""
+        from voxlift.models.heads import set_bias
+
+        set_bias(network, head.start)
+
+    def build_loss(
+        self,
+        trainer: TrainerSettings,
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+        head: Head,  # noqa: ARG002 - as all tasks
+        *,
+        soft_labels: bool,  # noqa: ARG002 - as all tasks
+    ) -> Loss:
+        """Return binary cross-entropy or focal loss of the known cells."""
+        from voxlift.models.losses import build_findings_loss
+
+        return build_findings_loss(
+            self.choose_loss(trainer.loss),
+            focal_gamma=trainer.focal_gamma,
+            label_smoothing=trainer.label_smoothing,
+        )
+
+    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the probability of each finding [N, T]."""
+        from scipy.special import expit
+
+        return np.asarray(expit(outputs.astype(np.float64)))
+
+    def build_scores(
+        self, rows: ScoredRows, predictions: NDArray[np.float64], names: tuple[str, ...]
+    ) -> Findings:
+        """Return probabilities beside 1, 0 or nan."""
+        from voxlift.app.evaluation.findings import Findings
+
+        return Findings(rows.subjects, rows.labels, predictions, names, rows.items)
+
+    def validation_metrics(self, scores: Findings, head: Head) -> dict[str, float]:  # noqa: ARG002 - as all tasks
+        """Return `loss`, the cross-entropy of the known cells, and the other monitors, over all findings."""
+        from voxlift.app.evaluation.metrics import score_metrics
+
+        metrics = score_metrics(scores)
+        return {"loss": _cross_entropy(scores)} | {
+            name: metrics[name] for name in self.monitors if name != "loss"
+        }
+
+    def evaluate(self, scores: Mapping[str, Findings]) -> dict[str, Any]:
+        """Return metrics, with a threshold for each finding."""
+        from voxlift.app.evaluation.evaluate import evaluate_blocks
+        from voxlift.app.evaluation.findings import choose_thresholds, with_thresholds
+
+        thresholds, reasons = choose_thresholds(scores["val"])
+        names = scores["val"].names
+        decided = {split: with_thresholds(one, thresholds) for split, one in scores.items()}
+        return {
+            "task": self.name,
+            "thresholds": dict(zip(names, thresholds, strict=True)),
+            "threshold_reasons": dict(zip(names, reasons, strict=True)),
+            **evaluate_blocks(decided),
+        }
+
+    def decide(self, scores: Findings, metrics: Mapping[str, Any]) -> Findings:
+        """Return the scores with the thresholds that were chosen on validation."""
+        from voxlift.app.evaluation.findings import with_thresholds
+
+        return with_thresholds(scores, [float(metrics["thresholds"][name]) for name in scores.names])
+
+    def prediction_cells(self, scores: Findings) -> list[dict[str, Any]]:
+        """Return `label_NAME` (1, 0 or empty) and a probability `p_NAME` for each finding."""
+        columns = [f"p_{name}" for name in scores.names]
+        return [
+            self.label_cells(0, labels, scores.names) | dict(zip(columns, map(float, p), strict=True))
+            for labels, p in zip(scores.labels, scores.probabilities, strict=True)
+        ]
+
+    def read_predictions(
+        self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """Return the probabilities."""
+        values = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows], np.float64)
+        return values.reshape(-1, len(names))
+
+    def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all tasks
+        """Return 1, 0 or an empty cell for each finding, in `label_NAME`."""
+        return {
+            f"label_{name}": "" if math.isnan(value) else f"{value:.0f}"
+            for name, value in zip(names, targets, strict=True)
+        }
+
+    def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:
+        """Return 0 and the findings."""
+        cells = [row[f"label_{name}"] for name in names]
+        return 0, tuple(float(cell) if cell else math.nan for cell in cells)
+
+
+def _cross_entropy(scores: Findings) -> float:
+    """Return the mean over volumes of what `models.losses.build_findings_loss` gives."""
+    p = np.clip(scores.probabilities, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
+    terms = np.where(scores.labels == 1, -np.log(p), -np.log1p(-p))
+    return float(np.where(np.isnan(scores.labels), 0.0, terms).mean())

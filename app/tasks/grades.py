@@ -1,0 +1,94 @@
+"""`task=grades`: one of several ordered classes, the lowest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.tasks.base import Head, Loss, ScoredRows
+from voxlift.app.tasks.classes import Classes
+
+if TYPE_CHECKING:
+    from voxlift.app.config import DataSettings, TrainerSettings
+    from voxlift.app.evaluation.scores import Scores
+
+
+class GradesTask(Classes):
+    """Ordered classes: one value and the cuts between grades give the probability of each grade."""
+
+    name = "grades"
+    losses = ("cumulative", "cross_entropy")
+    monitors = ("kappa_quadratic", "loss", "mae_grades", "auc", "accuracy", "balanced_accuracy")
+    lower_is_better = frozenset({"loss", "mae_grades"})
+
+    def find_data_problems(self, data: DataSettings) -> list[str]:
+        """Return sentences where the order of the grades is not known, or findings are named."""
+        problems = super().find_data_problems(data)
+        if data.name == "medmnist3d":
+            problems.append("task=grades: the classes of data=medmnist3d have no order; use task=classes.")
+        if data.classes and len(data.classes) < 3:
+            problems.append(
+                "data.classes: expected three grades or more, the lowest first; received "
+                f"{len(data.classes)}. Two are task=classes."
+            )
+        return problems
+
+    def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
+        """Return one value, and cuts that give each grade its frequency in training where the value is 0."""
+        counts = np.bincount(labels.astype(np.int64), minlength=len(names)) + 0.5
+        above = 1 - np.cumsum(counts)[:-1] / counts.sum()  # [K - 1]
+        return Head(1, tuple(float(cut) for cut in -np.log(above / (1 - above))))
+
+    def finish(self, network: Any, head: Head) -> Any:  # noqa: ANN401 - untyped Keras
+        """Return the network with the cuts: log-probabilities [N, K]."""
+        from voxlift.models.heads import append_cuts
+
+        return append_cuts(network, head.start)
+
+    def build_loss(
+        self,
+        trainer: TrainerSettings,
+        names: tuple[str, ...],
+        head: Head,  # noqa: ARG002 - as all tasks
+        *,
+        soft_labels: bool,
+    ) -> Loss:
+        """Return the cross-entropy of the cuts, or of the grades."""
+        from voxlift.models.losses import build_grades_loss
+
+        return build_grades_loss(
+            self.choose_loss(trainer.loss),
+            classes=len(names),
+            label_smoothing=trainer.label_smoothing,
+            soft_labels=soft_labels,
+        )
+
+    def build_scores(
+        self, rows: ScoredRows, predictions: NDArray[np.float64], names: tuple[str, ...]
+    ) -> Scores:
+        """Return probabilities of the grades beside their indices."""
+        from voxlift.app.evaluation.grades import Grades
+
+        return Grades(rows.subjects, rows.labels, predictions, names, rows.items)
+
+    def validation_metrics(self, scores: Scores, head: Head) -> dict[str, float]:  # noqa: ARG002 - as all tasks
+        """Return `loss`, the cross-entropy of the grades, and the other monitors."""
+        from voxlift.app.evaluation.metrics import score_metrics
+
+        metrics = score_metrics(scores)
+        return {"loss": metrics["log_loss"]} | {
+            name: metrics[name] for name in self.monitors if name != "loss"
+        }
+
+    def evaluate(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """Return metrics; there is no threshold and no temperature."""
+        from voxlift.app.evaluation.evaluate import evaluate_blocks
+
+        return {"task": self.name, **evaluate_blocks(scores)}
+
+    def decide(self, scores: Scores, metrics: Mapping[str, Any]) -> Scores:  # noqa: ARG002 - as all tasks
+        """Return the scores: the median grade is decided."""
+        return scores

@@ -1,0 +1,188 @@
+"""`task=number`: a number, such as an age, a volume or a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+from voxlift.app.tasks.classes import format_count
+from voxlift.data_pipelines.tables.splits import quantile_bins
+
+if TYPE_CHECKING:
+    from voxlift.app.config import DataSettings, TrainerSettings, TrainSettings
+    from voxlift.app.evaluation.numbers import Numbers
+    from voxlift.data_pipelines.tables.manifest import Manifest, Record
+
+
+class NumberTask(Task):
+    """A number in its own unit; the dense layer learns it standardised on the training subjects."""
+
+    name = "number"
+    target = "number"
+    losses = ("huber", "squared")
+    monitors = ("mae", "loss", "rmse", "r2", "pearson", "spearman")
+    lower_is_better = frozenset({"loss", "mae", "rmse"})
+    activation = "linear"
+
+    def find_problems(self, settings: TrainSettings) -> list[str]:
+        """Return also a sentence where labels are to be smoothed."""
+        problems = super().find_problems(settings)
+        if settings.trainer.label_smoothing:
+            problems.append(
+                f"trainer.label_smoothing={settings.trainer.label_smoothing:g}: expected 0 for task=number, "
+                "which has no classes."
+            )
+        return problems
+
+    def find_data_problems(self, data: DataSettings) -> list[str]:
+        """Return sentences where keys of classes or findings are set."""
+        problems = [
+            f"data.{key}: task=number reads the number in data.label_column as it is; remove the key, or use "
+            f"task={other}."
+            for key, other in (
+                ("classes", "classes"),
+                ("label_bins", "classes or task=grades"),
+                ("label_columns", "findings"),
+            )
+            if getattr(data, key)
+        ]
+        if data.name == "medmnist3d":
+            problems.append("task=number: data=medmnist3d has classes; use task=classes.")
+        return problems
+
+    def names(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the column."""
+        return (data.label_column,)
+
+    def labels(self, records: Sequence[Record]) -> NDArray[Any]:
+        """Return the numbers, float64 [N, 1]."""
+        return np.array([record.targets for record in records], np.float64)
+
+    def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
+        """Return settings with the column."""
+        return replace(data, label_column=names[0])
+
+    def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
+        """Return the number where it never differs."""
+        return [f"{names[0]}, which must differ"] if len(np.unique(labels)) < 2 else []
+
+    def split_rows(self, manifest: Manifest, splits: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return subjects, mean, standard deviation and range of the number."""
+        from voxlift.data_pipelines.tables.rows import SPLITS
+
+        present = [split for split in SPLITS if split in splits]
+        pairs = list(zip(manifest.records, splits, strict=True))
+        values = {
+            split: np.array([one.targets[0] for one, own in pairs if own == split]) for split in present
+        }
+        subjects = {split: len({one.subject for one, own in pairs if own == split}) for split in present}
+        return [
+            (manifest.classes[0], *present),
+            ("subjects", *(format_count(subjects[split], len(values[split])) for split in present)),
+            ("mean \N{PLUS-MINUS SIGN} SD", *(_format_spread(values[split]) for split in present)),
+            ("range", *(f"{values[split].min():.4g} to {values[split].max():.4g}" for split in present)),
+        ]
+
+    def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the quantile of each number."""
+        _, groups = np.unique(quantile_bins(labels[:, 0].tolist()), return_inverse=True)
+        return groups.astype(np.int64)
+
+    def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
+        """Return one output, with mean and standard deviation of the training subjects."""
+        values = labels[:, 0].astype(np.float64)
+        return Head(len(names), (float(values.mean()), float(values.std()) or 1.0))
+
+    def finish(self, network: Any, head: Head) -> Any:  # noqa: ANN401 - untyped Keras
+        """Return the network with its output in the number's unit."""
+        from voxlift.models.heads import append_scale
+
+        offset, scale = head.start
+        return append_scale(network, scale=scale, offset=offset)
+
+    def build_loss(
+        self,
+        trainer: TrainerSettings,
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+        head: Head,
+        *,
+        soft_labels: bool,  # noqa: ARG002 - as all tasks
+    ) -> Loss:
+        """Return Huber's or the squared loss of the error in standard deviations."""
+        from voxlift.models.losses import build_number_loss
+
+        return build_number_loss(self.choose_loss(trainer.loss), scale=head.start[1])
+
+    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the outputs, which have the number's unit, [N, 1]."""
+        return outputs.astype(np.float64)
+
+    def build_scores(
+        self,
+        rows: ScoredRows,
+        predictions: NDArray[np.float64],
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+    ) -> Numbers:
+        """Return predicted beside measured numbers, with mean and median of the training subjects."""
+        from voxlift.app.evaluation.numbers import Numbers
+
+        training = rows.training.astype(np.float64)
+        return Numbers(
+            rows.subjects,
+            rows.labels[:, 0],
+            predictions[:, 0],
+            items=rows.items,
+            training_mean=float(training.mean()) if training.size else float("nan"),
+            training_median=float(np.median(training)) if training.size else float("nan"),
+        )
+
+    def validation_metrics(self, scores: Numbers, head: Head) -> dict[str, float]:
+        """Return `loss`, Huber's of the error in standard deviations, and the other monitors."""
+        from voxlift.app.evaluation.metrics import score_metrics
+
+        size = np.abs(scores.errors) / head.start[1]
+        near = np.minimum(size, 1.0)
+        metrics = score_metrics(scores)
+        return {"loss": float((near * (size - 0.5 * near)).mean())} | {
+            name: metrics[name] for name in self.monitors if name != "loss"
+        }
+
+    def evaluate(self, scores: Mapping[str, Numbers]) -> dict[str, Any]:
+        """Return metrics, among them those of always predicting the mean or the median of training."""
+        from voxlift.app.evaluation.evaluate import evaluate_blocks
+
+        validation = scores["val"]
+        training = {"mean": validation.training_mean, "median": validation.training_median}
+        return {"task": self.name, "training": training, **evaluate_blocks(scores)}
+
+    def prediction_cells(self, scores: Numbers) -> list[dict[str, Any]]:
+        """Return `label` and `prediction`."""
+        return [
+            {"label": float(label), "prediction": float(value)}
+            for label, value in zip(scores.labels, scores.values, strict=True)
+        ]
+
+    def read_predictions(
+        self,
+        rows: Sequence[Mapping[str, str]],
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+    ) -> NDArray[np.float64]:
+        """Return the predicted numbers [N, 1]."""
+        return np.array([[float(row["prediction"])] for row in rows], np.float64).reshape(-1, 1)
+
+    def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all
+        """Return the number in `label`."""
+        return {"label": f"{targets[0]:.12g}"}
+
+    def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:  # noqa: ARG002 - as all tasks
+        """Return 0 and the number."""
+        return 0, (float(row["label"]),)
+
+
+def _format_spread(values: NDArray[np.float64]) -> str:
+    return f"{values.mean():.4g} \N{PLUS-MINUS SIGN} {values.std():.3g}"
