@@ -13,9 +13,10 @@ import numpy as np
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model
 from voxlift.app.config import SettingsError
-from voxlift.app.evaluation.scores import align_scores
+from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
-from voxlift.app.report.cases import build_cases
+from voxlift.app.report.cases import CaseRow, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.formatting import MISSING
@@ -30,13 +31,13 @@ from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.paired import Comparison
-    from voxlift.app.evaluation.scores import Scores
     from voxlift.app.report.cases import Case
 
 
 log = logging.getLogger("voxlift")
 
 SHOWN_CASES = 6
+TRAINING_COLUMNS = {"auc": "AUC", "kappa_quadratic": "kappa"}  # short headings
 
 
 def write_comparison_page(
@@ -44,7 +45,7 @@ def write_comparison_page(
     models: Mapping[str, Mapping[str, Any]],
     pairs: Sequence[Comparison],
     *,
-    scores: Mapping[str, Sequence[Scores]],
+    scores: Mapping[str, Sequence[Predictions]],
     folder: Path,
 ) -> Path:
     """Write `report.html` of a comparison and return its path.
@@ -71,7 +72,7 @@ def write_comparison_page(
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
-        trainings=[build_training_row(trial, folder) for trial in selected.trials],
+        trainings=[build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
         cases=select_disagreements({name: own[0] for name, own in scores.items()}, first),
         audit=describe_data(run, settings),
         notes=selected.notes,
@@ -91,26 +92,26 @@ def read_temperatures(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list
     return {name: [float(block["temperature"]) for block in own if block] for name, own in blocks.items()}
 
 
-def build_training_row(trial: Trial, folder: Path) -> dict[str, object]:
-    """Return a training's row in the page's table."""
+def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, object]:
+    """Return a training's row in the page's table, with its value of the primary metric."""
     metrics = read_json(trial.run.metrics)
-    cost = metrics["cost"]
+    cost, label = metrics["cost"], TRAINING_COLUMNS.get(primary, metric_label(primary))
     return {
         "model": trial.model,
         "fold": str(trial.fold),
         "seed": str(trial.seed),
         "best epoch": str(cost["best_epoch"] + 1) if "best_epoch" in cost else MISSING,
-        "validation AUC": metrics["val"]["auc"],
-        "test AUC": metrics["test"]["auc"],
+        f"validation {label}": metrics["val"][primary],
+        f"test {label}": metrics["test"][primary],
         "training (s)": cost["train_seconds"],
         "run": os.path.relpath(trial.run.path, folder),
     }
 
 
 def select_disagreements(
-    scores: Mapping[str, Scores], runs: Mapping[str, RunFolder]
+    scores: Mapping[str, Predictions], runs: Mapping[str, RunFolder]
 ) -> list[dict[str, Case]]:
-    """Return the test volumes with the widest range of the true class' probability over the models.
+    """Return the test volumes with the widest range of the models' predictions, see `rank_disagreements`.
 
     Args:
         scores: Scores of each model on the same volumes.
@@ -121,10 +122,7 @@ def select_disagreements(
     """
     anchor = next(iter(scores.values()))
     aligned = {name: align_scores(anchor, own) for name, own in scores.items()}
-    rows = np.arange(len(anchor))
-    rated = np.stack([own.probabilities[rows, own.labels] for own in aligned.values()])
-    spread = rated.max(axis=0) - rated.min(axis=0)
-    selected = [int(row) for row in np.argsort(-spread, kind="stable")[:SHOWN_CASES]]
+    selected = rank_disagreements(list(aligned.values()))[:SHOWN_CASES]
     try:
         shown = {name: _build_cases(runs[name], own, selected) for name, own in aligned.items()}
     except (SettingsError, VolumeError, OSError) as error:
@@ -133,7 +131,25 @@ def select_disagreements(
     return [{name: cases[i] for name, cases in shown.items()} for i in range(len(selected))]
 
 
-def _build_cases(run: RunFolder, scores: Scores, rows: list[int]) -> list[Case]:
+def rank_disagreements(models: Sequence[Predictions]) -> list[CaseRow]:
+    """Return the rows (of findings: row and finding) by the range of the predictions, widest first.
+
+    Compared are the probability of the true class or grade, of a finding where it is known, or the number.
+    """
+    first = models[0]
+    if isinstance(first, Scores):
+        rows = np.arange(len(first))
+        rated = np.stack([getattr(own, own.predicted)[rows, own.labels] for own in models])
+    else:
+        rated = np.stack([getattr(own, own.predicted) for own in models])
+    spread = (rated.max(axis=0) - rated.min(axis=0)).reshape(len(first), -1)
+    known = np.isfinite(first.labels).reshape(len(first), -1)
+    order = np.argsort(-spread, axis=None, kind="stable")
+    cells = [divmod(int(cell), spread.shape[1]) for cell in order]
+    return [cell for cell in cells if known[cell]]
+
+
+def _build_cases(run: RunFolder, scores: Predictions, rows: list[CaseRow]) -> list[Case]:
     """Return the cases of some rows; without Grad-CAM where the network cannot be loaded."""
     cohort = reopen_split(load_settings(run), run, split="test")
     try:

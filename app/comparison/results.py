@@ -15,8 +15,9 @@ from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
 from voxlift.app.evaluation.bootstrap import summarise_models
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import MARGIN, compare_models
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import decide, overall_verdict
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
@@ -24,7 +25,6 @@ from voxlift.app.report.formatting import MISSING, format_quantity
 from voxlift.app.report.terminal import print_comparisons, print_metrics
 from voxlift.app.runs.results import read_scores
 
-HEADLINE = ("auc", "balanced_accuracy", "accuracy")
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
@@ -42,10 +42,13 @@ def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float = 
         for name, of_model in by_model.items()
     }
     seeds = [trial.seed for trial in next(iter(by_model.values()))]
-    pairs = compare_models(scores, fit_seeds=seeds, margin=margin)
+    first = next(iter(scores.values()))[0]
+    pairs = compare_models(scores, fit_seeds=seeds, primary=first.primary, margin=margin)
     models = summarise_trials(trials, scores, seeds)
-    selected = replace(selected, notes=(*selected.notes, describe_validation(models)))
-    write_rows(folder / "comparison.csv", [_build_row(name, model) for name, model in models.items()])
+    ranking = describe_validation(models, first.primary)
+    selected = replace(selected, notes=(*selected.notes, ranking))
+    rows = [_build_row(name, model, first) for name, model in models.items()]
+    write_rows(folder / "comparison.csv", rows)
     write_json(
         folder / "comparison.json",
         {
@@ -57,7 +60,8 @@ def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float = 
         },
     )
     report = write_comparison_page(selected, models, pairs, scores=scores, folder=folder)
-    print_metrics({name: model["test"] for name, model in models.items()}, metrics=HEADLINE)
+    tested = {name: model["test"] for name, model in models.items()}
+    print_metrics(tested, metrics=first.headline, unit=first.unit)
     console.print(build_cost_table(models))
     print_comparisons(pairs)
     print_line(selected.notes[-1])
@@ -71,7 +75,7 @@ def describe_training(trial: Trial) -> dict[str, Any]:
 
 
 def summarise_trials(
-    trials: Sequence[Trial], scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int]
+    trials: Sequence[Trial], scores: Mapping[str, Sequence[Predictions]], seeds: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Return per model its test metrics with intervals over all its trainings, and its mean costs.
 
@@ -81,10 +85,11 @@ def summarise_trials(
         seeds: Seed of each of a model's trials.
     """
     blocks = summarise_models(scores, fit_seeds=seeds)
+    primary = next(iter(scores.values()))[0].primary
     return {
         name: {
             "test": blocks[name],
-            "validation_auc": mean_validation_auc(of_model),
+            f"validation_{primary}": mean_validation(of_model, primary),
             "cost": mean_costs(of_model, COSTS),
             "trainings": len(of_model),
         }
@@ -92,26 +97,30 @@ def summarise_trials(
     }
 
 
-def mean_validation_auc(trials: Sequence[Trial]) -> float | None:
-    """Return the validation ROC AUC averaged over trials; None where it is undefined for one."""
-    values = [read_json(trial.run.metrics)["val"]["auc"] for trial in trials]
+def mean_validation(trials: Sequence[Trial], metric: str) -> float | None:
+    """Return a metric on validation averaged over trials; None where it is undefined for one."""
+    values = [read_json(trial.run.metrics)["val"][metric] for trial in trials]
     if any(value is None or not math.isfinite(value) for value in values):
         return None
     return float(sum(values) / len(values))
 
 
-def describe_validation(models: Mapping[str, Mapping[str, Any]]) -> str:
+def describe_validation(models: Mapping[str, Mapping[str, Any]], primary: str = "auc") -> str:
     """Return a sentence that ranks the models on validation, on which a model should be selected.
 
     >>> describe_validation({"slice2d": {"validation_auc": 0.75}, "volume3d": {"validation_auc": 0.8125}})
     'Validation prefers volume3d (mean ROC AUC on validation subjects: volume3d 0.812, slice2d 0.750).'
     """
-    aucs = {name: model["validation_auc"] for name, model in models.items()}
-    if any(auc is None for auc in aucs.values()):
-        return "Validation prefers no model: the ROC AUC on validation subjects of a training is undefined."
-    ranked = sorted(aucs, key=lambda name: -aucs[name])
-    values = ", ".join(f"{name} {aucs[name]:.3f}" for name in ranked)
-    return f"Validation prefers {ranked[0]} (mean ROC AUC on validation subjects: {values})."
+    found, label = (
+        {name: model[f"validation_{primary}"] for name, model in models.items()},
+        metric_label(primary),
+    )
+    if any(value is None for value in found.values()):
+        return f"Validation prefers no model: the {label} on validation subjects of a training is undefined."
+    sign = 1 if primary in LOWER_IS_BETTER else -1
+    ranked = sorted(found, key=lambda name: sign * found[name])
+    values = ", ".join(f"{name} {found[name]:.3f}" for name in ranked)
+    return f"Validation prefers {ranked[0]} (mean {label} on validation subjects: {values})."
 
 
 def build_cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -138,12 +147,11 @@ def _format_fixed(value: float | None, *, digits: int, scale: float = 1.0) -> st
     return MISSING if value is None else f"{scale * value:.{digits}f}"
 
 
-def _build_row(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
+def _build_row(name: str, model: Mapping[str, Any], scores: Predictions) -> dict[str, Any]:
     """Return a model's row of `comparison.csv`."""
-    test = model["test"]
-    row: dict[str, Any] = {"model": name, "trainings": model["trainings"]}
-    row["validation_auc"] = model["validation_auc"]
-    for metric in HEADLINE:
+    test, validation = model["test"], f"validation_{scores.primary}"
+    row: dict[str, Any] = {"model": name, "trainings": model["trainings"], validation: model[validation]}
+    for metric in scores.headline:
         low, high = test["intervals"][metric]
         row |= {metric: test[metric], f"{metric}_low": low, f"{metric}_high": high}
     return {**row, **model["cost"]}

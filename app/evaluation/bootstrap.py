@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from voxlift.app.evaluation.metrics import divide, metric_draws, metric_range
+from voxlift.app.evaluation.metric_names import metric_range
+from voxlift.app.evaluation.metrics import divide, metric_draws
 from voxlift.app.evaluation.scores import (
     Fits,
     Floats,

@@ -53,7 +53,7 @@ class Findings(Predictions):
     names: tuple[str, ...]
     items: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
-    predicted: ClassVar[str] = "probabilities"
+    headline: ClassVar[tuple[str, ...]] = ("auc", "average_precision", "balanced_accuracy")
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the only way to normalise the values of a frozen dataclass

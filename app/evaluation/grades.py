@@ -25,6 +25,8 @@ class Grades(Scores):
     """Labels and probabilities of K ordered classes, the lowest grade first; fields as in `Scores`."""
 
     is_stratified: ClassVar[bool] = False  # the frequency of each grade also changes kappa and mean error
+    primary: ClassVar[str] = "kappa_quadratic"
+    headline: ClassVar[tuple[str, ...]] = ("kappa_quadratic", "mae_grades", "auc", "accuracy")
 
     @property
     def is_binary(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
-from types import MappingProxyType
 
 import numpy as np
 
@@ -20,52 +19,6 @@ from voxlift.app.evaluation.scores import (
 
 CALIBRATION_BINS = 10
 
-METRIC_LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "auc": "ROC AUC",
-        "average_precision": "Average precision",
-        "balanced_accuracy": "Balanced accuracy",
-        "accuracy": "Accuracy",
-        "sensitivity": "Sensitivity",
-        "specificity": "Specificity",
-        "ppv": "PPV",
-        "npv": "NPV",
-        "f1": "F1",
-        "mcc": "MCC",
-        "log_loss": "Log loss",
-        "brier": "Brier score",
-        "ece": "Calibration error",
-        "kappa_quadratic": "Quadratic weighted kappa",
-        "mae_grades": "MAE in grades",
-        "mae": "MAE",
-        "rmse": "RMSE",
-        "r2": "R2",
-        "pearson": "Pearson correlation",
-        "spearman": "Spearman correlation",
-        "calibration_slope": "Calibration slope",
-        "calibration_intercept": "Calibration intercept",
-        "error_slope": "Slope of error on truth",
-        "mean_error": "Mean error",
-        "error_sd": "SD of the error",
-        "agreement_low": "Lower limit of agreement",
-        "agreement_high": "Upper limit of agreement",
-        "baseline_mae_median": "MAE of the training median",
-        "baseline_mae_mean": "MAE of the training mean",
-        "baseline_rmse_mean": "RMSE of the training mean",
-        "mae_gain": "MAE below the training median's",
-    }
-)
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
-RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
-    {
-        **dict.fromkeys(("log_loss", "brier", "mae", "rmse", "mae_grades", "error_sd"), (0.0, np.inf)),
-        **dict.fromkeys(("baseline_mae_median", "baseline_mae_mean", "baseline_rmse_mean"), (0.0, np.inf)),
-        **dict.fromkeys(("mcc", "kappa_quadratic", "pearson", "spearman"), (-1.0, 1.0)),
-        **dict.fromkeys(("calibration_slope", "calibration_intercept", "error_slope"), (-np.inf, np.inf)),
-        **dict.fromkeys(("mean_error", "agreement_low", "agreement_high", "mae_gain"), (-np.inf, np.inf)),
-        "r2": (-np.inf, 1.0),
-    }
-)
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -115,33 +68,6 @@ def class_metric_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
         at_half = _decision_metrics(with_threshold(scores, 0.5), weights)
         metrics |= {f"{name}@0.5": at_half[name] for name in ("accuracy", "balanced_accuracy")}
     return metrics | _probability_metrics(scores, weights)
-
-
-def metric_label(name: str) -> str:
-    """Return the name to print for a metric's key.
-
-    >>> metric_label("auc[MCA]"), metric_label("accuracy@0.5")
-    ('ROC AUC, MCA', 'Accuracy at 0.5')
-    """
-    stem, _, rest = name.partition("[")
-    stem, at, threshold = stem.partition("@")
-    label = METRIC_LABELS.get(stem, stem.replace("_", " "))
-    return label + (f" at {threshold}" if at else "") + (f", {rest.removesuffix(']')}" if rest else "")
-
-
-def metric_range(name: str) -> tuple[float, float]:
-    """Return the lowest and highest value that a metric can take.
-
-    >>> metric_range("auc[MCA]"), metric_range("mcc")
-    ((0.0, 1.0), (-1.0, 1.0))
-    """
-    return RANGES.get(name.partition("[")[0].partition("@")[0], (0.0, 1.0))
-
-
-def headline_metrics(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of the names that belong into a table, in the order of METRIC_LABELS, none per class."""
-    present = set(names)
-    return tuple(name for name in METRIC_LABELS if name in present)
 
 
 def _ranking_metrics(scores: Scores, weights: Floats) -> dict[str, Floats]:

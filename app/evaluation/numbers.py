@@ -26,6 +26,7 @@ class Numbers(Predictions):
         labels: [N] float64, what was measured.
         values: [N] float64, what is predicted.
         items: As in `Scores`.
+        name: Of the target, for texts.
         unit: Of both, for texts; empty where it is not known.
         training_mean: Mean of the target over the training subjects, a prediction without any image; nan
             where it is not known.
@@ -36,10 +37,13 @@ class Numbers(Predictions):
     labels: Floats
     values: Floats
     items: tuple[str, ...] = ()
+    name: str = ""
     unit: str = ""
     training_mean: float = math.nan
     training_median: float = math.nan
     predicted: ClassVar[str] = "values"
+    primary: ClassVar[str] = "mae"
+    headline: ClassVar[tuple[str, ...]] = ("mae", "rmse", "r2", "pearson", "spearman")
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the only way to normalise the values of a frozen dataclass
@@ -49,6 +53,11 @@ class Numbers(Predictions):
             set_field(self, name, np.array(getattr(self, name), dtype=np.float64))
             getattr(self, name).setflags(write=False)
         _check_numbers(self)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The name of the target, where it is known."""
+        return (self.name,) if self.name else ()
 
     @property
     def errors(self) -> Floats:

@@ -18,7 +18,7 @@ from voxlift.app.evaluation.bootstrap import (
 )
 from voxlift.app.evaluation.delong import DeLong
 from voxlift.app.evaluation.mcnemar import McNemar
-from voxlift.app.evaluation.metrics import metric_range
+from voxlift.app.evaluation.metric_names import metric_range
 from voxlift.app.evaluation.numbers import Wilcoxon
 from voxlift.app.evaluation.paired_tests import FindingTests, adjust_findings, holm, pair_tests
 from voxlift.app.evaluation.scores import Fits, Floats, Predictions, ScoresError, align_fits

@@ -100,14 +100,16 @@ def required_subjects(
     return high
 
 
-def required_seeds(variance: DifferenceVariance, difference: float, *, power: float) -> int | None:
+def required_seeds(
+    variance: DifferenceVariance, difference: float, *, power: float, alpha: float = 0.05
+) -> int | None:
     """Return the seeds with which at most half of the variance that the power allows comes from seeds.
 
     With the fewest seeds that allow the power at all, the number of subjects would have no bound.
     """
     for seeds in range(max(2, variance.seeds), MOST_SEEDS + 1):
         doubled = replace(variance, per_subject=0.0, between_seeds=2 * variance.between_seeds, seeds=seeds)
-        if doubled.power(math.inf, difference) >= power:
+        if doubled.power(math.inf, difference, alpha=alpha) >= power:
             return seeds
     return None
 
@@ -272,6 +274,12 @@ def _joint_moment(a: float, b: float, correlation: float) -> float:
     """
     half = correlation / 2
     return float(stats.multivariate_normal.cdf([a, b], mean=[0, 0], cov=[[1, half], [half, 1]]))
+
+
+def planned_subjects(difference: float, *, power: float = 0.8) -> int | None:
+    """Return the subjects of each class with that power, under the assumptions before any training."""
+    variance = planned_variance((ASSUMED_AUC,) * 2, ASSUMED_CORRELATION) / 2
+    return required_subjects(DifferenceVariance(variance), difference, power=power)
 
 
 def smallest_visible_difference(counts: Sequence[int], *, alpha: float = 0.05) -> float:

@@ -38,6 +38,8 @@ class Predictions:
         predicted: Name of the field that holds the predictions, [N] or [N, K].
         is_stratified: Whether subjects are resampled within each label, so that every class stays as
             frequent as it is.
+        primary: Key of the metric that a verdict is about.
+        headline: Keys of the metrics that a short table shows.
     """
 
     subjects: tuple[str, ...]
@@ -45,6 +47,9 @@ class Predictions:
     items: tuple[str, ...]
     predicted: ClassVar[str] = "probabilities"
     is_stratified: ClassVar[bool] = False
+    primary: ClassVar[str] = "auc"
+    headline: ClassVar[tuple[str, ...]] = ("auc", "balanced_accuracy", "accuracy")
+    unit = ""  # of the metrics that have one
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -152,7 +157,7 @@ def select_rows(scores: AnyPredictions, rows: Iterable[int]) -> AnyPredictions:
         "labels": scores.labels[chosen],
         scores.predicted: getattr(scores, scores.predicted)[chosen],
     }
-    return _replaced(scores, changed)
+    return replace_fields(scores, changed)
 
 
 def average_by_subject(scores: AnyPredictions) -> AnyPredictions:
@@ -173,7 +178,7 @@ def average_by_subject(scores: AnyPredictions) -> AnyPredictions:
     predicted = getattr(scores, scores.predicted)
     counts = is_own.sum(axis=1).reshape(-1, *[1] * (predicted.ndim - 1))
     changed = {"subjects": tuple(names), "items": (), "labels": scores.labels[first]}
-    return _replaced(scores, changed | {scores.predicted: is_own @ predicted / counts})
+    return replace_fields(scores, changed | {scores.predicted: is_own @ predicted / counts})
 
 
 def as_fits(scores: AnyPredictions | Sequence[AnyPredictions]) -> Sequence[AnyPredictions]:
@@ -222,7 +227,8 @@ def align_scores(reference: AnyPredictions, other: AnyPredictions) -> AnyPredict
     return aligned
 
 
-def _replaced(scores: AnyPredictions, changed: dict[str, Any]) -> AnyPredictions:
+def replace_fields(scores: AnyPredictions, changed: dict[str, Any]) -> AnyPredictions:
+    """Return the predictions with some fields changed, by name."""
     copied: Any = replace(scores, **changed)  # type: ignore[type-var] # every derived class is a dataclass
     result: AnyPredictions = copied
     return result

@@ -35,23 +35,26 @@ MetricDraws: TypeAlias = Callable[[Any, Floats], Mapping[str, Floats]]
 """Metrics of predictions under each row of volume weights [B, N], as name -> [B]."""
 
 PERMUTATIONS = 2000
+OTHER_METRICS = ("auc", "kappa_quadratic", "balanced_accuracy", "mae", "mean_error", "r2")
 
 
-def class_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
-    """Return the metrics of a subgroup: of two classes AUC, both rates and the calibration slope."""
-    names = ("auc", "sensitivity", "specificity") if scores.is_binary else ("auc", "balanced_accuracy")
+def group_draws(scores: Predictions, weights: Floats) -> dict[str, Floats]:
+    """Return the metrics of a subgroup: of two classes AUC, both rates and the calibration slope.
+
+    Of other predictions, those of `OTHER_METRICS` that they have.
+    """
     every = metric_draws(scores, weights)
-    found = {name: every[name] for name in names}
-    if scores.is_binary:
-        found["calibration_slope"] = line_draws(scores, weights)["calibration_slope"]
-    return found
+    if not isinstance(scores, Scores) or not scores.is_binary:
+        return {name: every[name] for name in OTHER_METRICS if name in every}
+    found = {name: every[name] for name in ("auc", "sensitivity", "specificity")}
+    return found | {"calibration_slope": line_draws(scores, weights)["calibration_slope"]}
 
 
 def evaluate_grouping(
     fits: Fits,
     groupings: Sequence[Grouping],
     *,
-    metrics: MetricDraws = class_draws,
+    metrics: MetricDraws = group_draws,
     min_subjects: int = 10,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -98,7 +101,7 @@ def compare_groups(
     groupings: Sequence[Grouping],
     codes: Sequence[int],
     *,
-    metrics: MetricDraws = class_draws,
+    metrics: MetricDraws = group_draws,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxlift.app.evaluation.metrics import LOWER_IS_BETTER, metric_label
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import Comparison, Difference
 from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
 
@@ -117,7 +117,7 @@ def _plan_more(compared: Comparison, found: Difference) -> Verdict:
     for power in (*POWERS, 1 - alpha):
         needed = required_subjects(variance, compared.margin, power=power, alpha=alpha)
         if needed is None:
-            enough = required_seeds(variance, compared.margin, power=power)
+            enough = required_seeds(variance, compared.margin, power=power, alpha=alpha)
             more = None if enough is None else max(1, enough - seeds)
             return Verdict("cannot tell", more_seeds=more, power=power)
         if needed > subjects:

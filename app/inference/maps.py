@@ -28,10 +28,10 @@ Heat = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A map of the evidence for a class.
+    """A map of the evidence for a class, a finding or a grade above a cut, or of what raises a number.
 
     Attributes:
-        heat: [D, H, W] float32, 0 or more: the evidence of each voxel for the class, in arbitrary units.
+        heat: [D, H, W] float32, 0 or more: the evidence of each voxel, in arbitrary units.
         method: `gradcam` or `occlusion`.
         agreement: Spearman's rank correlation of Grad-CAM with occlusion over boxes; None where one of them
             was not computed, or is constant.
@@ -78,15 +78,17 @@ def explain_volume(
     voxels: NDArray[np.float32],
     *,
     label: int,
+    kind: str = "class",
     method: str = "gradcam",
     layer: str | None = None,
 ) -> Explanation:
-    """Return the map of a network's evidence for the class `label` in one volume.
+    """Return the map of a network's evidence for one of its outputs in one volume.
 
     Args:
         network: From [B, D, H, W, C] to logits, also a slice model.
         voxels: [D, H, W, C] as prepared.
-        label: Class index.
+        label: Index of the class, finding or cut; 0 for a number.
+        kind: What the network's outputs are of, see `models.explain.grad_cam`.
         method: `gradcam`, `occlusion`, or `both`: Grad-CAM's map, with its agreement with occlusion.
         layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
 
@@ -97,14 +99,14 @@ def explain_volume(
 
     batch = voxels[None].astype(np.float32)
     if method == "gradcam":
-        return Explanation(grad_cam(network, batch, label=label, layer=layer)[0], method)
+        return Explanation(grad_cam(network, batch, label=label, kind=kind, layer=layer)[0], method)
     box = occlusion_box(voxels.shape)
     if method == "occlusion":
         stride = [max(1, side // 2) for side in box]
-        drops = occlusion_map(network, batch, label=label, size=box, stride=stride)[0]
+        drops = occlusion_map(network, batch, label=label, kind=kind, size=box, stride=stride)[0]
         return Explanation(np.maximum(drops, 0), method)
-    drops = occlusion_map(network, batch, label=label, size=box, stride=box)[0]
-    heat = grad_cam(network, batch, label=label, layer=layer)[0]
+    drops = occlusion_map(network, batch, label=label, kind=kind, size=box, stride=box)[0]
+    heat = grad_cam(network, batch, label=label, kind=kind, layer=layer)[0]
     return Explanation(heat, "gradcam", rank_agreement(heat, drops, box=box))
 
 

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from voxlift.app.evaluation.calibration import apply_temperature
-from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import overall_verdict
 from voxlift.app.report import tables
 from voxlift.app.report.cases import Case, case_picture
-from voxlift.app.report.figures import (
-    MAX_CURVES,
-    CaptionedFigure,
-    calibration_figure,
-    curve_figures,
-    difference_figure,
-    forest_figure,
-    learning_curve_figures,
-    select_classes,
-)
+from voxlift.app.report.figures import difference_figure, forest_figure, learning_curve_figures
 from voxlift.app.report.html import write_page
+from voxlift.app.report.result_views import view_results
 from voxlift.app.report.tables import Row
 
 
@@ -56,7 +45,7 @@ class ComparisonSummary:
 
     name: str
     comparisons: Sequence[Comparison]
-    models: Mapping[str, Sequence[Scores]]
+    models: Mapping[str, Sequence[Predictions]]
     metrics: Mapping[str, Mapping[str, object]]
     costs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Row]] = field(default_factory=dict)
@@ -80,7 +69,8 @@ def render_comparison_page(summary: ComparisonSummary, path: Path) -> Path:
 def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
     """Return everything that the template of a comparison needs."""
     comparisons = summary.comparisons
-    classes = next(iter(summary.models.values()))[0].classes
+    unit = next(iter(summary.models.values()))[0].unit
+    views = view_results(summary.models, summary.split, temperatures=summary.temperatures)
     return {
         "title": summary.name,
         "created": summary.created,
@@ -97,14 +87,14 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "margin": f"{comparisons[0].margin:g}",
         "equivalence_level": f"{comparisons[0].level * 200 - 100:g}",
         "pairs": tables.comparison_rows(comparisons),
-        "details": [(one.first, one.second, tables.difference_rows(one)) for one in comparisons],
-        "rows": tables.metric_rows(summary.metrics),
-        "class_rows": tables.class_rows(summary.metrics, classes),
+        "details": [(one.first, one.second, tables.difference_rows(one, unit)) for one in comparisons],
+        "rows": tables.metric_rows(summary.metrics, unit),
+        "class_rows": tables.class_rows(summary.metrics, views.outcomes),
         "counts": tables.count_rows(summary.metrics),
         "columns": list(summary.metrics),
         "costs": tables.cost_rows(summary.costs),
         "cost_columns": list(summary.costs),
-        "confusions": [(name, classes, tables.confusion_rows(fits)) for name, fits in summary.models.items()],
+        "views": views,
         "cases": [[(name, one, case_picture(one)) for name, one in case.items()] for case in summary.cases],
         "has_maps": any(one.maps for case in summary.cases for one in case.values()),
         "trainings": tables.table_cells(summary.trainings),
@@ -116,64 +106,15 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
 def _figure_values(summary: ComparisonSummary) -> dict[str, Any]:
     """Return the figures of the page, and the values that their captions need."""
     comparisons = summary.comparisons
-    pooled = {name: pool_fits(fits) for name, fits in summary.models.items()}
-    first = next(iter(pooled.values()))
-    label = metric_label(comparisons[0].primary)
+    label = metric_label(comparisons[0].primary, next(iter(summary.models.values()))[0].unit)
+    classes = fits_of(Scores, *summary.models.values()) if summary.temperatures else None
+    models = dict(zip(summary.models, classes or [], strict=False))
     return {
         "primary": label,
-        "is_binary": first.is_binary,
         "forest": forest_figure(
             summary.metrics, comparisons[0].primary, name="forest", title=f"{label} of each model"
         ),
         "difference": difference_figure(comparisons, name="difference", title=f"Differences of {label}"),
-        "curves": _curves(pooled, summary.split, show_threshold=comparisons[0].cells == 1),
-        "curves_left_out": select_classes(first)[1],
-        "calibrations": _calibrations(summary, pooled),
-        "temperature": tables.calibration_table(summary.models, summary.temperatures)
-        if summary.temperatures
-        else None,
+        "temperature": tables.calibration_table(models, summary.temperatures) if models else None,
         "histories": learning_curve_figures(summary.histories),
     }
-
-
-def pool_fits(fits: Sequence[Scores]) -> Scores:
-    """Return all folds and seeds of a model as one set of rows, for curves and calibration bins.
-
-    Each fold and seed has its own threshold, so the decisions of the pooled rows are not meaningful.
-    """
-    return replace(
-        fits[0],
-        subjects=tuple(subject for fit in fits for subject in fit.subjects),
-        items=tuple(f"{index}/{item}" for index, fit in enumerate(fits) for _, item in fit.keys),
-        labels=np.concatenate([fit.labels for fit in fits]),
-        probabilities=np.concatenate([fit.probabilities for fit in fits]),
-    )
-
-
-def _curves(pooled: Mapping[str, Scores], split: str, *, show_threshold: bool) -> list[CaptionedFigure]:
-    first = next(iter(pooled.values()))
-    shown = list(pooled.items())[:MAX_CURVES]
-    found = []
-    for k in select_classes(first)[0]:
-        rest = "" if first.is_binary else " (against the rest)"
-        found += curve_figures(
-            {name: (scores, k) for name, scores in shown},
-            f"{split} split: probability of {first.classes[k]}{rest}",
-            key=k,
-            show_threshold=show_threshold,
-        )
-    return found
-
-
-def _calibrations(summary: ComparisonSummary, pooled: Mapping[str, Scores]) -> list[CaptionedFigure]:
-    found = [calibration_figure(pooled, name="calibration", title="Calibration as predicted")]
-    if summary.temperatures:
-        scaled = {
-            name: pool_fits(
-                [apply_temperature(*pair) for pair in zip(fits, summary.temperatures[name], strict=True)]
-            )
-            for name, fits in summary.models.items()
-        }
-        title = "Calibration after temperature scaling, fitted on validation"
-        found.append(calibration_figure(scaled, name="calibration-scaled", title=title))
-    return found

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from voxlift.app.evaluation.calibration import Reliability, reliability_bins
 from voxlift.app.evaluation.curves import Curve, precision_recall_curve, roc_curve
-from voxlift.app.evaluation.metrics import metric_label, score_metrics
+from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.report.formatting import interval_of

@@ -8,28 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from voxlift.app.config import DataSettings, TrainSettings
-from voxlift.app.evaluation.calibration import apply_temperature
-from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report import tables
-from voxlift.app.report.cases import Case, case_picture, pick_cases
+from voxlift.app.report.cases import Case, case_headings, case_picture, pick_cases
 from voxlift.app.report.dataset_audit import describe_data
-from voxlift.app.report.figures import (
-    MAX_CURVES,
-    CaptionedFigure,
-    calibration_figure,
-    curve_figures,
-    learning_curve_figures,
-    select_classes,
-)
+from voxlift.app.report.evidence import Evidence, describe_run_subjects
+from voxlift.app.report.figures import learning_curve_figures
 from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history
+from voxlift.app.tasks import task_of
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -55,12 +48,14 @@ class RunSummary:
         correct: Correct decisions with the highest predicted probability.
         audit: Findings of the data audit, one sentence each; None where no audit was made.
         notes: Further sentences for the reader, such as how many rows were left out.
+        verdict: Sentences above the page; empty: the AUC of `split` against chance.
+        evidence: Sections on the subjects, subgroups and external data.
         created: Date and time, as text.
     """
 
     name: str
     metrics: Mapping[str, Mapping[str, object]]
-    scores: Mapping[str, Scores] = field(default_factory=dict)
+    scores: Mapping[str, Predictions] = field(default_factory=dict)
     split: str = "test"
     history: Sequence[Row] = ()
     splits: Sequence[Row] = ()
@@ -72,6 +67,8 @@ class RunSummary:
     correct: Sequence[Case] = ()
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    verdict: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
     created: str = ""
 
 
@@ -80,7 +77,7 @@ def write_run_page(
     settings: TrainSettings,
     *,
     cohort: Cohort,
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, Predictions],
     metrics: Mapping[str, Any],
     network: Any | None = None,  # noqa: ANN401 - untyped Keras
 ) -> Path:
@@ -94,9 +91,8 @@ def write_run_page(
         metrics: Content of its metrics.json.
         network: Network for Grad-CAM over them; None shows them without.
     """
-    threshold = metrics["threshold"]
-    if threshold is not None:
-        scores = {name: with_threshold(one, threshold) for name, one in scores.items()}
+    task = task_of(settings)
+    scores = {name: task.decide(one, metrics) for name, one in scores.items()}
     split = "test" if "test" in scores else "val"
     errors, correct = pick_cases(scores[split], cohort, network)
     summary = RunSummary(
@@ -109,11 +105,12 @@ def write_run_page(
         config=run.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
         cost=metrics["cost"],
-        temperature=float(metrics["calibration"]["temperature"]),
+        temperature=float(metrics["calibration"]["temperature"]) if "calibration" in metrics else None,
         errors=errors,
         correct=correct,
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
+        evidence=describe_run_subjects(run, settings, subgroups=metrics.get("subgroups")),
         created=timestamp(),
     )
     return render_run_page(summary, run.report)
@@ -152,11 +149,31 @@ def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
         )
     elif reason and len(cohort.classes) == 2:
         notes.append(f"Decision threshold: {reason}.")
+    notes += describe_thresholds(metrics) + describe_baseline(metrics)
     if cohort.left_out:
         notes.append(
             f"{len(cohort.left_out)} unusable file(s) were left out; left_out.csv lists them with the reason."
         )
     return notes
+
+
+def describe_thresholds(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a sentence with the threshold of each finding and its reason; none for other tasks."""
+    thresholds, reasons = metrics.get("thresholds", {}), metrics.get("threshold_reasons", {})
+    if not thresholds:
+        return []
+    rules = "; ".join(f"{name} {value:.3f} ({reasons[name]})" for name, value in thresholds.items())
+    return [f"A finding is predicted where its probability is at least its threshold: {rules}."]
+
+
+def describe_baseline(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a sentence with the constant predictions beside those of a number; none for other tasks."""
+    training = metrics.get("training")
+    if not training:
+        return []
+    mean, median = training["mean"], training["median"]
+    text = f"Without any image, always predicting the training mean ({mean:.4g}) or median ({median:.4g})"
+    return [f"{text} gives the errors in the last rows of the table of metrics."]
 
 
 def render_run_page(summary: RunSummary, path: Path) -> Path:
@@ -168,7 +185,11 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
     """Return everything that the template of a run needs."""
     scores = summary.scores.get(summary.split)
     block = summary.metrics.get(summary.split, {})
-    classes = scores.classes if scores is not None else ()
+    views, headings = ResultViews(), ("Errors", "Correct decisions")
+    if scores is not None:
+        known = {} if summary.temperature is None else {"": [summary.temperature]}
+        views = view_results({"": [scores]}, summary.split, temperatures=known)
+        headings = case_headings(scores)
     return {
         "title": summary.name,
         "created": summary.created,
@@ -177,54 +198,31 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "audit": summary.audit,
         "splits": tables.table_cells(summary.splits),
         "environment": tables.flat_rows(summary.environment),
-        "verdict": run_verdict(block, name=summary.name, split=summary.split),
-        "rows": tables.metric_rows(summary.metrics),
-        "class_rows": tables.class_rows(summary.metrics, classes),
+        "evidence": summary.evidence,
+        "verdict": summary.verdict or run_verdict(block, name=summary.name, split=summary.split),
+        "rows": tables.metric_rows(summary.metrics, scores.unit if scores is not None else ""),
+        "class_rows": tables.class_rows(summary.metrics, views.outcomes),
         "counts": tables.count_rows(summary.metrics),
         "columns": list(summary.metrics),
         "costs": tables.cost_rows({summary.name: summary.cost}),
         "cost_columns": [],
-        "curves": _curves(scores, summary.split) if scores else [],
-        "curves_left_out": select_classes(scores)[1] if scores else 0,
-        "confusions": [(summary.name, classes, tables.confusion_rows([scores]))] if scores else [],
-        "is_binary": scores is None or scores.is_binary,
         "histories": learning_curve_figures({summary.name: summary.history}),
         "cases": [
-            ("Errors with the highest predicted probability", _pictures(summary.errors)),
-            ("Correct decisions with the highest predicted probability", _pictures(summary.correct)),
+            (heading, _pictures(cases))
+            for heading, cases in zip(headings, (summary.errors, summary.correct), strict=True)
         ],
         "has_maps": any(case.maps for case in (*summary.errors, *summary.correct)),
         "configs": {"": summary.config} if summary.config else {},
-        **_calibration(scores, summary.temperature),
+        "temperature": _calibration_table(scores, summary.temperature),
+        "views": views,
     }
 
 
-def _curves(scores: Scores, split: str) -> list[CaptionedFigure]:
-    """Return the ROC and precision-recall curves, at most six classes in one figure."""
-    known, _ = select_classes(scores)
-    figures = -(-len(known) // MAX_CURVES)
-    found = []
-    for group in np.array_split(known, figures) if figures else []:
-        names = [scores.classes[k] for k in group]
-        series = {name: (scores, int(k)) for name, k in zip(names, group, strict=True)}
-        what = f"each class against the rest ({', '.join(names)})"
-        if scores.is_binary:
-            what = f"probability of {names[0]}"
-        found += curve_figures(series, f"{split} split: {what}", key=group[0])
-    return found
-
-
-def _calibration(scores: Scores | None, temperature: float | None) -> dict[str, Any]:
-    if scores is None:
-        return {"calibrations": [], "temperature": None}
-    series, table = {"as predicted": scores}, None
-    if temperature is not None:
-        series["temperature-scaled"] = apply_temperature(scores, temperature)
-        table = tables.calibration_table({"": [scores]}, {"": [temperature]})
-    return {
-        "calibrations": [calibration_figure(series, name="calibration", title="Calibration")],
-        "temperature": table,
-    }
+def _calibration_table(scores: Predictions | None, temperature: float | None) -> Any:  # noqa: ANN401
+    classes = fits_of(Scores, [scores]) if scores is not None else None
+    if classes is None or temperature is None:
+        return None
+    return tables.calibration_table({"": classes[0]}, {"": [temperature]})
 
 
 def _pictures(cases: Sequence[Case]) -> list[tuple[Case, str]]:

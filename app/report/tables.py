@@ -13,13 +13,8 @@ from voxlift.app.config.overrides import flatten
 from voxlift.app.evaluation.bootstrap import point_metrics
 from voxlift.app.evaluation.calibration import apply_temperature
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
-from voxlift.app.evaluation.metrics import (
-    LOWER_IS_BETTER,
-    METRIC_LABELS,
-    headline_metrics,
-    metric_label,
-    weighted_confusion,
-)
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metrics, metric_label, metric_range
+from voxlift.app.evaluation.metrics import weighted_confusion
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.evaluation.verdict import format_p_value, short_verdict
@@ -110,10 +105,15 @@ def flat_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in flatten(values).items()]
 
 
-def metric_rows(blocks: Mapping[str, Mapping[str, object]]) -> list[MetricRow]:
-    """Return the headline metrics, one row each and one cell per block of metrics.json."""
+def metric_rows(blocks: Mapping[str, Mapping[str, object]], unit: str = "") -> list[MetricRow]:
+    """Return the headline metrics, one row each and one cell per block of metrics.json.
+
+    Args:
+        blocks: Column to its block.
+        unit: Of a predicted number.
+    """
     names = headline_metrics(name for block in blocks.values() for name in block)
-    return [_metric_row(name, blocks) for name in names]
+    return [_metric_row(name, blocks, unit) for name in names]
 
 
 def class_rows(
@@ -128,12 +128,12 @@ def class_rows(
     return found[0], found[1]
 
 
-def _metric_row(name: str, blocks: Mapping[str, Mapping[str, object]]) -> MetricRow:
+def _metric_row(name: str, blocks: Mapping[str, Mapping[str, object]], unit: str = "") -> MetricRow:
     stem = name.partition("[")[0]
     # Log loss has no upper bound and MCC is negative down to -1: a bar from 0 to 1 would mislead.
-    has_bar = stem not in {"log_loss", "mcc"}
+    has_bar = stem == "brier" or metric_range(stem) == (0, 1)
     cells = tuple(_metric_cell(block, name, has_bar=has_bar) for block in blocks.values())
-    return MetricRow(metric_label(name), cells, stem in LOWER_IS_BETTER)
+    return MetricRow(metric_label(name, unit), cells, stem in LOWER_IS_BETTER)
 
 
 def _metric_cell(block: Mapping[str, object], name: str, *, has_bar: bool) -> Cell:
@@ -230,12 +230,12 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     return rows
 
 
-def difference_rows(one: Comparison) -> list[tuple[str, str, str]]:
+def difference_rows(one: Comparison, unit: str = "") -> list[tuple[str, str, str]]:
     """Return label, difference and interval of every headline metric of a pair."""
     found = [one.differences[name] for name in headline_metrics(one.differences)]
     return [
         (
-            METRIC_LABELS[one.metric],
+            metric_label(one.metric, unit),
             format_signed(one.difference),
             format_interval(one.low, one.high),
         )

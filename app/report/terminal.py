@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
-from voxlift.app.evaluation.metrics import headline_metrics, metric_label
+from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import format_p_value, overall_verdict, short_verdict
 from voxlift.app.progress import build_console
+from voxlift.app.report.evidence import show_subgroups
 from voxlift.app.report.findings import (
     MAX_LENGTH,
     DatasetAudit,
@@ -40,7 +41,8 @@ WITH_ADVICE = ("absent", "unreadable", "similar_classes", "small_class")  # kind
 
 def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split of a metrics.json with their intervals."""
-    print_metrics({f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics})
+    blocks = {f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics}
+    print_metrics(blocks, unit=metrics.get("unit", ""))
 
 
 def print_metrics(
@@ -48,6 +50,7 @@ def print_metrics(
     *,
     console: Console | None = None,
     metrics: Sequence[str] | None = None,
+    unit: str = "",
 ) -> None:
     """Print a row per metric and a column per model (a table each on a narrow terminal), with intervals.
 
@@ -55,6 +58,7 @@ def print_metrics(
         models: Heading to a block of metrics.json (values, and `intervals`).
         console: Where to print; None takes standard output.
         metrics: Which metrics, in order; None takes all except those per class.
+        unit: Of a predicted number.
     """
     target = console or build_console()
     blocks = models.values()
@@ -63,7 +67,7 @@ def print_metrics(
     )
     if len(models) > 1 and target.width < 20 + 16 * len(models):
         for heading, block in models.items():
-            print_metrics({heading: block}, console=target, metrics=names)
+            print_metrics({heading: block}, console=target, metrics=names, unit=unit)
         return
     # Intervals go below their values where they would not fit beside them.
     is_stacked = target.width < 24 + 23 * len(models)
@@ -72,7 +76,7 @@ def print_metrics(
     for heading in models:
         table.add_column(heading, justify="right", overflow="fold")
     for name in (*names, *(count for count in COUNTS if any(count in block for block in blocks))):
-        label = COUNTS.get(name, metric_label(name))
+        label = COUNTS.get(name, metric_label(name, unit))
         table.add_row(label, *(_metric_text(block, name, is_stacked=is_stacked) for block in blocks))
     target.print(table)
     if any(has_zero_width(block, name) for block in blocks for name in names):
@@ -86,6 +90,29 @@ def _metric_text(block: Mapping[str, object], name: str, *, is_stacked: bool) ->
         return value
     mark = "\N{DAGGER}" if has_zero_width(block, name) else ""
     return f"{value}{mark}{chr(10) if is_stacked else ' '}{format_interval(*pair)}"
+
+
+def print_subgroups(subgroups: Mapping[str, Any], *, console: Console | None = None) -> None:
+    """Print a table for each entry of `evaluation.by`, with the tests of the differences below.
+
+    Args:
+        subgroups: As metrics.json holds them.
+        console: Where to print; None takes standard output.
+    """
+    target = console or build_console()
+    tables, _ = show_subgroups({"": subgroups}, has_figure=False)
+    for group in tables:
+        table = Table(
+            box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title=group.title, title_justify="left"
+        )
+        table.add_column("group")
+        for heading in ("subjects", *group.headings):
+            table.add_column(heading, justify="right")
+        for name, _, subjects, _, too_small, cells in group.rows:
+            texts = [f"{value} {interval}".strip() for value, interval in cells]
+            table.add_row(name, subjects, *(texts or [too_small]))
+        target.print(table)
+        target.print(Text(group.tests))
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style
 from voxlift.app.studies.settings import Choices, Range
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.evaluation.metrics import metric_label
+from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable

@@ -35,7 +35,7 @@ def scores(monkeypatch, tmp_path):
         voxels[1, 2, 5] = i + 1
         voxels.tofile(tmp_path / f"{i}.raw")
         files.append(tmp_path / f"{i}.raw")
-    records = tuple(SimpleNamespace(images=(f"{i}.nii",)) for i in range(VOLUMES))
+    records = tuple(SimpleNamespace(item=f"{i}.nii") for i in range(VOLUMES))
     cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
     monkeypatch.setattr("voxlift.app.comparison.page.load_settings", lambda _: None)
     monkeypatch.setattr("voxlift.app.comparison.page.reopen_split", lambda *_, **__: cohort)
@@ -59,7 +59,8 @@ def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(score
     monkeypatch.setattr("voxlift.app.comparison.page.load_network", lambda _: network())
     found = select_disagreements(scores, runs_of(scores, tmp_path))
     assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN_CASES)]
-    assert (found[0]["slice2d"].decided, found[0]["volume3d"].decided) == ("b", "a")
+    decided = [found[0][name].decided.split()[1] for name in ("slice2d", "volume3d")]
+    assert decided == ["b", "a"]
     for case in found[0].values():
         assert [plane.shape for plane in case.maps] == [plane.shape for plane in case.planes]
         assert all(plane.max() == 8 for plane in case.planes)  # cut where the network looked, at the spot

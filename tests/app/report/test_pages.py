@@ -22,8 +22,9 @@ from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import write_json, write_rows
 from voxlift.app.report import run_page
 from voxlift.app.report.cases import Case
-from voxlift.app.report.comparison_page import ComparisonSummary, pool_fits, render_comparison_page
+from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.figures import select_classes
+from voxlift.app.report.result_views import pool_fits
 from voxlift.app.report.run_page import RunSummary, render_run_page, write_run_page
 from voxlift.app.runs.folder import RunFolder
 
@@ -56,7 +57,9 @@ def case(index, *, maps):
     plane = np.exp(-4 * ((grid[:, None] - 0.1 * index) ** 2 + grid**2)) * 100 - 900
     planes = (plane, plane[::2], plane[4:])
     heat = tuple(p / 100 + 9 for p in planes) if maps else ()
-    return Case(f"sub-{index:03d}", "benign", "malignant", 0.97, planes, heat)
+    return Case(
+        f"sub-{index:03d}", "true class benign", "predicted malignant with probability 0.970", planes, heat
+    )
 
 
 SPLITS = [{"split": "train", "benign": 80, "malignant": 75}, {"split": "test", "benign": 36, "malignant": 36}]

@@ -1,0 +1,100 @@
+"""Names, ranges, units and directions of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+METRIC_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "kappa_quadratic": "Quadratic weighted kappa",
+        "mae_grades": "MAE in grades",
+        "auc": "ROC AUC",
+        "average_precision": "Average precision",
+        "balanced_accuracy": "Balanced accuracy",
+        "accuracy": "Accuracy",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "ppv": "PPV",
+        "npv": "NPV",
+        "f1": "F1",
+        "mcc": "MCC",
+        "log_loss": "Log loss",
+        "brier": "Brier score",
+        "ece": "Calibration error",
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R2",
+        "pearson": "Pearson correlation",
+        "spearman": "Spearman correlation",
+        "calibration_slope": "Calibration slope",
+        "calibration_intercept": "Calibration intercept",
+        "error_slope": "Slope of error on truth",
+        "mean_error": "Mean error",
+        "error_sd": "SD of the error",
+        "agreement_low": "Lower limit of agreement",
+        "agreement_high": "Upper limit of agreement",
+        "baseline_mae_median": "MAE of the training median",
+        "baseline_mae_mean": "MAE of the training mean",
+        "baseline_rmse_mean": "RMSE of the training mean",
+        "mae_gain": "MAE below the training median's",
+    }
+)
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
+    {
+        **dict.fromkeys(("log_loss", "brier", "mae", "rmse", "mae_grades", "error_sd"), (0.0, np.inf)),
+        **dict.fromkeys(("baseline_mae_median", "baseline_mae_mean", "baseline_rmse_mean"), (0.0, np.inf)),
+        **dict.fromkeys(("mcc", "kappa_quadratic", "pearson", "spearman"), (-1.0, 1.0)),
+        **dict.fromkeys(("calibration_slope", "calibration_intercept", "error_slope"), (-np.inf, np.inf)),
+        **dict.fromkeys(("mean_error", "agreement_low", "agreement_high", "mae_gain"), (-np.inf, np.inf)),
+        "r2": (-np.inf, 1.0),
+    }
+)
+WITH_UNIT = frozenset(  # metrics of a number that have its unit
+    {
+        "mae",
+        "rmse",
+        "calibration_intercept",
+        "mean_error",
+        "error_sd",
+        "agreement_low",
+        "agreement_high",
+        "baseline_mae_median",
+        "baseline_mae_mean",
+        "baseline_rmse_mean",
+        "mae_gain",
+    }
+)
+
+
+def metric_label(name: str, unit: str = "") -> str:
+    """Return the name to print for a metric's key, with the unit of the predicted number where it has one.
+
+    >>> metric_label("auc[MCA]"), metric_label("accuracy@0.5"), metric_label("mae", "years")
+    ('ROC AUC, MCA', 'Accuracy at 0.5', 'MAE (years)')
+    """
+    stem, _, rest = name.partition("[")
+    stem, at, threshold = stem.partition("@")
+    label = METRIC_LABELS.get(stem, stem.replace("_", " "))
+    in_unit = f" ({unit})" if unit and stem in WITH_UNIT else ""
+    return (
+        label + (f" at {threshold}" if at else "") + (f", {rest.removesuffix(']')}" if rest else "") + in_unit
+    )
+
+
+def metric_range(name: str) -> tuple[float, float]:
+    """Return the lowest and highest value that a metric can take.
+
+    >>> metric_range("auc[MCA]"), metric_range("mcc")
+    ((0.0, 1.0), (-1.0, 1.0))
+    """
+    return RANGES.get(name.partition("[")[0].partition("@")[0], (0.0, 1.0))
+
+
+def headline_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names that belong into a table, in the order of METRIC_LABELS, none per class."""
+    present = set(names)
+    return tuple(name for name in METRIC_LABELS if name in present)

@@ -1,0 +1,296 @@
+"""What a page shows of predictions, by what is predicted: curves, calibration, confusion, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.findings import Findings
+from voxlift.app.evaluation.grades import Grades, cut_scores
+from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.numbers import Numbers
+from voxlift.app.evaluation.scores import AnyPredictions, Predictions, Scores, fits_of, replace_fields
+from voxlift.app.report import tables
+from voxlift.app.report.figures import (
+    MAX_CLASSES,
+    MAX_CURVES,
+    CaptionedFigure,
+    calibration_figure,
+    curve_figures,
+    select_classes,
+)
+from voxlift.app.report.formatting import format_signed, format_value
+from voxlift.app.report.style import slugify
+from voxlift.app.report.task_figures import (
+    bland_altman_figure,
+    curve_grid,
+    error_span,
+    number_limits,
+    scatter_figure,
+)
+
+Models: TypeAlias = Mapping[str, Sequence[Predictions]]
+"""Model name to its predictions, one per fold and seed; the name is empty where a page shows a single run."""
+
+Confusion: TypeAlias = tuple[str, Sequence[str], list[tuple[str, list[tuple[int, float]]]]]
+"""Model, class names, and rows of `tables.confusion_rows`."""
+
+MOST_PROBABLE = (
+    "The predicted class is the one with the highest probability. Averages over classes are unweighted."
+)
+OF_CLASSES = "stratified by class, with all volumes of a subject together"
+OF_SUBJECTS = "with all volumes of a subject together"
+
+
+@dataclass(frozen=True)
+class ResultViews:
+    """The parts of a page that depend on what is predicted; what has no meaning there is empty.
+
+    Attributes:
+        curves: Curves, or scatter and Bland-Altman plots.
+        curve_title: Heading above them.
+        curve_note: A note below them.
+        calibrations: Reliability diagrams.
+        confusions: Confusion matrices.
+        decision: How a volume is decided; empty for numbers.
+        resampling: How the bootstrap draws, as the rest of a sentence.
+        outcomes: Names whose own metrics (`auc[NAME]`) a table shows.
+        outcome_title: Heading above that table.
+        explained: What Grad-CAM explains, in words.
+    """
+
+    curves: list[CaptionedFigure] = field(default_factory=list)
+    curve_title: str = "Curves"
+    curve_note: str = ""
+    calibrations: list[CaptionedFigure] = field(default_factory=list)
+    confusions: list[Confusion] = field(default_factory=list)
+    decision: str = ""
+    resampling: str = OF_SUBJECTS
+    outcomes: Sequence[str] = ()
+    outcome_title: str = "Each class against the rest"
+    explained: str = "the predicted class"
+
+
+def view_results(
+    models: Models, split: str, *, temperatures: Mapping[str, Sequence[float]] | None = None
+) -> ResultViews:
+    """Return what a page shows of the predictions of one run, or of several models on the same volumes.
+
+    Args:
+        models: At least one.
+        split: Of the predictions, for captions.
+        temperatures: Of classes: model name to the temperature of each fold and seed; None: none was fitted.
+    """
+    fits = list(models.values())
+    if numbers := fits_of(Numbers, *fits):
+        return view_numbers(dict(zip(models, numbers, strict=True)), split)
+    if findings := fits_of(Findings, *fits):
+        return view_findings(dict(zip(models, findings, strict=True)), split)
+    if grades := fits_of(Grades, *fits):
+        return view_grades(dict(zip(models, grades, strict=True)), split)
+    classes = fits_of(Scores, *fits)
+    if classes is None:
+        raise TypeError(f"Expected predictions of one kind, received {[type(one[0]) for one in fits]}.")
+    return view_classes(dict(zip(models, classes, strict=True)), split, temperatures or {})
+
+
+def view_numbers(models: Mapping[str, Sequence[Numbers]], split: str) -> ResultViews:
+    """Return scatter and Bland-Altman plots of each model."""
+    pooled = {name: pool_fits(fits) for name, fits in list(models.items())[:MAX_CURVES]}
+    limits, span = number_limits(*pooled.values()), error_span(*pooled.values())
+    curves: list[CaptionedFigure] = []
+    for index, (name, numbers) in enumerate(pooled.items()):
+        key, of_model = slugify(f"{index} {name}"), f"{name}, " if name else ""
+        metrics = score_metrics(numbers)
+        caption = (
+            f"{of_model}{split} split: predicted against measured; dashed: identity; line: least squares "
+            "fit; dotted: the mean of the training subjects. Pearson correlation "
+            f"{format_value(metrics['pearson'])}."
+        )
+        scatter = scatter_figure(
+            numbers, limits=limits, index=index, name=f"scatter-{key}", title="Predicted against measured"
+        )
+        agreement = (
+            f"{of_model}{split} split, Bland-Altman plot: error over the mean of measured and predicted; "
+            "line: mean error; dashed: limits of agreement (mean error \N{PLUS-MINUS SIGN} 1.96 SD). The "
+            f"error changes by {format_signed(metrics['error_slope'])} per unit of the measured value."
+        )
+        plot = bland_altman_figure(
+            numbers, span=span, index=index, name=f"agreement-{key}", title="Bland-Altman plot"
+        )
+        curves += [(caption, scatter), (agreement, plot)]
+    return ResultViews(
+        curves=curves, curve_title="Measured and predicted", explained="what raises the number"
+    )
+
+
+def view_findings(models: Mapping[str, Sequence[Findings]], split: str) -> ResultViews:
+    """Return ROC and precision-recall curves with a panel for each finding, and their calibration."""
+    pooled = {name: pool_fits(fits) for name, fits in models.items()}
+    first = next(iter(pooled.values()))
+    known = [k for k in range(len(first.names)) if first.has_both_outcomes(k)]
+    shown = known[:MAX_CLASSES]
+    panels = {first.names[k]: {name: one.finding(k) for name, one in pooled.items()} for k in shown}
+    decision = "Each finding is decided at its own threshold, chosen on validation."
+    return ResultViews(
+        curves=_grids(panels, f"{split} split, a panel for each finding"),
+        curve_note=_grid_note(len(known) - len(shown), has_ring=len(models) == 1),
+        calibrations=[
+            calibration_figure(series, name=f"calibration-{k}", title=f"Calibration of {outcome}")
+            for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
+        ],
+        decision=f"{decision} Averages over findings are unweighted; unknown cells count for nothing.",
+        outcomes=first.names,
+        outcome_title="Each finding",
+        explained="the finding that is named",
+    )
+
+
+def view_grades(models: Mapping[str, Sequence[Grades]], split: str) -> ResultViews:
+    """Return the confusion matrices, and ROC and precision-recall curves with a panel for each cut."""
+    pooled = {name: pool_fits(fits) for name, fits in models.items()}
+    first = next(iter(pooled.values()))
+    known = [cut for cut in range(len(first.cuts)) if 0 < (first.labels > cut).sum() < len(first)]
+    panels = {first.cuts[cut]: {name: cut_scores(one, cut) for name, one in pooled.items()} for cut in known}
+    return ResultViews(
+        curves=_grids(panels, f"{split} split, a panel for each cut between grades"),
+        curve_note=_grid_note(0, has_ring=False),
+        calibrations=[
+            calibration_figure(series, name=f"calibration-{k}", title=f"Calibration of {outcome}")
+            for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
+        ],
+        confusions=_confusions(models),
+        decision="The predicted grade is the median of its probabilities.",
+        outcomes=first.cuts,
+        outcome_title="Each cut between grades",
+        explained="the cut below the predicted grade (above the lowest, where that is predicted)",
+    )
+
+
+def view_classes(
+    models: Mapping[str, Sequence[Scores]], split: str, temperatures: Mapping[str, Sequence[float]]
+) -> ResultViews:
+    """Return curves, calibration and confusion matrices of classes."""
+    pooled = {name: pool_fits(fits) for name, fits in models.items()}
+    first = next(iter(pooled.values()))
+    is_single, fits = len(models) == 1 and "" in models, len(next(iter(models.values())))
+    at = "at the decision threshold" + ("" if is_single else " of its model")
+    decision = f"Each volume is decided {at}, chosen on validation."
+    if not first.is_binary:
+        decision = MOST_PROBABLE
+    left_out = select_classes(first)[1]
+    return ResultViews(
+        curves=_run_curves(first, split) if is_single else _model_curves(pooled, split, is_pooled=fits > 1),
+        curve_note=_class_note(left_out, has_ring=first.is_binary and fits == 1),
+        calibrations=_class_calibrations(models, temperatures, is_single=is_single),
+        confusions=_confusions(models),
+        decision=decision,
+        resampling=OF_CLASSES,
+        outcomes=first.classes,
+    )
+
+
+def pool_fits(fits: Sequence[AnyPredictions]) -> AnyPredictions:
+    """Return all folds and seeds of a model as one set of rows, for curves and calibration bins.
+
+    Each fold and seed has its own threshold, so the decisions of the pooled rows are not meaningful.
+    """
+    if len(fits) == 1:
+        return fits[0]
+    first = fits[0]
+    changed = {
+        "subjects": tuple(subject for fit in fits for subject in fit.subjects),
+        "items": tuple(f"{index}/{item}" for index, fit in enumerate(fits) for _, item in fit.keys),
+        "labels": np.concatenate([fit.labels for fit in fits]),
+        first.predicted: np.concatenate([getattr(fit, first.predicted) for fit in fits]),
+    }
+    return replace_fields(first, changed)
+
+
+def _run_curves(scores: Scores, split: str) -> list[CaptionedFigure]:
+    """Return the curves of one run's classes, at most six in one figure."""
+    known, _ = select_classes(scores)
+    figures = -(-len(known) // MAX_CURVES)
+    found = []
+    for group in np.array_split(known, figures) if figures else []:
+        names = [scores.classes[k] for k in group]
+        series = {name: (scores, int(k)) for name, k in zip(names, group, strict=True)}
+        what = f"each class against the rest ({', '.join(names)})"
+        if scores.is_binary:
+            what = f"probability of {names[0]}"
+        found += curve_figures(series, f"{split} split: {what}", key=group[0])
+    return found
+
+
+def _model_curves(pooled: Mapping[str, Scores], split: str, *, is_pooled: bool) -> list[CaptionedFigure]:
+    """Return the curves of several models, a figure for each class."""
+    first = next(iter(pooled.values()))
+    shown = list(pooled.items())[:MAX_CURVES]
+    found = []
+    for k in select_classes(first)[0]:
+        rest = "" if first.is_binary else " (against the rest)"
+        found += curve_figures(
+            {name: (scores, k) for name, scores in shown},
+            f"{split} split: probability of {first.classes[k]}{rest}",
+            key=k,
+            show_threshold=not is_pooled,
+        )
+    return found
+
+
+def _class_note(left_out: int, *, has_ring: bool) -> str:
+    ring = " Ring: the decision threshold." if has_ring else ""
+    rest = f" The {left_out} rarest classes are not drawn." if left_out else ""
+    return (
+        f"Bands: pointwise 95 % intervals from a bootstrap over subjects.{ring} Dashed: chance (ROC) and the "
+        f"prevalence of the class (precision-recall).{rest}"
+    )
+
+
+def _class_calibrations(
+    models: Mapping[str, Sequence[Scores]], temperatures: Mapping[str, Sequence[float]], *, is_single: bool
+) -> list[CaptionedFigure]:
+    """Return calibration as predicted and after temperature scaling, in one figure for a single run."""
+    pooled = {name: pool_fits(fits) for name, fits in models.items()}
+    if is_single:
+        series = {"as predicted": pooled[""]}
+        if temperatures:
+            series["temperature-scaled"] = apply_temperature(pooled[""], temperatures[""][0])
+        return [calibration_figure(series, name="calibration", title="Calibration")]
+    found = [calibration_figure(pooled, name="calibration", title="Calibration as predicted")]
+    if temperatures:
+        scaled = {
+            name: pool_fits([apply_temperature(*pair) for pair in zip(fits, temperatures[name], strict=True)])
+            for name, fits in models.items()
+        }
+        title = "Calibration after temperature scaling, fitted on validation"
+        found.append(calibration_figure(scaled, name="calibration-scaled", title=title))
+    return found
+
+
+def _confusions(models: Mapping[str, Sequence[Scores]]) -> list[Confusion]:
+    return [(name, fits[0].classes, tables.confusion_rows(fits)) for name, fits in models.items()]
+
+
+def _grids(panels: Mapping[str, Mapping[str, Scores]], description: str) -> list[CaptionedFigure]:
+    """Return a grid of ROC curves and one of precision-recall curves; none without panels."""
+    shown = {outcome: dict(list(series.items())[:MAX_CURVES]) for outcome, series in panels.items()}
+    titles = {"roc": "ROC curves", "pr": "Precision-recall curves"}
+    return [
+        (f"{title}, {description}.", curve_grid(shown, kind=kind, name=f"grid-{kind}", title=title))
+        for kind, title in titles.items()
+        if shown
+    ]
+
+
+def _grid_note(left_out: int, *, has_ring: bool) -> str:
+    ring = " Ring: the decision threshold." if has_ring else ""
+    rest = f" {left_out} further findings are not drawn." if left_out else ""
+    return (
+        "Numbers: area under the curve, average precision. Bands: pointwise 95 % intervals from a bootstrap "
+        f"over subjects.{ring} Dashed: chance (ROC) and the prevalence (precision-recall).{rest}"
+    )
