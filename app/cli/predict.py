@@ -5,7 +5,12 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
-from voxlift.app.config import PredictSettings, find_choice_problems, find_count_problems
+from voxlift.app.config import (
+    PredictSettings,
+    find_centre_problems,
+    find_choice_problems,
+    find_count_problems,
+)
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import find_description_problems, find_output_file_problems
@@ -41,6 +46,7 @@ def find_problems(settings: PredictSettings) -> list[str]:
             f"explain: expected true, false, {', '.join(EXPLAIN_METHODS)}; received {settings.explain}."
         )
     problems += find_count_problems("batch_size", settings.batch_size)
+    problems += find_centre_problems("", settings.centre_columns, settings.centre_space)
     ending = ".npz" if settings.embed and settings.output.lower().endswith(".npz") else ".csv"
     problems += find_output_file_problems(settings.output, ending=ending, overwrite=settings.overwrite)
     problems += find_description_problems(settings.output)

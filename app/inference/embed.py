@@ -11,7 +11,13 @@ from voxlift.app.config import PredictSettings, SettingsError
 from voxlift.app.files import write_json
 from voxlift.app.inference.ensemble import load_networks, open_ensemble
 from voxlift.app.inference.predictor import scan_key
-from voxlift.app.inference.scans import find_input_scans, map_in_order, prepare_scan, take_batches
+from voxlift.app.inference.scans import (
+    find_input_scans,
+    given_regions,
+    map_in_order,
+    prepare_scan,
+    take_batches,
+)
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
@@ -43,6 +49,7 @@ def run_embedding(settings: PredictSettings) -> int:
             columns=settings.image_columns,
             subject_column=settings.subject_column,
             root=settings.root,
+            regions=given_regions(settings),
         )
         (network,) = load_networks(ensemble)
         from voxlift.models.features import build_feature_extractor

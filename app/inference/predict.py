@@ -16,7 +16,7 @@ from voxlift.app.files import NAMES, format_rows, write_json, write_rows, write_
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
-from voxlift.app.inference.scans import find_input_scans
+from voxlift.app.inference.scans import find_input_scans, given_regions
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
@@ -45,6 +45,7 @@ def run_prediction(settings: PredictSettings) -> int:
             columns=settings.image_columns,
             subject_column=settings.subject_column,
             root=settings.root,
+            regions=given_regions(settings),
         )
         _warn_of_missing_files(scans, settings)
         predictor = build_predictor(settings, ensemble)

@@ -28,7 +28,7 @@ from voxlift.app.progress import console
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import Scan
-from voxlift.data_pipelines.tables.manifest import join_images
+from voxlift.data_pipelines.tables.manifest import name_item
 
 log = logging.getLogger("voxlift")
 
@@ -184,7 +184,7 @@ def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
 
 def scan_key(scan: Scan) -> tuple[str, str]:
     """Return subject and images of a scan, as its row holds them."""
-    return scan.subject, join_images(scan.images)
+    return scan.subject, name_item(scan.images, scan.region)
 
 
 def _build_map_options(settings: PredictSettings, ensemble: Ensemble) -> MapOptions | None:

@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlift.app.config import PredictSettings, SettingsError
+from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import Ensemble, image_columns
 from voxlift.data_pipelines.cache.format import choose_dtype
 from voxlift.data_pipelines.cache.metadata import VolumeSummary, summarize_volume
@@ -21,6 +23,7 @@ from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_recor
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import TABLE_SUFFIXES, Scan, find_scans
 from voxlift.data_pipelines.tables.reader import read_table
+from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns
 from voxlift.data_pipelines.volume import Affine, VolumeError
 
 Item = TypeVar("Item")
@@ -53,6 +56,7 @@ def find_input_scans(
     columns: Sequence[str] = (),
     subject_column: str | None = None,
     root: str | None = None,
+    regions: RegionColumns | None = None,
 ) -> tuple[Scan, ...]:
     """Return the scans of a file, a folder or a table, read as the data of the first run by default.
 
@@ -62,6 +66,7 @@ def find_input_scans(
         columns: Columns of the images in a table, one per channel; empty: as in the first run.
         subject_column: Column of the subject; None: as in the first run, if the table has it.
         root: Folder of a table's relative paths; None: the table's own.
+        regions: Columns of masks or centres; None: as in the first run.
 
     Raises:
         ManifestError: There are no scans, or the table cannot be read.
@@ -73,7 +78,35 @@ def find_input_scans(
         # Not required: new tables often hold only file names.
         subject_column = usual if usual in read_table(source).columns else None
     image_names = tuple(columns) or image_columns(own)
-    return find_scans(source, image_columns=image_names, subject_column=subject_column, root=root)
+    return find_scans(
+        source,
+        image_columns=image_names,
+        subject_column=subject_column,
+        root=root,
+        regions=_choose_regions(ensemble, regions),
+    )
+
+
+def given_regions(settings: PredictSettings) -> RegionColumns:
+    """Return the columns of masks or centres that the settings name; empty where they name none."""
+    return RegionColumns(settings.mask_column, tuple(settings.centre_columns), settings.centre_space or "")
+
+
+def _choose_regions(ensemble: Ensemble, given: RegionColumns | None) -> RegionColumns:
+    """Return the columns of the masks or centres that the runs need; none where they need none.
+
+    Raises:
+        SettingsError: Masks were given to runs of centres, or the other way round.
+    """
+    own = region_columns(ensemble.members[0].settings.data)
+    if not ensemble.preprocess.mask:
+        return NO_REGIONS
+    if given is None:
+        return own
+    if given.needed and bool(given.mask) != bool(own.mask):
+        need = "mask_column" if own.mask else "centre_columns"
+        raise SettingsError(f"{need}: the run needs it, as it was trained with {', '.join(own.needed)}.")
+    return RegionColumns(given.mask or own.mask, given.centre or own.centre, given.space or own.space)
 
 
 def prepare_scan(scan: Scan, settings: Preprocess, *, shape: Sequence[int | None]) -> PreparedScan:
@@ -88,7 +121,7 @@ def prepare_scan(scan: Scan, settings: Preprocess, *, shape: Sequence[int | None
         return PreparedScan(scan, reason=scan.problem)
     try:
         stored = read_record(scan.images, settings)
-        volume = prepare_stored(stored, settings)
+        volume = prepare_stored(stored, settings, scan.region)
     except (VolumeError, OSError, ValueError, RuntimeError, MemoryError) as error:
         return PreparedScan(scan, reason=_describe_error(error))
     tensor = np.ascontiguousarray(to_tensor_axes(volume.voxels))

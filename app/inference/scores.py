@@ -16,7 +16,6 @@ from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.scores import Scores, ScoresError
 from voxlift.data_pipelines.cache.format import PreparedVolumes
-from voxlift.data_pipelines.tables.manifest import join_images
 
 log = logging.getLogger("voxlift")
 
@@ -89,7 +88,7 @@ def build_split_scores(cohort: Cohort, split: str, probabilities: NDArray[np.flo
         labels=cohort.labels(split),
         probabilities=probabilities,
         classes=cohort.classes,
-        items=tuple(join_images(record.images) for record in records),
+        items=tuple(record.item for record in records),
     )
 
 

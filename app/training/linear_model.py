@@ -180,7 +180,7 @@ def write_weight_maps(weights: LinearWeights, cohort: Cohort, folder: Path) -> N
     """
     maps, classes = weights.weights, cohort.classes
     first = cohort.records[cohort.indices("train")[0]]
-    affine = prepare_volume(first.images, cohort.preprocess).affine
+    affine = prepare_volume(first.images, cohort.preprocess, first.region).affine
     named = {f"weights_{_file_name(name)}": maps[..., k] for k, name in enumerate(classes)}
     if len(classes) == 2:
         named = {"weights": maps[..., 1] - maps[..., 0]}

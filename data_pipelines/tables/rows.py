@@ -214,7 +214,8 @@ def rows_of_table(
     needed = [name for column in image_columns for name in fields_of(column)]
     labels = (label_column, *label_columns, subject_column, split_column)
     needed += [name for name in labels if name is not None]
-    require_columns(table, list(dict.fromkeys([*needed, *regions.needed])))
+    require_columns(table, list(dict.fromkeys(needed)))
+    require_columns(table, regions.needed, setting="data.mask_column or data.centre_columns")
     subjects = _find_subjects(table, image_columns, subject_column)
     return [
         Row(
