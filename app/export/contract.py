@@ -6,11 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from voxlift import __version__
+from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import EnsembleMember, image_columns
 from voxlift.data_pipelines.cache.format import NORMALISED
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 VERSION = 1  # increase it if a program for the old version would misread the new one
+REGION_VERSION = 2  # with masks or centres, which a program for the first version would ignore
 AXES = ["batch", "depth", "height", "width", "channels"]
 
 
@@ -39,7 +41,7 @@ def build_contract(
     """
     classes = list(member.settings.data.classes)
     return {
-        "contract": VERSION,
+        "contract": REGION_VERSION if preprocess.mask else VERSION,
         "voxlift": __version__,
         "run": str(member.run.path.absolute()),
         "model": {
@@ -57,10 +59,24 @@ def build_contract(
         "threshold": member.threshold,
         "temperature": member.temperature,
         "channels": list(image_columns(member.settings)),
-        "preprocess": {**asdict(preprocess), "rounded_to": rounded_dtype(preprocess)},
+        "preprocess": {**_describe_preprocess(preprocess), "rounded_to": rounded_dtype(preprocess)},
+        **(_describe_region(member) if preprocess.mask else {}),
         "training_range": asdict(member.training_range) if member.training_range is not None else None,
         "checked": checked,
     }
+
+
+def _describe_preprocess(preprocess: Preprocess) -> dict[str, Any]:
+    values = asdict(preprocess)
+    return (
+        values if preprocess.mask else {name: values[name] for name in values if not name.startswith("mask")}
+    )
+
+
+def _describe_region(member: EnsembleMember) -> dict[str, Any]:
+    """Return what the model needs beside the images: the table's columns of its mask or centre."""
+    columns = region_columns(member.settings.data)
+    return {"region": {"mask": columns.mask, "centre": list(columns.centre), "space": columns.space}}
 
 
 def rounded_dtype(preprocess: Preprocess) -> str | None:

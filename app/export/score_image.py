@@ -40,6 +40,8 @@ def main() -> None:
 def prepare_image(paths: Sequence[str | Path], preprocess: Preprocess) -> Array:
     """Return the model's input [1, depth, height, width, channels] from one file per channel."""
     unsupported = {"antialias": True, "foreground_crop": True, "interpolation": "nearest", "same_grid": False}
+    if preprocess.get("mask"):
+        raise SystemExit("This example crops to no mask and no centre. Use voxlift-predict.")
     for key, value in unsupported.items():
         if preprocess[key] == value:
             raise SystemExit(f"{key}={value} is not supported by this example. Use voxlift-predict.")

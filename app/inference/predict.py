@@ -23,8 +23,9 @@ from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.data_pipelines.atomic import remove_leftovers
 from voxlift.data_pipelines.paths import is_absent
+from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.scans import Scan
-from voxlift.data_pipelines.tables.manifest import split_images
+from voxlift.data_pipelines.tables.manifest import split_item
 
 
 def run_prediction(settings: PredictSettings) -> int:
@@ -58,7 +59,9 @@ def run_prediction(settings: PredictSettings) -> int:
 
 def _write_predictions(scans: Sequence[Scan], predictor: Predictor, settings: PredictSettings) -> list[Row]:
     ensemble, output = predictor.ensemble, Path(settings.output).expanduser()
-    table = PartialTable(output, columns=predictor.columns, inputs=_describe_inputs(ensemble, settings))
+    table = PartialTable(
+        output, columns=predictor.columns, inputs=_describe_inputs(scans, ensemble, settings)
+    )
     if table.rows:
         print_line(f"{len(table.rows)} scans were scored before; resuming with the others.")
     todo = [(number, scan) for number, scan in enumerate(scans, start=1) if not table.has(scan)]
@@ -129,7 +132,7 @@ class PartialTable:
         """Return whether the images of a row have not changed since the last attempt wrote."""
         written = self.path.stat().st_mtime
         try:
-            return all(image.stat().st_mtime <= written for image in split_images(row["image"]))
+            return all(image.stat().st_mtime <= written for image in split_item(row["image"]))
         except OSError:
             return False
 
@@ -142,10 +145,12 @@ class PartialTable:
         return [row for row in csv.DictReader(complete) if None not in row and None not in row.values()]
 
 
-def _describe_inputs(ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
-    """Return everything that a row depends on, besides its scan."""
+def _describe_inputs(scans: Sequence[Scan], ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+    """Return everything that a row depends on, besides its images."""
     models = [member.run.network for member in ensemble.members]
+    masks = [scan.region.mask for scan in scans if scan.region is not None and scan.region.mask is not None]
     return {
+        **({"masks": [identify_image(mask) for mask in masks]} if masks else {}),
         "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
         "tta": settings.tta,
         "explain": [resolve_explain_method(settings), settings.explain_class, settings.explain_layer],

@@ -9,6 +9,7 @@ volume keeps its own label, and all volumes of a subject stay in one split.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ Label = tuple[int, tuple[float, ...]]  # class index and targets of a record; na
 
 DEFAULT_OPTIONS = TableOptions()
 IMAGE_SEPARATOR = "|"
+_REGION_NAME = re.compile(r"@(-?[0-9.e+-]+(,-?[0-9.e+-]+){2}|/.*)$")  # a centre, or the path of a mask
 
 # Letters only, without blanks and punctuation: `Subject ID`, `subject_id` and `SubjectID` are one name.
 # `case` is left out, since it often does not name the subject.
@@ -130,6 +132,16 @@ def split_images(cell: str) -> tuple[Path, ...]:
     """Return the image files of a cell; the inverse of `join_images`."""
     parts = cell.replace(IMAGE_SEPARATOR * 2, "\0").split(IMAGE_SEPARATOR)  # no path contains NUL
     return tuple(Path(part.replace("\0", IMAGE_SEPARATOR)) for part in parts)
+
+
+def split_item(item: str) -> tuple[Path, ...]:
+    """Return the image files of an item, see `Record.item`, without the name of its region.
+
+    >>> [str(path) for path in split_item("t1.nii|flair.nii@-1.5,2,3")]
+    ['t1.nii', 'flair.nii']
+    """
+    *first, last = split_images(item)
+    return (*first, Path(_REGION_NAME.sub("", str(last))))
 
 
 def load_manifest(table: str | Path, options: TableOptions = DEFAULT_OPTIONS) -> Manifest:
