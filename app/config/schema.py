@@ -165,8 +165,8 @@ class ModelSettings:
             the folder of a finished slice run. A 3D .keras file is trained by `kind=volume` as it is.
         builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
             `input_shape` and `classes` that returns a Keras model, and its further arguments.
-        weights: Trained weights of a network of keras.applications: `imagenet`, or a weights file of the
-            network without its top; null: none.
+        weights: Trained weights of a network of keras.applications: `imagenet` (in ~/.keras/models, or models
+            in $KERAS_HOME; else a download), or a weights file of the network without its top; null: none.
         filters: Filters of each stage of `cnn` and `resnet`.
         filter_scale: Factor of all filter counts, 0.01 to 16; at most 1 for any other network.
         head: Of `cnn` and `resnet`: `pool` (global average) or `flatten` (a weight for every position).

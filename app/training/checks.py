@@ -49,10 +49,10 @@ def check_slice_run(folder: Path, *, key: str) -> list[str]:
     missing = [path.name for path in (run.config, run.model, run.metrics) if not path.is_file()]
     if missing:
         return [f"{key}={folder}: expected a finished slice run; it lacks {', '.join(missing)}."]
-    kind = load_settings(run).model.kind
-    if kind != "slice":
-        expected = f"{key}={folder}: expected a slice run, whose 2D network can be lifted"
-        return [f"{expected}; received a {kind} run."]
+    model = load_settings(run).model
+    if model.kind != "slice" or model.aggregate == "gated_attention":
+        expected = f"{key}={folder}: expected a slice run, whose 2D network gives scores of slices"
+        return [f"{expected}; received a run of model={model.name}."]
     return []
 
 
