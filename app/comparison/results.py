@@ -16,7 +16,7 @@ from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
-from voxlift.app.evaluation.paired import MARGIN, compare_models
+from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import decide, overall_verdict
 from voxlift.app.files import read_json, write_json, write_rows
@@ -28,13 +28,13 @@ from voxlift.app.runs.results import read_scores
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
-def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float = MARGIN) -> None:
+def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float | None = None) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables.
 
     Args:
         selected: Compared trials, with notes.
         folder: Folder of the comparison.
-        margin: Smallest difference of the primary metric that matters.
+        margin: Smallest difference of the primary metric that matters; None: see `compare_models`.
     """
     trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {

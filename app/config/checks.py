@@ -396,6 +396,8 @@ def _find_strategy_problems(settings: TrainSettings) -> list[str]:
 
 def find_verdict_problems(verdict: VerdictSettings) -> list[str]:
     """Return a sentence if the margin is no positive number."""
+    if verdict.margin is None:
+        return []
     return find_range_problems("verdict.margin", verdict.margin, 1e-6, 1e9)
 
 

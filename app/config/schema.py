@@ -284,10 +284,11 @@ class VerdictSettings:
 
     Attributes:
         margin: Smallest difference of the primary metric that matters, in its unit, above 0. Models whose
-            difference is shown to be smaller are called equivalent.
+            difference is shown to be smaller are called equivalent. null: 0.05; for a number a tenth of the
+            mean absolute error of always predicting the training median.
     """
 
-    margin: float = 0.05
+    margin: float | None = None
 
 
 @dataclass

@@ -19,9 +19,17 @@ from voxlift.app.evaluation.bootstrap import (
 from voxlift.app.evaluation.delong import DeLong
 from voxlift.app.evaluation.mcnemar import McNemar
 from voxlift.app.evaluation.metric_names import metric_range
-from voxlift.app.evaluation.numbers import Wilcoxon
+from voxlift.app.evaluation.numbers import Numbers, Wilcoxon
 from voxlift.app.evaluation.paired_tests import FindingTests, adjust_findings, holm, pair_tests
-from voxlift.app.evaluation.scores import Fits, Floats, Predictions, ScoresError, align_fits
+from voxlift.app.evaluation.scores import (
+    Fits,
+    Floats,
+    Predictions,
+    ScoresError,
+    align_fits,
+    as_fits,
+    fits_of,
+)
 from voxlift.app.evaluation.seed_variance import widen_draws
 from voxlift.data_pipelines.errors import list_some
 
@@ -86,6 +94,7 @@ class Comparison:
         pairs: Number of pairs that the p-values are adjusted over.
         wilcoxon: Wilcoxon's signed-rank test on the absolute errors; None for other predictions than numbers.
         findings: Finding to its tests; None for other predictions than findings.
+        unit: Of the primary metric; empty without one.
     """
 
     first: str
@@ -104,6 +113,7 @@ class Comparison:
     pairs: int = 1
     wilcoxon: Wilcoxon | None = None
     findings: Mapping[str, FindingTests] | None = None
+    unit: str = ""
 
 
 def compare_models(
@@ -115,7 +125,7 @@ def compare_models(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare all pairs of models, or every model with a reference, on the same subjects, folds and seeds.
 
@@ -128,7 +138,8 @@ def compare_models(
         resamples: Number of resamples, the same ones for every model.
         seed: Seed of the draws.
         level: Coverage of the intervals.
-        margin: Smallest difference of the primary metric that matters, in its unit.
+        margin: Smallest difference of the primary metric that matters, in its unit; None: that of
+            `default_margin`.
 
     Raises:
         ScoresError: Fewer than two models, an unknown reference or metric, or models not scored on the same
@@ -138,6 +149,7 @@ def compare_models(
     first_model = next(iter(models.values()))
     fits = {name: align_fits(first_model, scores)[1] for name, scores in models.items()}
     _check_metric(primary, fits)
+    margin = default_margin(first_model) if margin is None else margin
     drawn = resample_models(list(fits.values()), resamples=resamples, seed=seed)
     draws = dict(zip(fits, drawn, strict=True))
     compared = []
@@ -164,9 +176,28 @@ def compare_models(
                 pairs=len(pairs),
                 wilcoxon=tests.wilcoxon,
                 findings=tests.findings,
+                unit=fits[a][0].unit,
             )
         )
     return _adjust_finding_tests(_adjust_p_values(compared))
+
+
+def default_margin(scores: Predictions | Fits) -> float:
+    """Return the smallest difference that matters, where none is given.
+
+    For numbers it is a tenth of the mean absolute error of always predicting the training median (of the
+    median of these subjects, where that is not known): as 0.05 is a tenth of what separates an AUC of 1 from
+    chance. Else it is 0.05.
+    """
+    numbers = fits_of(Numbers, as_fits(scores))
+    if numbers is None:
+        return MARGIN
+    medians = [
+        fit.training_median if math.isfinite(fit.training_median) else float(np.median(fit.labels))
+        for fit in numbers[0]
+    ]
+    errors = [np.abs(fit.labels - median).mean() for fit, median in zip(numbers[0], medians, strict=True)]
+    return float(np.mean(errors)) / 10 or MARGIN
 
 
 def paired_differences(

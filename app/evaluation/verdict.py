@@ -18,31 +18,66 @@ POWERS = (0.8, 0.9)
 FEW_SUBJECTS = 15  # of a class, below which a bootstrap interval tends to be too narrow
 
 
-def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test") -> str:
-    """Return a sentence that sets a run's AUC and its interval against chance.
+def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test", unit: str = "") -> str:
+    """Return a sentence that sets a run's primary metric and its interval against chance.
+
+    A number is set against always predicting the training median.
 
     Args:
         metrics: Block of metrics.json for the split.
         name: Of the model.
         split: `val` or `test`.
+        unit: Of a predicted number.
     """
-    auc, subjects = metrics.get("auc"), metrics.get("subjects", metrics.get("n"))
-    bounds = _interval_of(metrics, "auc")
-    if not isinstance(auc, int | float) or bounds is None:
-        return f"{name} has no ROC AUC on the {split} split: the split holds a single class."
+    if "mae" in metrics:
+        return _number_verdict(metrics, name=name, split=split, unit=unit)
+    key, chance = ("kappa_quadratic", 0.0) if "kappa_quadratic" in metrics else ("auc", CHANCE_AUC)
+    label = metric_label(key)
+    # Several classes have an AUC each too, and a correlation of all.
+    is_of_findings = "mcc" not in metrics and any(name.startswith("auc[") for name in metrics)
+    is_of_findings = is_of_findings and key == "auc"
+    if is_of_findings:
+        label = f"mean {label} of the findings"
+    value, subjects = metrics.get(key), metrics.get("subjects", metrics.get("n"))
+    bounds = _interval_of(metrics, key)
+    if not isinstance(value, int | float) or bounds is None:
+        return f"{name} has no {label} on the {split} split: the split holds a single class."
     low, high = bounds
     where = f"on {subjects} {split} subjects"
-    value = f"ROC AUC {auc:.3f} (95 % interval {low:.3f} to {high:.3f}) {where}"
+    text = f"{label} {value:.3f} (95 % interval {low:.3f} to {high:.3f}) {where}"
     if low == high:
         return (
-            f"{name}: ROC AUC {auc:.3f} {where}; every resample gives {auc:.3f}, so the bootstrap shows no "
-            "variation; this is no proof that further subjects would score the same."
+            f"{name}: {label} {value:.3f} {where}; every resample gives {value:.3f}, so the bootstrap shows "
+            "no variation; this is no proof that further subjects would score the same."
         )
-    if low > CHANCE_AUC:
-        return f"{name} ranks the classes better than chance: {value}."
-    if high < CHANCE_AUC:
-        return f"{name} ranks the classes worse than chance; check for swapped labels: {value}."
-    return f"Cannot tell {name} from chance: {value}."
+    what = "agrees with the grades" if key == "kappa_quadratic" else "ranks the classes"
+    what = "ranks the findings" if is_of_findings else what
+    if low > chance:
+        return f"{name} {what} better than chance: {text}."
+    if high < chance:
+        return f"{name} {what} worse than chance; check for swapped labels: {text}."
+    return f"Cannot tell {name} from chance: {text}."
+
+
+def _number_verdict(metrics: Mapping[str, object], *, name: str, split: str, unit: str) -> str:
+    """Return a sentence on the error of a number, beside that of always predicting the training median."""
+    error, bounds, gain = metrics["mae"], _interval_of(metrics, "mae"), _interval_of(metrics, "mae_gain")
+    where = f"on {metrics.get('subjects', metrics.get('n'))} {split} subjects"
+    if not isinstance(error, int | float) or bounds is None:
+        return f"{name} has no mean absolute error {where}."
+    in_unit = f" {unit}" if unit else ""
+    text = (
+        f"mean absolute error {error:.3g}{in_unit} (95 % interval {bounds[0]:.3g} to {bounds[1]:.3g}) {where}"
+    )
+    baseline = metrics.get("baseline_mae_median")
+    if gain is None or not isinstance(baseline, int | float):
+        return f"{name}: {text}."
+    beside = f"; always predicting the training median gives {baseline:.3g}{in_unit}"
+    if gain[0] > 0:
+        return f"{name} predicts better than the training median: {text}{beside}."
+    if gain[1] < 0:
+        return f"{name} predicts worse than the training median: {text}{beside}."
+    return f"Cannot tell {name} from always predicting the training median: {text}{beside}."
 
 
 @dataclass(frozen=True)
@@ -270,8 +305,8 @@ def _has_too_few_subjects(compared: Comparison) -> bool:
 
 
 def _label(compared: Comparison) -> str:
-    label = metric_label(compared.primary)
-    return label if label.isupper() or label.startswith(("ROC", "F1")) else label.lower()
+    label = metric_label(compared.primary, compared.unit)
+    return label if label.isupper() or label.startswith(("ROC", "F1", "MAE")) else label.lower()
 
 
 def _size(compared: Comparison) -> str:

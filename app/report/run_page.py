@@ -185,6 +185,7 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
     """Return everything that the template of a run needs."""
     scores = summary.scores.get(summary.split)
     block = summary.metrics.get(summary.split, {})
+    unit = scores.unit if scores is not None else ""
     views, headings = ResultViews(), ("Errors", "Correct decisions")
     if scores is not None:
         known = {} if summary.temperature is None else {"": [summary.temperature]}
@@ -199,8 +200,8 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "splits": tables.table_cells(summary.splits),
         "environment": tables.flat_rows(summary.environment),
         "evidence": summary.evidence,
-        "verdict": summary.verdict or run_verdict(block, name=summary.name, split=summary.split),
-        "rows": tables.metric_rows(summary.metrics, scores.unit if scores is not None else ""),
+        "verdict": summary.verdict or run_verdict(block, name=summary.name, split=summary.split, unit=unit),
+        "rows": tables.metric_rows(summary.metrics, unit),
         "class_rows": tables.class_rows(summary.metrics, views.outcomes),
         "counts": tables.count_rows(summary.metrics),
         "columns": list(summary.metrics),

@@ -110,7 +110,7 @@ def print_subgroups(subgroups: Mapping[str, Any], *, console: Console | None = N
             table.add_column(heading, justify="right")
         for name, _, subjects, _, too_small, cells in group.rows:
             texts = [f"{value} {interval}".strip() for value, interval in cells]
-            table.add_row(name, subjects, *(texts or [too_small]))
+            table.add_row(name, subjects, *([too_small] if too_small else texts))
         target.print(table)
         target.print(Text(group.tests))
 
@@ -120,7 +120,7 @@ def print_comparisons(found: Sequence[Comparison], *, console: Console | None = 
     target = console or build_console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
-    for heading in (f"{metric_label(found[0].primary)}, difference", "p"):
+    for heading in (f"{metric_label(found[0].primary, found[0].unit)}, difference", "p"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("verdict", overflow="fold")
     for one in found:

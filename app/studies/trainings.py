@@ -197,14 +197,14 @@ def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[s
 
 
 def compare_with_reference(
-    scores: Mapping[str, Sequence[Scores]], reference: str, *, margin: float
+    scores: Mapping[str, Sequence[Scores]], reference: str, *, margin: float | None
 ) -> dict[str, PointDifference]:
     """Return the difference of every other point from a reference, on the same subjects and seeds.
 
     Args:
         scores: Scores of each point, one per training.
         reference: Label of the point that the others are compared with.
-        margin: Smallest difference that matters.
+        margin: Smallest difference that matters; None: see `compare_models`.
     """
     if len(scores) < 2:
         return {}

@@ -158,7 +158,7 @@ def describe_findings(
 
 
 def _compare_best(
-    found: SearchFindings, *, margin: float
+    found: SearchFindings, *, margin: float | None
 ) -> tuple[dict[str, PointScore], PointDifference | None]:
     """Return the scores of the given and the best settings on other seeds, and their difference."""
     trials = select_finished(found.confirmed)

@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import norm
 
 from score_sets import build_scores, correlated_pair
+from task_predictions import build_findings, build_numbers
+from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.mcnemar import McNemar
 from voxlift.app.evaluation.paired import Comparison, Difference, compare_models
 from voxlift.app.evaluation.verdict import (
@@ -209,3 +211,33 @@ def test_fewer_than_five_subjects_of_a_class_decide_nothing_and_fewer_than_fifte
     assert better_model(some) == "volume3d"
     assert "only 12" in comparison_verdict(some)
     assert "rarest" not in comparison_verdict(replace(some, smallest_class=15))
+
+
+def test_numbers_are_set_against_the_training_median_in_their_unit():
+    def verdict(low, high):
+        metrics = {"mae": 4.21, "baseline_mae_median": 8.8, "subjects": 60}
+        intervals = {"mae": (3.6, 4.9), "mae_gain": (low, high)}
+        return run_verdict(metrics | {"intervals": intervals}, name="volume3d", unit="years")
+
+    assert "better than the training median" in verdict(2.0, 5.0)
+    assert "worse than the training median" in verdict(-2.0, -1.0)
+    assert "annot tell" in verdict(-2.0, 1.0)
+    assert all(text in verdict(2.0, 5.0) for text in ("4.21 years", "3.6", "8.8 years", "60"))
+
+
+def test_grades_are_set_against_a_kappa_of_zero_and_findings_against_their_mean_auc():
+    kappa = {"kappa_quadratic": 0.3, "auc": 0.9, "subjects": 60, "intervals": {"kappa_quadratic": (0.1, 0.5)}}
+    assert "better than chance" in run_verdict(kappa, name="m")
+    assert "annot tell" in run_verdict(kappa | {"intervals": {"kappa_quadratic": (-0.1, 0.5)}}, name="m")
+    findings = evaluate_scores(build_findings(0), resamples=100)
+    assert "findings better than chance" in run_verdict(findings, name="m")
+
+
+def test_the_margin_of_a_number_is_a_tenth_of_the_error_of_the_median_and_the_verdict_has_its_sign():
+    known = {"training_median": 60.0, "unit": "years"}
+    weak, strong = build_numbers(1, noise=12, **known), build_numbers(2, noise=1, **known)
+    (found,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=400)
+    assert found.margin == pytest.approx(np.abs(weak.labels - 60).mean() / 10)
+    assert decide(found).verdict == "better"  # a lower error
+    assert "MAE (years)" in comparison_verdict(found)
+    assert compare_models({"a": weak, "b": weak}, primary="mae", margin=2.0)[0].margin == 2.0
