@@ -68,6 +68,10 @@ def _import_study(name: str) -> Callable[[StudySettings, StudyFolder], None]:
         from voxlift.app.studies.architecture.run import study_architecture
 
         return study_architecture
+    if name == "sample_size":
+        from voxlift.app.studies.sample_size.run import study_sample_size
+
+        return study_sample_size
     from voxlift.app.studies.search.run import study_search
 
     return study_search

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.app.config.overrides import quote_override
+from voxlift.app.errors import SettingsError
 from voxlift.app.files import read_json
 from voxlift.app.runs.folder import RunFolder
 
@@ -86,6 +87,40 @@ def build_trials(
                 own += [f"splits.fold={fold}"] if len(folds) > 1 else []
                 trials.append(Trial(name, fold, seed, (*shared, *own), run))
     return trials
+
+
+def read_compared_trials(folder: Path) -> list[Trial]:
+    """Return the trainings that a finished comparison compared, under the names that it compared.
+
+    Raises:
+        SettingsError: The folder holds no finished comparison, or one of an earlier version, or a training's
+            run folder is missing.
+    """
+    file = folder / "comparison.json"
+    if not file.is_file():
+        raise SettingsError(
+            f"run={folder}: expected the folder of a finished comparison, with comparison.json, as "
+            "voxlift-compare prints it in its last line."
+        )
+    rows = read_json(file).get("trainings")
+    if not rows:
+        raise SettingsError(
+            f"{file} is of an earlier version and does not name its trainings. Repeat the same "
+            "voxlift-compare: it reuses the finished trainings and writes the file again."
+        )
+    trials = [
+        Trial(row["model"], row["fold"], row["seed"], (), RunFolder(_find_run(folder, row["run"])))
+        for row in rows
+    ]
+    if lost := [str(trial.run.path) for trial in trials if not trial.run.is_finished]:
+        raise SettingsError(f"{file}: expected a finished run in {', '.join(lost)}.")
+    return trials
+
+
+def _find_run(folder: Path, run: str) -> Path:
+    """Return a run's folder, also where the comparison was moved with its `runs`."""
+    beside = folder / "runs" / Path(run).name
+    return beside if beside.is_dir() else Path(run)
 
 
 def group_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from voxlift.app.config import ModelSettings, SettingsError, find_choice_problems, find_range_problems
+from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.studies import (
     STUDIES,
     ArchitectureStudy,
     BatchSizeStudy,
     ComplexityStudy,
+    LearningCurveStudy,
+    SampleSizeStudy,
     SearchStudy,
     Study,
 )
@@ -23,6 +26,7 @@ EQUAL = ("epochs", "steps")
 DESIGNS = ("one_at_a_time", "grid")
 COSTS = ("flops", "parameters", "seconds_per_volume", "train_seconds", "peak_memory_bytes")
 METRICS = ("auc", "balanced_accuracy", "accuracy", "loss")
+OPTIONAL = ("memory_gb", "prevalence")  # keys that may be null whatever the budget
 RANGE_KEYS = {"low", "high", "log", "step"}
 
 AnyStudy = TypeVar("AnyStudy", bound=Study)
@@ -83,7 +87,7 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
     filled: Any = fill_budget(study)
     if "trainer.epochs" in given and getattr(study, "epochs", 0) is None:
         filled = replace(filled, epochs=settings.trainer.epochs)
-    refuse_problems(_study_problems(filled))
+    refuse_problems([*_study_problems(filled), *_comparison_problems(settings)])
     return replace(settings, study=filled)
 
 
@@ -206,20 +210,19 @@ def _study_problems(study: Study) -> list[str]:
     missing = [
         f"study.{field.name}: expected a value here or in study.budgets.{study.budget}."
         for field in fields(study)
-        if getattr(study, field.name) is None and field.name != "memory_gb"
+        if getattr(study, field.name) is None and field.name not in OPTIONAL
     ]
     if missing:
         return missing
-    match study:
-        case BatchSizeStudy():
-            return _batch_size_problems(study)
-        case ComplexityStudy():
-            return _complexity_problems(study)
-        case ArchitectureStudy():
-            return _architecture_problems(study)
-        case SearchStudy():
-            return _search_problems(study)
-    return []
+    checks: dict[type[Study], Callable[[Any], list[str]]] = {
+        BatchSizeStudy: _batch_size_problems,
+        ComplexityStudy: _complexity_problems,
+        ArchitectureStudy: _architecture_problems,
+        SearchStudy: _search_problems,
+        SampleSizeStudy: _sample_size_problems,
+        LearningCurveStudy: _learning_curve_problems,
+    }
+    return checks[type(study)](study)
 
 
 def _batch_size_problems(study: BatchSizeStudy) -> list[str]:
@@ -277,6 +280,51 @@ def _search_problems(study: SearchStudy) -> list[str]:
         *find_range_problems("study.warmup_epochs", study.warmup_epochs, 0, 100_000),
         *([] if not study.confirm_seeds else _seed_problems("confirm_seeds", study.confirm_seeds)),
     ]
+
+
+def _sample_size_problems(study: SampleSizeStudy) -> list[str]:
+    problems = find_range_problems("study.correlation", study.correlation, 0.0, 0.99)
+    problems += find_range_problems("study.resamples", study.resamples or 0, 100, 100_000)
+    if study.prevalence is not None:
+        problems += find_range_problems("study.prevalence", study.prevalence, 0.001, 0.999)
+    if study.auc and (len(study.auc) != 2 or not all(0.5 <= auc < 1 for auc in study.auc)):
+        problems.append(f"study.auc: expected two numbers from 0.5 to below 1; received {list(study.auc)}.")
+    if study.pair and (len(study.pair) != 2 or _has_repeats(study.pair)):
+        problems.append(f"study.pair: expected two different models; received {list(study.pair)}.")
+    return problems
+
+
+def _learning_curve_problems(study: LearningCurveStudy) -> list[str]:
+    fractions, problems = study.fractions, []
+    if len({*fractions, 1.0}) < 3 or _has_repeats(fractions) or not all(0 < one <= 1 for one in fractions):
+        problems.append(
+            "study.fractions: expected different numbers above 0 and up to 1, at least two of them below 1; "
+            f"received {list(fractions)}."
+        )
+    if len(study.models) != 2 or _has_repeats(study.models):
+        problems.append(f"study.models: expected two different names; received {list(study.models)}.")
+    return [
+        *problems,
+        *find_choice_problems("study.equal", study.equal, EQUAL),
+        *find_range_problems("study.epochs", study.epochs or 0, 1, 100_000),
+        *find_range_problems("study.resamples", study.resamples or 0, 100, 100_000),
+        *_seed_problems("seeds", study.seeds or []),
+    ]
+
+
+def _comparison_problems(settings: StudySettings) -> list[str]:
+    """Return a sentence where a study lacks the comparison that it reads, or is given one in vain."""
+    problems = find_verdict_problems(settings.verdict)
+    study = settings.study
+    if not isinstance(study, SampleSizeStudy):
+        if settings.run is not None:
+            problems.append(f"run={settings.run}: only study=sample_size reads a finished comparison.")
+    elif (settings.run is None) == (not study.auc):
+        problems.append(
+            "study=sample_size: expected either run=COMPARISON, the folder of a finished comparison, or "
+            "planned values, for example 'study.auc=[0.80,0.85]' study.correlation=0.5 study.prevalence=0.3."
+        )
+    return problems
 
 
 def _seed_problems(key: str, seeds: Sequence[int]) -> list[str]:

@@ -1,0 +1,1 @@
+"""How many subjects a comparison needs."""
