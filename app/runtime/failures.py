@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.app.config import TrainerSettings
+from voxlift.app.config.overrides import format_override
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.supervisor import send_hints
 
@@ -94,9 +96,15 @@ def build_scoring_hint(batch_size: int) -> MemoryHint:
     return MemoryHint(f"batch_size={batch_size}", fix)
 
 
-def build_resume_hint(folder: Path) -> str:
-    """Return the sentence that says how to resume the training in a run folder."""
-    return f"To resume from the newest checkpoint: voxlift-train resume={folder}"
+def build_resume_hint(folder: Path, custom: Sequence[str] = ()) -> str:
+    """Return the sentence that says how to resume the training in a run folder.
+
+    Args:
+        folder: Of the run.
+        custom: Modules of the user, which a resumed training imports only where its command names them.
+    """
+    named = f" {shlex.quote(format_override('custom', list(custom)))}" if custom else ""
+    return f"To resume from the newest checkpoint: voxlift-train resume={folder}{named}"
 
 
 @contextmanager

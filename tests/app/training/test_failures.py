@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,9 @@ def test_more_epochs_reopen_a_finished_run_and_keep_its_old_metrics(run):
     assert not run.is_finished
     assert (run.path / "metrics.before.json").exists()
     assert load_settings(run).trainer.epochs == 6
+
+
+def test_the_hint_to_resume_names_the_users_modules():
+    assert build_resume_hint(Path("runs/a")).endswith("voxlift-train resume=runs/a")
+    words = shlex.split(build_resume_hint(Path("runs/a"), ["mynets", "more"]))
+    assert words[-2:] == ["resume=runs/a", "custom=[mynets,more]"]
