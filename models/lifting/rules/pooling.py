@@ -1,10 +1,14 @@
-"""Rules for pooling and upsampling."""
+"""Rules for pooling and upsampling.
+
+Before a pool that slices of zeros would change (an average, or a maximum of negative values), slices of
+padding along depth repeat the slices beside them.
+"""
 
 import keras
 
-from voxlift.models.layers import TrilinearUpSampling3D
+from voxlift.models.layers import RepeatEdges3D, TrilinearUpSampling3D
 from voxlift.models.lifting.errors import UnsupportedError
-from voxlift.models.lifting.rules.base import LayerCall, Lifted
+from voxlift.models.lifting.rules.base import ExtraLayer, LayerCall, Lifted
 from voxlift.models.lifting.rules.results import dtype_setting, spatial_output
 from voxlift.models.lifting.rules.windows import depth_upsampling, downsampled, times, window_output
 from voxlift.models.lifting.types import LayerClass
@@ -17,18 +21,16 @@ GLOBAL_POOLS_3D = {
 
 def lift_max_pooling(call: LayerCall) -> Lifted:
     """Return MaxPooling3D for MaxPooling2D."""
-    is_inexact = any(call.spec.depth_padding) and not call.spec.is_nonnegative
-    reason = "its maximum of negative values and slices of zeros is zero" if is_inexact else ""
-    return _lift_pooling(call, keras.layers.MaxPooling3D, reason)
+    is_spoiled = any(call.spec.depth_padding) and not call.spec.is_nonnegative
+    return _lift_pooling(call, keras.layers.MaxPooling3D, is_spoiled=is_spoiled)
 
 
 def lift_average_pooling(call: LayerCall) -> Lifted:
     """Return AveragePooling3D for AveragePooling2D."""
-    reason = "slices of zeros lower its average" if any(call.spec.depth_padding) else ""
-    return _lift_pooling(call, keras.layers.AveragePooling3D, reason)
+    return _lift_pooling(call, keras.layers.AveragePooling3D, is_spoiled=any(call.spec.depth_padding))
 
 
-def _lift_pooling(call: LayerCall, layer_class: LayerClass, inexact: str) -> Lifted:
+def _lift_pooling(call: LayerCall, layer_class: LayerClass, *, is_spoiled: bool) -> Lifted:
     spec, config, rule = call.require_volume(), call.config, call.depth_rule
     size, strides = config["pool_size"], config["strides"] or config["pool_size"]
     pool = (rule.pool_for(size[0]), *size)
@@ -47,8 +49,16 @@ def _lift_pooling(call: LayerCall, layer_class: LayerClass, inexact: str) -> Lif
         layer_class,
         {**config, "pool_size": pool, "strides": stride},
         (output,),
+        before=(_repeat_edges(call),) if is_spoiled else (),
         window=f"{times(pool)} /{times(stride)} {config['padding']}",
-        inexact=inexact,
+        note="slices of padding repeat those beside them" if is_spoiled else "",
+    )
+
+
+def _repeat_edges(call: LayerCall) -> ExtraLayer:
+    name = f"{call.config['name']}_repeat_edges"
+    return ExtraLayer(
+        RepeatEdges3D, {"name": name, "padding": call.spec.depth_padding, **dtype_setting(call)}
     )
 
 

@@ -121,16 +121,35 @@ def test_asymmetric_padding_follows_the_parity_of_depth():
         assert lifted.output_shape[1] == (depth if policy == "preserve" else -(-depth // 2))
 
 
-def test_zero_padding_before_a_pool_of_negative_values_is_inexact():
+@pytest.mark.parametrize("pool", [layers.MaxPooling2D, layers.AveragePooling2D])
+def test_zero_padding_before_a_pool_repeats_slices_where_zeros_would_change_it(pool, tmp_path):
     def body(x, activation):
         x = layers.Activation(activation)(layers.Conv2D(3, 3, padding="same")(x))
+        x = layers.ZeroPadding2D(((0, 1), (2, 1)))(x)
+        both = [pool(2, strides=1, name="pool")(x), layers.Conv2D(3, 2, name="conv")(x)]
+        pooled = pool(3, strides=2)(layers.ZeroPadding2D(1)(layers.Concatenate()(both)))
+        return layers.Conv2D(2, 1)(pooled)
+
+    for depth in (7, 8):
+        lifted = prove(image_network(lambda x: body(x, "tanh")), depth=depth, tolerance=EXACT)
+    assert lifted.get_layer("pool_repeat_edges").output.shape[1] == depth + 1
+    volume = np.random.default_rng(0).normal(size=(2, 8, 10, 12, 4)).astype("float32")
+    inner = keras.Model(lifted.input, [lifted.get_layer(name).output for name in ("pool", "conv")])
+    pooled = np.asarray(inner(volume)[0])
+    assert np.abs(pooled[:, -1] - pooled[:, -2]).max() > 1e-3  # the last window reads the last slice alone
+    lifted.save(tmp_path / "lifted.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "lifted.keras")(volume), lifted(volume))
+    preserved = plan_lift(image_network(lambda x: body(x, "tanh")), depth=8, depth_policy="preserve").build()
+    assert not any("repeat_edges" in layer.name for layer in preserved.layers)
+
+
+def test_zero_padding_before_a_maximum_of_nonnegative_values_stays():
+    def body(x):
+        x = layers.ReLU()(layers.Conv2D(3, 3, padding="same")(x))
         return layers.MaxPooling2D(3, strides=2, name="pool")(layers.ZeroPadding2D(1)(x))
 
-    signed = plan_lift(image_network(lambda x: body(x, "tanh")), depth=8)
-    assert list(signed.inexact) == ["pool"]
-    assert "pool (isotropic)" in str(signed)
-    assert not signed.replan(depth_policy="preserve").inexact
-    prove(image_network(lambda x: body(x, "relu")))
+    lifted = prove(image_network(body))
+    assert not any("repeat_edges" in layer.name for layer in lifted.layers)
 
 
 def test_padding_without_a_window_is_inexact_and_no_other_layer_is():
