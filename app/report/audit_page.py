@@ -77,6 +77,7 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
         "overrides": suggested_overrides(found.audit),
         "classes": found.manifest.classes,
         "class_counts": count_classes(found.manifest.records, found.manifest.classes),
+        "masks": mask_rows(found),
         "properties": property_rows(pairs, found.manifest.classes),
         "ranges": range_rows([one for one, _ in pairs]),
         "figures": distribution_figures(pairs, found),
@@ -114,6 +115,34 @@ def property_rows(
             for value, each in ranked
         ]
     return rows
+
+
+def mask_rows(found: DatasetAudit) -> list[tuple[str, int, str, str, str]]:
+    """Return name, number, volume (ml), longest side (mm) and parts of each class's masks or centres.
+
+    Those that training cannot use do not count. No rows where the data set has neither.
+    """
+    rows = []
+    for label, name in enumerate(found.manifest.classes):
+        pairs = zip(found.manifest.records, found.audit.regions, strict=True)
+        own = [one for record, one in pairs if record.label == label and one is not None and not one.problem]
+        columns = (
+            [one.volume_ml for one in own if one.volume_ml is not None],
+            [max(one.extent_mm) for one in own if one.volume_ml is not None],
+            [one.components for one in own if one.components is not None],
+        )
+        volume, side, parts = (_format_spread([float(value) for value in column]) for column in columns)
+        rows.append((name, len(own), volume, side, parts))
+    return rows if any(found.audit.regions) else []
+
+
+def _format_spread(values: Sequence[float]) -> str:
+    """Return minimum, median and maximum of values; nothing for none.
+
+    >>> _format_spread([1.0, 2.0, 8.5])
+    '1 / 2 / 8.5'
+    """
+    return " / ".join(f"{np.percentile(values, q):.3g}" for q in (0, 50, 100)) if values else ""
 
 
 def range_rows(known: Sequence[Facts]) -> list[tuple[str, str, str, str, int]]:

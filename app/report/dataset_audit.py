@@ -20,6 +20,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
+from voxlift.data_pipelines.audit.regions import region_row
 from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
@@ -135,6 +136,8 @@ def _rows(found: DatasetAudit) -> list[dict[str, str | int | float]]:
     for record, facts in zip(found.owners, facts_rows(found.audit), strict=True):
         label, split = classes[record.label], record.split or ""
         rows.append({"row": record.row, "subject": record.subject, "label": label, "split": split, **facts})
+    if any(record.region for record in found.owners):
+        rows = [row | region_row(facts) for row, facts in zip(rows, found.owned_regions, strict=True)]
     return rows
 
 

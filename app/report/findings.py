@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
+from voxlift.data_pipelines.audit.regions import RegionFacts
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 MAX_NAMES = 3  # files named in one sentence
@@ -27,6 +28,16 @@ ADVICE = MappingProxyType(
         "no_finite_voxel": "Remove the file: it has no voxel to train on.",
         "constant": "Remove the file: a constant image has no information.",
         "empty_mask": "Correct for a subject without anything to mark; otherwise fix the file.",
+        "mask_absent": "Relative paths start from data.root, by default the folder of the table; "
+        "data.on_bad_file=skip leaves these rows out.",
+        "mask_unreadable": "Fix or remove these masks, or leave the rows out with data.on_bad_file=skip.",
+        "mask_empty": "Draw the mask, or leave the rows out with data.on_bad_file=skip.",
+        "mask_off_grid": "Save the mask with the affine of its image; data.on_bad_file=skip leaves these "
+        "rows out.",
+        "centre_outside": "Check the units (world mm) and data.centre_space; data.on_bad_file=skip leaves "
+        "these rows out.",
+        "mask_resampled": "They are placed by their affine, and resampled by nearest neighbour.",
+        "mask_parts": "All parts count; preprocess.mask_components=largest takes the largest.",
         "channels_off_grid": "Register them, or set preprocess.same_grid=false to resample them onto the "
         "first channel.",
         "similar_classes": "If they mean the same, use one spelling in the table.",
@@ -71,6 +82,12 @@ class DatasetAudit:
     def owners(self) -> list[Record]:
         """The record of each file, in the order of the facts."""
         return [record for record in self.manifest.records for _ in record.images]
+
+    @property
+    def owned_regions(self) -> list[RegionFacts | None]:
+        """The facts of the mask or centre that belongs to each file, in the order of the facts."""
+        pairs = zip(self.manifest.records, self.audit.regions, strict=True)
+        return [facts for record, facts in pairs for _ in record.images]
 
 
 @dataclass(frozen=True)

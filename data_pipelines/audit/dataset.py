@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from voxlift.data_pipelines.audit.findings import (
     check_duplicates,
     check_files,
 )
-from voxlift.data_pipelines.tables.manifest import Manifest
+from voxlift.data_pipelines.audit.regions import RegionFacts, check_regions, read_region_facts
+from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 SEVERITIES = ("error", "warning", "note")
 ANISOTROPIC_FACTOR = 3.0
@@ -39,6 +41,7 @@ class Audit:
             file could be read.
         suggested_spacing: mm, ordered (depth, height, width); None where no file could be read.
         suggested_shape: Voxels at that spacing, ordered (depth, height, width), multiples of 8.
+        regions: Per record the facts of its mask or centre; None without one, or without a readable image.
     """
 
     facts: tuple[Facts, ...]
@@ -46,6 +49,7 @@ class Audit:
     suggested_preprocess: str | None
     suggested_spacing: tuple[float, ...] | None
     suggested_shape: tuple[int, ...] | None
+    regions: tuple[RegionFacts | None, ...] = ()
 
     @property
     def spoils(self) -> bool:
@@ -80,26 +84,37 @@ def audit_manifest(
     """
     split_of = [record.split for record in manifest.records] if splits is None else list(splits)
     read = partial(read_facts, time_axis=time_axis, prefer=prefer, thumbnails=thumbnails)
-    facts: list[Facts] = []
-    paths = [path for record in manifest.records for path in record.images]
+    # Records of several lesions in one image share its file, which is read once.
+    paths = list(dict.fromkeys(path for record in manifest.records for path in record.images))
+    by_path: dict[Path, Facts] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, one in enumerate(pool.map(read, paths), start=1):
-            facts.append(one)
+        for path, one in zip(paths, pool.map(read, paths), strict=True):
+            by_path[path] = one
             if progress is not None:
-                progress(done, len(paths))
+                progress(len(by_path), len(paths))
+        regions = tuple(pool.map(partial(_read_region, by_path, prefer), manifest.records))
+    facts = [by_path[path] for record in manifest.records for path in record.images]
     spacing = suggest_spacing(facts)
     return Audit(
         facts=tuple(facts),
-        findings=_check_all(manifest, facts, split_of, same_grid=same_grid, skips_bad=skips_bad),
+        findings=_check_all(manifest, facts, regions, split_of, same_grid=same_grid, skips_bad=skips_bad),
         suggested_preprocess=suggest_preprocess(facts),
         suggested_spacing=spacing,
         suggested_shape=None if spacing is None else suggest_shape(facts, spacing),
+        regions=regions,
     )
+
+
+def _read_region(by_path: Mapping[Path, Facts], prefer: str, record: Record) -> RegionFacts | None:
+    if record.region is None:
+        return None
+    return read_region_facts(record.region, by_path[record.images[0]], prefer=prefer)
 
 
 def _check_all(
     manifest: Manifest,
     facts: Sequence[Facts],
+    regions: Sequence[RegionFacts | None],
     splits: Sequence[str | None],
     *,
     same_grid: bool,
@@ -109,13 +124,15 @@ def _check_all(
     rest = iter(facts)
     by_record = [[next(rest) for _ in record.images] for record in manifest.records]
     cases = [
-        Case(one, record.subject, record.label, split)
+        Case(one, record.subject, record.label, split, "" if record.region is None else record.region.name)
         for record, files, split in zip(manifest.records, by_record, splits, strict=True)
         for one in files
     ]
+    files = list({case.facts.path: case for case in reversed(cases)}.values())[::-1]  # each once
     findings = [
-        *check_files(cases, skips_bad=skips_bad),
-        *check_consistency(cases),
+        *check_files(files, skips_bad=skips_bad),
+        *check_regions(manifest.records, regions, skips_bad=skips_bad),
+        *check_consistency(files),
         *check_duplicates(cases, manifest.classes),
         *check_confounding(cases, manifest.classes),
         *check_classes(manifest, splits),

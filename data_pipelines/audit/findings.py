@@ -43,12 +43,13 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image of the manifest: its facts, subject, label and split."""
+    """One image of the manifest: its facts, subject, label and split, and the name of its mask or centre."""
 
     facts: Facts
     subject: str
     label: int
     split: str | None
+    region: str = ""
 
 
 def _error(kind: str, message: str, where: Sequence[object]) -> Finding:
@@ -145,7 +146,8 @@ def check_duplicates(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[
         splits = {case.split for case in same if case.split}
         if len(splits) > 1:
             yield _error("subject_in_two_splits", f"subject {subject} is in {_list(splits)}", [subject])
-    for path, same in _group(cases, [str(case.facts.path) for case in cases]).items():
+    listed = _group(cases, [f"{case.facts.path}@{case.region}" for case in cases])
+    for path, same in ((str(same[0].facts.path), same) for same in listed.values()):
         labels = {case.label for case in same}
         if len(labels) > 1:
             names = _list(classes[label] for label in labels)

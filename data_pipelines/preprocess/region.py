@@ -33,6 +33,18 @@ Edges = NDArray[
 ]  # [2, 3]: lower and upper edge of a box, in voxels; voxel n covers n - 0.5 to n + 0.5
 
 
+class RegionError(VolumeError):
+    """A mask or centre that selects nothing of its image.
+
+    Attributes:
+        kind: `mask_empty`, `mask_off_grid` or `centre_outside`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class Region:
     """Where in its images a record's lesion, organ or candidate is.
@@ -124,8 +136,9 @@ def read_mask(path: Path, settings: Preprocess) -> Mask:
     if inside.ndim == 4:
         inside = np.asarray(inside.any(axis=3))
     if not inside.any():
-        raise VolumeError(
-            f"{path}: the mask is empty (no voxel of {INSIDE:g} or more). Correct it, or leave the row out."
+        raise RegionError(
+            "mask_empty",
+            f"{path}: the mask is empty (no voxel of {INSIDE:g} or more). Correct it, or leave the row out.",
         )
     if settings.mask_components == "largest":
         inside = find_largest_component(inside)
@@ -148,19 +161,22 @@ def find_largest_component(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return largest
 
 
-def place_region(region: Region | None, first: Stored, settings: Preprocess) -> PlacedRegion:
+def place_region(
+    region: Region | None, first: Stored, settings: Preprocess, mask: Mask | None = None
+) -> PlacedRegion:
     """Return a record's region in its first image.
 
     Args:
         region: The record's.
         first: Its first image.
         settings: What the region is for.
+        mask: The region's, where it has been read already.
 
     Raises:
         VolumeError: The record has no region, its mask cannot be used, or the region is outside the image.
     """
     if region is not None and region.mask is not None:
-        mask = read_mask(region.mask, settings)
+        mask = mask or read_mask(region.mask, settings)
         return PlacedRegion(find_mask_edges(mask, first), mask)
     if region is not None and region.centre is not None:
         return PlacedRegion(_find_point_edges(region.centre, first))
@@ -193,7 +209,7 @@ def find_mask_edges(mask: Mask, first: Stored) -> Edges:
         if at.size:
             low, high = np.minimum(low, at.min(axis=0)), np.maximum(high, at.max(axis=0))
     if not np.isfinite(low).all():
-        raise VolumeError(_off_grid_message(mask, first))
+        raise RegionError("mask_off_grid", _off_grid_message(mask, first))
     edges: Edges = np.clip([low - half, high + half], -0.5, np.array(shape) - 0.5)
     return edges
 
@@ -256,9 +272,10 @@ def _find_point_edges(centre: Point, first: Stored) -> Edges:
     hint = ""
     if _is_in_image(_index_of((-x, -y, z), first), first):
         hint = " With x and y negated it is inside: choose data.centre_space=LPS or RAS accordingly."
-    raise VolumeError(
+    raise RegionError(
+        "centre_outside",
         f"{first.source}: the centre ({name_centre(centre)}) mm, RAS, is outside the image, which covers "
-        f"{_describe_extent(first.voxels.shape, first.affine)}.{hint}"
+        f"{_describe_extent(first.voxels.shape, first.affine)}.{hint}",
     )
 
 

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from scans import random_voxels, write_nifti, write_scan
 from voxlift.data_pipelines.audit import Facts, audit_manifest, facts_rows
 from voxlift.data_pipelines.audit.dataset import suggest_preprocess, suggest_shape, suggest_spacing
+from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 SHAPE = (11, 7, 5)
@@ -160,3 +162,41 @@ def test_an_empty_mask_among_masks_changes_nothing_and_no_file_suggests_nothing(
     masks = [facts(minimum=0.0, maximum=1.0, mean=0.01) for _ in range(5)]
     assert suggest_preprocess([*masks, facts()]) == "mask"
     assert suggest_preprocess([ABSENT]) is None
+
+
+def test_masks_and_centres_that_select_nothing_are_findings(tmp_path):
+    affine, away = np.diag([2.0, 1.5, 3.0, 1.0]), np.diag([2.0, 1.5, 3.0, 1.0])
+    away[:3, 3] = 500
+    inside = np.zeros((9, 8, 7), np.uint8)
+    inside[2:5, 3, 4] = 1
+    parted = inside.copy()
+    parted[0, 0, 0] = 1
+    files = {"good": (inside, affine), "parts": (parted, affine), "away": (inside, away)}
+    files["empty"] = (np.zeros_like(inside), affine)
+    files["coarse"] = (inside[::2], affine @ np.diag([2, 1, 1, 1]))
+    masks = {name: tmp_path / f"{name}.nii" for name in (*files, "absent")}
+    for name, (voxels, grid) in files.items():
+        nib.save(nib.Nifti1Image(voxels, grid), masks[name])
+    image = tmp_path / "image.nii"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=(9, 8, 7)), affine), image)
+    regions = [Region(mask=mask, name=name) for name, mask in masks.items()]
+    regions += [Region(centre=(4.0, 3.0, 6.0), name="in"), Region(centre=(900.0, 0.0, 0.0), name="out")]
+    records = tuple(
+        Record("s", (image,), row % 2, None, row, region=region) for row, region in enumerate(regions)
+    )
+    audit = audit_manifest(Manifest(records, ("a", "b"), {}, tmp_path))
+    found = {finding.kind: finding for finding in audit.findings}
+    wanted = {"mask_off_grid": "away", "mask_empty": "empty", "mask_absent": "absent"}
+    for kind, name in wanted.items():
+        assert found[kind].where == (str(masks[name]),)
+        assert found[kind].spoils
+    assert found["centre_outside"].where == (str(image),)
+    assert found["mask_resampled"].where == (str(masks["coarse"]),)
+    assert found["mask_parts"].where == (str(masks["parts"]),)
+    assert "two_labels" not in found  # lesions of one image have labels of their own
+    good, parts = audit.regions[:2]
+    assert good.volume_ml == pytest.approx(3 * 2 * 1.5 * 3 / 1000)
+    assert good.extent_mm == pytest.approx((3, 1.5, 6))
+    assert (good.components, parts.components) == (1, 2)
+    skipping = audit_manifest(Manifest(records, ("a", "b"), {}, tmp_path), skips_bad=True)
+    assert not any(finding.spoils for finding in skipping.findings if finding.kind in wanted)
