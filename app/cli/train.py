@@ -12,7 +12,7 @@ from voxlift.app.config.overrides import list_given_overrides, to_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
 from voxlift.app.training.resume import is_resumed_by_other_host, reopen_settings
-from voxlift.app.training.strategy.hosts.supervise import supervise
+from voxlift.app.training.strategy.hosts.connect import train_on_hosts
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def start(settings: TrainSettings) -> int:
     if settings.resume is not None:
         return _resume(settings, settings.resume)
     if settings.strategy == "hosts":
-        return supervise(settings, settings.hosts)
+        return train_on_hosts(settings, settings.hosts)
     from voxlift.app.training.train import train  # slow; only after the checks
 
     return train(settings)
@@ -53,12 +53,12 @@ def start(settings: TrainSettings) -> int:
 def _resume(asked: TrainSettings, path: str) -> int:
     """Resume the run in a folder; of the given settings only epochs, hosts and custom are used."""
     if is_resumed_by_other_host(path, asked.hosts, os.environ):
-        return supervise(None, asked.hosts, resumes=True)
+        return train_on_hosts(None, asked.hosts, resumes=True)
     run, settings = reopen_settings(
         path, overrides=list_given_overrides(), epochs=asked.trainer.epochs, custom=asked.custom
     )
     if settings.strategy == "hosts":
-        return supervise(settings, asked.hosts, resumes=True)
+        return train_on_hosts(settings, asked.hosts, resumes=True)
     if asked.hosts != HostsSettings():
         raise SettingsError(f"hosts: {run.path} was trained on one host; leave the keys of hosts out.")
     check_backend()

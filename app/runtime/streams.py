@@ -23,6 +23,15 @@ def prepare_streams() -> None:
     sys.stderr = _prepare(sys.stderr, sys.__stderr__, 2)
 
 
+def keep_stdout_for_python() -> None:
+    """Discard what libraries write to standard output behind Python's back; what Python prints is shown."""
+    sys.stdout.flush()
+    shown = os.dup(1)
+    discard_output(1)
+    if sys.stdout is sys.__stdout__ or isinstance(getattr(sys.stdout.buffer, "raw", None), _Output):
+        sys.stdout = _prepare(None, None, shown)
+
+
 class _Output(io.FileIO):
     """The descriptor of a standard stream, which becomes the null device when it cannot be written."""
 
@@ -36,7 +45,7 @@ class _Output(io.FileIO):
             return super().write(data)  # type: ignore[arg-type]  # any buffer
         except OSError as error:
             discard_output(self.fileno())
-            if self.fileno() == 1 and error.errno not in READER_LEFT:
+            if self.fileno() != 2 and error.errno not in READER_LEFT:
                 raise OSError(error.errno, error.strerror, "standard output") from error
             return memoryview(data).nbytes  # type: ignore[arg-type]
 

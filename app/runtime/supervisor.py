@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from voxlift.app.runtime.exit_status import CRASH, USER_ERROR
+from voxlift.app.runtime.exit_status import CRASH, LOST, USER_ERROR
 
 FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
@@ -66,8 +66,14 @@ def send_hints(**hints: str) -> None:
     Args:
         hints: See `ProcessEnd`; a later hint replaces an earlier one of the same name.
     """
+    _pipe.sent.update(hints)
     if _pipe.writer is not None:
         os.write(_pipe.writer, json.dumps(hints).encode() + b"\n")
+
+
+def sent_hints() -> dict[str, str]:
+    """Return the hints that this process has sent, for its own messages."""
+    return dict(_pipe.sent)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class ProcessEnd:
         signal_number: Of the signal.
         peak_bytes: Largest resident memory of the process.
         is_memory: Whether the kernel has killed a process for lack of memory meanwhile.
-        hints: What the process sent before: `setting` (what decides its need of memory), `fix` and `resume`.
+        hints: What the process sent before: `setting` (what decides its need of memory), `fix`, `resume`, and
+            `lost` (why JAX aborts one of several processes).
     """
 
     signal_number: int
@@ -91,12 +98,16 @@ class ProcessEnd:
         """The exit status of the command."""
         if self.signal_number == signal.SIGKILL and self.is_memory:
             return USER_ERROR  # other settings need less
+        if "lost" in self.hints and self.signal_number not in FORWARDED:
+            return LOST
         return CRASH if self.signal_number in CRASHES else 128 + self.signal_number
 
     def describe(self) -> str:
         """Return what happened, how to fix it and how to resume, as far as that is known."""
         name, memory = signal.Signals(self.signal_number).name, f"peak memory {self.peak_bytes / 1e9:.1f} GB"
         setting = f" with {self.hints['setting']}" if "setting" in self.hints else ""
+        if self.signal_number == signal.SIGABRT and "lost" in self.hints:
+            return " ".join(self.hints[key] for key in ("lost", "resume") if key in self.hints)
         if self.signal_number in CRASHES:
             cause = f"The process crashed{setting} ({name}; {memory}), most often for lack of memory."
         elif self.signal_number != signal.SIGKILL:
@@ -111,9 +122,10 @@ class ProcessEnd:
 
 @dataclass
 class _Pipe:
-    """The writing end of the pipe to the supervising process; None without one."""
+    """The writing end of the pipe to the supervising process (None without one), and what was sent."""
 
     writer: int | None = None
+    sent: dict[str, str] = field(default_factory=dict)
 
 
 _pipe = _Pipe()

@@ -14,7 +14,7 @@ from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
-from voxlift.app.training.strategy.hosts.supervise import check_engine
+from voxlift.app.training.strategy.hosts.connect import check_hosts
 from voxlift.data_pipelines.paths import find_real_path
 from voxlift.data_pipelines.tables.manifest import split_images
 
@@ -35,7 +35,7 @@ def check_training(settings: TrainSettings) -> None:
     """
     check_settings(settings)
     check_baseline(settings.model)
-    check_engine() if settings.strategy == "hosts" else check_backend()
+    check_hosts(settings) if settings.strategy == "hosts" else check_backend()
 
 
 def check_slice_run(folder: Path, *, key: str) -> list[str]:

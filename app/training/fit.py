@@ -44,7 +44,7 @@ from voxlift.app.training.strategy.hosts.data_parallel import (
     copy_weights,
     global_batches,
 )
-from voxlift.app.training.strategy.hosts.rendezvous import is_follower
+from voxlift.app.training.strategy.hosts.agree import is_follower
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -18,7 +18,7 @@ from voxlift.app.files import read_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.suggestions import suggest_runs
-from voxlift.app.training.strategy.hosts.cluster_environment import find_cluster_environment, is_in_cluster
+from voxlift.app.training.strategy.hosts.connect import is_launched, leads
 
 log = logging.getLogger("voxlift")
 
@@ -66,9 +66,8 @@ def reopen_settings(
 
 def is_resumed_by_other_host(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
     """Return whether only host 0 has the run folder, which then sends what this host needs."""
-    if RunFolder(Path(path).expanduser()).config.exists() or not is_in_cluster(hosts, environment):
-        return False
-    return not find_cluster_environment(hosts, environment).leads
+    has_folder = RunFolder(Path(path).expanduser()).config.exists()
+    return not has_folder and is_launched(hosts, environment) and not leads(hosts, environment)
 
 
 def is_complete(run: RunFolder, settings: TrainSettings) -> bool:

@@ -126,14 +126,13 @@ def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Sta
     """Build the networks before any image is read, so that wrong settings are refused at once.
 
     Returns:
-        The stages; none where the shape of the prepared volumes is not known beforehand, and none on several
-        hosts, whose devices are connected when all of them have prepared the images.
+        The stages; none where the shape of the prepared volumes is not known beforehand.
 
     Raises:
         SettingsError, LiftError: As `build_stages`.
     """
     spec = expected_spec(settings, manifest)
-    if spec is None or settings.strategy == "hosts":
+    if spec is None:
         check_name(settings.model)
         return ()
     prepare_devices(settings)

@@ -31,12 +31,12 @@ from voxlift.app.training.networks import input_spec
 from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
-from voxlift.app.training.strategy.hosts.rendezvous import (
+from voxlift.app.training.strategy.hosts.agree import (
     agree_on_precision,
     agree_on_subjects,
     is_follower,
     process_zero_first,
-    publish_run,
+    share_run_path,
 )
 from voxlift.app.training.without_network import WITHOUT_NETWORK, check_model
 
@@ -86,16 +86,15 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
         return 0
     with logging_to_file() as attach_log:
         if run is None:
-            _check_destination(settings)
             session = _start_session(settings)
             run = _create_run(session, _run_preflight(session))
             attach_log(run.log)
         else:
             attach_log(run.log)
-            publish_run(settings, run.path)
             session = _resume_session(settings, run)
             reopen_run(run, settings)  # last: a run whose images are refused stays as it is
-        with translate_failures(build_training_hint(settings.trainer), build_resume_hint(run.path)):
+        path = share_run_path(settings, run.path)
+        with translate_failures(build_training_hint(settings.trainer), build_resume_hint(path)):
             _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
             # The plan of a second stage reads the weights that the fit of the first one leaves.
             for stage, data in zip(session.stages, session.inputs, strict=True):
@@ -111,23 +110,23 @@ def _check_destination(settings: TrainSettings) -> None:
 
 def _start_session(settings: TrainSettings) -> Session:
     """Check all that needs no image, then prepare the images."""
-    with process_zero_first(settings, name="subjects"):
+    with process_zero_first(settings):
+        _check_destination(settings)
         manifest, splits = find_subjects(settings)
         check_model(settings, manifest)
         check_reported_columns(settings)
-    # Outside: JAX finds the devices of several hosts only when all of them look.
     precision = _prepare_process(settings, settings.precision)
     refuse_seen_subjects(settings.model, manifest.records, splits)
     stages = build_stages_early(settings, manifest)
-    with process_zero_first(settings, name="images"):
+    with process_zero_first(settings):
         cohort = prepare_subjects(manifest, splits, settings=settings)
     return _complete_session(settings, cohort, precision, stages)
 
 
 def _resume_session(settings: TrainSettings, run: RunFolder) -> Session:
-    with process_zero_first(settings, name="images"):
+    with process_zero_first(settings):
         cohort = reopen_cohort(run, settings)
-    precision = _prepare_process(settings, saved_precision(run, settings))  # outside, as above
+    precision = _prepare_process(settings, saved_precision(run, settings))
     return _complete_session(settings, cohort, precision, (), run)
 
 
@@ -193,7 +192,6 @@ def _create_run(session: Session, reports: Sequence[Preflight]) -> RunFolder:
     settings = session.settings
     name = f"{settings.data.name}-{settings.model.name}-seed{settings.seed}"
     run = create_run(settings.run_dir, runs_folder=settings.runs_folder, name=name)
-    publish_run(settings, run.path)
     if settings.model.builder is not None and not is_follower(settings):
         save_trained(session.stages[0].take_networks().volume, run.untrained)
     if reports:

@@ -20,18 +20,13 @@ from typing import TYPE_CHECKING, Any
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.checks import refuse_uneven_batches
 from voxlift.app.runtime.devices import backend_name
+from voxlift.app.training.strategy.hosts.agree import barrier, is_follower
 from voxlift.app.training.strategy.hosts.data_parallel import (
     build_with_local_copy,
     global_device_count,
+    own_share,
     set_data_parallel,
     single_process,
-)
-from voxlift.app.training.strategy.hosts.rendezvous import (
-    barrier,
-    disconnect,
-    is_follower,
-    own_index,
-    process_count,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +59,7 @@ def device_count(settings: TrainSettings) -> int:
 
 def batch_shard(settings: TrainSettings) -> tuple[int, int]:
     """Return which part of each batch this process reads: its index, and the number of parts."""
-    return (own_index(), process_count()) if settings.strategy == "hosts" else (0, 1)
+    return own_share() if settings.strategy == "hosts" else (0, 1)
 
 
 def build_distributed(settings: TrainSettings, build: Callable[[], Networks]) -> Networks:
@@ -91,7 +86,7 @@ def on_one_process(settings: TrainSettings, *, name: str, is_last: bool) -> Iter
         return
     is_writer = not is_follower(settings)
     if is_last:
-        disconnect()  # the others may end while this process still works
+        _disconnect()  # the others may end while this process still works
     if is_writer:
         with single_process():
             yield True
@@ -99,6 +94,13 @@ def on_one_process(settings: TrainSettings, *, name: str, is_last: bool) -> Iter
         yield False
     if not is_last:
         barrier(name)
+
+
+def _disconnect() -> None:
+    """Disconnect from the other hosts, as all of them do; what follows is computed by this process alone."""
+    import jax
+
+    jax.distributed.shutdown()
 
 
 def _prepare_mirrored(settings: TrainSettings) -> None:

@@ -1,61 +1,234 @@
-"""Check that host 0 can be reached, before JAX is started."""
+"""Connect the processes of `strategy=hosts`, train on all of them, and end so that no other one waits.
+
+The keys of `hosts` say where this process stands, or JAX finds that out from Slurm, Open MPI and the like.
+When a process is lost, JAX raises an error in the others, or aborts them: the process that supervises the
+command (`runtime.supervisor`) then reports it.
+"""
 
 from __future__ import annotations
 
-import socket
+import os
+import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
-from voxlift.app.config import SettingsError
-from voxlift.app.progress import print_line
-from voxlift.app.training.strategy.hosts.cluster_environment import ClusterEnvironment
+from voxlift.app.config import HostsSettings, LoggerSettings, SettingsError, TrainSettings
+from voxlift.app.config.messages import describe_error, is_user_error
+from voxlift.app.config.texts import dump_settings
+from voxlift.app.errors import refuse_problems
+from voxlift.app.progress import console, print_line
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runtime.devices import backend_name, check_backend
+from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
+from voxlift.app.runtime.streams import keep_stdout_for_python
+from voxlift.app.runtime.supervisor import send_hints, sent_hints
+from voxlift.app.training.checkpoints import files_to_resume
+from voxlift.app.training.strategy.hosts.agree import agree_on_settings, is_leader, send_files
+from voxlift.app.training.strategy.hosts.data_parallel import refuse_uneven_shares
 
-PAUSE = 0.2  # seconds between two tries
+ENGINE = {"KERAS_BACKEND": "jax"}
+# Variables that JAX reads, too: the number of processes and the index of this one, for each launcher.
+LAUNCHERS = {"SLURM_NTASKS": "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
+LINGER = 3.0  # seconds that host 0 stays after an error: when it ends, JAX aborts the others
+LOST_WORDS = (
+    "gloo",
+    "nccl",
+    "connection reset",
+    "connection closed",
+    "coordination service",
+    "socket closed",
+    "heartbeat",
+)
 
 
-def await_coordinator(cluster: ClusterEnvironment) -> None:
-    """Wait until host 0 accepts connections.
+def check_hosts(settings: TrainSettings, environment: Mapping[str, str] = os.environ) -> None:
+    """Pass when JAX is installed, no other backend is asked for, and the keys of `hosts` fit together.
 
     Raises:
-        SettingsError: It does not within `hosts.wait_seconds`.
+        SettingsError: Listing all problems of the keys, or what to install or to unset.
     """
-    until, has_said = time.monotonic() + cluster.wait_seconds, False
-    while (problem := _try_connect(cluster)) is not None:
-        if time.monotonic() > until:
-            raise SettingsError(
-                f"hosts.coordinator={cluster.coordinator}: host 0 cannot be reached ({problem}), tried for "
-                f"{cluster.wait_seconds} s. Is it started, is its name right, and may its port be used? "
-                "hosts.wait_seconds=... waits longer."
-            )
-        if not has_said:
-            has_said = True
-            print_line(
-                f"Host {cluster.index} of {cluster.count}: waiting for host 0 at {cluster.coordinator}"
-            )
-        time.sleep(PAUSE)
+    refuse_problems(find_hosts_problems(settings.hosts, environment))
+    if backend_name({**ENGINE, **environment}) != "jax":
+        raise SettingsError(
+            f"strategy=hosts: expected the JAX backend; received KERAS_BACKEND={backend_name(environment)}. "
+            "Unset KERAS_BACKEND: the training is started with jax."
+        )
+    check_backend(ENGINE)
 
 
-def refuse_taken_port(cluster: ClusterEnvironment) -> None:
-    """Pass when this host can listen at the port of the coordinator.
+def find_hosts_problems(hosts: HostsSettings, environment: Mapping[str, str]) -> list[str]:
+    """Return what is missing or contradictory in the keys of `hosts`; a launcher can stand for them."""
+    problems = [
+        f"hosts.{key}: expected more than 0; received {getattr(hosts, key)}."
+        for key in ("wait_seconds", "heartbeat_seconds")
+        if getattr(hosts, key) <= 0
+    ]
+    given = {key: getattr(hosts, key) for key in ("coordinator", "count", "index")}
+    missing = [f"hosts.{key}" for key, value in given.items() if value is None]
+    if len(missing) == len(given) and is_launched(hosts, environment):
+        return problems
+    if missing:
+        needed = "set hosts.coordinator=HOST:PORT, hosts.count=N and hosts.index=0 (to N-1)"
+        problems.append(
+            f"{', '.join(missing)}: strategy=hosts needs them without Slurm or Open MPI; {needed}."
+        )
+    return [*problems, *_find_place_problems(hosts)]
+
+
+def _find_place_problems(hosts: HostsSettings) -> list[str]:
+    problems = []
+    name, _, port = (hosts.coordinator or "host:1").rpartition(":")
+    if not (name and port.isdigit() and 0 < int(port) < 2**16):
+        problems.append(
+            f"hosts.coordinator: expected HOST:PORT, the address of host 0; received {hosts.coordinator}."
+        )
+    if hosts.count is not None and hosts.count < 2:
+        problems.append(
+            f"hosts.count: expected at least 2 processes; received {hosts.count}. On one host set "
+            "strategy=single or mirrored."
+        )
+    if hosts.index is not None and not 0 <= hosts.index < max(hosts.count or hosts.index + 1, 1):
+        problems.append(
+            f"hosts.index: expected 0 to {max(hosts.count or 1, 1) - 1} for hosts.count={hosts.count}; "
+            f"received {hosts.index}."
+        )
+    return problems
+
+
+def is_launched(hosts: HostsSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether keys or a launcher make this process one of several."""
+    counts = [environment.get(name, "") for name in LAUNCHERS]
+    return hosts.index is not None or any(count.isdigit() and int(count) > 1 for count in counts)
+
+
+def leads(hosts: HostsSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether keys or a launcher make this the process 0."""
+    return hosts.index == 0 or (
+        hosts.index is None and any(environment.get(index) == "0" for index in LAUNCHERS.values())
+    )
+
+
+def train_on_hosts(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: bool = False) -> int:
+    """Train or resume on this host, together with the others; the process ends here after an error.
+
+    Args:
+        settings: Of the training; None takes those that host 0 resumes with.
+        hosts: The place of this process.
+        resumes: Whether the run in `settings.run_dir` is resumed.
+
+    Returns:
+        The exit status, 0.
 
     Raises:
-        SettingsError: Another program does.
+        SettingsError: The keys of `hosts` do not fit together, or JAX is not installed.
     """
-    _, port = cluster.address
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind(("", port))
-        except OSError as error:
-            raise SettingsError(
-                f"hosts.coordinator={cluster.coordinator}: host 0 cannot listen at port {port} "
-                f"({error.strerror}); name another one on all hosts."
-            ) from error
-
-
-def _try_connect(cluster: ClusterEnvironment) -> str | None:
-    """Return what keeps host 0 from answering; None where it answers."""
+    check_hosts(replace(settings or TrainSettings(), hosts=hosts))
+    _prepare_environment(settings, hosts)
+    keep_stdout_for_python()
     try:
-        socket.create_connection(cluster.address, timeout=2).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
+        with tempfile.TemporaryDirectory(prefix="voxlift-host-") as folder:
+            _connect(hosts)
+            return _train(settings, Path(folder), resumes=resumes)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the other hosts wait for this one
+        _exit_after(error)
+
+
+def _prepare_environment(settings: TrainSettings | None, hosts: HostsSettings) -> None:
+    """Set what JAX and Keras read when they are imported, which has not happened yet."""
+    os.environ.update(ENGINE)
+    if hosts.coordinator and any("_proxy" in name.lower() for name in os.environ):
+        os.environ.update(no_grpc_proxy=hosts.coordinator.rpartition(":")[0])  # a proxy knows no such host
+    if settings is not None and settings.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if settings is not None and settings.deterministic:  # read when the devices are connected
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _connect(hosts: HostsSettings) -> None:
+    """Connect this process and its devices to the others.
+
+    Raises:
+        SettingsError: Nothing says where this process stands.
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    address = hosts.coordinator or "the first host"
+    send_hints(
+        lost=f"Not all hosts connected to {address} within {hosts.wait_seconds} s. Start the command on "
+        "every host at the same time; hosts.wait_seconds=... waits longer."
+    )
+    # Without it JAX cannot add up what lies on the CPUs of several processes.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            hosts.coordinator,
+            num_processes=hosts.count,
+            process_id=hosts.index,
+            initialization_timeout=hosts.wait_seconds,
+            heartbeat_timeout_seconds=hosts.heartbeat_seconds,
+            # With all keys given, each process uses all devices that it sees, under a launcher, too.
+            cluster_detection_method="deactivate" if hosts.coordinator else None,
+        )
+    except ValueError as error:
+        raise SettingsError(f"strategy=hosts: JAX cannot connect the hosts: {error}") from error
+    multihost_utils.sync_global_devices("devices")  # while all are here: JAX waits two minutes for them
+    send_hints(
+        lost="Another host was lost: its process ended, or cannot be reached. Use the same keys of hosts to "
+        "resume, on every host."
+    )
+
+
+def _train(settings: TrainSettings | None, folder: Path, *, resumes: bool) -> int:
+    """Train as host 0 does; the other hosts print nothing, and their run folder is temporary."""
+    from voxlift.app.training.train import train  # takes seconds to import: only when all are connected
+
+    console.quiet = not is_leader()
+    settings = agree_on_settings(None if settings is None else dump_settings(settings))
+    refuse_uneven_shares(settings)
+    if not is_leader():
+        settings = replace(settings, run_dir=str(folder / "run"), logger=LoggerSettings(tensorboard=False))
+    if not resumes:
+        return _report(train(settings))
+    run = RunFolder(Path(str(settings.run_dir)))
+    send_files(files_to_resume(run) if is_leader() else [], run.path)
+    return _report(train(settings, run))
+
+
+def _report(status: int) -> int:
+    if not is_leader():
+        console.quiet = False
+        print_line("This host is done; host 0 writes the run folder.")
+    return status
+
+
+def _exit_after(error: BaseException) -> NoReturn:
+    """Print an error, and end at once: the usual end of JAX waits for hosts that are gone."""
+    status, message = describe_exit(error)
+    if status == CRASH:
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {message}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_leader():
+        time.sleep(LINGER)
+    os._exit(status)
+
+
+def describe_exit(error: BaseException) -> tuple[int, str]:
+    """Return the exit status after an error, and what to print."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "Interrupted."
+    if is_user_error(error):
+        return USER_ERROR, describe_error(error, command="train")
+    text = f"{type(error).__name__}: {error}"
+    if not any(words in text.lower() for words in LOST_WORDS):
+        return CRASH, text.split("\n", maxsplit=1)[0]
+    hints = sent_hints()
+    return LOST, " ".join(hints[key] for key in ("lost", "resume") if key in hints)

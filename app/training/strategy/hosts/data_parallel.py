@@ -21,7 +21,6 @@ from voxlift.app.data.cohort import Cohort
 from voxlift.app.inference.scores import build_validation_scorer, predict_logits
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.strategy.hosts.rendezvous import barrier, own_index, process_count
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 
 if TYPE_CHECKING:
@@ -36,17 +35,17 @@ def set_data_parallel(settings: TrainSettings) -> None:
     """
     import keras
 
-    connect_devices()
-    refuse_uneven_batches(settings.trainer.batch_size, global_device_count())
+    refuse_uneven_shares(settings)
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
-def connect_devices() -> None:
-    """Connect the devices while all processes are present: JAX waits for half a minute only."""
-    from jax.experimental import multihost_utils
+def refuse_uneven_shares(settings: TrainSettings) -> None:
+    """Pass when all devices of all processes get the same number of samples of a batch.
 
-    barrier("before the devices")
-    multihost_utils.sync_global_devices("voxlift")
+    Raises:
+        SettingsError: With the nearest batch sizes.
+    """
+    refuse_uneven_batches(settings.trainer.batch_size, global_device_count())
 
 
 def global_device_count() -> int:
@@ -54,6 +53,13 @@ def global_device_count() -> int:
     import jax
 
     return int(jax.device_count())
+
+
+def own_share() -> tuple[int, int]:
+    """Return the index of this process, and the number of processes."""
+    import jax
+
+    return int(jax.process_index()), int(jax.process_count())
 
 
 @contextmanager
@@ -126,7 +132,7 @@ def shared_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) ->
     """Return the logits [N, K] of prepared volumes, in order; every process computes some and gets all."""
     from jax.experimental import multihost_utils
 
-    index, count, total = own_index(), process_count(), len(volumes)
+    (index, count), total = own_share(), len(volumes)
     own = replace(volumes, files=volumes.files[index::count])
     padded = np.zeros((-(-total // count), int(network.output_shape[-1])), np.float32)
     with single_process():
