@@ -149,6 +149,7 @@ def _find_phantom_problems(settings: TrainSettings | AuditSettings) -> list[str]
 def find_split_problems(splits: SplitSettings) -> list[str]:
     """Return one sentence for each problem in the fractions or the folds."""
     problems = find_range_problems("splits.val", splits.val, 0.01, 0.9)
+    problems += find_range_problems("splits.train_fraction", splits.train_fraction, 0.001, 1.0)
     problems += _find_fold_problems("outer_fold", splits.outer_folds, splits.outer_fold)
     if splits.folds != 0:
         return problems + _find_fold_problems("fold", splits.folds, splits.fold)

@@ -76,9 +76,11 @@ class TaskSettings:
 
     Attributes:
         name: `classes`, `findings` (several yes/no labels), `grades` (ordered classes) or `number`.
+        unit: Of a number, for tables and figures, such as `years`; empty: none.
     """
 
     name: str = "classes"
+    unit: str = ""
 
 
 @dataclass
@@ -92,6 +94,8 @@ class SplitSettings:
         fold: Index of the fold that is the test split, from 0.
         outer_folds: Number of outer folds of a nested cross-validation, at least 2; 0: none.
         outer_fold: Index of the outer fold whose subjects are set aside before all else, from 0.
+        train_fraction: Fraction of the training subjects that are used, above 0 and up to 1; the subjects of
+            a smaller fraction are among those of a larger one.
     """
 
     val: float = 0.2
@@ -100,6 +104,7 @@ class SplitSettings:
     fold: int = 0
     outer_folds: int = 0
     outer_fold: int = 0
+    train_fraction: float = 1.0
 
 
 @dataclass

@@ -33,7 +33,7 @@ from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.splits import assign_splits, select_records
+from voxlift.data_pipelines.tables.splits import assign_splits, keep_training_fraction, select_records
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -121,6 +121,9 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
     build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
     manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
     splits = split_subjects(manifest, settings)
+    manifest, splits = keep_training_fraction(
+        manifest, splits, fraction=settings.splits.train_fraction, seed=settings.seed
+    )
     print_splits(manifest, splits, choice=settings.splits)
     return manifest, splits
 

@@ -84,6 +84,40 @@ def select_records(
     return replace(manifest, records=records)
 
 
+def keep_training_fraction(
+    manifest: Manifest, splits: Sequence[str], *, fraction: float, seed: int
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the records and splits with a fraction of the training subjects; other splits stay whole.
+
+    With the same seed the subjects of a smaller fraction are among those of a larger one. Each stratum keeps
+    its fraction within one subject, and where strata are classes, grades or bins at least one.
+
+    Args:
+        manifest: The records.
+        splits: One per record.
+        fraction: Of the training subjects, above 0 and up to 1.
+        seed: Of the order in which subjects are kept.
+    """
+    if fraction >= 1:
+        return manifest, tuple(splits)
+    trained = {
+        record.subject for record, split in zip(manifest.records, splits, strict=True) if split == "train"
+    }
+    strata = {name: own for name, own in _find_strata(manifest).items() if name in trained}
+    kept: set[str] = set()
+    rng = np.random.default_rng((seed, 1))  # another sequence than that of the split
+    for group in _shuffle_classes(strata, rng):
+        places = (np.arange(len(group)) + rng.random()) / len(group)
+        least = 0 if _are_findings(strata) else 1  # most sets of findings occur once
+        kept.update(group[: max(least, int((places < fraction).sum()))])
+    rows = [
+        (record, split)
+        for record, split in zip(manifest.records, splits, strict=True)
+        if split != "train" or record.subject in kept
+    ]
+    return replace(manifest, records=tuple(record for record, _ in rows)), tuple(split for _, split in rows)
+
+
 def _check_request(manifest: Manifest, val: float, test: float, folds: int, fold: int) -> None:
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ManifestError(

@@ -10,7 +10,7 @@ import pytest
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.split_checks import split_table
-from voxlift.data_pipelines.tables.splits import assign_splits, select_records
+from voxlift.data_pipelines.tables.splits import assign_splits, keep_training_fraction, select_records
 
 
 def make(sizes, *, volumes=1, splits=None):
@@ -172,3 +172,28 @@ def test_a_table_split_without_a_class_and_folds_over_it_are_refused():
         assign_splits(manifest, val=0.2, test=0.2, seed=0)
     with pytest.raises(ManifestError, match=r"splits\.folds=3"):
         assign_splits(manifest, val=0.2, test=0.2, seed=0, folds=3)
+
+
+@pytest.mark.parametrize("sizes", [(40, 24), (100, 3), (17, 9, 30)])
+def test_a_fraction_of_the_training_subjects_is_stratified_and_within_any_larger_one(sizes):
+    manifest = make(sizes, volumes=2)
+    splits = assign_splits(manifest, val=0.2, test=0.2, seed=4)
+    before: set[str] = set()
+    held_out = [r.subject for r, split in zip(manifest.records, splits, strict=True) if split != "train"]
+    for fraction in (0.125, 0.25, 0.5, 1.0):
+        part, own = keep_training_fraction(manifest, splits, fraction=fraction, seed=4)
+        pairs = list(zip(part.records, own, strict=True))
+        assert [record.subject for record, split in pairs if split != "train"] == held_out
+        kept = {record.subject for record, split in pairs if split == "train"}
+        assert before <= kept
+        assert sum(split == "train" for split in own) == 2 * len(kept)  # with all their volumes
+        for label in range(len(sizes)):
+            all_of, left = (of_class(m, s, label)["train"] / 2 for m, s in ((manifest, splits), (part, own)))
+            assert left >= 1
+            assert abs(left - fraction * all_of) <= 1
+        before = kept
+    assert (part, own) == (manifest, splits)
+    assert (
+        keep_training_fraction(manifest, splits, fraction=0.5, seed=5)[0]
+        != keep_training_fraction(manifest, splits, fraction=0.5, seed=4)[0]
+    )
