@@ -55,7 +55,9 @@ def compare(settings: CompareSettings) -> int:
         from voxlift.app.comparison.results import write_comparison
 
         import_user_modules(settings.custom)
-        write_comparison(selected, folder=plan.folder, margin=settings.verdict.margin)
+        write_comparison(
+            selected, folder=plan.folder, margin=settings.verdict.margin, evaluation=settings.evaluation
+        )
     else:
         trials = plan.folder / "trials.csv"
         print_line(f"Too few trainings finished for a comparison; see {trials} for each of them.")

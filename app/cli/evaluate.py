@@ -1,22 +1,37 @@
-"""`voxlift-evaluate`: score a finished run again, from the files in its folder."""
+"""`voxlift-evaluate`: score a finished run again, or finished runs and comparisons on external data."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
-from voxlift.app.config import SPLIT_NAMES, EvaluateSettings, find_choice_problems, find_count_problems
+from voxlift.app.config import (
+    SPLIT_NAMES,
+    EvaluateSettings,
+    EvaluationSettings,
+    find_choice_problems,
+    find_count_problems,
+    find_evaluation_problems,
+)
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
-from voxlift.app.files import find_run_problems, read_json, refuse_unwritable, write_json
+from voxlift.app.files import (
+    find_output_folder_problems,
+    find_run_problems,
+    read_json,
+    refuse_unwritable,
+    write_json,
+)
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.setup import import_user_modules
+from voxlift.app.tasks import task_of
 
 
 def main() -> None:
@@ -41,11 +56,28 @@ def find_problems(settings: EvaluateSettings) -> list[str]:
         *find_choice_problems("on", settings.on, SPLIT_NAMES),
         *find_run_problems(settings.run),
         *find_count_problems("batch_size", settings.batch_size),
+        *find_evaluation_problems(settings.evaluation),
+        *_find_external_problems(settings),
     ]
 
 
+def _find_external_problems(settings: EvaluateSettings) -> list[str]:
+    """Return one sentence for each problem of the keys of external data."""
+    given = [key for key, value in vars(settings.data).items() if value is not None]
+    if settings.data.table is None:
+        problems = [f"data.{key}: expected data.table, too, the table of the external data." for key in given]
+        if settings.output is not None:
+            problems.append("output: only results on external data go there; set data.table=TABLE, too.")
+        if isinstance(settings.run, list):
+            problems.append("run: expected one run; several are averaged on external data only.")
+        return problems
+    if settings.output is None:
+        return ["output: expected a folder for the results on external data; set output=FOLDER."]
+    return find_output_folder_problems(settings.output)
+
+
 def evaluate(settings: EvaluateSettings) -> int:
-    """Score one split of a finished run, print the metrics and write them into the run folder.
+    """Score one split of a finished run, or external data; print the metrics and write them.
 
     Returns:
         The exit status, 0.
@@ -53,26 +85,52 @@ def evaluate(settings: EvaluateSettings) -> int:
     Raises:
         SettingsError: The folder is not a finished run, or no subject is in the split.
     """
+    if settings.data.table is not None:
+        return _evaluate_external(settings)
     run = open_finished_run(str(settings.run))
     refuse_unwritable(run.metrics, setting=f"run={settings.run}")
     import_user_modules(settings.custom)
-    metrics = score_again(run, split=settings.on, batch_size=settings.batch_size)
-    from voxlift.app.report.terminal import print_split_metrics
+    metrics = score_again(
+        run, split=settings.on, batch_size=settings.batch_size, evaluation=settings.evaluation
+    )
+    from voxlift.app.report.terminal import print_split_metrics, print_subgroups
 
     target = run.evaluation(settings.on)
     write_json(target, metrics)
     print_split_metrics(metrics, name=load_settings(run).model.name)
+    print_subgroups(metrics.get("subgroups", {}))
     print_line(f"Results in {target}")
     return DONE
 
 
-def score_again(run: RunFolder, *, split: str, batch_size: int | None = None) -> dict[str, Any]:
+def _evaluate_external(settings: EvaluateSettings) -> int:
+    runs = [str(run) for run in (settings.run if isinstance(settings.run, list) else [settings.run])]
+    import_user_modules(settings.custom)
+    from voxlift.app.runtime.setup import import_quietly
+
+    import_quietly()  # before the imports below bring TensorFlow in
+    from voxlift.app.external.comparison import evaluate_comparison, is_comparison
+    from voxlift.app.external.run import evaluate_runs
+
+    if len(runs) == 1 and is_comparison(Path(runs[0]).expanduser()):
+        return evaluate_comparison(settings, Path(runs[0]).expanduser())
+    return evaluate_runs(settings, runs)
+
+
+def score_again(
+    run: RunFolder,
+    *,
+    split: str,
+    batch_size: int | None = None,
+    evaluation: EvaluationSettings | None = None,
+) -> dict[str, Any]:
     """Return the metrics of one split, `{split: {...}}`, from a run's model and its images.
 
     Args:
         run: A finished run.
         split: `train`, `val` or `test`.
         batch_size: Volumes scored at once; None: as in the training.
+        evaluation: With the groups that are scored apart, under `subgroups`; None: none.
 
     Raises:
         SettingsError: No subject is in the split.
@@ -97,7 +155,14 @@ def score_again(run: RunFolder, *, split: str, batch_size: int | None = None) ->
             scores = score_split(network, cohort, split, batch_size=batch_size)
         else:
             scores = score_linear(run, settings, cohort, split)
-    return {split: evaluate_scores(scores, threshold=saved["threshold"])}
+    metrics: dict[str, Any] = {split: evaluate_scores(scores, threshold=saved["threshold"])}
+    if evaluation is not None and evaluation.by:
+        from voxlift.app.runs.subgroups import evaluate_subgroups
+        from voxlift.app.runs.subjects import read_subjects
+
+        decided = task_of(settings).decide(scores, saved)
+        metrics["subgroups"] = evaluate_subgroups([decided], read_subjects(run, settings), evaluation)
+    return metrics
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_history
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.paired import Comparison
     from voxlift.app.report.cases import Case
+    from voxlift.app.report.evidence import Evidence
 
 
 log = logging.getLogger("voxlift")
@@ -47,6 +49,7 @@ def write_comparison_page(
     *,
     scores: Mapping[str, Sequence[Predictions]],
     folder: Path,
+    evidence: Evidence,
 ) -> Path:
     """Write `report.html` of a comparison and return its path.
 
@@ -56,6 +59,7 @@ def write_comparison_page(
         pairs: Paired comparisons.
         scores: Test scores of each model, one per fold and seed.
         folder: Folder of the comparison.
+        evidence: Sections on the subjects and the subgroups.
     """
     by_model = group_by_model(selected.trials)
     first = {name: of_model[0].run for name, of_model in by_model.items()}
@@ -68,7 +72,7 @@ def write_comparison_page(
         metrics={name: model["test"] for name, model in models.items()},
         costs={name: model["cost"] for name, model in models.items()},
         histories={name: read_history(first[name]) for name in models},
-        splits=count_splits(run),
+        splits=count_splits(run, task_of(settings), task_of(settings).names(settings.data)),
         configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
@@ -76,6 +80,7 @@ def write_comparison_page(
         cases=select_disagreements({name: own[0] for name, own in scores.items()}, first),
         audit=describe_data(run, settings),
         notes=selected.notes,
+        evidence=evidence,
         created=timestamp(),
     )
     return render_comparison_page(summary, folder / "report.html")

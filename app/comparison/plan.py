@@ -12,7 +12,7 @@ from voxlift.app.comparison.compose import build_model_overrides, compose_traini
 from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_verdict_problems
-from voxlift.app.config.overrides import select_shared_overrides
+from voxlift.app.config.overrides import key_of, select_shared_overrides
 from voxlift.app.data.sources import check_columns, table_options
 from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
@@ -89,7 +89,8 @@ def choose_folder(asked: CompareSettings, shared: Sequence[str]) -> Path:
         candidates = _read_candidates(asked)
         own = [f"models={asked.models}", f"seeds={asked.seeds}"]
         own += [f"best_of={candidates}"] if candidates else []
-        identity = json.dumps(sorted([*shared, *own]))
+        kept = [one for one in shared if not key_of(one).startswith("evaluation.")]  # it changes no training
+        identity = json.dumps(sorted([*kept, *own]))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return Path(asked.runs_folder) / f"compare-{asked.data.name}-{digest}"
     path = Path(asked.run_dir).expanduser()

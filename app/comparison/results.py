@@ -14,6 +14,7 @@ from rich.table import Table
 from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
+from voxlift.app.config import EvaluationSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import compare_models
@@ -21,20 +22,30 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import decide, overall_verdict
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
+from voxlift.app.report.evidence import describe_run_subjects
 from voxlift.app.report.formatting import MISSING, format_quantity
-from voxlift.app.report.terminal import print_comparisons, print_metrics
+from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
+from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
+from voxlift.app.runs.subgroups import evaluate_model_subgroups
 
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
-def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float | None = None) -> None:
+def write_comparison(
+    selected: SelectedTrials,
+    *,
+    folder: Path,
+    margin: float | None = None,
+    evaluation: EvaluationSettings | None = None,
+) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables.
 
     Args:
         selected: Compared trials, with notes.
         folder: Folder of the comparison.
         margin: Smallest difference of the primary metric that matters; None: see `compare_models`.
+        evaluation: With the groups that are scored apart; None: none.
     """
     trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {
@@ -47,6 +58,8 @@ def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float | 
     models = summarise_trials(trials, scores, seeds)
     ranking = describe_validation(models, first.primary)
     selected = replace(selected, notes=(*selected.notes, ranking))
+    evaluation = evaluation or EvaluationSettings()
+    subgroups = evaluate_model_subgroups(trials[0].run, scores, evaluation)
     rows = [_build_row(name, model, first) for name, model in models.items()]
     write_rows(folder / "comparison.csv", rows)
     write_json(
@@ -57,13 +70,19 @@ def write_comparison(selected: SelectedTrials, *, folder: Path, margin: float | 
             "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
             "trainings": [describe_training(trial) for trial in trials],
             "notes": list(selected.notes),
+            **({"subgroups": subgroups} if subgroups else {}),
         },
     )
-    report = write_comparison_page(selected, models, pairs, scores=scores, folder=folder)
+    settings = replace(load_settings(trials[0].run), evaluation=evaluation)
+    evidence = describe_run_subjects(trials[0].run, settings, subgroups=subgroups, is_by_model=True)
+    report = write_comparison_page(selected, models, pairs, scores=scores, folder=folder, evidence=evidence)
     tested = {name: model["test"] for name, model in models.items()}
     print_metrics(tested, metrics=first.headline, unit=first.unit)
     console.print(build_cost_table(models))
     print_comparisons(pairs)
+    for name, groups in subgroups.items():
+        print_line(f"Subgroups of {name}")
+        print_subgroups(groups)
     print_line(selected.notes[-1])
     print_line(f"Results in {folder}, report {report}")
 

@@ -12,7 +12,7 @@ from voxlift.app.evaluation.scores import Floats, Scores, ScoresError
 CLIP = 1e-6  # a float32 softmax can return exactly 0 or 1, whose logit is infinite
 MAX_STEPS = 50
 LARGEST_STEP = 5.0
-LARGEST_SLOPE = 50.0  # a slope beyond it is that of separated classes, which grows without end
+LARGEST_EFFECT = 20.0  # per standard deviation of the logit; beyond it the classes are separated
 TOLERANCE = 1e-9
 
 
@@ -86,6 +86,8 @@ def _logits(probabilities: Floats) -> Floats:
 
 def _fit(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Return intercept and slope [B] by Newton's method, all rows of weights at once; nan if undefined."""
+    centre, scale = x.mean(), x.std() or 1.0
+    x = (x - centre) / scale  # so that steps and bounds mean the same for all scores
     a, b = np.zeros(len(weights)), np.zeros(len(weights))
     size = np.full(len(weights), np.inf)
     with np.errstate(all="ignore"):
@@ -103,8 +105,8 @@ def _fit(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, Floats]:
             size = np.maximum(*map(np.abs, steps))
             if not (size > TOLERANCE).any():
                 break
-        undefined = ~(size < 1e-6) | (np.abs(b) > LARGEST_SLOPE) | ~_has_both(y, weights)
-    return np.where(undefined, np.nan, a), np.where(undefined, np.nan, b)
+        undefined = ~(size < 1e-6) | (np.abs(b) > LARGEST_EFFECT) | ~_has_both(y, weights)
+    return np.where(undefined, np.nan, a - b * centre / scale), np.where(undefined, np.nan, b / scale)
 
 
 def _fit_offset(x: Floats, y: Floats, weights: Floats) -> Floats:

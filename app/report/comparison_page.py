@@ -13,6 +13,7 @@ from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import overall_verdict
 from voxlift.app.report import tables
 from voxlift.app.report.cases import Case, case_picture
+from voxlift.app.report.evidence import Evidence
 from voxlift.app.report.figures import difference_figure, forest_figure, learning_curve_figures
 from voxlift.app.report.html import write_page
 from voxlift.app.report.result_views import view_results
@@ -40,6 +41,7 @@ class ComparisonSummary:
         split: Split on which all were scored.
         audit: As in `RunSummary`.
         notes: As in `RunSummary`.
+        evidence: As in `RunSummary`.
         created: Date and time, as text.
     """
 
@@ -58,6 +60,7 @@ class ComparisonSummary:
     split: str = "test"
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    evidence: Evidence = field(default_factory=Evidence)
     created: str = ""
 
 
@@ -79,6 +82,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "audit": summary.audit,
         "splits": tables.table_cells(summary.splits),
         "environment": tables.flat_rows(summary.environment),
+        "evidence": summary.evidence,
         "verdict": overall_verdict(comparisons),
         "level": f"{comparisons[0].level * 100:g}",
         "subjects": comparisons[0].subjects,

@@ -1,0 +1,1 @@
+"""External validation: finished runs and comparisons, scored on the table of other subjects."""

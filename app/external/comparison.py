@@ -1,0 +1,310 @@
+"""Evaluate all models of a finished comparison on external data, and repeat its paired verdict there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlift.app.comparison.page import read_temperatures
+from voxlift.app.comparison.trial import Trial, group_by_model
+from voxlift.app.config import EvaluateSettings, SettingsError
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.evaluation.bootstrap import summarise_models
+from voxlift.app.evaluation.external import unpaired_differences
+from voxlift.app.evaluation.paired import MARGIN, Comparison, compare_models
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.verdict import decide, overall_verdict
+from voxlift.app.external.data import (
+    EXTERNAL,
+    TrainedVolumes,
+    build_external_settings,
+    find_trained_volumes,
+    prepare_external,
+    refuse_trained_voxels,
+)
+from voxlift.app.external.run import (
+    describe_comparison,
+    gather_external,
+    refuse_other_tasks,
+    write_external_setup,
+)
+from voxlift.app.external.score import decide as decide_scores
+from voxlift.app.external.score import find_unusual, read_test_scores, score_run
+from voxlift.app.files import read_json, read_rows, write_json, write_rows
+from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
+from voxlift.app.progress import print_line
+from voxlift.app.report.cases import Case, build_cases
+from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
+from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells
+from voxlift.app.report.external_page import count_reasons, describe_models_external
+from voxlift.app.report.html import timestamp
+from voxlift.app.report.run_page import count_splits, describe_task
+from voxlift.app.report.tables import table_cells
+from voxlift.app.report.terminal import print_comparisons, print_metrics
+from voxlift.app.runs.configuration import TRIALS
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.results import prediction_rows
+from voxlift.app.runs.subgroups import evaluate_subgroups
+from voxlift.app.runs.subjects import SubjectColumns, describe_with_external
+from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
+
+log = logging.getLogger("voxlift")
+
+RESULTS = "comparison.json"
+SHOWN_CASES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredTrials:
+    """The trials of a comparison on external data.
+
+    Attributes:
+        trials: Those that could be scored, with the models' names in the comparison.
+        members: The opened run of each.
+        scores: Model name to the scores of its trials, each at its own threshold.
+        cohort: The external volumes, as the first trial prepares them.
+        notes: Sentences on models that are left out.
+    """
+
+    trials: tuple[Trial, ...]
+    members: tuple[EnsembleMember, ...]
+    scores: Mapping[str, Sequence[Scores]]
+    cohort: Cohort
+    notes: tuple[str, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each of a model's trials."""
+        return [trial.seed for trial in next(iter(group_by_model(self.trials).values()))]
+
+
+def is_comparison(path: Path) -> bool:
+    """Return whether a folder is that of a finished comparison."""
+    return (path / RESULTS).is_file() and (path / TRIALS).is_file()
+
+
+def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
+    """Score external data with all models of a comparison; write and print their paired verdict.
+
+    Args:
+        asked: `data`, `output`, `evaluation` and `batch_size`.
+        comparison: Its folder.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
+    """
+    trials, notes = read_trials(comparison)
+    members = tuple(open_ensemble([str(trial.run.path)]).members[0] for trial in trials)
+    own = replace(members[0].settings, evaluation=asked.evaluation)
+    refuse_other_tasks(own)
+    settings = build_external_settings(own, asked.data)
+    trained = find_trained_volumes([trial.run for trial in trials])
+    manifest, cohort = gather_external(settings, own.data.classes, trained)
+    with translate_failures(build_scoring_hint(asked.batch_size or own.trainer.batch_size)):
+        scored = replace(_score_trials(asked, trials, members, cohort, trained), notes=tuple(notes))
+    folder = RunFolder(Path(str(asked.output)).expanduser())
+    columns = write_external_setup(folder, settings, cohort=cohort, manifest=manifest)
+    results, pairs = compare_external(scored, asked, columns, comparison)
+    results["compared"] = describe_comparison(trained, asked)
+    write_rows(folder.predictions, _prediction_rows(scored))
+    table = describe_with_external([trials[0].run], own, columns, cohort, named=asked.evaluation.describe)
+    if len(scored.scores) > 1:
+        _write_page(folder, scored, results, pairs, comparison=comparison, table=table_one_cells(table))
+    write_json(folder.path / RESULTS, results)
+    print_metrics({name: model[EXTERNAL] for name, model in results["models"].items()})
+    if pairs:
+        print_comparisons(pairs)
+    print_line(f"Results in {folder.path}, report {folder.report}")
+    return 0
+
+
+def read_trials(comparison: Path) -> tuple[list[Trial], list[str]]:
+    """Return the trainings that a comparison compared and that can score new images, and sentences on others.
+
+    A comparison of an earlier version names only its models; its trainings are then found by these names.
+
+    Raises:
+        SettingsError: None of them can score new images.
+    """
+    saved = read_json(comparison / RESULTS)
+    rows = saved.get("trainings") or [
+        row
+        for row in read_rows(comparison / TRIALS)
+        if row["model"] in saved["models"] and row["status"] == "0"
+    ]
+    trials, notes = [], []
+    for row in rows:
+        run = _find_run(comparison, Path(str(row["run"])))
+        if run.coefficients.exists() or not run.network.exists():
+            notes.append(
+                f"{row['model']} is left out: {run.path.name} holds no model that scores new images."
+            )
+            continue
+        trials.append(Trial(str(row["model"]), int(row["fold"]), int(row["seed"]), (), run))
+    absent = [name for name in saved["models"] if name not in {str(row["model"]) for row in rows}]
+    notes += [f"{name} is left out: it is not known which trainings were compared as it." for name in absent]
+    if not trials:
+        raise SettingsError(f"run={comparison}: none of its models can score new images. {' '.join(notes)}")
+    return trials, list(dict.fromkeys(notes))
+
+
+def compare_external(
+    scored: ScoredTrials, asked: EvaluateSettings, columns: SubjectColumns, comparison: Path
+) -> tuple[dict[str, Any], tuple[Comparison, ...]]:
+    """Return the content of `comparison.json` on external data, and its pairs.
+
+    Args:
+        scored: The trials.
+        asked: With `evaluation`.
+        columns: Of the external subjects.
+        comparison: Its folder, with the internal verdict.
+    """
+    saved = read_json(comparison / RESULTS)
+    margin = next((float(pair["margin"]) for pair in saved["pairs"] if "margin" in pair), MARGIN)
+    pairs: tuple[Comparison, ...] = ()
+    if len(scored.scores) > 1:
+        pairs = compare_models(scored.scores, fit_seeds=scored.seeds, margin=margin)
+    blocks = summarise_models(scored.scores, fit_seeds=scored.seeds)
+    by_model = group_by_model(scored.trials)
+    warnings = find_unusual(scored.cohort, scored.members)
+    results: dict[str, Any] = {
+        "comparison": str(comparison),
+        "verdict": overall_verdict(pairs) if pairs else "",
+        "internal_verdict": saved["verdict"],
+        "models": {
+            name: {
+                EXTERNAL: blocks[name],
+                "internal": saved["models"][name]["test"],
+                "difference": _difference(by_model[name], scored.scores[name]),
+            }
+            for name in scored.scores
+        },
+        "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
+        "training_range": {
+            "volumes": len(warnings),
+            "outside": sum(map(bool, warnings)),
+            "reasons": count_reasons(warnings),
+        },
+        "notes": list(scored.notes),
+    }
+    if asked.evaluation.by:
+        results["subgroups"] = {
+            name: evaluate_subgroups(fits, columns, asked.evaluation) for name, fits in scored.scores.items()
+        }
+    return results, pairs
+
+
+def _score_trials(
+    asked: EvaluateSettings,
+    trials: Sequence[Trial],
+    members: Sequence[EnsembleMember],
+    cohort: Cohort,
+    trained: TrainedVolumes,
+) -> ScoredTrials:
+    """Return the scores of each trial; models with another preprocessing have the images prepared anew."""
+    cohorts = {repr(members[0].preprocess): cohort}
+    scores: dict[str, list[Scores]] = {}
+    for trial, member in zip(trials, members, strict=True):
+        settings = build_external_settings(member.settings, asked.data)
+        key = repr(member.preprocess)
+        if key not in cohorts:
+            manifest = replace(_manifest_of(cohort), source=Path(str(settings.data.table)))
+            cohorts[key] = prepare_external(manifest, settings)
+            refuse_trained_voxels(cohorts[key], trained, manifest.source)
+        batch_size = asked.batch_size or member.settings.trainer.batch_size
+        own = score_run(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
+        scores.setdefault(trial.model, []).append(decide_scores(own, member.threshold))
+    return ScoredTrials(tuple(trials), tuple(members), scores, cohort, ())
+
+
+def _manifest_of(cohort: Cohort) -> Any:  # noqa: ANN401 - a Manifest
+    from voxlift.data_pipelines.tables.manifest import Manifest
+
+    return Manifest(cohort.records, cohort.classes, {}, Path())
+
+
+def _difference(trials: Sequence[Trial], external: Sequence[Scores]) -> dict[str, Any]:
+    """Return the differences from the internal test; empty where a run has no test subjects."""
+    internal = [read_test_scores(trial.run) for trial in trials]
+    known = [one for one in internal if one is not None]
+    return unpaired_differences(known, external) if len(known) == len(internal) else {}
+
+
+def _find_run(comparison: Path, path: Path) -> RunFolder:
+    """Return a run of a comparison, also where the folder was moved."""
+    moved = comparison / "runs" / path.name
+    return RunFolder(path if path.exists() or not moved.exists() else moved)
+
+
+def _prediction_rows(scored: ScoredTrials) -> list[dict[str, Any]]:
+    rows = []
+    counts = dict.fromkeys(scored.scores, 0)
+    for trial in scored.trials:
+        own = scored.scores[trial.model][counts[trial.model]]
+        counts[trial.model] += 1
+        key = {"model": trial.model, "fold": trial.fold, "seed": trial.seed}
+        rows += [key | row for row in prediction_rows({EXTERNAL: own}, scored.cohort.task)]
+    return rows
+
+
+def _write_page(
+    folder: RunFolder,
+    scored: ScoredTrials,
+    results: Mapping[str, Any],
+    pairs: Sequence[Comparison],
+    *,
+    comparison: Path,
+    table: Any,  # noqa: ANN401 - cells of a table
+) -> None:
+    """Write `report.html` of a comparison on external data."""
+    by_model, settings = group_by_model(scored.trials), scored.members[0].settings
+    groups, forest = show_subgroups(results.get("subgroups", {}))
+    summary = ComparisonSummary(
+        name=f"{' against '.join(scored.scores)} on {describe_task(settings.data)}, external data",
+        comparisons=pairs,
+        models=scored.scores,
+        metrics={name: model[EXTERNAL] for name, model in results["models"].items()},
+        splits=count_splits(folder),
+        environment=read_json(scored.trials[0].run.environment),
+        temperatures=read_temperatures(by_model),
+        cases=_pick_disagreements(scored),
+        configs={"": folder.config.read_text(encoding="utf-8")},
+        split=EXTERNAL,
+        audit=results["compared"],
+        notes=[
+            f"Comparison: {comparison}. Its own test subjects: {results['internal_verdict']}",
+            *scored.notes,
+        ],
+        evidence=Evidence(
+            flow=table_cells(read_rows(folder.flow)),
+            table_one=table,
+            groups=groups,
+            forest=forest,
+            external=describe_models_external(results),
+        ),
+        created=timestamp(),
+    )
+    render_comparison_page(summary, folder.report)
+
+
+def _pick_disagreements(scored: ScoredTrials) -> list[dict[str, Case]]:
+    """Return the volumes with the widest range of the true class' probability over the models."""
+    first = {name: fits[0] for name, fits in scored.scores.items()}
+    rows = np.arange(len(scored.cohort.records))
+    rated = np.stack([own.probabilities[rows, own.labels] for own in first.values()])
+    order = np.argsort(rated.min(axis=0) - rated.max(axis=0), kind="stable")[:SHOWN_CASES]
+    shown = {}
+    for name, own in first.items():
+        run = next(trial.run for trial in scored.trials if trial.model == name)
+        network = load_network(run.network) if run.model.exists() else None
+        shown[name] = build_cases(own, [(int(row), 0) for row in order], scored.cohort, network)
+    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(order))]

@@ -1,0 +1,228 @@
+"""External data: how the new table is read, and that nobody in it was trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from voxlift.app.config import ExternalDataSettings, SettingsError, TrainSettings
+from voxlift.app.data.cohort import Cohort, prepare_cohort
+from voxlift.app.data.sources import load_subjects
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.cohort import reopen_split
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import task_of
+from voxlift.data_pipelines.errors import list_some
+from voxlift.data_pipelines.paths import find_real_path
+from voxlift.data_pipelines.tables.manifest import Manifest, split_images
+from voxlift.data_pipelines.tables.subjects import find_similar_subjects
+from voxlift.data_pipelines.volume import VolumeError
+
+log = logging.getLogger("voxlift")
+
+EXTERNAL = "external"  # the split of every volume of the new table
+TRAINED = ("train", "val")  # validation has chosen the epoch, the temperature and the threshold
+
+
+@dataclass
+class TrainedVolumes:
+    """Who and what runs were trained and validated on, each with a text that says where.
+
+    Attributes:
+        subjects: Subject name to split and run.
+        files: Real path of an image file to subject, split and run.
+        voxels: Hash of an image's voxels to subject, split and run.
+        notes: Sentences on what could not be compared.
+    """
+
+    subjects: dict[str, str] = field(default_factory=dict)
+    files: dict[Path, str] = field(default_factory=dict)
+    voxels: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_external_settings(own: TrainSettings, asked: ExternalDataSettings) -> TrainSettings:
+    """Return a run's settings with the data of the new table; what is not asked for is as in the run.
+
+    Every row of the new table is scored: a split column of the run is not used.
+
+    Raises:
+        SettingsError: The names of the classes do not fit the run's.
+    """
+    data = own.data
+    if data.name != "manifest":  # the run's images are ours, and so are the names of its columns
+        data = replace(
+            data,
+            name="manifest",
+            task=None,
+            subjects=None,
+            npz=None,
+            image_column="file",
+            label_column="label",
+            subject_column="participant_id",
+        )
+    given: dict[str, Any] = {name: value for name, value in vars(asked).items() if value is not None}
+    if asked.image_column is not None and asked.image_columns is None:
+        given["image_columns"] = []
+    if asked.classes is not None and len(asked.classes) != len(own.data.classes):
+        raise SettingsError(
+            f"data.classes: expected the names of {', '.join(own.data.classes)} in this order as the table "
+            f"has them; received {', '.join(asked.classes)}."
+        )
+    return replace(own, data=replace(data, split_column=None, **given))
+
+
+def load_external(settings: TrainSettings, classes: Sequence[str]) -> Manifest:
+    """Return the records of the new table, with the run's names of the classes.
+
+    Raises:
+        ManifestError: The table cannot be used.
+    """
+    return replace(load_subjects(settings.data, task_of(settings)), classes=tuple(classes))
+
+
+def prepare_external(manifest: Manifest, settings: TrainSettings) -> Cohort:
+    """Return the new volumes as a cohort of the single split `external`, prepared as the run's were.
+
+    Raises:
+        VolumeError: Images cannot be used.
+    """
+    splits = (EXTERNAL,) * len(manifest.records)
+    return prepare_cohort(manifest.records, manifest.classes, splits, settings=settings)
+
+
+def find_trained_volumes(runs: Iterable[RunFolder]) -> TrainedVolumes:
+    """Return the training and validation volumes of runs, and of the runs that their networks come from."""
+    found = TrainedVolumes()
+    for run in runs:
+        for source in _with_sources(run, found.notes):
+            _add_run(source, found)
+    return found
+
+
+def refuse_trained_names(manifest: Manifest, trained: TrainedVolumes, *, compare_names: bool) -> None:
+    """Raise an error if a subject's name or an image file of the new table was trained on.
+
+    Args:
+        manifest: The new table.
+        trained: Of the runs.
+        compare_names: Whether an equal name means the same person.
+
+    Raises:
+        SettingsError: With the subjects and files.
+    """
+    names = list(dict.fromkeys(record.subject for record in manifest.records))
+    seen = [f"{name} ({trained.subjects[name]})" for name in names if name in trained.subjects]
+    if seen and compare_names:
+        raise SettingsError(
+            f"{manifest.source}: {len(seen)} of its {len(names)} subjects were trained on: "
+            f"{list_some(seen)}. Leave them out. If equal names mean different persons, set "
+            "evaluation.same_names=ignore; files and voxels are still compared."
+        )
+    files = [
+        f"{image} of {record.subject} ({trained.files[real]})"
+        for record in manifest.records
+        for image in record.images
+        if (real := find_real_path(image)) in trained.files
+    ]
+    if files:
+        raise SettingsError(
+            f"{manifest.source}: {len(files)} of its images were trained on: {list_some(files)}. Leave these "
+            "subjects out."
+        )
+    if compare_names:
+        _warn_of_similar(names, trained)
+
+
+def refuse_trained_voxels(cohort: Cohort, trained: TrainedVolumes, source: Path) -> None:
+    """Raise an error if an image shows the voxels of one that was trained on, whatever its name.
+
+    Raises:
+        SettingsError: With the images and subjects.
+    """
+    copies = [
+        f"{image} of {record.subject} shows the voxels of {trained.voxels[digest]}"
+        for record, metadata in zip(cohort.records, cohort.load_metadata(), strict=True)
+        for image, digest in zip(record.images, metadata.voxel_hashes, strict=True)
+        if digest in trained.voxels
+    ]
+    if copies:
+        raise SettingsError(
+            f"{source}: {len(copies)} of its images are copies of images that were trained on: "
+            f"{list_some(copies)}. Leave these subjects out."
+        )
+
+
+def _warn_of_similar(names: Sequence[str], trained: TrainedVolumes) -> None:
+    groups = find_similar_subjects([*names, *trained.subjects])
+    own = set(names)
+    alike = [group for group in groups if own & set(group) and own < own | set(group)]
+    if alike:
+        listed = list_some((" and ".join(map(repr, group)) for group in alike), limit=5)
+        log.warning(
+            "Subjects of the new table and of the training have names that are alike but for their writing, "
+            "and count as different persons: %s.",
+            listed,
+        )
+
+
+def _with_sources(run: RunFolder, notes: list[str]) -> Iterator[RunFolder]:
+    """Yield a run, and the runs whose trained networks it began with."""
+    current, seen = run, set[Path]()
+    while current.path.resolve() not in seen:
+        seen.add(current.path.resolve())
+        yield current
+        if not current.config.exists():
+            return
+        baseline = Path(load_settings(current).model.baseline).expanduser()
+        if (baseline / "splits.csv").is_file():
+            current = RunFolder(baseline)
+        elif baseline.suffix == ".keras" or len(baseline.parts) > 1:
+            notes.append(
+                f"{run.path.name} began with the network {baseline}; it is not known who that was trained on."
+            )
+            return
+
+
+def _add_run(run: RunFolder, found: TrainedVolumes) -> None:
+    rows = [row for row in read_rows(run.splits) if row["split"] in TRAINED]
+    for row in rows:
+        where = f"{row['split']} of {run.path.name}"
+        found.subjects.setdefault(row["subject"], where)
+        for image in split_images(row["image"]):
+            found.files.setdefault(find_real_path(image), f"{row['subject']}, {where}")
+    texts = {row["image"]: f"{row['subject']}, {row['split']} of {run.path.name}" for row in rows}
+    if run.images.exists():
+        _add_saved_hashes(read_json(run.images), texts, found)
+    else:
+        _add_computed_hashes(run, texts, found)
+
+
+def _add_saved_hashes(saved: Mapping[str, Any], texts: Mapping[str, str], found: TrainedVolumes) -> None:
+    for image, known in saved.items():
+        if image in texts and isinstance(known, dict):
+            for file in known.get("files", ()):
+                found.files.setdefault(Path(str(file[0])), texts[image])
+            for digest in str(known.get("voxels", "")).split("+"):
+                if digest and not digest.startswith("blank "):
+                    found.voxels.setdefault(digest, texts[image])
+
+
+def _add_computed_hashes(run: RunFolder, texts: Mapping[str, str], found: TrainedVolumes) -> None:
+    """Hash the images of a run that saved no hashes; a note where they are no longer there."""
+    try:
+        for split in TRAINED:
+            cohort = reopen_split(load_settings(run), run, split=split)
+            for record, metadata in zip(cohort.records, cohort.load_metadata(), strict=True):
+                for digest in metadata.voxel_hashes:
+                    if digest is not None:
+                        found.voxels.setdefault(digest, f"{record.subject}, {split} of {run.path.name}")
+    except (SettingsError, VolumeError, OSError) as error:
+        found.notes.append(
+            f"{run.path.name} saved no hashes of its images, and they cannot be read now ({error}): the new "
+            f"images were compared with its {len(texts)} by name only, not by voxels."
+        )

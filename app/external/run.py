@@ -1,0 +1,252 @@
+"""Evaluate a finished run, or several as an ensemble, on external data; write the results as a run does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from voxlift.app.config import EvaluateSettings, SettingsError, TrainSettings
+from voxlift.app.config.checks import split_request
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.evaluation.evaluate import evaluate_scores
+from voxlift.app.evaluation.external import evaluate_external
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.external.data import (
+    EXTERNAL,
+    TrainedVolumes,
+    build_external_settings,
+    find_trained_volumes,
+    load_external,
+    prepare_external,
+    refuse_trained_names,
+    refuse_trained_voxels,
+)
+from voxlift.app.external.score import (
+    average_scores,
+    calibrate_scores,
+    decide,
+    find_unusual,
+    read_internal_scores,
+    score_run,
+)
+from voxlift.app.files import write_json, write_rows
+from voxlift.app.inference.ensemble import Ensemble, open_ensemble
+from voxlift.app.progress import print_line
+from voxlift.app.report.external_page import count_reasons, write_external_page
+from voxlift.app.report.terminal import print_metrics, print_subgroups
+from voxlift.app.runs.cohort import write_cohort
+from voxlift.app.runs.configuration import save_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.results import prediction_rows
+from voxlift.app.runs.subgroups import evaluate_subgroups
+from voxlift.app.runs.subjects import (
+    SubjectColumns,
+    build_flow,
+    build_subject_rows,
+    collect_columns,
+    describe_with_external,
+    read_table_columns,
+)
+from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
+from voxlift.data_pipelines.tables.manifest import Manifest
+
+log = logging.getLogger("voxlift")
+
+
+def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
+    """Score external data with finished runs, write the results into `output`, and print them.
+
+    Args:
+        asked: `data`, `output`, `evaluation` and `batch_size`.
+        runs: Paths of finished runs; several are averaged.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError, ManifestError, VolumeError: The runs or the data cannot be used, or somebody in it was
+            trained on; nothing is written.
+    """
+    ensemble = open_ensemble(runs)
+    own = ensemble.members[0].settings
+    refuse_other_tasks(own)
+    settings = build_external_settings(replace(own, evaluation=asked.evaluation), asked.data)
+    trained = find_trained_volumes([member.run for member in ensemble.members])
+    manifest, cohort = gather_external(settings, ensemble.classes, trained)
+    batch_size = asked.batch_size or own.trainer.batch_size
+    with translate_failures(build_scoring_hint(batch_size)):
+        scores = score_members(ensemble, cohort, asked, batch_size=batch_size)
+    folder = RunFolder(Path(str(asked.output)).expanduser())
+    columns = write_external_setup(folder, settings, cohort=cohort, manifest=manifest)
+    metrics = build_metrics(ensemble, scores, cohort, asked, columns)
+    metrics["compared"] = describe_comparison(trained, asked)
+    warnings = find_unusual(cohort, ensemble.members)
+    write_rows(
+        folder.predictions,
+        [
+            row | {"warning": warning}
+            for row, warning in zip(
+                prediction_rows({EXTERNAL: average_scores(scores)}, cohort.task), warnings, strict=True
+            )
+        ],
+    )
+    internal = [member.run for member in ensemble.members][:1]
+    table = describe_with_external(internal, own, columns, cohort, named=asked.evaluation.describe)
+    write_external_page(
+        folder,
+        settings,
+        cohort=cohort,
+        scores=decide(average_scores(scores), ensemble.threshold),
+        metrics=metrics,
+        table_one=table,
+        run=ensemble.members[0].run,
+        name=describe_models(ensemble),
+    )
+    write_json(folder.metrics, metrics)  # last, as in a run
+    print_results(metrics, describe_models(ensemble))
+    print_line(f"Results in {folder.path}, report {folder.report}")
+    return 0
+
+
+def gather_external(
+    settings: TrainSettings, classes: Sequence[str], trained: TrainedVolumes
+) -> tuple[Manifest, Cohort]:
+    """Return the new records, and their prepared volumes, none of which was trained on.
+
+    Raises:
+        SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
+    """
+    manifest = load_external(settings, classes)
+    compares = settings.evaluation.same_names == "refuse"
+    refuse_trained_names(manifest, trained, compare_names=compares)
+    cohort = prepare_external(manifest, settings)
+    refuse_trained_voxels(cohort, trained, manifest.source)
+    for note in trained.notes:
+        log.warning("%s", note)
+    return manifest, cohort
+
+
+def score_members(
+    ensemble: Ensemble, cohort: Cohort, asked: EvaluateSettings, *, batch_size: int
+) -> list[Scores]:
+    """Return each member's scores of the new volumes."""
+    return [
+        score_run(
+            member.run,
+            build_external_settings(member.settings, asked.data),
+            cohort,
+            EXTERNAL,
+            batch_size=batch_size,
+        )
+        for member in ensemble.members
+    ]
+
+
+def build_metrics(
+    ensemble: Ensemble,
+    scores: Sequence[Scores],
+    cohort: Cohort,
+    asked: EvaluateSettings,
+    columns: SubjectColumns,
+) -> dict[str, Any]:
+    """Return the content of metrics.json."""
+    mean, threshold = average_scores(scores), ensemble.threshold
+    warnings = find_unusual(cohort, ensemble.members)
+    internal = read_internal_scores(ensemble.members, threshold)
+    metrics: dict[str, Any] = {"runs": [str(member.run.path) for member in ensemble.members]}
+    metrics |= evaluate_external(
+        mean,
+        internal,
+        warnings=warnings,
+        threshold=threshold,
+        recalibrated_part=asked.evaluation.recalibrate,
+    )
+    metrics["training_range"] |= {
+        "reasons": count_reasons(warnings),
+        "compared": all(member.training_range is not None for member in ensemble.members),
+    }
+    if len(internal) == 1:
+        metrics["internal"] = evaluate_scores(internal[0], threshold=threshold)
+    temperatures = [member.temperature or 1.0 for member in ensemble.members]
+    calibrated = calibrate_scores(scores, temperatures)
+    metrics["calibration"] = {
+        "temperature": temperatures[0] if len(temperatures) == 1 else temperatures,
+        "fitted_on": "val",
+        EXTERNAL: {"after": evaluate_scores(calibrated)},
+    }
+    if asked.evaluation.by:
+        found = evaluate_subgroups([decide(mean, threshold)], columns, asked.evaluation)
+        metrics["subgroups"] = found
+    return metrics
+
+
+def write_external_setup(
+    folder: RunFolder, settings: TrainSettings, *, cohort: Cohort, manifest: Manifest
+) -> SubjectColumns:
+    """Write the settings and who the external subjects are; return their columns.
+
+    Raises:
+        SettingsError: `evaluation.by` names a column that the table lacks; nothing is written.
+    """
+    _, columns = read_table_columns(settings)
+    rows = build_subject_rows(cohort, columns)
+    found = collect_columns(rows)
+    for request in settings.evaluation.by:
+        found.read(split_request(request)[0], ())
+    folder.path.mkdir(parents=True, exist_ok=True)
+    save_settings(settings, folder)
+    write_rows(folder.subjects, rows)
+    write_rows(folder.flow, build_flow(cohort, manifest))
+    write_cohort(cohort, folder)
+    return found
+
+
+def describe_models(ensemble: Ensemble) -> str:
+    """Return the name of the model, or how many are averaged."""
+    names = list(dict.fromkeys(member.settings.model.name for member in ensemble.members))
+    count = len(ensemble.members)
+    return names[0] if count == 1 else f"mean of {count} runs ({', '.join(names)})"
+
+
+def describe_comparison(trained: TrainedVolumes, asked: EvaluateSettings) -> list[str]:
+    """Return sentences on how it was made sure that nobody was trained on."""
+    what = "names, files and voxels" if asked.evaluation.same_names == "refuse" else "files and voxels"
+    count = len(trained.subjects)
+    return [
+        f"No external subject is among the {count} of training and validation: {what} were compared.",
+        *trained.notes,
+    ]
+
+
+def print_results(metrics: dict[str, Any], name: str) -> None:
+    """Print the metrics on external data beside those of the internal test, and the subgroups."""
+    blocks = {f"{name}, external": metrics["external"]}
+    if "internal" in metrics:
+        blocks[f"{name}, internal test"] = metrics["internal"]
+    print_metrics(blocks)
+    difference = metrics.get("difference", {}).get("auc")
+    if difference and difference["low"] is not None:
+        print_line(
+            f"ROC AUC, external minus internal: {difference['difference']:+.3f} "
+            f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
+        )
+    known = metrics["training_range"]
+    print_line(f"{known['outside']} of {known['volumes']} scans lie outside the training range.")
+    if "subgroups" in metrics:
+        print_subgroups(metrics["subgroups"])
+
+
+def refuse_other_tasks(settings: TrainSettings) -> None:
+    """Pass when the run predicts classes.
+
+    Raises:
+        SettingsError: It predicts something else.
+    """
+    if settings.task.name != "classes":
+        raise SettingsError(
+            f"data.table: expected a run of task=classes; this one has task={settings.task.name}, which "
+            "cannot be evaluated on external data."
+        )

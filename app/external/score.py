@@ -1,0 +1,123 @@
+"""Scores of a finished run, or of several as an ensemble, on a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.data.cohort import Cohort
+from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.files import read_rows
+from voxlift.app.inference.ensemble import EnsembleMember
+from voxlift.app.inference.scores import score_split
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.results import read_scores
+from voxlift.app.training.linear_model import score_linear
+from voxlift.data_pipelines.cache.metadata import find_out_of_range
+
+
+def score_run(
+    run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int
+) -> Scores:
+    """Return the scores of a split of a cohort by the model of a finished run.
+
+    Args:
+        run: With the model.
+        settings: Of the run; for data other than its own, with that data.
+        cohort: With no other volumes than those of the split.
+        split: Of the cohort.
+        batch_size: Volumes scored at once.
+
+    Raises:
+        SettingsError: The network takes volumes of another shape.
+    """
+    if not settings.model.has_network:
+        return _as_classes(score_linear(run, settings, cohort, split), run)
+    from voxlift.models.batch_norm import fold_batch_norm
+
+    network = load_network(run.network)
+    refuse_other_shape(network.input_shape[1:], cohort.shape, run)
+    scores = score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
+    return _as_classes(scores, run)
+
+
+def _as_classes(scores: object, run: RunFolder) -> Scores:
+    if not isinstance(scores, Scores):
+        raise SettingsError(f"{run.path}: expected a run of task=classes.")
+    return scores
+
+
+def refuse_other_shape(expected: Sequence[int | None], received: Sequence[int], run: RunFolder) -> None:
+    """Pass when a network accepts volumes of this shape (depth, height, width, channels).
+
+    Raises:
+        SettingsError: It does not.
+    """
+    if all(own in (None, side) for own, side in zip(expected, received, strict=True)):
+        return
+    wanted = "x".join("any" if side is None else str(side) for side in expected)
+    raise SettingsError(
+        f"{run.path}: expected volumes of {wanted} (depth, height, width, channels) as in training; the new "
+        f"images have {'x'.join(map(str, received))} after the run's preprocessing."
+    )
+
+
+def average_scores(members: Sequence[Scores]) -> Scores:
+    """Return the mean probabilities of several models for the same volumes."""
+    mean = np.mean([one.probabilities for one in members], axis=0)
+    return replace(members[0], probabilities=mean)
+
+
+def decide(scores: Scores, threshold: float | None) -> Scores:
+    """Return the scores with the run's threshold, where it has one."""
+    return scores if threshold is None else with_threshold(scores, threshold)
+
+
+def calibrate_scores(members: Sequence[Scores], temperatures: Sequence[float]) -> Scores:
+    """Return the mean over models of their probabilities after each one's temperature."""
+    pairs = zip(members, temperatures, strict=True)
+    return average_scores([apply_temperature(one, temperature) for one, temperature in pairs])
+
+
+def read_internal_scores(members: Sequence[EnsembleMember], threshold: float | None) -> list[Scores]:
+    """Return the members' scores of their own test subjects.
+
+    They are averaged where all have the same test subjects, as over seeds; over folds each member has its
+    own. Empty where a run has no test subjects.
+
+    Args:
+        members: Of the ensemble.
+        threshold: Of the ensemble, for averaged scores.
+    """
+    splits = [read_test_scores(member.run) for member in members]
+    found = [one for one in splits if one is not None]
+    if len(found) < len(splits):
+        return []
+    if len(found) > 1 and all(one.keys == found[0].keys for one in found):
+        mean = average_scores(found)
+        return [mean if threshold is None else with_threshold(mean, threshold)]
+    return found
+
+
+def read_test_scores(run: RunFolder) -> Scores | None:
+    """Return a run's scores of its test subjects; None where it has none."""
+    has_test = any(row["split"] == "test" for row in read_rows(run.predictions))
+    return read_scores(run, split="test") if has_test else None
+
+
+def find_unusual(cohort: Cohort, members: Sequence[EnsembleMember]) -> list[str]:
+    """Return for each volume what lies outside the training range of any member; empty for nothing."""
+    ranges = [member.training_range for member in members if member.training_range is not None]
+    return [
+        "; ".join(
+            dict.fromkeys(
+                phrase for training in ranges for phrase in find_out_of_range(metadata.summary, training)
+            )
+        )
+        for metadata in cohort.load_metadata()
+    ]

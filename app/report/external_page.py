@@ -1,0 +1,254 @@
+"""Lay out the results of a finished run on external data as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxlift.app.config import TrainSettings
+from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.table_one import TableOneRow, table_rows
+from voxlift.app.evaluation.verdict import format_p_value
+from voxlift.app.files import read_json, read_rows, write_rows
+from voxlift.app.report.cases import pick_cases
+from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells, value_and_interval
+from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
+from voxlift.app.report.html import timestamp
+from voxlift.app.report.run_page import RunSummary, count_splits, describe_task, render_run_page
+from voxlift.app.report.tables import TableCells, table_cells
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.networks import load_network
+
+if TYPE_CHECKING:
+    from voxlift.app.data.cohort import Cohort
+
+
+def write_external_page(
+    folder: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    scores: Scores,
+    metrics: Mapping[str, Any],
+    table_one: Sequence[TableOneRow],
+    run: RunFolder,
+    name: str,
+) -> Path:
+    """Write `report.html` and `table1.csv` of external data, and return the path of the page.
+
+    Args:
+        folder: Receives the page; its other files are written already.
+        settings: Of the run, with the external data.
+        cohort: The external volumes.
+        scores: Their scores, at the run's threshold.
+        metrics: Content of metrics.json.
+        table_one: The table of subjects.
+        run: The run, or the first of several; its network draws Grad-CAM.
+        name: Of the model or models.
+    """
+    if table_one:
+        write_rows(folder.table_one, table_rows(table_one))
+    network = load_network(run.network) if settings.model.has_network else None
+    errors, correct = pick_cases(scores, cohort, network)
+    blocks = {"external": metrics["external"]}
+    if "internal" in metrics:
+        blocks["internal test"] = metrics["internal"]
+    temperature = metrics["calibration"]["temperature"]
+    groups, forest = show_subgroups({"": metrics.get("subgroups", {})})
+    table = Path(str(settings.data.table)).name
+    summary = RunSummary(
+        name=f"{name} on {describe_task(settings.data)}, external data {table}",
+        verdict=external_verdict(metrics, name=name),
+        metrics=blocks,
+        scores={"external": scores},
+        split="external",
+        splits=count_splits(folder),
+        config=folder.config.read_text(encoding="utf-8"),
+        environment=read_json(run.environment),
+        temperature=temperature if isinstance(temperature, float) else None,
+        errors=errors,
+        correct=correct,
+        audit=[*_describe_data(folder, cohort), *metrics["compared"]],
+        notes=[f"Run: {', '.join(metrics['runs'])}. Table: {settings.data.table}."],
+        evidence=Evidence(
+            flow=table_cells(read_rows(folder.flow)),
+            table_one=table_one_cells(table_one),
+            groups=groups,
+            forest=forest,
+            external=describe_external(metrics),
+        ),
+        created=timestamp(),
+    )
+    return render_run_page(summary, folder.report)
+
+
+def _describe_data(folder: RunFolder, cohort: Cohort) -> list[str]:
+    subjects = len({record.subject for record in cohort.records})
+    sentences = [
+        f"{len(cohort.records)} volumes of {subjects} subjects were read and prepared as in the run."
+    ]
+    if folder.left_out.exists():
+        count = len(read_rows(folder.left_out))
+        sentences.append(f"{count} unusable files were left out; left_out.csv lists the reasons.")
+    return sentences
+
+
+def describe_external(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+    """Return the sections of the page on external data, from its metrics.json."""
+    sections = []
+    if metrics.get("difference"):
+        rows = [_difference_row(name, one) for name, one in metrics["difference"].items()]
+        note = (
+            "External minus internal test, on different subjects. AUC of two classes: interval and p-value "
+            "by DeLong with independent variances; the others: two bootstraps over subjects. The p-values are "
+            "not corrected for the number of metrics. The decision threshold is the run's own."
+        )
+        sections.append(("Difference from the internal test", table_cells(rows), note))
+    sections += _range_section(metrics["training_range"])
+    if "own" in metrics.get("thresholds", {}):
+        rows = [
+            {"threshold": title, "value": format_value(one["threshold"]), **_labelled(one)}
+            for title, one in (
+                ("carried over", metrics["thresholds"]["carried_over"]),
+                ("best on these data", metrics["thresholds"]["own"]),
+            )
+        ]
+        note = (
+            "The second threshold was chosen on the same subjects on which it is measured here, for the best "
+            "balanced accuracy: its figures are optimistic, and no other figure of this page uses it."
+        )
+        sections.append(("Decision threshold", table_cells(rows), note))
+    return [*sections, *_calibration_section(metrics)]
+
+
+def describe_models_external(results: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+    """Return the sections of the page of a comparison on external data, from its comparison.json."""
+    rows = [
+        {"model": name, **_difference_row("auc", model["difference"]["auc"])}
+        for name, model in results["models"].items()
+        if model["difference"]
+    ]
+    for row in rows:
+        row.pop("metric")
+    note = (
+        "ROC AUC on the external subjects minus that on each model's own test subjects, which are others; "
+        "averaged over folds and seeds. The comparison of the models with each other is paired: see above."
+    )
+    return [
+        ("Difference from the internal test", table_cells(rows), note),
+        *_range_section(results["training_range"]),
+    ]
+
+
+def external_verdict(metrics: Mapping[str, Any], *, name: str) -> str:
+    """Return the sentences above the page on external data."""
+    block, difference = metrics["external"], metrics.get("difference", {}).get("auc")
+    low, high = interval_of(block, "auc") or (None, None)
+    auc = f"{format_value(block.get('auc'))} {format_interval(low, high)}"
+    sentences = [f"{name}: ROC AUC {auc} on {block['subjects']} external subjects."]
+    if difference and difference["low"] is not None:
+        interval = format_interval(difference["low"], difference["high"])
+        gap = f"{format_signed(difference['difference'])} {interval}"
+        if difference["high"] < 0:
+            sentences.append(f"That is lower than on its own test subjects: {gap}.")
+        elif difference["low"] > 0:
+            sentences.append(f"That is higher than on its own test subjects: {gap}.")
+        else:
+            sentences.append(f"No difference from its own test subjects is shown: {gap}.")
+    known = metrics["training_range"]
+    if known["outside"]:
+        share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in known.get("reasons", {}).items())
+        sentences.append(f"{share}{f': {reasons}' if reasons else ''}.")
+    return " ".join(sentences)
+
+
+def _difference_row(name: str, one: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "metric": metric_label(name),
+        "internal test": format_value(one["internal"]),
+        "external": format_value(one["external"]),
+        "difference": format_signed(_number(one["difference"])),
+        "95 % interval": format_interval(one["low"], one["high"]),
+        "p": format_p_value(_number(one["p_value"])),
+    }
+
+
+def _range_section(known: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+    if "compared" in known and not known["compared"]:
+        note = "The run saved no ranges of its training scans (an older version), so nothing was compared."
+        return [("Training range", ([], []), note)]
+    rows = [{"scans": "all", "count": known["volumes"]}]
+    rows += [{"scans": f"outside: {one}", "count": count} for one, count in known.get("reasons", {}).items()]
+    table: list[dict[str, object]] = [*rows]
+    for title, key in (("without those outside", "inside"), ("only those outside", "only_outside")):
+        if key in known:
+            block = known[key]
+            low, high = interval_of(block, "auc") or (None, None)
+            auc = f"{format_value(block.get('auc'))} {format_interval(low, high)}"
+            table.append({"scans": f"ROC AUC {title}: {auc}", "count": block["n"]})
+    note = (
+        f"{known['outside']} of {known['volumes']} scans lie outside the range of spacing, size, stored axes "
+        "and intensities of the training scans; predictions.csv says for each what is unusual. A scan can "
+        "count under several reasons."
+    )
+    return [("Training range", table_cells(table), note)]
+
+
+def _calibration_section(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+    blocks = {"external": metrics["calibration_external"]}
+    if "calibration_internal" in metrics:
+        blocks = {"internal test": metrics["calibration_internal"], **blocks}
+    note = (
+        "Calibration intercept: calibration in the large, 0 where the mean prediction fits; slope: below 1 "
+        "where probabilities are too extreme. Intervals: bootstrap over subjects."
+    )
+    found = metrics.get("recalibration")
+    if found:
+        part, rest = found["fitted_on_subjects"], found["scored_subjects"]
+        blocks |= {
+            f"before recalibration, {rest} subjects": found["before"],
+            "after, the same": found["after"],
+        }
+        note += (
+            f" Recalibrated on {part} external subjects ({100 * found['fraction']:g} % of each class), which "
+            "are not among those scored after it."
+        )
+    keys = list(dict.fromkeys(key for one in blocks.values() for key in one if key not in ("n", "intervals")))
+    rows = [
+        {"": title, **{metric_label(key): " ".join(value_and_interval(one, key)).strip() for key in keys}}
+        for title, one in blocks.items()
+    ]
+    return [("Calibration on external data", table_cells(rows), note)]
+
+
+def count_reasons(warnings: Iterable[str]) -> dict[str, int]:
+    """Return for each kind of unusual property the number of scans, most frequent first.
+
+    >>> count_reasons(["spacing along depth is 9 mm (training 1 to 2)", "", "stored as LAS (training RAS)"])
+    {'spacing along depth': 1, 'stored axes': 1}
+    """
+    counts: dict[str, int] = {}
+    for text in warnings:
+        for kind in dict.fromkeys(_kind_of(phrase) for phrase in text.split("; ") if phrase):
+            counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _kind_of(phrase: str) -> str:
+    plain = phrase.partition(" (training")[0]
+    if plain.startswith("stored as"):
+        return "stored axes"
+    if " voxels along " in plain:
+        return f"voxels along {plain.partition(' voxels along ')[2]}"
+    return plain.partition(" is ")[0]
+
+
+def _labelled(block: Mapping[str, Any]) -> dict[str, str]:
+    return {metric_label(name): format_value(value) for name, value in block.items() if name != "threshold"}
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,102 @@
+"""Subgroups of a run: its scores by the columns that `evaluation.by` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from voxlift.app.config import EvaluationSettings, TrainSettings
+from voxlift.app.config.checks import split_request
+from voxlift.app.evaluation.groupings import Grouping, cut_groups
+from voxlift.app.evaluation.scores import Fits, Predictions
+from voxlift.app.evaluation.subgroups import MetricDraws, adjust_tests, evaluate_grouping, group_draws
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subjects import SubjectColumns, read_subjects
+from voxlift.app.tasks import task_of
+
+
+def evaluate_subgroups(
+    fits: Fits,
+    columns: SubjectColumns,
+    evaluation: EvaluationSettings,
+    *,
+    metrics: MetricDraws = group_draws,
+) -> dict[str, Any]:
+    """Return the figures of each group for each entry of `evaluation.by`, and tests of their differences.
+
+    Args:
+        fits: Predictions of one model, one per fold and seed, with image cells as items.
+        columns: Of the volumes.
+        evaluation: `by`, `quantiles` and `min_subjects`.
+        metrics: What is computed of each group.
+
+    Returns:
+        Entry to `groups` and `tests`, see `evaluate_grouping`; p-values corrected over all entries.
+
+    Raises:
+        SettingsError: There is no such column.
+    """
+    found = {}
+    for request in evaluation.by:
+        groupings = build_groupings(request, fits, columns, quantiles=evaluation.quantiles)
+        found[request] = evaluate_grouping(
+            fits, groupings, metrics=metrics, min_subjects=evaluation.min_subjects
+        )
+    adjust_tests(found)
+    return found
+
+
+def evaluate_run_subgroups(
+    run: RunFolder, settings: TrainSettings, scores: Mapping[str, Predictions], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return `subgroups` of metrics.json, of the test subjects (without any, of validation); else nothing.
+
+    Args:
+        run: With `subjects.csv`.
+        settings: Of the run; without `evaluation.by` there are no groups.
+        scores: By split.
+        metrics: Of the run, with its thresholds.
+    """
+    if not settings.evaluation.by:
+        return {}
+    decided = task_of(settings).decide(scores["test" if "test" in scores else "val"], metrics)
+    columns = read_subjects(run, settings)
+    return {"subgroups": evaluate_subgroups([decided], columns, settings.evaluation)}
+
+
+def evaluate_model_subgroups(
+    run: RunFolder, models: Mapping[str, Fits], evaluation: EvaluationSettings
+) -> dict[str, Any]:
+    """Return the subgroups of each model of a comparison, scored on the test subjects; else nothing.
+
+    Args:
+        run: One of its runs, whose table names all subjects.
+        models: Name to predictions, one per fold and seed.
+        evaluation: With `by`.
+    """
+    if not evaluation.by:
+        return {}
+    columns = read_subjects(run, load_settings(run))
+    return {name: evaluate_subgroups(fits, columns, evaluation) for name, fits in models.items()}
+
+
+def build_groupings(
+    request: str, fits: Fits, columns: SubjectColumns, *, quantiles: int = 3
+) -> list[Grouping]:
+    """Return how an entry of `evaluation.by` divides each fit's volumes, with the same groups for all fits.
+
+    Raises:
+        SettingsError: There is no such column.
+    """
+    column, edges = split_request(request)
+    items = list(dict.fromkeys(item for fit in fits for item in fit.items))
+    values = columns.read(column, items)
+    whole = cut_groups(column, values, edges=edges, quantiles=quantiles)
+    code_of = dict(zip(items, whole.codes, strict=True))
+    return [
+        Grouping(column, whole.names, np.array([code_of[item] for item in fit.items], np.int64))
+        for fit in fits
+    ]
