@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MAX_SHOWN = 1000  # characters of another error's message
+
 
 class FixableError(ValueError):
     """Base of all errors of `app` whose cause the user can fix."""
@@ -32,6 +34,12 @@ def refuse_problems(problems: Sequence[str]) -> None:
     """
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def shorten(error: BaseException) -> str:
+    """Return an error's message, cut where it repeats a long value of a damaged file."""
+    text = str(error)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def install_extra(extra: str) -> str:

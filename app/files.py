@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from voxlift.app.errors import SettingsError, refuse_problems
+from voxlift.app.errors import SettingsError, refuse_problems, shorten
 from voxlift.data_pipelines.atomic import atomic_write
 
 NAMES = "surrogateescape"
@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8", errors=NAMES)
         value = json.loads(text, object_hook=partial(Content, path=path))
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: expected JSON; {error}.") from error
+        raise SettingsError(f"{path}: expected JSON; {shorten(error)}.") from error
     if not isinstance(value, dict):
         raise SettingsError(f"{path}: expected a JSON object; received a {type(value).__name__}.")
     return value

@@ -16,6 +16,7 @@ from voxlift import __version__
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.config.texts import dump_settings, restore_settings
+from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, read_rows, write_text
 from voxlift.app.runs.folder import RunFolder
 
@@ -66,7 +67,7 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
             OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
         )
     except UNREADABLE as error:
-        raise SettingsError(f"{file}: expected {expected}; {error}") from error
+        raise SettingsError(f"{file}: expected {expected}; {shorten(error)}") from error
     if not isinstance(settings, type(defaults)):
         raise SettingsError(f"{file}: expected {expected}.")
     return settings

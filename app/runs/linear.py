@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -12,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError
+from voxlift.app.errors import shorten
 from voxlift.app.files import write_beside
+from voxlift.data_pipelines.npz import read_npz
 
 if TYPE_CHECKING:
     import keras
@@ -55,11 +55,10 @@ class LinearWeights:
             SettingsError: The file cannot be read, or lacks an array.
         """
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                arrays: dict[str, Any] = {name: saved[name] for name in ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise SettingsError(f"{path}: expected the weights of a linear model; {error}.") from error
-        return cls(**arrays | {"strength": float(arrays["strength"])})
+            arrays: dict[str, Any] = dict(read_npz(path, ARRAYS))
+            return cls(**arrays | {"strength": float(arrays["strength"])})
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{path}: expected the weights of a linear model; {shorten(error)}.") from error
 
 
 def load_linear_network(path: Path) -> keras.Model:

@@ -13,8 +13,6 @@ import itertools
 import json
 import logging
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.files import write_beside
 from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.npz import read_npz
 
 
 @dataclass(frozen=True, order=True)
@@ -120,7 +119,7 @@ class Checkpoints:
         for path in reversed(self._all()):
             try:
                 found = self._read(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            except (OSError, ValueError) as error:
                 problems.append(f"{path}: {_first_line(error)}")
                 log.info("Checkpoint %s is damaged (%s): the one before is used", path, _first_line(error))
             else:
@@ -157,7 +156,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> Checkpoint:
         arrays, state = read_arrays(path)
-        best_epoch = int(state["best_epoch"])
+        best_epoch = _best_epoch(state)
         best = read_arrays(self._best(best_epoch))[0] if best_epoch >= 0 else {}
         return Checkpoint(_position_of(path), arrays, state, best)
 
@@ -196,11 +195,27 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read what `write_arrays` wrote; the checksum of every array is checked.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: The file is damaged.
+        OSError, ValueError: The file is damaged.
     """
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return arrays, json.loads(arrays.pop(STATE).tobytes())
+    arrays = read_npz(path)
+    return arrays, _decode_state(arrays.pop(STATE, None))
+
+
+def _decode_state(encoded: NDArray[Any] | None) -> dict[str, Any]:
+    try:
+        state = {} if encoded is None else json.loads(encoded.tobytes())
+    except RecursionError as error:
+        raise ValueError(f"{STATE} has too many levels") from error
+    if encoded is None or not isinstance(state, dict):
+        raise ValueError(f"it has no {STATE} as Voxlift writes it")
+    return state
+
+
+def _best_epoch(state: Mapping[str, Any]) -> int:
+    found = state.get("best_epoch")
+    if not isinstance(found, int):
+        raise ValueError(f"{STATE} has no best epoch")  # noqa: TRY004 - the content is wrong, not a call
+    return found
 
 
 def _position_of(path: Path) -> Position:
@@ -210,9 +225,8 @@ def _position_of(path: Path) -> Position:
 
 def _best_epoch_of(path: Path) -> int | None:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return int(json.loads(file[STATE].tobytes())["best_epoch"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return _best_epoch(_decode_state(read_npz(path, (STATE,))[STATE]))
+    except (OSError, ValueError):
         return None
 
 

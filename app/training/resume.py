@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.config import HostsSettings, SettingsError, TrainSettings, check_settings
 from voxlift.app.config.overrides import key_of
-from voxlift.app.files import read_rows
+from voxlift.app.errors import shorten
+from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.training.strategy.hosts.connect import is_launched, leads
+from voxlift.data_pipelines.atomic import remove_leftovers
 
 log = logging.getLogger("voxlift")
 
@@ -54,7 +54,7 @@ def reopen_settings(
             + (f"it has no {run.config.name}. " if run.path.exists() else "there is no such folder. ")
             + suggest_runs(run.path)
         )
-    settings = load_settings(run)
+    settings = _load_checked(run)
     wanted = epochs if "trainer.epochs" in keys else settings.trainer.epochs
     if wanted < settings.trainer.epochs:
         raise SettingsError(
@@ -62,6 +62,16 @@ def reopen_settings(
         )
     trainer = replace(settings.trainer, epochs=wanted)
     return run, replace(settings, trainer=trainer, run_dir=str(run.path), custom=list(custom))
+
+
+def _load_checked(run: RunFolder) -> TrainSettings:
+    """Return the settings of a run, whose values a damaged or edited file may have changed."""
+    settings = load_settings(run)
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{run.config}: expected settings of a training.\n{shorten(error)}") from error
+    return settings
 
 
 def is_resumed_by_other_host(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
@@ -78,6 +88,7 @@ def is_complete(run: RunFolder, settings: TrainSettings) -> bool:
 def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
     """Mark the run as unfinished, and save the number of epochs that it has now."""
     done = len(read_rows(run.history)) if run.history.exists() else 0
+    remove_leftovers(run.path)
     log.info("Resuming %s after %d of %d epochs", run.path, done, settings.trainer.epochs)
     if run.is_finished:
         run.metrics.replace(run.previous_metrics)
@@ -86,9 +97,11 @@ def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
 
 
 def saved_precision(run: RunFolder, settings: TrainSettings) -> str:
-    """Return the policy that the run began with; `auto` might choose another one on this machine."""
-    try:
-        environment: dict[str, Any] = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """Return the policy that the run began with; `auto` might choose another one on this machine.
+
+    Raises:
+        SettingsError: The file that holds it is damaged.
+    """
+    if not run.environment.exists():  # killed before it was written, so nothing has been trained yet
         return settings.precision
-    return str(environment.get("precision", settings.precision))
+    return str(read_json(run.environment).get("precision", settings.precision))

@@ -129,7 +129,7 @@ def _read_metadata(file: Path) -> VolumeMetadata | None:
                 channels=tuple(summary["channels"]),
             ),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

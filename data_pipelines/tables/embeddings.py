@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.npz import read_npz
 from voxlift.data_pipelines.tables.manifest import Record, join_images
 from voxlift.data_pipelines.tables.reader import read_table
 
@@ -123,8 +124,7 @@ def _read_table(path: Path) -> Vectors:
 
 
 def _read_npz(path: Path) -> Vectors:
-    with np.load(path, allow_pickle=False) as file:
-        return _group_arrays({name: file[name] for name in file.files})
+    return _group_arrays(read_npz(path))
 
 
 def _read_hdf5(path: Path) -> Vectors:

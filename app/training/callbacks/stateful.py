@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
+from voxlift.app.config import SettingsError
+from voxlift.app.errors import shorten
 from voxlift.app.training.checkpoints import (
     Phase,
     Position,
@@ -63,10 +65,21 @@ def collect_states(stateful: Sequence[StatefulCallback]) -> dict[str, Any]:
 
 
 def restore_states(stateful: Sequence[StatefulCallback], state: dict[str, Any]) -> None:
-    """Restore what `collect_states` returned; a callback that was not there before keeps its new state."""
+    """Restore what `collect_states` returned; a callback that was not there before keeps its new state.
+
+    Raises:
+        SettingsError: The values of a callback are not as it writes them.
+    """
     for callback in stateful:
-        if _state_key(callback) in state:
-            callback.set_state(state[_state_key(callback)])
+        key = _state_key(callback)
+        try:
+            if key in state:
+                callback.set_state(state[key])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(
+                f"The newest checkpoint is damaged: its values of {key} cannot be read ({shorten(error)})."
+                " Remove the file, so that the one before it is used."
+            ) from error
 
 
 def _state_key(callback: StatefulCallback) -> str:

@@ -3,12 +3,17 @@
 import errno
 import logging
 import os
+import resource
+import time
+import zipfile
 
 import numpy as np
 import pytest
 
 from voxlift.app.config import SettingsError
 from voxlift.app.files import write_beside
+from voxlift.app.training.callbacks.early_stopping import EarlyStopping
+from voxlift.app.training.callbacks.stateful import restore_states
 from voxlift.app.training.checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -92,6 +97,58 @@ def test_where_none_can_be_read_the_way_out_is_reported(kept):
         SettingsError, match=r"(?s)No checkpoint of this run can be read.*Remove .*checkpoints"
     ):
         kept.load()
+
+
+def write_hostile(form, path):
+    """Write what no training writes, in place of a checkpoint."""
+    arrays = {"network/00000": np.ones(3, np.float32)}
+    head = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (%s,)}"
+    texts = {
+        "deep": "[" * 100_000,
+        "no object": "[1]",
+        "no text": "\udcff",
+        "another type": '{"best_epoch": "x"}',
+        "no best epoch": "{}",
+    }
+    if form in texts:
+        encoded = np.frombuffer(texts[form].encode(errors="surrogateescape"), np.uint8)
+        np.savez(path, **arrays, **{"state.json": encoded})
+    elif form == "object":
+        np.savez(path, **{"state.json": np.array([{}], object)})
+    elif form in ("bomb", "huge shape", "no array"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            if form == "no array":
+                archive.writestr("state.json.npy", b"text")
+            elif form == "huge shape":
+                archive.writestr("state.json.npy", (head % (b"9" * 14)).ljust(127) + b"\n")
+            else:
+                with archive.open("state.json.npy", "w") as member:
+                    for _ in range(300):
+                        member.write(bytes(2**20))
+    else:
+        path.unlink()
+        path.symlink_to("/dev/zero")
+
+
+HOSTILE = ("deep", "no object", "no text", "another type", "no best epoch", "object", "bomb", "huge shape")
+HOSTILE += ("no array", "endless")
+
+
+def test_a_checkpoint_that_no_training_wrote_falls_back_soon_and_in_little_memory(kept):
+    newest, started = kept.folder / "at-0003-000000.npz", time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for form in HOSTILE:
+        write_hostile(form, newest)
+        assert kept.load().position == Position(2), form
+        kept.save(checkpoint_of(3), best_epoch=2)
+        assert kept.load().position == Position(3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250_000  # KB
+    assert time.monotonic() - started < 10
+
+
+def test_values_of_a_callback_that_it_does_not_write_are_named():
+    with pytest.raises(SettingsError, match="EarlyStopping"):
+        restore_states([EarlyStopping("val_auc", patience=1)], {"EarlyStopping": {"best": []}})
 
 
 def test_none_is_no_error(tmp_path):
