@@ -115,7 +115,7 @@ def write_run_folder() -> None:
     """Write what each file of a run folder holds, as `RunFolder` documents it."""
     with mkdocs_gen_files.open("reference/run-folder.md", "w") as file:
         file.write(
-            "# The files of a run folder\n\nAll commands read these files; none overwrites a finished run.\n\n"
+            "# The files of a run folder\n\nAll commands read them; none overwrites a finished run.\n\n"
         )
         for name, value in vars(RunFolder).items():
             doc = inspect.getdoc(value) if isinstance(value, property) else None
