@@ -70,7 +70,7 @@ def export(settings: ExportSettings) -> int:
         difference = export_run(str(settings.run), folder, file_format=settings.format)
     print_line(
         f"Read back and compared on {difference.volumes} volumes: scores differ by at most "
-        f"{difference.scores:.1e}, probabilities by {difference.probabilities:.1e}."
+        f"{difference.scores:.1e}, predictions by {difference.probabilities:.1e}."
     )
     print_line(f"Export in {folder}")
     return DONE

@@ -36,19 +36,31 @@ class Grades(Scores):
     @property
     def cut_probabilities(self) -> Floats:
         """[N, K - 1] probability of a grade above each cut, so above grade 0, 1, ... K - 2."""
-        return np.clip(1 - np.cumsum(self.probabilities, axis=1)[:, :-1], 0.0, 1.0)
+        return above_cuts(self.probabilities)
 
     @property
     def decisions(self) -> Integers:
         """[N] int64 the median grade, whose expected error in grades is smallest."""
-        # Two equally probable halves, which sum to 0.5 only up to rounding, are decided for the upper one.
-        median: Integers = (self.cut_probabilities >= 0.5 - 1e-9).sum(axis=1).astype(np.int64)
-        return median
+        return median_grades(self.probabilities)
 
     @property
     def cuts(self) -> tuple[str, ...]:
         """K - 1 names, `>GRADE`, of the cuts above each grade but the highest."""
         return tuple(f">{name}" for name in self.classes[:-1])
+
+
+def above_cuts(probabilities: Floats) -> Floats:
+    """Return the probability [N, K - 1] of a grade above each cut, from those of the grades [N, K]."""
+    return np.clip(1 - np.cumsum(probabilities, axis=1)[:, :-1], 0.0, 1.0)
+
+
+def median_grades(probabilities: Floats) -> Integers:
+    """Return the median grade [N] of probabilities [N, K].
+
+    Two equally probable halves, which sum to 0.5 only up to rounding, are decided for the upper one.
+    """
+    median: Integers = (above_cuts(probabilities) >= 0.5 - 1e-9).sum(axis=1).astype(np.int64)
+    return median
 
 
 def cut_scores(grades: Grades, cut: int) -> Scores:

@@ -8,11 +8,24 @@ from typing import Any
 from voxlift import __version__
 from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import EnsembleMember, image_columns
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.cache.format import NORMALISED
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 VERSION = 1  # increase it if a program for the old version would misread the new one
 REGION_VERSION = 2  # with masks or centres, which a program for the first version would ignore
+TASK_VERSION = 3  # of other tasks than classes, whose outputs a program for the others would misread
+MEANINGS = {
+    "classes": "scores whose softmax is the probability of each class",
+    "findings": "scores whose sigmoid is the probability of each finding",
+    "grades": "log-probabilities of the grades, whose softmax is the probability of each grade",
+    "number": "the number in its own unit",
+}
+DECISIONS = {
+    "findings": "a finding whose probability is at least its threshold",
+    "grades": "the median grade: the lowest one above which all grades together have a probability below 0.5",
+    "number": "the number is the prediction",
+}
 AXES = ["batch", "depth", "height", "width", "channels"]
 
 
@@ -39,9 +52,10 @@ def build_contract(
         shape: Of the input, with the batch; None where any size is accepted.
         checked: The differences of the exported model from the run's own.
     """
-    classes = list(member.settings.data.classes)
+    task = task_of(member.settings)
+    names = task.names(member.settings.data)
     return {
-        "contract": REGION_VERSION if preprocess.mask else VERSION,
+        "contract": _find_version(task.name, preprocess),
         "voxlift": __version__,
         "run": str(member.run.path.absolute()),
         "model": {
@@ -51,11 +65,12 @@ def build_contract(
             "output": {
                 "name": output_name,
                 "dtype": "float32",
-                "shape": [None, len(classes)],
-                "meaning": "scores whose softmax is the probability of each class",
+                "shape": [None, len(names)],
+                "meaning": MEANINGS[task.name],
             },
         },
-        "classes": classes,
+        **({"task": _describe_task(member)} if task.name != "classes" else {}),
+        "classes": list(names) if task.target == "classes" else [],
         "threshold": member.threshold,
         "temperature": member.temperature,
         "channels": list(image_columns(member.settings)),
@@ -63,6 +78,27 @@ def build_contract(
         **(_describe_region(member) if preprocess.mask else {}),
         "training_range": asdict(member.training_range) if member.training_range is not None else None,
         "checked": checked,
+    }
+
+
+def _find_version(task: str, preprocess: Preprocess) -> int:
+    if task != "classes":
+        return TASK_VERSION
+    return REGION_VERSION if preprocess.mask else VERSION
+
+
+def _describe_task(member: EnsembleMember) -> dict[str, Any]:
+    """Return what the outputs are, their unit, and how they become a decision."""
+    task = task_of(member.settings)
+    names = task.names(member.settings.data)
+    thresholds = dict(zip(names, member.thresholds, strict=True)) if member.thresholds else None
+    return {
+        "name": task.name,
+        "outputs": list(names),
+        "activation": task.activation,
+        "unit": member.settings.task.unit or None,
+        "thresholds": thresholds,
+        "decision": DECISIONS[task.name],
     }
 
 

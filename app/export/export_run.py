@@ -59,8 +59,11 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
     with console.status(f"Writing {file_format}"):
         written = write(exported, folder)
     # Checked is the agreement with the network it was made from; reported is that with the run's network.
-    _check_agreement(compare_written(written.score, exported, member.training_range), exported)
-    difference = compare_written(written.score, own, member.training_range)
+    predict = ensemble.task.predict
+    _check_agreement(
+        compare_written(written.score, exported, member.training_range, predict=predict), exported
+    )
+    difference = compare_written(written.score, own, member.training_range, predict=predict)
     contract = build_contract(
         member,
         ensemble.preprocess,
@@ -72,7 +75,11 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
         checked={
             "volumes": difference.volumes,
             "largest_score_difference": difference.scores,
-            "largest_probability_difference": difference.probabilities,
+            **(
+                {"largest_probability_difference": difference.probabilities}
+                if ensemble.task.name != "number"
+                else {}
+            ),
         },
     )
     if not (folder / written.file).exists():

@@ -23,18 +23,48 @@ Array = NDArray[Any]
 
 
 def main() -> None:
-    """Print the probability of each class, uncalibrated and calibrated, and the decision."""
+    """Print what the model predicts for the image, and the decision."""
     contract = json.loads((FOLDER / "contract.json").read_text(encoding="utf-8"))
     if len(sys.argv) - 1 != len(contract["channels"]):
         raise SystemExit(f"Expected one image for each of: {', '.join(contract['channels'])}.")
     volume = prepare_image(sys.argv[1:], contract["preprocess"])
     scores = score(volume, contract["model"]).astype(float)
+    lines = (
+        describe_task(scores, contract["task"]) if "task" in contract else describe_classes(scores, contract)
+    )
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def describe_classes(scores: Array, contract: Mapping[str, Any]) -> list[str]:
+    """Return the probability of each class, uncalibrated and calibrated, and the decision."""
     probabilities, calibrated = softmax(scores), softmax(scores / contract["temperature"])
-    for name, one, other in zip(contract["classes"], probabilities, calibrated, strict=True):
-        sys.stdout.write(f"{name}\t{one:.6f}\tcalibrated {other:.6f}\n")
+    lines = [
+        f"{name}\t{one:.6f}\tcalibrated {other:.6f}"
+        for name, one, other in zip(contract["classes"], probabilities, calibrated, strict=True)
+    ]
     threshold = contract["threshold"]
     decided = int(probabilities[1] >= threshold) if threshold is not None else int(probabilities.argmax())
-    sys.stdout.write(f"decision\t{contract['classes'][decided]}\n")
+    return [*lines, f"decision\t{contract['classes'][decided]}"]
+
+
+def describe_task(scores: Array, task: Mapping[str, Any]) -> list[str]:
+    """Return the number with its unit, or the probabilities of findings or grades with the decisions."""
+    names = task["outputs"]
+    if task["name"] == "number":
+        return [f"{names[0]}\t{scores[0]:.6g}\t{task['unit'] or ''}".rstrip()]
+    if task["name"] == "findings":
+        probabilities = 1 / (1 + np.exp(-scores))
+        decided = [
+            "yes" if p >= task["thresholds"][name] else "no"
+            for name, p in zip(names, probabilities, strict=True)
+        ]
+        return [
+            f"{name}\t{p:.6f}\t{word}" for name, p, word in zip(names, probabilities, decided, strict=True)
+        ]
+    probabilities = softmax(scores)
+    above = 1 - np.cumsum(probabilities)[:-1]
+    lines = [f"{name}\t{p:.6f}" for name, p in zip(names, probabilities, strict=True)]
+    return [*lines, f"decision\t{names[int((above >= 0.5 - 1e-9).sum())]}"]
 
 
 def prepare_image(paths: Sequence[str | Path], preprocess: Preprocess) -> Array:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +50,7 @@ class Difference:
         volumes: Number of volumes that both scored.
         scores: Largest difference of a score.
         relative: The same, relative to the largest score or 1, whichever is larger.
-        probabilities: Largest difference of a probability.
+        probabilities: Largest difference of a probability, or of a predicted number.
     """
 
     volumes: int
@@ -126,6 +125,8 @@ def compare_written(
     exported: Scorer,
     network: Any,  # noqa: ANN401 - untyped Keras
     training_range: TrainingRange | None,
+    *,
+    predict: Callable[[NDArray[Any]], NDArray[np.float64]],
 ) -> Difference:
     """Return the largest differences between an exported model and a network on random volumes.
 
@@ -133,6 +134,7 @@ def compare_written(
         exported: Scores volumes with the exported model.
         network: The Keras model to compare with.
         training_range: Intensities of the training volumes, for volumes that resemble them; None if unknown.
+        predict: From scores to probabilities or numbers, see `Task.predict`.
     """
     scores, probabilities, largest = 0.0, 0.0, 1.0
     for count in BATCH_SIZES:
@@ -141,7 +143,7 @@ def compare_written(
         other = np.asarray(exported(voxels), np.float32)
         scores = max(scores, float(np.abs(own - other).max()))
         largest = max(largest, float(np.abs(own).max()))
-        first, second = (softmax(logits.astype(np.float64), axis=1) for logits in (own, other))
+        first, second = predict(own), predict(other)
         probabilities = max(probabilities, float(np.abs(first - second).max()))
     return Difference(sum(BATCH_SIZES), scores, scores / largest, probabilities)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import build_preprocess
@@ -19,8 +18,12 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_temperature
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.cache.metadata import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
+
+if TYPE_CHECKING:
+    from voxlift.app.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -31,29 +34,40 @@ class EnsembleMember:
         run: Its folder.
         settings: Its own settings, read from the folder.
         preprocess: Its preprocessing.
-        threshold: Decision threshold on the probability of class 1; None for more than two classes, or 0.5.
-        temperature: Divisor of its logits for calibrated probabilities; 1 where none could be fitted.
+        thresholds: Chosen on validation: on the probability of class 1, or one for each finding; empty: none.
+        temperature: Divisor of its logits for calibrated probabilities; 1 where none could be fitted, None
+            for predictions other than of classes.
         training_range: Spacing, size and intensities of its training volumes; None for an older run.
     """
 
     run: RunFolder
     settings: TrainSettings
     preprocess: Preprocess
-    threshold: float | None
-    temperature: float
+    thresholds: tuple[float, ...]
+    temperature: float | None
     training_range: TrainingRange | None
+
+    @property
+    def threshold(self) -> float | None:
+        """Decision threshold of two classes; None where none was chosen."""
+        return self.thresholds[0] if self.settings.task.name == "classes" and self.thresholds else None
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One run or several that share classes, preprocessing and shape."""
+    """One run or several that share task, classes, preprocessing and shape."""
 
     members: tuple[EnsembleMember, ...]
 
     @property
+    def task(self) -> Task:
+        """What the members predict."""
+        return task_of(self.members[0].settings)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in index order."""
-        return tuple(self.members[0].settings.data.classes)
+        """Names of the outputs in index order: of the classes, the findings, or the number."""
+        return self.task.names(self.members[0].settings.data)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -61,10 +75,20 @@ class Ensemble:
         return self.members[0].preprocess
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Mean of the members' thresholds; empty where none decides."""
+        chosen = [member.thresholds for member in self.members if member.thresholds]
+        return tuple(map(float, np.mean(chosen, axis=0))) if chosen else ()
+
+    @property
     def threshold(self) -> float | None:
-        """Mean of the members' thresholds; None where the most probable class is taken."""
-        thresholds = [member.threshold for member in self.members if member.threshold is not None]
-        return float(np.mean(thresholds)) if len(self.classes) == 2 and thresholds else None
+        """Mean of the members' thresholds of two classes; None where the most probable class is taken."""
+        return self.thresholds[0] if self.task.name == "classes" and self.thresholds else None
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the members have temperatures."""
+        return all(member.temperature is not None for member in self.members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +96,14 @@ class BatchScores:
     """The scores of a batch of B volumes.
 
     Attributes:
-        probabilities: [B, K], the mean over members and views.
-        calibrated: [B, K], the same after each member's temperature.
-        spread: [B], the largest standard deviation of a class's probability over members; 0 for one member.
-        decisions: [B], class indices: by the threshold of two classes, else the most probable.
+        predictions: [B, K], probabilities or numbers, the mean over members and views.
+        calibrated: [B, K], probabilities of classes after each member's temperature; None for other tasks.
+        spread: [B], the largest standard deviation of a prediction over members; 0 for one member.
+        decisions: [B] class indices, or [B, K] findings, see `Task.decide_rows`.
     """
 
-    probabilities: NDArray[np.float64]
-    calibrated: NDArray[np.float64]
+    predictions: NDArray[np.float64]
+    calibrated: NDArray[np.float64] | None
     spread: NDArray[np.float64]
     decisions: NDArray[np.int64]
 
@@ -97,14 +121,14 @@ def open_ensemble(runs: Sequence[str]) -> Ensemble:
     problems = [line for member in members[1:] for line in _find_differences(members[0], member)]
     if problems:
         raise SettingsError(
-            "run: expected runs with the same classes and preprocessing; only such runs can be averaged.\n"
-            + "\n".join(problems)
+            "run: expected runs with the same task, classes and preprocessing; only such runs can be "
+            "averaged.\n" + "\n".join(problems)
         )
     return Ensemble(members)
 
 
 def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
-    """Return the members' networks, from volumes [B, D, H, W, C] to logits [B, K].
+    """Return the members' networks, from volumes [B, D, H, W, C] to outputs [B, K].
 
     Raises:
         SettingsError: A file is damaged, or the networks take volumes of different shapes.
@@ -137,21 +161,19 @@ def score_batch(
     ensemble: Ensemble, networks: Sequence[Any], voxels: NDArray[np.float32], views: Sequence[View]
 ) -> BatchScores:
     """Return the scores of volumes [B, D, H, W, C]."""
+    task = ensemble.task
     plain, scaled = [], []
     for member, network in zip(ensemble.members, networks, strict=True):
-        logits = [np.asarray(network.predict_on_batch(view(voxels)), np.float64) for view in views]
-        plain.append(np.mean([softmax(one, axis=1) for one in logits], axis=0))
-        scaled.append(np.mean([softmax(one / member.temperature, axis=1) for one in logits], axis=0))
-    probabilities = np.mean(plain, axis=0)
-    if ensemble.threshold is None:
-        decisions = probabilities.argmax(axis=1)
-    else:
-        decisions = probabilities[:, 1] >= ensemble.threshold
+        outputs = [np.asarray(network.predict_on_batch(view(voxels)), np.float64) for view in views]
+        plain.append(np.mean([task.predict(one) for one in outputs], axis=0))
+        if member.temperature is not None:
+            scaled.append(np.mean([task.predict(one / member.temperature) for one in outputs], axis=0))
+    predictions = np.mean(plain, axis=0)
     return BatchScores(
-        probabilities=probabilities,
-        calibrated=np.mean(scaled, axis=0),
+        predictions=predictions,
+        calibrated=np.mean(scaled, axis=0) if ensemble.is_calibrated else None,
         spread=np.std(plain, axis=0).max(axis=1),
-        decisions=decisions.astype(np.int64),
+        decisions=task.decide_rows(predictions, ensemble.thresholds),
     )
 
 
@@ -170,15 +192,17 @@ def _open_member(path: str) -> EnsembleMember:
         run=run,
         settings=settings,
         preprocess=build_preprocess(settings.preprocess, settings.data),
-        threshold=read_json(run.metrics).get("threshold"),
-        temperature=read_temperature(run),
+        thresholds=task_of(settings).thresholds(read_json(run.metrics)),
+        temperature=read_temperature(run) if settings.task.name == "classes" else None,
         training_range=read_training_range(run),
     )
 
 
 def _find_differences(first: EnsembleMember, other: EnsembleMember) -> list[str]:
     """Return one line for each difference that forbids averaging two members."""
-    pairs = {"classes": [", ".join(one.settings.data.classes) for one in (first, other)]}
+    both = (first, other)
+    pairs = {"task": [one.settings.task.name for one in both]}
+    pairs["classes"] = [", ".join(task_of(one.settings).names(one.settings.data)) for one in both]
     for name in vars(first.preprocess):
         pairs[f"preprocess.{name}"] = [getattr(one.preprocess, name) for one in (first, other)]
     images = [image_columns(one.settings) for one in (first, other)]

@@ -64,7 +64,7 @@ class MapOptions:
         folder: Receives one NIfTI file and one picture per scan.
         method: `gradcam`, `occlusion` or `both`.
         layer: Name of a spatial layer for Grad-CAM; None is the last convolution.
-        label: Index of the class that is explained; None is the predicted one.
+        label: Index of the class, grade or finding that is explained; None: see `Task.map_output`.
     """
 
     folder: Path
@@ -173,13 +173,16 @@ def _box_means(values: Heat, box: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def explain_scan(
-    scan: PreparedScan, networks: Sequence[Any], *, label: int, method: str, layer: str | None
+    scan: PreparedScan, networks: Sequence[Any], *, label: int, kind: str, method: str, layer: str | None
 ) -> Explanation:
     """Return the map of a usable prepared scan, averaged over networks; arguments as in `explain_volume`."""
     if scan.voxels is None:
         raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no map.")
     return average_explanations(
-        [explain_volume(one, scan.voxels, label=label, method=method, layer=layer) for one in networks]
+        [
+            explain_volume(one, scan.voxels, label=label, kind=kind, method=method, layer=layer)
+            for one in networks
+        ]
     )
 
 
@@ -189,8 +192,8 @@ def write_scan_map(
     options: MapOptions,
     ensemble: Ensemble,
     networks: Sequence[Any],
-    label: int,
-    probability: float,
+    output: int,
+    titles: tuple[str, str],
     number: int,
 ) -> tuple[dict[str, Any], str]:
     """Write the map and the picture of one scan; return the row's columns about them, and a warning or "".
@@ -200,13 +203,13 @@ def write_scan_map(
         options: Method, layer and folder.
         ensemble: The runs.
         networks: Their networks.
-        label: Class index to explain.
-        probability: Predicted for this class.
+        output: Index of what is explained, see `Task.map_output`.
+        titles: What that is, for the file's name and for the picture, see `Task.map_title`.
         number: Of the scan in the list, from 1: it makes the names of files unique.
     """
-    found = explain_scan(scan, networks, label=label, method=options.method, layer=options.layer)
-    name = ensemble.classes[label]
-    stem = f"{number:04d}_{_file_name(scan.scan.subject)}_{_file_name(name)}_{found.method}"
+    kind = ensemble.task.map_kind
+    found = explain_scan(scan, networks, label=output, kind=kind, method=options.method, layer=options.layer)
+    stem = f"{number:04d}_{_file_name(scan.scan.subject)}_{_file_name(titles[0])}_{found.method}"
     source, prefer = scan.scan.images[0], ensemble.preprocess.prefer
     target = options.folder / f"{stem}.nii.gz"
     try:
@@ -214,7 +217,7 @@ def write_scan_map(
     except VolumeError as error:
         return {}, f"no map could be written: {error}"
     picture = options.folder / f"{stem}.png"
-    title = f"{scan.scan.subject}: {name} at {probability:.3f}"
+    title = f"{scan.scan.subject}: {titles[1]}"
     _write_picture(picture, scan, found, title, with_sides=ensemble.preprocess.axcodes == "RAS")
     # Relative to the table, so that both can be moved together.
     columns: dict[str, Any] = {
@@ -254,7 +257,7 @@ def _write_picture(
 
 def _map_warning(found: Explanation, method: str) -> str:
     if not np.any(found.heat):
-        return "the map is zero throughout: no evidence for this class"
+        return "the map is zero throughout: no evidence for what is explained"
     if found.agreement is not None and found.agreement < MIN_AGREEMENT:
         return f"Grad-CAM and occlusion agree little ({found.agreement:.2f}): interpret the map with caution"
     if method == "both" and found.agreement is None:

@@ -162,17 +162,43 @@ def _describe_table(rows: Sequence[Row], ensemble: Ensemble, settings: PredictSe
     return {
         "runs": [str(member.run.path.absolute()) for member in ensemble.members],
         "input": str(Path(str(settings.input)).expanduser().absolute()),
-        "classes": list(ensemble.classes),
-        "threshold": ensemble.threshold,
-        "thresholds": [member.threshold for member in ensemble.members],
-        "temperatures": [member.temperature for member in ensemble.members],
+        **describe_outputs(ensemble),
         "tta": settings.tta,
         "explain": resolve_explain_method(settings),
         "scans": len(rows),
         "failed": sum(bool(row["reason"]) for row in rows),
         "warned": sum(bool(row["warning"]) for row in rows),
-        "decisions": dict(Counter(row["decision"] for row in rows if row["decision"])),
+        "decisions": count_decisions(rows, ensemble),
     }
+
+
+def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what the columns hold: of classes their names, thresholds and temperatures, as always."""
+    task, names = ensemble.task, list(ensemble.classes)
+    if task.name == "classes":
+        return {
+            "classes": names,
+            "threshold": ensemble.threshold,
+            "thresholds": [member.threshold for member in ensemble.members],
+            "temperatures": [member.temperature for member in ensemble.members],
+        }
+    unit = ensemble.members[0].settings.task.unit
+    return {
+        "task": task.name,
+        "outputs": names,
+        **({"unit": unit} if unit else {}),
+        **({"thresholds": dict(zip(names, ensemble.thresholds, strict=True))} if ensemble.thresholds else {}),
+    }
+
+
+def count_decisions(rows: Sequence[Row], ensemble: Ensemble) -> dict[str, int]:
+    """Return how many scans were decided as each class, or to have each finding; nothing for a number."""
+    if ensemble.task.name == "findings":
+        found = [name for name in ensemble.classes for row in rows if str(row[f"decision_{name}"]) == "1"]
+    else:
+        found = [row["decision"] for row in rows if row.get("decision")]
+    counts = Counter(found)
+    return {name: counts[name] for name in ensemble.classes if counts[name]}
 
 
 def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> None:
@@ -187,18 +213,15 @@ def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> 
 def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     """Print how classes are predicted, and for which runs the training range is unknown."""
     mean = f", from the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
-    if ensemble.threshold is not None:
-        name = ensemble.classes[1]
-        rule = f"{name} where p_{name} is at least {ensemble.threshold:.3f} (threshold chosen on validation)"
-    else:
-        rule = "the most probable class"
-    print_line(f"Decision: {rule}{mean}.")
-    temperatures = [member.temperature for member in ensemble.members]
+    rule = ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)
+    kind = "Prediction" if ensemble.task.name == "number" else "Decision"
+    print_line(f"{kind}: {rule}{mean}.")
+    temperatures = [one.temperature for one in ensemble.members if one.temperature is not None]
     if any(value != 1 for value in temperatures):
         values = ", ".join(f"{value:.3f}" for value in temperatures)
         print_line(f"Calibrated probabilities: temperature {values}, fitted on validation.")
     if settings.tta != "none":
-        print_line(f"Test-time augmentation: {settings.tta}; probabilities are means over the views.")
+        print_line(f"Test-time augmentation: {settings.tta}; predictions are means over the views.")
     for member in ensemble.members:
         if member.training_range is None:
             print_line(
@@ -210,8 +233,8 @@ def _print_summary(rows: Sequence[Row], predictor: Predictor, settings: PredictS
     """Print how many scans were scored, as which class, how many failed, and where the results are."""
     failed = sum(bool(row["reason"]) for row in rows)
     warned = sum(bool(row["warning"]) for row in rows)
-    counts = Counter(row["decision"] for row in rows if row["decision"])
-    decided = ", ".join(f"{counts[name]} {name}" for name in predictor.ensemble.classes if counts[name])
+    counts = count_decisions(rows, predictor.ensemble)
+    decided = ", ".join(f"{count} {name}" for name, count in counts.items())
     summary = f"{len(rows) - failed} of {len(rows)} scans scored" + (f": {decided}" if decided else "")
     summary += f"; {failed} failed (see the column reason)" if failed else ""
     print_line(f"{summary}; {warned} with a warning." if warned else f"{summary}.")

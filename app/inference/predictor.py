@@ -69,14 +69,13 @@ class Predictor:
     @property
     def columns(self) -> list[str]:
         """The keys of every row, in order."""
-        classes = self.ensemble.classes
+        ensemble = self.ensemble
         return [
             "subject",
             "image",
-            "decision",
-            *(f"p_{name}" for name in classes),
-            *(f"calibrated_{name}" for name in classes),
-            *(["spread"] if len(self.ensemble.members) > 1 else []),
+            *ensemble.task.scan_columns(ensemble.classes),
+            *(f"calibrated_{name}" for name in ensemble.classes if ensemble.is_calibrated),
+            *(["spread"] if len(ensemble.members) > 1 else []),
             *(["map", "picture", "agreement"] if self.maps else []),
             "warning",
             "reason",
@@ -98,7 +97,7 @@ class Predictor:
             if scores is None or scan.voxels is None:
                 rows.append(self._failed_row(scan, scan.reason))
                 continue
-            if np.isfinite(scores.probabilities[position]).all():
+            if np.isfinite(scores.predictions[position]).all():
                 rows.append(self._scored_row(number, scan, scores, position))
             else:
                 reason = f"{scan.scan.images[0]}: the network returned scores that are not finite"
@@ -111,26 +110,26 @@ class Predictor:
         return self._empty_row(scan.scan) | {"reason": reason}
 
     def _scored_row(self, number: int, scan: PreparedScan, scores: BatchScores, position: int) -> Row:
-        classes, row = self.ensemble.classes, self._empty_row(scan.scan)
-        plain, calibrated = scores.probabilities[position], scores.calibrated[position]
-        decided = int(scores.decisions[position])
-        row["decision"] = classes[decided]
-        row |= {f"p_{name}": float(p) for name, p in zip(classes, plain, strict=True)}
-        row |= {f"calibrated_{name}": float(p) for name, p in zip(classes, calibrated, strict=True)}
+        task, names, row = self.ensemble.task, self.ensemble.classes, self._empty_row(scan.scan)
+        prediction, decision = scores.predictions[position], scores.decisions[position]
+        row |= task.scan_cells(prediction, decision, names)
+        if scores.calibrated is not None:
+            calibrated = zip(names, scores.calibrated[position], strict=True)
+            row |= {f"calibrated_{name}": float(p) for name, p in calibrated}
         if "spread" in row:
             row["spread"] = float(scores.spread[position])
         warnings = self._find_out_of_range(scan)
         if warnings:
             self._log_limited("Outside the training range", f"{scan.scan.subject}: {'; '.join(warnings)}")
         if self.maps is not None:
-            label = decided if self.maps.label is None else self.maps.label
+            output = task.map_output(prediction, decision, self.maps.label)
             columns, warning = write_scan_map(
                 scan,
                 options=self.maps,
                 ensemble=self.ensemble,
                 networks=self.networks,
-                label=label,
-                probability=float(plain[label]),
+                output=output,
+                titles=task.map_title(output, prediction, names),
                 number=number,
             )
             row |= columns

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,28 +33,29 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_history, read_scores
+from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import Affine, VolumeError
 from voxlift.data_pipelines.writers import resample_to_source
-
-if TYPE_CHECKING:
-    from voxlift.app.evaluation.scores import Scores
 
 AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
 class ScanPredictions:
-    """Predictions for N scans with K classes, in the order in which the scans were found.
+    """Predictions for N scans, in the order in which the scans were found.
 
     Attributes:
-        classes: K class names in index order.
+        classes: K names in index order: of the classes or grades, the findings, or the number.
         subjects: N names: the table's subject, or the path below the folder.
         images: N image paths, several channels joined as in `predictions.csv`.
-        probabilities: [N, K] float64; nan where a scan could not be scored.
-        calibrated: [N, K] float64, after the temperature fitted on the run's validation; nan as above.
-        decisions: N class names, by the threshold of the run's validation; "" where not scored.
+        probabilities: [N, K] float64; nan where a scan could not be scored; [N, 0] for a number.
+        calibrated: [N, K] float64, after the temperature fitted on the run's validation; nan as above; [N, 0]
+            for predictions other than of classes.
+        decisions: N names of a class or grade, or of the findings present, joined by "; "; "" where not
+            scored, and for a number.
         warnings: N texts: what lies outside the range of the training volumes; "" for nothing.
         reasons: N texts: why a scan could not be scored; "" where it was.
+        values: [N] float64 predicted numbers of `task=number`, nan as above; [0] for other tasks.
     """
 
     classes: tuple[str, ...]
@@ -65,6 +66,7 @@ class ScanPredictions:
     decisions: tuple[str, ...]
     warnings: tuple[str, ...]
     reasons: tuple[str, ...]
+    values: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -72,12 +74,14 @@ class ScanPredictions:
 
 @dataclass(frozen=True, eq=False)
 class ScanMap:
-    """A map of the evidence for a class in one scan, on the grid of the network's input.
+    """A map of the evidence for a class, finding or cut, or of what raises a number, in one scan.
+
+    It has the grid of the network's input.
 
     Attributes:
         heat: [D, H, W] float32, 0 or more, in arbitrary units.
         affine: 4x4 float64, (width, height, depth) index of `heat` to world mm, RAS+.
-        class_name: The class that is explained.
+        class_name: The class, finding, cut (as `above GRADE`) or number that is explained.
         method: `gradcam` or `occlusion`.
         agreement: Spearman's rank correlation of Grad-CAM with occlusion; None unless `method="both"`.
         source: The image file that the map belongs to.
@@ -122,13 +126,21 @@ class Run:
         return load_settings(self.folder)
 
     @property
+    def task(self) -> str:
+        """What is predicted: `classes`, `findings`, `grades` or `number`."""
+        return self.settings.task.name
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """K class names in index order; of two classes, index 1 is the positive one."""
-        return tuple(self.settings.data.classes)
+        """K names in index order: of the classes or grades, the findings, or the number.
+
+        Of two classes, index 1 is the positive one.
+        """
+        return task_of(self.settings).names(self.settings.data)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Content of `metrics.json`: `val`, `test`, `threshold`, `calibration`, `cost`."""
+        """Content of `metrics.json`: `val`, `test`, `cost`, and what was chosen on validation."""
         return read_json(self.folder.metrics)
 
     @cached_property
@@ -140,7 +152,7 @@ class Run:
 
     @cached_property
     def prediction_rows(self) -> list[dict[str, Any]]:
-        """Rows of `predictions.csv`: subject, image, split, label, and `p_NAME` (float) per class."""
+        """Rows of `predictions.csv`: subject, image, split, labels, and predictions, which are float."""
         return [
             {
                 name: float(value) if name in self._probability_columns else value
@@ -151,16 +163,16 @@ class Run:
 
     @property
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """Columns of `predictions.csv`, each an array [N]: text, and float64 for each `p_NAME`."""
+        """Columns of `predictions.csv`, each an array [N]: text, and float64 for predictions."""
         rows = self.prediction_rows
         return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
 
-    def scores(self, split: str = "test") -> Scores:
-        """Return labels [N] and probabilities [N, K] of a split as a value that `app.evaluation` takes."""
+    def scores(self, split: str = "test") -> Any:  # noqa: ANN401 - the class of the task's predictions
+        """Return labels and predictions of a split as a value that `app.evaluation` takes."""
         return read_scores(self.folder, split=split)
 
     def model(self) -> Any:  # noqa: ANN401 - Keras ships no types
-        """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to logits [B, K]."""
+        """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to outputs [B, K]."""
         return load_network(self.folder.network)
 
     def predict(
@@ -193,11 +205,12 @@ class Run:
             classes=self.classes,
             subjects=tuple(row["subject"] for row in rows),
             images=tuple(row["image"] for row in rows),
-            probabilities=self._table(rows, "p"),
-            calibrated=self._table(rows, "calibrated"),
-            decisions=tuple(row["decision"] for row in rows),
+            probabilities=self._table(rows, "p_"),
+            calibrated=self._table(rows, "calibrated_"),
+            decisions=tuple(self._decision(row) for row in rows),
             warnings=tuple(row["warning"] for row in rows),
             reasons=tuple(row["reason"] for row in rows),
+            values=self._table(rows, "prediction")[:, 0] if self.task == "number" else np.empty(0),
         )
 
     def explain(
@@ -208,11 +221,12 @@ class Run:
         method: str = "gradcam",
         layer: str | None = None,
     ) -> ScanMap:
-        """Return the map of the network's evidence for a class in one scan, as by `voxlift-predict explain=`.
+        """Return the map of the network's evidence in one scan, as by `voxlift-predict explain=`.
 
         Args:
             path: An image file, or a folder or table with a single scan.
-            class_name: The class to explain; None: the predicted one.
+            class_name: The class to explain, None: the predicted one; the grade, whose lower cut is
+                explained; or the finding, None: the most probable one.
             method: `gradcam`, `occlusion`, or `both`: Grad-CAM with its agreement with occlusion.
             layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
 
@@ -231,17 +245,17 @@ class Run:
         scan = self._prepare(path)
         if scan.voxels is None or scan.affine is None:
             raise VolumeError(scan.reason)
-        if class_name is None:
-            views = build_member_views(self._ensemble, "none")
-            scores = score_batch(self._ensemble, self._networks, scan.voxels[None], views)
-            label = int(scores.decisions[0])
-        else:
-            label = self.classes.index(class_name)
-        found = explain_scan(scan, self._networks, label=label, method=method, layer=layer)
+        views = build_member_views(self._ensemble, "none")
+        scores = score_batch(self._ensemble, self._networks, scan.voxels[None], views)
+        task, asked = self._ensemble.task, None if class_name is None else self.classes.index(class_name)
+        output = task.map_output(scores.predictions[0], scores.decisions[0], asked)
+        found = explain_scan(
+            scan, self._networks, label=output, kind=task.map_kind, method=method, layer=layer
+        )
         return ScanMap(
             heat=found.heat,
             affine=scan.affine,
-            class_name=self.classes[label],
+            class_name=task.map_title(output, scores.predictions[0], self.classes)[0],
             method=found.method,
             agreement=found.agreement,
             source=scan.scan.images[0],
@@ -258,13 +272,20 @@ class Run:
 
     @property
     def _probability_columns(self) -> tuple[str, ...]:
-        return tuple(f"p_{name}" for name in self.classes)
+        return ("prediction", *(f"p_{name}" for name in self.classes))
+
+    def _decision(self, row: dict[str, Any]) -> str:
+        """Return the decided class of a row, or the findings that it is decided to have."""
+        if self.task != "findings":
+            return str(row.get("decision", ""))
+        return "; ".join(name for name in self.classes if row[f"decision_{name}"] == 1)
 
     def _table(self, rows: Sequence[dict[str, Any]], prefix: str) -> NDArray[np.float64]:
-        """Return the columns `PREFIX_NAME` of rows as [N, K] float64, nan where a row was not scored."""
-        columns = [f"{prefix}_{name}" for name in self.classes]
+        """Return the columns that begin with a prefix as [N, K] float64, nan where a row was not scored."""
+        known = [prefix] if prefix == "prediction" else [f"{prefix}{name}" for name in self.classes]
+        columns = [column for column in known if all(column in row for row in rows)]
         values = [[np.nan if row["reason"] else row[column] for column in columns] for row in rows]
-        return np.array(values, np.float64).reshape(-1, len(columns))
+        return np.array(values, np.float64).reshape(len(rows), len(columns))
 
     def _prepare(self, path: AnyPath) -> PreparedScan:
         scans = find_input_scans(Path(path), self._ensemble)

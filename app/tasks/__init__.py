@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 TASK_NAMES = ("classes", "findings", "grades", "number")
 
 
-def find_task(name: str) -> Task:
-    """Return the task of a name of `TASK_NAMES`."""
+def find_task(name: str, unit: str = "") -> Task:
+    """Return the task of a name of `TASK_NAMES`; the unit is that of a number."""
     # Late: `--help` and the schema answer without numpy.
     from voxlift.app.tasks.classes import Classes
     from voxlift.app.tasks.findings import FindingsTask
     from voxlift.app.tasks.grades import GradesTask
     from voxlift.app.tasks.number import NumberTask
 
-    tasks: tuple[Task, ...] = (Classes(), FindingsTask(), GradesTask(), NumberTask())
+    tasks: tuple[Task, ...] = (Classes(), FindingsTask(), GradesTask(), NumberTask(unit))
     return next(task for task in tasks if task.name == name)
 
 
 def task_of(settings: Any) -> Task:  # noqa: ANN401 - any settings with the group `task`
     """Return the task that the settings of a command name."""
-    return find_task(settings.task.name)
+    return find_task(settings.task.name, settings.task.unit)

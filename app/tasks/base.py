@@ -55,24 +55,44 @@ class ScoredRows:
     training: NDArray[Any]
 
 
+@dataclass(frozen=True)
+class LinearOptions:
+    """How a linear model is fitted.
+
+    Attributes:
+        strength: C, the inverse strength of the L2 penalty.
+        balance: Whether all groups of `Task.strata` have the same weight.
+        max_iterations: Of the solver.
+    """
+
+    strength: float = 1.0
+    balance: bool = False
+    max_iterations: int = 1000
+
+
 class Task(ABC):
     """What is predicted: labels, head, loss, predictions, metrics and columns of files.
 
     Attributes:
         name: Of the option of the group `task`.
+        noun: What one of `names` is, for headings.
         target: How data_pipelines reads the cells of labels: `classes`, `findings` or `number`.
         losses: Allowed values of `trainer.loss`; `auto` is the first.
         monitors: Allowed values of `trainer.monitor`; `auto` is the first.
         lower_is_better: Those of the monitors.
         activation: What turns outputs into predictions: `softmax`, `sigmoid` or `linear`.
+        ending: Class name of the layer that `finish` appends; empty: none.
     """
 
     name: ClassVar[str]
+    noun: ClassVar[str]
     target: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
     monitors: ClassVar[tuple[str, ...]]
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     activation: ClassVar[str] = "softmax"
+    map_kind: ClassVar[str] = "class"
+    ending: ClassVar[str] = ""
 
     def choose_loss(self, asked: str) -> str:
         """Return the name of the loss; of the task's own for `auto`."""
@@ -106,6 +126,10 @@ class Task(ABC):
     @abstractmethod
     def labels(self, records: Sequence[Record]) -> NDArray[Any]:
         """Return the labels of records."""
+
+    def label_columns(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the columns of the table that hold the label."""
+        return (data.label_column,)
 
     @abstractmethod
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
@@ -158,6 +182,30 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def fit_linear(
+        self, features: NDArray[np.float64], labels: NDArray[Any], fit: LinearOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return coefficients [F, K] and intercept [K] of a linear model with an L2 penalty.
+
+        Its outputs `features @ coefficients + intercept` are those that `predict` takes.
+
+        Args:
+            features: [N, F] of the training volumes.
+            labels: Of them.
+            fit: How it is fitted.
+        """
+
+    def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        """Return the weights [..., K] by what they raise; the name is empty where that is clear.
+
+
+        Args:
+            weights: Last axis: the outputs.
+            names: Of them.
+        """
+        return {name: weights[..., index] for index, name in enumerate(names)}
+
+    @abstractmethod
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the predictions for outputs of the network."""
 
@@ -183,6 +231,49 @@ class Task(ABC):
         """Return scores with the thresholds of a metrics.json."""
         return scores
 
+    def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:  # noqa: ARG002 - as all tasks
+        """Return the decision thresholds in a metrics.json; empty without any."""
+        return ()
+
+    @abstractmethod
+    def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:
+        """Return the decision on each row [N, K]: class indices [N], or findings [N, T], 1 or 0."""
+
+    @abstractmethod
+    def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:
+        """Return how a scan is decided, as a sentence without its full stop."""
+
+    @abstractmethod
+    def scan_columns(self, names: tuple[str, ...]) -> list[str]:
+        """Return the columns of a new scan's decision and predictions, in order."""
+
+    @abstractmethod
+    def scan_cells(
+        self, prediction: NDArray[np.float64], decision: NDArray[np.int64], names: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return the cells of `scan_columns` for one scan, from its predictions [K] and its decision."""
+
+    def map_output(
+        self,
+        prediction: NDArray[np.float64],  # noqa: ARG002 - as all tasks
+        decision: NDArray[np.int64],
+        asked: int | None,
+    ) -> int:
+        """Return the index of the output that a scan's map explains, see `map_kind`.
+
+        Args:
+            prediction: [K] of the scan.
+            decision: On the scan.
+            asked: Index of the class, grade or finding that was asked for; None: the decision.
+        """
+        return int(decision) if asked is None else asked
+
+    def map_title(
+        self, output: int, prediction: NDArray[np.float64], names: tuple[str, ...]
+    ) -> tuple[str, str]:
+        """Return what a map explains, as part of a file's name, and with its value, for a heading."""
+        return names[output], f"{names[output]} at {prediction[output]:.3f}"
+
     @abstractmethod
     def prediction_cells(self, scores: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - this task's own class
         """Return the columns of predictions.csv for labels and predictions, a row per volume."""
@@ -196,6 +287,10 @@ class Task(ABC):
     @abstractmethod
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:
         """Return the columns of splits.csv and predictions.csv for the label of a record."""
+
+    @abstractmethod
+    def groups_of(self, row: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what a row of splits.csv is counted as, in a table of volumes per split."""
 
     @abstractmethod
     def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:

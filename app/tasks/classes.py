@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+from voxlift.app.tasks.base import Head, Label, LinearOptions, Loss, ScoredRows, Task
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings
@@ -26,6 +26,7 @@ class Classes(Task):
     """Classes without an order: softmax, cross-entropy, AUC."""
 
     name = "classes"
+    noun = "class"
     target = "classes"
     losses = ("cross_entropy", "focal")
     monitors: ClassVar[tuple[str, ...]] = ("auc", "loss", "balanced_accuracy", "accuracy")
@@ -92,6 +93,30 @@ class Classes(Task):
             soft_labels=soft_labels,
         )
 
+    def fit_linear(
+        self, features: NDArray[np.float64], labels: NDArray[Any], fit: LinearOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a logistic regression; the log odds of two classes are divided between both."""
+        from sklearn.linear_model import LogisticRegression
+
+        regression = LogisticRegression(
+            C=fit.strength,
+            class_weight="balanced" if fit.balance else None,
+            max_iter=fit.max_iterations,
+        )
+        regression.fit(features, labels)
+        coefficients, intercept = regression.coef_.T, regression.intercept_
+        if len(intercept) == 1:
+            halves = np.array([-0.5, 0.5])
+            return coefficients * halves, intercept * halves
+        return coefficients, intercept
+
+    def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        """Return the logits of each class; of two classes the log odds of the second."""
+        if len(names) == 2:
+            return {"": weights[..., 1] - weights[..., 0]}
+        return super().linear_columns(weights, names)
+
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities [N, K]."""
         from scipy.special import softmax
@@ -127,6 +152,36 @@ class Classes(Task):
         threshold = metrics["threshold"]
         return scores if threshold is None else with_threshold(scores, float(threshold))
 
+    def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the threshold of two classes, where one was chosen."""
+        threshold = metrics.get("threshold")
+        return () if threshold is None else (float(threshold),)
+
+    def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:
+        """Return class indices [N]: by the threshold of two classes, else the most probable."""
+        if thresholds and predictions.shape[1] == 2:
+            return np.asarray(predictions[:, 1] >= thresholds[0], np.int64)
+        return np.asarray(predictions.argmax(axis=1), np.int64)
+
+    def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:
+        """Return the rule."""
+        if not thresholds or len(names) != 2:
+            return "the most probable class"
+        return (
+            f"{names[1]} where p_{names[1]} is at least {thresholds[0]:.3f} (threshold chosen on validation)"
+        )
+
+    def scan_columns(self, names: tuple[str, ...]) -> list[str]:
+        """Return `decision` and `p_NAME` of each class."""
+        return ["decision", *(f"p_{name}" for name in names)]
+
+    def scan_cells(
+        self, prediction: NDArray[np.float64], decision: NDArray[np.int64], names: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return the decided class and the probabilities."""
+        cells = {f"p_{name}": float(p) for name, p in zip(names, prediction, strict=True)}
+        return {"decision": names[int(decision)], **cells}
+
     def prediction_cells(self, scores: Scores) -> list[dict[str, Any]]:
         """Return `label` and a probability `p_NAME` for each class."""
         columns = [f"p_{name}" for name in scores.classes]
@@ -145,6 +200,10 @@ class Classes(Task):
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all tasks
         """Return the class name in `label`."""
         return {"label": names[label]}
+
+    def groups_of(self, row: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG002 - as all
+        """Return the class."""
+        return (row["label"],)
 
     def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:
         """Return the class index."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+from voxlift.app.tasks.base import Head, Label, LinearOptions, Loss, ScoredRows, Task
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings
@@ -22,10 +22,12 @@ class FindingsTask(Task):
     """Findings that do not exclude each other: a sigmoid each, and a loss over the known cells."""
 
     name = "findings"
+    noun = "finding"
     target = "findings"
     losses = ("binary_cross_entropy", "focal")
     monitors = ("auc", "loss", "average_precision", "balanced_accuracy")
     activation = "sigmoid"
+    map_kind = "finding"
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return sentences where the columns are not named, or keys of classes are."""
@@ -52,7 +54,12 @@ class FindingsTask(Task):
 
     def labels(self, records: Sequence[Record]) -> NDArray[Any]:
         """Return 1, 0 or nan, float64 [N, T]."""
-        return np.array([record.targets for record in records], np.float64)
+        targets = np.array([record.targets for record in records], np.float64)
+        return targets.reshape(len(records), -1)
+
+    def label_columns(self, data: DataSettings) -> tuple[str, ...]:
+        """Return the columns of the findings."""
+        return tuple(data.label_columns)
 
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
         """Return settings with the columns."""
@@ -116,6 +123,24 @@ class FindingsTask(Task):
             label_smoothing=trainer.label_smoothing,
         )
 
+    def fit_linear(
+        self, features: NDArray[np.float64], labels: NDArray[Any], fit: LinearOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a logistic regression for each finding, on the volumes where it is known."""
+        from sklearn.linear_model import LogisticRegression
+
+        fitted = []
+        for column in labels.T:
+            known = np.isfinite(column)
+            regression = LogisticRegression(
+                C=fit.strength,
+                class_weight="balanced" if fit.balance else None,
+                max_iter=fit.max_iterations,
+            )
+            fitted.append(regression.fit(features[known], column[known].astype(np.int64)))
+        coefficients = np.stack([one.coef_[0] for one in fitted], axis=1)
+        return coefficients, np.array([one.intercept_[0] for one in fitted])
+
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the probability of each finding [N, T]."""
         from scipy.special import expit
@@ -160,6 +185,39 @@ class FindingsTask(Task):
 
         return with_thresholds(scores, [float(metrics["thresholds"][name]) for name in scores.names])
 
+    def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the threshold of each finding."""
+        return tuple(float(value) for value in metrics["thresholds"].values())
+
+    def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:
+        """Return 1 or 0 for each finding [N, T]."""
+        return (predictions >= np.array(thresholds or (0.5,))).astype(np.int64)
+
+    def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:
+        """Return the rule of each finding."""
+        rules = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, thresholds, strict=True))
+        return f"a finding where its probability is at least its threshold (chosen on validation): {rules}"
+
+    def scan_columns(self, names: tuple[str, ...]) -> list[str]:
+        """Return `decision_NAME` and `p_NAME` of each finding."""
+        return [*(f"decision_{name}" for name in names), *(f"p_{name}" for name in names)]
+
+    def scan_cells(
+        self, prediction: NDArray[np.float64], decision: NDArray[np.int64], names: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return 1 or 0, and the probability, of each finding."""
+        decided = {f"decision_{name}": int(one) for name, one in zip(names, decision, strict=True)}
+        return decided | {f"p_{name}": float(p) for name, p in zip(names, prediction, strict=True)}
+
+    def map_output(
+        self,
+        prediction: NDArray[np.float64],
+        decision: NDArray[np.int64],  # noqa: ARG002 - as all tasks
+        asked: int | None,
+    ) -> int:
+        """Return the finding that was asked for, else the most probable one."""
+        return int(prediction.argmax()) if asked is None else asked
+
     def prediction_cells(self, scores: Findings) -> list[dict[str, Any]]:
         """Return `label_NAME` (1, 0 or empty) and a probability `p_NAME` for each finding."""
         columns = [f"p_{name}" for name in scores.names]
@@ -181,6 +239,11 @@ class FindingsTask(Task):
             f"label_{name}": "" if math.isnan(value) else f"{value:.0f}"
             for name, value in zip(names, targets, strict=True)
         }
+
+    def groups_of(self, row: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the findings that are present."""
+        present = tuple(name for name in names if row[f"label_{name}"] == "1")
+        return present or ("(no finding)",)
 
     def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:
         """Return 0 and the findings."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +20,12 @@ class GradesTask(Classes):
     """Ordered classes: one value and the cuts between grades give the probability of each grade."""
 
     name = "grades"
+    noun = "grade"
     losses = ("cumulative", "cross_entropy")
     monitors = ("kappa_quadratic", "loss", "mae_grades", "auc", "accuracy", "balanced_accuracy")
     lower_is_better = frozenset({"loss", "mae_grades"})
+    map_kind = "cut"
+    ending = "CumulativeLogits"
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return sentences where the order of the grades is not known, or findings are named."""
@@ -92,3 +95,25 @@ class GradesTask(Classes):
     def decide(self, scores: Scores, metrics: Mapping[str, Any]) -> Scores:  # noqa: ARG002 - as all tasks
         """Return the scores: the median grade is decided."""
         return scores
+
+    def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:  # noqa: ARG002 - as all tasks
+        """Return the median grade of each row, [N]."""
+        from voxlift.app.evaluation.grades import median_grades
+
+        return median_grades(predictions)
+
+    def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:  # noqa: ARG002 - as all tasks
+        """Return the rule."""
+        return "the median grade of the probabilities"
+
+    def map_output(
+        self, prediction: NDArray[np.float64], decision: NDArray[np.int64], asked: int | None
+    ) -> int:
+        """Return the cut below a grade; for the lowest grade the cut above it."""
+        return max(0, super().map_output(prediction, decision, asked) - 1)
+
+    def map_title(
+        self, output: int, prediction: NDArray[np.float64], names: tuple[str, ...]
+    ) -> tuple[str, str]:
+        """Return the cut, and the probability of a grade above it."""
+        return f"above {names[output]}", f"above {names[output]} at {prediction[output + 1 :].sum():.3f}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.tasks.base import Head, Label, Loss, ScoredRows, Task
+from voxlift.app.tasks.base import Head, Label, LinearOptions, Loss, ScoredRows, Task
 from voxlift.app.tasks.classes import format_count
 from voxlift.data_pipelines.tables.splits import quantile_bins
 
@@ -19,15 +19,25 @@ if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
+@dataclass(frozen=True)
 class NumberTask(Task):
-    """A number in its own unit; the dense layer learns it standardised on the training subjects."""
+    """A number in its own unit; the dense layer learns it standardised on the training subjects.
+
+    Attributes:
+        unit: For tables and figures; empty: none.
+    """
+
+    unit: str = ""
 
     name = "number"
+    noun = "number"
     target = "number"
     losses = ("huber", "squared")
     monitors = ("mae", "loss", "rmse", "r2", "pearson", "spearman")
     lower_is_better = frozenset({"loss", "mae", "rmse"})
     activation = "linear"
+    map_kind = "number"
+    ending = "TargetScale"
 
     def find_problems(self, settings: TrainSettings) -> list[str]:
         """Return also a sentence where labels are to be smoothed."""
@@ -61,7 +71,8 @@ class NumberTask(Task):
 
     def labels(self, records: Sequence[Record]) -> NDArray[Any]:
         """Return the numbers, float64 [N, 1]."""
-        return np.array([record.targets for record in records], np.float64)
+        targets = np.array([record.targets for record in records], np.float64)
+        return targets.reshape(len(records), -1)
 
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
         """Return settings with the column."""
@@ -118,6 +129,29 @@ class NumberTask(Task):
 
         return build_number_loss(self.choose_loss(trainer.loss), scale=head.start[1])
 
+    def fit_linear(
+        self, features: NDArray[np.float64], labels: NDArray[Any], fit: LinearOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a ridge regression of the standardised number, in its unit."""
+        from sklearn.linear_model import Ridge
+
+        from voxlift.data_pipelines.shuffling import class_weights
+
+        strata = self.strata(labels).tolist()
+        weights = class_weights(strata)
+        offset, scale = self.plan_head(("number",), labels).start
+        regression = Ridge(alpha=1 / fit.strength)
+        regression.fit(
+            features,
+            (labels[:, 0] - offset) / scale,
+            sample_weight=[weights[one] for one in strata] if fit.balance else None,
+        )
+        return scale * regression.coef_[:, None], np.array([offset + scale * regression.intercept_])
+
+    def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - as all
+        """Return the weights of the number."""
+        return {"": weights[..., 0]}
+
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the outputs, which have the number's unit, [N, 1]."""
         return outputs.astype(np.float64)
@@ -126,7 +160,7 @@ class NumberTask(Task):
         self,
         rows: ScoredRows,
         predictions: NDArray[np.float64],
-        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+        names: tuple[str, ...],
     ) -> Numbers:
         """Return predicted beside measured numbers, with mean and median of the training subjects."""
         from voxlift.app.evaluation.numbers import Numbers
@@ -137,6 +171,8 @@ class NumberTask(Task):
             rows.labels[:, 0],
             predictions[:, 0],
             items=rows.items,
+            name=names[0],
+            unit=self.unit,
             training_mean=float(training.mean()) if training.size else float("nan"),
             training_median=float(np.median(training)) if training.size else float("nan"),
         )
@@ -158,7 +194,34 @@ class NumberTask(Task):
 
         validation = scores["val"]
         training = {"mean": validation.training_mean, "median": validation.training_median}
-        return {"task": self.name, "training": training, **evaluate_blocks(scores)}
+        unit = {"unit": self.unit} if self.unit else {}
+        return {"task": self.name, **unit, "training": training, **evaluate_blocks(scores)}
+
+    def decide(self, scores: Numbers, metrics: Mapping[str, Any]) -> Numbers:
+        """Return the scores with mean and median of the training subjects."""
+        training = metrics["training"]
+        return replace(scores, training_mean=training["mean"], training_median=training["median"])
+
+    def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:  # noqa: ARG002 - as all tasks
+        """Return zeros [N]: nothing is decided."""
+        return np.zeros(len(predictions), np.int64)
+
+    def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:  # noqa: ARG002 - as all tasks
+        """Return that the number itself is the prediction."""
+        return f"the number {names[0]}" + (f" in {self.unit}" if self.unit else "")
+
+    def scan_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
+        """Return `prediction`."""
+        return ["prediction"]
+
+    def scan_cells(
+        self,
+        prediction: NDArray[np.float64],
+        decision: NDArray[np.int64],  # noqa: ARG002 - as all tasks
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+    ) -> dict[str, Any]:
+        """Return the number."""
+        return {"prediction": float(prediction[0])}
 
     def prediction_cells(self, scores: Numbers) -> list[dict[str, Any]]:
         """Return `label` and `prediction`."""
@@ -177,7 +240,11 @@ class NumberTask(Task):
 
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all
         """Return the number in `label`."""
-        return {"label": f"{targets[0]:.12g}"}
+        return {"label": repr(float(targets[0]))}
+
+    def groups_of(self, row: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG002 - as all
+        """Return one group for all volumes."""
+        return (f"with {names[0]}",)
 
     def read_label(self, row: Mapping[str, str], names: tuple[str, ...]) -> Label:  # noqa: ARG002 - as all tasks
         """Return 0 and the number."""

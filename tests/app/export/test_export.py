@@ -120,7 +120,7 @@ def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
 
 def test_a_model_with_other_scores_is_refused_and_nothing_is_left(runs, tmp_path, monkeypatch):
     difference = Difference(volumes=4, scores=9.0, relative=0.5, probabilities=0.5)
-    monkeypatch.setattr(export_run, "compare_written", lambda *_: difference)
+    monkeypatch.setattr(export_run, "compare_written", lambda *_, **__: difference)
     with pytest.raises(UserError, match=r"5\.0e-01"):
         export_to(tmp_path / "out", runs["slice2d"], "saved_model")
     assert not (tmp_path / "out").exists()
