@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.report.cases import encode_png, join_planes
+from voxlift.app.report.evidence import Evidence, table_one_cells
 from voxlift.app.report.figures import CaptionedFigure
 from voxlift.app.report.findings import (
     DatasetAudit,
@@ -25,6 +26,7 @@ from voxlift.app.report.findings import (
 )
 from voxlift.app.report.html import write_page
 from voxlift.app.report.style import INK, figure_style, new_axes, series_style, slugify, svg_markup
+from voxlift.app.report.tables import table_cells
 from voxlift.data_pipelines.audit import Facts
 from voxlift.data_pipelines.tables.manifest import Record
 
@@ -66,6 +68,7 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
     ]
     return {
         "title": found.name,
+        "evidence": Evidence(flow=table_cells(found.flow), table_one=table_one_cells(found.table_one)),
         "notes": [f"Table: {found.manifest.source}"],
         "verdict": summarize_audit(found),
         "groups": [

@@ -12,11 +12,13 @@ from typing import Any
 
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError, TrainSettings
 from voxlift.app.data.sources import describe_left_out, locate_table, table_options
+from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import console, counted_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.html import timestamp
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
@@ -25,6 +27,7 @@ from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
+TABLE_ONE, FLOW = "audit.table1.csv", "audit.flow.csv"
 MAX_FINDINGS = 12  # on the page of a run; the audit's own page has all of them
 NO_AUDIT = "No audit was found: voxlift-audit checks headers, copies and confounding."
 GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
@@ -42,7 +45,7 @@ def audit_folder(settings: AuditSettings) -> Path:
         raise SettingsError(f"output={folder}: expected a folder, but it is a file; choose another output.")
     refuse_unwritable(folder / PAGE, setting=f"output={folder}")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    others = [name for name in held if not name.startswith((JSON, CSV, PAGE))]
+    others = [name for name in held if not name.startswith((JSON, CSV, PAGE, TABLE_ONE, FLOW))]
     if others:
         raise SettingsError(
             f"output={folder}: expected a new folder or one of an earlier audit, but it contains "
@@ -85,8 +88,14 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
     findings = (*about_table, *audit.findings, *_notes(manifest), *_left_out(manifest))
     if settings.data.name == "medmnist3d":  # it has its own preprocessing
         audit = replace(audit, suggested_preprocess=None, suggested_spacing=None, suggested_shape=None)
+    table_one, flow = describe_table(manifest, named=settings.evaluation.describe)
     return DatasetAudit(
-        dataset_name(settings.data), manifest, replace(audit, findings=findings), settings.thumbnails
+        dataset_name(settings.data),
+        manifest,
+        replace(audit, findings=findings),
+        settings.thumbnails,
+        table_one,
+        flow,
     )
 
 
@@ -98,6 +107,9 @@ def write_audit(found: DatasetAudit, folder: Path) -> None:
     with console.status("Writing the page"):
         render_audit_page(found, folder / PAGE, created=timestamp())
     write_rows(folder / CSV, _rows(found))
+    write_rows(folder / FLOW, found.flow)
+    if found.table_one:
+        write_rows(folder / TABLE_ONE, table_rows(found.table_one))
     write_json(folder / JSON, _summary(found))
 
 

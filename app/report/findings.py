@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from voxlift.app.evaluation.table_one import TableOneRow
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
 from voxlift.data_pipelines.audit.regions import RegionFacts
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
@@ -71,12 +72,16 @@ class DatasetAudit:
         manifest: The audited rows.
         audit: Facts per file, and all findings, those about the table included.
         thumbnails: Number of files to show on the page.
+        table_one: The table of subjects.
+        flow: Rows read, left out and used.
     """
 
     name: str
     manifest: Manifest
     audit: Audit
     thumbnails: int
+    table_one: Sequence[TableOneRow] = ()
+    flow: Sequence[Mapping[str, str | int]] = ()
 
     @property
     def owners(self) -> list[Record]:

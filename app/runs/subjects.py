@@ -24,7 +24,7 @@ from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
 from voxlift.data_pipelines.suggest import closest_name
-from voxlift.data_pipelines.tables.manifest import Manifest, load_manifest
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest
 from voxlift.data_pipelines.tables.reader import read_table
 from voxlift.data_pipelines.tables.values import is_missing, is_number
 
@@ -139,11 +139,19 @@ def read_table_columns(settings: TrainSettings) -> tuple[Manifest, SubjectColumn
         ManifestError: The table cannot be used.
     """
     located = locate_table(settings.data)
-    path = Path(str(located.table)).expanduser()
     manifest = load_manifest(str(located.table), table_options(located, task_of(settings)))
-    if path.is_dir():
-        return manifest, SubjectColumns({}, ())
-    table = read_table(path)
+    return manifest, select_table_columns(manifest)
+
+
+def select_table_columns(manifest: Manifest) -> SubjectColumns:
+    """Return the columns of the table of a manifest; none for a folder per class.
+
+    Raises:
+        ManifestError: The table cannot be read.
+    """
+    if manifest.source.is_dir():
+        return SubjectColumns({}, ())
+    table = read_table(manifest.source)
     names = table.columns[:MAX_COLUMNS]
     cells_of = dict(zip(table.lines, table.rows, strict=True))
     rows = {
@@ -153,7 +161,47 @@ def read_table_columns(settings: TrainSettings) -> tuple[Manifest, SubjectColumn
         }
         for record in manifest.records
     }
-    return manifest, SubjectColumns(rows, tuple(map(_safe_name, names)))
+    return SubjectColumns(rows, tuple(map(_safe_name, names)))
+
+
+def describe_table(
+    manifest: Manifest, *, named: Sequence[str] = ()
+) -> tuple[list[TableOneRow], list[dict[str, str | int]]]:
+    """Return the table of subjects and the flow of rows of a table that has not been split yet.
+
+    The columns are its own splits where it has some, else the classes.
+
+    Args:
+        manifest: What the table holds.
+        named: Further columns, see `describe_subjects`.
+
+    Raises:
+        SettingsError: There is no such column.
+    """
+    has_splits = any(record.split for record in manifest.records)
+    groups = SPLIT_NAMES if has_splits else manifest.classes if manifest.target == "classes" else ("all",)
+    volumes = [
+        (record.subject, record.item, _group_of(record, manifest, groups)) for record in manifest.records
+    ]
+    rows = describe_subjects(select_table_columns(manifest), volumes, named=named, order=groups)
+    flow: list[dict[str, str | int]] = [
+        {"step": "read", "reason": "", "rows": sum(manifest.left_out.values()) + len(volumes), "subjects": ""}
+    ]
+    flow += [
+        {"step": "left out", "reason": reason, "rows": count, "subjects": ""}
+        for reason, count in manifest.left_out.items()
+    ]
+    for name in (None, *groups):
+        own = [subject for subject, _, group in volumes if name in (None, group)]
+        if own:
+            flow.append({"step": "used", "reason": name or "", "rows": len(own), "subjects": len(set(own))})
+    return rows, flow
+
+
+def _group_of(record: Record, manifest: Manifest, groups: Sequence[str]) -> str:
+    if groups is SPLIT_NAMES:
+        return record.split or ""
+    return groups[record.label] if groups is manifest.classes else groups[0]
 
 
 def build_subject_rows(cohort: Cohort, columns: SubjectColumns) -> list[dict[str, str]]:

@@ -72,7 +72,7 @@ class Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in {"src", "href"} and tag != "a"]
 
 
-def test_clean_data_pass_with_three_files_and_status_0(folder, monkeypatch, capsys):
+def test_clean_data_pass_with_a_page_and_status_0(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder.parent)
     columns = ("image_column=file", "subject_column=subject", "split_column=split")
     arguments = ["data=manifest", "data.table=scans/labels.csv", *(f"data.{column}" for column in columns)]
@@ -81,7 +81,8 @@ def test_clean_data_pass_with_three_files_and_status_0(folder, monkeypatch, caps
     assert "6 files" in shown[0]
     assert shown[-1] == "Results in runs/audit-scans-labels"
     results = folder.parent / "runs" / "audit-scans-labels"
-    assert {path.name for path in results.iterdir()} == {"audit.json", "audit.csv", "audit.html"}
+    names = {path.name for path in results.iterdir()}
+    assert names == {"audit.json", "audit.csv", "audit.html", "audit.flow.csv"}
     assert call_command("audit", *arguments) == 0  # its own earlier audit is overwritten
     (folder / "2.nii.gz").write_bytes(b"junk")
     assert call_command("audit", *arguments) == 1
