@@ -68,6 +68,10 @@ def _import_study(name: str) -> Callable[[StudySettings, StudyFolder], None]:
         from voxlift.app.studies.architecture.run import study_architecture
 
         return study_architecture
+    if name == "learning_curve":
+        from voxlift.app.studies.learning_curve.run import study_learning_curve
+
+        return study_learning_curve
     if name == "sample_size":
         from voxlift.app.studies.sample_size.run import study_sample_size
 

@@ -78,15 +78,12 @@ def describe_visible_difference(plan: Plan, *, margin: float | None) -> str:
 
 def count_test_subjects(plan: Plan) -> dict[str, int]:
     """Return the number of test subjects of each class over all folds and seeds of a comparison."""
-    from voxlift.app.data.cohort import exclude_outer_fold, split_subjects
-    from voxlift.app.data.sources import load_subjects
-    from voxlift.app.tasks import task_of
+    from voxlift.app.data.cohort import list_subjects
 
     labels: dict[str, int] = {}
     by_cell = dict(zip((trial.fold_and_seed for trial in plan.trials), plan.settings, strict=True))
     for settings in by_cell.values():
-        manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
-        splits = split_subjects(manifest, settings)
+        manifest, splits = list_subjects(settings)
         pairs = zip(manifest.records, splits, strict=True)
         labels |= {record.subject: record.label for record, split in pairs if split == "test"}
     counts = Counter(labels.values())

@@ -119,13 +119,17 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
         ManifestError, SettingsError: What is wrong with the table or the splits.
     """
     build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
-    manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
-    splits = split_subjects(manifest, settings)
-    manifest, splits = keep_training_fraction(
-        manifest, splits, fraction=settings.splits.train_fraction, seed=settings.seed
-    )
+    manifest, splits = list_subjects(settings)
     print_splits(manifest, splits, choice=settings.splits)
     return manifest, splits
+
+
+def list_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the records of a training, with a split for each, and print nothing."""
+    manifest = exclude_outer_fold(load_subjects(settings.data, task_of(settings)), settings)
+    splits = split_subjects(manifest, settings)
+    fraction = settings.splits.train_fraction
+    return keep_training_fraction(manifest, splits, fraction=fraction, seed=settings.seed)
 
 
 def prepare_subjects(manifest: Manifest, splits: Sequence[str], *, settings: TrainSettings) -> Cohort:

@@ -1,0 +1,1 @@
+"""Study how scores grow with the number of training subjects."""
