@@ -16,6 +16,7 @@ from voxlift.app.inference.ensemble import Ensemble
 from voxlift.app.inference.overlay import draw_planes, save_planes
 from voxlift.app.inference.scans import PreparedScan
 from voxlift.data_pipelines.geometry import spacing_of
+from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import VolumeError
 from voxlift.data_pipelines.writers import save_on_source_grid
 
@@ -218,7 +219,7 @@ def write_scan_map(
         return {}, f"no map could be written: {error}"
     picture = options.folder / f"{stem}.png"
     title = f"{scan.scan.subject}: {titles[1]}"
-    _write_picture(picture, scan, found, title, with_sides=ensemble.preprocess.axcodes == "RAS")
+    _write_picture(picture, scan, found, title, ensemble.preprocess)
     # Relative to the table, so that both can be moved together.
     columns: dict[str, Any] = {
         "map": f"{options.folder.name}/{target.name}",
@@ -236,13 +237,15 @@ def _affine_of(scan: PreparedScan) -> NDArray[np.float64]:
 
 
 def _write_picture(
-    path: Path, scan: PreparedScan, found: Explanation, title: str, *, with_sides: bool
+    path: Path, scan: PreparedScan, found: Explanation, title: str, preprocess: Preprocess
 ) -> None:
     if scan.voxels is None:
         raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no picture.")
     note = METHOD_NAMES[found.method]
     if found.agreement is not None:
         note += f"; rank agreement with occlusion {found.agreement:.2f}"
+    has_mask = "channel" in preprocess.mask
+    note += "; green: edge of the mask" if has_mask else ""
     figure = draw_planes(
         scan.voxels[..., 0],
         found.scaled,
@@ -250,7 +253,8 @@ def _write_picture(
         spacing=spacing_of(_affine_of(scan)),
         title=title,
         note=note,
-        with_sides=with_sides,
+        with_sides=preprocess.axcodes == "RAS",
+        mask=scan.voxels[..., -1] if has_mask else None,
     )
     save_planes(figure, path)
 

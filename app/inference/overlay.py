@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 PLANE_NAMES = ("axial", "coronal", "sagittal")
 SIDES = (("L", "R"), ("L", "R"), ("P", "A"))  # letters at the left and right edge of each plane
+MASK_COLOUR = "#7ae582"
 WIDTH = 9.0  # inches, of the whole figure
 
 Plane = NDArray[np.float32]
@@ -29,6 +30,7 @@ def draw_planes(
     title: str = "",
     note: str = "",
     with_sides: bool = True,
+    mask: NDArray[np.float32] | None = None,
 ) -> Figure:
     """Return a figure of the axial, coronal and sagittal plane through one voxel, in true proportions.
 
@@ -40,6 +42,7 @@ def draw_planes(
         title: One line above.
         note: One line below.
         with_sides: Whether to write the patient's sides at the edges; right only for RAS axes.
+        mask: [D, H, W] of 0 and 1, whose edge is drawn; None for none.
     """
     planes, maps = three_planes(volume, at), None if heat is None else three_planes(heat, at)
     depth, height, width = spacing
@@ -56,6 +59,8 @@ def draw_planes(
         one.imshow(planes[index], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), extent=extent)
         if maps is not None:
             _draw_map(one, maps[index], extent)
+        if mask is not None:
+            _draw_edge(one, three_planes(mask, at)[index], extent)
         _label_plane(one, index, with_sides=with_sides)
         _mark_voxel(one, index, at, pixel_mm[index], extents[index])
     figure.suptitle(title, color="white", fontsize=10)
@@ -76,6 +81,16 @@ def _draw_map(axes: Axes, heat: NDArray[np.float32], extent: tuple[float, float,
         extent=extent,
         interpolation="bilinear",
     )
+
+
+def _draw_edge(axes: Axes, mask: NDArray[np.float32], extent: tuple[float, float, float, float]) -> None:
+    """Draw the edge of a mask, closed also where the mask reaches the edge of the picture."""
+    rows, columns = mask.shape
+    height, width = extent[3] / rows, extent[1] / columns
+    x = (np.arange(-1, columns + 1) + 0.5) * width
+    y = extent[3] - (np.arange(-1, rows + 1) + 0.5) * height
+    if mask.any():
+        axes.contour(x, y, np.pad(mask, 1), levels=[0.5], colors=MASK_COLOUR, linewidths=1.0)
 
 
 def _add_colour_bar(figure: Figure) -> None:

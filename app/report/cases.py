@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.image import imsave
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.grades import Grades
@@ -31,6 +32,7 @@ SUREST = "with the highest predicted probability"
 MIN_HEIGHT = 192  # pixels: planes of few voxels are enlarged, so that printing does not blur them
 GAP = 2  # pixels between planes
 MAP_OPACITY = 0.55
+MASK_COLOUR = (0.48, 0.90, 0.51)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Case:
         planes: Axial, coronal and sagittal image [height, width] of any finite range, row 0 on top, pixels
             square.
         maps: Grad-CAM [height, width] in 0..1 per plane, drawn over it; empty for none.
+        masks: A mask [height, width] per plane, 0 or 1, whose edge is drawn; empty for none.
     """
 
     subject: str
@@ -51,6 +54,7 @@ class Case:
     decided: str
     planes: Sequence[NDArray[np.floating]]
     maps: Sequence[NDArray[np.floating]] = ()
+    masks: Sequence[NDArray[np.floating]] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def build_cases(
             describe_row(scores, row, output),
             read_prepared(cohort, positions[scores.items[row]]),
             network,
+            has_mask="channel" in cohort.preprocess.mask,
         )
         for row, output in rows
     ]
@@ -179,7 +184,14 @@ def read_prepared(cohort: Cohort, position: int) -> NDArray[np.float32]:
     return stored.astype(np.float32)
 
 
-def build_case(subject: str, shown: Shown, voxels: NDArray[np.float32], network: Any | None = None) -> Case:  # noqa: ANN401 - as above
+def build_case(
+    subject: str,
+    shown: Shown,
+    voxels: NDArray[np.float32],
+    network: Any | None = None,  # noqa: ANN401 - as above
+    *,
+    has_mask: bool = False,
+) -> Case:
     """Return one volume cut through the maximum of Grad-CAM of what is explained, or through its middle.
 
     Args:
@@ -187,6 +199,7 @@ def build_case(subject: str, shown: Shown, voxels: NDArray[np.float32], network:
         shown: What is said about it, and explained.
         voxels: Prepared voxels [D, H, W, C].
         network: Network for Grad-CAM; None shows the volume without.
+        has_mask: Whether the last channel is a mask, whose edge is drawn.
     """
     heat = _compute_map(network, voxels, shown)
     at = tuple(side // 2 for side in voxels.shape[:3])
@@ -199,6 +212,7 @@ def build_case(subject: str, shown: Shown, voxels: NDArray[np.float32], network:
         decided=shown.decided,
         planes=three_planes(voxels[..., 0], (depth, height, width)),
         maps=() if heat is None else three_planes(heat, (depth, height, width)),
+        masks=three_planes(voxels[..., -1], (depth, height, width)) if has_mask else (),
     )
 
 
@@ -222,7 +236,12 @@ def case_picture(case: Case) -> str:
         tiles = [_blend_map(tile, heat) for tile, heat in zip(tiles, case.maps, strict=True)]
     strip = join_planes(tiles)
     factor = max(1, -(-MIN_HEIGHT // strip.shape[0]))
-    return encode_png(np.kron(strip, np.ones((factor, factor, 1))).clip(0, 1))
+    picture = np.kron(strip, np.ones((factor, factor, 1))).clip(0, 1)
+    if case.masks:
+        inside = join_planes([mask[..., None] for mask in case.masks])[..., 0]
+        inside = np.kron(inside, np.ones((factor, factor))) > 0
+        picture[inside & ~binary_erosion(inside)] = MASK_COLOUR
+    return encode_png(picture)
 
 
 def join_planes(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
