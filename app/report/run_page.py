@@ -22,10 +22,14 @@ from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks import find_task, task_of
+from voxlift.app.tasks.base import Task
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
+
+
+CLASSES = find_task("classes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def write_run_page(
         scores=scores,
         split=split,
         history=read_history(run),
-        splits=count_splits(run),
+        splits=count_splits(run, task, cohort.classes),
         config=run.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
         cost=metrics["cost"],
@@ -123,10 +127,20 @@ def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return blocks | {f"{name}, per subject": block for name, block in by_subject.items() if name == "test"}
 
 
-def count_splits(run: RunFolder) -> list[dict[str, object]]:
-    """Return the rows of the table of splits: volumes of each class in each split."""
-    counts = Counter((row["split"], row["label"]) for row in read_rows(run.splits))
-    return [{"split": split, "class": label, "volumes": n} for (split, label), n in counts.items()]
+def count_splits(
+    run: RunFolder, task: Task = CLASSES, names: tuple[str, ...] = ()
+) -> list[dict[str, object]]:
+    """Return the rows of the table of splits: volumes of each class, or with each finding, in each split.
+
+    Args:
+        run: With splits.csv.
+        task: Of the run.
+        names: Of its outputs.
+    """
+    counts = Counter(
+        (row["split"], group) for row in read_rows(run.splits) for group in task.groups_of(row, names)
+    )
+    return [{"split": split, task.noun: label, "volumes": n} for (split, label), n in counts.items()]
 
 
 def describe_task(data: DataSettings) -> str:
@@ -213,6 +227,7 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
             for heading, cases in zip(headings, (summary.errors, summary.correct), strict=True)
         ],
         "has_maps": any(case.maps for case in (*summary.errors, *summary.correct)),
+        "has_masks": any(case.masks for case in (*summary.errors, *summary.correct)),
         "configs": {"": summary.config} if summary.config else {},
         "temperature": _calibration_table(scores, summary.temperature),
         "views": views,
