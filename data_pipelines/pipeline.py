@@ -42,6 +42,8 @@ class TrainingOptions:
         augment: A function of one volume's voxels (float32) and an int32 [2] key.
         mix: A function of a batch's voxels (float32), its one-hot labels and a key; labels are then float32
             [B, K].
+        targets: [N, T] what batches hold in place of the class index, such as findings or a number; the
+            labels then only balance the volumes.
         shard: (index, count): the stream gives the index-th of `count` equal parts of each batch, in order.
             All shards together are the batches of the stream without shards.
     """
@@ -54,6 +56,7 @@ class TrainingOptions:
     weights: NDArray[np.float32] | None = None
     augment: Augmentation | None = None
     mix: Mixing | None = None
+    targets: NDArray[np.float32] | None = None
     shard: tuple[int, int] = (0, 1)
 
 
@@ -95,7 +98,7 @@ def training_volumes(
     examples = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)  # [D, H, W, C], label, weight
     batches = examples.batch(size, drop_remainder=True)  # [B, D, H, W, C], [B], [B]
     if mix is not None:
-        batches = _mix_batches(batches, labels, mix)  # [B, D, H, W, C], [B, K], [B]
+        batches = _mix_batches(batches, labels, options)  # [B, D, H, W, C], [B, K], [B]
         # After mixing, since an example may be mixed with one of another shard.
         batches = _take_shard(batches, options)
     return batches.prefetch(2).with_options(_deterministic())
@@ -139,7 +142,7 @@ def training_slices(
         # Volumes may have unequal numbers of slices, but every epoch has as many steps as the shortest.
         batches = slices.batch(options.batch_size, drop_remainder=True).take(steps)  # [B, ., ., slab * C]
         if options.mix is not None:
-            batches = _mix_batches(batches, labels, options.mix)  # [B, ., ., slab * C], [B, K], [B]
+            batches = _mix_batches(batches, labels, options)  # [B, ., ., slab * C], [B, K], [B]
         return _take_shard(batches, options)
 
     return _epochs(labels, options).flat_map(batch_epoch).prefetch(2).with_options(_deterministic())
@@ -187,7 +190,8 @@ def _epochs(labels: NDArray[np.int64], options: TrainingOptions) -> tf.data.Data
     """Return for each epoch a data set of (index, label, weight, key); keys differ by epoch and position."""
     count, numbers = len(labels), range(options.first_epoch, options.epochs)
     loss_weights = np.ones(count, np.float32) if options.weights is None else options.weights
-    all_labels, all_weights = tf.constant(labels), tf.constant(loss_weights)
+    all_labels = tf.constant(labels if options.targets is None else options.targets)
+    all_weights = tf.constant(loss_weights)
 
     def examples(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
         position = epoch * count + tf.range(count, dtype=tf.int64)
@@ -238,14 +242,18 @@ def _shuffle_slices(
     return slices.shuffle(buffer, seed=options.seed, reshuffle_each_iteration=False)
 
 
-def _mix_batches(batches: tf.data.Dataset, labels: NDArray[np.int64], mix: Mixing) -> tf.data.Dataset:
+def _mix_batches(
+    batches: tf.data.Dataset, labels: NDArray[np.int64], options: TrainingOptions
+) -> tf.data.Dataset:
     """Return the batches with their examples mixed, by the key of the first example of each batch."""
-    classes = int(labels.max()) + 1
+    classes, mix = int(labels.max()) + 1, options.mix
+    assert mix is not None  # noqa: S101 - for the type checker: the callers ask before
 
     def blend(
         voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        mixed, soft_labels = mix(tf.cast(voxels, tf.float32), tf.one_hot(batch_labels, classes), keys[0])
+        rows = tf.one_hot(batch_labels, classes) if options.targets is None else batch_labels  # [B, K]
+        mixed, soft_labels = mix(tf.cast(voxels, tf.float32), rows, keys[0])
         return mixed, soft_labels, weights
 
     return batches.map(blend)

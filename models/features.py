@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from voxlift.models.backend import Tensor
+from voxlift.models.layers.outputs import ENDINGS
 from voxlift.models.layers.slices import FoldSlices, UnfoldSlices
 from voxlift.models.slice_model import is_slice_model, unwrap_slices
 
@@ -38,7 +39,8 @@ def build_feature_extractor(model: keras.Model) -> keras.Model:
 def _find_features(network: keras.Model) -> Tensor:
     if len(network.outputs[0].shape) > 2:
         return network.outputs[0]  # a map: the network has no head
-    head = next((layer for layer in reversed(network.layers) if layer.weights), None)
+    own = [layer for layer in network.layers if layer.weights and not isinstance(layer, ENDINGS)]
+    head = own[-1] if own else None
     if head is None or isinstance(head, keras.Model) or isinstance(head.input, list):
         raise ValueError(f"{network.name}: expected a last layer with weights and one input, as a head has.")
     return head.input

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from voxlift.models.backend import Tensor
+from voxlift.models.heads import head_layer
 from voxlift.models.layers.slice_attention import FrozenNetwork, GatedAttention, JoinNeighbours
 from voxlift.models.layers.slices import (
     AggregateSlices,
@@ -25,11 +26,12 @@ def wrap_slices(
     aggregate: str = "mean",
     slab: int = 1,
     top: int = 3,
+    activation: str = "softmax",
 ) -> keras.Model:
-    """Return a model from volumes [B, D, H, W, C] to float32 log-probabilities [B, classes].
+    """Return a model from volumes [B, D, H, W, C] to what its 2D network gives for slices, [B, classes].
 
-    It shares the weights of the 2D network: training one changes the other. A softmax of the output gives the
-    probabilities.
+    It shares the weights of the 2D network: training one changes the other. The output is float32
+    log-probabilities, whose softmax gives the probabilities, or as `activation` says.
 
     Args:
         network: 2D network from slices [B, H, W, slab * C] to logits [B, classes].
@@ -41,6 +43,7 @@ def wrap_slices(
             are trained on volumes; its input is the input of the network's last layer.
         slab: Odd number of neighbouring slices that become channels (2.5D); the edge slice is repeated.
         top: Number of slices that `topk` averages.
+        activation: Of the outputs, see `AggregateSlices`: `softmax` (classes), `sigmoid` or `linear`.
 
     Raises:
         ValueError: If a setting is unknown, or the network does not accept these slices.
@@ -54,7 +57,8 @@ def wrap_slices(
     logits = _concatenate([logits for logits, _ in scored])
     features = _concatenate([features for _, features in scored]) if aggregate == "attention" else None
     counts = _mark_foreground(volumes, views) if slices == "foreground" else None
-    outputs = AggregateSlices(aggregate, top=top, name="aggregate")(logits, features=features, counts=counts)
+    combine = AggregateSlices(aggregate, top=top, activation=activation, name="aggregate")
+    outputs = combine(logits, features=features, counts=counts)
     return keras.Model(volumes, outputs, name=f"slices_{network.name}")
 
 
@@ -169,7 +173,7 @@ def _check_network(network: keras.Model, views: tuple[SliceShape, ...]) -> None:
 
 def _add_features_output(network: keras.Model) -> keras.Model:
     """Return the network with a second output: its last layer's input, or the logits if that is no vector."""
-    features = network.layers[-1].input
+    features = head_layer(network).input
     is_vector = not isinstance(features, list) and len(features.shape) == 2
     outputs = [network.outputs[0], features if is_vector else network.outputs[0]]
     return keras.Model(network.inputs[0], outputs, name=network.name)

@@ -155,12 +155,12 @@ def score_again(
             scores = score_split(network, cohort, split, batch_size=batch_size)
         else:
             scores = score_linear(run, settings, cohort, split)
-    metrics: dict[str, Any] = {split: evaluate_scores(scores, threshold=saved["threshold"])}
+    decided = task_of(settings).decide(scores, saved)
+    metrics: dict[str, Any] = {split: evaluate_scores(decided)}
     if evaluation is not None and evaluation.by:
         from voxlift.app.runs.subgroups import evaluate_subgroups
         from voxlift.app.runs.subjects import read_subjects
 
-        decided = task_of(settings).decide(scores, saved)
         metrics["subgroups"] = evaluate_subgroups([decided], read_subjects(run, settings), evaluation)
     return metrics
 

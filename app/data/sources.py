@@ -89,8 +89,8 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
 
 def _write_phantom(data: DataSettings) -> DataSettings:
     """Write the phantom's files; return the settings of its table."""
-    from voxlift.data_pipelines.phantom import PHANTOM_CLASSES, write_phantom
-    from voxlift.data_pipelines.phantom.tasks import PHANTOM_FINDINGS
+    from voxlift.data_pipelines.phantom import write_phantom
+    from voxlift.data_pipelines.phantom.tasks import classes_of_task, findings_of_task
 
     task, subjects = str(data.task), int(data.subjects or 0)
     with progress_bar(f"Writing phantom {task}", subjects) as advance:
@@ -102,8 +102,8 @@ def _write_phantom(data: DataSettings) -> DataSettings:
             workers=os.cpu_count() or 1,
             progress=lambda _done, _total: advance(),
         )
-    findings = data.label_columns or PHANTOM_FINDINGS.get(task, ())
-    located = _with_written_columns(data, table, PHANTOM_CLASSES.get(task, ()))
+    findings = data.label_columns or findings_of_task(task)
+    located = _with_written_columns(data, table, classes_of_task(task))
     return replace(located, label_columns=list(findings))
 
 

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.evaluation.metrics import score_metrics
-from voxlift.app.evaluation.scores import Scores, ScoresError
+from voxlift.app.evaluation.scores import ScoresError
+from voxlift.app.tasks.base import ScoredRows
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 
 log = logging.getLogger("voxlift")
 
 Predict = Callable[..., NDArray[np.float32]]  # with the arguments of `predict_logits`
-MONITORED = ("auc", "accuracy", "balanced_accuracy")  # metrics of every epoch, besides the loss
 
 
 class DivergedError(ScoresError):
@@ -34,11 +32,11 @@ def score_split(
     *,
     batch_size: int,
     predict: Predict | None = None,
-) -> Scores:
+) -> Any:  # noqa: ANN401 - the task's own class
     """Return the scores of one split's volumes.
 
     Args:
-        network: From volumes [B, D, H, W, C] to logits [B, K].
+        network: From volumes [B, D, H, W, C] to outputs [B, K].
         cohort: With the split's prepared volumes.
         split: `train`, `val` or `test`.
         batch_size: Volumes scored at once.
@@ -47,22 +45,21 @@ def score_split(
     Raises:
         DivergedError: Logits are not finite.
     """
-    volumes = cohort.prepared(split)
-    probabilities = predict_probabilities(network, volumes, batch_size=batch_size, predict=predict)
-    return build_split_scores(cohort, split, probabilities)
+    outputs = predict_outputs(network, cohort.prepared(split), batch_size=batch_size, predict=predict)
+    return build_split_scores(cohort, split, cohort.task.predict(outputs))
 
 
-def predict_probabilities(
+def predict_outputs(
     network: Any,  # noqa: ANN401 - untyped Keras
     volumes: PreparedVolumes,
     *,
     batch_size: int,
     predict: Predict | None = None,
-) -> NDArray[np.float64]:
-    """Return class probabilities [N, K] float64 of prepared volumes, in order; arguments as in `score_split`.
+) -> NDArray[np.float32]:
+    """Return the finite outputs [N, K] of a network, in order; arguments as in `score_split`.
 
     Raises:
-        DivergedError: Logits are not finite.
+        DivergedError: Outputs are not finite.
     """
     logits = (predict or predict_logits)(network, volumes, batch_size=batch_size)
     if not np.isfinite(logits).all():
@@ -70,7 +67,7 @@ def predict_probabilities(
             "Expected finite logits from the network, but some are NaN or infinite: its training diverged. "
             "Try a lower optimizer.learning_rate, or precision=float32."
         )
-    return np.asarray(softmax(logits.astype(np.float64), axis=1))
+    return logits
 
 
 def predict_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
@@ -80,16 +77,16 @@ def predict_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -
     return np.asarray(network.predict(evaluation_volumes(volumes, batch_size=batch_size), verbose=0))
 
 
-def build_split_scores(cohort: Cohort, split: str, probabilities: NDArray[np.float64]) -> Scores:
-    """Return the scores of one split from class probabilities [N, K] in the cohort's order."""
+def build_split_scores(cohort: Cohort, split: str, predictions: NDArray[np.float64]) -> Any:  # noqa: ANN401 - the task's own class
+    """Return the scores of one split from its predictions [N, K] in the cohort's order."""
     records = [cohort.records[i] for i in cohort.indices(split)]
-    return Scores(
+    rows = ScoredRows(
         subjects=tuple(record.subject for record in records),
         labels=cohort.labels(split),
-        probabilities=probabilities,
-        classes=cohort.classes,
+        training=cohort.labels("train"),
         items=tuple(record.item for record in records),
     )
+    return cohort.task.build_scores(rows, predictions, cohort.classes)
 
 
 def build_validation_scorer(
@@ -101,17 +98,17 @@ def build_validation_scorer(
 ) -> Callable[[], dict[str, float]]:
     """Return a function that scores the validation volumes with the network's present weights.
 
-    Its result holds `loss` and the metrics of `MONITORED`; nan for weights that have diverged, so that the
-    best epoch before is kept. Arguments as in `score_split`.
+    Its result holds `loss` and the other monitors of the task; nan for weights that have diverged, so that
+    the best epoch before is kept. Arguments as in `score_split`.
     """
+    task, head = cohort.task, cohort.head()
 
     def score() -> dict[str, float]:
         try:
             scores = score_split(network, cohort, "val", batch_size=batch_size, predict=predict)
-            metrics = score_metrics(scores)
         except DivergedError:
-            return dict.fromkeys(("loss", *MONITORED), math.nan)
-        return {"loss": metrics["log_loss"]} | {name: metrics[name] for name in MONITORED}
+            return dict.fromkeys(task.monitors, math.nan)
+        return task.validation_metrics(scores, head)
 
     return score
 

@@ -18,6 +18,8 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import write_subjects
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
+from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
 from voxlift.data_pipelines.cache.metadata import TrainingRange, VolumeSummary, find_training_range
 from voxlift.data_pipelines.errors import list_some
@@ -51,7 +53,7 @@ def write_cohort(cohort: Cohort, run: RunFolder) -> None:
     if cohort.left_out:
         write_rows(run.left_out, cohort.left_out)
     pairs = zip(cohort.records, cohort.splits, strict=True)
-    write_rows(run.splits, [_row_from_record(record, split, cohort.classes) for record, split in pairs])
+    write_rows(run.splits, [_row_from_record(record, split, cohort) for record, split in pairs])
 
 
 def warn_about_images(cohort: Cohort, summaries: Sequence[VolumeSummary]) -> None:
@@ -84,8 +86,9 @@ def reopen_cohort(run: RunFolder, settings: TrainSettings) -> Cohort:
         if run.slice_model.images.exists():  # its slice stage has been trained, on the same images
             check_images(cohort, run.slice_model)
         return cohort
-    rows, classes = read_rows(run.splits), tuple(settings.data.classes)
-    records, splits = [_record_from_row(row, classes) for row in rows], [row["split"] for row in rows]
+    rows, task = read_rows(run.splits), task_of(settings)
+    classes = task.names(settings.data)
+    records, splits = [_record_from_row(row, task, classes) for row in rows], [row["split"] for row in rows]
     cohort = prepare_cohort(records, classes, splits, settings=settings)
     if cohort.left_out:
         reasons = [row["reason"] for row in cohort.left_out]
@@ -111,26 +114,27 @@ def reopen_split(settings: TrainSettings, run: RunFolder, *, split: str) -> Coho
     rows = [row for row in read_rows(run.splits) if row["split"] == split]
     if not rows:
         raise SettingsError(f"{run.splits}: expected subjects in the split {split}; it has none.")
-    classes = tuple(settings.data.classes)
-    records = tuple(_record_from_row(row, classes) for row in rows)
+    task = task_of(settings)
+    classes = task.names(settings.data)
+    records = tuple(_record_from_row(row, task, classes) for row in rows)
     return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
 
 
-def _row_from_record(record: Record, split: str, classes: tuple[str, ...]) -> dict[str, str | int]:
+def _row_from_record(record: Record, split: str, cohort: Cohort) -> dict[str, str | int]:
     return {
         "subject": record.subject,
         "image": join_images(record.images),
-        "label": classes[record.label],
+        **cohort.task.label_cells(record.label, record.targets, cohort.classes),
         "split": split,
         "row": record.row,
         **write_region(record.region),
     }
 
 
-def _record_from_row(row: dict[str, str], classes: tuple[str, ...]) -> Record:
-    label, region = classes.index(row["label"]), read_region(row)
-    images = split_images(row["image"])
-    return Record(row["subject"], images, label, row["split"], int(row["row"]), region=region)
+def _record_from_row(row: dict[str, str], task: Task, names: tuple[str, ...]) -> Record:
+    label, targets = task.read_label(row, names)
+    images, region = split_images(row["image"]), read_region(row)
+    return Record(row["subject"], images, label, row["split"], int(row["row"]), targets, region)
 
 
 def write_training_range(cohort: Cohort, run: RunFolder) -> list[VolumeSummary]:

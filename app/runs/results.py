@@ -6,14 +6,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError
+from voxlift.app.errors import shorten
 from voxlift.app.evaluation.calibration import fit_temperature
-from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import find_task, task_of
+from voxlift.app.tasks.base import ScoredRows, Task
+from voxlift.data_pipelines.tables.manifest import Record
 
 log = logging.getLogger("voxlift")
 
@@ -23,27 +27,36 @@ def read_history(run: RunFolder) -> list[dict[str, str]]:
     return read_rows(run.history) if run.history.exists() else []
 
 
-def read_scores(run: RunFolder, *, split: str) -> Scores:
+def read_scores(run: RunFolder, *, split: str) -> Any:  # noqa: ANN401 - the task's own class
     """Return the scores of a finished run on one split, with the threshold chosen on its validation.
 
     Raises:
         SettingsError: A value in the files is damaged.
     """
-    classes = tuple(load_settings(run).data.classes)
+    settings = load_settings(run)
+    task = task_of(settings)
     try:
-        scores = scores_from_rows(read_rows(run.predictions), classes, split=split)
-        threshold = read_json(run.metrics)["threshold"]
-        return scores if threshold is None else with_threshold(scores, float(threshold))
+        rows = read_rows(run.predictions)
+        scores = scores_from_rows(rows, task.names(settings.data), split=split, task=task)
+        return task.decide(scores, read_json(run.metrics))
     except (ValueError, TypeError, KeyError) as error:
         if isinstance(error, SettingsError):  # it names the file already
             raise
-        files = f"{run.predictions} or {run.metrics.name}"
-        raise SettingsError(f"{files} is damaged: {error}. Restore it, or train the run again.") from error
+        raise SettingsError(
+            f"{run.predictions} or {run.metrics.name} is damaged: {shorten(error)}. Restore it, or train the"
+            " run again."
+        ) from error
 
 
 def read_temperature(run: RunFolder) -> float:
-    """Return the temperature fitted on the validation of a finished run; 1 where none could be fitted."""
-    calibration = read_json(run.metrics).get("calibration")
+    """Return the temperature fitted on the validation of a finished run; 1 where none could be fitted.
+
+    Only classes have one.
+    """
+    metrics = read_json(run.metrics)
+    calibration = metrics.get("calibration")
+    if "task" in metrics:
+        return 1.0
     if calibration is None:  # a run of a version that saved none
         fitted = fit_temperature(read_scores(run, split="val"))
         calibration = {"temperature": fitted.value, "at_bound": fitted.at_bound}
@@ -56,27 +69,39 @@ def read_temperature(run: RunFolder) -> float:
     return float(calibration["temperature"])
 
 
-def prediction_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """Return the rows of `predictions.csv`: subject, image, split, label, and a probability per class."""
-    rows = []
-    for split, own in scores.items():
-        columns = [f"p_{name}" for name in own.classes]
-        for subject, image, label, p in zip(
-            own.subjects, own.items, own.labels, own.probabilities, strict=True
-        ):
-            row = {"subject": subject, "image": image, "split": split, "label": own.classes[label]}
-            rows.append(row | dict(zip(columns, map(float, p), strict=True)))
-    return rows
+CLASSES = find_task("classes")
 
 
-def scores_from_rows(rows: Sequence[Mapping[str, str]], classes: tuple[str, ...], *, split: str) -> Scores:
-    """Return the scores of one split from rows of `predictions.csv`, the inverse of `prediction_rows`."""
+def prediction_rows(scores: Mapping[str, Predictions], task: Task = CLASSES) -> list[dict[str, Any]]:
+    """Return the rows of `predictions.csv`: subject, image, split, then the task's labels and predictions."""
+    return [
+        {"subject": subject, "image": image, "split": split, **cells}
+        for split, own in scores.items()
+        for subject, image, cells in zip(own.subjects, own.items, task.prediction_cells(own), strict=True)
+    ]
+
+
+def scores_from_rows(
+    rows: Sequence[Mapping[str, str]], names: tuple[str, ...], *, split: str, task: Task = CLASSES
+) -> Any:  # noqa: ANN401 - the task's own class
+    """Return the scores of one split from rows of `predictions.csv`, the inverse of `prediction_rows`.
+
+    Args:
+        rows: Of all splits.
+        names: Of the run's outputs.
+        split: `train`, `val` or `test`.
+        task: Of the run.
+    """
     own = [row for row in rows if row["split"] == split]
-    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in own], np.float64)
-    return Scores(
+    scored = ScoredRows(
         subjects=tuple(row["subject"] for row in own),
-        labels=np.array([classes.index(row["label"]) for row in own], np.int64),
-        probabilities=probabilities.reshape(-1, len(classes)),
-        classes=classes,
         items=tuple(row["image"] for row in own),
+        labels=_read_labels(own, task, names),
+        training=_read_labels([row for row in rows if row["split"] == "train"], task, names),
     )
+    return task.build_scores(scored, task.read_predictions(own, names), names)
+
+
+def _read_labels(rows: Sequence[Mapping[str, str]], task: Task, names: tuple[str, ...]) -> NDArray[Any]:
+    labels = [task.read_label(row, names) for row in rows]
+    return task.labels([Record("", (), label, None, 0, targets) for label, targets in labels])

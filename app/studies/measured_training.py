@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort
 from voxlift.app.runtime.setup import prepare_runtime
-from voxlift.app.training.fit import build_task
-from voxlift.app.training.fit_loop import Task, compile_network
+from voxlift.app.training.fit import build_fit
+from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks, build_networks, input_spec, is_trained_on_slices
 from voxlift.app.training.optimizers import scale_learning_rate
@@ -52,17 +52,17 @@ def build_measured_training(settings: TrainSettings, *, scale: float | None = No
     prepare_runtime(precision=settings.precision, deterministic=settings.deterministic, seed=settings.seed)
     networks = build_networks(settings.model, input_spec(cohort))
     data = TrainingInput(settings, cohort)
-    compile_network(build_task(networks, data) if scale is None else _build_random_task(networks, data))
+    compile_network(build_fit(networks, data) if scale is None else _build_random_task(networks, data))
     return MeasuredTraining(data, networks, _count_examples_per_volume(settings, cohort))
 
 
-def _build_random_task(networks: Networks, data: TrainingInput) -> Task:
-    """Return a task for random voxels and labels, of which an epoch is a single step."""
-    return Task(
+def _build_random_task(networks: Networks, data: TrainingInput) -> NetworkFit:
+    """Return a fit of random voxels and labels, of which an epoch is a single step."""
+    return NetworkFit(
         networks.trained,
         data.batches_from,
         steps_per_epoch=1,
-        classes=len(data.cohort.classes),
+        loss=data.loss,
         optimizer=scale_learning_rate(data.settings),
         trainer=data.settings.trainer,
     )
@@ -99,7 +99,8 @@ def random_batch(training: MeasuredTraining, examples: int) -> Batch:
     rng = np.random.default_rng(0)
     shape = tuple(int(side) for side in training.networks.trained.input_shape[1:])
     voxels = rng.random((examples, *shape), dtype=np.float32)
-    return voxels, rng.integers(0, len(training.data.cohort.classes), examples)
+    labels = training.data.cohort.labels("train")
+    return voxels, labels[rng.integers(0, len(labels), examples)]
 
 
 def random_volumes(training: MeasuredTraining, count: int) -> NDArray[np.float32]:

@@ -198,7 +198,6 @@ class Task(ABC):
     def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Return the weights [..., K] by what they raise; the name is empty where that is clear.
 
-
         Args:
             weights: Last axis: the outputs.
             names: Of them.

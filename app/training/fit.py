@@ -15,7 +15,6 @@ from voxlift.app.config.overrides import flatten
 from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.errors import UserError
-from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
 from voxlift.app.runs.folder import RunFolder
@@ -33,18 +32,18 @@ from voxlift.app.training.callbacks.monitoring import (
 from voxlift.app.training.callbacks.recording import ShowProgress, WriteHistory, WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
-from voxlift.app.training.fit_loop import Task, fit_network
+from voxlift.app.training.fit_loop import NetworkFit, fit_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.optimizers import scale_learning_rate
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage
+from voxlift.app.training.strategy.hosts.agree import is_follower
 from voxlift.app.training.strategy.hosts.data_parallel import (
     build_shared_scorer,
     copy_weights,
     global_batches,
 )
-from voxlift.app.training.strategy.hosts.agree import is_follower
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,7 +79,7 @@ class FittedNetworks:
         """Write `model.keras`."""
         save_trained(self.network, run.model)
 
-    def score(self, cohort: Cohort) -> dict[str, Scores]:
+    def score(self, cohort: Cohort) -> dict[str, Any]:
         """Return the scores of each split that holds subjects."""
         size = self.settings.trainer.batch_size
         return {split: score_split(self._scorer, cohort, split, batch_size=size) for split in cohort.present}
@@ -159,7 +158,7 @@ def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNet
     return FittedNetworks(networks, settings, cost, slice_model_cost(run))
 
 
-def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | None = None) -> Task:
+def build_fit(networks: Networks, data: TrainingInput, *, clock: InputClock | None = None) -> NetworkFit:
     """Return what `compile_network` and `fit_network` take.
 
     Args:
@@ -173,14 +172,13 @@ def build_task(networks: Networks, data: TrainingInput, *, clock: InputClock | N
         batches = data.batches_from(position)
         return clock.attach(batches) if clock else batches
 
-    return Task(
+    return NetworkFit(
         networks.trained,
         stream,
         data.steps_per_epoch,
-        classes=len(data.cohort.classes),
+        loss=data.loss,
         optimizer=scale_learning_rate(settings),
         trainer=settings.trainer,
-        soft_labels=data.has_soft_labels,
         freeze_epochs=settings.model.freeze_epochs,
     )
 
@@ -199,10 +197,13 @@ def _take_networks(stage: Stage) -> Networks:
 
 
 def _build_callbacks(run: RunFolder, data: TrainingInput, *, is_writer: bool) -> Callbacks:
-    counter, trainer = StepCounter(), data.settings.trainer
+    counter, trainer, task = StepCounter(), data.settings.trainer, data.cohort.task
+    monitor = task.choose_monitor(trainer.monitor)
     return Callbacks(
         counter=counter,
-        keep=EarlyStopping(trainer.monitor, patience=trainer.patience),
+        keep=EarlyStopping(
+            monitor, patience=trainer.patience, lower_is_better=monitor in task.lower_is_better
+        ),
         history=WriteHistory(run.history),
         writers=_build_writers(run, data) if is_writer else (),
         display=ShowProgress(counter, epochs=trainer.epochs, steps=data.steps_per_epoch),
@@ -234,9 +235,9 @@ def _run_epochs(
         *callbacks.writers,
         callbacks.display,
     ]
-    task = build_task(networks, data, clock=clock)
+    fit = build_fit(networks, data, clock=clock)
     with callbacks.display:
-        fit_network(task, counter=counter, keep=callbacks.keep, callbacks=in_order, checkpoints=checkpoints)
+        fit_network(fit, counter=counter, keep=callbacks.keep, callbacks=in_order, checkpoints=checkpoints)
 
 
 def _validation_scorer(networks: Networks, data: TrainingInput) -> Callable[[], dict[str, float]]:

@@ -30,67 +30,60 @@ from voxlift.app.training.checkpoints import (
 )
 from voxlift.app.training.optimizers import Steps, build_optimizer
 from voxlift.app.training.strategy.distribute import is_mirrored, scope_of, sum_before_clipping
-from voxlift.models.losses import build_loss
+from voxlift.models.layers.outputs import ENDINGS
+from voxlift.models.losses import Loss
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 @dataclass(frozen=True)
-class Task:
+class NetworkFit:
     """What is fitted, on what, and how.
 
     Attributes:
         network: To fit.
         stream: Returns the batches from a position to the end of the training.
         steps_per_epoch: Batches of an epoch.
-        classes: How many.
+        loss: Of labels and outputs of a batch, per example.
         optimizer: Its settings.
-        trainer: Loss, epochs, accumulation, averages.
-        soft_labels: Whether labels are rows of probabilities [B, K] instead of class indices [B].
+        trainer: Epochs, accumulation, averages.
         freeze_epochs: Epochs in which all layers but the head are frozen.
     """
 
     network: Any
     stream: Callable[[Position], tf.data.Dataset]
     steps_per_epoch: int
-    classes: int
+    loss: Loss
     optimizer: OptimizerSettings
     trainer: TrainerSettings
-    soft_labels: bool = False
     freeze_epochs: int = 0
 
 
-def compile_network(task: Task, *, done: int = 0) -> None:
+def compile_network(fit: NetworkFit, *, done: int = 0) -> None:
     """Give the network its optimizer and loss, both in float32.
 
     Args:
-        task: With the network.
+        fit: With the network.
         done: Batches that were trained before, with another optimizer.
     """
-    steps = Steps(task.trainer.epochs * task.steps_per_epoch, task.steps_per_epoch, done)
-    with scope_of(task.network):
-        _compile(task, steps)
-    if is_mirrored(task.network):
-        sum_before_clipping(task.network)
+    steps = Steps(fit.trainer.epochs * fit.steps_per_epoch, fit.steps_per_epoch, done)
+    with scope_of(fit.network):
+        _compile(fit, steps)
+    if is_mirrored(fit.network):
+        sum_before_clipping(fit.network)
 
 
-def _compile(task: Task, steps: Steps) -> None:
-    task.network.compile(
+def _compile(fit: NetworkFit, steps: Steps) -> None:
+    fit.network.compile(
         optimizer=build_optimizer(
-            task.optimizer,
-            task.network,
+            fit.optimizer,
+            fit.network,
             steps=steps,
-            accumulate=task.trainer.accumulate,
-            ema=task.trainer.ema,
+            accumulate=fit.trainer.accumulate,
+            ema=fit.trainer.ema,
         ),
-        loss=build_loss(
-            task.trainer.loss,
-            classes=task.classes,
-            focal_gamma=task.trainer.focal_gamma,
-            label_smoothing=task.trainer.label_smoothing,
-            soft_labels=task.soft_labels,
-        ),
+        loss=fit.loss,
         # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
         jit_compile=backend_name() != "tensorflow",
         auto_scale_loss=False,  # our optimizer does it
@@ -98,7 +91,7 @@ def _compile(task: Task, steps: Steps) -> None:
 
 
 def fit_network(
-    task: Task,
+    fit: NetworkFit,
     *,
     counter: StepCounter,
     keep: EarlyStopping,
@@ -108,7 +101,7 @@ def fit_network(
     """Train for the epochs asked for, from the newest checkpoint on; leave the best weights in place.
 
     Args:
-        task: What is fitted.
+        fit: What is fitted.
         counter: Learns where each phase begins.
         keep: Holds the best weights, and knows when patience has ended.
         callbacks: In the order of Keras, `counter` and `keep` among them.
@@ -125,71 +118,73 @@ def fit_network(
         counter=counter,
         keep=keep,
         stateful=stateful,
-        steps=task.trainer.checkpoint_steps,
-        steps_per_epoch=task.steps_per_epoch,
+        steps=fit.trainer.checkpoint_steps,
+        steps_per_epoch=fit.steps_per_epoch,
     )
     if found:
         restore_states(stateful, found.state)
         keep.load_best(found.best)
-    body = find_body(task.network)
+    body = find_body(fit.network)
     try:
-        for phase in plan_phases(_start(found), epochs=task.trainer.epochs, unfreeze=task.freeze_epochs):
+        for phase in plan_phases(_start(found), epochs=fit.trainer.epochs, unfreeze=fit.freeze_epochs):
             if keep.stopped:
                 break
-            means = _prepare_phase(task, phase, body=body, found=found)
+            means = _prepare_phase(fit, phase, body=body, found=found)
             counter.enter(phase, means)
-            _fit_phase(task, phase, callbacks=[*callbacks, saver])
+            _fit_phase(fit, phase, callbacks=[*callbacks, saver])
     except UserError:
-        keep.restore_best(task.network)  # for the caller to save
+        keep.restore_best(fit.network)  # for the caller to save
         raise
     finally:
         body.set_trainable(True)
-    keep.restore_best(task.network)
+    keep.restore_best(fit.network)
 
 
 def _start(found: Checkpoint | None) -> Position:
     return found.position if found else Position()
 
 
-def _prepare_phase(task: Task, phase: Phase, *, body: Body, found: Checkpoint | None) -> list[NDArray[Any]]:
+def _prepare_phase(
+    fit: NetworkFit, phase: Phase, *, body: Body, found: Checkpoint | None
+) -> list[NDArray[Any]]:
     """Compile the network for a phase where needed, and restore a checkpoint in the first one.
 
     Returns:
         The running means of an epoch that is resumed; empty otherwise.
     """
     is_first = phase.first == _start(found).epoch
-    if is_first or phase.first == task.freeze_epochs:
-        _compile_from(task, phase.first, body)
+    if is_first or phase.first == fit.freeze_epochs:
+        _compile_from(fit, phase.first, body)
     if not (is_first and found):
         return []
-    _restore(task, found)
+    _restore(fit, found)
     return select_arrays(found.arrays, "means")
 
 
-def _compile_from(task: Task, epoch: int, body: Body) -> None:
+def _compile_from(fit: NetworkFit, epoch: int, body: Body) -> None:
     """Compile for the epochs from `epoch` on; the body is frozen in the first `freeze_epochs`."""
-    is_unfrozen = epoch >= task.freeze_epochs
+    is_unfrozen = epoch >= fit.freeze_epochs
     body.set_trainable(is_unfrozen)
-    compile_network(task, done=task.freeze_epochs * task.steps_per_epoch if is_unfrozen else 0)
+    compile_network(fit, done=fit.freeze_epochs * fit.steps_per_epoch if is_unfrozen else 0)
 
 
-def _fit_phase(task: Task, phase: Phase, *, callbacks: Sequence[Any]) -> None:
-    task.network.fit(
-        task.stream(Position(phase.first, phase.skip)),
+def _fit_phase(fit: NetworkFit, phase: Phase, *, callbacks: Sequence[Any]) -> None:
+    fit.network.fit(
+        fit.stream(Position(phase.first, phase.skip)),
         initial_epoch=phase.first,
         epochs=phase.last,
-        steps_per_epoch=task.steps_per_epoch - phase.skip,
+        steps_per_epoch=fit.steps_per_epoch - phase.skip,
         callbacks=list(callbacks),
         shuffle=False,  # the batches are shuffled already
         verbose=0,
     )
 
 
-def _restore(task: Task, found: Checkpoint) -> None:
+def _restore(fit: NetworkFit, found: Checkpoint) -> None:
     """Restore the compiled network from a checkpoint; after the frozen epochs the optimizer is a new one."""
-    is_unfreezing = task.freeze_epochs > 0 and found.position == Position(task.freeze_epochs)
+    is_unfreezing = fit.freeze_epochs > 0 and found.position == Position(fit.freeze_epochs)
     parts = ("network",) if is_unfreezing else ("network", "optimizer")
-    restore_arrays(task.network, found.arrays, parts=parts)
+    restore_arrays(fit.network, found.arrays, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -206,7 +201,11 @@ class Body:
 
 def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
     """Return all layers with weights but the last, the head, without those that were frozen before."""
-    layers = [layer for layer in network._flatten_layers(include_self=False) if layer._trainable_variables]  # noqa: SLF001 - Keras has no public walk into nested networks
+    layers = [
+        layer
+        for layer in network._flatten_layers(include_self=False)  # noqa: SLF001 - Keras has no public walk into nested networks
+        if layer._trainable_variables and not isinstance(layer, ENDINGS)  # noqa: SLF001 - its own alone
+    ]
     return Body(tuple(layer for layer in layers[:-1] if layer.trainable))
 
 

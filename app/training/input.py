@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.augmentation import build_augmentation, build_mixing, read_augment
 from voxlift.app.data.cohort import Cohort
+from voxlift.app.tasks.base import Loss
 from voxlift.app.training.checkpoints import Position
 from voxlift.app.training.networks import is_trained_on_slices
 from voxlift.app.training.strategy.distribute import batch_shard, device_count
@@ -50,9 +51,15 @@ class TrainingInput:
         return examples // self.batch_size
 
     @property
-    def has_soft_labels(self) -> bool:
-        """Whether labels are rows of probabilities [B, K], as mixup makes them, and not class indices [B]."""
-        return self._options.mix is not None
+    def loss(self) -> Loss:
+        """The loss per example; after mixup of rows of probabilities [B, K] in place of class indices [B]."""
+        cohort = self.cohort
+        return cohort.task.build_loss(
+            self.settings.trainer,
+            cohort.classes,
+            cohort.head(),
+            soft_labels=self._options.mix is not None,
+        )
 
     @cached_property
     def batches(self) -> tf.data.Dataset:
@@ -75,13 +82,14 @@ class TrainingInput:
         from voxlift.data_pipelines.pipeline import records_in_batch
 
         options = replace(self._options, first_epoch=position.epoch)
-        members = records_in_batch(self._labels, options, step=position.step, chosen=self._slices)
+        members = records_in_batch(self._strata, options, step=position.step, chosen=self._slices)
         indices = self.cohort.indices("train")[np.unique(members)]
         return [_describe_subject(self.cohort, int(index)) for index in indices]
 
     @cached_property
-    def _labels(self) -> NDArray[np.int64]:
-        return self.cohort.labels("train")
+    def _strata(self) -> NDArray[np.int64]:
+        """The group of each training volume, by which volumes are balanced: of classes its label."""
+        return self.cohort.task.strata(self.cohort.labels("train"))
 
     @cached_property
     def _slices(self) -> NDArray[np.bool_] | None:
@@ -105,12 +113,12 @@ class TrainingInput:
 
         options, per_volume = (
             training_options(self.settings, self.cohort),
-            np.ones(len(self._labels), np.int64),
+            np.ones(len(self._strata), np.int64),
         )
         if self._slices is not None:
             options = replace(options, batch_size=options.batch_size * self.settings.model.batch_factor)
             per_volume = self._slices.sum(axis=1)
-        examples = examples_per_epoch(self._labels, options, per_volume)
+        examples = examples_per_epoch(self._strata, options, per_volume)
         batch_size = even_share(min(options.batch_size, examples), device_count(self.settings))
         return replace(options, batch_size=batch_size), examples
 
@@ -119,9 +127,9 @@ class TrainingInput:
 
         model, volumes = self.settings.model, self.cohort.prepared("train")
         if self._slices is None:
-            return training_volumes(volumes, self._labels, options)
+            return training_volumes(volumes, self._strata, options)
         return training_slices(
-            volumes, self._labels, options, chosen=self._slices, axis=model.axis, slab=model.slab
+            volumes, self._strata, options, chosen=self._slices, axis=model.axis, slab=model.slab
         )
 
 
@@ -134,14 +142,17 @@ def training_options(settings: TrainSettings, cohort: Cohort) -> TrainingOptions
     from voxlift.data_pipelines.pipeline import TrainingOptions
 
     trainer, augment = settings.trainer, read_augment(settings.augment)
+    labels = cohort.labels("train")
+    strata = cohort.task.strata(labels)
     return TrainingOptions(
         batch_size=trainer.batch_size,
         epochs=trainer.epochs,
         seed=settings.seed,
         balanced=trainer.balance == "sample",
-        weights=_loss_weights(cohort.labels("train")) if trainer.balance == "weights" else None,
+        weights=_loss_weights(strata) if trainer.balance == "weights" else None,
         augment=build_augmentation(augment, cohort),
         mix=build_mixing(augment),
+        targets=labels.astype(np.float32) if labels.ndim > 1 else None,
         shard=batch_shard(settings),
     )
 

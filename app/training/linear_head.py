@@ -1,4 +1,4 @@
-"""Fit an L2-regularised logistic regression to many features of few volumes, by their Gram matrix.
+"""Fit an L2-regularised linear model to many features of few volumes, by their Gram matrix.
 
 An L2 penalty leaves the weights in the span of the N training volumes. The regression is therefore fitted on
 N coordinates in that span, which give exactly the model of all features, at the cost of one Gram matrix.
@@ -21,12 +21,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.linear import LinearWeights
+from voxlift.app.tasks.base import LinearOptions
 
 log = logging.getLogger("voxlift")
 
@@ -68,7 +67,7 @@ class LinearFit:
 
 
 def fit_linear_head(features: Features, cohort: Cohort, *, balance: bool) -> LinearFit:
-    """Fit to the training volumes, with the strength that gives the highest AUC on validation.
+    """Fit to the training volumes, with the strength that is best on validation.
 
     Every feature is standardised by its mean and standard deviation over the training volumes.
 
@@ -140,7 +139,8 @@ def _scale_block(features: Features, block: slice, mean: Matrix, scale: Matrix) 
 def _select_strength(gram: Matrix, cohort: Cohort, *, balance: bool) -> tuple[Matrix, Matrix, float]:
     """Return dual coefficients [train, K], intercept [K] and C of the best model on validation.
 
-    Of equal AUCs the lower log loss decides, then the stronger penalty.
+    The task's first monitor decides, such as the AUC; of equal ones the lower loss, then the stronger
+    penalty.
 
     Args:
         gram: [N, N] of all volumes.
@@ -152,37 +152,19 @@ def _select_strength(gram: Matrix, cohort: Cohort, *, balance: bool) -> tuple[Ma
     kept = values > SMALLEST_EIGENVALUE * values[-1]
     roots = np.sqrt(values[kept])
     vectors, best, rank = vectors[:, kept], None, (-np.inf, -np.inf)
+    monitor = cohort.task.monitors[0]
+    sign = -1.0 if monitor in cohort.task.lower_is_better else 1.0
     for strength in STRENGTHS:
-        coefficients, intercept = _fit_logistic(
-            vectors * roots, cohort.labels("train"), strength=strength, balance=balance
-        )
+        fit = LinearOptions(strength, balance, MAX_ITERATIONS)
+        coefficients, intercept = cohort.task.fit_linear(vectors * roots, cohort.labels("train"), fit)
         dual = (vectors / roots) @ coefficients
         logits = gram[np.ix_(held_out, train)] @ dual + intercept
-        metrics = score_metrics(build_split_scores(cohort, "val", softmax(logits, axis=1)))
-        log.info("C=%g: validation AUC %.3f, log loss %.3f", strength, metrics["auc"], metrics["log_loss"])
-        own = (float(np.nan_to_num(metrics["auc"], nan=-1.0)), -metrics["log_loss"])
+        scores = build_split_scores(cohort, "val", cohort.task.predict(logits))
+        metrics = cohort.task.validation_metrics(scores, cohort.head())
+        log.info("C=%g: validation %s %.3f, loss %.3f", strength, monitor, metrics[monitor], metrics["loss"])
+        own = (float(np.nan_to_num(sign * metrics[monitor], nan=-np.inf)), -metrics["loss"])
         if best is None or own > rank:
             best, rank = (dual, intercept, strength), own
     assert best is not None  # noqa: S101 - for the type checker: there are strengths to choose from
     log.info("Chosen on validation: C=%g", best[2])
     return best
-
-
-def _fit_logistic(
-    features: Matrix, labels: NDArray[np.int64], *, strength: float, balance: bool
-) -> tuple[Matrix, Matrix]:
-    """Return coefficients [F, K] and intercept [K] of a logistic regression on features [N, F].
-
-    For two classes, the log odds are divided between both, so that a softmax gives the probabilities.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    regression = LogisticRegression(
-        C=strength, class_weight="balanced" if balance else None, max_iter=MAX_ITERATIONS
-    )
-    regression.fit(features, labels)
-    coefficients, intercept = regression.coef_.T, regression.intercept_
-    if len(intercept) == 1:
-        halves = np.array([-0.5, 0.5])
-        return coefficients * halves, intercept * halves
-    return coefficients, intercept

@@ -10,14 +10,13 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.evaluation.scores import Scores
 from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.linear import LinearWeights
@@ -56,11 +55,11 @@ class LinearModel:
         if self.fitted.weights.weights.ndim == 5:
             write_weight_maps(self.fitted.weights, self.cohort, run.path)
 
-    def score(self, cohort: Cohort) -> dict[str, Scores]:
+    def score(self, cohort: Cohort) -> dict[str, Any]:
         """Return the scores of each split that holds subjects."""
         return {
             split: build_split_scores(
-                cohort, split, softmax(self.fitted.logits[cohort.indices(split)], axis=1)
+                cohort, split, cohort.task.predict(self.fitted.logits[cohort.indices(split)])
             )
             for split in cohort.present
         }
@@ -134,7 +133,7 @@ def fit_linear(settings: TrainSettings, cohort: Cohort) -> LinearModel:
     return LinearModel(fitted, cohort, time.perf_counter() - started)
 
 
-def score_linear(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str) -> Scores:
+def score_linear(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str) -> Any:  # noqa: ANN401 - the task's own class
     """Return the scores of a split with the model of a finished run.
 
     Args:
@@ -147,7 +146,7 @@ def score_linear(run: RunFolder, settings: TrainSettings, cohort: Cohort, split:
         ManifestError: A volume has no vector, or the file of vectors cannot be read.
     """
     logits = predict_linear(build_features(settings, cohort), LinearWeights.read(run.linear))
-    return build_split_scores(cohort, split, softmax(logits, axis=1))
+    return build_split_scores(cohort, split, cohort.task.predict(logits))
 
 
 def build_features(settings: TrainSettings, cohort: Cohort) -> Features:
@@ -181,10 +180,8 @@ def write_weight_maps(weights: LinearWeights, cohort: Cohort, folder: Path) -> N
     maps, classes = weights.weights, cohort.classes
     first = cohort.records[cohort.indices("train")[0]]
     affine = prepare_volume(first.images, cohort.preprocess, first.region).affine
-    named = {f"weights_{_file_name(name)}": maps[..., k] for k, name in enumerate(classes)}
-    if len(classes) == 2:
-        named = {"weights": maps[..., 1] - maps[..., 0]}
-    for name, values in named.items():
+    for output, values in cohort.task.linear_columns(maps, classes).items():
+        name = f"weights_{_file_name(output)}" if output else "weights"
         voxels = from_tensor_axes(values[..., 0] if values.shape[-1] == 1 else values)
         path = folder / f"{name}.nii.gz"
         save_volume(Volume(np.ascontiguousarray(voxels), affine, path), path)

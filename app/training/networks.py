@@ -8,15 +8,17 @@ export need not know which kind of model they hold.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, PreprocessSettings, SettingsError
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.precision import protect_training
+from voxlift.app.tasks import find_task
+from voxlift.app.tasks.base import Head, Task
 from voxlift.app.training.builder import build_users_network
-from voxlift.app.training.pretrained import is_volume_file, lift_changes, load_trained, trained_source
+from voxlift.app.training.pretrained import is_volume_file, load_trained, prepare_trained, trained_source
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -38,12 +40,30 @@ class InputSpec:
         classes: Names in index order.
         spacing: Depth, height and width of a voxel in mm; None where every file keeps its own.
         preprocess: With the steps that decide the range of the voxels; only `model.weights` needs it.
+        task: What is predicted.
+        head: The end of the network, with what the training subjects say; None: a logit for each class.
     """
 
     shape: tuple[int, int, int, int]
     classes: tuple[str, ...]
     spacing: tuple[float, float, float] | None = None
     preprocess: PreprocessSettings | Preprocess | None = None
+    task: Task = field(default_factory=lambda: find_task("classes"))
+    head: Head | None = None
+
+    @property
+    def units(self) -> int:
+        """Outputs of the dense layer of a head."""
+        return len(self.classes) if self.head is None else self.head.units
+
+    def start(self, network: Any) -> None:  # noqa: ANN401 - untyped Keras
+        """Let a new head start from what the training subjects say."""
+        if self.head is not None:
+            self.task.start_head(network, self.head)
+
+    def finish(self, network: Any) -> Any:  # noqa: ANN401 - untyped Keras
+        """Return the network with what the task needs after its dense layer."""
+        return network if self.head is None else self.task.finish(network, self.head)
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,14 @@ class Networks:
 
 def input_spec(cohort: Cohort) -> InputSpec:
     """Return what networks for this cohort are built for."""
-    return InputSpec(cohort.shape, cohort.classes, cohort.preprocess.spacing, cohort.preprocess)
+    return InputSpec(
+        cohort.shape,
+        cohort.classes,
+        cohort.preprocess.spacing,
+        cohort.preprocess,
+        task=cohort.task,
+        head=cohort.head(),
+    )
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
@@ -120,6 +147,7 @@ def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     network = build_2d(model, spec, _slice_shape(model, spec))
     if pools_features(model):
         return pool_networks(model, spec, network)
+    network = spec.finish(network)
     wrapped = wrap_slices(
         network,
         input_shape=spec.shape,
@@ -127,6 +155,7 @@ def _build_slice_networks(model: ModelSettings, spec: InputSpec) -> Networks:
         slices=model.slices,
         aggregate=model.aggregate,
         slab=model.slab,
+        activation=spec.task.activation,
     )
     return Networks(network if is_trained_on_slices(model) else wrapped, wrapped)
 
@@ -161,25 +190,31 @@ def pool_networks(model: ModelSettings, spec: InputSpec, network: Any) -> Networ
     pooled = pool_slices(
         copy,
         input_shape=spec.shape,
-        classes=len(spec.classes),
+        classes=spec.units,
         axis=model.axis,
         slices=model.slices,
         slab=model.slab,
         is_frozen=model.frozen,
         dropout=model.dropout,
     )
+    spec.start(pooled)
+    pooled = spec.finish(pooled)
     return Networks(pooled, pooled)
 
 
 def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     source = trained_source(model.baseline)
     if source is None:
-        return lift_networks(plan_volume(model, spec, build_2d(model, spec, spec.shape[1:])))
+        network = spec.finish(build_2d(model, spec, spec.shape[1:]))
+        return lift_networks(plan_volume(model, spec, network))
     if is_volume_file(source):
         return _load_volume_networks(source, spec)
-    network = load_trained(source)
-    changes = lift_changes(network, source, shape=spec.shape, classes=spec.classes)
-    return lift_networks(plan_volume(model, spec, network, **changes))
+    network, changes = prepare_trained(load_trained(source), source, spec)
+    networks = lift_networks(plan_volume(model, spec, network, **changes))
+    if "classes" in changes:
+        spec.start(networks.volume)
+    finished = spec.finish(networks.volume)
+    return replace(networks, trained=finished, volume=finished)
 
 
 def _load_volume_networks(source: Path, spec: InputSpec) -> Networks:
@@ -188,17 +223,20 @@ def _load_volume_networks(source: Path, spec: InputSpec) -> Networks:
     Raises:
         SettingsError: It does not fit.
     """
+    from voxlift.models.heads import strip_ending
     from voxlift.models.volume_network import adapt_volume_network
 
     try:
         network, has_new_head = adapt_volume_network(
-            load_network(source), input_shape=spec.shape, classes=len(spec.classes)
+            strip_ending(load_network(source)), input_shape=spec.shape, classes=spec.units
         )
     except ValueError as error:
         raise SettingsError(f"model.baseline={source}: {error}") from error
     log.info("%s is a 3D network: it is trained as it is, and not lifted", source)
     if has_new_head:
         log.info("%s was trained on other classes: the head starts from new weights", source)
+        spec.start(network)
+    network = spec.finish(network)
     protect_training(network)
     return Networks(network, network)
 
@@ -244,18 +282,28 @@ def build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int,
 
     Args:
         model: With `builder`, or with `baseline` and its size.
-        spec: With the classes.
+        spec: With the head.
         input_shape: Height, width and channels of a slice.
+
+    Returns:
+        The network up to the dense layer of its head.
 
     Raises:
         SettingsError: `model.builder` or `model.baseline` cannot be built for these slices.
         LiftError: A trained network cannot be cut to these classes.
     """
+    network = _build_2d(model, spec, input_shape)
+    if trained_source(model.baseline) is None:
+        spec.start(network)
+    return network
+
+
+def _build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int, int]) -> Any:  # noqa: ANN401 - as above
     if model.builder is not None:
-        return build_users_network(model.builder, input_shape=input_shape, classes=len(spec.classes))
+        return build_users_network(model.builder, input_shape=input_shape, classes=spec.units)
     from voxlift.models.baselines import build_baseline
 
-    options: dict[str, Any] = {"input_shape": input_shape, "classes": len(spec.classes)}
+    options: dict[str, Any] = {"input_shape": input_shape, "classes": spec.units}
     if model.baseline in CONFIGURABLE:
         filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
         options |= {"filters": filters, "dropout": model.dropout, "head": model.head}

@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, SettingsError
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 
+if TYPE_CHECKING:
+    from voxlift.app.training.networks import InputSpec
+
 log = logging.getLogger("voxlift")
+
+MAX_CONFIG_BYTES = 2**26  # of a network's description in its file
+UNREADABLE = (  # what reading the description from a file of any content raises
+    KeyError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    OSError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def trained_source(baseline: str) -> Path | None:
@@ -28,9 +44,11 @@ def is_volume_file(source: Path | None) -> bool:
         return False
     try:
         with zipfile.ZipFile(source) as file:
+            if file.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
+                return False
             layers = json.loads(file.read("config.json"))["config"]["layers"]
         return any(len(layer["config"].get("batch_shape") or ()) == 5 for layer in layers)
-    except (KeyError, TypeError, ValueError):
+    except UNREADABLE:
         return False  # loading it says what is wrong
 
 
@@ -55,41 +73,42 @@ def load_trained(source: Path) -> Any:  # noqa: ANN401 - Keras ships no types
     return network
 
 
-def lift_changes(
-    network: Any,  # noqa: ANN401 - untyped Keras
-    source: Path,
-    *,
-    shape: tuple[int, int, int, int],
-    classes: tuple[str, ...],
-) -> dict[str, Any]:
-    """Return the arguments of `plan_lift` that fit a trained network to other volumes and classes.
+def prepare_trained(network: Any, source: Path, spec: InputSpec) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401 - untyped Keras
+    """Return a trained network to lift, and the arguments of `plan_lift` for other volumes and outputs.
 
-    A softmax or sigmoid at the end is always removed: training and scoring work on logits.
+    A softmax or sigmoid at the end is always removed: training and scoring work on logits. What another task
+    has put behind the dense layer is removed too.
 
     Args:
         network: Of images [B, H, W, C].
         source: Its file or run folder.
-        shape: Depth, height, width and channels of the volumes.
-        classes: Names in index order.
+        spec: The volumes and outputs that are wanted.
     """
-    depth, height, width, channels = shape
+    from voxlift.models.heads import has_ending, strip_ending
+
+    depth, height, width, channels = spec.shape
     changes: dict[str, Any] = {"logits": True}
     if tuple(network.input_shape[1:3]) != (height, width):
         changes["input_shape"] = (depth, height, width)
     if network.input_shape[3] != channels:
         changes["channels"] = channels
-    if not _has_classes(network, source, classes):
-        changes["classes"] = len(classes)
+    stripped = strip_ending(network)
+    is_own = _has_outputs(stripped, source, spec)
+    if not is_own:
+        changes["classes"] = spec.units
         log.info("%s was trained on other classes: the head starts from new weights", source)
     _log_precision(network, source)
-    return changes
+    keeps_ending = is_own and has_ending(network) and type(network.layers[-1]).__name__ == spec.task.ending
+    return network if keeps_ending else stripped, changes
 
 
-def _has_classes(network: Any, source: Path, classes: tuple[str, ...]) -> bool:  # noqa: ANN401 - untyped Keras
-    """Return whether the head distinguishes these classes; a bare file shows only how many it has."""
-    if source.is_dir() and tuple(load_settings(RunFolder(source)).data.classes) != classes:
-        return False
-    return bool(network.output_shape == (None, len(classes)))
+def _has_outputs(network: Any, source: Path, spec: InputSpec) -> bool:  # noqa: ANN401 - untyped Keras
+    """Return whether the head gives these outputs; a bare file shows only how many it has."""
+    if source.is_dir():
+        saved = load_settings(RunFolder(source))
+        if (saved.task.name, spec.task.names(saved.data)) != (spec.task.name, spec.classes):
+            return False
+    return bool(network.output_shape == (None, spec.units))
 
 
 def _log_precision(network: Any, source: Path) -> None:  # noqa: ANN401 - untyped Keras

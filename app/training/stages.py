@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
+from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.precision import rounding_tolerance
 from voxlift.app.runtime.setup import unchanged_randomness
+from voxlift.app.tasks import task_of
 from voxlift.app.training.checks import check_name
 from voxlift.app.training.networks import (
     InputSpec,
@@ -122,7 +124,9 @@ def _inflate(plan: LiftPlan) -> Networks:
     return lift_networks(plan)
 
 
-def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Stage, ...]:
+def build_stages_early(
+    settings: TrainSettings, manifest: Manifest, splits: Sequence[str]
+) -> tuple[Stage, ...]:
     """Build the networks before any image is read, so that wrong settings are refused at once.
 
     Returns:
@@ -131,7 +135,7 @@ def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Sta
     Raises:
         SettingsError, LiftError: As `build_stages`.
     """
-    spec = expected_spec(settings, manifest)
+    spec = expected_spec(settings, manifest, splits)
     if spec is None:
         check_name(settings.model)
         return ()
@@ -139,15 +143,25 @@ def build_stages_early(settings: TrainSettings, manifest: Manifest) -> tuple[Sta
     return build_stages(settings, spec)
 
 
-def expected_spec(settings: TrainSettings, manifest: Manifest) -> InputSpec | None:
+def expected_spec(settings: TrainSettings, manifest: Manifest, splits: Sequence[str]) -> InputSpec | None:
     """Return what networks will take if each image has one channel; None where files decide the shape."""
     sides = settings.preprocess.shape
     if sides is None or settings.data.time_axis == "channels" or not manifest.records:
         return None
     depth, height, width = sides
     spacing = None if settings.preprocess.spacing == "native" else settings.preprocess.spacing
-    channels = len(manifest.records[0].images)
-    return InputSpec((depth, height, width, channels), manifest.classes, spacing, settings.preprocess)
+    uses_mask = "channel" in build_preprocess(settings.preprocess, settings.data).mask
+    channels = len(manifest.records[0].images) + uses_mask
+    task = task_of(settings)
+    trained = [one for one, split in zip(manifest.records, splits, strict=True) if split == "train"]
+    return InputSpec(
+        (depth, height, width, channels),
+        manifest.classes,
+        spacing,
+        settings.preprocess,
+        task=task,
+        head=task.plan_head(manifest.classes, task.labels(trained)),
+    )
 
 
 def trains_slices_first(model: ModelSettings) -> bool:
@@ -162,7 +176,7 @@ def trains_slices_first(model: ModelSettings) -> bool:
 def slice_settings(settings: TrainSettings) -> TrainSettings:
     """Return the settings of the slice model that is trained first: equal in all but the kind of model.
 
-    What only a lift uses has its default, as `model=slice2d` leaves it.
+    What only a lift uses has its default, as `model=slice2d` leaves it. The slices are those of the model.
     """
     slices = settings.model if settings.model.kind == "slice" else ModelSettings()
     model = replace(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
-from voxlift.app.evaluation.evaluate import evaluate_splits
-from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import print_line
 from voxlift.app.report.run_page import write_run_page
@@ -20,6 +18,7 @@ from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import prediction_rows
+from voxlift.app.runs.subgroups import evaluate_run_subgroups
 from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
@@ -94,7 +93,8 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
             session = _resume_session(settings, run)
             reopen_run(run, settings)  # last: a run whose images are refused stays as it is
         path = share_run_path(settings, run.path)
-        with translate_failures(build_training_hint(settings.trainer), build_resume_hint(path)):
+        resume = build_resume_hint(path, settings.custom)
+        with translate_failures(build_training_hint(settings.trainer), resume):
             _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
             # The plan of a second stage reads the weights that the fit of the first one leaves.
             for stage, data in zip(session.stages, session.inputs, strict=True):
@@ -117,7 +117,7 @@ def _start_session(settings: TrainSettings) -> Session:
         check_reported_columns(settings)
     precision = _prepare_process(settings, settings.precision)
     refuse_seen_subjects(settings.model, manifest.records, splits)
-    stages = build_stages_early(settings, manifest)
+    stages = build_stages_early(settings, manifest, splits)
     with process_zero_first(settings):
         cohort = prepare_subjects(manifest, splits, settings=settings)
     return _complete_session(settings, cohort, precision, stages)
@@ -144,7 +144,7 @@ def _complete_session(
     if not stages:
         prepare_devices(settings)
         stages = build_stages(settings, input_spec(cohort), run=run)
-    elif stages[0].spec.shape != cohort.shape:
+    elif (stages[0].spec.shape, stages[0].spec.head) != (cohort.shape, cohort.head()):
         _forget_networks(settings, precision)
         stages = build_stages(settings, input_spec(cohort))
     stages = tuple(replace(stage, settings=_with_classes(stage.settings, cohort)) for stage in stages)
@@ -162,8 +162,8 @@ def _forget_networks(settings: TrainSettings, precision: Precision) -> None:
 
 
 def _with_classes(settings: TrainSettings, cohort: Cohort) -> TrainSettings:
-    """Return settings with the class names, so that later commands index them in the same way."""
-    return replace(settings, data=replace(settings.data, classes=list(cohort.classes)))
+    """Return settings that name the outputs, so that later commands order them in the same way."""
+    return replace(settings, data=cohort.task.with_names(settings.data, cohort.classes))
 
 
 def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
@@ -236,7 +236,7 @@ class FittedModel(Protocol):
     def save(self, run: RunFolder) -> None:
         """Write the model into the run folder."""
 
-    def score(self, cohort: Cohort) -> dict[str, Scores]:
+    def score(self, cohort: Cohort) -> Mapping[str, Any]:
         """Return the scores of each split that holds subjects."""
 
     def cost(self, cohort: Cohort) -> dict[str, float]:
@@ -254,9 +254,10 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     """
     fitted.save(run)
     scores = fitted.score(cohort)
-    write_rows(run.predictions, prediction_rows(scores))
-    metrics = evaluate_splits(scores)
+    write_rows(run.predictions, prediction_rows(scores, cohort.task))
+    metrics = cohort.task.evaluate(scores)
     metrics["cost"] = fitted.cost(cohort)
+    metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PHANTOM_CLASSES = {
+PHANTOM_CLASSES: dict[str, tuple[str, ...]] = {
     "nodule": ("vessel", "nodule"),
     "chirality": ("left", "right"),
     "winding": ("loose", "medium", "tight"),
 }
-PHANTOM_FINDINGS = {"signs": ("nodule", "calcified")}
+PHANTOM_FINDINGS: dict[str, tuple[str, ...]] = {"signs": ("nodule", "calcified")}
 PHANTOM_TASKS = {
     "nodule": "classes",
     "chirality": "classes",
@@ -65,9 +65,19 @@ def draw_truth(index: int, *, task: str, seed: int) -> Truth:
     return Truth(label, None, is_calcified, (float(label), math.nan if is_unknown else float(is_calcified)))
 
 
+def classes_of_task(task: str) -> tuple[str, ...]:
+    """Return the classes of a task in index order; none where it has findings or a number."""
+    return PHANTOM_CLASSES.get(task, ())
+
+
+def findings_of_task(task: str) -> tuple[str, ...]:
+    """Return the columns of the findings of a task; none where it has other labels."""
+    return PHANTOM_FINDINGS.get(task, ())
+
+
 def label_columns(task: str) -> tuple[str, ...]:
     """Return the columns of the table that hold the label."""
-    return PHANTOM_FINDINGS.get(task, ("label",))
+    return findings_of_task(task) or ("label",)
 
 
 def label_cells(truth: Truth, task: str) -> tuple[str, ...]:

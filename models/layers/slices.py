@@ -175,27 +175,42 @@ class ForegroundSlices(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="voxlift")
 class AggregateSlices(keras.layers.Layer):
-    """Log-probabilities of volumes [B, K] from logits of slices [B, N, K].
+    """Outputs of volumes [B, K] from outputs of slices [B, N, K].
+
+    With `activation=softmax` logits of classes become log-probabilities:
 
     - `mean`: the mean of the slices' probabilities;
     - `max`: each class's largest probability over the slices, scaled to sum to one;
     - `topk`: the mean of each class's `top` largest probabilities, scaled to sum to one;
     - `attention`: a mean of the probabilities with learned weights, from features of the slices [B, N, F].
 
-    All is computed in float32 and in logarithms, so that no probability underflows.
+    With `sigmoid` logits of findings become logits, of the same means of the probability of each finding,
+    or its maximum. With `linear` numbers become their mean, maximum, mean of the `top` largest, or weighted
+    mean.
+
+    All is computed in float32, and probabilities in logarithms, so that none underflows.
 
     Args:
         how: One of these.
         top: Number of slices that `topk` averages.
         units: Hidden units of the attention.
+        activation: `softmax`, `sigmoid` or `linear`: what makes predictions of the outputs.
         kwargs: Arguments of every Keras layer.
 
     Source: Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, arXiv:1802.04712.
     """
 
-    def __init__(self, how: str = "mean", *, top: int = 3, units: int = 32, **kwargs: Setting) -> None:
+    def __init__(
+        self,
+        how: str = "mean",
+        *,
+        top: int = 3,
+        units: int = 32,
+        activation: str = "softmax",
+        **kwargs: Setting,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.how, self.top, self.units = how, top, units
+        self.how, self.top, self.units, self.activation = how, top, units, activation
         if how not in AGGREGATES:
             raise ValueError(f"Expected aggregate {', '.join(AGGREGATES)}, received {how!r}.")
         if how == "attention":
@@ -216,16 +231,18 @@ class AggregateSlices(keras.layers.Layer):
             self.score.build((*(features_shape or logits_shape)[:-1], self.units))
 
     def call(self, logits: Tensor, features: Tensor = None, counts: Tensor = None) -> Tensor:
-        """Return the log-probabilities of volumes.
+        """Return the outputs of volumes.
 
         Args:
-            logits: Of the slices, [B, N, K].
+            logits: Outputs of the slices, [B, N, K].
             features: Input of the attention, [B, N, F]; None for the logits.
             counts: 1.0 or 0.0 per slice, [B, N]: whether the slice counts; None if all do.
 
         Returns:
             Float32 [B, K].
         """
+        if self.activation != "softmax":
+            return self._aggregate_apart(logits, features, counts)
         scores = ops.log_softmax(logits, axis=-1)
         excluded = 0.0 if counts is None else (1.0 - counts)[..., None] * EXCLUDED
         if self.how == "attention":
@@ -241,6 +258,28 @@ class AggregateSlices(keras.layers.Layer):
             scores = ops.logsumexp(scores, axis=1)
         return ops.log_softmax(scores, axis=-1)
 
+    def _aggregate_apart(self, outputs: Tensor, features: Tensor, counts: Tensor) -> Tensor:
+        """Return the outputs of volumes, each column apart: findings, or a number."""
+        outputs = ops.cast(outputs, "float32")
+        excluded = 0.0 if counts is None else (1.0 - counts)[..., None] * EXCLUDED  # [B, N, 1]
+        if self.how == "max":
+            return ops.max(outputs + excluded, axis=1)
+        if self.how == "topk":
+            count = min(self.top, outputs.shape[1])
+            highest, _ = ops.top_k(ops.swapaxes(outputs + excluded, 1, 2), count)  # [B, K, top]
+            outputs = ops.swapaxes(highest, 1, 2)
+            # Fewer slices than `top` may count.
+            excluded = ops.where(outputs < EXCLUDED / 2, EXCLUDED, 0.0)
+        weights = excluded + ops.zeros_like(outputs)
+        if self.how == "attention":
+            weights = weights + self.score(self.hidden(outputs if features is None else features))
+        log_weights = ops.log_softmax(weights, axis=1)  # [B, N, K]
+        if self.activation == "linear":
+            return ops.sum(ops.exp(log_weights) * ops.where(log_weights < EXCLUDED / 2, 0.0, outputs), axis=1)
+        present = ops.logsumexp(ops.log_sigmoid(outputs) + log_weights, axis=1)
+        absent = ops.logsumexp(ops.log_sigmoid(-outputs) + log_weights, axis=1)
+        return present - absent
+
     def compute_output_shape(
         self,
         logits_shape: tuple[int | None, ...],
@@ -252,4 +291,7 @@ class AggregateSlices(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings."""
-        return {**super().get_config(), "how": self.how, "top": self.top, "units": self.units}
+        own = {"how": self.how, "top": self.top, "units": self.units}
+        if self.activation != "softmax":  # files of classes stay as they were
+            own["activation"] = self.activation
+        return {**super().get_config(), **own}

@@ -27,9 +27,10 @@ class EarlyStopping(StatefulCallback):
 
     state_key = "KeepBest"  # its name in checkpoints of version 0.1
 
-    def __init__(self, monitor: str, *, patience: int) -> None:
+    def __init__(self, monitor: str, *, patience: int, lower_is_better: bool = False) -> None:
         super().__init__()
         self.monitor = monitor
+        self.sign = -1.0 if lower_is_better else 1.0
         self.patience = patience
         self.best: tuple[float, float] = (-np.inf, -np.inf)
         self.best_epoch = -1
@@ -54,7 +55,7 @@ class EarlyStopping(StatefulCallback):
     def _standing(self, logs: dict[str, float]) -> tuple[float, float]:
         """Return (metric, minus loss): larger is better, and NaN is worse than any number."""
         loss = -logs.get("val_loss", np.inf)
-        metric = loss if self.monitor == "loss" else logs.get(f"val_{self.monitor}", -np.inf)
+        metric = loss if self.monitor == "loss" else self.sign * logs.get(f"val_{self.monitor}", np.nan)
         return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
 
     def restore_best(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
@@ -84,7 +85,7 @@ class EarlyStopping(StatefulCallback):
 
 
 class ScoreValidation(keras.callbacks.Callback):
-    """Adds `val_auc`, `val_loss`, `val_accuracy`, `val_balanced_accuracy`, per volume, to each epoch's logs.
+    """Adds `val_loss` and the task's other monitors, such as `val_auc`, per volume, to each epoch's logs.
 
     Slice models are scored per volume too, so that both kinds select their best epoch by the same measure.
     Where the weights are averaged, it is the average that is scored.

@@ -10,8 +10,8 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.runtime.devices import Memory, find_free_memory, gpu_capability
 from voxlift.app.runtime.setup import unchanged_randomness
-from voxlift.app.training.fit import build_task
-from voxlift.app.training.fit_loop import Task, compile_network
+from voxlift.app.training.fit import build_fit
+from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.preflight.memory import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
@@ -103,16 +103,16 @@ def check_stage(networks: Networks, data: TrainingInput) -> Preflight:
     settings, network = data.settings, networks.trained
     resolutions = list_resolutions(network)
     print_resolutions(resolutions, name=settings.model.name)
-    task = build_task(networks, data)
+    fit = build_fit(networks, data)
     with unchanged_randomness():
-        compile_network(task)
+        compile_network(fit)
         need = _estimate_need(networks, data, layers=sum(one.layers for one in resolutions))
         memory = find_free_memory()
         print_memory(need, memory)
         sample = resolutions[0].name if resolutions else "one sample"
         refuse_what_cannot_fit(need, memory, settings, sample=sample)
         rates = _measure_rates(network, data, flops=sum(one.flops for one in resolutions))
-        overfit = _overfit(task, data) if settings.preflight.overfit_batch else None
+        overfit = _overfit(fit, data) if settings.preflight.overfit_batch else None
     return Preflight(resolutions, need, memory, rates, overfit)
 
 
@@ -155,9 +155,9 @@ def _measure_rates(network: Any, data: TrainingInput, *, flops: int) -> Rates | 
     return rates
 
 
-def _overfit(task: Task, data: TrainingInput) -> OverfitResult:
-    compile_network(replace(task, optimizer=replace(task.optimizer, schedule="constant")))
-    result = overfit_batch(task.network, next(iter(data.batches)))
+def _overfit(fit: NetworkFit, data: TrainingInput) -> OverfitResult:
+    compile_network(replace(fit, optimizer=replace(fit.optimizer, schedule="constant")))
+    result = overfit_batch(fit.network, next(iter(data.batches)))
     if not result.has_learnt:
         raise SettingsError(f"{result.sentence} (preflight.overfit_batch=false trains nevertheless.)")
     log.info("%s", result.sentence)

@@ -7,9 +7,10 @@ from sklearn.metrics import roc_auc_score
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.runtime.precision import protect_pooling, protect_shallow_convolutions
-from voxlift.app.training.fit_loop import Task, compile_network
+from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
+from voxlift.models.losses import build_loss
 
 SHAPE = (8, 10, 12, 1)
 
@@ -35,7 +36,7 @@ def score_of(policy):
     voxels, labels = task_of_blobs(48, seed=1)
     trainer = TrainerSettings(epochs=12)
     optimizer = OptimizerSettings(learning_rate=0.01)
-    compile_network(Task(network, lambda _: None, 6, 2, optimizer, trainer))
+    compile_network(NetworkFit(network, lambda _: None, 6, build_loss(classes=2), optimizer, trainer))
     network.fit(voxels, labels, batch_size=8, epochs=12, shuffle=False, verbose=0)
     unseen, truth = task_of_blobs(40, seed=2)
     logits = np.asarray(network.predict(unseen, verbose=0))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from voxlift.app.config import OptimizerSettings, SettingsError, TrainerSettings
-from voxlift.app.training.fit_loop import Task, compile_network
+from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
@@ -29,7 +29,14 @@ def network_of(*layers):
 
 
 def task_of(network, settings=CONSTANT, **trainer):
-    return Task(network, None, 4, classes=2, optimizer=settings, trainer=TrainerSettings(epochs=5, **trainer))
+    return NetworkFit(
+        network,
+        None,
+        4,
+        build_loss(classes=2),
+        optimizer=settings,
+        trainer=TrainerSettings(epochs=5, **trainer),
+    )
 
 
 def own_layers():

@@ -13,11 +13,14 @@ from voxlift.app.comparison.results import write_comparison
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError
+from voxlift.app.data.cohort import Cohort
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.training.table_model import build_regression, coefficient_rows
+from voxlift.app.training.table_model import coefficient_rows, fit_table_model
 from voxlift.app.training.train import train
 from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.tables.manifest import Record
 
 SUBJECTS = 48
 
@@ -100,8 +103,10 @@ def test_a_run_that_was_broken_off_ends_with_the_same_predictions(table, tmp_pat
 
 def test_several_classes_have_a_row_of_coefficients_each():
     cells = np.array([[float(i % 3), "ab"[i % 2]] for i in range(12)], object)
-    model = build_regression(cells, balance=True).fit(cells, np.arange(12) % 3)
-    rows = coefficient_rows(model, ["size", "site"], ("x", "y", "z"))
+    records = tuple(Record(f"s{i}", (), i % 3, None, i) for i in range(12))
+    cohort = Cohort(records, ("x", "y", "z"), ("train",) * 12, (), (1, 1, 1, 1), "float16", Preprocess())
+    model = fit_table_model(cells, cohort, columns=("size", "site"), balance=True)
+    rows = coefficient_rows(model, ("x", "y", "z"))
     assert [(row["class"], row["feature"]) for row in rows[:4]] == [
         ("x", "(constant)"),
         ("x", "size"),

@@ -22,10 +22,11 @@ from voxlift.app.training.callbacks.monitoring import (
 from voxlift.app.training.callbacks.recording import WriteHistory
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints
-from voxlift.app.training.fit_loop import Task, find_body, fit_network
+from voxlift.app.training.fit_loop import NetworkFit, find_body, fit_network
 from voxlift.data_pipelines.pipeline import TrainingOptions, records_in_batch
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
+from voxlift.models.losses import build_loss
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 8, 10, 1)
@@ -52,11 +53,11 @@ def fit(folder, voxels, *, network=None, epochs=3, freeze_epochs=0, **trainer):
     labels = np.arange(len(voxels)) % 2
     network = network or volume_network()
     counter, keep = StepCounter(), EarlyStopping("loss", patience=0)
-    task = Task(
+    task = NetworkFit(
         network,
         stream_of(voxels, labels, epochs),
         len(voxels) // 2,
-        classes=2,
+        loss=build_loss(classes=2),
         optimizer=CONSTANT,
         trainer=TrainerSettings(epochs=epochs, **trainer),
         freeze_epochs=freeze_epochs,
@@ -96,7 +97,9 @@ def test_weights_that_blow_up_later_leave_those_of_the_best_epoch(tmp_path):
 
     labels = np.arange(4) % 2
     counter, keep = StepCounter(), EarlyStopping("loss", patience=0)
-    task = Task(network, stream_of(voxels, labels, 4), 2, 2, CONSTANT, TrainerSettings(epochs=4))
+    task = NetworkFit(
+        network, stream_of(voxels, labels, 4), 2, build_loss(classes=2), CONSTANT, TrainerSettings(epochs=4)
+    )
     callbacks = [
         counter,
         BlowUp(),
@@ -130,7 +133,9 @@ def test_skipped_steps_and_the_loss_scale_stand_in_the_history(tmp_path, caplog)
         EarlyStopping("loss", patience=0),
         WriteHistory(tmp_path / "history.csv"),
     )
-    task = Task(network, stream_of(voxels, labels, 1), 2, 2, CONSTANT, TrainerSettings(epochs=1))
+    task = NetworkFit(
+        network, stream_of(voxels, labels, 1), 2, build_loss(classes=2), CONSTANT, TrainerSettings(epochs=1)
+    )
     callbacks = [
         counter,
         Overscale(),

@@ -11,8 +11,9 @@ from voxlift.app.training.callbacks.early_stopping import EarlyStopping
 from voxlift.app.training.callbacks.recording import WriteHistory
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
-from voxlift.app.training.fit_loop import Task, fit_network
+from voxlift.app.training.fit_loop import NetworkFit, fit_network
 from voxlift.models.baselines import build_baseline
+from voxlift.models.losses import build_loss
 
 RNG = np.random.default_rng(0)
 VOXELS, LABELS = RNG.normal(size=(8, 8, 10, 1)).astype("float32"), np.arange(8) % 2
@@ -54,7 +55,9 @@ def train(folder, kill=None):
         EarlyStopping("loss", patience=0),
         TrainerSettings(EPOCHS, checkpoint_steps=2),
     )
-    task = Task(network, stream, STEPS, classes=2, optimizer=OptimizerSettings(), trainer=trainer)
+    task = NetworkFit(
+        network, stream, STEPS, build_loss(classes=2), optimizer=OptimizerSettings(), trainer=trainer
+    )
     history = WriteHistory(folder / "history.csv")
     fit_network(
         task,
