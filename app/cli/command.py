@@ -78,9 +78,18 @@ def run_command(
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
-    statuses.append(_run_guarded(lambda: start() or DONE, name, debug=False))
+    statuses.append(_run_guarded(lambda: _read_status(start), name, debug=False))
     statuses.append(_run_guarded(_flush_output, name, debug=False))
     sys.exit(max(statuses))
+
+
+def _read_status(start: Callable[[], object]) -> int:
+    """Return the status with which Hydra ends the process after `--help`; its text is still to be written."""
+    try:
+        start()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else DONE if end.code is None else CRASH
+    return DONE
 
 
 def _flush_output() -> int:

@@ -58,7 +58,9 @@ class LinearWeights:
             arrays: dict[str, Any] = dict(read_npz(path, ARRAYS))
             return cls(**arrays | {"strength": float(arrays["strength"])})
         except (OSError, ValueError, TypeError) as error:
-            raise SettingsError(f"{path}: expected the weights of a linear model; {shorten(error)}.") from error
+            raise SettingsError(
+                f"{path}: expected the weights of a linear model; {shorten(error)}."
+            ) from error
 
 
 def load_linear_network(path: Path) -> keras.Model:

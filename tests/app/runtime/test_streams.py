@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from commands import own_environment
+
 STREAMS = "from voxlift.app.runtime.streams import prepare_streams; prepare_streams()\n"
 PRINT = f"{STREAMS}import os, sys\nfor _ in range(9999): print('line')\nsys.stdout.flush()\n"
 COMMAND = """
@@ -40,6 +42,51 @@ def test_a_full_disk_below_standard_output_is_named():
     assert status == 2
     assert "standard output" in message
     assert "Traceback" not in message
+
+
+COMMANDS = ("audit", "compare", "evaluate", "export", "lift", "predict", "study", "train")
+PRINTED = ("--version", "--cfg job", "--hydra-help")
+
+
+FORKS = """
+import importlib, os, sys
+for line in sys.stdin:
+    name, target, *arguments = line.split()
+    if not os.fork():
+        os.dup2(os.open(target, os.O_WRONLY), 1) if target != "closed" else os.close(1)
+        sys.argv = ["x", *arguments]
+        importlib.import_module(f"voxlift.app.cli.{name}").main()
+    _, status = os.wait()
+    print(line.strip(), os.waitstatus_to_exitcode(status), file=sys.stderr)
+"""
+
+
+def test_the_status_of_what_is_only_printed_is_that_of_the_printing():
+    """2 on a full disk, 0 without a reader; in forks of one process, which imports Hydra once."""
+    assert_statuses(["audit /dev/full --help", "train /dev/full --cfg job", "lift closed --help"])
+
+
+@pytest.mark.slow
+def test_the_status_of_what_any_command_only_prints_is_that_of_the_printing():
+    lines = [f"{name} {target} --help" for name in COMMANDS for target in ("/dev/full", "closed")]
+    lines += [f"train {target} {option}" for option in PRINTED for target in ("/dev/full", "closed")]
+    assert_statuses(lines)
+
+
+def assert_statuses(lines):
+    """Run commands, each `NAME TARGET OPTION`, and assert that they end as their output does."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import voxlift.app.cli.command" + FORKS],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=own_environment(),
+    )
+    ends = [line for line in done.stderr.splitlines() if line[-1:].isdigit()]
+    assert ends == [f"{line} {2 if '/dev/full' in line else 0}" for line in lines]
+    assert done.stderr.count("standard output") == sum("/dev/full" in line for line in lines)
+    assert "Traceback" not in done.stderr
 
 
 def test_work_goes_on_after_the_reader_has_left():

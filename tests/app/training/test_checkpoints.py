@@ -147,8 +147,8 @@ def test_a_checkpoint_that_no_training_wrote_falls_back_soon_and_in_little_memor
 
 
 def test_values_of_a_callback_that_it_does_not_write_are_named():
-    with pytest.raises(SettingsError, match="EarlyStopping"):
-        restore_states([EarlyStopping("val_auc", patience=1)], {"EarlyStopping": {"best": []}})
+    with pytest.raises(SettingsError, match="KeepBest"):
+        restore_states([EarlyStopping("val_auc", patience=1)], {"KeepBest": {"best": []}})
 
 
 def test_none_is_no_error(tmp_path):
