@@ -6,6 +6,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import SettingsError
@@ -39,11 +40,7 @@ def build_users_network(
     try:
         network = build(input_shape=input_shape, classes=classes)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[1:2]
-        where = f" (called in {place[0].filename}, line {place[0].lineno})" if place else ""
-        raise SettingsError(
-            f"model.builder: {name} failed: {type(error).__name__}: {error}{where}"
-        ) from error
+        raise SettingsError(f"model.builder: {name} failed: {_describe_error(error)}") from error
     problem = _find_problem(network, input_shape, classes)
     if problem:
         raise SettingsError(f"model.builder: expected of {name} {problem}")
@@ -65,6 +62,18 @@ def _find_function(builder: Mapping[str, Any]) -> Callable[..., Any]:
             f"module in {os.getcwd()} or in an installed one."  # noqa: PTH109 - for the message
         ) from error
     return build
+
+
+def _describe_error(error: Exception) -> str:
+    """Return the first line of an error, and where in the user's function it came up.
+
+    JAX lists all weights below it where they differ between hosts.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if one.filename != __file__ and "hydra" not in Path(one.filename).parts]
+    where = f" (in {own[0].filename}, line {own[0].lineno})" if own else ""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {line[:300]}{where}"
 
 
 def _find_problem(network: Any, input_shape: tuple[int, int, int], classes: int) -> str:  # noqa: ANN401 - untyped Keras

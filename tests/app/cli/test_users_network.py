@@ -110,7 +110,7 @@ WRONG = {
         "softmax",
     ),
     "no model": ("def build(input_shape, classes):\n    return 3", "int"),
-    "its own error": ("def build(input_shape, classes):\n    return {}['width']", "KeyError"),
+    "its own error": ("def build(input_shape, classes):\n    return {}['width']", "mynets.py, line 2"),
     "import": ("import nothing_of_this_name", "nothing_of_this_name"),
 }
 
