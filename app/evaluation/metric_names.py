@@ -26,7 +26,7 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
         "ece": "Calibration error",
         "mae": "MAE",
         "rmse": "RMSE",
-        "r2": "R2",
+        "r2": "R\N{SUPERSCRIPT TWO}",
         "pearson": "Pearson correlation",
         "spearman": "Spearman correlation",
         "calibration_slope": "Calibration slope",

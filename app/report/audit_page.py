@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from voxlift.app.report.html import write_page
 from voxlift.app.report.style import INK, figure_style, new_axes, series_style, slugify, svg_markup
 from voxlift.app.report.tables import table_cells
 from voxlift.data_pipelines.audit import Facts
+from voxlift.data_pipelines.audit.targets import describe_targets, page_groups
 from voxlift.data_pipelines.tables.manifest import Record
 
 AXES = ("depth", "height", "width")
@@ -62,6 +63,8 @@ def render_audit_page(found: DatasetAudit, path: Path, *, created: str) -> Path:
 
 def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
     """Return everything that the template of an audit needs, except the time."""
+    targets = table_cells(describe_targets(found.manifest))
+    found = group_records(found)
     below = common_folder(found.audit.facts)
     pairs = [
         (one, record) for one, record in zip(found.audit.facts, found.owners, strict=True) if not one.error
@@ -80,6 +83,7 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
         "overrides": suggested_overrides(found.audit),
         "classes": found.manifest.classes,
         "class_counts": count_classes(found.manifest.records, found.manifest.classes),
+        "targets": targets,
         "masks": mask_rows(found),
         "properties": property_rows(pairs, found.manifest.classes),
         "ranges": range_rows([one for one, _ in pairs]),
@@ -87,6 +91,14 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
         "pictures": select_pictures(found, below=below),
         "files": len(found.audit.facts),
     }
+
+
+def group_records(found: DatasetAudit) -> DatasetAudit:
+    """Return the audit with the groups of `page_groups` as classes; that of classes stays as it is."""
+    labels, names = page_groups(found.manifest)
+    pairs = zip(found.manifest.records, labels, strict=True)
+    records = tuple(replace(record, label=label) for record, label in pairs)
+    return replace(found, manifest=replace(found.manifest, records=records, classes=names))
 
 
 def count_classes(records: Sequence[Record], classes: Sequence[str]) -> list[tuple[str, int, int, str]]:

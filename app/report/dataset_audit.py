@@ -23,6 +23,7 @@ from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
 from voxlift.data_pipelines.audit.regions import region_row
+from voxlift.data_pipelines.audit.targets import describe_targets, label_texts
 from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
@@ -143,10 +144,13 @@ def _left_out(manifest: Manifest) -> list[Finding]:
 
 
 def _rows(found: DatasetAudit) -> list[dict[str, str | int | float]]:
-    classes = found.manifest.classes
+    labels, texts = label_texts(found.manifest)
+    by_record = {
+        id(one): texts[label or 0] for one, label in zip(found.manifest.records, labels, strict=True)
+    }
     rows: list[dict[str, str | int | float]] = []
     for record, facts in zip(found.owners, facts_rows(found.audit), strict=True):
-        label, split = classes[record.label], record.split or ""
+        label, split = by_record[id(record)], record.split or ""
         rows.append({"row": record.row, "subject": record.subject, "label": label, "split": split, **facts})
     if any(record.region for record in found.owners):
         rows = [row | region_row(facts) for row, facts in zip(rows, found.owned_regions, strict=True)]
@@ -163,7 +167,11 @@ def _summary(found: DatasetAudit) -> dict[str, Any]:
         "files": len(audit.facts),
         "unreadable": len(audit.facts) - len(readable),
         "subjects": len({record.subject for record in manifest.records}),
-        "classes": _count_values(manifest.classes[record.label] for record in manifest.records),
+        **(
+            {"classes": _count_values(manifest.classes[record.label] for record in manifest.records)}
+            if manifest.target == "classes"
+            else {"task": manifest.target, "targets": describe_targets(manifest)}
+        ),
         "left_out": dict(manifest.left_out),
         "spoils": audit.spoils,
         "findings": [asdict(finding) for finding in audit.findings],

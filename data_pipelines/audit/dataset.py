@@ -22,6 +22,7 @@ from voxlift.data_pipelines.audit.findings import (
     check_files,
 )
 from voxlift.data_pipelines.audit.regions import RegionFacts, check_regions, read_region_facts
+from voxlift.data_pipelines.audit.targets import check_targets, class_labels, label_texts
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 SEVERITIES = ("error", "warning", "note")
@@ -123,22 +124,42 @@ def _check_all(
     """Return all findings, those that spoil training first, then by severity."""
     rest = iter(facts)
     by_record = [[next(rest) for _ in record.images] for record in manifest.records]
-    cases = [
-        Case(one, record.subject, record.label, split, "" if record.region is None else record.region.name)
-        for record, files, split in zip(manifest.records, by_record, splits, strict=True)
-        for one in files
-    ]
+    labels, texts = label_texts(manifest)
+    cases = _list_cases(manifest, by_record, splits, labels)
     files = list({case.facts.path: case for case in reversed(cases)}.values())[::-1]  # each once
     findings = [
         *check_files(files, skips_bad=skips_bad),
         *check_regions(manifest.records, regions, skips_bad=skips_bad),
         *check_consistency(files),
-        *check_duplicates(cases, manifest.classes),
-        *check_confounding(cases, manifest.classes),
-        *check_classes(manifest, splits),
+        *check_duplicates(cases, texts),
+        *(
+            found
+            for own, names in class_labels(manifest)
+            for found in check_confounding(_list_cases(manifest, by_record, splits, own), names)
+        ),
+        *(
+            check_classes(manifest, splits)
+            if manifest.target == "classes"
+            else check_targets(manifest, splits)
+        ),
         *(check_channels(by_record) if same_grid else ()),
     ]
     return tuple(sorted(findings, key=_rank))
+
+
+def _list_cases(
+    manifest: Manifest,
+    by_record: Sequence[Sequence[Facts]],
+    splits: Sequence[str | None],
+    labels: Sequence[int | None],
+) -> list[Case]:
+    """Return a case for each image whose label is known."""
+    return [
+        Case(one, record.subject, label, split, "" if record.region is None else record.region.name)
+        for record, files, split, label in zip(manifest.records, by_record, splits, labels, strict=True)
+        if label is not None
+        for one in files
+    ]
 
 
 def _rank(finding: Finding) -> tuple[bool, int]:
