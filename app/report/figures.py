@@ -36,7 +36,14 @@ CaptionedFigure: TypeAlias = tuple[str, Markup]
 
 MAX_CURVES = 6  # in one figure: more bands cannot be distinguished
 MAX_CLASSES = 12  # with curves of their own on a page
-LEARNING_CURVES = ("loss", "auc", "balanced_accuracy", "accuracy")  # in order of preference
+LEARNING_CURVES = (  # in order of preference
+    "loss",
+    "kappa_quadratic",
+    "mae",
+    "auc",
+    "balanced_accuracy",
+    "accuracy",
+)
 DASHED: Any = {"color": MUTED, "linewidth": 0.7, "linestyle": (0, (2, 2))}
 TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATION_CAPTION = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -125,7 +125,18 @@ def class_rows(
         names = [f"{stem}[{label}]" for stem in stems for label in classes]
         present = [name for name in names if any(name in block for block in blocks.values())]
         found.append([_metric_row(name, blocks) for name in present])
-    return found[0], found[1]
+    return found[0] + _delong_rows(blocks, classes), found[1]
+
+
+def _delong_rows(blocks: Mapping[str, Mapping[str, object]], names: Sequence[str]) -> list[MetricRow]:
+    """Return the AUC of each finding with its interval by DeLong instead of the bootstrap's."""
+    if not any("intervals_delong" in block for block in blocks.values()):
+        return []
+    by_delong = {
+        column: {**block, "intervals": block.get("intervals_delong", {})} for column, block in blocks.items()
+    }
+    rows = [_metric_row(f"auc[{name}]", by_delong) for name in names]
+    return [replace(row, label=f"{row.label} (DeLong)") for row in rows]
 
 
 def _metric_row(name: str, blocks: Mapping[str, Mapping[str, object]], unit: str = "") -> MetricRow:

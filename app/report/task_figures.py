@@ -175,7 +175,7 @@ def with_unit(text: str, unit: str) -> str:
 
 
 def _draw_points(axes: Axes, x: Floats, y: Floats, index: int) -> None:
-    size = 4 if len(x) <= 200 else 2.5
+    size = 5 if len(x) <= 60 else 4 if len(x) <= 200 else 2.5
     axes.plot(
         x, y, linestyle="none", marker=series_marker(index), markersize=size, markeredgewidth=0, alpha=0.65,
         color=SERIES[index % len(SERIES)],

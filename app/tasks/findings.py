@@ -167,16 +167,21 @@ class FindingsTask(Task):
     def evaluate(self, scores: Mapping[str, Findings]) -> dict[str, Any]:
         """Return metrics, with a threshold for each finding."""
         from voxlift.app.evaluation.evaluate import evaluate_blocks
-        from voxlift.app.evaluation.findings import choose_thresholds, with_thresholds
+        from voxlift.app.evaluation.findings import choose_thresholds, delong_intervals, with_thresholds
 
         thresholds, reasons = choose_thresholds(scores["val"])
         names = scores["val"].names
         decided = {split: with_thresholds(one, thresholds) for split, one in scores.items()}
+        blocks = evaluate_blocks(decided)
+        for split in decided.keys() & blocks.keys():
+            blocks[split]["intervals_delong"] = {
+                f"auc[{name}]": list(pair) for name, pair in delong_intervals(decided[split]).items()
+            }
         return {
             "task": self.name,
             "thresholds": dict(zip(names, thresholds, strict=True)),
             "threshold_reasons": dict(zip(names, reasons, strict=True)),
-            **evaluate_blocks(decided),
+            **blocks,
         }
 
     def decide(self, scores: Findings, metrics: Mapping[str, Any]) -> Findings:
