@@ -208,6 +208,8 @@ def _find_differences(first: EnsembleMember, other: EnsembleMember) -> list[str]
     images = [image_columns(one.settings) for one in (first, other)]
     if len(images[0]) != len(images[1]):
         pairs["images"] = [", ".join(columns) for columns in images]
+    if first.preprocess.mask:
+        pairs["regions"] = ["masks" if one.settings.data.mask_column else "centres" for one in both]
     return [
         f"  {name}: {one} in {first.run.path}, {two} in {other.run.path}"
         for name, (one, two) in pairs.items()

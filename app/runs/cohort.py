@@ -26,7 +26,7 @@ from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.paths import find_real_path
 from voxlift.data_pipelines.preprocess.region import read_mask
 from voxlift.data_pipelines.readers.identity import identify_image
-from voxlift.data_pipelines.tables.manifest import Manifest, Record, join_images, split_images
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, split_images
 from voxlift.data_pipelines.tables.regions import read_region, write_region
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 
@@ -123,7 +123,7 @@ def reopen_split(settings: TrainSettings, run: RunFolder, *, split: str) -> Coho
 def _row_from_record(record: Record, split: str, cohort: Cohort) -> dict[str, str | int]:
     return {
         "subject": record.subject,
-        "image": join_images(record.images),
+        "image": record.item,
         **cohort.task.label_cells(record.label, record.targets, cohort.classes),
         "split": split,
         "row": record.row,
@@ -133,7 +133,9 @@ def _row_from_record(record: Record, split: str, cohort: Cohort) -> dict[str, st
 
 def _record_from_row(row: dict[str, str], task: Task, names: tuple[str, ...]) -> Record:
     label, targets = task.read_label(row, names)
-    images, region = split_images(row["image"]), read_region(row)
+    region = read_region(row)
+    name = f"@{region.name}" if region is not None and region.name else ""
+    images = split_images(row["image"].removesuffix(name))
     return Record(row["subject"], images, label, row["split"], int(row["row"]), targets, region)
 
 

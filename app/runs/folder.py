@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def splits(self) -> Path:
-        """`splits.csv`: subject, image, label, split and row in the table, per volume."""
+        """`splits.csv`: subject, image, label, split, row in the table, mask or centre, per volume."""
         return self.path / "splits.csv"
 
     @property

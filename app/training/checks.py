@@ -16,7 +16,7 @@ from voxlift.app.runtime.setup import import_quietly
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.strategy.hosts.connect import check_hosts
 from voxlift.data_pipelines.paths import find_real_path
-from voxlift.data_pipelines.tables.manifest import split_images
+from voxlift.data_pipelines.tables.manifest import split_item
 
 if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Record
@@ -138,7 +138,7 @@ def refuse_seen_subjects(model: ModelSettings, records: Sequence[Record], splits
     if source is None or not source.is_dir():
         return
     rows = read_rows(RunFolder(source).splits)
-    theirs = _resolved(image for row in rows for image in split_images(row["image"]))
+    theirs = _resolved(image for row in rows for image in split_item(row["image"]))
     if not theirs & _resolved(image for record in records for image in record.images):
         return
     earlier = {row["subject"]: row["split"] for row in rows}
