@@ -43,6 +43,8 @@ def main() -> int:
     console.rule("Demo")
     comparisons = {task: read_json(FOLDER / task / "comparison.json") for task in TASKS}
     console.print(demo_table(comparisons))
+    for task, found in comparisons.items():
+        print_line(f"{task}: {found['verdict']}")
     picture = write_demo_figure(
         FOLDER / "picture.png", volumes=example_volumes(FOLDER / TASKS[0]), comparisons=comparisons
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
@@ -222,23 +222,29 @@ def build_notes(plan: PairPlan) -> list[str]:
 
 
 def _build_table(plans: Sequence[PairPlan]) -> TextTable:
+    all_rows = [row for plan in plans for row in build_rows(plan)]
+    needs_seeds = any(row["seeds"] for row in all_rows)
     rows = [
         [
             f"{row['first']} and {row['second']}",
             f"{row['difference']:g}",
             f"{100 * row['power']:.0f} %",
             *(_text(row[key]) for key in ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")),
-            f"{row['seeds']} seeds, {row['n_per_class_with_seeds']} of each class" if row["seeds"] else "",
+            *([_seeds_text(row)] if needs_seeds else []),
         ]
-        for plan in plans
-        for row in build_rows(plan)
+        for row in all_rows
     ]
-    headings = ("Models", "difference", "power", "of each class", "low", "high", "in all", "or")
+    headings = ["Models", "difference", "power", "of each class", "low", "high", "in all"]
+    headings += ["with more seeds"] if needs_seeds else []
     caption = (
         "Test subjects for half the margin, the margin and twice the margin; low and high: 95 % interval; "
         f"in all: at a prevalence of {plans[0].prevalence:.2f}."
     )
     return TextTable(caption, headings, rows)
+
+
+def _seeds_text(row: Mapping[str, Any]) -> str:
+    return f"{row['seeds']} seeds: {row['n_per_class_with_seeds']} of each class" if row["seeds"] else ""
 
 
 def _text(value: int | None) -> str:
