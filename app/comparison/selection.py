@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from voxlift.app.comparison.plan import Plan
 from voxlift.app.comparison.trial import Outcome, Trial, group_by_model
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label, primary_metric
 from voxlift.app.files import read_json
 
 
@@ -43,7 +44,9 @@ class ModelSelection:
         fold: Number of the fold.
         seed: Seed of the trainings.
         model: Selected candidate.
-        scores: Validation ROC AUC of each finished candidate; -inf where it is undefined.
+        scores: Primary metric on validation of each finished candidate (its negative, where lower is better);
+            -inf where it is undefined.
+        metric: Key of the primary metric.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelSelection:
     seed: int
     model: str
     scores: Mapping[str, float]
+    metric: str = "auc"
 
 
 def select_trials(plan: Plan, outcomes: Sequence[Outcome]) -> SelectedTrials:
@@ -95,35 +99,55 @@ def select_models(
             ranks = {model: _rank(own[model]) for model in candidates[name] if model in own}
             if ranks:
                 best = max(ranks, key=ranks.__getitem__)
-                scores = {model: auc for model, (auc, _) in ranks.items()}
-                selections.append(ModelSelection(name, fold, seed, best, scores))
+                scores = {model: score for model, (score, _) in ranks.items()}
+                metric = find_primary(own[best])
+                selections.append(ModelSelection(name, fold, seed, best, scores, metric))
                 trials.append(replace(own[best], model=name))
     return trials, selections
 
 
+def find_primary(trial: Trial) -> str:
+    """Return the key of the primary metric of a finished trial."""
+    return primary_metric(str(read_json(trial.run.metrics).get("task", "classes")))
+
+
 def _rank(trial: Trial) -> tuple[float, float]:
-    """Return validation AUC and minus log loss, larger is better; an undefined value is the worst."""
-    metrics = read_json(trial.run.metrics)["val"]
-    auc, loss = metrics.get("auc"), metrics.get("log_loss")
-    return (-math.inf if auc is None else float(auc), -math.inf if loss is None else -float(loss))
+    """Return the primary metric on validation and minus log loss, signed so that larger is better.
+
+    An undefined value is the worst.
+    """
+    metrics, primary = read_json(trial.run.metrics)["val"], find_primary(trial)
+    return _signed_value(metrics, primary), _signed_value(metrics, "log_loss")
+
+
+def _signed_value(metrics: Mapping[str, float | None], name: str) -> float:
+    value = metrics.get(name)
+    if value is None:
+        return -math.inf
+    return -float(value) if name in LOWER_IS_BETTER else float(value)
+
+
+def _describe_rule(metric: str) -> str:
+    return "ROC AUC, then by log loss; AUCs" if metric == "auc" else metric_label(metric)
 
 
 def describe_selections(selections: Sequence[ModelSelection]) -> list[str]:
-    """Return a sentence per name under `best_of`: the selected models and the mean AUC of all candidates."""
+    """Return a sentence per name under `best_of`: the selected models, and the mean score of each."""
     sentences = []
     for name in dict.fromkeys(one.name for one in selections):
         own = [one for one in selections if one.name == name]
         models = dict.fromkeys(model for one in own for model in one.scores)
         parts = []
         for model in models:
-            aucs = [one.scores[model] for one in own if model in one.scores]
+            sign = -1 if own[0].metric in LOWER_IS_BETTER else 1
+            values = [sign * one.scores[model] for one in own if model in one.scores]
             count = sum(one.model == model for one in own)
             times = f", selected {count} of {len(own)} times" if len(own) > 1 and count else ""
-            parts.append(f"{model} {sum(aucs) / len(aucs):.3f}{times}")
+            parts.append(f"{model} {sum(values) / len(values):.3f}{times}")
         winner = f"{own[0].model}, " if len(own) == 1 else ""
         sentences.append(
             f"{name} is {winner}the best of {len(models)} models, selected on validation "
-            f"(by ROC AUC, then by log loss; AUCs: {'; '.join(parts)})."
+            f"(by {_describe_rule(own[0].metric)}: {'; '.join(parts)})."
         )
     return sentences
 

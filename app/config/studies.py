@@ -104,7 +104,8 @@ class SearchStudy(Study):
         trials: Number of trials.
         epochs: Of each trial.
         confirm_seeds: Seeds with which the best and the given settings are trained once more.
-        metric: Of validation, at the best epoch of a trial: `auc`, `balanced_accuracy`, `accuracy` or `loss`.
+        metric: Of validation, at the best epoch of a trial; one of those of `trainer.monitor`, `auto`: the
+            task's first.
         prune: Whether to stop a trial that is worse than the median of the others at the same epoch.
         startup_trials: Trials before anything is pruned.
         warmup_epochs: Epochs of a trial in which it is not pruned.
@@ -115,7 +116,7 @@ class SearchStudy(Study):
     trials: int | None = None
     epochs: int | None = None
     confirm_seeds: list[int] | None = None
-    metric: str = "auc"
+    metric: str = "auto"
     prune: bool = True
     startup_trials: int = 4
     warmup_epochs: int = 2

@@ -42,6 +42,7 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
         "mae_gain": "MAE below the training median's",
     }
 )
+PRIMARY = {"grades": "kappa_quadratic", "number": "mae"}  # of the other tasks it is the AUC
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
     {
@@ -68,6 +69,20 @@ WITH_UNIT = frozenset(  # metrics of a number that have its unit
         "mae_gain",
     }
 )
+
+
+def primary_metric(task: str) -> str:
+    """Return the key of the metric that the verdict on a task is about.
+
+    >>> primary_metric("findings"), primary_metric("number")
+    ('auc', 'mae')
+    """
+    return PRIMARY.get(task, "auc")
+
+
+def is_lower_better(name: str) -> bool:
+    """Return whether a smaller value of a metric, or of the loss, is the better one."""
+    return name == "loss" or name in LOWER_IS_BETTER
 
 
 def metric_label(name: str, unit: str = "") -> str:

@@ -39,6 +39,12 @@ SINGLE_LENGTH = 600  # characters of a finding that is the only one of its kind 
 WITH_ADVICE = ("absent", "unreadable", "similar_classes", "small_class")  # kinds whose advice is printed
 
 
+ON_PAGE_ONLY = frozenset(  # of a number: more rows than a terminal should print
+    {"calibration_intercept", "error_sd", "agreement_low", "agreement_high", "baseline_mae_mean"}
+    | {"baseline_rmse_mean"}
+)
+
+
 def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split of a metrics.json with their intervals."""
     blocks = {f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics}
@@ -63,7 +69,9 @@ def print_metrics(
     target = console or build_console()
     blocks = models.values()
     names = (
-        tuple(metrics) if metrics is not None else headline_metrics(name for one in blocks for name in one)
+        tuple(metrics)
+        if metrics is not None
+        else headline_metrics(name for one in blocks for name in one if name not in ON_PAGE_ONLY)
     )
     if len(models) > 1 and target.width < 20 + 16 * len(models):
         for heading, block in models.items():

@@ -15,11 +15,6 @@ from voxlift.app.report.study_page import StudySummary, render_study_page
 from voxlift.app.studies.folder import StudyFolder
 
 BUSY_LOAD = 0.5  # load per core from which times are reported as uncertain
-NOTE_AUC = (
-    "Scores are the ROC AUC per subject on the validation part. The weights of a training are those of its "
-    "best epoch there, selected by the same rule for all, so that all scores are slightly optimistic. The "
-    "test part is not used."
-)
 NOTE_INTERVAL = (
     "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together; "
     "differences are paired. A point is better or worse if the interval of its difference excludes 0, else "
@@ -32,6 +27,15 @@ CAPTION_DIFFERENCES = (
     "alone, p is adjusted over all pairs (Holm). A point is better or worse if its interval "
     "excludes 0 and its p is below 0.05, and equivalent if it is shown to differ by less than verdict.margin."
 )
+
+
+def describe_scores(metric: str) -> str:
+    """Return what the scores of a study are, by the short name of their metric."""
+    return (
+        f"Scores are the {metric} per subject on the validation part. The weights of a training are those of "
+        "its best epoch there, selected by the same rule for all, so that all scores are slightly "
+        "optimistic. The test part is not used."
+    )
 
 
 @dataclass(frozen=True, eq=False)

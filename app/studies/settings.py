@@ -20,12 +20,13 @@ from voxlift.app.config.studies import (
     Study,
 )
 from voxlift.app.errors import refuse_problems
+from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import Task
 
 SCALING = ("none", "auto", "sqrt", "linear")
 EQUAL = ("epochs", "steps")
 DESIGNS = ("one_at_a_time", "grid")
 COSTS = ("flops", "parameters", "seconds_per_volume", "train_seconds", "peak_memory_bytes")
-METRICS = ("auc", "balanced_accuracy", "accuracy", "loss")
 OPTIONAL = ("memory_gb", "prevalence")  # keys that may be null whatever the budget
 RANGE_KEYS = {"low", "high", "log", "step"}
 
@@ -87,7 +88,10 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
     filled: Any = fill_budget(study)
     if "trainer.epochs" in given and getattr(study, "epochs", 0) is None:
         filled = replace(filled, epochs=settings.trainer.epochs)
-    refuse_problems([*_study_problems(filled), *_comparison_problems(settings)])
+    metric_problems = _metric_problems(filled, task_of(settings))
+    refuse_problems([*_study_problems(filled), *metric_problems, *_comparison_problems(settings)])
+    if isinstance(filled, SearchStudy):
+        filled = replace(filled, metric=task_of(settings).choose_monitor(filled.metric))
     return replace(settings, study=filled)
 
 
@@ -269,11 +273,17 @@ def _architecture_problems(study: ArchitectureStudy) -> list[str]:
     ]
 
 
+def _metric_problems(study: Any, task: Task) -> list[str]:  # noqa: ANN401 - of any study
+    """Return a sentence where a search asks for a metric that the task has not."""
+    if not isinstance(study, SearchStudy):
+        return []
+    return find_choice_problems("study.metric", study.metric, ("auto", *task.monitors))
+
+
 def _search_problems(study: SearchStudy) -> list[str]:
     space = read_space(study.space, where="study.space")
     return [
         *([] if space else ["study.space: expected at least one setting with a range or a list of choices."]),
-        *find_choice_problems("study.metric", study.metric, METRICS),
         *find_range_problems("study.trials", study.trials or 0, 1, 1_000_000),
         *find_range_problems("study.epochs", study.epochs or 0, 1, 100_000),
         *find_range_problems("study.startup_trials", study.startup_trials, 0, 1_000_000),

@@ -17,7 +17,8 @@ from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_
 from voxlift.app.config import SettingsError
 from voxlift.app.config.overrides import list_given_keys, select_shared_overrides
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
-from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
+from voxlift.app.evaluation.paired import compare_models, default_margin
 from voxlift.app.evaluation.verdict import decide, format_p_value
 from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
@@ -26,11 +27,11 @@ from voxlift.app.runs.results import read_scores
 from voxlift.app.studies.folder import StudyFolder
 
 if TYPE_CHECKING:
-    from voxlift.app.evaluation.scores import Scores
+    from voxlift.app.evaluation.scores import Predictions
 
 OWN_KEYS = ("study", "run", "verdict", "run_dir", "runs_folder", "debug")
 TOLERANCE = 0.01  # a difference of AUC that no one would pay for
-SCORE_HEADINGS = ("AUC", "95 %", "SD over seeds")
+SHORT_LABELS = {"auc": "AUC", "kappa_quadratic": "kappa"}
 DIFFERENCE_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")
 
 
@@ -111,19 +112,35 @@ class PointScore:
 
     Attributes:
         label: Label of the point.
-        auc: ROC AUC, the mean over seeds, each at its best epoch.
+        score: Primary metric of the task, the mean over seeds, each at its best epoch.
         low: Lower end of the 95 % interval over subjects (bootstrap; all seeds of a subject together).
         high: Upper end.
-        by_seed: ROC AUC of each seed.
+        by_seed: The metric of each seed.
         cost: The block `cost` of `metrics.json`, averaged over seeds.
+        metric: Key of the metric.
+        tolerance: A difference of it that no one would pay for.
+        unit: Of the metric; empty without one.
     """
 
     label: str
-    auc: float
+    score: float
     low: float
     high: float
     by_seed: tuple[float, ...]
     cost: Mapping[str, float]
+    metric: str = "auc"
+    tolerance: float = TOLERANCE
+    unit: str = ""
+
+    @property
+    def gain(self) -> float:
+        """The score, negative where lower is better: larger is better."""
+        return -self.score if self.metric in LOWER_IS_BETTER else self.score
+
+    @property
+    def metric_name(self) -> str:
+        """A short name of the metric, for texts and headings."""
+        return SHORT_LABELS.get(self.metric) or metric_label(self.metric, self.unit)
 
     @property
     def seed_sd(self) -> float:
@@ -133,7 +150,7 @@ class PointScore:
 
 @dataclass(frozen=True)
 class PointDifference:
-    """Paired difference of ROC AUC between a point and a reference (point minus reference).
+    """Paired difference of the primary metric between a point and a reference (point minus reference).
 
     Attributes:
         difference: The difference.
@@ -168,7 +185,7 @@ class PointDifference:
         return text
 
 
-def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[str, list[Scores]]]:
+def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[str, list[Predictions]]]:
     """Return the validation score of every point with all of its seeds, and the scores of its trainings.
 
     Args:
@@ -184,20 +201,25 @@ def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[s
     intervals = model_intervals(scores, resamples=RESAMPLES)
     found = {}
     for label, of_point in complete.items():
-        low, high = intervals[label]["auc"]
+        first = scores[label][0]
+        metric = first.primary
+        low, high = intervals[label][metric]
         found[label] = PointScore(
             label=label,
-            auc=point_metrics(scores[label])["auc"],
+            score=point_metrics(scores[label])[metric],
             low=low,
             high=high,
-            by_seed=tuple(point_metrics(one)["auc"] for one in scores[label]),
+            by_seed=tuple(point_metrics(one)[metric] for one in scores[label]),
             cost=mean_costs(of_point),
+            metric=metric,
+            tolerance=TOLERANCE if metric == "auc" else default_margin(first) / 5,
+            unit=first.unit,
         )
     return found, scores
 
 
 def compare_with_reference(
-    scores: Mapping[str, Sequence[Scores]], reference: str, *, margin: float | None
+    scores: Mapping[str, Sequence[Predictions]], reference: str, *, margin: float | None
 ) -> dict[str, PointDifference]:
     """Return the difference of every other point from a reference, on the same subjects and seeds.
 
@@ -209,16 +231,18 @@ def compare_with_reference(
     if len(scores) < 2:
         return {}
     found = {}
-    for pair in compare_models(scores, reference=reference, resamples=RESAMPLES, margin=margin):
-        one = pair.differences["auc"]
+    primary = scores[reference][0].primary
+    pairs = compare_models(scores, reference=reference, primary=primary, resamples=RESAMPLES, margin=margin)
+    for pair in pairs:
+        one = pair.differences[primary]
         p = pair.adjusted["bootstrap"]
         found[pair.second] = PointDifference(one.difference, one.low, one.high, p, decide(pair).verdict)
     return found
 
 
 def find_best(points: Mapping[str, PointScore]) -> str:
-    """Return the label of the point with the highest ROC AUC; of equal ones the first."""
-    return max(points, key=lambda label: points[label].auc)
+    """Return the label of the point with the best score; of equal ones the first."""
+    return max(points, key=lambda label: points[label].gain)
 
 
 def choose_cheapest(
@@ -226,29 +250,45 @@ def choose_cheapest(
     differences: Mapping[str, PointDifference],
     costs: Mapping[str, float],
 ) -> str:
-    """Return the label of the cheapest point within 0.01 of the best ROC AUC and not shown to be worse.
+    """Return the label of the cheapest point close to the best score (AUC: 0.01) and not shown to be worse.
 
     Args:
         points: Points to choose from.
         differences: Differences of the others from the best of them.
-        costs: Cost of each point; of equal ones the higher ROC AUC wins.
+        costs: Cost of each point; of equal ones the better score wins.
     """
     best = find_best(points)
     close = [
         label
         for label, one in points.items()
-        if label == best or (one.auc >= points[best].auc - TOLERANCE and not differences[label].is_worse)
+        if label == best
+        or (one.gain >= points[best].gain - one.tolerance and not differences[label].is_worse)
     ]
-    return min(close, key=lambda label: (costs[label], -points[label].auc))
+    return min(close, key=lambda label: (costs[label], -points[label].gain))
+
+
+def score_headings(points: Mapping[str, PointScore]) -> tuple[str, str, str]:
+    """Return the headings above the texts of `format_score_columns`."""
+    return name_metric(points), "95 %", "SD over seeds"
+
+
+def name_metric(points: Mapping[str, PointScore]) -> str:
+    """Return a short name of the metric of scored points; `score` without any."""
+    return next((one.metric_name for one in points.values()), "score")
+
+
+def long_metric_name(points: Mapping[str, PointScore]) -> str:
+    """Return the full name of the metric of scored points, with its unit, for axes."""
+    return next((metric_label(one.metric, one.unit) for one in points.values()), "score")
 
 
 def build_score_columns(point: PointScore) -> dict[str, Any]:
     """Return the columns of a table that hold a point's score."""
     return {
         "seeds": len(point.by_seed),
-        "val_auc": point.auc,
-        "val_auc_low": point.low,
-        "val_auc_high": point.high,
+        f"val_{point.metric}": point.score,
+        f"val_{point.metric}_low": point.low,
+        f"val_{point.metric}_high": point.high,
         "sd_over_seeds": point.seed_sd,
     }
 
@@ -265,9 +305,10 @@ def build_difference_columns(difference: PointDifference | None) -> dict[str, An
 
 
 def format_score_columns(row: Mapping[str, Any]) -> list[str]:
-    """Return the texts below `SCORE_HEADINGS` for a row with `build_score_columns`."""
-    interval = format_interval(row["val_auc_low"], row["val_auc_high"])
-    return [format_value(row["val_auc"]), interval, format_value(row["sd_over_seeds"])]
+    """Return the texts below `score_headings` for a row with `build_score_columns`."""
+    name = next(key for key in row if f"{key}_low" in row and key.startswith("val_"))
+    interval = format_interval(row[f"{name}_low"], row[f"{name}_high"])
+    return [format_value(row[name]), interval, format_value(row["sd_over_seeds"])]
 
 
 def format_difference_columns(row: Mapping[str, Any]) -> list[str]:

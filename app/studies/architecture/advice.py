@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from voxlift.app.report.formatting import format_interval, format_quantity, format_signed, format_value
 from voxlift.app.studies.architecture.points import BASE, COSTS, Variant
-from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest
+from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest, name_metric
 
 NOTE_ADJUSTED = (
     "Intervals are those of each difference alone; p is adjusted over all changes (Holm). A change is called "
@@ -41,12 +41,12 @@ def recommend(
     reason = (
         f"{worse} of the other {len(differences)} are shown to score less than the best."
         if worse
-        else f"No two differ significantly in score on these subjects{_describe_cheapest(costs, label)}."
+        else f"No other is shown to score less on these subjects{_describe_cheapest(costs, label)}."
     )
     return (
-        f"{action}: validation AUC {format_value(one.auc)} {format_interval(one.low, one.high)} at "
-        f"{format_quantity(float(one.cost[cost]), unit)} {name}, the cheapest within 0.01 of the best score. "
-        f"{reason}"
+        f"{action}: validation {one.metric_name} {format_value(one.score)} "
+        f"{format_interval(one.low, one.high)} at {format_quantity(float(one.cost[cost]), unit)} {name}, the "
+        f"cheapest within {one.tolerance:.2g} of the best score. {reason}"
     )
 
 
@@ -96,7 +96,7 @@ def describe_front(
 ) -> str:
     """Return the networks on the Pareto front, cheapest first."""
     names = {variant.label: variant.name for variant in variants}
-    listed = ", ".join(f"{names[label]} ({format_value(points[label].auc)})" for label in front)
+    listed = ", ".join(f"{names[label]} ({format_value(points[label].score)})" for label in front)
     return f"Pareto front, cheapest first: {listed}."
 
 
@@ -106,7 +106,7 @@ def describe_spread(points: Mapping[str, PointScore]) -> str:
     if not spreads:
         return "One seed: the variation over seeds is unknown; add study.seeds."
     median = format_value(sorted(spreads)[len(spreads) // 2])
-    return f"Standard deviation of the AUC over seeds: {median} (median over networks)."
+    return f"Standard deviation of the {name_metric(points)} over seeds: {median} (median over networks)."
 
 
 def describe_duplicates(variants: Sequence[Variant], duplicates: Mapping[str, Variant]) -> list[str]:

@@ -16,7 +16,7 @@ from voxlift.app.report.formatting import format_quantity
 from voxlift.app.report.point_labels import label_points
 from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style, series_marker
 from voxlift.app.studies.architecture.points import BASE, COSTS, Variant
-from voxlift.app.studies.trainings import PointDifference, PointScore
+from voxlift.app.studies.trainings import PointDifference, PointScore, long_metric_name
 
 WIDTH = 7.2
 HOLLOW: dict[str, Any] = {"markersize": 6.5, "markerfacecolor": "none", "markeredgewidth": 1.4}
@@ -26,13 +26,13 @@ MOST_NAMED = 20  # points: if there are more, only the base and those on the fro
 def draw_front(
     variants: Sequence[Variant], points: Mapping[str, PointScore], front: Sequence[str], *, cost: str
 ) -> Figure:
-    """Draw AUC over cost: colour and shape show the changed setting, the line is the Pareto front."""
+    """Draw the score over cost: colour and shape show the changed setting, the line is the Pareto front."""
     name, unit = COSTS[cost]
     known = [variant for variant in variants if variant.label in points]
     with figure_style():
         figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         axes = figure.subplots()
-        line = [(points[label].cost[cost], points[label].auc) for label in front]
+        line = [(points[label].cost[cost], points[label].score) for label in front]
         axes.step(*zip(*line, strict=True), where="post", color=MUTED, linewidth=1.0, zorder=1)
         for variant in known:
             _draw_point(axes, points[variant.label], cost, style=_point_style(variant, known))
@@ -40,7 +40,10 @@ def draw_front(
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_quantity(float(value), unit)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel=f"{name[0].upper()}{name[1:]} (logarithmic)", ylabel="Validation ROC AUC")
+        axes.set(
+            xlabel=f"{name[0].upper()}{name[1:]} (logarithmic)",
+            ylabel=f"Validation {long_metric_name(points)}",
+        )
         axes.margins(x=0.12, y=0.1)
         axes.grid(visible=True)
         figure.legend(
@@ -48,8 +51,8 @@ def draw_front(
         )
         first = [v for v in known if v.label == BASE or v.label in front]
         named = [*first, *(v for v in known if v not in first)] if len(known) <= MOST_NAMED else first
-        names = [(points[v.label].cost[cost], points[v.label].auc, _format_short_name(v)) for v in named]
-        unnamed = [(points[v.label].cost[cost], points[v.label].auc) for v in known if v not in named]
+        names = [(points[v.label].cost[cost], points[v.label].score, _format_short_name(v)) for v in named]
+        unnamed = [(points[v.label].cost[cost], points[v.label].score) for v in known if v not in named]
         label_points(axes, names, others=[*unnamed, *_sample_steps(line)])
         return figure
 
@@ -57,7 +60,7 @@ def draw_front(
 def draw_effects(
     variants: Sequence[Variant], points: Mapping[str, PointScore], from_base: Mapping[str, PointDifference]
 ) -> Figure:
-    """Draw every variant's difference of AUC from the base with its interval; filled: better or worse."""
+    """Draw every variant's difference from the base with its interval; filled: better or worse."""
     known = [variant for variant in variants if variant.label in from_base and variant.label in points]
     with figure_style():
         figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * len(known)), layout="constrained")
@@ -70,7 +73,9 @@ def draw_effects(
             axes.plot(one.difference, row, markersize=6, markerfacecolor=fill, zorder=3, **style)
         axes.set_yticks(range(len(known)), [variant.name for variant in known])
         axes.invert_yaxis()
-        axes.set_xlabel(f"Difference of validation ROC AUC from the {BASE}, with 95 % interval")
+        axes.set_xlabel(
+            f"Difference of validation {long_metric_name(points)} from the {BASE}, with 95 % interval"
+        )
         axes.grid(visible=True, axis="x")
         shapes: dict[str, Any] = {"color": MUTED, "marker": "o", "linestyle": "none", "markersize": 6}
         significant = Line2D([], [], label="better or worse than the base", **shapes)
@@ -81,7 +86,7 @@ def draw_effects(
 
 def _draw_point(axes: Axes, one: PointScore, cost: str, *, style: Mapping[str, Any]) -> None:
     """Draw a hollow marker, so that overlapping ones are visible, and a short bar for every seed."""
-    axes.plot(one.cost[cost], one.auc, zorder=3, **HOLLOW, **style)
+    axes.plot(one.cost[cost], one.score, zorder=3, **HOLLOW, **style)
     if len(one.by_seed) > 1:
         places = [one.cost[cost]] * len(one.by_seed)
         axes.plot(places, one.by_seed, "_", color=style["color"], markersize=7, zorder=2)

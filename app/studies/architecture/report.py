@@ -22,17 +22,16 @@ from voxlift.app.studies.architecture.points import BASE, COSTS, ArchitectureFin
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import (
     CAPTION_DIFFERENCES,
-    NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
     StudyResults,
     describe_fixed,
+    describe_scores,
     write_study_results,
 )
 from voxlift.app.studies.settings import read_values
 from voxlift.app.studies.trainings import (
     DIFFERENCE_HEADINGS,
-    SCORE_HEADINGS,
     PointDifference,
     PointScore,
     build_difference_columns,
@@ -42,6 +41,8 @@ from voxlift.app.studies.trainings import (
     find_best,
     format_difference_columns,
     format_score_columns,
+    name_metric,
+    score_headings,
     score_points,
     select_finished,
 )
@@ -67,7 +68,7 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
     from_base = compare_with_reference(scores, BASE, margin=margin) if BASE in scores else {}
     labels = [variant.label for variant in variants]
     costs = [float(points[label].cost[study.cost]) for label in labels]
-    front = [labels[i] for i in pareto_front([points[label].auc for label in labels], costs)]
+    front = [labels[i] for i in pareto_front([points[label].gain for label in labels], costs)]
     rows = [_build_row(variant, points[variant.label], from_base, front) for variant in variants]
     values = read_values(study.vary, where="study.vary")
     varied = [(key, ", ".join(map(str, options))) for key, options in values.items()]
@@ -91,8 +92,14 @@ def report_architecture(settings: StudySettings, folder: StudyFolder, found: Arc
             "same_network": {label: other.label for label, other in found.duplicates.items()},
         },
         drawings=_build_figures(variants, points, from_base, front, cost=study.cost),
-        tables=[_build_score_table(rows), _build_cost_table(rows)],
-        notes=[NOTE_AUC, NOTE_INTERVAL, NOTE_SPLIT, NOTE_DESIGN[study.design], NOTE_INIT],
+        tables=[_build_score_table(rows, points), _build_cost_table(rows)],
+        notes=[
+            describe_scores(name_metric(points)),
+            NOTE_INTERVAL,
+            NOTE_SPLIT,
+            NOTE_DESIGN[study.design],
+            NOTE_INIT,
+        ],
     )
     write_study_results(results, folder, trials=trials)
 
@@ -137,7 +144,7 @@ def _build_figures(
     return figures
 
 
-def _build_score_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
+def _build_score_table(rows: Sequence[Mapping[str, Any]], points: Mapping[str, PointScore]) -> TextTable:
     texts = [
         [
             str(row["name"]),
@@ -146,7 +153,7 @@ def _build_score_table(rows: Sequence[Mapping[str, Any]]) -> TextTable:
         ]
         for row in rows
     ]
-    headings = ("Network", *SCORE_HEADINGS, *DIFFERENCE_HEADINGS)
+    headings = ("Network", *score_headings(points), *DIFFERENCE_HEADINGS)
     return TextTable(CAPTION_DIFFERENCES.format("base"), headings, texts)
 
 

@@ -14,7 +14,7 @@ from voxlift.app.studies.batch_size.points import (
     MemorySearch,
     SearchResult,
 )
-from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest
+from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest, name_metric
 
 RULES = {
     "none": "the same learning rate",
@@ -66,15 +66,16 @@ def recommend(
     """
     one, speed = scores[chosen.label], steps[chosen.batch_size]["volumes_per_second"]
     reason = (
-        "It is the fastest of those within 0.01 of the best score."
+        f"It is the fastest of those within {one.tolerance:.2g} of the best score."
         if has_worse
-        else "The batch sizes do not differ significantly in score on these subjects and seeds; it is the "
-        "fastest of those within 0.01 of the best score."
+        else "No batch size is shown to be better or worse in score on these subjects and seeds; it is the "
+        f"fastest of those within {one.tolerance:.2g} of the best score."
     )
     return (
         f"Take trainer.batch_size={chosen.batch_size} with "
-        f"optimizer.learning_rate={chosen.learning_rate:.3g}: validation AUC {format_value(one.auc)} "
-        f"[{format_value(one.low)}, {format_value(one.high)}] at {speed:.3g} volumes/s. {reason}"
+        f"optimizer.learning_rate={chosen.learning_rate:.3g}: validation {one.metric_name} "
+        f"{format_value(one.score)} [{format_value(one.low)}, {format_value(one.high)}] at {speed:.3g} "
+        f"volumes/s. {reason}"
     )
 
 
@@ -95,7 +96,7 @@ def describe_findings(
     """
     return [
         _describe_speed(found.steps),
-        _describe_scores(found.points, differences, reference.label),
+        _describe_scores(found.points, differences, reference.label, metric=name_metric(scores)),
         _describe_spread(scores),
         _describe_stability(found.steps),
         *_describe_noise(found.noise),
@@ -117,7 +118,11 @@ def _describe_speed(steps: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def _describe_scores(
-    points: Sequence[BatchPoint], differences: Mapping[str, PointDifference], reference: str
+    points: Sequence[BatchPoint],
+    differences: Mapping[str, PointDifference],
+    reference: str,
+    *,
+    metric: str,
 ) -> str:
     by_label = {point.label: point for point in points}
     worse = [_describe_point(by_label[label], one) for label, one in differences.items() if one.is_worse]
@@ -125,12 +130,13 @@ def _describe_scores(
     if not worse and not better:
         reach = max((max(abs(one.low), abs(one.high)) for one in differences.values()), default=math.nan)
         return (
-            f"No batch size, learning rate or length of training differs significantly from {reference} in "
-            f"validation AUC; differences up to {format_value(reach)} remain possible."
+            f"No batch size, learning rate or length of training is shown to be better or worse than "
+            f"{reference} in validation {metric}; differences up to {format_value(reach)} remain possible."
         )
     parts = [f"better than {reference}: {'; '.join(better)}"] if better else []
     parts += [f"worse than {reference}: {'; '.join(worse)}"] if worse else []
-    return f"By validation AUC, {', and '.join(parts)}. The others do not differ significantly from it."
+    rest = "The others are equivalent, or the data cannot tell."
+    return f"By validation {metric}, {', and '.join(parts)}. {rest}"
 
 
 def _describe_point(point: BatchPoint, difference: PointDifference) -> str:
@@ -147,8 +153,8 @@ def _describe_spread(scores: Mapping[str, PointScore]) -> str:
     widest = max(spreads, key=spreads.__getitem__)
     median = sorted(spreads.values())[len(spreads) // 2]
     return (
-        f"Standard deviation of the AUC over seeds: at most {format_value(spreads[widest])} ({widest}), "
-        f"{format_value(median)} for the median point."
+        f"Standard deviation of the {name_metric(scores)} over seeds: at most "
+        f"{format_value(spreads[widest])} ({widest}), {format_value(median)} for the median point."
     )
 
 

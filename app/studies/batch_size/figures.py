@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_marker, series_style
 from voxlift.app.studies.batch_size.points import AccumulatedBatch, BatchPoint, MemorySearch
-from voxlift.app.studies.trainings import PointScore
+from voxlift.app.studies.trainings import PointScore, long_metric_name
 
 HOLLOW: dict[str, Any] = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 6}
 WIDTH, HEIGHT = 7.2, 3.2
@@ -51,7 +51,7 @@ def draw_cost(
 def draw_scores(
     points: Sequence[BatchPoint], scores: Mapping[str, PointScore], equal: Sequence[str]
 ) -> Figure:
-    """Draw AUC over the batch size: a panel per length of training, a line per rule of the learning rate."""
+    """Draw scores over the batch size: a panel per length of training, a line per rule of the rate."""
     with figure_style():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         panels = figure.subplots(1, len(equal), sharey=True, squeeze=False)[0]
@@ -63,7 +63,7 @@ def draw_scores(
                 _draw_line(axes, known, scores, index=index, count=len(rules), label=_describe_rule(rule))
             axes.set(xlabel="Batch size, volumes", title=TITLES[what])
             _format_size_axis(axes, sorted({point.batch_size for point in points}))
-        panels[0].set_ylabel("Validation ROC AUC")
+        panels[0].set_ylabel(f"Validation {long_metric_name(scores)}")
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), title="Learning rate")
         return figure
@@ -139,7 +139,7 @@ def _draw_line(
         x, [one.low for one in found], [one.high for one in found], color=style["color"], linewidth=0.9
     )
     shape = series_marker(index)
-    axes.plot(x, [one.auc for one in found], marker=shape, markersize=5, label=label, **style)
+    axes.plot(x, [one.score for one in found], marker=shape, markersize=5, label=label, **style)
     for place, one in zip(x, found, strict=True):
         if len(one.by_seed) > 1:
             axes.plot([place] * len(one.by_seed), one.by_seed, "_", color=style["color"], markersize=7)

@@ -16,17 +16,16 @@ from voxlift.app.studies.batch_size.points import BatchFindings, BatchPoint
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import (
     CAPTION_DIFFERENCES,
-    NOTE_AUC,
     NOTE_INTERVAL,
     NOTE_SPLIT,
     StudyResults,
     describe_fixed,
     describe_load,
+    describe_scores,
     write_study_results,
 )
 from voxlift.app.studies.trainings import (
     DIFFERENCE_HEADINGS,
-    SCORE_HEADINGS,
     PointDifference,
     PointScore,
     build_difference_columns,
@@ -36,6 +35,8 @@ from voxlift.app.studies.trainings import (
     find_best,
     format_difference_columns,
     format_score_columns,
+    name_metric,
+    score_headings,
     score_points,
     select_finished,
 )
@@ -83,12 +84,12 @@ def report_batch_size(settings: StudySettings, folder: StudyFolder, found: Batch
         values={"memory": _build_memory_values(found), "noise": dict(found.noise)},
         drawings=_build_figures(settings, found, points),
         tables=[
-            _build_score_table(rows),
+            _build_score_table(rows, points),
             _build_point_table(rows),
             _build_cost_table(costs),
             _build_memory_table(found),
         ],
-        notes=_build_notes(settings, found),
+        notes=_build_notes(settings, found, name_metric(points)),
     )
     write_study_results(results, folder, trials=trials)
 
@@ -152,8 +153,8 @@ def _build_figures(
     return [
         StudyFigure(
             "scores",
-            "Validation AUC with 95 % intervals over subjects; short bars: single seeds. The reference is in "
-            "both panels.",
+            f"Validation {name_metric(points)} with 95 % intervals over subjects; short bars: single seeds. "
+            "The reference is in both panels.",
             draw_scores(found.points, points, settings.study.equal),
         ),
         StudyFigure(
@@ -170,7 +171,7 @@ def _build_figures(
     ]
 
 
-def _build_score_table(rows: list[dict[str, Any]]) -> TextTable:
+def _build_score_table(rows: list[dict[str, Any]], points: Mapping[str, PointScore]) -> TextTable:
     texts = [
         [
             *_format_point(row),
@@ -179,7 +180,7 @@ def _build_score_table(rows: list[dict[str, Any]]) -> TextTable:
         ]
         for row in rows
     ]
-    headings = (*POINT_HEADINGS, *SCORE_HEADINGS, *DIFFERENCE_HEADINGS)
+    headings = (*POINT_HEADINGS, *score_headings(points), *DIFFERENCE_HEADINGS)
     return TextTable(CAPTION_DIFFERENCES.format("reference"), headings, texts, len(POINT_HEADINGS))
 
 
@@ -229,10 +230,10 @@ def _build_memory_table(found: BatchFindings) -> TextTable:
     return TextTable("Search for the largest batch, every size in a child process.", ("Batch", ""), rows)
 
 
-def _build_notes(settings: StudySettings, found: BatchFindings) -> list[str]:
+def _build_notes(settings: StudySettings, found: BatchFindings, metric: str) -> list[str]:
     study = settings.study
     return [
-        NOTE_AUC,
+        describe_scores(metric),
         NOTE_INTERVAL,
         NOTE_SPLIT,
         (

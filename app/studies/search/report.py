@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
@@ -31,6 +31,7 @@ from voxlift.app.studies.trainings import (
     PointScore,
     compare_with_reference,
     describe_failures,
+    name_metric,
     score_points,
     select_finished,
 )
@@ -47,7 +48,7 @@ def report_search(settings: StudySettings, folder: StudyFolder, found: SearchFin
     importance = _estimate_importance(found.search)
     results = StudyResults(
         name=f"Search for {settings.model.name} on {describe_task(settings.data)}",
-        recommendation=recommend(found, difference, command, metric=study.metric),
+        recommendation=recommend(found, difference, command, metric=study.metric, name=name_metric(points)),
         findings=[
             *describe_findings(found, trials, points, metric=study.metric),
             _describe_importance(importance),
@@ -92,7 +93,9 @@ def build_best_command(found: SearchFindings) -> str:
     return shlex.join(["voxlift-train", *shared, *format_params(found.search.best_params)])
 
 
-def recommend(found: SearchFindings, difference: PointDifference | None, command: str, *, metric: str) -> str:
+def recommend(
+    found: SearchFindings, difference: PointDifference | None, command: str, *, metric: str, name: str = "AUC"
+) -> str:
     """Return the recommendation: the best settings, unless other seeds contradict them.
 
     Args:
@@ -100,6 +103,7 @@ def recommend(found: SearchFindings, difference: PointDifference | None, command
         difference: Best minus given settings on other seeds; None if unknown.
         command: Command line that trains with the best settings.
         metric: Metric of the search.
+        name: Of the metric that other seeds were scored by.
     """
     value = f"validation {metric_label(metric)} {format_value(found.search.best_value)}"
     if found.search.best_trial.user_attrs.get(GIVEN):
@@ -108,12 +112,12 @@ def recommend(found: SearchFindings, difference: PointDifference | None, command
         return f"Best trial, with {value} on one seed and not checked on others: {command}"
     size = f"{format_value(difference.difference)} {format_interval(difference.low, difference.high)}"
     if difference.is_better:
-        return f"Take the best trial's settings: on other seeds they gain {size} AUC. {command}"
+        return f"Take the best trial's settings: on other seeds they gain {size} {name}. {command}"
     if difference.is_worse:
-        return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} AUC."
+        return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} {name}."
     return (
         "Keep the given settings: on other seeds the best trial's settings differ by "
-        f"{size} AUC ({difference.verdict}). To try them nevertheless: {command}"
+        f"{size} {name} ({difference.verdict}). To try them nevertheless: {command}"
     )
 
 
@@ -150,9 +154,9 @@ def describe_findings(
         sentences.append(f"The given settings reached {format_value(given['value'])} in the same search.")
     if points:
         sentences.append(
-            f"On seeds that the search did not use: best {format_value(points[BEST].auc)}, given "
-            f"{format_value(points[GIVEN].auc)} AUC. The comparison within the search is biased towards the "
-            "best of many trials; this one is not."
+            f"On seeds that the search did not use: best {format_value(points[BEST].score)}, given "
+            f"{format_value(points[GIVEN].score)} {name_metric(points)}. The comparison within the search is "
+            "biased towards the best of many trials; this one is not."
         )
     return sentences
 
@@ -195,7 +199,7 @@ def _build_figures(
     *,
     metric: str,
 ) -> list[StudyFigure]:
-    progress = draw_progress(trials, metric=metric, is_lower_better=metric == "loss")
+    progress = draw_progress(trials, metric=metric, is_lower_better=is_lower_better(metric))
     figures = [
         StudyFigure("progress", "Score of every trial.", progress),
         StudyFigure(
@@ -246,9 +250,9 @@ def build_confirmation_row(point: PointScore) -> dict[str, Any]:
     return {
         "settings": point.label,
         "seeds": len(point.by_seed),
-        "val_auc": point.auc,
-        "val_auc_low": point.low,
-        "val_auc_high": point.high,
+        f"val_{point.metric}": point.score,
+        f"val_{point.metric}_low": point.low,
+        f"val_{point.metric}_high": point.high,
     }
 
 
@@ -273,11 +277,11 @@ def _build_confirmation_table(points: Mapping[str, PointScore]) -> TextTable:
     rows = [
         [
             label,
-            format_value(one.auc),
+            format_value(one.score),
             format_interval(one.low, one.high),
             ", ".join(map(format_value, one.by_seed)),
         ]
         for label, one in points.items()
     ]
     caption = "The same settings with seeds that the search did not use."
-    return TextTable(caption, ("Settings", "AUC", "95 %", "by seed"), rows)
+    return TextTable(caption, ("Settings", name_metric(points), "95 %", "by seed"), rows)

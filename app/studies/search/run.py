@@ -18,6 +18,7 @@ from voxlift.app.comparison.trial import Outcome, Trial
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import format_value, get_value, remove_keys
+from voxlift.app.evaluation.metric_names import is_lower_better
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runs.configuration import has_same_settings
 from voxlift.app.runtime.exit_status import INTERRUPTED
@@ -129,7 +130,7 @@ def _run_trial(
     elif status or not values:
         search.tell(asked, state=states.FAIL)
     else:
-        search.tell(asked, min(values) if study.metric == "loss" else max(values))
+        search.tell(asked, min(values) if is_lower_better(study.metric) else max(values))
     _print_trial(search, asked.number, study.metric)
     if not status:
         return []

@@ -13,6 +13,7 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import format_override, format_value
 from voxlift.app.config.studies import SearchStudy
 from voxlift.app.errors import UserError, install_extra
+from voxlift.app.evaluation.metric_names import is_lower_better
 from voxlift.app.studies.settings import Choices, Range
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 GIVEN, BEST = "given", "best"  # labels of the trainings that check the gain
 RETRY = "retry_of"  # attribute of a trial that repeats one that a killed search left unfinished
-DIRECTIONS = {"loss": "minimize"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def open_search(study: SearchStudy, file: Path) -> optuna.Study:
         study_name="search",
         storage=f"sqlite:///{file}",
         load_if_exists=True,
-        direction=DIRECTIONS.get(study.metric, "maximize"),
+        direction="minimize" if is_lower_better(study.metric) else "maximize",
     )
     search.pruner = (
         tool.pruners.MedianPruner(n_startup_trials=study.startup_trials, n_warmup_steps=study.warmup_epochs)
