@@ -141,27 +141,21 @@ def score_again(
 
     import_quietly()  # before the imports below bring TensorFlow in
     from voxlift.app.evaluation.evaluate import evaluate_scores
-    from voxlift.app.inference.scores import score_split
+    from voxlift.app.external.score import score_run
     from voxlift.app.runs.cohort import reopen_split
-    from voxlift.app.runs.networks import load_network
-    from voxlift.app.training.linear_model import score_linear
-    from voxlift.models.batch_norm import fold_batch_norm
+    from voxlift.app.runs.subgroups import evaluate_subgroups
+    from voxlift.app.runs.subjects import check_saved_columns
 
+    evaluation = evaluation or EvaluationSettings()
+    columns = check_saved_columns(run, settings, evaluation)
     batch_size = batch_size or settings.trainer.batch_size
     with translate_failures(build_scoring_hint(batch_size)):
         cohort = reopen_split(settings, run, split=split)
-        if settings.model.has_network:
-            network = fold_batch_norm(load_network(run.network))
-            scores = score_split(network, cohort, split, batch_size=batch_size)
-        else:
-            scores = score_linear(run, settings, cohort, split)
+        scores = score_run(run, settings, cohort, split, batch_size=batch_size)
     decided = task_of(settings).decide(scores, saved)
     metrics: dict[str, Any] = {split: evaluate_scores(decided)}
-    if evaluation is not None and evaluation.by:
-        from voxlift.app.runs.subgroups import evaluate_subgroups
-        from voxlift.app.runs.subjects import read_subjects
-
-        metrics["subgroups"] = evaluate_subgroups([decided], read_subjects(run, settings), evaluation)
+    if columns is not None:
+        metrics["subgroups"] = evaluate_subgroups([decided], columns, evaluation)
     return metrics
 
 

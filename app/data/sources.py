@@ -20,7 +20,7 @@ from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 log = logging.getLogger("voxlift")
 
 
-def load_subjects(data: DataSettings, task: Task) -> Manifest:
+def load_subjects(data: DataSettings, task: Task, *, allow_absent: bool = False) -> Manifest:
     """Return the manifest that the data settings name.
 
     Phantom and MedMNIST files are written on first use.
@@ -28,12 +28,14 @@ def load_subjects(data: DataSettings, task: Task) -> Manifest:
     Args:
         data: The settings.
         task: How the label is read.
+        allow_absent: Whether classes may have no row.
 
     Raises:
         ManifestError: The table cannot be used.
     """
     data = locate_table(data)
-    manifest = load_manifest(str(data.table), table_options(data, task))
+    options = replace(table_options(data, task), allow_absent=allow_absent)
+    manifest = load_manifest(str(data.table), options)
     for kind, note in manifest.notes.items():
         log.log(logging.WARNING if kind in SUBJECT_NOTES else logging.INFO, "%s: %s", manifest.source, note)
     if manifest.left_out:

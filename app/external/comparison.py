@@ -34,7 +34,7 @@ from voxlift.app.external.run import (
     write_external_setup,
 )
 from voxlift.app.external.score import decide as decide_scores
-from voxlift.app.external.score import find_unusual, read_test_scores, score_run
+from voxlift.app.external.score import find_unusual, read_test_scores, score_classes
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
 from voxlift.app.progress import print_line
@@ -51,7 +51,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_subgroups
-from voxlift.app.runs.subjects import SubjectColumns, describe_with_external
+from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 
 log = logging.getLogger("voxlift")
@@ -107,6 +107,7 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     own = replace(members[0].settings, evaluation=asked.evaluation)
     refuse_other_tasks(own)
     settings = build_external_settings(own, asked.data)
+    check_reported_columns(settings)
     trained = find_trained_volumes([trial.run for trial in trials])
     manifest, cohort = gather_external(settings, own.data.classes, trained)
     with translate_failures(build_scoring_hint(asked.batch_size or own.trainer.batch_size)):
@@ -221,7 +222,7 @@ def _score_trials(
             cohorts[key] = prepare_external(manifest, settings)
             refuse_trained_voxels(cohorts[key], trained, manifest.source)
         batch_size = asked.batch_size or member.settings.trainer.batch_size
-        own = score_run(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
+        own = score_classes(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
         scores.setdefault(trial.model, []).append(decide_scores(own, member.threshold))
     return ScoredTrials(tuple(trials), tuple(members), scores, cohort, ())
 

@@ -18,7 +18,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.paths import find_real_path
-from voxlift.data_pipelines.tables.manifest import Manifest, split_images
+from voxlift.data_pipelines.tables.manifest import Manifest, split_item
 from voxlift.data_pipelines.tables.subjects import find_similar_subjects
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -82,7 +82,7 @@ def load_external(settings: TrainSettings, classes: Sequence[str]) -> Manifest:
     Raises:
         ManifestError: The table cannot be used.
     """
-    return replace(load_subjects(settings.data, task_of(settings)), classes=tuple(classes))
+    return replace(load_subjects(settings.data, task_of(settings), allow_absent=True), classes=tuple(classes))
 
 
 def prepare_external(manifest: Manifest, settings: TrainSettings) -> Cohort:
@@ -193,7 +193,7 @@ def _add_run(run: RunFolder, found: TrainedVolumes) -> None:
     for row in rows:
         where = f"{row['split']} of {run.path.name}"
         found.subjects.setdefault(row["subject"], where)
-        for image in split_images(row["image"]):
+        for image in split_item(row["image"]):
             found.files.setdefault(find_real_path(image), f"{row['subject']}, {where}")
     texts = {row["image"]: f"{row['subject']}, {row['split']} of {run.path.name}" for row in rows}
     if run.images.exists():

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import EvaluateSettings, SettingsError, TrainSettings
-from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.external import evaluate_external
@@ -30,7 +29,7 @@ from voxlift.app.external.score import (
     decide,
     find_unusual,
     read_internal_scores,
-    score_run,
+    score_classes,
 )
 from voxlift.app.files import write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
@@ -46,9 +45,10 @@ from voxlift.app.runs.subjects import (
     SubjectColumns,
     build_flow,
     build_subject_rows,
+    check_reported_columns,
     collect_columns,
     describe_with_external,
-    read_table_columns,
+    select_table_columns,
 )
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.data_pipelines.tables.manifest import Manifest
@@ -74,6 +74,7 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
     own = ensemble.members[0].settings
     refuse_other_tasks(own)
     settings = build_external_settings(replace(own, evaluation=asked.evaluation), asked.data)
+    check_reported_columns(settings)
     trained = find_trained_volumes([member.run for member in ensemble.members])
     manifest, cohort = gather_external(settings, ensemble.classes, trained)
     batch_size = asked.batch_size or own.trainer.batch_size
@@ -134,7 +135,7 @@ def score_members(
 ) -> list[Scores]:
     """Return each member's scores of the new volumes."""
     return [
-        score_run(
+        score_classes(
             member.run,
             build_external_settings(member.settings, asked.data),
             cohort,
@@ -186,22 +187,14 @@ def build_metrics(
 def write_external_setup(
     folder: RunFolder, settings: TrainSettings, *, cohort: Cohort, manifest: Manifest
 ) -> SubjectColumns:
-    """Write the settings and who the external subjects are; return their columns.
-
-    Raises:
-        SettingsError: `evaluation.by` names a column that the table lacks; nothing is written.
-    """
-    _, columns = read_table_columns(settings)
-    rows = build_subject_rows(cohort, columns)
-    found = collect_columns(rows)
-    for request in settings.evaluation.by:
-        found.read(split_request(request)[0], ())
+    """Write the settings and who the external subjects are; return their columns."""
+    rows = build_subject_rows(cohort, select_table_columns(manifest))
     folder.path.mkdir(parents=True, exist_ok=True)
     save_settings(settings, folder)
     write_rows(folder.subjects, rows)
     write_rows(folder.flow, build_flow(cohort, manifest))
     write_cohort(cohort, folder)
-    return found
+    return collect_columns(rows)
 
 
 def describe_models(ensemble: Ensemble) -> str:

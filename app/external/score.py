@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,7 @@ from voxlift.app.training.linear_model import score_linear
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
 
 
-def score_run(
-    run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int
-) -> Scores:
+def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int) -> Any:  # noqa: ANN401 - the predictions of the run's task
     """Return the scores of a split of a cohort by the model of a finished run.
 
     Args:
@@ -37,16 +36,23 @@ def score_run(
         SettingsError: The network takes volumes of another shape.
     """
     if not settings.model.has_network:
-        return _as_classes(score_linear(run, settings, cohort, split), run)
+        return score_linear(run, settings, cohort, split)
     from voxlift.models.batch_norm import fold_batch_norm
 
     network = load_network(run.network)
     refuse_other_shape(network.input_shape[1:], cohort.shape, run)
-    scores = score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
-    return _as_classes(scores, run)
+    return score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
 
 
-def _as_classes(scores: object, run: RunFolder) -> Scores:
+def score_classes(
+    run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int
+) -> Scores:
+    """Return the scores of a run that predicts classes; as `score_run`.
+
+    Raises:
+        SettingsError: It predicts something else, or as in `score_run`.
+    """
+    scores = score_run(run, settings, cohort, split, batch_size=batch_size)
     if not isinstance(scores, Scores):
         raise SettingsError(f"{run.path}: expected a run of task=classes.")
     return scores

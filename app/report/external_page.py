@@ -102,8 +102,8 @@ def describe_external(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells,
         rows = [_difference_row(name, one) for name, one in metrics["difference"].items()]
         note = (
             "External minus internal test, on different subjects. AUC of two classes: interval and p-value "
-            "by DeLong with independent variances; the others: two bootstraps over subjects. The p-values are "
-            "not corrected for the number of metrics. The decision threshold is the run's own."
+            "by DeLong with independent variances; the others: two bootstraps over subjects. The p-values "
+            "are not corrected for the number of metrics. The decision threshold is the run's own."
         )
         sections.append(("Difference from the internal test", table_cells(rows), note))
     sections += _range_section(metrics["training_range"])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.app.config import SPLIT_NAMES, SettingsError, TrainSettings
+from voxlift.app.config import SPLIT_NAMES, EvaluationSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import locate_table, table_options
@@ -112,6 +112,22 @@ def check_reported_columns(settings: TrainSettings) -> None:
     empty = SubjectColumns({"": dict.fromkeys([*names, *HEADER_FACTS], "")}, ())
     for name, setting in wanted:
         empty.read(name, (), setting=setting)
+
+
+def check_saved_columns(
+    run: RunFolder, settings: TrainSettings, evaluation: EvaluationSettings
+) -> SubjectColumns | None:
+    """Return the columns of a finished run if they have those of `evaluation.by`; None without groups.
+
+    Raises:
+        SettingsError: A column is missing, or as in `read_subjects`.
+    """
+    if not evaluation.by:
+        return None
+    columns = read_subjects(run, settings)
+    for request in evaluation.by:
+        columns.read(split_request(request)[0], ())
+    return columns
 
 
 def read_subjects(run: RunFolder, settings: TrainSettings) -> SubjectColumns:

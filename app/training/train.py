@@ -13,7 +13,7 @@ from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import print_line
 from voxlift.app.report.run_page import write_run_page
-from voxlift.app.report.terminal import print_split_metrics
+from voxlift.app.report.terminal import print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
 from voxlift.app.runs.networks import save_trained
@@ -261,4 +261,5 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)
+    print_subgroups(metrics.get("subgroups", {}))
     print_line(f"Results in {run.path}")

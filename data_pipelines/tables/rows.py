@@ -65,6 +65,7 @@ class TableOptions:
             out and counted.
         label_bins: Rising edges that cut a numeric label into classes; a value on an edge belongs above it.
         regions: Columns of each row's mask or centre.
+        allow_absent: Whether classes may have no row, as in data that are only scored.
         keep_absent: Whether to keep rows whose image does not exist, for a caller that drops bad files later.
     """
 
@@ -79,6 +80,7 @@ class TableOptions:
     classes: Sequence[str] = ()
     label_bins: Sequence[float] = ()
     regions: RegionColumns = NO_REGIONS
+    allow_absent: bool = False
     keep_absent: bool = False
 
 

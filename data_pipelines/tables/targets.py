@@ -57,7 +57,9 @@ def _read_classes(rows: Sequence[Row], source: Path, options: TableOptions) -> L
     classes = options.classes
     if not classes and source.is_dir() and any(map(is_missing, labels)):
         classes = sorted(set(labels))  # a folder that exists is a class, even if it is named `null` or `NA`
-    indices, names = index_labels(labels, classes=classes, label_bins=options.label_bins)
+    indices, names = index_labels(
+        labels, classes=classes, label_bins=options.label_bins, allow_absent=options.allow_absent
+    )
     return Labels(indices, ((),) * len(indices), names)
 
 

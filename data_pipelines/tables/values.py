@@ -42,7 +42,11 @@ def is_number(text: str) -> bool:
 
 
 def index_labels(
-    cells: Sequence[str], *, classes: Sequence[str] = (), label_bins: Sequence[float] = ()
+    cells: Sequence[str],
+    *,
+    classes: Sequence[str] = (),
+    label_bins: Sequence[float] = (),
+    allow_absent: bool = False,
 ) -> tuple[tuple[int | str, ...], tuple[str, ...]]:
     """Return each cell's class index, or the reason why it has none, and the class names in index order.
 
@@ -51,6 +55,7 @@ def index_labels(
         classes: Class names in index order; by default all labels found, sorted (numbers by value).
         label_bins: Rising edges that cut a numeric column: class 0 is below the first edge, the last class
             starts at the last edge.
+        allow_absent: Whether some classes may have no cell, as in data that are only scored.
 
     Raises:
         ManifestError: The classes or edges contradict each other, fewer than two classes are left, or one is
@@ -65,7 +70,7 @@ def index_labels(
         names = names or _sort_names({text for text in texts if not is_missing(text)})
         forms = tuple(map(_normalize, names))
         found = [_index_label(text, forms) for text in texts]
-    _check_found(found, names)
+    _check_found(found, names, allow_absent=allow_absent)
     return tuple(found), names
 
 
@@ -174,7 +179,7 @@ def _check_names(names: Sequence[str], edges: Sequence[float]) -> None:
         raise ManifestError(f"data.label_bins must rise, but is {list(edges)}.")
 
 
-def _check_found(found: Sequence[int | str], names: Sequence[str]) -> None:
+def _check_found(found: Sequence[int | str], names: Sequence[str], *, allow_absent: bool) -> None:
     counts = Counter(found)
     reasons = [f"{label} ({count})" for label, count in counts.most_common() if isinstance(label, str)]
     left_out = f" Rows left out: {list_some(reasons)}." if reasons else ""
@@ -184,7 +189,7 @@ def _check_found(found: Sequence[int | str], names: Sequence[str]) -> None:
             f"The label column has {only}. Classification needs two classes or more.{left_out}"
         )
     empty = [name for index, name in enumerate(names) if not counts[index]]
-    if empty:
+    if empty and not (allow_absent and len(empty) < len(names)):
         raise ManifestError(
             f"No row is of class {list_some(map(repr, empty))}.{left_out} Check the class names in "
             "data.classes: they must be spelt as in the table. In YAML a name such as true, null or 1.10 "
