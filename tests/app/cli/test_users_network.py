@@ -10,6 +10,7 @@ import pytest
 from commands import call_command, run_python
 from tiny import TINY, places_in
 from voxlift.app.files import read_json, read_rows
+from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.models.lifting import unregister_lift_rule
 
@@ -85,6 +86,20 @@ def test_a_users_network_is_trained_resumed_scored_explained_and_exported(model,
     assert list((folder / "p_maps").glob("*.nii.gz"))
     assert call_command("export", f"run={run.path}", f"output={folder}/export", custom) == 0
     assert json.loads((folder / "export" / "contract.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_network_in_a_yaml_file_of_the_user_is_compared(folder):
+    (folder / "conf" / "model").mkdir(parents=True)
+    builder = "builder: {_target_: mynets.small_encoder, width: 4, kernels: [3, 3]}"
+    (folder / "conf" / "model" / "mine.yaml").write_text(f"name: mine\nkind: slice\n{builder}\n")
+    start = ("-P", "-m", "voxlift.app.cli.compare", f"--config-dir={folder}/conf", "models=[linear,mine]")
+    done = run_python(*start, *TINY, *QUICK, *places_in(folder, "run"), "custom=[mynets]", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder(folder / "run" / "runs" / "mine-seed0")
+    assert load_settings(run).model.builder["_target_"] == "mynets.small_encoder"
+    assert run.untrained.exists()
+    assert set(read_json(folder / "run" / "comparison.json")["models"]) == {"linear", "mine"}
 
 
 def test_a_saved_run_imports_no_module_of_the_user_unless_the_command_line_names_it(folder):
