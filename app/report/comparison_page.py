@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import WITH_UNIT, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import overall_verdict
@@ -88,9 +88,13 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "subjects": comparisons[0].subjects,
         "fits": comparisons[0].cells,
         "seeds": comparisons[0].trainings,
-        "margin": f"{comparisons[0].margin:g}",
+        "margin": f"{comparisons[0].margin:.3g}",
         "equivalence_level": f"{comparisons[0].level * 200 - 100:g}",
+        "margin_unit": unit if comparisons[0].primary in WITH_UNIT else "",
         "pairs": tables.comparison_rows(comparisons),
+        "has_mcnemar": any(one.mcnemar for one in comparisons),
+        "has_wilcoxon": any(one.wilcoxon for one in comparisons),
+        "finding_tests": tables.table_cells(tables.finding_rows(comparisons)),
         "details": [(one.first, one.second, tables.difference_rows(one, unit)) for one in comparisons],
         "rows": tables.metric_rows(summary.metrics, unit),
         "class_rows": tables.class_rows(summary.metrics, views.outcomes),

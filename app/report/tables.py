@@ -232,6 +232,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "interval": format_interval(found.low, found.high),
             "p": format_p_value(one.adjusted["bootstrap"]),
             "verdict": short_verdict(one),
+            "p_wilcoxon": format_p_value(one.adjusted["wilcoxon"]) if one.wilcoxon else MISSING,
             "only_second": MISSING if one.mcnemar is None else str(one.mcnemar.only_second),
             "only_first": MISSING if one.mcnemar is None else str(one.mcnemar.only_first),
             "first": one.first,
@@ -241,9 +242,33 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     return rows
 
 
+def finding_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Return the difference of each finding's AUC in each pair, with p-values; none for other predictions."""
+    rows = []
+    for one in comparisons:
+        for name, tests in (one.findings or {}).items():
+            found = one.differences.get(f"auc[{name}]")
+            if found is None:
+                continue
+            p_values = {key: tests.adjusted.get(key, math.nan) for key in ("bootstrap", "delong")}
+            interval = format_interval(found.low, found.high)
+            rows.append(
+                {
+                    "finding": name,
+                    "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
+                    "difference": f"{format_signed(found.difference)} {interval}",
+                    "p, bootstrap": format_p_value(p_values["bootstrap"]),
+                    "p, DeLong": format_p_value(p_values["delong"]),
+                }
+            )
+    return rows
+
+
 def difference_rows(one: Comparison, unit: str = "") -> list[tuple[str, str, str]]:
     """Return label, difference and interval of every headline metric of a pair."""
-    found = [one.differences[name] for name in headline_metrics(one.differences)]
+    # A baseline is the same for both models, and the gain over it differs as the error does.
+    own = [name for name in one.differences if not name.startswith("baseline_") and name != "mae_gain"]
+    found = [one.differences[name] for name in headline_metrics(own)]
     return [
         (
             metric_label(one.metric, unit),
