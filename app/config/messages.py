@@ -38,9 +38,9 @@ FILE_ERRORS = {  # why a file or folder could not be used, and what to do
     errno.EACCES: PERMISSION,
     errno.EPERM: PERMISSION,
     errno.EROFS: "it is on a read-only file system; choose another path",
-    errno.ENOSPC: "no space is left on its disk; free some space there",
-    errno.EDQUOT: "your disk quota is used up; free some space there",
-    errno.EFBIG: "the file-size limit is reached; raise it (ulimit -f), or choose another disk",
+    errno.ENOSPC: "no space is left on its disk; free some space there, then start the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space there, then start the same command again",
+    errno.EFBIG: "the file-size limit is reached; raise it (ulimit -f), then start the same command again",
 }
 PLAIN = re.compile(r"[\w.+/@%:?|*-]+")  # an item of a list that needs no quotes of its own
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")

@@ -30,6 +30,7 @@ OUT_OF_MEMORY_WORDS = (
     "unable to allocate",
 )
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+REPEAT = "Then start the same command again."
 FILE_LIMIT_WORDS = ("File too large",)
 
 
@@ -115,7 +116,7 @@ def translate_failures(hint: MemoryHint, resume: str = "") -> Iterator[None]:
 
     Args:
         hint: What needs less memory.
-        resume: How the job can be resumed; empty where it cannot.
+        resume: How the job can be resumed; empty where the same command does it.
 
     Raises:
         UserError: Memory or disk space ran out.
@@ -131,7 +132,8 @@ def translate_failures(hint: MemoryHint, resume: str = "") -> Iterator[None]:
         message = _describe_failure(error, hint)
         if message is None:
             raise
-        raise UserError(f"{message} {resume}".rstrip()) from error
+        again = "" if is_out_of_memory(error) else REPEAT
+        raise UserError(f"{message} {resume or again}".rstrip()) from error
 
 
 def _describe_failure(error: Exception, hint: MemoryHint) -> str | None:

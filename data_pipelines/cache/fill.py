@@ -296,5 +296,5 @@ def _write(target: Path, content: bytes | memoryview) -> None:
 def _unwritable_message(folder: Path, error: OSError) -> str:
     return (
         f"cache.folder={folder}: prepared volumes cannot be written there ({error.strerror or error}). "
-        "Choose another cache.folder."
+        "Free some space there, or choose another cache.folder; then start the same command again."
     )

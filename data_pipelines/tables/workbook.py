@@ -12,6 +12,10 @@ from typing import Any
 from voxlift.data_pipelines.errors import ManifestError, list_some
 
 MAX_UNPACKED = 128 * 1024 * 1024  # bytes of all parts together: a larger one is no table, or hostile
+MAX_RATIO, PLAIN_BYTES = (
+    100,
+    2 * 1024 * 1024,
+)  # of unpacked to packed bytes, of a larger part: sheets reach 20
 MAX_CELLS = 5_000_000
 
 
@@ -57,11 +61,18 @@ def _check_archive(content: bytes, path: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             sizes = {part.filename: part.file_size for part in archive.infolist()}
+            packed = {part.filename: part.compress_size for part in archive.infolist()}
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise ManifestError(f"The workbook {path} is damaged. Save it again, or as CSV in UTF-8.") from error
     if "xl/workbook.xml" not in sizes:
         raise ManifestError(
             f"The table {path} is an archive without an Excel workbook. Save it as .xlsx, or as CSV in UTF-8."
+        )
+    bombs = [name for name, size in sizes.items() if size > PLAIN_BYTES and size > MAX_RATIO * packed[name]]
+    if bombs:
+        raise ManifestError(
+            f"The workbook {path} holds a part that unpacks to more than {MAX_RATIO} times its size "
+            f"({bombs[0]}), as no table does. Save it again, or as CSV in UTF-8."
         )
     if sum(sizes.values()) > MAX_UNPACKED:
         raise ManifestError(

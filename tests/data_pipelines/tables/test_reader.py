@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import subprocess
 import sys
+import time
 import zipfile
 
 import openpyxl
@@ -188,6 +189,40 @@ def archive(parts):
 def test_workbooks_that_cannot_be_used_are_refused(read, content):
     with pytest.raises(ManifestError, match=r"t\.xlsx"):
         read(content, "t.xlsx")
+
+
+def swap_part(content, part, text):
+    """Return a workbook with another text in one part."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    return archive(parts | {part: text})
+
+
+SHEET = "xl/worksheets/sheet1.xml"
+BOMBS = {  # the part, its head, what is repeated in it, and its tail
+    "rows": (SHEET, "<worksheet><sheetData>", "<row/>", "</sheetData></worksheet>"),
+    "cells": (SHEET, "<worksheet><sheetData><row>", "<c/>", "</row></sheetData></worksheet>"),
+    "one text": (SHEET, "<worksheet><sheetData><row><c><v>", "x", "</v></c></row></sheetData></worksheet>"),
+    "shared texts": ("xl/sharedStrings.xml", "<sst>", "<si/>", "</sst>"),
+    "styles": ("xl/styles.xml", "<styleSheet><cellXfs>", "<xf/>", "</cellXfs></styleSheet>"),
+}
+
+
+@pytest.mark.parametrize("form", BOMBS)
+def test_a_workbook_with_a_part_that_unpacks_to_far_more_is_refused_at_once(form, read):
+    """100 MB, which openpyxl would read for half a minute into more than a gigabyte."""
+    part, head, unit, tail = BOMBS[form]
+    text = head + unit * (100 * 2**20 // len(unit)) + tail
+    content = swap_part(workbook([["id", "label"], ["a", "b"]]), part, text)
+    started = time.process_time()
+    with pytest.raises(ManifestError, match=r"t\.xlsx"):
+        read(content, "t.xlsx")
+    assert time.process_time() - started < 2
+
+
+def test_a_large_plain_workbook_is_read(read):
+    rows = [["id", "label"], *([f"s{n}", "a"] for n in range(9000))]
+    assert len(read(workbook(rows), "t.xlsx").rows) == 9000
 
 
 def test_pandas_and_openpyxl_are_imported_with_the_first_table():
