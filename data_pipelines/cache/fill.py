@@ -252,8 +252,8 @@ def _fill_one(source: _Source, target: Path, *, settings: Preprocess, cache_form
     if prepared.voxels.shape != cache_format.shape:
         return _Outcome(
             f"{source.images[0]}: expected {format_shape(cache_format.shape)} voxels as in the first image,"
-            f" found {format_shape(prepared.voxels.shape)}; set preprocess.shape and preprocess.spacing so that"
-            " all share a grid"
+            f" found {format_shape(prepared.voxels.shape)}; set preprocess.shape and preprocess.spacing so"
+            " that all share a grid"
         )
     needed = wider_dtype(cache_format.dtype, choose_dtype(prepared.voxels, settings))
     _write_volume(target.with_suffix(f".{needed}"), prepared, needed)
