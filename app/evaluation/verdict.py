@@ -168,10 +168,7 @@ def comparison_verdict(compared: Comparison) -> str:
     if not math.isfinite(difference.difference):
         return f"{label} is undefined for {first} or {second} on these subjects."
     if _has_too_few_subjects(compared):
-        return (
-            f"Cannot tell {second} from {first}: {size} are too few, the rarest class has only "
-            f"{compared.smallest_class}. {label} is {difference.first:.3f} and {difference.second:.3f}."
-        )
+        return f"Cannot tell {second} from {first}: {size} are too few{_rarest(compared)}. {label} is {difference.first:.3f} and {difference.second:.3f}."
     found = decide(compared)
     statement = _statement(found, compared)
     opening = (
@@ -289,10 +286,10 @@ def _sign(compared: Comparison) -> int:
 def _cautions(compared: Comparison) -> list[str]:
     """Return what limits the result: few subjects of a class, and a single seed behind a decision."""
     sentences = []
-    if compared.smallest_class is not None and compared.smallest_class < FEW_SUBJECTS:
-        sentences.append(
-            f"The rarest class has only {compared.smallest_class} subjects: the interval is approximate."
-        )
+    if _smallest_group(compared) < FEW_SUBJECTS:
+        of = "There are" if compared.smallest_class is None else "The rarest class has"
+        count = compared.subjects if compared.smallest_class is None else compared.smallest_class
+        sentences.append(f"{of} only {count} subjects: the interval is approximate.")
     if compared.trainings == 1 and decide(compared).verdict != "cannot tell":
         sentences.append(
             "Each model was trained with one seed: the interval does not include the variation between seeds."
@@ -301,7 +298,20 @@ def _cautions(compared: Comparison) -> list[str]:
 
 
 def _has_too_few_subjects(compared: Comparison) -> bool:
-    return compared.smallest_class is not None and compared.smallest_class < MIN_SUBJECTS
+    return _smallest_group(compared) < MIN_SUBJECTS
+
+
+def _smallest_group(compared: Comparison) -> float:
+    """Return the subjects of the rarest class, of a number half of all; infinity where that is unknown."""
+    if compared.smallest_class is not None:
+        return compared.smallest_class
+    return compared.subjects / 2 if compared.wilcoxon is not None else math.inf
+
+
+def _rarest(compared: Comparison) -> str:
+    if compared.smallest_class is None:
+        return ""
+    return f", the rarest class has only {compared.smallest_class}"
 
 
 def _label(compared: Comparison) -> str:

@@ -120,7 +120,11 @@ def _figure_values(summary: ComparisonSummary) -> dict[str, Any]:
     return {
         "primary": label,
         "forest": forest_figure(
-            summary.metrics, comparisons[0].primary, name="forest", title=f"{label} of each model"
+            summary.metrics,
+            comparisons[0].primary,
+            name="forest",
+            title=f"{label} of each model",
+            unit=comparisons[0].unit,
         ),
         "difference": difference_figure(comparisons, name="difference", title=f"Differences of {label}"),
         "temperature": tables.calibration_table(models, summary.temperatures) if models else None,

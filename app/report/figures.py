@@ -230,7 +230,7 @@ def epoch_values(history: Sequence[Row], quantity: str) -> dict[str, list[tuple[
 
 
 def forest_figure(
-    metrics: Mapping[str, Mapping[str, object]], metric: str, *, name: str, title: str
+    metrics: Mapping[str, Mapping[str, object]], metric: str, *, name: str, title: str, unit: str = ""
 ) -> Markup:
     """Draw a metric of several models as points with intervals, one row each."""
     with figure_style():
@@ -238,7 +238,7 @@ def forest_figure(
         for row, block in enumerate(metrics.values()):
             colour = SERIES[row % len(SERIES)]
             _draw_interval(axes, row, _as_number(block.get(metric)), interval_of(block, metric), colour)
-        _format_rows(axes, tuple(metrics), metric_label(metric))
+        _format_rows(axes, tuple(metrics), metric_label(metric, unit))
         return svg_markup(figure, name=name, title=title)
 
 
@@ -252,7 +252,9 @@ def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: st
             found = one.differences[one.primary]
             _draw_interval(axes, row, found.difference, (found.low, found.high), INK)
         labels = tuple(f"{one.second} \N{MINUS SIGN} {one.first}" for one in comparisons)
-        _format_rows(axes, labels, f"Difference of {metric_label(comparisons[0].primary)}")
+        _format_rows(
+            axes, labels, f"Difference of {metric_label(comparisons[0].primary, comparisons[0].unit)}"
+        )
         limit = max(abs(bound) for bound in axes.get_xlim())
         axes.set_xlim(-limit, limit)
         return svg_markup(figure, name=name, title=title)

@@ -241,3 +241,11 @@ def test_the_margin_of_a_number_is_a_tenth_of_the_error_of_the_median_and_the_ve
     assert decide(found).verdict == "better"  # a lower error
     assert "MAE (years)" in comparison_verdict(found)
     assert compare_models({"a": weak, "b": weak}, primary="mae", margin=2.0)[0].margin == 2.0
+
+
+def test_few_subjects_with_a_number_decide_nothing_and_some_are_a_caution():
+    for count, expected in ((8, "too few"), (24, "only 24 subjects")):
+        weak, strong = build_numbers(1, noise=20, count=count), build_numbers(2, noise=1, count=count)
+        (found,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
+        assert expected in comparison_verdict(found)
+        assert (decide(found).verdict == "cannot tell") == (count < 10)
