@@ -23,6 +23,7 @@ from voxlift.models.lifting.errors import (
 from voxlift.models.lifting.graph import SUBCLASSED, Call, Graph, history_of, is_network, read_graph
 from voxlift.models.lifting.rules import find_rule, find_token_rule
 from voxlift.models.lifting.rules.base import Consumer, LayerCall, Lifted, LiftRule, keep_layer, user_rule
+from voxlift.models.lifting.rules.elementwise import name_activation
 from voxlift.models.lifting.rules.embedding import lift_foreign_tokens
 from voxlift.models.lifting.rules.foreign import lift_foreign
 from voxlift.models.lifting.types import Layer, Model, Shape, Tensor, TensorSpec, guess_spec, plain_spec
@@ -190,7 +191,7 @@ class Planner:
         layer_call = LayerCall(
             layer=layer,
             path=path,
-            config=_read_config(layer),
+            config=read_config(layer),
             weight_shapes=tuple(tuple(weight.shape) for weight in getattr(layer, "weights", ())),
             inputs=inputs,
             shapes_2d=self._shapes_2d(call, inputs),
@@ -296,14 +297,27 @@ def _require_own_weights(operation: Layer) -> None:
         )
 
 
-def _read_config(operation: Layer) -> dict[str, Any]:
+def read_config(operation: Layer) -> dict[str, Any]:
+    """Return the configuration of a layer, from which its class can build it.
+
+    Args:
+        operation: The layer or raw operation.
+
+    Raises:
+        UnsupportedError: It cannot be described.
+    """
+    if type(operation) is keras.layers.Identity:  # Keras cannot describe it if its dtype was a policy
+        policy = keras.dtype_policies.serialize(operation.dtype_policy)
+        return {"name": operation.name, "trainable": operation.trainable, "dtype": policy}
     try:
-        return dict(operation.get_config())
+        config = dict(operation.get_config())
     except NotImplementedError as error:
         raise UnsupportedError(
             "its configuration cannot be read, so it cannot be rebuilt.",
             "Implement get_config and from_config in its class.",
         ) from error
+    is_lambda = getattr(getattr(operation, "activation", None), "__name__", "") == "<lambda>"
+    return {**config, "activation": name_activation(operation.activation)} if is_lambda else config
 
 
 def _is_same_layer(one: Lifted, other: Lifted) -> bool:

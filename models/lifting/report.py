@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from voxlift.models.flops import layer_flops
-from voxlift.models.lifting.planner import GraphPlan, Step
+from voxlift.models.lifting.planner import GraphPlan, Step, read_config
 from voxlift.models.lifting.rules.base import Lifted
 from voxlift.models.lifting.types import LayerClass, Shape
 
@@ -49,7 +49,7 @@ def _row(step: Step, lifted: Lifted) -> Row:
     read_2d = [tuple(tensor.shape) for tensor in step.call.inputs]
     read_3d = [spec.shape for spec in step.inputs]
     is_layer = isinstance(operation, keras.layers.Layer)
-    config_2d, config_3d = (operation.get_config(), lifted.config) if is_layer else ({}, {})
+    config_2d, config_3d = (read_config(operation), lifted.config) if is_layer else ({}, {})
     return {
         "layer": step.path,
         "class_2d": type(operation).__name__,

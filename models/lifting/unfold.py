@@ -1,7 +1,9 @@
 """Unfold a layer of another library that holds other layers into the network of these layers.
 
 The layer's own code is called on a symbolic tensor, so that Keras records which of its layers it calls. The
-layers in the graph are those that the layer holds, with their weights.
+layers in the graph are those that the layer holds, with their weights. The patch embedding of a vision
+transformer has weights of its own: it is unfolded if it is proved to be a convolution to tokens, to which
+constants are added.
 """
 
 from typing import Any
@@ -11,6 +13,8 @@ import keras
 
 from voxlift.models.lifting.errors import UnsupportedError, describe_error, is_foreign
 from voxlift.models.lifting.graph import Call, read_graph, walk_layers
+from voxlift.models.lifting.rules.foreign import require_no_relative_positions
+from voxlift.models.lifting.rules.patch_embedding import unfold_patch_embedding
 from voxlift.models.lifting.types import Layer, Model, Tensor, Value
 
 FIX = "Register your own rule: register_lift_rule(LayerClass, rule)."
@@ -31,11 +35,15 @@ def unfold_layer(call: Call) -> Model:
 
     Raises:
         UnsupportedError: Its code cannot be called on symbolic tensors, it acts in another way in training,
-            or it has weights of its own.
+            or it has weights of its own, or a table of relative positions.
     """
     layer = call.operation
-    if len(call.inputs) != 1 or len(call.outputs) != 1:
-        raise UnsupportedError("it reads or returns several tensors.", FIX)
+    if len(call.inputs) != 1:
+        raise UnsupportedError("it reads several tensors.", FIX)
+    require_no_relative_positions(layer)
+    embedding = unfold_patch_embedding(call)
+    if embedding is not None:
+        return embedding
     try:
         network, in_training = _trace_both(call)
     except Exception as error:

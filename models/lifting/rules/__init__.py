@@ -32,6 +32,7 @@ from voxlift.models.lifting.rules.normalisation import (
 )
 from voxlift.models.lifting.rules.operations import find_operation_rule
 from voxlift.models.lifting.rules.padding import lift_cropping, lift_zero_padding
+from voxlift.models.lifting.rules.patch_embedding import TokenConstants, lift_token_constants
 from voxlift.models.lifting.rules.pooling import (
     lift_adaptive_pooling,
     lift_average_pooling,
@@ -129,6 +130,7 @@ TOKEN_RULES: Mapping[Any, LiftRule] = {
     layers.Conv2D: lift_token_convolution,
     layers.GroupNormalization: lift_token_group_normalisation,
     layers.Softmax: lift_token_softmax,
+    TokenConstants: lift_token_constants,
     layers.Concatenate: lift_token_concatenate,
     layers.GlobalAveragePooling1D: lift_token_pooling,
     layers.GlobalMaxPooling1D: lift_token_pooling,

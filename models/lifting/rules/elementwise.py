@@ -1,6 +1,11 @@
 """Rules for layers that act on every voxel alike: activations, dropout, scaling; also for augmentation."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
+import numpy as np
+from keras import ops
 
 from voxlift.models.lifting.errors import UnsupportedError
 from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, keep_layer, weight_transfer
@@ -15,6 +20,18 @@ from voxlift.models.lifting.rules.windows import SLOPE_AXES, move_weight_axes
 from voxlift.models.lifting.types import Weights
 
 CHANNEL_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}  # these read all channels of a voxel
+NAMED_ACTIVATIONS = (
+    "gelu",
+    "relu",
+    "silu",
+    "tanh",
+    "sigmoid",
+    "hard_silu",
+    "relu6",
+    "leaky_relu",
+    "linear",
+    "elu",
+)
 INFERENCE_AUGMENTATIONS = {"AutoContrast", "CLAHE"}
 
 
@@ -41,6 +58,26 @@ def lift_activation(call: LayerCall) -> Lifted:
     is_relu = isinstance(call.layer, keras.layers.ReLU) and not call.config.get("negative_slope")
     nonnegative = is_relu or is_nonnegative_activation(call.config)
     return lifted.replace(outputs=(lifted.outputs[0].replace(is_nonnegative=nonnegative),))
+
+
+def name_activation(function: Callable[..., Any]) -> str:
+    """Return the name of Keras' activation that computes the same as a lambda, which cannot be loaded.
+
+    Args:
+        function: The activation of a layer.
+
+    Raises:
+        UnsupportedError: No activation of Keras computes the same.
+    """
+    probe = ops.convert_to_tensor(np.linspace(-30, 30, 601, dtype="float32").reshape(1, -1))
+    expected = ops.convert_to_numpy(function(probe))
+    for name in NAMED_ACTIVATIONS:
+        if np.allclose(ops.convert_to_numpy(keras.activations.get(name)(probe)), expected, atol=1e-6):
+            return name
+    raise UnsupportedError(
+        "its activation is a lambda, which cannot be saved and loaded.",
+        "Write the activation as a function with keras.saving.register_keras_serializable.",
+    )
 
 
 def lift_softmax(call: LayerCall) -> Lifted:

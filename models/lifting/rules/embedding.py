@@ -5,7 +5,11 @@ without new prefix tokens (the output is a constant plus the inputs), and class 
 for all inputs).
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
+from keras import ops
 
 from voxlift.models.layers import TokenEmbedding3D
 from voxlift.models.lifting.errors import UnsupportedError, describe_error
@@ -23,7 +27,7 @@ from voxlift.models.lifting.rules.foreign import (
 )
 from voxlift.models.lifting.rules.results import dtype_setting
 from voxlift.models.lifting.rules.tokens import layout_of
-from voxlift.models.lifting.types import Array, Weights, plain_spec
+from voxlift.models.lifting.types import Array, TokenLayout, Weights, plain_spec
 
 
 def lift_foreign_tokens(call: LayerCall) -> Lifted:
@@ -32,7 +36,7 @@ def lift_foreign_tokens(call: LayerCall) -> Lifted:
     Raises:
         UnsupportedError: It is none of these.
     """
-    require_no_relative_positions(call)
+    require_no_relative_positions(call.layer)
     if len(call.inputs) != 1 or len(call.shapes_2d) != 1 or has_settings(call):
         raise UnsupportedError(
             "there is no rule for this class, and it reads or returns several values.", FIX
@@ -60,21 +64,22 @@ def _constant_before(call: LayerCall) -> int | None:
     probes = [generator.normal(0, scale, (2, tokens, channels)).astype("float32") for scale in (1, 5, 30)]
     try:
         copy = build_copy(call.layer, call.config, probes[0].shape)
-        draw_weights(copy)
+        copy.set_weights(draw_weights(copy))
         outputs = [call_copy(copy, probe, training=mode) for probe in probes for mode in (False, True)]
     except Exception:  # noqa: BLE001  # whatever foreign code raises
         return None
-    if _is_constant([*outputs, outputs[0][::-1]]):
+    if is_constant([*outputs, outputs[0][::-1]]):
         return -1
     before = outputs[0].shape[1] - tokens
     if outputs[0].ndim != 3 or before < 0 or outputs[0].shape[-1] != channels:
         return None
     inputs = [np.pad(probe, ((0, 0), (before, 0), (0, 0))) for probe in probes for _ in range(2)]
     rests = [output - added for output, added in zip(outputs, inputs, strict=True)]
-    return before if _is_constant([*rests, rests[0][::-1]]) else None
+    return before if is_constant([*rests, rests[0][::-1]]) else None
 
 
-def _is_constant(outputs: list[Array]) -> bool:
+def is_constant(outputs: list[Array]) -> bool:
+    """Return whether arrays are equal but for rounding."""
     scale = max(float(np.abs(outputs[0]).max(initial=0)), 1.0)
     return all(
         output.shape == outputs[0].shape
@@ -105,22 +110,40 @@ def _lift_constant(call: LayerCall) -> Lifted:
 
 
 def _lift_embedding(call: LayerCall, before: int) -> Lifted:
+    tokens, channels = (int(size or 1) for size in call.spec.shape_2d[1:])
+
+    def read_constants(weights: Weights) -> Array:
+        copy = build_copy(call.layer, call.config, (1, tokens, channels))
+        copy.set_weights(weights)
+        constants = call_copy(copy, np.zeros((1, tokens, channels), "float32"), training=False)[0]
+        return np.asarray(constants, "float32")
+
+    note = "proved to add constants: position embeddings, repeated on every plane"
+    return lift_constants(call, before, read_constants, note=note)
+
+
+def lift_constants(
+    call: LayerCall, before: int, read_constants: Callable[[Weights], Array], *, note: str
+) -> Lifted:
+    """Return TokenEmbedding3D for a layer that puts constant tokens before others and adds constants.
+
+    Args:
+        call: The layer where it is called, on the tokens of a volume.
+        before: Number of the tokens that it puts before the others.
+        read_constants: Function from its weights to its output [P + T, C] for zeros.
+        note: What was proved.
+
+    Raises:
+        UnsupportedError: The planes have other sides than in 2D, and what they were is unknown.
+    """
     spec, layout = call.spec, layout_of(call.spec)
     per_plane = (int(spec.shape[1] or 0) - layout.prefix) // layout.planes
     tokens, channels = (int(size or 1) for size in spec.shape_2d[1:])
-    if per_plane != tokens - layout.prefix and call.scheme != "random":
-        raise UnsupportedError(
-            f"its position embeddings belong to {tokens - layout.prefix} tokens per plane, received "
-            f"{per_plane}.",
-            "Keep the 2D network's height and width, or use init='random'.",
-        )
+    resize = _resizing(layout, tokens - layout.prefix, per_plane)
 
     def transfer(weights: Weights) -> Weights:
-        copy = build_copy(call.layer, call.config, (1, tokens, channels))
-        copy.set_weights(weights)
-        constant = call_copy(copy, np.zeros((1, tokens, channels), "float32"), training=False)[0]
-        first, known, rest = np.split(np.asarray(constant, "float32"), [before, before + layout.prefix])
-        planes = np.repeat(rest[None], layout.planes, axis=0)
+        first, known, rest = np.split(read_constants(weights), [before, before + layout.prefix])
+        planes = np.repeat(resize(rest)[None], layout.planes, axis=0)
         return [part for part in (first, known, planes) if len(part)]
 
     config = {
@@ -137,14 +160,40 @@ def _lift_embedding(call: LayerCall, before: int) -> Lifted:
         shape_2d=call.shapes_2d[0],
         tokens=layout.with_prefix(layout.prefix + before),
     )
+    is_resized = per_plane != tokens - layout.prefix
     return Lifted(
         TokenEmbedding3D,
         config,
         (output,),
         weight_shapes=tuple(shape for shape in shapes if shape[0]),
-        note="proved to add constants: position embeddings, repeated on every plane",
+        note=f"{note}, resized to planes of {'x'.join(map(str, layout.sides))}" if is_resized else note,
         call_args=(call.tensors[0],),
         call_kwargs={},
         is_rearranged=True,
         **weight_transfer(call, transfer, "repeated on every plane"),
     )
+
+
+def _resizing(layout: TokenLayout, tokens_2d: int, tokens: int) -> Callable[[Array], Array]:
+    """Return the function from position embeddings [T, C] of the 2D plane to those of the lifted plane.
+
+    Raises:
+        UnsupportedError: The number of tokens differs, and the sides of the planes are unknown.
+    """
+    if tokens == tokens_2d and layout.sides == layout.sides_2d:
+        return np.asarray
+    sides, sides_2d = (tuple(size or 0 for size in each) for each in (layout.sides, layout.sides_2d))
+    if math.prod(sides_2d) != tokens_2d or math.prod(sides) != tokens:
+        raise UnsupportedError(
+            f"its position embeddings belong to {tokens_2d} tokens per plane, received {tokens}.",
+            "Keep the 2D network's height and width.",
+        )
+
+    def resize(positions: Array) -> Array:
+        grid = positions.reshape(1, *sides_2d, -1)
+        resized = ops.image.resize(
+            grid, sides, interpolation="bilinear", antialias=True, data_format="channels_last"
+        )
+        return np.asarray(ops.convert_to_numpy(resized)).reshape(tokens, -1)
+
+    return resize

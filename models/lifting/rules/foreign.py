@@ -37,7 +37,7 @@ def lift_foreign(call: LayerCall) -> Lifted:
     Raises:
         UnsupportedError: It does not, or it reads several tensors.
     """
-    require_no_relative_positions(call)
+    require_no_relative_positions(call.layer)
     if len(call.inputs) != 1 or len(call.shapes_2d) != 1:
         raise UnsupportedError(
             "there is no rule for this class, and it reads or returns several tensors.", FIX
@@ -63,13 +63,16 @@ def has_settings(call: LayerCall) -> bool:
     return any(value is not None and not isinstance(value, keras.KerasTensor) for value in values)
 
 
-def require_no_relative_positions(call: LayerCall) -> None:
+def require_no_relative_positions(layer: Layer) -> None:
     """Raise if a layer has a table of relative positions, as Swin transformers have.
+
+    Args:
+        layer: The layer, with the layers that it holds.
 
     Raises:
         UnsupportedError: Such a table has no entries for distances along depth.
     """
-    names = (getattr(weight, "path", weight.name) for weight in getattr(call.layer, "weights", ()))
+    names = (getattr(weight, "path", weight.name) for weight in getattr(layer, "weights", ()))
     if any("relative_position" in name for name in names):
         raise UnsupportedError(
             "its table of relative positions has no entries for distances along depth.",
@@ -125,15 +128,15 @@ def build_copy(layer: Layer, config: Mapping[str, Any], shape: Sizes) -> Layer:
     return copy
 
 
-def draw_weights(layer: Layer) -> None:
-    """Give a copy random positive weights, so that none hides an operation."""
+def draw_weights(layer: Layer) -> list[Array]:
+    """Return random positive weights for a layer, so that none hides an operation."""
     generator = np.random.default_rng(0)
-    layer.set_weights([generator.uniform(0.5, 1.5, each.shape).astype("float32") for each in layer.weights])
+    return [generator.uniform(0.5, 1.5, each.shape).astype("float32") for each in layer.weights]
 
 
 def _draw_same_weights(one: Layer, other: Layer) -> None:
     """Give two copies the same random weights, and the same seeds."""
-    draw_weights(one)
+    one.set_weights(draw_weights(one))
     for variable, same in zip(one.variables, other.variables, strict=True):
         same.assign(variable.value)
 

@@ -1,5 +1,6 @@
 """Rules for raw `keras.ops` calls that index, split, add or remove axes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,11 +160,22 @@ def lift_reshape_operation(call: LayerCall) -> Lifted:
         UnsupportedError: As `lift_reshape`.
     """
     target = tuple(call.config["newshape"])[1:]
-    lifted = lift_reshape(call.replace(config={**call.config, "target_shape": target}))
+    shape_2d = _resolve_target(call, target)
+    lifted = lift_reshape(call.replace(config={**call.config, "target_shape": target}, shapes_2d=(shape_2d,)))
     config = {"name": call.layer.name, "target_shape": lifted.config["target_shape"]}
     return lifted.replace(
         layer_class=keras.layers.Reshape, config=config, call_args=(call.args[0],), call_kwargs={}
     )
+
+
+def _resolve_target(call: LayerCall, target: Shape) -> Shape:
+    """Return the 2D shape after a reshape: with an unknown batch, Keras leaves a size of -1 unknown."""
+    sizes, (batch, *_) = call.spec.shape_2d[1:], call.config["newshape"]
+    if batch is not None or None in sizes or None in target or list(target).count(-1) != 1:
+        return call.shapes_2d[0]
+    known = math.prod(size for size in target if size is not None and size != -1)
+    rest = math.prod(size or 1 for size in sizes) // max(known, 1)
+    return (call.spec.shape_2d[0], *(rest if size == -1 else size for size in target))
 
 
 def _as_single_voxel(call: LayerCall) -> Lifted:

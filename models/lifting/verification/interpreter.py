@@ -12,6 +12,7 @@ import numpy as np
 from voxlift.models.lifting.edits.base import Edit, Edits
 from voxlift.models.lifting.errors import LiftError, Problem, UnsupportedError, foreign_code
 from voxlift.models.lifting.graph import Call, Graph, is_network, read_graph
+from voxlift.models.lifting.precision import compute_in
 from voxlift.models.lifting.types import Array, Layer, Model, Value
 
 POOLS = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
@@ -112,32 +113,10 @@ class _Interpreter:
             return operation(*args, **kwargs)
         if "training" in kwargs:
             kwargs["training"] = False
-        with _precision(operation, self.precision), _linear_activation(operation, edit):
+        with compute_in(operation, self.precision), _linear_activation(operation, edit):
             if self.precision == "float64" and isinstance(operation, POOLS):
                 return _pool_by_axes(operation, *args)
             return operation(*args, **kwargs)
-
-
-class _ComputePolicy(keras.DTypePolicy):
-    """A policy that computes in one precision; its other `variable_dtype` makes Keras cast the weights."""
-
-    @property
-    def variable_dtype(self) -> str:
-        return "none"
-
-
-@contextmanager
-def _precision(layer: Layer, precision: str) -> Iterator[None]:
-    """Let a layer and its own layers compute in a precision; their weights are cast when they are read."""
-    parts = list(layer._flatten_layers())  # noqa: SLF001  # Keras has no public access to a layer's layers
-    policies = [part.dtype_policy for part in parts]
-    try:
-        for part in parts:
-            part.dtype_policy = _ComputePolicy(precision)
-        yield
-    finally:
-        for part, policy in zip(parts, policies, strict=True):
-            part.dtype_policy = policy
 
 
 @contextmanager

@@ -146,6 +146,47 @@ def test_a_layer_that_holds_layers_is_unfolded(tmp_path):
     assert "factor" in problem.reason
 
 
+@keras.saving.register_keras_serializable(package="test_foreign")
+class _Stages(layers.Layer):
+    """Layers whose outputs are all returned, the input among them."""
+
+    def build(self, shape):
+        self.first, self.second = layers.Conv2D(3, 3, padding="same"), layers.Conv2D(4, 2, strides=2)
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 3))
+
+    def call(self, inputs):
+        one = self.first(inputs)
+        return inputs, one, self.second(one)
+
+    def compute_output_shape(self, shape):
+        return shape, (*shape[:-1], 3), self.second.compute_output_shape((*shape[:-1], 3))
+
+
+def test_a_layer_that_returns_what_several_layers_return_is_unfolded():
+    def body(x):
+        pooled = [layers.GlobalAveragePooling2D()(each) for each in _Stages(name="stages")(x)]
+        return layers.Concatenate()(pooled)
+
+    lifted = prove(image_network(body), tolerance=1e-12)
+    assert lifted.output_shape == (None, 11)
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_a_lambda_is_named_if_keras_has_the_same_activation():
+    gelu, other = (lambda y: keras.activations.gelu(y, approximate=False)), (lambda y: ops.sin(2 * y))
+    lifted = prove(image_network(layers.Conv2D(3, 3, activation=gelu)), tolerance=1e-12)
+    assert lifted.layers[-1].activation is keras.activations.gelu
+    (problem,) = lift_problems(image_network(layers.Conv2D(3, 3, activation=other)), depth=8)
+    assert problem.kind == "Conv2D"
+
+
+def test_an_identity_that_keras_cannot_describe_is_kept():
+    policy = keras.DTypePolicy("float32")
+    network = image_network(lambda x: layers.Identity(dtype=policy, name="same")(layers.Conv2D(3, 1)(x)))
+    assert prove(network, tolerance=1e-12).get_layer("same").dtype_policy == policy
+
+
 def test_the_message_of_failed_code_is_quoted():
     (problem,) = lift_problems(image_network(_FailsInConfig()), depth=8)
     assert "TypeError" in problem.reason

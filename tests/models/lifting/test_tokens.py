@@ -187,10 +187,25 @@ def test_what_is_not_defined_for_tokens_is_reported(kind):
     assert problem.fix
 
 
-def test_tokens_need_a_known_depth_and_positions_the_plane_of_the_2d_network():
+def test_tokens_need_a_known_depth():
     assert {problem.kind for problem in lift_problems(transformer())} >= {"Reshape"}
-    problems = lift_problems(transformer(), input_shape=(8, 16, 8))
-    assert [problem.kind for problem in problems] == ["_Positions"]
+
+
+def test_positions_are_interpolated_for_planes_of_other_sides():
+    network = transformer()
+    plan = plan_lift(network, input_shape=(8, 24, 12))
+    assert plan.build().get_layer("positions").positions.shape == (2, 18, 8)
+    proof = verify_lift(plan, random_weights=True)
+    assert proof.is_proved, str(proof)
+    rows, columns = np.meshgrid(np.arange(3.0), np.arange(2.0), indexing="ij")
+    table = network.get_layer("positions").table
+    ramp = np.concatenate([[9.0], (rows + 10 * columns).ravel()])[None, :, None]
+    table.assign(np.broadcast_to(ramp, table.shape))
+    layer = plan.build().get_layer("positions")
+    grid = np.asarray(layer.positions)[1, :, 0].reshape(6, 3)
+    np.testing.assert_allclose(grid[1:5, 1], [5.25, 5.75, 6.25, 6.75])  # a ramp stays a ramp
+    np.testing.assert_allclose(grid[[0, -1]][:, [0, -1]], [[0, 10], [2, 12]])
+    np.testing.assert_allclose(layer.prefix_tokens[0, 0], 9)
 
 
 def _unfold(image, patch=2):
@@ -279,6 +294,41 @@ def test_the_mobile_transformers_of_kimm_are_exact(name):
     prove(network, "preserve", depth=4, tolerance=1e-5)
     lifted = plan_lift(network, depth=32).build()
     assert not any("kimm" in type(layer).__module__ for layer in lifted.layers)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("use_class_token", [True, False])
+def test_the_transformer_of_keras_hub_is_exact(use_class_token, tmp_path):
+    models = pytest.importorskip("keras_hub").models
+    size = {"patch_size": 8, "num_layers": 1, "num_heads": 3, "hidden_dim": 24, "mlp_dim": 48}
+    backbone = models.ViTBackbone(image_shape=(32, 16, 3), use_class_token=use_class_token, **size)
+    x = backbone.output
+    x = x[:, 0] if use_class_token else layers.GlobalAveragePooling1D()(x)
+    network = keras.Model(backbone.input, layers.Dense(3, name="head")(x))
+    for depth, policy in ((4, "preserve"), (8, "isotropic")):
+        prove(network, policy, depth=depth, tolerance=1e-6)
+    plan = plan_lift(network, depth=16)
+    weights = [np.random.default_rng(0).normal(size=each.shape) for each in network.weights]
+    network.set_weights(weights)
+    lifted = plan.build()  # with the weights that the network has now
+    slices = np.random.default_rng(0).normal(size=(2, 32, 16, 3)).astype("float32")
+    volumes = np.repeat(slices[:, None], 16, axis=1)
+    np.testing.assert_allclose(lifted(volumes), network(slices), rtol=1e-3, atol=1e-3)
+    lifted.save(tmp_path / "lifted.keras")
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "lifted.keras")(volumes), lifted(volumes)
+    )
+    assert not any("keras_hub" in type(layer).__module__ for layer in lifted.layers)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Layer 'attn'")
+def test_a_table_of_relative_positions_is_the_reason_of_a_refusal():
+    models = pytest.importorskip("keras_hub").models
+    network = models.SwinTransformerBackbone(
+        image_shape=(32, 32, 3), embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4
+    )
+    problems = lift_problems(network, depth=4, depth_policy="preserve")
+    assert any("relative positions" in problem.reason for problem in problems)
 
 
 @pytest.mark.filterwarnings("ignore:.*pretrained weights:UserWarning")
