@@ -1,9 +1,10 @@
-"""Lift every network of keras.applications or of kimm, verify each lift, and print the table.
+"""Lift every network of keras.applications, or of kimm or keras_hub, verify each lift, and print the table.
 
     python benchmarks/lift_zoo.py                                  # all networks: four lifts each
     python benchmarks/lift_zoo.py ResNet50 VGG16 --policy preserve --head with
     python benchmarks/lift_zoo.py --zoo kimm                       # one network of each family of kimm
     python benchmarks/lift_zoo.py --zoo kimm-all --head with       # all its networks
+    python benchmarks/lift_zoo.py --zoo keras_hub                  # one image classifier of each family
 
 Every network runs in a process of its own, so that its memory is freed, and every finished lift is a row of a
 CSV file: an interrupted run resumes. Weights are random, with suitable batch statistics
@@ -30,9 +31,11 @@ SIDE = 32
 SIDES = {  # the smallest that they accept
     "InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "kimm:InceptionV3": 75, "kimm:Xception": 71,
     "kimm:MobileViTXXS": 64, "kimm:MobileViTV2W050": 64,
-    "kimm:GhostNetV2W100": 64, "kimm:GhostNetV3W050": 64,
+    "kimm:GhostNetV2W100": 64, "kimm:GhostNetV3W050": 64, "kimm:VGG11": 224,
+    "keras_hub:VGGImageClassifier": 224, "keras_hub:SwinTransformerImageClassifier": 224,
+    "keras_hub:MiTImageClassifier": 64, "keras_hub:CSPNetImageClassifier": 64,
 }  # fmt: skip
-ZOOS = ("applications", "kimm", "kimm-all")
+ZOOS = ("applications", "kimm", "kimm-all", "keras_hub")
 FAMILIES = (  # of kimm, its smallest network of each
     "ConvMixer736D32", "ConvNeXtAtto", "DenseNet121", "EfficientNetB0", "EfficientNetLiteB0",
     "EfficientNetV2B0", "GhostNetW050", "GhostNetV2W100", "GhostNetV3W050", "HGNetTiny", "HGNetV2B0",
@@ -40,7 +43,12 @@ FAMILIES = (  # of kimm, its smallest network of each
     "MobileViTXXS", "MobileViTV2W050", "RegNetX002", "RegNetY002", "RepVGGA0", "ResNet18", "TinyNetE",
     "VGG11", "VisionTransformerTiny16", "Xception",
 )  # fmt: skip
-DEPTHS = {"preserve": (5,), "isotropic": (9, 17, 33, 75)}  # tried in this order
+HUB = (  # families of keras_hub; those after VGG are not convolutional alone
+    "CSPNet", "DenseNet", "EfficientNet", "HGNetV2", "MobileNet", "MobileNetV5", "ResNet", "VGG", "Xception",
+    "ViT", "DeiT", "MiT", "SwinTransformer",
+)  # fmt: skip
+# Tried in this order; some networks accept even depths only.
+DEPTHS = {"preserve": (5,), "isotropic": (9, 17, 33, 75, 16, 32, 64)}
 POLICIES = tuple(DEPTHS)
 HEADS = ("with", "without")
 COLUMNS = (
@@ -82,6 +90,8 @@ def list_networks(zoo: str) -> list[str]:
     """Return the names of the networks of a zoo, one of `ZOOS`."""
     if zoo == "kimm":
         return [f"kimm:{name}" for name in FAMILIES]
+    if zoo == "keras_hub":
+        return [f"keras_hub:{family}ImageClassifier" for family in HUB]
     if zoo == "kimm-all":
         import kimm
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import keras
 
+from voxlift.models import hub
 from voxlift.models.archive import check_archive
 
-ZOOS = {"kimm": "kimm.models"}  # library, and its module of networks
+ZOOS = {"kimm": "kimm.models", "keras_hub": "keras_hub.models"}  # library, and its module of networks
+PACKAGES = {"keras_hub": "keras-hub"}  # the name to install, where it is another
 
 
 @functools.cache
@@ -32,7 +34,7 @@ def find_zoo_network(name: str) -> Callable[..., keras.Model]:
     """Return the constructor of a network of another library.
 
     Args:
-        name: Library and class, such as `kimm:RegNetY002`.
+        name: Library and class, such as `kimm:RegNetY002` or `keras_hub:ResNetBackbone`.
 
     Raises:
         ValueError: If the library is not installed, or it has no such network.
@@ -42,11 +44,15 @@ def find_zoo_network(name: str) -> Callable[..., keras.Model]:
         models = importlib.import_module(ZOOS[library])
     except ImportError as error:
         raise ValueError(
-            f"{name} needs the package {library}, which is not installed: pip install 'voxlift[zoo]'."
+            f"{name} needs the package {PACKAGES.get(library, library)}, which is not installed: "
+            "pip install 'voxlift[zoo]'."
         ) from error
-    build: Callable[..., keras.Model] | None = getattr(models, network, None)
+    names = hub.NAMES if library == "keras_hub" else dir(models)
+    build: Callable[..., keras.Model] | None = getattr(models, network, None) if network in names else None
+    if library == "keras_hub" and build is not None:
+        return functools.partial(hub.build_hub_network, network)
     if build is None:
-        close = difflib.get_close_matches(network, dir(models), n=3)
+        close = difflib.get_close_matches(network, names, n=3)
         raise ValueError(
             f"{library} has no network {network!r}. Similar names: {', '.join(close) or 'none'}."
         )

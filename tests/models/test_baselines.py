@@ -185,10 +185,19 @@ def test_a_network_of_another_library_gives_float32_logits(name):
     assert_gives_logits(model, 3, shape)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["ResNetBackbone", "MobileNetImageClassifier"])
+def test_a_network_of_keras_hub_gives_float32_logits(name):
+    pytest.importorskip("keras_hub")
+    shape = (32, 48, 1)
+    assert_gives_logits(build_baseline(f"keras_hub:{name}", input_shape=shape, classes=3), 3, shape)
+
+
 def test_a_name_of_another_library_that_cannot_be_built_is_reported():
-    for name in ("kimm:RegNetZ", "kimm:"):
-        assert "kimm" in explain_unknown_baseline(name)
-        with pytest.raises(ValueError, match="kimm"):
+    for name in ("kimm:RegNetZ", "kimm:", "keras_hub:ResNet", "keras_hub:GemmaBackbone"):
+        library = name.partition(":")[0]
+        assert library in explain_unknown_baseline(name)
+        with pytest.raises(ValueError, match=library):
             build_baseline(name, input_shape=SHAPE, classes=2)
     with pytest.raises(ValueError, match="filters"):
         build_baseline("kimm:LCNet035", input_shape=SHAPE, classes=2, filters=(2, 3))
