@@ -166,6 +166,10 @@ def test_a_model_of_vectors_is_fitted_scored_again_and_refused_for_images(ending
     assert score_again(embedded, split="test")["test"]["auc"] == metrics["test"]["auc"]
     with pytest.raises(SettingsError, match=r"data\.embeddings"):
         load_network(embedded.network)
+    scan = ("predict", f"run={embedded.path}", f"input={rows[0]['image']}", f"output={tmp_path / 'p.csv'}")
+    for explain in ("false", "true", "occlusion"):
+        assert call_command(*scan, f"explain={explain}") == 2
+    assert not (tmp_path / "p.csv").exists()
     assert call_command("export", f"run={embedded.path}", f"output={tmp_path / 'export'}") == 2
     assert not (tmp_path / "export").exists()
 
@@ -209,10 +213,10 @@ def test_it_is_compared_with_networks(work):
     shared = [*places_in(work), f"run_dir={work / 'compared'}", *SHORT]
     sizes = ["data.subjects=16", "preprocess.shape=[8,12,16]", "preprocess.spacing=[8,5,4]"]
     network = ["model.filters=[4,6,8]", "trainer.batch_size=4", "splits.val=0.25", "splits.test=0.25"]
-    status = call_command("compare", "models=[linear,slice2d]", *shared, *sizes, *network)
+    status = call_command("compare", "models=[linear,slice2d,volume3d]", *shared, *sizes, *network)
     assert status == 0
     named = json.loads((work / "compared" / "comparison.json").read_text(encoding="utf-8"))
-    assert set(named["models"]) == {"linear", "slice2d"}
+    assert set(named["models"]) == {"linear", "slice2d", "volume3d"}
 
 
 def test_a_study_of_its_training_is_refused(work):
