@@ -88,6 +88,8 @@ def required_subjects(
         power: Probability with which the test is to reject.
         alpha: Level of the two-sided test.
     """
+    if variance.power(math.inf, difference, alpha=alpha) < power:
+        return None
     low, high = 1, 2
     while variance.power(high, difference, alpha=alpha) < power:
         low, high = high, 2 * high

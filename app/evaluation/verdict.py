@@ -143,9 +143,12 @@ def _plan_more(compared: Comparison, found: Difference) -> Verdict:
     The power is 80 %; where these subjects have it already, 90 %, or that with which every true difference
     ends in one of the other words.
     """
-    if not (math.isfinite(found.subject_error) and found.subject_error > 0 and compared.margin > 0):
-        return Verdict("cannot tell")
     seeds, subjects = compared.trainings, compared.subjects
+    if found.low == found.high == 0:
+        needed_in_all = math.ceil(subjects * 3 / (compared.margin * (compared.smallest_class or subjects)))
+        return Verdict("cannot tell", more_subjects=_round_up(max(1, needed_in_all + 1 - subjects)))
+    if not (math.isfinite(found.subject_error) and found.subject_error > 0):
+        return Verdict("cannot tell")
     between = found.seed_error**2 * seeds
     variance = DifferenceVariance(found.subject_error**2 * subjects, between, seeds)
     alpha = SIGNIFICANCE_LEVEL / compared.pairs
@@ -215,8 +218,10 @@ def short_verdict(compared: Comparison) -> str:
 
 def describe_more(found: Verdict, compared: Comparison) -> str:
     """Return a sentence on the subjects or seeds that are missing; empty where the verdict is not that."""
-    if found.verdict != "cannot tell" or found.power is None:
+    if found.verdict != "cannot tell" or (found.power is None and found.more_subjects is None):
         return ""
+    if found.power is None:
+        return f"About {found.more_subjects} more subjects without a difference would make them equivalent."
     aim = f"to find a difference of {compared.margin:g} with {100 * found.power:.0f} % power"
     if found.more_subjects is not None:
         return f"About {found.more_subjects} more subjects are needed {aim}."

@@ -139,6 +139,9 @@ def test_scores_that_rank_alike_are_equivalent_only_with_enough_subjects():
         (found,) = compare_models({"a": scores, "b": scores}, resamples=50)
         assert decide(found).verdict == verdict
         assert "1.000" in comparison_verdict(found)
+        if more := decide(found).more_subjects:  # of 16
+            enough = replace(found, subjects=16 + more, smallest_class=8 + more // 2)
+            assert decide(enough).verdict == "equivalent"
 
 
 def test_several_pairs_are_listed_with_a_word_each():

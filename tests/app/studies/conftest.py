@@ -112,7 +112,9 @@ class StandIn:
         run.model.write_bytes(b"")  # looked for, never loaded
         write_json(run.environment, {"voxlift": "0"})
         write_rows(run.history, [{"epoch": 0, "val_auc": quality}])
-        write_rows(run.predictions, predictions(quality, seed=settings.seed))
+        rows = predictions(quality, seed=settings.seed)
+        rows += predictions(quality, seed=settings.seed + 100, split="test")
+        write_rows(run.predictions, rows)
         cost = {"parameters": 10.0, "flops": 1e6 * settings.model.filter_scale, "seconds_per_volume": 0.01}
         cost |= {"train_seconds": 1.0, "peak_memory_bytes": 1e9}
         write_json(run.metrics, {"threshold": 0.5, "cost": cost})
@@ -137,14 +139,14 @@ def answer_networks(request, _):
     return {"networks": {name: {"print": json.dumps(one), "problem": ""} for name, one in plain.items()}}
 
 
-def predictions(quality, *, seed, subjects=80):
-    """Return validation rows whose probabilities separate the classes better for higher quality."""
+def predictions(quality, *, seed, subjects=80, split="val"):
+    """Return rows whose probabilities separate the classes better for higher quality."""
     rng = np.random.default_rng(seed)
     labels = np.arange(subjects) % 2
     logits = quality * 4 * (labels - 0.5) + rng.normal(0, 1, subjects)
     shares = 1 / (1 + np.exp(-logits))
     return [
-        {"subject": f"s{i}", "image": f"{i}.nii", "split": "val", "label": "ab"[y], "p_a": 1 - p, "p_b": p}
+        {"subject": f"s{i}", "image": f"{i}.nii", "split": split, "label": "ab"[y], "p_a": 1 - p, "p_b": p}
         for i, (y, p) in enumerate(zip(labels, shares, strict=True))
     ]
 

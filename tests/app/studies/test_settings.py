@@ -24,11 +24,12 @@ def test_every_study_has_a_file():
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_budget_of_every_study_is_complete(name, composed):
     for budget in BUDGETS:
-        with composed(f"study={name}", f"study.budget={budget}") as settings:
+        own = ["run=comparison"] if name == "sample_size" else []
+        with composed(f"study={name}", f"study.budget={budget}", *own) as settings:
             study = settings.study
             assert isinstance(study, STUDIES[name])
             assert set(study.budgets) == set(BUDGETS)
-            assert {key for key, value in vars(study).items() if value is None} <= {"memory_gb"}
+            assert {key for key, value in vars(study).items() if value is None} <= {"memory_gb", "prevalence"}
 
 
 def test_the_users_values_override_the_budget(composed):
@@ -53,6 +54,16 @@ def test_the_users_values_override_the_budget(composed):
         (["study=search", "study.trials=0"], "study.trials"),
         (["study=search", "model=linear"], "model=linear"),
         (["study=search", "study.vary.model.head=[pool]"], "study.vary"),
+        (["study=sample_size"], "study=sample_size"),
+        (["study=sample_size", "run=x", "study.auc=[0.8,0.9]"], "study=sample_size"),
+        (["study=sample_size", "study.auc=[0.8,1.2]"], "study.auc"),
+        (["study=sample_size", "study.auc=[0.8,0.9]", "study.prevalence=1"], "study.prevalence"),
+        (["study=sample_size", "run=x", "study.pair=[a]"], "study.pair"),
+        (["study=sample_size", "run=x", "verdict.margin=0"], "verdict.margin"),
+        (["study=search", "run=x"], "run=x"),
+        (["study=learning_curve", "study.models=[volume3d]"], "study.models"),
+        (["study=learning_curve", "study.fractions=[0.5]"], "study.fractions"),
+        (["study=learning_curve", "study.equal=hours"], "study.equal"),
     ],
 )
 def test_a_mistake_is_reported_with_its_key(overrides, key, composed):
