@@ -22,6 +22,7 @@ from voxlift.app.evaluation.metrics import metric_draws
 from voxlift.app.evaluation.paired_tests import holm
 from voxlift.app.evaluation.scores import (
     Fits,
+    Flags,
     Floats,
     Integers,
     Predictions,
@@ -246,13 +247,14 @@ def _between_groups(
     fits: Fits, rows: Sequence[Integers], permuted: Integers, codes: Sequence[int], metrics: MetricDraws
 ) -> dict[str, Floats]:
     """Return the weighted variance between groups of each metric [B], nan where it is not defined in each."""
+    block = max(1, BLOCK_SIZE // max(map(len, fits)))
+    starts = range(0, len(permuted), block)
     by_group = []
     for code in codes:
-        draws = []
-        for fit, own in zip(fits, rows, strict=True):
-            weights = ((own >= 0) & (permuted[:, own] == code)).astype(np.float64)
-            draws.append(metrics(fit, weights))
-        by_group.append(_mean_over_fits(draws))
+        blocks = [
+            _score_group(fits, rows, permuted[start : start + block] == code, metrics) for start in starts
+        ]
+        by_group.append({name: np.concatenate([one[name] for one in blocks]) for name in blocks[0]})
     sizes = np.array([(permuted[0] == code).sum() for code in codes], np.float64)[:, None]
     found = {}
     for name in by_group[0]:
@@ -260,6 +262,16 @@ def _between_groups(
         mean = (sizes * values).sum(axis=0) / sizes.sum()
         found[name] = (sizes * (values - mean) ** 2).sum(axis=0) / sizes.sum()
     return found
+
+
+def _score_group(
+    fits: Fits, rows: Sequence[Integers], is_member: Flags, metrics: MetricDraws
+) -> dict[str, Floats]:
+    """Return each metric [B] of a group, given which units [B, U] are in it."""
+    pairs = zip(fits, rows, strict=True)
+    return _mean_over_fits(
+        [metrics(fit, ((own >= 0) & is_member[:, own]).astype(np.float64)) for fit, own in pairs]
+    )
 
 
 def _mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from voxlift.app.config import EvaluationSettings, TrainSettings
+from voxlift.app.config import EvaluationSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import split_request
 from voxlift.app.evaluation.groupings import Grouping, cut_groups
 from voxlift.app.evaluation.scores import Fits, Predictions
 from voxlift.app.evaluation.subgroups import MetricDraws, adjust_tests, evaluate_grouping, group_draws
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.subjects import SubjectColumns, read_subjects
+from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text
 from voxlift.app.tasks import task_of
+
+log = logging.getLogger("voxlift")
 
 
 def evaluate_subgroups(
@@ -63,8 +66,12 @@ def evaluate_run_subgroups(
     if not settings.evaluation.by:
         return {}
     decided = task_of(settings).decide(scores["test" if "test" in scores else "val"], metrics)
-    columns = read_subjects(run, settings)
-    return {"subgroups": evaluate_subgroups([decided], columns, settings.evaluation)}
+    try:
+        columns = read_subjects(run, settings)
+        return {"subgroups": evaluate_subgroups([decided], columns, settings.evaluation)}
+    except SettingsError as error:  # a finished training is worth more than its groups
+        log.warning("No subgroups: %s", error)
+        return {}
 
 
 def evaluate_model_subgroups(
@@ -94,6 +101,7 @@ def build_groupings(
     column, edges = split_request(request)
     items = list(dict.fromkeys(item for fit in fits for item in fit.items))
     values = columns.read(column, items)
+    refuse_cut_text(request, values)
     whole = cut_groups(column, values, edges=edges, quantiles=quantiles)
     code_of = dict(zip(items, whole.codes, strict=True))
     return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from voxlift.app.evaluation.table_one import TableOneRow, describe_columns, tabl
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
-from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
 from voxlift.data_pipelines.suggest import closest_name
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest
@@ -34,6 +35,7 @@ HEADER_FACTS = (
     *(f"header.{name}" for name in ("spacing", "shape", "axcodes", "format", "folder")),
     *(f"header.{name}.{axis}" for name in ("spacing", "shape") for axis in AXES),
 )
+OPEN_ENDED = re.compile(r"([0-9.]+) ?\+|[<>≤≥]=? ?([0-9.]+)")
 MAX_COLUMNS = 200
 MAX_CELL = 200  # characters
 USUAL_NAMES = {
@@ -108,10 +110,34 @@ def check_reported_columns(settings: TrainSettings) -> None:
     if not wanted:
         return
     path = Path(str(locate_table(settings.data).table)).expanduser()
-    names = () if path.is_dir() else map(_safe_name, read_table(path).columns)
-    empty = SubjectColumns({"": dict.fromkeys([*names, *HEADER_FACTS], "")}, ())
+    rows = {}
+    if not path.is_dir():
+        table = read_table(path)
+        rows = {
+            str(line): {_safe_name(name): table.with_decimal_point(cell) for name, cell in cells.items()}
+            for line, cells in zip(table.lines, table.rows, strict=True)
+        }
+    known = SubjectColumns({"": dict.fromkeys(HEADER_FACTS, ""), **rows}, ())
     for name, setting in wanted:
-        empty.read(name, (), setting=setting)
+        known.read(name, (), setting=setting)
+    for request in settings.evaluation.by:
+        refuse_cut_text(request, known.read(split_request(request)[0], rows))
+
+
+def refuse_cut_text(request: str, values: Sequence[Value]) -> None:
+    """Pass when the values of an entry of `evaluation.by` with edges are numbers.
+
+    Raises:
+        SettingsError: They are text, with some of it.
+    """
+    column, edges = split_request(request)
+    texts = [value for value in values if isinstance(value, str)]
+    if edges and texts:
+        other = list_some(map(repr, dict.fromkeys(text for text in texts if not is_number(text))), limit=3)
+        raise SettingsError(
+            f"evaluation.by={request}: expected numbers in the column {column}; it also holds {other}. Leave "
+            "the edges out, or make these cells numbers or empty."
+        )
 
 
 def check_saved_columns(
@@ -356,11 +382,21 @@ def find_usual_columns(names: Iterable[str]) -> list[str]:
 def parse_cells(cells: Sequence[str]) -> list[Value]:
     """Return cells as numbers if all that are not missing can be, else as text; nan where missing.
 
-    >>> parse_cells(["1.5", "n/a"]), parse_cells(["1.5", "high"])
-    ([1.5, nan], ['1.5', 'high'])
+    Open ends, as in ages that are not told exactly (`89+`, `>89`), count as the number that they begin with.
+
+    >>> parse_cells(["1.5", "n/a", "89+"]), parse_cells(["1.5", "high"])
+    ([1.5, nan, 89.0], ['1.5', 'high'])
     """
-    is_numeric = all(is_number(cell) for cell in cells if not is_missing(cell))
-    return [math.nan if is_missing(cell) else float(cell) if is_numeric else cell for cell in cells]
+    known = [cell for cell in cells if not is_missing(cell)]
+    closed = {cell: _close_end(cell) for cell in known} if any(map(is_number, known)) else {}
+    is_numeric = all(is_number(closed.get(cell, cell)) for cell in known)
+    return [math.nan if is_missing(cell) else float(closed[cell]) if is_numeric else cell for cell in cells]
+
+
+def _close_end(cell: str) -> str:
+    """Return an open-ended number without the sign that opens it; any other cell as it is."""
+    found = OPEN_ENDED.fullmatch(cell)
+    return (found[1] or found[2]) if found else cell
 
 
 def _safe_name(column: str) -> str:

@@ -24,7 +24,7 @@ from voxlift.app.runs.subjects import check_reported_columns, read_subjects, wri
 
 @pytest.fixture
 def settings(tmp_path):
-    """Settings of a table of 24 subjects in two folders, of which one has no label and one is listed twice."""
+    """Settings of a table of 24 subjects in two folders; one has no label, and one is listed twice."""
     rng = np.random.default_rng(0)
     rows = []
     for i in range(24):
@@ -137,7 +137,11 @@ def test_an_older_run_reads_the_table_again_and_without_it_names_what_is_missing
 
 
 def test_a_misspelt_column_is_refused_before_any_image_is_read(settings):
-    for evaluation in (EvaluationSettings(by=["agee:40"]), EvaluationSettings(describe=["header.spacin"])):
-        with pytest.raises(SettingsError, match="Did you mean"):
+    for evaluation, text in (
+        (EvaluationSettings(by=["agee:40"]), "Did you mean"),
+        (EvaluationSettings(describe=["header.spacin"]), "Did you mean"),
+        (EvaluationSettings(by=["gender:40"]), "gender"),  # words have no edges
+    ):
+        with pytest.raises(SettingsError, match=text):
             check_reported_columns(replace(settings, evaluation=evaluation))
     check_reported_columns(replace(settings, evaluation=EvaluationSettings(by=["Age:40", "header.axcodes"])))
