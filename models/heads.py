@@ -27,7 +27,7 @@ def strip_ending(network: keras.Model) -> keras.Model:
     """Return the network up to its dense layer, with shared weights; itself where nothing follows."""
     if not has_ending(network):
         return network
-    return keras.Model(network.inputs, network.layers[-1].input, name=network.name)
+    return keras.Model(_inputs(network), network.layers[-1].input, name=network.name)
 
 
 def head_layer(network: keras.Model) -> Any:  # noqa: ANN401 - untyped Keras
@@ -48,4 +48,9 @@ def _append(network: keras.Model, ending: Any) -> keras.Model:  # noqa: ANN401 -
     head = network.layers[-1]
     if head.compute_dtype in {"float16", "bfloat16"}:
         head.dtype_policy = "float32"
-    return keras.Model(network.inputs, ending(network.outputs[0]), name=network.name)
+    return keras.Model(_inputs(network), ending(network.outputs[0]), name=network.name)
+
+
+def _inputs(network: keras.Model) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return the input of a network, in a list only where there are several, as they are then called."""
+    return network.inputs[0] if len(network.inputs) == 1 else network.inputs

@@ -55,7 +55,7 @@ class FindingsTask(Task):
     def labels(self, records: Sequence[Record]) -> NDArray[Any]:
         """Return 1, 0 or nan, float64 [N, T]."""
         targets = np.array([record.targets for record in records], np.float64)
-        return targets.reshape(len(records), -1)
+        return targets.reshape(len(records), -1 if records else 0)
 
     def label_columns(self, data: DataSettings) -> tuple[str, ...]:
         """Return the columns of the findings."""

@@ -72,7 +72,7 @@ class NumberTask(Task):
     def labels(self, records: Sequence[Record]) -> NDArray[Any]:
         """Return the numbers, float64 [N, 1]."""
         targets = np.array([record.targets for record in records], np.float64)
-        return targets.reshape(len(records), -1)
+        return targets.reshape(len(records), -1 if records else 0)
 
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
         """Return settings with the column."""
