@@ -104,6 +104,29 @@ def test_two_different_planes_are_connected():
     assert np.abs(np.asarray(lifted(moved)) - np.asarray(lifted(volume))).max() > 1e-5
 
 
+def _without_class_token():
+    return transformer("mean", dropout=0.2)
+
+
+def _of_patches():
+    return _mobile_transformer(lambda tokens: _linear_attention(_group_attention(tokens, name="attention_0")))
+
+
+@pytest.mark.parametrize("build", [_without_class_token, _of_patches])
+def test_a_lifted_transformer_without_class_token_trains_in_bfloat16(build):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    lifted = plan_lift(network, depth=8).build()
+    assert lifted.get_layer("attention_0").compute_dtype == "bfloat16"
+    lifted.compile(keras.optimizers.SGD(0.002), "mse")
+    volumes = np.random.default_rng(0).normal(size=(2, 8, 12, 8, 1)).astype("float32")
+    losses = [lifted.train_on_batch(volumes, np.ones((2, 3), "float32")) for _ in range(4)]
+    assert losses[-1] < losses[0]
+
+
 def test_a_lifted_transformer_trains_in_bfloat16_and_is_saved_and_loaded(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -223,9 +246,9 @@ def _fold(tokens, image, patch=2):
     return ops.reshape(x, (-1, height, width, channels))
 
 
-def _group_attention(tokens):
+def _group_attention(tokens, name="attention"):
     y = layers.LayerNormalization()(tokens)
-    return tokens + layers.MultiHeadAttention(2, 4, attention_axes=(2,), name="attention")(y, y)
+    return tokens + layers.MultiHeadAttention(2, 4, attention_axes=(2,), name=name)(y, y)
 
 
 def _linear_attention(tokens):
