@@ -171,7 +171,8 @@ def comparison_verdict(compared: Comparison) -> str:
     if not math.isfinite(difference.difference):
         return f"{label} is undefined for {first} or {second} on these subjects."
     if _has_too_few_subjects(compared):
-        return f"Cannot tell {second} from {first}: {size} are too few{_rarest(compared)}. {label} is {difference.first:.3f} and {difference.second:.3f}."
+        values = f"{label} is {difference.first:.3f} and {difference.second:.3f}"
+        return f"Cannot tell {second} from {first}: {size} are too few{_rarest(compared)}. {values}."
     found = decide(compared)
     statement = _statement(found, compared)
     opening = (
