@@ -42,7 +42,8 @@ NOTE_EQUAL = {
 }
 NOTE_BAND = (
     "Bands are 95 %: the power law is fitted again in each resample of the test subjects, with the variance "
-    "between seeds added. They take for granted that a power law holds, also beyond the subjects there are."
+    "between seeds added. They take for granted that a power law holds, also beyond the subjects there are, "
+    "and that more subjects are never worse: a gain is not below 0."
 )
 NOTE_ONE_SEED = "With one seed the variance between trainings is not known, and the bands leave it out."
 
@@ -174,6 +175,9 @@ def describe_crossing(found: Crossing, curves: Mapping[str, Curve]) -> str:
 def describe_law(curve: Curve) -> str:
     """Return the power law of a model as a sentence."""
     law = curve.law
+    values = law.predict(curve.subjects)
+    if np.ptp(values) < 0.0005 * np.abs(values).max():
+        return f"{curve.model}: no gain from more training subjects is seen in these points."
     return (
         f"{curve.model}: {format_value(float(law.predict(law.size)))} with {law.size:.0f} training subjects "
         f"on the fitted curve; its limit is {format_value(law.limit)}, and the distance from it falls with "
