@@ -65,7 +65,7 @@ def drop_duplicates(kept: Sequence[tuple[Row, Label]], source: Path) -> list[tup
     by_images: dict[tuple[Path, ...], dict[object, list[tuple[Row, Label]]]] = defaultdict(dict)
     for row, label in kept:
         regions = by_images[tuple(map(find_real_path, row.images or ()))]
-        regions.setdefault(_place(row.region), []).append((row, label))
+        regions.setdefault(_region_key(row.region), []).append((row, label))
     problems = [
         problem
         for images, regions in by_images.items()
@@ -77,7 +77,7 @@ def drop_duplicates(kept: Sequence[tuple[Row, Label]], source: Path) -> list[tup
     return sorted(first, key=lambda pair: pair[0].line)
 
 
-def _place(region: Region | None) -> object:
+def _region_key(region: Region | None) -> object:
     """Return what is equal for two rows of one mask or centre."""
     if region is None:
         return None
