@@ -160,7 +160,11 @@ def external_verdict(metrics: Mapping[str, Any], *, name: str) -> str:
     known = metrics["training_range"]
     if known["outside"]:
         share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in known.get("reasons", {}).items())
+        kinds: dict[str, int] = {}
+        for reason, count in known.get("reasons", {}).items():  # along the axes together
+            kind = reason.partition(" along ")[0]
+            kinds[kind] = max(kinds.get(kind, 0), count)
+        reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
         sentences.append(f"{share}{f': {reasons}' if reasons else ''}.")
     return " ".join(sentences)
 
