@@ -60,6 +60,7 @@ def run_command(
         fork_supervised()
     # Hydra otherwise swallows exceptions, prints its own hint and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; an unknown one would fail once results are drawn
     register_schemas()
     register_choices()
     _handle_dashed_arguments(sys.argv[1:], name)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgba_array
@@ -90,9 +90,13 @@ SETTINGS: Any = MappingProxyType(  # Any: the stub of rc_context wants literal k
 )
 
 
-def figure_style() -> AbstractContextManager[None]:
-    """Return a context with the settings of every figure; it restores the caller's own on exit."""
-    return rc_context(dict(SETTINGS))
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw with the settings of every figure, not with a matplotlibrc; restore the caller's own on exit."""
+    with rc_context():
+        rcdefaults()
+        rcParams.update(SETTINGS)
+        yield
 
 
 def new_axes(*, width: float = 4.6, height: float = 3.9) -> tuple[Figure, Axes]:

@@ -55,3 +55,28 @@ def test_a_configuration_that_keras_refuses_is_named(text, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert str(tmp_path / "home" / "keras.json") in done.stderr
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from matplotlib.figure import Figure
+from voxlift.app.report.style import export_figure, figure_style
+with figure_style():
+    figure = Figure(figsize=(2, 2))
+    figure.add_subplot().set_title("a_b % $x")
+    export_figure(figure, Path(sys.argv[1]), "figure")
+"""
+
+
+def test_figures_are_the_same_whatever_the_machine_says(tmp_path):
+    """Without a HOME, with one that cannot be written, and with a matplotlibrc that asks for LaTeX."""
+    rules = "text.usetex: True\nfont.size: 40\nsavefig.dpi: 5\nsvg.fonttype: path\naxes.grid: True\n"
+    (tmp_path / "matplotlibrc").write_text(rules)
+    homes = ({}, {"HOME": "/nowhere"}, {"HOME": "/proc/1"}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})
+    found = set()
+    for number, variables in enumerate(homes):
+        done = run_python("-c", DRAW, tmp_path / str(number), PYTHONHASHSEED="0", **variables)
+        assert done.returncode == 0, done.stderr
+        found.add((tmp_path / str(number) / "figure.svg").read_bytes())
+    assert len(found) == 1
