@@ -65,13 +65,16 @@ class CumulativeLogits(keras.layers.Layer):
         Args:
             values: [B, 1]; a larger value is a higher class.
         """
+        values = ops.cast(values, "float32")
+        if self.gaps is None:
+            odds = values - self.first
+            return ops.concatenate([ops.log_sigmoid(-odds), ops.log_sigmoid(odds)], axis=-1)
         gaps = ops.softplus(self.gaps) + SMALLEST_GAP  # [K - 2]
-        cuts = ops.cumsum(ops.concatenate([self.first, gaps]))  # [K - 1]
-        odds = ops.cast(values, "float32") - cuts  # [B, K - 1], log odds of a class above each cut
+        odds = values - ops.cumsum(ops.concatenate([self.first, gaps]))  # [B, K - 1], log odds above cuts
         above, below = ops.log_sigmoid(odds), ops.log_sigmoid(-odds)
         # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), without cancellation.
-        between = ops.log1p(-ops.exp(-gaps))
-        return ops.concatenate([below[:, :1], above[:, :-1] + below[:, 1:] + between, above[:, -1:]], axis=-1)
+        between = above[:, :-1] + below[:, 1:] + ops.log1p(-ops.exp(-gaps))
+        return ops.concatenate([below[:, :1], between, above[:, -1:]], axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return [B, K]."""

@@ -3,8 +3,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from voxlift.models.losses import build_loss, focal_loss
+from voxlift.models.losses import (
+    build_findings_loss,
+    build_grades_loss,
+    build_loss,
+    build_number_loss,
+    focal_loss,
+)
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (7, 3)).astype("float32")
@@ -58,3 +65,39 @@ def test_float16_logits_are_computed_in_float32():
     found = build_loss(classes=2)(np.array([0]), np.array([[-300.0, 300.0]], np.float16))
     assert str(found.dtype).endswith("float32'>")
     assert float(found[0]) == 600.0
+
+
+def test_the_loss_of_findings_is_that_of_the_known_cells_and_unknown_ones_give_no_gradient():
+    logits = keras.Variable(RNG.normal(0, 3, (6, 4)))
+    targets = RNG.integers(0, 2, (6, 4)).astype("float32")
+    targets[RNG.random((6, 4)) < 0.4] = np.nan
+    found = np.asarray(build_findings_loss()(targets, logits))
+    p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    own = np.where(np.isnan(targets), 0.0, -np.where(targets == 1, np.log(p), np.log1p(-p)))
+    np.testing.assert_allclose(found, own.mean(axis=1), rtol=1e-4)
+    with tf.GradientTape() as tape:
+        total = keras.ops.sum(build_findings_loss("focal", label_smoothing=0.1)(targets, logits))
+    (slope,) = tape.gradient(total, [logits.value])
+    assert np.isfinite(slope).all()
+    assert (np.asarray(slope)[np.isnan(targets)] == 0).all()
+
+
+def test_the_losses_of_grades_are_those_of_the_cuts_and_of_the_classes():
+    log_p = np.log(RNG.dirichlet(np.ones(4), 7)).astype("float32")
+    labels = RNG.integers(0, 4, 7)
+    above = 1 - np.cumsum(np.exp(log_p), axis=1)[:, :-1]  # [N, cuts]
+    is_above = labels[:, None] > np.arange(3)
+    expected = -np.where(is_above, np.log(above), np.log1p(-above)).sum(axis=1)
+    np.testing.assert_allclose(build_grades_loss(classes=4)(labels, log_p), expected, rtol=1e-4)
+    soft = build_grades_loss(classes=4, soft_labels=True)(np.eye(4)[labels], log_p)
+    np.testing.assert_allclose(soft, expected, rtol=1e-4)
+    likelihood = build_grades_loss("cross_entropy", classes=4)(labels, log_p)
+    np.testing.assert_allclose(likelihood, -log_p[np.arange(7), labels], rtol=1e-5)
+
+
+def test_the_losses_of_a_number_are_of_standardised_errors():
+    targets, found = RNG.normal(60, 20, (9, 1)), RNG.normal(60, 20, (9, 1))
+    own = keras.losses.huber(targets / 10, found / 10)
+    np.testing.assert_allclose(build_number_loss(scale=10.0)(targets, found), own, rtol=1e-4)
+    squared = build_number_loss("squared", scale=10.0)(targets, found)
+    np.testing.assert_allclose(squared, ((targets - found)[:, 0] / 10) ** 2, rtol=1e-4)
