@@ -135,6 +135,17 @@ class Task(ABC):
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
         """Return settings that name the outputs, so that later commands order them in the same way."""
 
+    def check_names(self, names: tuple[str, ...], data: DataSettings) -> None:  # noqa: B027 - most take any
+        """Pass when the names of the outputs, as they were found in the table, can be used.
+
+        Args:
+            names: In order.
+            data: What the user has said about them.
+
+        Raises:
+            ManifestError: They cannot.
+        """
+
     @abstractmethod
     def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
         """Return the outputs that nothing can be learnt about from these labels of the training subjects."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from voxlift.app.tasks.base import Head, Loss, ScoredRows
 from voxlift.app.tasks.classes import Classes
+from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.tables.values import is_number
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings
@@ -38,6 +40,22 @@ class GradesTask(Classes):
                 f"{len(data.classes)}. Two are task=classes."
             )
         return problems
+
+    def check_names(self, names: tuple[str, ...], data: DataSettings) -> None:
+        """Pass when the order of the grades is known, and there are three or more.
+
+        Raises:
+            ManifestError: They are words whose order the user has not given, or too few.
+        """
+        if not data.classes and not all(map(is_number, names)):
+            raise ManifestError(
+                f"task=grades: expected data.classes with the grades in order, the lowest first; the table has "
+                f"{list_some(names)}, whose order is not known."
+            )
+        if len(names) < 3:
+            raise ManifestError(
+                f"task=grades: expected three grades or more; received {list_some(names)}. Two are task=classes."
+            )
 
     def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
         """Return one value, and cuts that give each grade its frequency in training where the value is 0."""
