@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def read_network(file: Path) -> keras.Model:
     if not file.is_file():
         raise ValueError(f"{file} does not exist.")
     check_archive(file)
+    _import_zoos(file)
     try:
         return keras.saving.load_model(file, compile=False)
     except MemoryError:
@@ -100,6 +102,29 @@ def read_network(file: Path) -> keras.Model:
             f"{file} cannot be loaded: {first_line(error)} Save it with model.save('name.keras'), and "
             "import the modules that define its custom layers first."
         ) from error
+
+
+def _import_zoos(file: Path) -> None:
+    """Import the libraries of networks whose layers a `.keras` file names, so that Keras knows them.
+
+    Args:
+        file: Path of the file, which is an archive.
+
+    Raises:
+        ValueError: If such a library is not installed.
+    """
+    with zipfile.ZipFile(file) as archive:
+        text = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
+    for library, module in ZOOS.items():
+        if f'"{library}>' in text or f'"{library}.' in text:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                package = PACKAGES.get(library, library)
+                raise ValueError(
+                    f"{file} has layers of the package {package}, which is not installed: "
+                    "pip install 'voxlift[zoo]'."
+                ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """Files with a network are loaded, and files without one are refused by name."""
 
+import importlib
 import zipfile
 from functools import partial
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -25,6 +27,20 @@ def test_a_saved_network_is_loaded_without_its_compilation(tmp_path):
     network = read_network(_save(tmp_path / "small.keras"))
     assert network.name == "small"
     assert not network.compiled
+
+
+def test_the_library_of_a_networks_layers_is_imported_or_named(tmp_path, monkeypatch):
+    kimm = pytest.importorskip("kimm")
+    file = tmp_path / "scaled.keras"
+    keras.Sequential([keras.Input((8, 9, 1)), kimm.layers.LayerScale(1), layers.Flatten()]).save(file)
+    imported = []
+    monkeypatch.setattr(importlib, "import_module", imported.append)
+    assert read_network(file).output_shape == (None, 72)
+    assert imported == ["kimm.models"]
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=ImportError))
+    with pytest.raises(ValueError, match=r"scaled\.keras.*kimm"):
+        read_network(file)
+    assert read_network(_save(tmp_path / "small.keras")).name == "small"
 
 
 @pytest.mark.parametrize("left", [0, 10, 0.5])
