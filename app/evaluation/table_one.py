@@ -175,12 +175,17 @@ def _format_share(count: int, total: int) -> str:
 def _format_mean(numbers: Sequence[float]) -> str:
     if not numbers:
         return ""
-    sd = f" ({np.std(numbers, ddof=1):.4g})" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.4g}{sd}"
+    sd = f" ({_format_number(float(np.std(numbers, ddof=1)))})" if len(numbers) > 1 else ""
+    return f"{_format_number(float(np.mean(numbers)))}{sd}"
 
 
 def _format_median(numbers: Sequence[float]) -> str:
     if not numbers:
         return ""
-    low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
-    return f"{middle:.4g} [{low:.4g}, {high:.4g}]"
+    low, middle, high = (_format_number(float(q)) for q in np.quantile(numbers, [0.25, 0.5, 0.75]))
+    return f"{middle} [{low}, {high}]"
+
+
+def _format_number(value: float) -> str:
+    """Return a number with four digits, or as a whole number where it has more before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

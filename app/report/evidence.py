@@ -40,6 +40,11 @@ class GroupTable:
     rows: list[tuple[str, str, str, str, str, list[tuple[str, str]]]]
     tests: str
 
+    @property
+    def has_volumes(self) -> bool:
+        """Whether a subject has several volumes, so that both are counted."""
+        return any(volumes != subjects for _, volumes, subjects, *_ in self.rows)
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -329,7 +329,8 @@ def describe_subjects(
     present = [group for group in order if any(group == own for _, own in first)]
     chosen = list(dict.fromkeys([*find_usual_columns(columns.names), *named]))
     values = {name: columns.read(name, first.values(), setting="evaluation.describe") for name in chosen}
-    return describe_columns(values, [group for _, group in first], present) if values else []
+    is_empty = not values or not present
+    return [] if is_empty else describe_columns(values, [group for _, group in first], present)
 
 
 def describe_with_external(
