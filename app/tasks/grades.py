@@ -49,12 +49,13 @@ class GradesTask(Classes):
         """
         if not data.classes and not all(map(is_number, names)):
             raise ManifestError(
-                f"task=grades: expected data.classes with the grades in order, the lowest first; the table has "
-                f"{list_some(names)}, whose order is not known."
+                "task=grades: expected data.classes with the grades in order, the lowest first; the table "
+                f"has {list_some(names)}, whose order is not known."
             )
         if len(names) < 3:
             raise ManifestError(
-                f"task=grades: expected three grades or more; received {list_some(names)}. Two are task=classes."
+                f"task=grades: expected three grades or more; received {list_some(names)}. Two are "
+                "task=classes."
             )
 
     def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
