@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.app.config.overrides import quote_override
-from voxlift.app.errors import SettingsError
+from voxlift.app.errors import SettingsError, refuse_problems
 from voxlift.app.files import read_json
 from voxlift.app.runs.folder import RunFolder
+
+RESULTS = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,8 @@ def read_compared_trials(folder: Path) -> list[Trial]:
         SettingsError: The folder holds no finished comparison, or one of an earlier version, or a training's
             run folder is missing.
     """
-    file = folder / "comparison.json"
-    if not file.is_file():
-        raise SettingsError(
-            f"run={folder}: expected the folder of a finished comparison, with comparison.json, as "
-            "voxlift-compare prints it in its last line."
-        )
+    file = folder / RESULTS
+    refuse_problems(find_comparison_problems(folder))
     rows = read_json(file).get("trainings")
     if not rows:
         raise SettingsError(
@@ -115,6 +113,18 @@ def read_compared_trials(folder: Path) -> list[Trial]:
     if lost := [str(trial.run.path) for trial in trials if not trial.run.is_finished]:
         raise SettingsError(f"{file}: expected a finished run in {', '.join(lost)}.")
     return trials
+
+
+def find_comparison_problems(folder: Path) -> list[str]:
+    """Return a sentence if a folder holds no finished comparison."""
+    if (folder / RESULTS).is_file():
+        return []
+    return [
+        (
+            f"run={folder}: expected the folder of a finished comparison, with {RESULTS}, as voxlift-compare "
+            "prints it in its last line."
+        )
+    ]
 
 
 def _find_run(folder: Path, run: str) -> Path:

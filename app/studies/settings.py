@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
+from voxlift.app.comparison.trial import find_comparison_problems
 from voxlift.app.config import ModelSettings, SettingsError, find_choice_problems, find_range_problems
 from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.commands import StudySettings
@@ -334,6 +336,8 @@ def _comparison_problems(settings: StudySettings) -> list[str]:
             "study=sample_size: expected either run=COMPARISON, the folder of a finished comparison, or "
             "planned values, for example 'study.auc=[0.80,0.85]' study.correlation=0.5 study.prevalence=0.3."
         )
+    elif settings.run is not None:
+        problems += find_comparison_problems(Path(settings.run).expanduser())
     return problems
 
 

@@ -24,7 +24,7 @@ def test_every_study_has_a_file():
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_budget_of_every_study_is_complete(name, composed):
     for budget in BUDGETS:
-        own = ["run=comparison"] if name == "sample_size" else []
+        own = ["study.auc=[0.8,0.9]"] if name == "sample_size" else []
         with composed(f"study={name}", f"study.budget={budget}", *own) as settings:
             study = settings.study
             assert isinstance(study, STUDIES[name])
