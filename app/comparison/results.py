@@ -16,7 +16,7 @@ from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
 from voxlift.app.config import EvaluationSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
-from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import decide, overall_verdict
@@ -132,7 +132,7 @@ def describe_validation(models: Mapping[str, Mapping[str, Any]], primary: str = 
     """
     found, label = (
         {name: model[f"validation_{primary}"] for name, model in models.items()},
-        metric_label(primary),
+        metric_in_text(primary),
     )
     if any(value is None for value in found.values()):
         return f"Validation prefers no model: the {label} on validation subjects of a training is undefined."

@@ -100,6 +100,16 @@ def metric_label(name: str, unit: str = "") -> str:
     )
 
 
+def metric_in_text(name: str, unit: str = "") -> str:
+    """Return the label of a metric within a sentence.
+
+    >>> metric_in_text("auc"), metric_in_text("kappa_quadratic"), metric_in_text("mae", "mm")
+    ('ROC AUC', 'quadratic weighted kappa', 'MAE (mm)')
+    """
+    label = metric_label(name, unit)
+    return label if label.isupper() or label.startswith(("ROC", "F1", "MAE")) else label.lower()
+
+
 def metric_range(name: str) -> tuple[float, float]:
     """Return the lowest and highest value that a metric can take.
 

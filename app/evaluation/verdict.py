@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
 from voxlift.app.evaluation.paired import Comparison, Difference
 from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
 
@@ -32,7 +32,7 @@ def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test"
     if "mae" in metrics:
         return _number_verdict(metrics, name=name, split=split, unit=unit)
     key, chance = ("kappa_quadratic", 0.0) if "kappa_quadratic" in metrics else ("auc", CHANCE_AUC)
-    label = metric_label(key)
+    label = metric_in_text(key)
     # Several classes have an AUC each too, and a correlation of all.
     is_of_findings = "mcc" not in metrics and any(name.startswith("auc[") for name in metrics)
     is_of_findings = is_of_findings and key == "auc"
@@ -321,8 +321,7 @@ def _rarest(compared: Comparison) -> str:
 
 
 def _label(compared: Comparison) -> str:
-    label = metric_label(compared.primary, compared.unit)
-    return label if label.isupper() or label.startswith(("ROC", "F1", "MAE")) else label.lower()
+    return metric_in_text(compared.primary, compared.unit)
 
 
 def _size(compared: Comparison) -> str:
