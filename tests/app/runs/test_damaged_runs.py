@@ -43,6 +43,7 @@ HOSTILE = {
     "a key twice": "seed: 1\nseed: 2\n",
     "a key that is a list": "? [a, b]\n: 1\n",
     "another key": "sed: 1\n",
+    "a mapping in a list of numbers": "model:\n  filters: [4, {a: null}]\n",
 }
 
 
