@@ -51,7 +51,7 @@ def test_a_task_trains_resumes_and_evaluates_to_the_same_metrics(task, data, tmp
     assert call_command("evaluate", f"run={run}") == 0
     again = json.loads((run / "evaluation-test.json").read_text(encoding="utf-8"))["test"]
     expected = metrics["test"]
-    for name in (name for name in expected if name != "intervals"):
+    for name in (name for name, value in expected.items() if not isinstance(value, dict)):
         assert again[name] == pytest.approx(expected[name], abs=1e-4, rel=1e-4, nan_ok=True), name
     if task == "number":
         rows = [row for row in read_rows(run / "splits.csv") if row["split"] == "train"]
