@@ -163,8 +163,9 @@ def test_predict_repeats_the_run_with_maps_and_averages_members_and_views(traine
             decided = [int(float(row[f"p_{name}"]) >= threshold) for row in rows]
             assert [int(row[f"decision_{name}"]) for row in rows] == decided
     pair = f"run=[{trained.run.path},{trained.run.path}]"
-    assert call_command("predict", pair, f"input={table}", f"output={output}", "tta=shifts") == 0
-    rows = read_rows(output)
+    again = tmp_path / "again.csv"
+    assert call_command("predict", pair, f"input={table}", f"output={again}", "tta=shifts") == 0
+    rows = read_rows(again)
     assert all(float(row["spread"]) == pytest.approx(0, abs=1e-6) for row in rows)
 
 
