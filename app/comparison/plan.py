@@ -13,13 +13,11 @@ from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.overrides import key_of, select_shared_overrides
-from voxlift.app.data.sources import check_columns, table_options
 from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.tasks import task_of
-from voxlift.data_pipelines.tables.manifest import load_manifest
 
 OWN_KEYS = ("models", "seeds", "best_of", "verdict", "run_dir", "runs_folder", "debug", "experiment")
 VARIED = dict.fromkeys(("model", "seed", "splits.fold"), "use models=[...], seeds=[...] and splits.folds.")
@@ -141,6 +139,9 @@ def _select_applicable(
 
 def _check_table(trainings: Sequence[TrainSettings]) -> None:
     """Read the user's table, which all trainings share, and check the columns that a model takes from it."""
+    from voxlift.app.data.sources import check_columns, table_options  # numpy: not for --help
+    from voxlift.data_pipelines.tables.manifest import load_manifest
+
     data = trainings[0].data
     if data.name == "manifest":
         load_manifest(str(data.table), table_options(data, task_of(trainings[0])))

@@ -56,7 +56,7 @@ def cut_groups(
         numbers = [float(value) for value in values if is_known(value)]
         cuts = tuple(edges) or _find_quantiles(numbers, quantiles)
         names = _name_ranges(cuts)
-        found = [_place(value, cuts) if is_known(value) else len(names) for value in values]
+        found = [_find_interval(value, cuts) if is_known(value) else len(names) for value in values]
         return _keep_present(column, [*names, MISSING], found)
     texts = [_text(value) if is_known(value) else MISSING for value in values]
     names = _name_categories(texts)
@@ -99,7 +99,7 @@ def _name_ranges(cuts: Sequence[float]) -> list[str]:
     return [f"below {cuts[0]:g}", *inner, f"{cuts[-1]:g} and above"]
 
 
-def _place(value: Value, cuts: Sequence[float]) -> int:
+def _find_interval(value: Value, cuts: Sequence[float]) -> int:
     return int(np.searchsorted(cuts, float(value), side="right"))
 
 

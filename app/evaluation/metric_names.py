@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-
-import numpy as np
 
 METRIC_LABELS: Mapping[str, str] = MappingProxyType(
     {
@@ -46,12 +45,12 @@ PRIMARY = {"grades": "kappa_quadratic", "number": "mae"}  # of the other tasks i
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
     {
-        **dict.fromkeys(("log_loss", "brier", "mae", "rmse", "mae_grades", "error_sd"), (0.0, np.inf)),
-        **dict.fromkeys(("baseline_mae_median", "baseline_mae_mean", "baseline_rmse_mean"), (0.0, np.inf)),
+        **dict.fromkeys(("log_loss", "brier", "mae", "rmse", "mae_grades", "error_sd"), (0.0, math.inf)),
+        **dict.fromkeys(("baseline_mae_median", "baseline_mae_mean", "baseline_rmse_mean"), (0.0, math.inf)),
         **dict.fromkeys(("mcc", "kappa_quadratic", "pearson", "spearman"), (-1.0, 1.0)),
-        **dict.fromkeys(("calibration_slope", "calibration_intercept", "error_slope"), (-np.inf, np.inf)),
-        **dict.fromkeys(("mean_error", "agreement_low", "agreement_high", "mae_gain"), (-np.inf, np.inf)),
-        "r2": (-np.inf, 1.0),
+        **dict.fromkeys(("calibration_slope", "calibration_intercept", "error_slope"), (-math.inf, math.inf)),
+        **dict.fromkeys(("mean_error", "agreement_low", "agreement_high", "mae_gain"), (-math.inf, math.inf)),
+        "r2": (-math.inf, 1.0),
     }
 )
 WITH_UNIT = frozenset(  # metrics of a number that have its unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from voxlift.app.comparison.trial import find_comparison_problems
 from voxlift.app.config import ModelSettings, SettingsError, find_choice_problems, find_range_problems
@@ -23,7 +23,9 @@ from voxlift.app.config.studies import (
 )
 from voxlift.app.errors import refuse_problems
 from voxlift.app.tasks import task_of
-from voxlift.app.tasks.base import Task
+
+if TYPE_CHECKING:
+    from voxlift.app.tasks.base import Task
 
 SCALING = ("none", "auto", "sqrt", "linear")
 EQUAL = ("epochs", "steps")

@@ -16,7 +16,6 @@ from voxlift.app.runtime.setup import import_quietly
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.strategy.hosts.connect import check_hosts
 from voxlift.data_pipelines.paths import find_real_path
-from voxlift.data_pipelines.tables.manifest import split_item
 
 if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Record
@@ -134,6 +133,8 @@ def refuse_seen_subjects(model: ModelSettings, records: Sequence[Record], splits
     Raises:
         SettingsError: Naming the subjects.
     """
+    from voxlift.data_pipelines.tables.manifest import split_item  # numpy: not for --help
+
     source = trained_source(model.baseline)
     if source is None or not source.is_dir():
         return

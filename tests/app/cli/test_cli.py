@@ -11,10 +11,10 @@ from voxlift.app.config.keys import SCHEMA, list_known_keys
 ENDINGS = ("npz", "h5", "xlsx", "keras", "applications")  # of files, and a module, in the help
 HEAVY = ["tensorflow", "keras", "sklearn", "scipy", "pandas", "matplotlib", "SimpleITK", "nibabel", "numpy"]
 COMMANDS = {  # with their groups of choices
-    "train": "augment data experiment logger model optimizer preprocess",
-    "compare": "augment data experiment logger model optimizer preprocess",
-    "study": "augment data experiment logger model optimizer preprocess study",
-    "audit": "data preprocess",
+    "train": "augment data experiment logger model optimizer preprocess task",
+    "compare": "augment data experiment logger model optimizer preprocess task",
+    "study": "augment data experiment logger model optimizer preprocess study task",
+    "audit": "data preprocess task",
     "evaluate": "",
     "predict": "",
     "export": "",

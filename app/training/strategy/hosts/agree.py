@@ -22,6 +22,7 @@ from voxlift.app.config.messages import describe_error, is_user_error
 from voxlift.app.config.overrides import flatten
 from voxlift.app.config.texts import restore_settings
 from voxlift.app.errors import UserError
+from voxlift.app.training.strategy.hosts.connect import is_leader
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -30,13 +31,6 @@ PIECE = 2**24  # bytes of a file that are sent at once
 # What hosts may have of their own: places on their disks, and what only host 0 writes.
 OWN_KEYS = ("hosts", "run_dir", "runs_folder", "cache", "logger", "debug")
 OWN_DATA = ("folder", "root", "table", "npz")
-
-
-def is_leader() -> bool:
-    """Return whether this is process 0, which writes the run folder."""
-    import jax
-
-    return int(jax.process_index()) == 0
 
 
 def is_follower(settings: TrainSettings) -> bool:

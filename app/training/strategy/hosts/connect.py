@@ -27,9 +27,6 @@ from voxlift.app.runtime.devices import backend_name, check_backend
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
 from voxlift.app.runtime.streams import keep_stdout_for_python
 from voxlift.app.runtime.supervisor import send_hints, sent_hints
-from voxlift.app.training.checkpoints import files_to_resume
-from voxlift.app.training.strategy.hosts.agree import agree_on_settings, is_leader, send_files
-from voxlift.app.training.strategy.hosts.data_parallel import refuse_uneven_shares
 
 ENGINE = {"KERAS_BACKEND": "jax"}
 # Variables that JAX reads, too: the number of processes and the index of this one, for each launcher.
@@ -187,7 +184,11 @@ def _connect(hosts: HostsSettings) -> None:
 
 def _train(settings: TrainSettings | None, folder: Path, *, resumes: bool) -> int:
     """Train as host 0 does; the other hosts print nothing, and their run folder is temporary."""
-    from voxlift.app.training.train import train  # takes seconds to import: only when all are connected
+    # These take seconds to import: only when all are connected.
+    from voxlift.app.training.checkpoints import files_to_resume
+    from voxlift.app.training.strategy.hosts.agree import agree_on_settings, send_files
+    from voxlift.app.training.strategy.hosts.data_parallel import refuse_uneven_shares
+    from voxlift.app.training.train import train
 
     console.quiet = not is_leader()
     settings = agree_on_settings(None if settings is None else dump_settings(settings))
@@ -199,6 +200,13 @@ def _train(settings: TrainSettings | None, folder: Path, *, resumes: bool) -> in
     run = RunFolder(Path(str(settings.run_dir)))
     send_files(files_to_resume(run) if is_leader() else [], run.path)
     return _report(train(settings, run))
+
+
+def is_leader() -> bool:
+    """Return whether this is process 0, which writes the run folder."""
+    import jax
+
+    return int(jax.process_index()) == 0
 
 
 def _report(status: int) -> int:
