@@ -29,6 +29,7 @@ from voxlift.app.external.data import (
 )
 from voxlift.app.external.run import (
     describe_comparison,
+    evaluate_runs,
     gather_external,
     refuse_other_tasks,
     write_external_setup,
@@ -103,6 +104,10 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
         SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
     """
     trials, notes = read_trials(comparison)
+    for note in notes:
+        log.warning("%s", note)
+    if len({trial.model for trial in trials}) == 1:  # nothing is left to compare it with
+        return evaluate_runs(asked, [str(trial.run.path) for trial in trials])
     members = tuple(open_ensemble([str(trial.run.path)]).members[0] for trial in trials)
     own = replace(members[0].settings, evaluation=asked.evaluation)
     refuse_other_tasks(own)
@@ -118,12 +123,10 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     results["compared"] = describe_comparison(trained, asked)
     write_rows(folder.predictions, _prediction_rows(scored))
     table = describe_with_external([trials[0].run], own, columns, cohort, named=asked.evaluation.describe)
-    if len(scored.scores) > 1:
-        _write_page(folder, scored, results, pairs, comparison=comparison, table=table_one_cells(table))
+    _write_page(folder, scored, results, pairs, comparison=comparison, table=table_one_cells(table))
     write_json(folder.path / RESULTS, results)
     print_metrics({name: model[EXTERNAL] for name, model in results["models"].items()})
-    if pairs:
-        print_comparisons(pairs)
+    print_comparisons(pairs)
     print_line(f"Results in {folder.path}, report {folder.report}")
     return 0
 
@@ -171,15 +174,13 @@ def compare_external(
     """
     saved = read_json(comparison / RESULTS)
     margin = next((float(pair["margin"]) for pair in saved["pairs"] if "margin" in pair), MARGIN)
-    pairs: tuple[Comparison, ...] = ()
-    if len(scored.scores) > 1:
-        pairs = compare_models(scored.scores, fit_seeds=scored.seeds, margin=margin)
+    pairs = compare_models(scored.scores, fit_seeds=scored.seeds, margin=margin)
     blocks = summarise_models(scored.scores, fit_seeds=scored.seeds)
     by_model = group_by_model(scored.trials)
     warnings = find_unusual(scored.cohort, scored.members)
     results: dict[str, Any] = {
         "comparison": str(comparison),
-        "verdict": overall_verdict(pairs) if pairs else "",
+        "verdict": overall_verdict(pairs),
         "internal_verdict": saved["verdict"],
         "models": {
             name: {
