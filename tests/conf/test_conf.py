@@ -19,6 +19,7 @@ NEEDED = {
     "adrenal": ["data.npz=a.npz"],
     "soop_territory": ["data.table=labels.csv"],
     "soop_severity": ["data.table=labels.csv"],
+    "soop_subgroups": ["data.table=labels.csv"],
     "covariates": ["model.columns=[age]"],
     "embedding": ["data.embeddings=vectors.csv"],
     "pain_linear": ["data.table=labels.csv"],
