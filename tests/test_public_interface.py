@@ -31,7 +31,7 @@ def test_another_name_is_an_attribute_error():
 
 
 def test_volumes_and_lift_together(tmp_path):
-    from voxlift.data_pipelines.phantom import write_phantom
+    from voxlift.data_pipelines.phantom.write import write_phantom
 
     write_phantom(tmp_path, task="nodule", subjects=4, seed=0)
     file = next(tmp_path.rglob("*.nii.gz"))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from voxlift.app.tasks.base import Head, Label, LinearOptions, Loss, ScoredRows, Task
 from voxlift.app.tasks.classes import format_count
-from voxlift.data_pipelines.tables.splits import quantile_bins
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings, TrainSettings
@@ -101,6 +100,8 @@ class NumberTask(Task):
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return the quantile of each number."""
+        from voxlift.data_pipelines.tables.splits import quantile_bins  # reads images: not for a check
+
         _, groups = np.unique(quantile_bins(labels[:, 0].tolist()), return_inverse=True)
         return groups.astype(np.int64)
 

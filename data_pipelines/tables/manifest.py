@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.reader import Table, read_table
 from voxlift.data_pipelines.tables.regions import name_mask
 from voxlift.data_pipelines.tables.row_checks import (
@@ -35,6 +35,9 @@ from voxlift.data_pipelines.tables.rows import (
 from voxlift.data_pipelines.tables.subjects import unify_subjects
 from voxlift.data_pipelines.tables.targets import interpret_labels
 from voxlift.data_pipelines.tables.values import is_missing
+
+if TYPE_CHECKING:
+    from voxlift.data_pipelines.preprocess.region import Region
 
 __all__ = [
     "Manifest",

@@ -18,6 +18,7 @@ COMMANDS = {  # with their groups of choices
     "evaluate": "",
     "predict": "",
     "export": "",
+    "report": "",
     "lift": "",
 }
 
@@ -54,7 +55,8 @@ def test_help_has_examples_and_choices_and_imports_nothing_heavy(command, tmp_pa
 
 
 def test_a_configuration_error_imports_nothing_heavy(tmp_path):
-    assert run_and_list_imports("train", "trainer.epochs=0", cwd=tmp_path)[1:] == (2, [])
+    _, status, imported = run_and_list_imports("train", "trainer.epochs=0", cwd=tmp_path)
+    assert (status, imported) == (2, ["numpy"])  # which the tasks know the shapes of their labels by
 
 
 MISTAKES = [  # a command line, and what the message names
@@ -73,6 +75,9 @@ MISTAKES = [  # a command line, and what the message names
     ("predict", "run: input:"),
     ("export formt=onnx", "formt format?"),
     ("export", "run: output:"),
+    ("report", "run: runs:"),
+    ("report run=nowhere", "run=nowhere:"),
+    ("report run=nowhere checklist=other", "checklist: claim other."),
     ("compare models=[volume3d,resnet9000]", "models: resnet9000"),
     ("compare models=[volume3d]", "models"),
     ("compare data=manifest data.table=nowhere.csv", "nowhere.csv"),

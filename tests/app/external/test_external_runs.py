@@ -19,7 +19,7 @@ from voxlift.app.inference.run import open_run
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_scores
-from voxlift.data_pipelines.phantom import write_phantom
+from voxlift.data_pipelines.phantom.write import write_phantom
 
 OPTIONS = ("trainer.epochs=1", "logger=none", "preflight.enabled=false", "data.subjects=24")
 

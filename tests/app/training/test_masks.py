@@ -20,7 +20,7 @@ from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.networks import load_network
 from voxlift.app.training.input import TrainingInput
-from voxlift.data_pipelines.phantom import write_phantom
+from voxlift.data_pipelines.phantom.write import write_phantom
 
 QUICK = ("preprocess.spacing=[4,3,3]", "logger=none", "preflight.enabled=false", "trainer.epochs=1")
 CHANNEL = ("data.mask_column=mask", "preprocess.mask=[crop,channel]", "preprocess.mask_margin_mm=6")
