@@ -15,6 +15,7 @@ from voxlift.app.config import (
     find_choice_problems,
     find_count_problems,
     find_evaluation_problems,
+    find_report_problems,
 )
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
@@ -57,6 +58,7 @@ def find_problems(settings: EvaluateSettings) -> list[str]:
         *find_run_problems(settings.run),
         *find_count_problems("batch_size", settings.batch_size),
         *find_evaluation_problems(settings.evaluation),
+        *find_report_problems(settings.report),
         *_find_external_problems(settings),
     ]
 

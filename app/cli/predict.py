@@ -10,6 +10,7 @@ from voxlift.app.config import (
     find_centre_problems,
     find_choice_problems,
     find_count_problems,
+    find_report_problems,
 )
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
@@ -46,6 +47,7 @@ def find_problems(settings: PredictSettings) -> list[str]:
             f"explain: expected true, false, {', '.join(EXPLAIN_METHODS)}; received {settings.explain}."
         )
     problems += find_count_problems("batch_size", settings.batch_size)
+    problems += find_report_problems(settings.report)
     problems += find_centre_problems("", settings.centre_columns, settings.centre_space)
     ending = ".npz" if settings.embed and settings.output.lower().endswith(".npz") else ".csv"
     problems += find_output_file_problems(settings.output, ending=ending, overwrite=settings.overwrite)

@@ -16,6 +16,7 @@ from voxlift.app.config.checks import (
     find_depth_policy_problems,
     find_evaluation_problems,
     find_range_problems,
+    find_report_problems,
 )
 from voxlift.app.config.commands import (
     AuditSettings,
@@ -24,6 +25,7 @@ from voxlift.app.config.commands import (
     ExportSettings,
     LiftSettings,
     PredictSettings,
+    ReportCommandSettings,
     StudySettings,
     TrainSettings,
     register_schemas,
@@ -38,6 +40,7 @@ from voxlift.app.config.schema import (
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
+    PageSettings,
     PreflightSettings,
     PreprocessSettings,
     SplitSettings,
@@ -63,9 +66,11 @@ __all__ = [
     "LoggerSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "PageSettings",
     "PredictSettings",
     "PreflightSettings",
     "PreprocessSettings",
+    "ReportCommandSettings",
     "SettingsError",
     "SplitSettings",
     "StudySettings",
@@ -80,5 +85,6 @@ __all__ = [
     "find_depth_policy_problems",
     "find_evaluation_problems",
     "find_range_problems",
+    "find_report_problems",
     "register_schemas",
 ]

@@ -13,6 +13,7 @@ from voxlift.app.config.schema import (
     EvaluationSettings,
     HostsSettings,
     ModelSettings,
+    PageSettings,
     PreprocessSettings,
     SplitSettings,
     VerdictSettings,
@@ -49,6 +50,7 @@ def check_settings(settings: TrainSettings) -> None:
             *_find_weights_problems(settings),
             *_find_trainer_problems(settings),
             *find_evaluation_problems(settings.evaluation),
+            *find_report_problems(settings.report),
             *_find_strategy_problems(settings),
         ]
     )
@@ -224,9 +226,13 @@ def find_mask_problems(preprocess: PreprocessSettings, data: DataSettings) -> li
 def find_model_problems(model: ModelSettings) -> list[str]:
     """Return one sentence for each problem in the group `model`."""
     problems = find_choice_problems("model.kind", model.kind, MODEL_KINDS)
-    if model.kind == "table" and not model.columns:
+    if model.reads_columns and not model.columns:
         problems.append(
             "model.columns: expected columns of the table to predict from, as in 'model.columns=[age,sex]'."
+        )
+    if model.join_columns and not model.has_network:
+        problems.append(
+            f"model.join_columns=true: expected a network, as model=volume3d_columns; received kind={model.kind}."
         )
     return [
         *problems,
@@ -245,6 +251,22 @@ def find_model_problems(model: ModelSettings) -> list[str]:
         *find_range_problems("model.rate_factor", model.rate_factor, 1e-6, 100.0),
         *find_range_problems("model.freeze_epochs", model.freeze_epochs, 0, 100_000),
     ]
+
+
+def refuse_unread_columns(model: ModelSettings) -> None:
+    """Pass when `model.columns` is not set, or the model reads it.
+
+    Raises:
+        SettingsError: With the model that reads it.
+    """
+    if not model.columns or model.reads_columns:
+        return
+    preset = {"slice": "slice2d_columns", "volume": "volume3d_columns"}.get(model.kind)
+    joined = f"model={preset} (or add model.join_columns=true), or " if preset else ""
+    raise SettingsError(
+        f"model.columns={model.columns}: model={model.name} reads no columns of the table. Use {joined}"
+        "model=covariates for the table alone."
+    )
 
 
 def _find_baseline_problems(model: ModelSettings) -> list[str]:
@@ -411,6 +433,11 @@ def find_evaluation_problems(evaluation: EvaluationSettings) -> list[str]:
         *find_range_problems("evaluation.recalibrate", evaluation.recalibrate, 0.0, 0.9),
         *find_choice_problems("evaluation.same_names", evaluation.same_names, ("refuse", "ignore")),
     ]
+
+
+def find_report_problems(report: PageSettings) -> list[str]:
+    """Return a sentence if the number of cases on a page cannot be."""
+    return find_range_problems("report.cases", report.cases, 0, 100)
 
 
 def _find_request_problems(request: str) -> list[str]:

@@ -21,6 +21,7 @@ from voxlift.app.config.schema import (
     LoggerSettings,
     ModelSettings,
     OptimizerSettings,
+    PageSettings,
     PreflightSettings,
     PreprocessSettings,
     SplitSettings,
@@ -47,6 +48,7 @@ class TrainSettings:
         preflight: See `PreflightSettings`.
         logger: See `LoggerSettings`.
         evaluation: See `EvaluationSettings`.
+        report: See `PageSettings`.
         cache: See `CacheSettings`.
         precision: `auto` (bfloat16 where the device computes fast in it), `float32`, `mixed_bfloat16` or
             `mixed_float16`.
@@ -74,6 +76,7 @@ class TrainSettings:
     preflight: PreflightSettings = field(default_factory=PreflightSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    report: PageSettings = field(default_factory=PageSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     precision: str = "auto"
     device: str = "auto"
@@ -117,6 +120,7 @@ class EvaluateSettings:
         data: See `ExternalDataSettings`.
         output: New or empty folder for the results on external data.
         evaluation: See `EvaluationSettings`.
+        report: See `PageSettings`; used on external data.
         batch_size: Volumes scored at once; null: as in the training.
         custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
@@ -128,6 +132,7 @@ class EvaluateSettings:
     data: ExternalDataSettings = field(default_factory=ExternalDataSettings)
     output: str | None = None
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    report: PageSettings = field(default_factory=PageSettings)
     batch_size: int | None = None
     custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
@@ -149,6 +154,7 @@ class PredictSettings:
             for `data.embeddings`.
         tta: Test-time augmentation: `none`, `flips` (axes that training flipped), `half_turns` or `shifts`
             (one voxel each way).
+        report: See `PageSettings`; the page is written beside the output where `explain` is asked for.
         image_columns: Columns of the image files in a table; empty: as in the run.
         subject_column: Column of the subject in a table; null: as in the run.
         mask_column: Column of the masks in a table, for a run that needs them; null: as in the run.
@@ -171,6 +177,7 @@ class PredictSettings:
     explain_layer: str | None = None
     embed: bool = False
     tta: str = "none"
+    report: PageSettings = field(default_factory=PageSettings)
     image_columns: list[str] = field(default_factory=list)
     subject_column: str | None = None
     mask_column: str | None = None
@@ -202,6 +209,29 @@ class ExportSettings:
     output: str | None = None
     format: str = "saved_model"
     custom: list[str] = field(default_factory=list)
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
+class ReportCommandSettings:
+    """All settings of `voxlift-report`.
+
+    Attributes:
+        run: Folder of a finished run, for its checklist.
+        checklist: `claim`: the items of CLAIM 2024.
+        runs: Folder with runs at any depth, for one table over all of them.
+        sort: Column of that table: `auc` or another metric, `model`, `data` or `seconds`.
+        output: Folder for the files; null: that of `run` or `runs`.
+        runs_folder: Folder for the record of a sweep (`-m`).
+        debug: As in `TrainSettings`.
+    """
+
+    run: str | None = None
+    checklist: str = "claim"
+    runs: str | None = None
+    sort: str = "data"
+    output: str | None = None
     runs_folder: str = "runs"
     debug: bool = False
 
@@ -303,6 +333,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateSettings,
     "predict": PredictSettings,
     "export": ExportSettings,
+    "report": ReportCommandSettings,
     "audit": AuditSettings,
     "lift": LiftSettings,
     "study": StudySettings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from voxlift.app.config.commands import TrainSettings
+from voxlift.app.config.schema import ModelSettings
 from voxlift.app.config.texts import protect, quote_argument, quote_text, restore_settings
 from voxlift.app.errors import SettingsError
 from voxlift.app.tasks import TASK_NAMES, task_of
@@ -20,8 +21,19 @@ Settings = TypeVar("Settings")
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 HYDRA_WORDS = ("true", "false", "null", "inf", "nan")  # no text, unless quoted
-READ_BY = {"model.columns": "table", "data.embeddings": "embedding"}  # the one kind of model that reads a key
-NEUTRAL_KEYS = ("run_dir", "runs_folder", "debug", "cache", "logger", "evaluation")  # they change no result
+READ_BY: dict[str, Callable[[ModelSettings], bool]] = {  # which models read a key
+    "model.columns": lambda model: model.reads_columns,
+    "data.embeddings": lambda model: model.kind == "embedding",
+}
+NEUTRAL_KEYS = (
+    "run_dir",
+    "runs_folder",
+    "debug",
+    "cache",
+    "logger",
+    "evaluation",
+    "report",
+)  # they change no result
 
 
 def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
@@ -151,7 +163,7 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     """Return the differences between the settings of two trainings, as `key: wanted instead of saved`.
 
     A run fills in the classes that the user left open; these are no difference. Nor are keys of `READ_BY` to
-    models of other kinds, which read none of them.
+    models that do not read them.
 
     Args:
         saved: Settings of an existing run or study.
@@ -161,8 +173,8 @@ def list_changes(saved: TrainSettings, wanted: TrainSettings, *, but: Collection
     had, wants = list_result_settings(saved, but=but), list_result_settings(wanted, but=but)
     if not wanted.data.classes:
         wants["data.classes"] = had.get("data.classes")
-    for key, kind in READ_BY.items():
-        if kind not in (saved.model.kind, wanted.model.kind):
+    for key, reads in READ_BY.items():
+        if not reads(saved.model) and not reads(wanted.model):
             wants[key] = had.get(key)
     return [
         f"{key}: {wants.get(key)} instead of {had.get(key)}"

@@ -180,7 +180,9 @@ class ModelSettings:
         depth_policy: How strides and pooling reduce depth: `isotropic`, `preserve`, `slicewise` or `spacing`;
             or a list with one per stage, or choices by layer.
         init: Weights of the lifted kernels: `centre`, `mean`, `acs` or `random`.
-        columns: Columns of the table that `kind=table` predicts from.
+        columns: Columns of the table that `kind=table` predicts from, or that `join_columns` joins.
+        join_columns: Whether `columns` are a second input of the network, joined to its features before the
+            head. Numbers are standardised, gaps marked, words one-hot encoded, as the training subjects say.
         axis: Axis of the slices: `depth`, `height`, `width` or `all`.
         slices: Slices that are used: `all`, `central` (the middle half) or `foreground`.
         aggregate: From scores of slices to that of the volume: `mean`, `max`, `topk` or `attention`; or
@@ -208,6 +210,7 @@ class ModelSettings:
     depth_policy: Any = "isotropic"
     init: str = "centre"
     columns: list[str] = field(default_factory=list)
+    join_columns: bool = False
     axis: str = "depth"
     slices: str = "all"
     aggregate: str = "mean"
@@ -222,6 +225,11 @@ class ModelSettings:
     def has_network(self) -> bool:
         """Whether a network is trained; other models are fitted at once, without Keras."""
         return self.kind in NETWORK_KINDS
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether `columns` count: those of a table alone, or joined to images."""
+        return self.kind == "table" or self.join_columns
 
 
 @dataclass
@@ -319,6 +327,20 @@ class EvaluationSettings:
     describe: list[str] = field(default_factory=list)
     recalibrate: float = 0.0
     same_names: str = "refuse"
+
+
+@dataclass
+class PageSettings:
+    """The cases on a page: volumes with their prediction; nothing here changes a training.
+
+    Attributes:
+        interactive: Whether the cases can be scrolled, with opacity and window, in a browser; else pictures.
+            The voxels that a browser shows are part of the page: at most 96 along a side, and 1.5 MB a case.
+        cases: Number of volumes on the page, 0 to 100; 0: none.
+    """
+
+    interactive: bool = True
+    cases: int = 12
 
 
 @dataclass
