@@ -23,6 +23,9 @@ NEEDED = {
     "covariates": ["model.columns=[age]"],
     "embedding": ["data.embeddings=vectors.csv"],
     "pain_linear": ["data.table=labels.csv"],
+    "findings": ["data.task=signs"],
+    "grades": ["data.task=winding"],
+    "number": ["data.task=pitch"],
 }
 OPTIONS = [
     (group.name, path.stem)

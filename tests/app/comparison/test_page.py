@@ -10,6 +10,7 @@ from voxlift.app.comparison.page import SHOWN_CASES, select_disagreements
 from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.runs.folder import RunFolder
+from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 SHAPE, VOLUMES = (4, 6, 8, 1), 8
 
@@ -36,7 +37,14 @@ def scores(monkeypatch, tmp_path):
         voxels.tofile(tmp_path / f"{i}.raw")
         files.append(tmp_path / f"{i}.raw")
     records = tuple(SimpleNamespace(item=f"{i}.nii") for i in range(VOLUMES))
-    cohort = SimpleNamespace(records=records, files=files, dtype=np.float32, shape=SHAPE)
+    cohort = SimpleNamespace(
+        records=records,
+        files=files,
+        dtype=np.float32,
+        shape=SHAPE,
+        preprocess=Preprocess(),
+        columns=None,
+    )
     monkeypatch.setattr("voxlift.app.comparison.page.load_settings", lambda _: None)
     monkeypatch.setattr("voxlift.app.comparison.page.reopen_split", lambda *_, **__: cohort)
     steps = np.linspace(0, 0.4, VOLUMES)
