@@ -5,6 +5,9 @@ Training shuffles, augments and drops the last incomplete batch of an epoch; eva
 exactly once, in order. The order of volumes and the augmentation depend on seed, epoch and position; slices
 are shuffled once more among those of neighbouring volumes, by the seed alone.
 
+Where volumes have columns of a table, a batch begins with a pair (voxels, columns [B, F]) in place of the
+voxels.
+
 Voxels that are not augmented stay in the type in which they are stored, usually float16: the network casts
 them, which costs nothing compared with a step, while a cast here would double the size of every later copy.
 Augmentation and mixing compute in float32 and return float32.
@@ -63,6 +66,8 @@ class TrainingOptions:
 def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
     """Return batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order.
 
+    With columns a batch is a tuple of one, the pair (voxels, columns), which Keras takes for inputs alone.
+
     Args:
         volumes: The volumes to score.
         batch_size: Volumes per batch; the last one may be smaller.
@@ -72,6 +77,9 @@ def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.
         lambda path: read_voxels(path, volumes.shape, volumes.dtype), num_parallel_calls=tf.data.AUTOTUNE
     )  # [D, H, W, C]
     batches = voxels.batch(batch_size)  # [B, D, H, W, C]
+    if volumes.columns is not None:
+        columns = tf.data.Dataset.from_tensor_slices(volumes.columns).batch(batch_size)  # [B, F]
+        batches = tf.data.Dataset.zip((batches, columns)).map(lambda *pair: (pair,))
     return batches.prefetch(2).with_options(_deterministic())
 
 
@@ -95,13 +103,13 @@ def training_volumes(
         # Before reading, so that a process reads only its own shard.
         rows, size = _take_shard(rows.batch(size), options).unbatch(), size // shards
     read = _build_reader(volumes, options)
-    examples = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)  # [D, H, W, C], label, weight
+    examples = rows.map(read, num_parallel_calls=tf.data.AUTOTUNE)  # [D, H, W, C], (columns,) label, weight
     batches = examples.batch(size, drop_remainder=True)  # [B, D, H, W, C], [B], [B]
     if mix is not None:
         batches = _mix_batches(batches, labels, options)  # [B, D, H, W, C], [B, K], [B]
         # After mixing, since an example may be mixed with one of another shard.
         batches = _take_shard(batches, options)
-    return batches.prefetch(2).with_options(_deterministic())
+    return _pair_columns(batches, volumes).prefetch(2).with_options(_deterministic())
 
 
 def training_slices(
@@ -145,7 +153,8 @@ def training_slices(
             batches = _mix_batches(batches, labels, options)  # [B, ., ., slab * C], [B, K], [B]
         return _take_shard(batches, options)
 
-    return _epochs(labels, options).flat_map(batch_epoch).prefetch(2).with_options(_deterministic())
+    batches = _pair_columns(_epochs(labels, options).flat_map(batch_epoch), volumes)
+    return batches.prefetch(2).with_options(_deterministic())
 
 
 def examples_per_epoch(
@@ -212,16 +221,28 @@ def _orders(labels: NDArray[np.int64], options: TrainingOptions, epochs: range) 
 
 
 def _build_reader(volumes: PreparedVolumes, options: TrainingOptions) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Return a function from (index, label, weight, key) to voxels, label, weight (and key, to mix)."""
+    """Return a function from (index, label, weight, key) to voxels, label, weight (and key, to mix).
+
+    Columns, where the volumes have some, follow the voxels.
+    """
     paths, augment = tf.constant([str(file) for file in volumes.files]), options.augment
+    columns = () if volumes.columns is None else (tf.constant(volumes.columns),)
 
     def read(index: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         voxels = read_voxels(paths[index], volumes.shape, volumes.dtype)  # [D, H, W, C], stored type
         if augment:
             voxels = augment(tf.cast(voxels, tf.float32), key)  # [D, H, W, C], float32
-        return (voxels, label, weight, key) if options.mix else (voxels, label, weight)
+        example = (voxels, *(values[index] for values in columns), label, weight)
+        return (*example, key) if options.mix else example
 
     return read
+
+
+def _pair_columns(batches: tf.data.Dataset, volumes: PreparedVolumes) -> tf.data.Dataset:
+    """Return batches with the pair (voxels, columns) as their input, where the volumes have columns."""
+    if volumes.columns is None:
+        return batches
+    return batches.map(lambda voxels, columns, *values: ((voxels, columns), *values))
 
 
 def read_voxels(path: tf.Tensor, shape: Shape, dtype: str) -> tf.Tensor:
@@ -249,12 +270,12 @@ def _mix_batches(
     classes, mix = int(labels.max()) + 1, options.mix
     assert mix is not None  # noqa: S101 - for the type checker: the callers ask before
 
-    def blend(
-        voxels: tf.Tensor, batch_labels: tf.Tensor, weights: tf.Tensor, keys: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
+    def blend(voxels: tf.Tensor, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        *columns, batch_labels, weights, keys = values
         rows = tf.one_hot(batch_labels, classes) if options.targets is None else batch_labels  # [B, K]
         mixed, soft_labels = mix(tf.cast(voxels, tf.float32), rows, keys[0])
-        return mixed, soft_labels, weights
+        blended = [mix(one, rows, keys[0])[0] for one in columns]  # by the same pairs and weights
+        return mixed, *blended, soft_labels, weights
 
     return batches.map(blend)
 

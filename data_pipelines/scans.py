@@ -23,7 +23,7 @@ from voxlift.data_pipelines.paths import (
 )
 from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.readers.recognise import is_dicom_image
-from voxlift.data_pipelines.tables.reader import read_table
+from voxlift.data_pipelines.tables.reader import read_table, require_columns
 from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns, name_mask
 from voxlift.data_pipelines.tables.rows import Row, rows_of_table
 
@@ -39,12 +39,14 @@ class Scan:
         images: Absolute paths, one per channel; a directory contains a DICOM series.
         problem: Why it cannot be scored, "" where no problem is known.
         region: Its mask or centre; None where the model needs none.
+        cells: Text of the columns that the model joins to the image, in their order; empty: none.
     """
 
     subject: str
     images: tuple[Path, ...]
     problem: str = ""
     region: Region | None = None
+    cells: tuple[str, ...] = ()
 
 
 def find_scans(
@@ -54,6 +56,7 @@ def find_scans(
     subject_column: str | None = None,
     root: str | Path | None = None,
     regions: RegionColumns = NO_REGIONS,
+    joined_columns: Sequence[str] = (),
 ) -> tuple[Scan, ...]:
     """Return the scans of a file, a folder or a table, in a fixed order.
 
@@ -66,10 +69,11 @@ def find_scans(
         subject_column: The table's column with the subject; by default the first image names it.
         root: Folder that a table's relative paths start from; by default the table's own.
         regions: The table's columns of masks or centres, which the model needs.
+        joined_columns: The table's columns that the model joins to the image.
 
     Raises:
-        ManifestError: There is nothing at `source`, nothing to score, or no table though masks or centres are
-            needed.
+        ManifestError: There is nothing at `source`, nothing to score, or no table though masks, centres or
+            columns are needed; or the table lacks a column.
     """
     path, columns = Path(source).expanduser().absolute(), tuple(image_columns)
     if is_absent(path):
@@ -80,11 +84,16 @@ def find_scans(
             f"{source}: this model needs a {'mask' if regions.mask else 'centre'} for each scan. Give a "
             f"table with the columns {', '.join([*columns, *regions.needed])}."
         )
+    if joined_columns and not is_table:
+        raise ManifestError(
+            f"{source}: this model needs {list_some(joined_columns)} of each subject beside the image. Give "
+            f"a table with the columns {', '.join([*columns, *joined_columns])}; a cell may be empty."
+        )
     if find_kind(path).name == "folder":
         scans = _scans_of_folder(path, columns)
     elif is_table:
         base = path.parent if root is None else Path(root).expanduser().absolute()
-        scans = _scans_of_table(path, columns, subject_column, base, regions)
+        scans = _scans_of_table(path, columns, subject_column, base, regions=regions, joined=joined_columns)
     elif len(columns) > 1:
         raise ManifestError(
             f"{source}: each volume needs {len(columns)} images ({', '.join(columns)}), but one file was "
@@ -105,10 +114,15 @@ def _scans_of_table(
     image_columns: tuple[str, ...],
     subject_column: str | None,
     root: Path,
+    *,
     regions: RegionColumns,
+    joined: Sequence[str],
 ) -> list[Scan]:
+    table = read_table(path)
+    require_columns(table, joined, setting="the run, which was trained with model.columns")
+    cells_of = dict(zip(table.lines, table.rows, strict=True))
     rows = rows_of_table(
-        read_table(path),
+        table,
         root=root,
         image_columns=image_columns,
         label_column=None,
@@ -123,6 +137,7 @@ def _scans_of_table(
             row.images or (),
             _find_problem(row, path),
             name_mask(row.region, is_shared=counts[row.images] > 1),
+            tuple(table.with_decimal_point(cells_of[row.line][name]) for name in joined),
         )
         for row in rows
     ]

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from voxlift.models.backend import Tensor
+from voxlift.models.join import find_join, image_features
 from voxlift.models.layers.outputs import ENDINGS
 from voxlift.models.layers.slices import FoldSlices, UnfoldSlices
 from voxlift.models.slice_model import is_slice_model, unwrap_slices
@@ -13,8 +14,8 @@ def build_feature_extractor(model: keras.Model) -> keras.Model:
     """Return a model with shared weights from volumes [B, D, H, W, C] or slices to float32 features [B, F].
 
     The features are the input of the last layer with weights, or the output where that is a map; of a map the
-    average over its positions.
-    Those of a slice model are averaged over its slices.
+    average over its positions. Those of a slice model are averaged over its slices. Where columns of a table
+    are joined, they are the features of the image before that.
 
     Args:
         model: A network of volumes or of slices, or a slice model.
@@ -26,7 +27,7 @@ def build_feature_extractor(model: keras.Model) -> keras.Model:
         return keras.Model(model.inputs[0], _pool(_find_features(model)), name="features")
     network = unwrap_slices(model)
     extractor = keras.Model(network.inputs[0], _pool(_find_features(network)), name="slice_features")
-    inputs = keras.Input(model.input_shape[1:], name="volumes")
+    inputs = keras.Input(model.inputs[0].shape[1:], name="volumes")
     views = [
         UnfoldSlices(fold.count, dtype="float32")(extractor(fold(inputs)))
         for fold in model.layers
@@ -39,6 +40,8 @@ def build_feature_extractor(model: keras.Model) -> keras.Model:
 def _find_features(network: keras.Model) -> Tensor:
     if len(network.outputs[0].shape) > 2:
         return network.outputs[0]  # a map: the network has no head
+    if find_join(network) is not None:
+        return image_features(network)
     own = [layer for layer in network.layers if layer.weights and not isinstance(layer, ENDINGS)]
     head = own[-1] if own else None
     if head is None or isinstance(head, keras.Model) or isinstance(head.input, list):

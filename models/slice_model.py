@@ -5,6 +5,8 @@ from keras import layers
 
 from voxlift.models.backend import Tensor
 from voxlift.models.heads import head_layer
+from voxlift.models.join import takes_columns
+from voxlift.models.layers.columns import RepeatColumns
 from voxlift.models.layers.slice_attention import FrozenNetwork, GatedAttention, JoinNeighbours
 from voxlift.models.layers.slices import (
     AggregateSlices,
@@ -31,10 +33,11 @@ def wrap_slices(
     """Return a model from volumes [B, D, H, W, C] to what its 2D network gives for slices, [B, classes].
 
     It shares the weights of the 2D network: training one changes the other. The output is float32
-    log-probabilities, whose softmax gives the probabilities, or as `activation` says.
+    log-probabilities, whose softmax gives the probabilities, or as `activation` says. Where the network takes
+    columns of a table, so does the model, and every slice is scored with the columns of its volume.
 
     Args:
-        network: 2D network from slices [B, H, W, slab * C] to logits [B, classes].
+        network: 2D network from slices [B, H, W, slab * C] (and columns [B, F]) to logits [B, classes].
         depth: Number of slices; the other sizes are those of the network's input. Or give `input_shape`.
         input_shape: Depth, height, width and channels of the volumes.
         axis: `depth`, `height`, `width`, or `all` three (then every slice has the same weight).
@@ -52,14 +55,17 @@ def wrap_slices(
     views = select_slices(shape, axis=axis, slices=slices, slab=slab)
     _check_network(network, views)
     scorer = _add_features_output(network) if aggregate == "attention" else network
-    volumes = keras.Input(shape, name="volumes")
-    scored = [_score_slices(volumes, scorer, view, slab) for view in views]
+    inputs = [keras.Input(shape, name="volumes")]
+    volumes = inputs[0]
+    if takes_columns(network):
+        inputs.append(keras.Input(network.inputs[1].shape[1:], name=network.inputs[1].name))
+    scored = [_score_slices(inputs, scorer, view, slab) for view in views]
     logits = _concatenate([logits for logits, _ in scored])
     features = _concatenate([features for _, features in scored]) if aggregate == "attention" else None
     counts = _mark_foreground(volumes, views) if slices == "foreground" else None
     combine = AggregateSlices(aggregate, top=top, activation=activation, name="aggregate")
     outputs = combine(logits, features=features, counts=counts)
-    return keras.Model(volumes, outputs, name=f"slices_{network.name}")
+    return keras.Model(_single(inputs), outputs, name=f"slices_{network.name}")
 
 
 def pool_slices(
@@ -137,7 +143,12 @@ def unwrap_slices(model: keras.Model) -> keras.Model:
         return model
     if len(network.outputs) == 1:
         return network
-    return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    return keras.Model(_single(network.inputs), network.outputs[0], name=network.name)
+
+
+def _single(inputs: list[Tensor]) -> Tensor:
+    """Return one input by itself, as it is then given, and several as a list."""
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def _volume_shape(
@@ -149,14 +160,14 @@ def _volume_shape(
         )
     if input_shape is not None:
         return input_shape
-    _, height, width, channels = network.input_shape
+    _, height, width, channels = network.inputs[0].shape
     if None in (height, width):
         raise ValueError(f"{network.name} accepts slices of any size. Give input_shape instead of depth.")
     return depth or 0, height, width, channels // slab
 
 
 def _check_network(network: keras.Model, views: tuple[SliceShape, ...]) -> None:
-    expected = tuple(network.input_shape)[1:]
+    expected = tuple(network.inputs[0].shape)[1:]
     misfits = [
         f"slices along {view.axis} are {view.shape}"
         for view in views
@@ -176,15 +187,16 @@ def _add_features_output(network: keras.Model) -> keras.Model:
     features = head_layer(network).input
     is_vector = not isinstance(features, list) and len(features.shape) == 2
     outputs = [network.outputs[0], features if is_vector else network.outputs[0]]
-    return keras.Model(network.inputs[0], outputs, name=network.name)
+    return keras.Model(_single(network.inputs), outputs, name=network.name)
 
 
 def _score_slices(
-    volumes: Tensor, network: keras.Model, view: SliceShape, slab: int
+    inputs: list[Tensor], network: keras.Model, view: SliceShape, slab: int
 ) -> tuple[Tensor, Tensor]:
     """Return logits [B, count, K] and, if the network has them as second output, features [B, count, F]."""
     fold = FoldSlices(view.axis, first=view.first, count=view.count, slab=slab, name=f"slices_{view.axis}")
-    outputs = network(fold(volumes))
+    repeat = RepeatColumns(view.count, name=f"columns_{view.axis}")
+    outputs = network(_single([fold(inputs[0]), *map(repeat, inputs[1:])]))
     logits, *features = outputs if isinstance(outputs, list | tuple) else (outputs,)
     unfolded = UnfoldSlices(view.count, dtype="float32", name=f"scores_{view.axis}")(logits)
     if not features:

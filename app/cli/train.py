@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.overrides import list_given_overrides, to_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
@@ -29,6 +30,7 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
     settings = to_settings(cfg, TrainSettings)
     if settings.resume is None:
         check_training(settings)
+        refuse_unread_columns(settings.model)
     return settings
 
 

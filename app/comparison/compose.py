@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.keys import suggest
-from voxlift.app.config.overrides import to_settings
+from voxlift.app.config.overrides import remove_keys, to_settings
 from voxlift.app.training.checks import check_training
 
 
@@ -28,6 +30,19 @@ def compose_training(overrides: Sequence[str]) -> TrainSettings:
             "several hosts."
         )
     return settings
+
+
+def compose_trial(trial: Trial) -> tuple[Trial, TrainSettings]:
+    """Return a trial with its checked settings; `model.columns` is left out where its model reads no columns.
+
+    Raises:
+        SettingsError: The settings are wrong.
+    """
+    settings = compose_training(trial.overrides)
+    if not settings.model.columns or settings.model.reads_columns:
+        return trial, settings
+    without = (*remove_keys(trial.overrides, ("model.columns",)), "model.columns=[]")
+    return replace(trial, overrides=without), compose_training(without)
 
 
 def build_model_overrides(name: str, *, groups: Sequence[str] = ()) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlift.app.comparison.compose import build_model_overrides, compose_training
+from voxlift.app.comparison.compose import build_model_overrides, compose_trial
 from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_verdict_problems
@@ -63,7 +63,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
         shared=shared,
         model_overrides=lambda name: build_model_overrides(name, groups=list(asked.best_of)),
     )
-    settings = {trial: compose_training(trial.overrides) for trial in trials}
+    settings = dict(compose_trial(trial) for trial in trials)
     candidates = {name: _select_applicable(name, own, settings) for name, own in candidates.items()}
     wanted = expand_names(asked.models, candidates)
     kept = {trial: values for trial, values in settings.items() if trial.model in wanted}

@@ -232,7 +232,8 @@ def find_model_problems(model: ModelSettings) -> list[str]:
         )
     if model.join_columns and not model.has_network:
         problems.append(
-            f"model.join_columns=true: expected a network, as model=volume3d_columns; received kind={model.kind}."
+            "model.join_columns=true: expected a network, as model=volume3d_columns; received "
+            f"kind={model.kind}."
         )
     return [
         *problems,

@@ -23,6 +23,7 @@ from voxlift.app.config import (
     SplitSettings,
     TrainSettings,
 )
+from voxlift.app.data.columns import JoinedColumns
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.progress import console, counted_bar, progress_bar
 from voxlift.app.tasks import find_task, task_of
@@ -54,6 +55,7 @@ class Cohort:
         preprocess: The preprocessing that made them.
         left_out: One row per bad file that was skipped: subject, image, reason.
         task: What is predicted.
+        columns: Columns of the table, for a network that takes them beside the image; else None.
     """
 
     records: tuple[Record, ...]
@@ -65,6 +67,7 @@ class Cohort:
     preprocess: Preprocess
     left_out: tuple[dict[str, str], ...] = ()
     task: Task = field(default_factory=lambda: find_task("classes"))
+    columns: JoinedColumns | None = field(default=None, compare=False)
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -85,7 +88,9 @@ class Cohort:
 
     def prepared(self, split: str) -> PreparedVolumes:
         """Return the prepared volumes of one split's records."""
-        return PreparedVolumes(tuple(self.files[i] for i in self.indices(split)), self.shape, self.dtype)
+        indices = self.indices(split)
+        columns = None if self.columns is None else self.columns.features[indices]
+        return PreparedVolumes(tuple(self.files[i] for i in indices), self.shape, self.dtype, columns)
 
     def load_metadata(self, split: str | None = None) -> list[VolumeMetadata]:
         """Return the metadata of one split's records, or of all.

@@ -15,8 +15,9 @@ from voxlift.app.evaluation.scores import Scores, with_threshold
 from voxlift.app.files import read_rows
 from voxlift.app.inference.ensemble import EnsembleMember
 from voxlift.app.inference.scores import score_split
+from voxlift.app.runs.columns import join_new_columns
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_scores
 from voxlift.app.training.linear_model import score_linear
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
@@ -34,13 +35,16 @@ def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: st
 
     Raises:
         SettingsError: The network takes volumes of another shape.
+        ManifestError: The table lacks a column that the network takes.
     """
     if not settings.model.has_network:
         return score_linear(run, settings, cohort, split)
     from voxlift.models.batch_norm import fold_batch_norm
 
     network = load_network(run.network)
-    refuse_other_shape(network.input_shape[1:], cohort.shape, run)
+    refuse_other_shape(volume_shape(network), cohort.shape, run)
+    if cohort.columns is None:  # of other data; a cohort of the run has those of its folder
+        cohort = join_new_columns(cohort, run, settings)
     return score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
 
 

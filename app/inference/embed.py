@@ -19,6 +19,7 @@ from voxlift.app.inference.scans import (
     take_batches,
 )
 from voxlift.app.progress import print_line, progress_bar
+from voxlift.app.runs.networks import volume_shape
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
@@ -59,7 +60,7 @@ def run_embedding(settings: PredictSettings) -> int:
         except ValueError as error:
             raise SettingsError(f"embed=true: {error}") from error
         batch_size = settings.batch_size or member.settings.trainer.batch_size
-        prepare = partial(prepare_scan, settings=ensemble.preprocess, shape=tuple(network.input_shape[1:]))
+        prepare = partial(prepare_scan, settings=ensemble.preprocess, shape=volume_shape(network))
         usable, vectors, reasons = [], [], []
         with (
             translate_failures(build_scoring_hint(batch_size)),

@@ -14,15 +14,17 @@ from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.cohort import read_training_range
+from voxlift.app.runs.columns import load_encoder
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_temperature
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.cache.metadata import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 if TYPE_CHECKING:
+    from voxlift.app.data.columns import ColumnEncoder
     from voxlift.app.tasks.base import Task
 
 
@@ -38,6 +40,7 @@ class EnsembleMember:
         temperature: Divisor of its logits for calibrated probabilities; 1 where none could be fitted, None
             for predictions other than of classes.
         training_range: Spacing, size and intensities of its training volumes; None for an older run.
+        encoder: How its network takes columns of the table; None where it takes none.
     """
 
     run: RunFolder
@@ -46,6 +49,7 @@ class EnsembleMember:
     thresholds: tuple[float, ...]
     temperature: float | None
     training_range: TrainingRange | None
+    encoder: ColumnEncoder | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -84,6 +88,37 @@ class Ensemble:
     def threshold(self) -> float | None:
         """Mean of the members' thresholds of two classes; None where the most probable class is taken."""
         return self.thresholds[0] if self.task.name == "classes" and self.thresholds else None
+
+    @property
+    def joined_columns(self) -> tuple[str, ...]:
+        """Columns of the table that members take beside the images, each once."""
+        encoders = [member.encoder for member in self.members if member.encoder is not None]
+        return tuple(dict.fromkeys(name for encoder in encoders for name in encoder.names))
+
+    def encode(self, member: EnsembleMember, cells: Sequence[Sequence[str]]) -> NDArray[np.float32] | None:
+        """Return the columns [B, F] as a member takes them; None where it takes none.
+
+        Args:
+            member: Of the ensemble.
+            cells: Of each subject the text of `joined_columns`.
+        """
+        if member.encoder is None:
+            return None
+        places = [self.joined_columns.index(name) for name in member.encoder.names]
+        own = np.array([[row[place] for place in places] for row in cells], object)
+        return member.encoder.encode(own).astype(np.float32)
+
+    def find_unusual_cells(self, cells: Sequence[str]) -> list[str]:
+        """Return what the training of any member has not seen of a subject's columns, each phrase once."""
+        named = dict(zip(self.joined_columns, cells, strict=True))
+        encoders = [member.encoder for member in self.members if member.encoder is not None]
+        return list(
+            dict.fromkeys(
+                phrase
+                for encoder in encoders
+                for phrase in encoder.find_unusual([named[name] for name in encoder.names])
+            )
+        )
 
     @property
     def is_calibrated(self) -> bool:
@@ -135,7 +170,7 @@ def load_networks(ensemble: Ensemble) -> tuple[Any, ...]:
     """
     networks = tuple(load_network(member.run.network) for member in ensemble.members)
     shapes = {
-        network.input_shape[1:]: member.run.path
+        volume_shape(network): member.run.path
         for network, member in zip(networks, ensemble.members, strict=True)
     }
     if len(shapes) > 1:
@@ -158,13 +193,32 @@ def build_member_views(ensemble: Ensemble, tta: str) -> tuple[View, ...]:
 
 
 def score_batch(
-    ensemble: Ensemble, networks: Sequence[Any], voxels: NDArray[np.float32], views: Sequence[View]
+    ensemble: Ensemble,
+    networks: Sequence[Any],
+    voxels: NDArray[np.float32],
+    views: Sequence[View],
+    *,
+    cells: Sequence[Sequence[str]] = (),
 ) -> BatchScores:
-    """Return the scores of volumes [B, D, H, W, C]."""
+    """Return the scores of volumes [B, D, H, W, C].
+
+    Args:
+        ensemble: The runs.
+        networks: Of the members.
+        voxels: Of the volumes.
+        views: Of test-time augmentation.
+        cells: Of each volume the text of `Ensemble.joined_columns`.
+    """
+    from voxlift.models.join import with_columns  # Keras: only with networks
+
     task = ensemble.task
     plain, scaled = [], []
     for member, network in zip(ensemble.members, networks, strict=True):
-        outputs = [np.asarray(network.predict_on_batch(view(voxels)), np.float64) for view in views]
+        columns = ensemble.encode(member, cells)
+        outputs = [
+            np.asarray(network.predict_on_batch(with_columns(view(voxels), columns)), np.float64)
+            for view in views
+        ]
         plain.append(np.mean([task.predict(one) for one in outputs], axis=0))
         if member.temperature is not None:
             scaled.append(np.mean([task.predict(one / member.temperature) for one in outputs], axis=0))
@@ -195,6 +249,7 @@ def _open_member(path: str) -> EnsembleMember:
         thresholds=task_of(settings).thresholds(read_json(run.metrics)),
         temperature=read_temperature(run) if settings.task.name == "classes" else None,
         training_range=read_training_range(run),
+        encoder=load_encoder(run, settings),
     )
 
 

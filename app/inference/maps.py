@@ -82,6 +82,7 @@ def explain_volume(
     kind: str = "class",
     method: str = "gradcam",
     layer: str | None = None,
+    columns: NDArray[np.float32] | None = None,
 ) -> Explanation:
     """Return the map of a network's evidence for one of its outputs in one volume.
 
@@ -92,6 +93,7 @@ def explain_volume(
         kind: What the network's outputs are of, see `models.explain.grad_cam`.
         method: `gradcam`, `occlusion`, or `both`: Grad-CAM's map, with its agreement with occlusion.
         layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
+        columns: [F] of a network that takes columns, too; they are held, and the map explains the image.
 
     Raises:
         ValueError: The network has no such layer.
@@ -99,15 +101,17 @@ def explain_volume(
     from voxlift.models.explain import grad_cam, occlusion_map
 
     batch = voxels[None].astype(np.float32)
+    asked: dict[str, Any] = {"label": label, "kind": kind}
+    asked["columns"] = None if columns is None else columns[None]
     if method == "gradcam":
-        return Explanation(grad_cam(network, batch, label=label, kind=kind, layer=layer)[0], method)
+        return Explanation(grad_cam(network, batch, layer=layer, **asked)[0], method)
     box = occlusion_box(voxels.shape)
     if method == "occlusion":
         stride = [max(1, side // 2) for side in box]
-        drops = occlusion_map(network, batch, label=label, kind=kind, size=box, stride=stride)[0]
+        drops = occlusion_map(network, batch, size=box, stride=stride, **asked)[0]
         return Explanation(np.maximum(drops, 0), method)
-    drops = occlusion_map(network, batch, label=label, kind=kind, size=box, stride=box)[0]
-    heat = grad_cam(network, batch, label=label, kind=kind, layer=layer)[0]
+    drops = occlusion_map(network, batch, size=box, stride=box, **asked)[0]
+    heat = grad_cam(network, batch, layer=layer, **asked)[0]
     return Explanation(heat, "gradcam", rank_agreement(heat, drops, box=box))
 
 
@@ -174,17 +178,35 @@ def _box_means(values: Heat, box: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def explain_scan(
-    scan: PreparedScan, networks: Sequence[Any], *, label: int, kind: str, method: str, layer: str | None
+    scan: PreparedScan,
+    ensemble: Ensemble,
+    networks: Sequence[Any],
+    *,
+    label: int,
+    method: str,
+    layer: str | None,
 ) -> Explanation:
-    """Return the map of a usable prepared scan, averaged over networks; arguments as in `explain_volume`."""
+    """Return the map of a usable prepared scan, averaged over the networks of an ensemble.
+
+    Arguments as in `explain_volume`.
+    """
     if scan.voxels is None:
         raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no map.")
-    return average_explanations(
-        [
-            explain_volume(one, scan.voxels, label=label, kind=kind, method=method, layer=layer)
-            for one in networks
-        ]
-    )
+    found = []
+    for member, network in zip(ensemble.members, networks, strict=True):
+        columns = ensemble.encode(member, [scan.scan.cells])
+        found.append(
+            explain_volume(
+                network,
+                scan.voxels,
+                label=label,
+                kind=ensemble.task.map_kind,
+                method=method,
+                layer=layer,
+                columns=None if columns is None else columns[0],
+            )
+        )
+    return average_explanations(found)
 
 
 def write_scan_map(
@@ -208,8 +230,7 @@ def write_scan_map(
         titles: What that is, for the file's name and for the picture, see `Task.map_title`.
         number: Of the scan in the list, from 1: it makes the names of files unique.
     """
-    kind = ensemble.task.map_kind
-    found = explain_scan(scan, networks, label=output, kind=kind, method=options.method, layer=options.layer)
+    found = explain_scan(scan, ensemble, networks, label=output, method=options.method, layer=options.layer)
     stem = f"{number:04d}_{_file_name(scan.scan.subject)}_{_file_name(titles[0])}_{found.method}"
     source, prefer = scan.scan.images[0], ensemble.preprocess.prefer
     target = options.folder / f"{stem}.nii.gz"

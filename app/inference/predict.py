@@ -151,6 +151,7 @@ def _describe_inputs(scans: Sequence[Scan], ensemble: Ensemble, settings: Predic
     masks = [scan.region.mask for scan in scans if scan.region is not None and scan.region.mask is not None]
     return {
         **({"masks": [identify_image(mask) for mask in masks]} if masks else {}),
+        **({"columns": [scan.cells for scan in scans]} if ensemble.joined_columns else {}),
         "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
         "tta": settings.tta,
         "explain": [resolve_explain_method(settings), settings.explain_class, settings.explain_layer],

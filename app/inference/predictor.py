@@ -25,6 +25,7 @@ from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.scans import PreparedScan, map_in_order, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
 from voxlift.app.progress import console
+from voxlift.app.runs.networks import volume_shape
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import Scan
@@ -83,7 +84,7 @@ class Predictor:
 
     def predict(self, scans: Iterable[NumberedScan]) -> Iterator[list[Row]]:
         """Yield the rows of each batch, in the order of the scans."""
-        shape = tuple(self.networks[0].input_shape[1:])
+        shape = volume_shape(self.networks[0])
         prepare = partial(_prepare_numbered, settings=self.ensemble.preprocess, shape=shape)
         prepared = map_in_order(prepare, scans, workers=self.workers, ahead=2 * self.batch_size)
         for batch in take_batches(prepared, self.batch_size):
@@ -91,7 +92,12 @@ class Predictor:
 
     def _rows_of_batch(self, batch: Sequence[tuple[int, PreparedScan]]) -> list[Row]:
         usable = [scan.voxels for _, scan in batch if scan.voxels is not None]
-        scores = score_batch(self.ensemble, self.scorers, np.stack(usable), self.views) if usable else None
+        cells = [scan.scan.cells for _, scan in batch if scan.voxels is not None]
+        scores = (
+            score_batch(self.ensemble, self.scorers, np.stack(usable), self.views, cells=cells)
+            if usable
+            else None
+        )
         rows, position = [], 0
         for number, scan in batch:
             if scores is None or scan.voxels is None:
@@ -146,7 +152,7 @@ class Predictor:
         for member in self.ensemble.members:
             if member.training_range is not None and scan.summary is not None:
                 phrases |= dict.fromkeys(find_out_of_range(scan.summary, member.training_range))
-        return list(phrases)
+        return [*phrases, *self.ensemble.find_unusual_cells(scan.scan.cells)]
 
     def _log_limited(self, kind: str, text: str) -> None:
         self._logged[kind] += 1

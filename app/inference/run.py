@@ -31,7 +31,7 @@ from voxlift.app.inference.ensemble import (
 from voxlift.app.inference.scans import PreparedScan, find_input_scans, prepare_scan
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_history, read_scores
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import Affine, VolumeError
@@ -172,7 +172,10 @@ class Run:
         return read_scores(self.folder, split=split)
 
     def model(self) -> Any:  # noqa: ANN401 - Keras ships no types
-        """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to outputs [B, K]."""
+        """Return the Keras model with the best weights: float volumes [B, D, H, W, C] to outputs [B, K].
+
+        Where columns are joined, it takes a list: volumes, and columns [B, F] as `columns.json` encodes them.
+        """
         return load_network(self.folder.network)
 
     def predict(
@@ -182,7 +185,7 @@ class Run:
 
         Args:
             paths: Image files, folders or tables, one or several; subjects and channels are found as by
-                `voxlift-predict input=`.
+                `voxlift-predict input=`. A model that joins columns needs a table that has them.
             batch_size: Scans scored at once; None: as in training.
             tta: Test-time augmentation: `none`, `flips`, `half_turns` or `shifts`.
 
@@ -246,12 +249,11 @@ class Run:
         if scan.voxels is None or scan.affine is None:
             raise VolumeError(scan.reason)
         views = build_member_views(self._ensemble, "none")
-        scores = score_batch(self._ensemble, self._networks, scan.voxels[None], views)
+        cells = [scan.scan.cells]
+        scores = score_batch(self._ensemble, self._networks, scan.voxels[None], views, cells=cells)
         task, asked = self._ensemble.task, None if class_name is None else self.classes.index(class_name)
         output = task.map_output(scores.predictions[0], scores.decisions[0], asked)
-        found = explain_scan(
-            scan, self._networks, label=output, kind=task.map_kind, method=method, layer=layer
-        )
+        found = explain_scan(scan, self._ensemble, self._networks, label=output, method=method, layer=layer)
         return ScanMap(
             heat=found.heat,
             affine=scan.affine,
@@ -291,7 +293,7 @@ class Run:
         scans = find_input_scans(Path(path), self._ensemble)
         if len(scans) != 1:
             raise SettingsError(f"{path}: expected one scan, found {len(scans)}; give the path of one image.")
-        shape = self._networks[0].input_shape[1:]
+        shape = volume_shape(self._networks[0])
         return prepare_scan(scans[0], self._ensemble.preprocess, shape=shape)
 
 

@@ -84,6 +84,7 @@ def find_input_scans(
         subject_column=subject_column,
         root=root,
         regions=_choose_regions(ensemble, regions),
+        joined_columns=ensemble.joined_columns,
     )
 
 

@@ -36,7 +36,7 @@ def score_split(
     """Return the scores of one split's volumes.
 
     Args:
-        network: From volumes [B, D, H, W, C] to outputs [B, K].
+        network: From volumes [B, D, H, W, C] (and columns of the table) to outputs [B, K].
         cohort: With the split's prepared volumes.
         split: `train`, `val` or `test`.
         batch_size: Volumes scored at once.
@@ -128,7 +128,8 @@ def scoring_cost(network: Any, scorer: Any, cohort: Cohort, *, batch_size: int) 
         "seconds_per_volume": _seconds_per_volume(scorer, cohort, batch_size=batch_size)
     }
     try:
-        return {"flops": model_cost(network, cohort.shape).flops, **cost}
+        shapes = [cohort.shape, *(tuple(one.shape[1:]) for one in network.inputs[1:])]
+        return {"flops": model_cost(network, shapes).flops, **cost}
     except ValueError as error:
         log.info("FLOPs are not counted: %s", error)
         return cost

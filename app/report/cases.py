@@ -173,6 +173,7 @@ def build_cases(
             read_prepared(cohort, positions[scores.items[row]]),
             network,
             has_mask="channel" in cohort.preprocess.mask,
+            columns=None if cohort.columns is None else cohort.columns.features[positions[scores.items[row]]],
         )
         for row, output in rows
     ]
@@ -191,6 +192,7 @@ def build_case(
     network: Any | None = None,  # noqa: ANN401 - as above
     *,
     has_mask: bool = False,
+    columns: NDArray[np.float32] | None = None,
 ) -> Case:
     """Return one volume cut through the maximum of Grad-CAM of what is explained, or through its middle.
 
@@ -200,8 +202,9 @@ def build_case(
         voxels: Prepared voxels [D, H, W, C].
         network: Network for Grad-CAM; None shows the volume without.
         has_mask: Whether the last channel is a mask, whose edge is drawn.
+        columns: [F] of the table, which the network takes beside the image and the map holds.
     """
-    heat = _compute_map(network, voxels, shown)
+    heat = _compute_map(network, voxels, shown, columns)
     at = tuple(side // 2 for side in voxels.shape[:3])
     if heat is not None and heat.any():
         at = tuple(int(place) for place in np.unravel_index(int(heat.argmax()), heat.shape))
@@ -216,14 +219,19 @@ def build_case(
     )
 
 
-def _compute_map(network: Any, voxels: NDArray[np.float32], shown: Shown) -> NDArray[np.float32] | None:  # noqa: ANN401 - as above
+def _compute_map(
+    network: Any,  # noqa: ANN401 - as above
+    voxels: NDArray[np.float32],
+    shown: Shown,
+    columns: NDArray[np.float32] | None,
+) -> NDArray[np.float32] | None:
     """Return Grad-CAM in 0..1; None without a network, or where it has no layer for a map."""
     if network is None:
         return None
     from voxlift.app.inference.maps import explain_volume  # Keras: only with a network
 
     try:
-        return explain_volume(network, voxels, label=shown.label, kind=shown.kind).scaled
+        return explain_volume(network, voxels, label=shown.label, kind=shown.kind, columns=columns).scaled
     except ValueError as error:  # a missing picture must not make a finished training fail
         log.info("The page shows no Grad-CAM: %s", error)
         return None

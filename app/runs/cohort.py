@@ -13,6 +13,7 @@ import numpy as np
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort, prepare_cohort
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
+from voxlift.app.runs.columns import reopen_columns, write_columns
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import write_subjects
@@ -45,6 +46,7 @@ def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, 
     warn_about_images(cohort, write_training_range(cohort, run))
     write_images(cohort, run)
     write_subjects(cohort, run, settings)
+    write_columns(cohort, run)
     write_cohort(cohort, run)
 
 
@@ -97,7 +99,7 @@ def reopen_cohort(run: RunFolder, settings: TrainSettings) -> Cohort:
             "used:\n" + "\n".join(reasons)
         )
     check_images(cohort, run)
-    return cohort
+    return reopen_columns(cohort, run, settings)
 
 
 def reopen_split(settings: TrainSettings, run: RunFolder, *, split: str) -> Cohort:
@@ -117,7 +119,8 @@ def reopen_split(settings: TrainSettings, run: RunFolder, *, split: str) -> Coho
     task = task_of(settings)
     classes = task.names(settings.data)
     records = tuple(_record_from_row(row, task, classes) for row in rows)
-    return prepare_cohort(records, classes, (split,) * len(records), settings=settings)
+    cohort = prepare_cohort(records, classes, (split,) * len(records), settings=settings)
+    return reopen_columns(cohort, run, settings)
 
 
 def _row_from_record(record: Record, split: str, cohort: Cohort) -> dict[str, str | int]:

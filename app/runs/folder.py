@@ -54,6 +54,16 @@ class RunFolder:
         return self.path / "table1.csv"
 
     @property
+    def columns(self) -> Path:
+        """`columns.json`: how columns of the table become an input, where a network joins them to images."""
+        return self.path / "columns.json"
+
+    @property
+    def ablation(self) -> Path:
+        """`ablation.csv`: as `predictions.csv`, where the image or the table is blanked (in `split`)."""
+        return self.path / "ablation.csv"
+
+    @property
     def images(self) -> Path:
         """`images.json`: the files of each volume and a hash of its voxels, when the training began."""
         return self.path / "images.json"

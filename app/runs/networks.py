@@ -53,7 +53,8 @@ def save_trained(network: Any, path: Path) -> None:  # noqa: ANN401 - as above
     import keras
 
     # The same layers and weights, but single tensors as input and output: lists of one warn when called.
-    bare = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+    inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
+    bare = keras.Model(inputs, network.outputs[0], name=network.name)
     # A slice model contains the compiled network, whose optimiser would be required whenever it is loaded.
     parts = [part for part in bare._flatten_layers() if getattr(part, "compiled", False)]  # noqa: SLF001 - Keras has no public walk into nested networks
     try:
@@ -63,3 +64,8 @@ def save_trained(network: Any, path: Path) -> None:  # noqa: ANN401 - as above
     finally:
         for part in parts:
             part.compiled = True
+
+
+def volume_shape(network: Any) -> tuple[int | None, ...]:  # noqa: ANN401 - as above
+    """Return depth, height, width and channels of the volumes that a network takes; None for any size."""
+    return tuple(network.inputs[0].shape[1:])

@@ -114,7 +114,7 @@ def check_reported_columns(settings: TrainSettings) -> None:
     if not path.is_dir():
         table = read_table(path)
         rows = {
-            str(line): {_safe_name(name): table.with_decimal_point(cell) for name, cell in cells.items()}
+            str(line): {saved_name(name): table.with_decimal_point(cell) for name, cell in cells.items()}
             for line, cells in zip(table.lines, table.rows, strict=True)
         }
     known = SubjectColumns({"": dict.fromkeys(HEADER_FACTS, ""), **rows}, ())
@@ -182,11 +182,15 @@ def read_table_columns(settings: TrainSettings) -> tuple[Manifest, SubjectColumn
     """
     located = locate_table(settings.data)
     manifest = load_manifest(str(located.table), table_options(located, task_of(settings)))
-    return manifest, select_table_columns(manifest)
+    return manifest, select_table_columns(manifest, needed=settings.model.columns)
 
 
-def select_table_columns(manifest: Manifest) -> SubjectColumns:
+def select_table_columns(manifest: Manifest, *, needed: Sequence[str] = ()) -> SubjectColumns:
     """Return the columns of the table of a manifest; none for a folder per class.
+
+    Args:
+        manifest: Of the table.
+        needed: Columns that are kept however many there are.
 
     Raises:
         ManifestError: The table cannot be read.
@@ -194,16 +198,17 @@ def select_table_columns(manifest: Manifest) -> SubjectColumns:
     if manifest.source.is_dir():
         return SubjectColumns({}, ())
     table = read_table(manifest.source)
-    names = table.columns[:MAX_COLUMNS]
+    more = [name for name in needed if name in table.columns[MAX_COLUMNS:]]
+    names = (*table.columns[:MAX_COLUMNS], *more)
     cells_of = dict(zip(table.lines, table.rows, strict=True))
     rows = {
         record.item: {
-            _safe_name(name): table.with_decimal_point(cells_of[record.row][name])[:MAX_CELL]
+            saved_name(name): table.with_decimal_point(cells_of[record.row][name])[:MAX_CELL]
             for name in names
         }
         for record in manifest.records
     }
-    return SubjectColumns(rows, tuple(map(_safe_name, names)))
+    return SubjectColumns(rows, tuple(map(saved_name, names)))
 
 
 def describe_table(
@@ -400,7 +405,7 @@ def _close_end(cell: str) -> str:
     return (found[1] or found[2]) if found else cell
 
 
-def _safe_name(column: str) -> str:
+def saved_name(column: str) -> str:
     """Return the name of a table's column in `subjects.csv`, beside the columns that are not the table's."""
     return f"table.{column}" if column in OWN_COLUMNS or column.startswith("header.") else column
 

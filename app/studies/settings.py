@@ -12,6 +12,7 @@ from voxlift.app.config import ModelSettings, SettingsError, find_choice_problem
 from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.studies import (
+    CONTESTANTS,
     STUDIES,
     ArchitectureStudy,
     BatchSizeStudy,
@@ -19,6 +20,7 @@ from voxlift.app.config.studies import (
     LearningCurveStudy,
     SampleSizeStudy,
     SearchStudy,
+    ShortcutsStudy,
     Study,
 )
 from voxlift.app.errors import refuse_problems
@@ -85,7 +87,8 @@ def resolve_study(settings: StudySettings, *, given: Sequence[str] = ()) -> Stud
         SettingsError: All problems are listed.
     """
     study: Any = settings.study
-    refuse_without_network([settings.model])
+    if not isinstance(study, ShortcutsStudy):
+        refuse_without_network([settings.model])
     if type(study) not in STUDIES.values():
         raise SettingsError(f"study: expected one of {', '.join(STUDIES)}; for example study=batch_size.")
     refuse_problems(_foreign_key_problems(study, given))
@@ -110,6 +113,20 @@ def refuse_without_network(models: Iterable[ModelSettings]) -> None:
         raise SettingsError(
             f"model={', '.join(names)}: expected a network, whose training a study varies. Use "
             "voxlift-compare for other models."
+        )
+
+
+def refuse_joined(models: Iterable[ModelSettings]) -> None:
+    """Raise an error if a model takes columns of the table, which measurements of speed and memory leave out.
+
+    Raises:
+        SettingsError: Models do.
+    """
+    names = [model.name for model in models if model.join_columns]
+    if names:
+        raise SettingsError(
+            f"model={', '.join(names)}: expected a model of images alone, whose speed and memory this study "
+            "measures, such as model=volume3d or model=slice2d; columns add next to nothing to them."
         )
 
 
@@ -229,6 +246,7 @@ def _study_problems(study: Study) -> list[str]:
         SearchStudy: _search_problems,
         SampleSizeStudy: _sample_size_problems,
         LearningCurveStudy: _learning_curve_problems,
+        ShortcutsStudy: _shortcuts_problems,
     }
     return checks[type(study)](study)
 
@@ -278,7 +296,9 @@ def _architecture_problems(study: ArchitectureStudy) -> list[str]:
 
 
 def _metric_problems(study: Any, task: Task) -> list[str]:  # noqa: ANN401 - of any study
-    """Return a sentence where a search asks for a metric that the task has not."""
+    """Return a sentence where a study asks for a metric that the task has not."""
+    if isinstance(study, ShortcutsStudy) and task.name != "classes":
+        return [f"study=shortcuts: expected task=classes, whose AUC it compares; received task={task.name}."]
     if not isinstance(study, SearchStudy):
         return []
     return find_choice_problems("study.metric", study.metric, ("auto", *task.monitors))
@@ -320,6 +340,23 @@ def _learning_curve_problems(study: LearningCurveStudy) -> list[str]:
     return [
         *problems,
         *find_choice_problems("study.equal", study.equal, EQUAL),
+        *find_range_problems("study.epochs", study.epochs or 0, 1, 100_000),
+        *find_range_problems("study.resamples", study.resamples or 0, 100, 100_000),
+        *_seed_problems("seeds", study.seeds or []),
+    ]
+
+
+def _shortcuts_problems(study: ShortcutsStudy) -> list[str]:
+    problems = []
+    if not study.contestants or _has_repeats(study.contestants):
+        problems.append(
+            f"study.contestants: expected different names, at least one; received {list(study.contestants)}."
+        )
+    for name in study.contestants:
+        problems += find_choice_problems("study.contestants", name, CONTESTANTS)
+    return [
+        *problems,
+        *find_range_problems("study.permutations", study.permutations, 1, 1000),
         *find_range_problems("study.epochs", study.epochs or 0, 1, 100_000),
         *find_range_problems("study.resamples", study.resamples or 0, 100, 100_000),
         *_seed_problems("seeds", study.seeds or []),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.comparison.compose import compose_training, config_dir_arguments
+from voxlift.app.comparison.compose import compose_trial, config_dir_arguments
 from voxlift.app.comparison.run import run_trial
 from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
 from voxlift.app.config import SettingsError
@@ -76,14 +76,14 @@ def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: 
         SettingsError: The settings of a training are wrong, the folder holds others, or all trainings failed.
         KeyboardInterrupt: The user interrupted a training.
     """
-    settings = [compose_training(trial.overrides) for trial in trials]
-    for trial, wanted in zip(trials, settings, strict=True):
+    composed = [compose_trial(trial) for trial in trials]
+    for trial, wanted in composed:
         refuse_other_run(trial.run, wanted)
     arguments, place = tuple(config_dir_arguments()), Path(runs_folder)
     folder.logs.mkdir(exist_ok=True)
     outcomes = []
     with progress_bar("Trainings", len(trials)) as advance:
-        for number, (trial, wanted) in enumerate(zip(trials, settings, strict=True), start=1):
+        for number, (trial, wanted) in enumerate(composed, start=1):
             name = trial.run.path.name
             label, log = f"{number}/{len(trials)}  {name}", folder.logs / f"{name}.txt"
             outcomes.append(

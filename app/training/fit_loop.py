@@ -30,6 +30,7 @@ from voxlift.app.training.checkpoints import (
 )
 from voxlift.app.training.optimizers import Steps, build_optimizer
 from voxlift.app.training.strategy.distribute import is_mirrored, scope_of, sum_before_clipping
+from voxlift.models.join import HIDDEN_NAME
 from voxlift.models.layers.outputs import ENDINGS
 from voxlift.models.losses import Loss
 
@@ -200,13 +201,14 @@ class Body:
 
 
 def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
-    """Return all layers with weights but the last, the head, without those that were frozen before."""
+    """Return all layers with weights but those of the head, without those that were frozen before."""
     layers = [
         layer
         for layer in network._flatten_layers(include_self=False)  # noqa: SLF001 - Keras has no public walk into nested networks
         if layer._trainable_variables and not isinstance(layer, ENDINGS)  # noqa: SLF001 - its own alone
     ]
-    return Body(tuple(layer for layer in layers[:-1] if layer.trainable))
+    body = [layer for layer in layers[:-1] if layer.name != HIDDEN_NAME]
+    return Body(tuple(layer for layer in body if layer.trainable))
 
 
 class SaveCheckpoints(StatefulCallback):

@@ -42,6 +42,7 @@ class InputSpec:
         preprocess: With the steps that decide the range of the voxels; only `model.weights` needs it.
         task: What is predicted.
         head: The end of the network, with what the training subjects say; None: a logit for each class.
+        columns: Features of columns of the table that are joined; 0: the images alone.
     """
 
     shape: tuple[int, int, int, int]
@@ -50,6 +51,7 @@ class InputSpec:
     preprocess: PreprocessSettings | Preprocess | None = None
     task: Task = field(default_factory=lambda: find_task("classes"))
     head: Head | None = None
+    columns: int = 0
 
     @property
     def units(self) -> int:
@@ -62,8 +64,18 @@ class InputSpec:
             self.task.start_head(network, self.head)
 
     def finish(self, network: Any) -> Any:  # noqa: ANN401 - untyped Keras
-        """Return the network with what the task needs after its dense layer."""
-        return network if self.head is None else self.task.finish(network, self.head)
+        """Return the network with its columns, and with what the task needs after its dense layer.
+
+        Raises:
+            SettingsError: Columns cannot be joined to this network.
+        """
+        joined = _join_columns(network, self.columns) if self.columns else network
+        return joined if self.head is None else self.task.finish(joined, self.head)
+
+    @property
+    def images_alone(self) -> InputSpec:
+        """The same without columns."""
+        return replace(self, columns=0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,8 @@ class Networks:
     """The networks of one model.
 
     Attributes:
-        trained: Takes the batches of training: slices [B, H, W, C] or volumes [B, D, H, W, C].
+        trained: Takes the batches of training: slices [B, H, W, C] or volumes [B, D, H, W, C], and columns of
+            the table where the model joins them.
         volume: Takes volumes [B, D, H, W, C]; shares the weights of `trained`.
         local: On several hosts, a copy of `trained` that lies on this host alone; `volume` shares its weights
             then. None elsewhere.
@@ -98,7 +111,23 @@ def input_spec(cohort: Cohort) -> InputSpec:
         cohort.preprocess,
         task=cohort.task,
         head=cohort.head(),
+        columns=0 if cohort.columns is None else cohort.columns.features.shape[1],
     )
+
+
+def _join_columns(network: Any, width: int) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return a network with a second input, the columns; a task's ending must follow again.
+
+    Raises:
+        SettingsError: The network does not end with a dense layer.
+    """
+    from voxlift.models.heads import strip_ending
+    from voxlift.models.join import join_columns
+
+    try:
+        return join_columns(strip_ending(network), width=width)
+    except ValueError as error:
+        raise SettingsError(f"model.join_columns: {error}") from error
 
 
 def is_trained_on_slices(model: ModelSettings) -> bool:
@@ -205,8 +234,8 @@ def pool_networks(model: ModelSettings, spec: InputSpec, network: Any) -> Networ
 def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
     source = trained_source(model.baseline)
     if source is None:
-        network = spec.finish(build_2d(model, spec, spec.shape[1:]))
-        return lift_networks(plan_volume(model, spec, network))
+        network = spec.images_alone.finish(build_2d(model, spec, spec.shape[1:]))
+        return join_networks(lift_networks(plan_volume(model, spec, network)), spec)
     if is_volume_file(source):
         return _load_volume_networks(source, spec)
     network, changes = prepare_trained(load_trained(source), source, spec)
@@ -215,6 +244,14 @@ def _build_volume_networks(model: ModelSettings, spec: InputSpec) -> Networks:
         spec.start(networks.volume)
     finished = spec.finish(networks.volume)
     return replace(networks, trained=finished, volume=finished)
+
+
+def join_networks(networks: Networks, spec: InputSpec) -> Networks:
+    """Return lifted networks with their columns; themselves where there are none."""
+    if not spec.columns:
+        return networks
+    joined = spec.finish(networks.volume)
+    return replace(networks, trained=joined, volume=joined)
 
 
 def _load_volume_networks(source: Path, spec: InputSpec) -> Networks:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.data.cohort import build_preprocess
+from voxlift.app.data.columns import fit_joined
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.precision import rounding_tolerance
@@ -23,6 +24,7 @@ from voxlift.app.training.networks import (
     InputSpec,
     Networks,
     build_networks,
+    join_networks,
     lift_networks,
     plan_volume,
     pool_networks,
@@ -109,19 +111,19 @@ def build_stages(
         return (Stage(settings, spec),)
     if not trains_slices_first(settings.model):
         return (_build_stage(settings, spec, run, is_last=True),)
-    first = _build_stage(slice_settings(settings), spec, run, is_last=False)
+    first = _build_stage(slice_settings(settings), spec.images_alone, run, is_last=False)
     network = first.take_networks().own
     if settings.model.kind == "slice":
         return first, Stage(settings, spec, build=partial(pool_networks, settings.model, spec, network))
     plan = plan_volume(settings.model, spec, network)
     if run is None:
         check_lift(plan, settings)
-    return first, Stage(settings, spec, build=partial(_inflate, plan))
+    return first, Stage(settings, spec, build=partial(_inflate, plan, spec))
 
 
-def _inflate(plan: LiftPlan) -> Networks:
+def _inflate(plan: LiftPlan, spec: InputSpec) -> Networks:
     log.info("Inflating the trained slice network, init=%s", plan.settings["init"])
-    return lift_networks(plan)
+    return join_networks(lift_networks(plan), spec)
 
 
 def build_stages_early(
@@ -154,6 +156,7 @@ def expected_spec(settings: TrainSettings, manifest: Manifest, splits: Sequence[
     channels = len(manifest.records[0].images) + uses_mask
     task = task_of(settings)
     trained = [one for one, split in zip(manifest.records, splits, strict=True) if split == "train"]
+    joined = fit_joined(settings, manifest.records, splits)
     return InputSpec(
         (depth, height, width, channels),
         manifest.classes,
@@ -161,6 +164,7 @@ def expected_spec(settings: TrainSettings, manifest: Manifest, splits: Sequence[
         settings.preprocess,
         task=task,
         head=task.plan_head(manifest.classes, task.labels(trained)),
+        columns=0 if joined is None else joined.features.shape[1],
     )
 
 
@@ -176,7 +180,8 @@ def trains_slices_first(model: ModelSettings) -> bool:
 def slice_settings(settings: TrainSettings) -> TrainSettings:
     """Return the settings of the slice model that is trained first: equal in all but the kind of model.
 
-    What only a lift uses has its default, as `model=slice2d` leaves it. The slices are those of the model.
+    What only a lift uses has its default, as `model=slice2d` leaves it. The slices are those of the model. No
+    columns of the table are joined.
     """
     slices = settings.model if settings.model.kind == "slice" else ModelSettings()
     model = replace(
@@ -193,6 +198,8 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         frozen=False,
         pretrain=False,
         rate_factor=1.0,
+        columns=[],
+        join_columns=False,
         # An untrained network has nothing to keep.
         freeze_epochs=0 if settings.model.weights is None else settings.model.freeze_epochs,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
+from voxlift.app.data.columns import fit_joined
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import print_line
 from voxlift.app.report.run_page import write_run_page
@@ -26,7 +27,7 @@ from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.training.checks import refuse_seen_subjects
 from voxlift.app.training.input import TrainingInput
-from voxlift.app.training.networks import input_spec
+from voxlift.app.training.networks import InputSpec, input_spec
 from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
@@ -95,7 +96,9 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
         path = share_run_path(settings, run.path)
         resume = build_resume_hint(path, settings.custom)
         with translate_failures(build_training_hint(settings.trainer), resume):
-            _write_setup(session, session.settings, run)  # first: from then on the run can be resumed
+            _write_setup(
+                session, session.settings, run, session.cohort
+            )  # first: from then on the run can be resumed
             # The plan of a second stage reads the weights that the fit of the first one leaves.
             for stage, data in zip(session.stages, session.inputs, strict=True):
                 _train_stage(session, stage, data, run)
@@ -141,15 +144,28 @@ def _complete_session(
     agree_on_subjects(settings, cohort)
     agree_on_precision(settings, precision.policy)
     settings = _with_classes(settings, cohort)
+    if cohort.columns is None:  # else those of a resumed run
+        cohort = replace(cohort, columns=fit_joined(settings, cohort.records, cohort.splits))
+    spec = input_spec(cohort)
     if not stages:
         prepare_devices(settings)
-        stages = build_stages(settings, input_spec(cohort), run=run)
-    elif (stages[0].spec.shape, stages[0].spec.head) != (cohort.shape, cohort.head()):
+        stages = build_stages(settings, spec, run=run)
+    elif _describe_spec(stages[-1].spec) != _describe_spec(spec):
         _forget_networks(settings, precision)
-        stages = build_stages(settings, input_spec(cohort))
+        stages = build_stages(settings, spec)
     stages = tuple(replace(stage, settings=_with_classes(stage.settings, cohort)) for stage in stages)
-    inputs = tuple(TrainingInput(stage.settings, cohort) for stage in stages)
+    inputs = tuple(TrainingInput(stage.settings, _choose_columns(stage, cohort)) for stage in stages)
     return Session(settings, cohort, precision, stages, inputs)
+
+
+def _describe_spec(spec: InputSpec) -> tuple[Any, ...]:
+    """Return what networks depend on that bad files may have changed."""
+    return spec.shape, spec.head, spec.columns
+
+
+def _choose_columns(stage: Stage, cohort: Cohort) -> Cohort:
+    """Return the cohort as a stage takes it: without columns where its model reads the images alone."""
+    return cohort if stage.settings.model.join_columns else replace(cohort, columns=None)
 
 
 def _forget_networks(settings: TrainSettings, precision: Precision) -> None:
@@ -204,18 +220,18 @@ def _train_stage(session: Session, stage: Stage, data: TrainingInput, run: RunFo
     folder = stage.open_folder(run)
     if stage.adopt_finished_run(folder):
         return
-    _write_setup(session, stage.settings, folder)
+    _write_setup(session, stage.settings, folder, data.cohort)
     fitted = _fit(stage, data, folder)
     name = f"{stage.settings.model.name} is scored"
     with on_one_process(stage.settings, name=name, is_last=stage.is_last) as is_this_one:
         if is_this_one:
-            finalize_run(folder, stage.settings, cohort=session.cohort, fitted=fitted)
+            finalize_run(folder, stage.settings, cohort=data.cohort, fitted=fitted)
 
 
-def _write_setup(session: Session, settings: TrainSettings, folder: RunFolder) -> None:
+def _write_setup(session: Session, settings: TrainSettings, folder: RunFolder, cohort: Cohort) -> None:
     """Write the settings, the machine and the splits, where that has not been done."""
     if not folder.splits.exists() and not is_follower(settings):
-        write_run_setup(folder, settings, cohort=session.cohort, precision=session.precision)
+        write_run_setup(folder, settings, cohort=cohort, precision=session.precision)
 
 
 def _fit(stage: Stage, data: TrainingInput, folder: RunFolder) -> FittedModel:

@@ -37,10 +37,14 @@ WITHOUT_NETWORK = {
 
 
 def check_model(settings: TrainSettings, manifest: Manifest) -> None:
-    """Pass when a model without a network can be fitted; networks are checked when they are built.
+    """Pass when a model without a network can be fitted, or the table has the columns that a network joins.
+
+    Networks are checked when they are built.
 
     Raises:
-        SettingsError, ManifestError: It cannot.
+        SettingsError, ManifestError: It cannot, or has not.
     """
+    if settings.model.join_columns:
+        check_covariates(settings, manifest)
     if not settings.model.has_network:
         WITHOUT_NETWORK[settings.model.kind].check(settings, manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,18 @@ class PreparedVolumes:
         files: One per volume.
         shape: Of each, [D, H, W, C].
         dtype: Of the stored voxels: `float16`, `float32`, `uint8` or `int16`.
+        columns: float32 [N, F] of each volume, such as age and sex, a second input; None: images alone.
     """
 
     files: tuple[Path, ...]
     shape: Shape
     dtype: str
+    columns: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    def take(self, part: slice) -> PreparedVolumes:
+        """Return some of the volumes."""
+        columns = None if self.columns is None else self.columns[part]
+        return replace(self, files=self.files[part], columns=columns)
 
     def __len__(self) -> int:
         """Return the number of volumes."""

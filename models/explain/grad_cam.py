@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops
 
 from voxlift.models.backend import Tensor, value_and_gradients
 from voxlift.models.explain.target import check_output, explained_score, find_layer
+from voxlift.models.join import with_columns
 from voxlift.models.layers.slices import AXES, FoldSlices
 from voxlift.models.layers.upsampling import resize_volume
 from voxlift.models.slice_model import find_slice_network, pools_features, unwrap_slices
@@ -23,6 +25,7 @@ def grad_cam(
     label: int,
     layer: str | None = None,
     kind: str = "class",
+    columns: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return how much each voxel supports a class, a finding or a grade above a cut, or raises a number.
 
@@ -38,6 +41,7 @@ def grad_cam(
         layer: Name of a spatial layer; by default the last one at the resolution of the last convolution,
             which includes its normalisation and activation.
         kind: What the scores are of: `class`, `finding`, `cut` or `number`.
+        columns: [B, F] of a network that takes columns, too; they are held, and the map explains the image.
 
     Returns:
         Float32 array [B, H, W] or [B, D, H, W], 0 or more, without a unit.
@@ -53,13 +57,15 @@ def grad_cam(
         return explained_score(ops.cast(outputs, "float32"), label, kind)
 
     if find_slice_network(model):
-        return _stack_slices(model, inputs, score, layer)
-    return _grad_cam(model, inputs, score, find_layer(model, layer))
+        return _stack_slices(model, inputs, score, layer, columns)
+    return _grad_cam(model, inputs, score, find_layer(model, layer), columns)
 
 
-def _grad_cam(network: keras.Model, inputs: np.ndarray, score: Score, name: str) -> np.ndarray:
+def _grad_cam(
+    network: keras.Model, inputs: np.ndarray, score: Score, name: str, columns: np.ndarray | None = None
+) -> np.ndarray:
     def run(added: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        outputs, features = _run_with_offset(network, inputs, name, next(iter(added)))
+        outputs, features = _run_with_offset(network, with_columns(inputs, columns), name, next(iter(added)))
         return outputs, [features]
 
     (maps,) = _weigh_features(run, score)
@@ -92,9 +98,7 @@ def _weigh_channels(features: Tensor, gradients: Tensor) -> Tensor:
     return ops.relu(ops.sum(ops.cast(features, "float32") * weights, axis=-1, keepdims=True))
 
 
-def _run_with_offset(
-    network: keras.Model, inputs: np.ndarray, name: str, added: Tensor
-) -> tuple[Tensor, Tensor]:
+def _run_with_offset(network: keras.Model, inputs: Any, name: str, added: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - an array, or a list of them
     """Return the network's output with `added` added to one layer's output, and that layer's sum."""
     features = []
 
@@ -110,7 +114,8 @@ def _run_with_offset(
 
     graph = network._functional if isinstance(network, keras.Sequential) else network  # noqa: SLF001
     # Keras's own execution of the graph, which clone_model uses too.
-    outputs = graph._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=wrap)  # noqa: SLF001
+    tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+    outputs = graph._run_through_graph(tensors, operation_fn=wrap)  # noqa: SLF001
     return keras.tree.flatten(outputs)[0], features[-1]  # a loaded network may hold its one output in a list
 
 
@@ -121,16 +126,21 @@ def _resize(maps: Tensor, shape: Sequence[int]) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(resized))[..., 0]
 
 
-def _stack_slices(model: keras.Model, inputs: np.ndarray, score: Score, layer: str | None) -> np.ndarray:
+def _stack_slices(
+    model: keras.Model, inputs: np.ndarray, score: Score, layer: str | None, columns: np.ndarray | None
+) -> np.ndarray:
     """Return the maps of a slice model's slices as maps of volumes, averaged over its axes."""
     name = find_layer(model, layer)
     folds = [fold for fold in model.layers if isinstance(fold, FoldSlices)]
     if pools_features(model):
-        found = _map_pooled(model, inputs, score, name, folds)
+        found = _map_pooled(model, with_columns(inputs, columns), score, name, folds)
     else:
         network = unwrap_slices(model)
         slices = (ops.convert_to_numpy(fold(inputs)) for fold in folds)
-        found = [_grad_cam(network, images, score, name) for images in slices]
+        held = (None if columns is None else np.repeat(columns, fold.count, axis=0) for fold in folds)
+        found = [
+            _grad_cam(network, images, score, name, own) for images, own in zip(slices, held, strict=True)
+        ]
     total = np.zeros(inputs.shape[:-1], "float32")
     for fold, maps in zip(folds, found, strict=True):  # [B * count, h, w]
         volume = np.zeros_like(np.moveaxis(total, AXES[fold.axis], 1))
@@ -142,7 +152,11 @@ def _stack_slices(model: keras.Model, inputs: np.ndarray, score: Score, layer: s
 
 
 def _map_pooled(
-    model: keras.Model, inputs: np.ndarray, score: Score, name: str, folds: Sequence[FoldSlices]
+    model: keras.Model,
+    inputs: Any,  # noqa: ANN401 - volumes, or a list of volumes and columns
+    score: Score,
+    name: str,
+    folds: Sequence[FoldSlices],
 ) -> list[np.ndarray]:
     """Return the maps [B * count, h, w] of the slices along each axis, by the score of the volume."""
     extractor = find_slice_network(model)
@@ -166,9 +180,11 @@ def _map_pooled(
                 return fold
             return extract if operation is extractor else operation
 
-        outputs = model._run_through_graph(ops.convert_to_tensor(inputs), operation_fn=wrap)  # noqa: SLF001
+        tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        outputs = model._run_through_graph(tensors, operation_fn=wrap)  # noqa: SLF001
         return keras.tree.flatten(outputs)[0], [features[fold.axis] for fold in folds]
 
     maps = _weigh_features(run, score)
-    sides = [[side or 0 for side in fold.compute_output_shape(inputs.shape)[1:3]] for fold in folds]
+    shape = keras.tree.flatten(inputs)[0].shape
+    sides = [[side or 0 for side in fold.compute_output_shape(shape)[1:3]] for fold in folds]
     return [_resize(*pair) for pair in zip(maps, sides, strict=True)]

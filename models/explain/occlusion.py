@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from voxlift.models.explain.target import check_output, explained_log_probability
+from voxlift.models.join import with_columns
 
 Box: TypeAlias = tuple[slice, ...]  # along each spatial axis
 
@@ -23,6 +24,7 @@ def occlusion_map(
     size: int | Sequence[int] = 8,
     stride: int | Sequence[int] | None = None,
     fill: float | None = None,
+    columns: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return how much the log-probability of a class falls when a box around each voxel is covered.
 
@@ -36,6 +38,7 @@ def occlusion_map(
         size: Voxels of the box, one number or one per spatial axis.
         stride: Voxels from box to box; by default half the box.
         fill: Value of covered voxels; by default the mean of each input.
+        columns: As in `grad_cam`.
 
     Returns:
         Float32 array [B, H, W] or [B, D, H, W]: the mean fall over all boxes that cover a voxel.
@@ -53,13 +56,14 @@ def occlusion_map(
     )
     means = inputs.mean(axis=tuple(range(1, inputs.ndim)), keepdims=True)
     fill_values = means if fill is None else np.full_like(means, fill)
-    reference = _log_probability(model, inputs, label, kind)
+    reference = _log_probability(model, inputs, columns, label=label, kind=kind)
     falls, visits = np.zeros(inputs.shape[:-1]), np.zeros(shape)
     boxes = list(_boxes(shape, sizes, strides))
     boxes_per_batch = max(1, BATCH_SIZE // len(inputs))
     for first in range(0, len(boxes), boxes_per_batch):
         batch = boxes[first : first + boxes_per_batch]
-        scores = _log_probability(model, _cover(inputs, batch, fill_values), label, kind)
+        held = None if columns is None else np.tile(columns, (len(batch), 1))
+        scores = _log_probability(model, _cover(inputs, batch, fill_values), held, label=label, kind=kind)
         for box, score in zip(batch, scores.reshape(-1, len(inputs)), strict=True):
             falls[(slice(None), *box)] += (reference - score).reshape(-1, *[1] * len(shape))
             visits[box] += 1
@@ -81,8 +85,10 @@ def _cover(inputs: np.ndarray, boxes: Sequence[Box], fill_values: np.ndarray) ->
     return covered.reshape(-1, *inputs.shape[1:])
 
 
-def _log_probability(model: keras.Model, inputs: np.ndarray, label: int, kind: str) -> np.ndarray:
-    scores = ops.cast(model.predict_on_batch(inputs), "float32")
+def _log_probability(
+    model: keras.Model, inputs: np.ndarray, columns: np.ndarray | None, *, label: int, kind: str
+) -> np.ndarray:
+    scores = ops.cast(model.predict_on_batch(with_columns(inputs, columns)), "float32")
     return np.asarray(ops.convert_to_numpy(explained_log_probability(scores, label, kind)))
 
 

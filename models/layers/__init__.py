@@ -2,11 +2,13 @@
 
 Convolutions of volumes (depthwise, separable, ACS, and one for volumes of few voxels), trilinear upsampling,
 concatenation that repeats single slices, slices of padding that repeat those beside them, fused batch
-normalisation, attention and embeddings for tokens of volumes, and the layers of the slice model.
+normalisation, attention and embeddings for tokens of volumes, columns of a table, and the layers of the slice
+model.
 """
 
 from voxlift.models.layers.acs import ACSConv3D
 from voxlift.models.layers.attention import TokenAttention3D, TokenEmbedding3D
+from voxlift.models.layers.columns import JoinColumns, RepeatColumns
 from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
@@ -29,7 +31,9 @@ __all__ = [
     "FrozenNetwork",
     "FusedBatchNormalization",
     "GatedAttention",
+    "JoinColumns",
     "JoinNeighbours",
+    "RepeatColumns",
     "RepeatEdges3D",
     "RepeatingConcatenate3D",
     "SeparableConv3D",

@@ -10,6 +10,7 @@ from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import format_override, list_changes, remove_keys
 from voxlift.app.progress import print_line
@@ -68,6 +69,7 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
     given = read_study_overrides(refused={"seed": "use study.seeds=[...]."})
     shared = [*given, f"trainer.epochs={study.epochs}"]
     base = compose_training([*shared, f"seed={study.seeds[0]}"])
+    refuse_unread_columns(base.model)
     if base.model.kind != "volume":
         raise SettingsError(
             f"model={base.model.name}: expected a volume model, whose depth and inflation can be varied; "

@@ -8,6 +8,7 @@ from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import TrainSettings
+from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.progress import print_line
 from voxlift.app.studies.batch_size.memory import search_largest_batch
@@ -21,6 +22,7 @@ from voxlift.app.studies.batch_size.points import (
 from voxlift.app.studies.batch_size.report import report_batch_size
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.measurement_process import measure
+from voxlift.app.studies.settings import refuse_joined
 from voxlift.app.studies.trainings import (
     plan_trainings,
     read_study_overrides,
@@ -35,6 +37,8 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     Raises:
         SettingsError: An override is refused, or the training of the reference cannot start.
     """
+    refuse_joined([settings.model])
+    refuse_unread_columns(settings.model)
     study, reference = settings.study, settings.trainer.batch_size
     shared = read_study_overrides(refused={"seed": "use study.seeds=[...]."})
     sizes = sorted({*study.batch_sizes, reference})

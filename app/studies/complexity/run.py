@@ -14,7 +14,7 @@ from voxlift.app.studies.complexity.laws import ModelCost
 from voxlift.app.studies.complexity.report import report_complexity
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.measurement_process import FailedMeasurement, measure
-from voxlift.app.studies.settings import refuse_without_network
+from voxlift.app.studies.settings import refuse_joined, refuse_without_network
 from voxlift.app.studies.trainings import read_study_overrides
 
 REFUSED = {"model": "use study.models=[...].", "seed": "costs do not depend on it."}
@@ -29,6 +29,7 @@ def study_complexity(settings: StudySettings, folder: StudyFolder) -> None:
     study, shared = settings.study, read_study_overrides(refused=REFUSED)
     trainings = {name: compose_training([*shared, *build_model_overrides(name)]) for name in study.models}
     refuse_without_network(training.model for training in trainings.values())
+    refuse_joined(training.model for training in trainings.values())
     if 1.0 in study.scales:  # a model that fails at another size is left out there
         check_trainings(trainings)
     costs, failures = measure_costs(trainings, study.scales, steps=int(study.timed_steps), folder=folder)

@@ -16,6 +16,7 @@ from voxlift.app.comparison.compose import compose_training, config_dir_argument
 from voxlift.app.comparison.run import build_training_command
 from voxlift.app.comparison.trial import Outcome, Trial
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import format_value, get_value, remove_keys
 from voxlift.app.evaluation.metric_names import is_lower_better
@@ -62,6 +63,7 @@ def study_search(settings: StudySettings, folder: StudyFolder) -> None:
     refused = dict.fromkeys(space, "remove it from study.space, or from the command line.")
     shared = [*read_study_overrides(refused=refused), f"trainer.epochs={study.epochs}"]
     base = compose_training(shared)
+    refuse_unread_columns(base.model)
     check_trainings({base.model.name: base})
     search = open_search(study, folder.path / "search.db")
     _queue_given(search, space, base)

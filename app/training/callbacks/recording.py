@@ -147,7 +147,9 @@ class WriteTensorBoard(StatefulCallback):
             return
         import tensorflow as tf
 
-        voxels = next(iter(self.batches.take(1)))[0][:PICTURES].numpy()
+        inputs = next(iter(self.batches.take(1)))[0]
+        images = inputs[0] if isinstance(inputs, tuple) else inputs  # beside columns of the table
+        voxels = images[:PICTURES].numpy()
         with self._writer("train").as_default(step=0):
             tf.summary.image(
                 "first batch, projected along depth", project_batch(voxels), max_outputs=PICTURES

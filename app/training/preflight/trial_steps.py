@@ -200,7 +200,8 @@ def likely_causes(batch: Sequence[Any], losses: Sequence[float]) -> list[str]:
     >>> likely_causes([np.ones((2, 3, 3, 3, 1)), np.array([0, 1]), np.ones(2)], [0.7, 0.7])[0]
     'All its voxels are equal: check preprocess.window_hu and preprocess.clip_percentiles'
     """
-    voxels, labels = np.asarray(batch[0], np.float32), np.asarray(batch[1])
+    images = batch[0][0] if isinstance(batch[0], tuple) else batch[0]  # beside columns of the table
+    voxels, labels = np.asarray(images, np.float32), np.asarray(batch[1])
     causes = [*_causes_in_voxels(voxels), *_causes_in_labels(voxels, labels)]
     if not np.isfinite(losses).all() or losses[-1] > losses[0]:
         causes.append("The loss rises: a lower optimizer.learning_rate, or optimizer.clip_norm, may help")

@@ -102,14 +102,18 @@ def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def global_batches(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield voxels [B, ...] of whole batches from the parts of all processes, for use outside of `fit`."""
+    """Yield the inputs of whole batches from the parts of all processes, for use outside of `fit`."""
     import jax
     import keras
 
     layout = keras.distribution.distribution().get_data_layout
+
+    def gather(part: Any) -> Any:  # noqa: ANN401 - a tensor
+        values = np.asarray(part)
+        return jax.make_array_from_process_local_data(layout(values.shape).backend_layout, values)
+
     for batch in batches:
-        part = np.asarray(batch[0])
-        yield (jax.make_array_from_process_local_data(layout(part.shape).backend_layout, part),)
+        yield (keras.tree.map_structure(gather, batch[0]),)
 
 
 def build_shared_scorer(
@@ -133,7 +137,7 @@ def shared_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) ->
     from jax.experimental import multihost_utils
 
     (index, count), total = own_share(), len(volumes)
-    own = replace(volumes, files=volumes.files[index::count])
+    own = volumes.take(slice(index, None, count))
     padded = np.zeros((-(-total // count), int(network.output_shape[-1])), np.float32)
     with single_process():
         if len(own):
