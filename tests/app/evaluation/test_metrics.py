@@ -3,7 +3,8 @@ import pytest
 from sklearn import metrics as oracle
 
 from score_sets import build_scores
-from voxlift.app.evaluation.metrics import headline_metrics, metric_draws, score_metrics
+from voxlift.app.evaluation.metric_names import headline_metrics
+from voxlift.app.evaluation.metrics import metric_draws, score_metrics
 from voxlift.app.evaluation.scores import Scores, average_by_subject, select_rows, with_threshold
 
 
