@@ -214,7 +214,7 @@ class ExportSettings:
 
 
 @dataclass
-class ReportCommandSettings:
+class ReportSettings:
     """All settings of `voxlift-report`.
 
     Attributes:
@@ -333,7 +333,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateSettings,
     "predict": PredictSettings,
     "export": ExportSettings,
-    "report": ReportCommandSettings,
+    "report": ReportSettings,
     "audit": AuditSettings,
     "lift": LiftSettings,
     "study": StudySettings,

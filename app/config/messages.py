@@ -52,6 +52,7 @@ PATH_KEYS: Mapping[str, str] = MappingProxyType(  # the key that a path alone wa
         "study": "data=manifest data.table",
         "evaluate": "run",
         "export": "run",
+        "report": "run",
         "predict": "input",
         "lift": "network",
     }

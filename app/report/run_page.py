@@ -14,6 +14,7 @@ from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report import tables
 from voxlift.app.report.cases import Case, case_headings, case_picture, pick_cases
+from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.evidence import Evidence, describe_run_subjects
 from voxlift.app.report.figures import learning_curve_figures
@@ -54,6 +55,7 @@ class RunSummary:
         notes: Further sentences for the reader, such as how many rows were left out.
         verdict: Sentences above the page; empty: the AUC of `split` against chance.
         evidence: Sections on the subjects, subgroups and external data.
+        checklist: The reporting checklist; None leaves it out.
         created: Date and time, as text.
     """
 
@@ -73,6 +75,7 @@ class RunSummary:
     notes: Sequence[str] = ()
     verdict: str = ""
     evidence: Evidence = field(default_factory=Evidence)
+    checklist: Checklist | None = None
     created: str = ""
 
 
@@ -115,6 +118,7 @@ def write_run_page(
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
         evidence=describe_run_subjects(run, settings, subgroups=metrics.get("subgroups")),
+        checklist=build_checklist(run, settings, metrics),
         created=timestamp(),
     )
     return render_run_page(summary, run.report)
@@ -214,6 +218,7 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "splits": tables.table_cells(summary.splits),
         "environment": tables.flat_rows(summary.environment),
         "evidence": summary.evidence,
+        "checklist": summary.checklist,
         "verdict": summary.verdict or run_verdict(block, name=summary.name, split=summary.split, unit=unit),
         "rows": tables.metric_rows(summary.metrics, unit),
         "class_rows": tables.class_rows(summary.metrics, views.outcomes),

@@ -1,0 +1,89 @@
+"""`voxlift-report`: the reporting checklist of a finished run, or one page over all runs in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from voxlift.app.cli.command import run_command
+from voxlift.app.config import ReportSettings, SettingsError, find_choice_problems
+from voxlift.app.config.overrides import to_settings
+from voxlift.app.errors import refuse_problems
+from voxlift.app.files import read_json, refuse_unwritable
+from voxlift.app.progress import print_line
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.suggestions import suggest_runs
+from voxlift.app.runtime.exit_status import DONE
+
+CHECKLISTS = ("claim",)
+
+
+def main() -> None:
+    """Run the console script."""
+    run_command("report", read=read_settings, job=report)
+
+
+def read_settings(cfg: DictConfig) -> ReportSettings:
+    """Return the checked settings of a composed configuration.
+
+    Raises:
+        SettingsError: All problems at once.
+    """
+    settings = to_settings(cfg, ReportSettings)
+    refuse_problems(find_problems(settings))
+    return settings
+
+
+def find_problems(settings: ReportSettings) -> list[str]:
+    """Return one sentence for each problem in the settings."""
+    problems = find_choice_problems("checklist", settings.checklist, CHECKLISTS)
+    if (settings.run is None) == (settings.runs is None):
+        problems.append(
+            "run: expected the folder of one finished run; or runs: a folder with runs. Set one of both."
+        )
+    return problems
+
+
+def report(settings: ReportSettings) -> int:
+    """Write the checklist of a run, or the page over all runs.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SettingsError: There is no finished run.
+    """
+    if settings.runs is not None:
+        from voxlift.app.report.runs_page import write_runs_page
+
+        page = write_runs_page(Path(settings.runs).expanduser(), sort=settings.sort, output=settings.output)
+        print_line(f"Results in {page}")
+        return DONE
+    return _write_checklist(settings)
+
+
+def _write_checklist(settings: ReportSettings) -> int:
+    run = RunFolder(Path(str(settings.run)).expanduser())
+    if not run.is_finished or not run.config.exists():
+        raise SettingsError(f"run={settings.run}: expected a finished run. {suggest_runs(run.path)}")
+    folder = run.path if settings.output is None else Path(settings.output).expanduser()
+    refuse_unwritable(folder / "checklist.html", setting=f"output={folder}")
+    from voxlift.app.report.checklist import build_checklist, write_checklist
+    from voxlift.app.report.run_page import describe_task
+
+    own = load_settings(run)
+    checklist = build_checklist(run, own, read_json(run.metrics))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = write_checklist(checklist, f"{own.model.name} on {describe_task(own.data)}", folder)
+    print_line(
+        f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; the others are "
+        "left for the authors."
+    )
+    print_line(f"Results in {', '.join(map(str, paths))}")
+    return DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""What a paper says of a run, as sentences by topic, from the files of its folder and their figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voxlift.app.config import SPLIT_NAMES, TrainSettings
+from voxlift.app.evaluation.bootstrap import RESAMPLES
+from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
+from voxlift.app.evaluation.scores import Scores
+from voxlift.app.files import read_json, read_rows
+from voxlift.app.report.formatting import format_quantity, format_value, interval_of
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.results import scores_from_rows
+from voxlift.app.tasks import task_of
+
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", "calibration": "calibration"}
+INTENSITIES = {
+    "window_hu": "intensities were limited to {} and scaled to 0..1",
+    "clip_percentiles": "intensities were limited to the percentiles {}",
+}
+MOST_ERRORS = 5  # subjects that are named as failures
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The files of a run that is scored.
+
+    Attributes:
+        run: Its folder.
+        settings: Of the run.
+        metrics: Content of metrics.json.
+    """
+
+    run: RunFolder
+    settings: TrainSettings
+    metrics: Mapping[str, Any]
+
+    @property
+    def split(self) -> str:
+        """The split of the results: test where there is one."""
+        return "test" if "test" in self.metrics else "val"
+
+
+def describe_flow(facts: RunFacts) -> str:
+    """Return how many rows were read, left out and used."""
+    if not facts.run.flow.exists():
+        return ""
+    rows = read_rows(facts.run.flow)
+    read = next((row["rows"] for row in rows if row["step"] == "read"), "")
+    left = [f"{row['rows']} ({row['reason']})" for row in rows if row["step"] == "left out"]
+    used = next((row for row in rows if row["step"] == "used" and not row["reason"]), None)
+    if used is None:
+        return ""
+    without = f"{', '.join(left)} were left out" if left else "none was left out"
+    return f"Of {read} rows, {without}; {used['rows']} volumes of {used['subjects']} subjects were used."
+
+
+def describe_splits(facts: RunFacts) -> str:
+    """Return how subjects were assigned, and how many volumes of each label are in each split."""
+    settings, choice = facts.settings, facts.settings.splits
+    task = task_of(settings)
+    names = task.names(settings.data)
+    rows = read_rows(facts.run.splits)
+    parts = []
+    for split in dict.fromkeys([*SPLIT_NAMES, *(row["split"] for row in rows)]):
+        own = [row for row in rows if row["split"] == split]
+        if own:
+            subjects = len({row["subject"] for row in own})
+            counts = Counter(group for row in own for group in task.groups_of(row, names))
+            groups = ", ".join(f"{count} {name}" for name, count in counts.items())
+            parts.append(f"{SPLIT_TITLES.get(split, split)} {subjects} ({groups})")
+    how = (
+        "as the table says" if settings.data.split_column else f"at random, stratified (seed {settings.seed})"
+    )
+    if choice.folds and not settings.data.split_column:
+        how = f"{how}, as fold {choice.fold + 1} of {choice.folds}"
+    return f"Subjects were assigned {how}: {'; '.join(parts)}."
+
+
+def describe_disjoint(facts: RunFacts) -> str:
+    """Return at which level the splits are disjoint, counted in splits.csv."""
+    splits_of: dict[str, set[str]] = {}
+    for row in read_rows(facts.run.splits):
+        splits_of.setdefault(row["subject"], set()).add(row["split"])
+    shared = sum(len(own) > 1 for own in splits_of.values())
+    checked = "equal voxels in two splits were refused"
+    return f"Splits are by subject: {shared} of {len(splits_of)} subjects are in two splits; {checked}."
+
+
+def describe_preprocess(facts: RunFacts) -> str:
+    """Return orientation, grid and intensities."""
+    chosen = facts.settings.preprocess
+    steps = [f"reoriented to {chosen.axcodes}" if chosen.axcodes else "kept in their stored orientation"]
+    if chosen.spacing == "native":
+        steps.append("kept at their own spacing")
+    else:
+        steps.append(
+            f"resampled to {_sides(chosen.spacing)} mm (depth, height, width; {chosen.interpolation})"
+        )
+    if chosen.foreground_crop:
+        steps.append(f"cropped to the foreground with a margin of {chosen.foreground_margin_mm:g} mm")
+    if facts.settings.data.mask_column or facts.settings.data.centre_columns:
+        steps.append("used with the mask or centre of each row")
+    if chosen.shape is not None:
+        how = "resized" if chosen.fit == "resize" else "padded or cropped"
+        steps.append(f"{how} to {_sides(chosen.shape)} voxels")
+    values = [
+        text.format(" to ".join(f"{end:g}" for end in getattr(chosen, name)))
+        for name, text in INTENSITIES.items()
+        if getattr(chosen, name) is not None
+    ]
+    if chosen.zscore != "none":
+        values.append(f"intensities were standardised ({chosen.zscore})")
+    return f"Images were {', '.join(steps)}{''.join(f'; {one}' for one in values)}."
+
+
+def _sides(values: Sequence[float]) -> str:
+    return " \N{MULTIPLICATION SIGN} ".join(f"{value:g}" for value in values)
+
+
+def describe_model(facts: RunFacts) -> str:
+    """Return the kind of model, what it was made from, and its size."""
+    model = facts.settings.model
+    builder = model.builder or {}
+    network = f"the 2D network {builder.get('_target_', model.baseline)}"
+    kinds = {
+        "slice": f"{network}, which scored slices along {model.axis}; its scores were combined by "
+        f"{model.aggregate}",
+        "volume": f"{network}, lifted to 3D ({_weights_of_lift(facts)})",
+        "linear": "a linear model with an L2 penalty on the voxels",
+        "embedding": "a linear model with an L2 penalty on vectors of another network",
+        "table": f"a regression on the columns {', '.join(model.columns)}, without images",
+    }
+    cost = facts.metrics.get("cost", {})
+    size = f" It has {format_quantity(cost['parameters'])} parameters." if cost.get("parameters") else ""
+    return f"The model ({model.name}) was {kinds[model.kind]}.{size}"
+
+
+def _weights_of_lift(facts: RunFacts) -> str:
+    model = facts.settings.model
+    if model.pretrain:
+        return f"first trained on slices, then inflated with init={model.init}"
+    return f"depth policy {model.depth_policy}, init={model.init}"
+
+
+def describe_start(facts: RunFacts) -> str:
+    """Return what the weights start from."""
+    model = facts.settings.model
+    if not model.has_network:
+        return ""
+    if model.weights:
+        return f"Weights of the 2D network: {model.weights}."
+    if model.pretrain or model.baseline not in {"cnn", "resnet", "tutorial"}:
+        return f"The 2D network was {model.baseline}; lifted kernels: init={model.init}."
+    return f"All weights started at random (seed {facts.settings.seed})."
+
+
+def describe_training(facts: RunFacts) -> str:
+    """Return optimizer, epochs, batches, loss and augmentation."""
+    settings, trainer, optimizer = facts.settings, facts.settings.trainer, facts.settings.optimizer
+    if not settings.model.has_network:
+        return "It was fitted at once, without epochs; its penalty was selected on validation."
+    augment = str(settings.augment.get("name", "none"))
+    stop = f", early stopping after {trainer.patience} epochs" if trainer.patience else ""
+    return (
+        f"It was trained for {trainer.epochs} epochs with {optimizer.name} (learning rate "
+        f"{optimizer.learning_rate:g}, weight decay {optimizer.weight_decay:g}, schedule "
+        f"{optimizer.schedule}), {trainer.batch_size} volumes per batch, loss {trainer.loss}, class balance "
+        f"{trainer.balance}, dropout {settings.model.dropout:g}, augmentation {augment}{stop}."
+    )
+
+
+def describe_selection(facts: RunFacts) -> str:
+    """Return how the final weights and the decision threshold were selected."""
+    epoch = facts.metrics.get("cost", {}).get("best_epoch")
+    text = ""
+    if epoch is not None:
+        monitor = metric_label(facts.settings.trainer.monitor)
+        text = (
+            f"The weights of epoch {epoch} (the first is 0) were kept, the best by {monitor} on validation."
+        )
+    threshold = facts.metrics.get("threshold")
+    if threshold is not None:
+        text += f" The decision threshold {threshold:.3f} was {facts.metrics['threshold_reason']}."
+    return text.strip()
+
+
+def describe_software(facts: RunFacts) -> str:
+    """Return the versions of the software, the device and the precision."""
+    found = read_json(facts.run.environment)
+    packages = found.get("packages", {})
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+    return (
+        f"Software: Voxlift {found.get('voxlift', '')} on Python {found.get('python', '')} ({versions}); "
+        f"device: {found.get('device', '')}; precision {found.get('precision', '')}."
+    )
+
+
+def describe_uncertainty(facts: RunFacts) -> str:
+    """Return how intervals were made."""
+    task = task_of(facts.settings)
+    strata = ", stratified by class" if task.name == "classes" else ""
+    return (
+        f"Intervals are 95 % percentile intervals of {RESAMPLES} bootstrap resamples of subjects{strata}; "
+        "all volumes of a subject are drawn together."
+    )
+
+
+def describe_results(facts: RunFacts, *, names: Sequence[str] | None = None) -> str:
+    """Return metrics of the test split with their intervals.
+
+    Args:
+        facts: The run.
+        names: Of the metrics; None for all but those of each class.
+    """
+    block = facts.metrics[facts.split]
+    chosen = [name for name in (names or headline_metrics(block)) if isinstance(block.get(name), float)]
+    texts = [_with_interval(block, name, facts.settings.task.unit) for name in chosen]
+    where = SPLIT_TITLES[facts.split]
+    return f"On the {block['subjects']} {where} subjects ({block['n']} volumes): {'; '.join(texts)}."
+
+
+def _with_interval(block: Mapping[str, Any], name: str, unit: str = "") -> str:
+    pair = interval_of(block, name)
+    ends = f" (95 % interval {format_value(pair[0])} to {format_value(pair[1])})" if pair else ""
+    return f"{metric_label(name, unit)} {format_value(block[name])}{ends}"
+
+
+def describe_calibration(facts: RunFacts) -> str:
+    """Return the temperature, and the calibration errors with and without it."""
+    found = facts.metrics.get("calibration")
+    if not found or facts.split not in found:
+        return ""
+    before, after = found[facts.split]["before"], found[facts.split]["after"]
+    changes = ", ".join(
+        f"{metric_label(name)} {format_value(before[name])} before and {format_value(after[name])} after"
+        for name in ("brier", "ece")
+    )
+    return f"Temperature scaling (fitted on validation: {found['temperature']:.3f}): {changes}."
+
+
+def describe_subgroups(facts: RunFacts) -> str:
+    """Return the groups that were scored apart, with the first metric of each."""
+    texts = []
+    for request, found in facts.metrics.get("subgroups", {}).items():
+        groups = []
+        for one in found["groups"]:
+            intervals = [name for name in one.get("intervals", {}) if isinstance(one.get(name), float)]
+            value = "too small" if one["too_small"] or not intervals else _with_interval(one, intervals[0])
+            groups.append(f"{one['group']} (n = {one['n']}): {value}")
+        texts.append(f"By {request}: {'; '.join(groups)}.")
+    return " ".join(texts)
+
+
+def describe_failures(facts: RunFacts) -> str:
+    """Return how many decisions of classes are wrong, and the subjects of the most confident ones."""
+    task = task_of(facts.settings)
+    page = "report.html shows cases with their images"
+    if task.name != "classes":
+        return f"{page[0].upper()}{page[1:]}."
+    names = task.names(facts.settings.data)
+    rows = read_rows(facts.run.predictions)
+    scores: Scores = task.decide(scores_from_rows(rows, names, split=facts.split, task=task), facts.metrics)
+    wrong = [row for row in range(len(scores)) if scores.decisions[row] != scores.labels[row]]
+    wrong.sort(key=lambda row: -float(scores.probabilities[row].max()))
+    kinds = Counter((names[scores.labels[row]], names[scores.decisions[row]]) for row in wrong)
+    counts = ", ".join(f"{count} {true} as {decided}" for (true, decided), count in kinds.items())
+    text = f"{len(wrong)} of {len(scores)} volumes were decided wrongly{f' ({counts})' if counts else ''}"
+    named = ", ".join(dict.fromkeys(scores.subjects[row] for row in wrong[:MOST_ERRORS]))
+    return f"{text}; {page}{f', most confident errors: {named}' if named else ''}."
+
+
+METHODS: tuple[Callable[[RunFacts], str], ...] = (
+    describe_flow,
+    describe_splits,
+    describe_disjoint,
+    describe_preprocess,
+    describe_model,
+    describe_start,
+    describe_training,
+    describe_selection,
+    describe_uncertainty,
+    describe_results,
+    describe_calibration,
+    describe_subgroups,
+    describe_software,
+)
+
+
+def write_methods(facts: RunFacts) -> str:
+    """Return the methods paragraph, with all its figures."""
+    return " ".join(text for describe in METHODS if (text := describe(facts)))

@@ -1,0 +1,100 @@
+"""The checklist, methods paragraph and model card of a run, and the page over many runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from commands import call_command
+from tiny import train_tiny
+from voxlift.app.files import read_rows
+from voxlift.app.report.checklist import ITEMS, build_checklist
+from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished runs without a network, which are fitted at once."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_tiny(folder, "first", "model=linear", "data.subjects=24")
+    train_tiny(folder, "second", "model=linear", "data.subjects=24", "seed=1")
+    return folder
+
+
+def test_items_are_filled_from_the_files_of_the_run_and_the_rest_is_left(runs, tmp_path, capsys):
+    run = runs / "first"
+    assert call_command("report", f"run={run}", "checklist=claim", f"output={tmp_path / 'paper'}") == 0
+    assert str(tmp_path / "paper" / "checklist.html") in capsys.readouterr().out
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = read_rows(run / "splits.csv")
+    methods = (tmp_path / "paper" / "methods.md").read_text()
+    test = {row["subject"] for row in rows if row["split"] == "test"}
+    assert f"{metrics['test']['auc']:.3f}" in methods
+    for end in metrics["test"]["intervals"]["auc"]:
+        assert f"{end:.3f}" in methods
+    assert f"On the {len(test)} test subjects" in methods
+    assert f"Of {len(rows)} rows" in methods
+    assert f"{metrics['threshold']:.3f}" in methods
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["numpy"] in methods
+    table = (tmp_path / "paper" / "checklist.md").read_text().splitlines()
+    items = [line for line in table if line.startswith("| ") and "Section" not in line]
+    assert len(items) == len(ITEMS)
+    left = [line for line in items if line.endswith("*for the authors* |")]
+    assert len(left) >= sum(item.describe is None for item in ITEMS)
+    assert all(line.count(" | ") == 3 for line in items)
+    card = (tmp_path / "paper" / "model-card.md").read_text()
+    assert {"## Model", "## Results", "## Failures"} <= set(card.splitlines())
+
+
+def test_failures_are_the_wrong_decisions_of_the_test(runs):
+    folder = runs / "first"
+    run = RunFolder(folder)
+    metrics = json.loads(run.metrics.read_text())
+    found = build_checklist(run, load_settings(run), metrics)
+    text = next(one.text for one in found.answers if one.item.text == "Failures")
+    rows = [row for row in read_rows(run.predictions) if row["split"] == "test"]
+    positive = load_settings(run).data.classes[1]
+    decided = [float(row[f"p_{positive}"]) >= metrics["threshold"] for row in rows]
+    wrong = sum(one != (row["label"] == positive) for one, row in zip(decided, rows, strict=True))
+    assert text.startswith(f"{wrong} of {len(rows)} ")
+
+
+def test_numbers_of_the_first_edition_are_in_order_within_its_range():
+    numbers = {int(item.number) for item in ITEMS if item.number}
+    assert numbers <= set(range(1, 43))
+    assert {*range(1, 11), 12, 13, 20, 22, 25, 28, 33, 37, 42} <= numbers
+
+
+def test_every_page_has_the_checklist(runs):
+    text = (runs / "first" / "report.html").read_text()
+    assert 'id="checklist"' in text
+    assert "for the authors" in text
+
+
+def test_all_runs_are_listed_with_what_differs_and_the_best_first(runs, tmp_path):
+    assert call_command("report", f"runs={runs}", "sort=auc", f"output={tmp_path}") == 0
+    rows = read_rows(tmp_path / "runs.csv")
+    assert {Path(row["run"]).name for row in rows} == {"first", "second"}
+    values = [float(row["value"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    for row in rows:
+        saved = json.loads((Path(row["run"]) / "metrics.json").read_text())["test"]
+        assert float(row["value"]) == saved["auc"]
+        assert [float(row["low"]), float(row["high"])] == saved["intervals"]["auc"]
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    assert "trainer.epochs" not in rows[0]
+    links = re.findall(r'href="([^"]+/report.html)"', (tmp_path / "runs.html").read_text())
+    assert len(links) == 2
+    assert all((tmp_path / link).exists() for link in links)
+
+
+def test_a_folder_without_runs_and_an_unknown_column_are_refused(runs, tmp_path, capsys):
+    assert call_command("report", f"runs={tmp_path}") == 2
+    assert call_command("report", f"runs={runs}", "sort=cost", f"output={tmp_path}") == 2
+    message = capsys.readouterr().err
+    assert "sort=cost" in message
+    assert "auc" in message
+    assert not list(tmp_path.iterdir())
