@@ -21,10 +21,9 @@ from voxlift.data_pipelines.paths import (
     has_image_name,
     is_absent,
 )
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.readers.recognise import is_dicom_image
 from voxlift.data_pipelines.tables.reader import read_table, require_columns
-from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns, name_mask
+from voxlift.data_pipelines.tables.regions import NO_REGIONS, Region, RegionColumns, name_mask
 from voxlift.data_pipelines.tables.rows import Row, rows_of_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")

@@ -14,15 +14,14 @@ from voxlift.data_pipelines.geometry import is_same_grid, spacing_of
 from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.preprocess.region import (
     Mask,
-    Region,
     RegionError,
     count_components,
-    name_centre,
     place_region,
     read_mask,
 )
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
+from voxlift.data_pipelines.tables.regions import Region, name_centre
 from voxlift.data_pipelines.volume import Stored, VolumeError
 
 

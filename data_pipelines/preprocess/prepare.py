@@ -39,7 +39,6 @@ from voxlift.data_pipelines.preprocess.intensity import (
 )
 from voxlift.data_pipelines.preprocess.region import (
     PlacedRegion,
-    Region,
     find_crop_box,
     is_in_box,
     place_region,
@@ -49,6 +48,7 @@ from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
 from voxlift.data_pipelines.readers.decompress import MAX_BYTES
+from voxlift.data_pipelines.tables.regions import Region
 from voxlift.data_pipelines.volume import Array, Stored, Volume, VolumeError, channels_of
 
 __all__ = ["Paths", "Preprocess", "plan_grid", "prepare_tensor", "prepare_volume"]

@@ -21,13 +21,13 @@ from voxlift.data_pipelines.geometry import Grid, Triple, field_of_view, is_same
 from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
-from voxlift.data_pipelines.volume import LPS_TO_RAS, Affine, Array, Stored, VolumeError, real_values
+from voxlift.data_pipelines.tables.regions import Point, Region, name_centre
+from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError, real_values
 
 INSIDE = 0.5
 """A mask's voxels of this value or more are inside: it suits 0 and 1, labels 1, 2, ... and probabilities."""
 EDGE = 1e-3  # voxels: headers store float32, so that edges are rounded
 
-Point = tuple[float, float, float]
 Edges = NDArray[
     np.float64
 ]  # [2, 3]: lower and upper edge of a box, in voxels; voxel n covers n - 0.5 to n + 0.5
@@ -43,21 +43,6 @@ class RegionError(VolumeError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where in its images a record's lesion, organ or candidate is.
-
-    Attributes:
-        mask: File of its mask; None for a point.
-        centre: Point in world mm, RAS+; None for a mask.
-        name: What tells the record from others of the same images; empty where there are none.
-    """
-
-    mask: Path | None = None
-    centre: Point | None = None
-    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,26 +83,6 @@ class PlacedRegion:
 
     edges: Edges
     mask: Mask | None = None
-
-
-def name_centre(centre: Point) -> str:
-    """Return a point as text, which tells the records of one image from each other.
-
-    >>> name_centre((12.5, -3.0, 40.25))
-    '12.5,-3,40.25'
-    """
-    return ",".join(f"{mm:.10g}" for mm in centre)
-
-
-def to_ras(point: Point, space: str) -> Point:
-    """Return a point in RAS+ mm.
-
-    Args:
-        point: World coordinates in mm.
-        space: "RAS" (NIfTI) or "LPS" (DICOM, ITK): the directions that the coordinates grow towards.
-    """
-    x, y, z = point if space == "RAS" else (float(mm) for mm in LPS_TO_RAS[:3, :3] @ point)
-    return x + 0.0, y + 0.0, z + 0.0  # -0.0 becomes 0.0, which has another name
 
 
 def read_mask(path: Path, settings: Preprocess) -> Mask:

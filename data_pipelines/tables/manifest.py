@@ -37,7 +37,7 @@ from voxlift.data_pipelines.tables.targets import interpret_labels
 from voxlift.data_pipelines.tables.values import is_missing
 
 if TYPE_CHECKING:
-    from voxlift.data_pipelines.preprocess.region import Region
+    from voxlift.data_pipelines.tables.regions import Region
 
 __all__ = [
     "Manifest",

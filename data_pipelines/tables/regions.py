@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.preprocess.region import Region, name_centre, to_ras
 from voxlift.data_pipelines.tables.patterns import fields_of, find_paths
 from voxlift.data_pipelines.tables.reader import Table
 from voxlift.data_pipelines.tables.values import is_missing, is_number
@@ -16,6 +15,24 @@ SPACES = ("RAS", "LPS")
 BAD_CENTRE = "centre is no number"
 
 Images = tuple[Path, ...]
+Point = tuple[float, float, float]  # world mm
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where in its images a record's lesion, organ or candidate is.
+
+    Attributes:
+        mask: File of its mask; None for a point.
+        centre: Point in world mm, RAS+; None for a mask.
+        name: What tells the record from others of the same images; empty where there are none.
+    """
+
+    mask: Path | None = None
+    centre: Point | None = None
+    name: str = ""
+
+
 Found = tuple[Images, Region | None, str]  # images of a record, its region, and why it has none
 
 
@@ -131,3 +148,23 @@ def read_centre(texts: Sequence[str], columns: RegionColumns) -> tuple[Region | 
     x, y, z = map(float, texts)
     centre = to_ras((x, y, z), columns.space)
     return Region(centre=centre, name=name_centre(centre)), ""
+
+
+def name_centre(centre: Point) -> str:
+    """Return a point as text, which tells the records of one image from each other.
+
+    >>> name_centre((12.5, -3.0, 40.25))
+    '12.5,-3,40.25'
+    """
+    return ",".join(f"{mm:.10g}" for mm in centre)
+
+
+def to_ras(point: Point, space: str) -> Point:
+    """Return a point in RAS+ mm.
+
+    Args:
+        point: World coordinates in mm.
+        space: "RAS" (NIfTI) or "LPS" (DICOM, ITK): the directions that the coordinates grow towards.
+    """
+    x, y, z = point if space == "RAS" else (-point[0], -point[1], point[2])
+    return x + 0.0, y + 0.0, z + 0.0  # -0.0 becomes 0.0, which has another name

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
-from voxlift.data_pipelines.preprocess.region import Region
-from voxlift.data_pipelines.tables.regions import BAD_CENTRE
+from voxlift.data_pipelines.tables.regions import BAD_CENTRE, Region
 from voxlift.data_pipelines.tables.rows import SPLITS, Row, find_split
 from voxlift.data_pipelines.tables.values import is_missing
 

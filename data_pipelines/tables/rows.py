@@ -22,10 +22,9 @@ from voxlift.data_pipelines.paths import (
     is_link_to_folder_above,
     list_entries,
 )
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.patterns import fields_of, fill_pattern, find_paths
 from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
-from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns, find_regions
+from voxlift.data_pipelines.tables.regions import NO_REGIONS, Region, RegionColumns, find_regions
 from voxlift.data_pipelines.tables.subjects import (
     describe_files_of_subjects,
     describe_similar_subjects,

@@ -62,6 +62,7 @@ def test_preprocessing_files_hold_the_presets(name):
     values = asdict(compose_settings(f"preprocess={name}").preprocess)
     for key in ("name", "shape", "spacing"):
         del values[key]
+    values["mask"] = values["mask"] or ()
     assert Preprocess(**values) == Preprocess(**PREPROCESS_PRESETS[name])
 
 

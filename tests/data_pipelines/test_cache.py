@@ -15,8 +15,8 @@ from voxlift.data_pipelines.cache.fill import explain_problems
 from voxlift.data_pipelines.cache.format import choose_dtype
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume, read_record
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.tables.regions import Region
 from voxlift.data_pipelines.volume import VolumeError
 
 SETTINGS = Preprocess(spacing=(1.0, 1.0, 1.0), shape=(5, 7, 11), window_hu=(0.0, 100.0))

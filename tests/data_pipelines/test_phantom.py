@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import ks_2samp
 
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.phantom.write import PHANTOM_CLASSES, draw_subject, write_phantom
 from voxlift.data_pipelines.phantom.scenes import Field, draw_beads, draw_helix, draw_scene
 from voxlift.data_pipelines.phantom.tasks import PHANTOM_TASKS, Truth
+from voxlift.data_pipelines.phantom.write import PHANTOM_CLASSES, draw_subject, write_phantom
 from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest
 
 FIELD = Field((34, 40, 44), (2.0, 1.75, 1.5))

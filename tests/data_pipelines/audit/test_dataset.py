@@ -9,8 +9,8 @@ import pytest
 from scans import random_voxels, write_nifti, write_scan
 from voxlift.data_pipelines.audit import Facts, audit_manifest, facts_rows
 from voxlift.data_pipelines.audit.dataset import suggest_preprocess, suggest_shape, suggest_spacing
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.regions import Region
 
 SHAPE = (11, 7, 5)
 ABSENT = Facts(Path("absent.nii"), error="no such file")

@@ -12,8 +12,8 @@ from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume
-from voxlift.data_pipelines.preprocess.region import Region, to_ras
 from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.tables.regions import Region, to_ras
 from voxlift.data_pipelines.volume import VolumeError
 
 SHAPE = (18, 22, 15)
