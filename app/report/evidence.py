@@ -12,7 +12,7 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_rows
-from voxlift.app.report.formatting import format_interval, format_value, interval_of
+from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
 from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import describe_subjects, read_subjects
@@ -56,6 +56,7 @@ class Evidence:
         groups: One table for each entry of `evaluation.by` and each model.
         forest: All groups in one figure.
         external: Sections on external data: heading, table, note.
+        ablation: Of each model of images and columns its name and a table: what it loses without one of them.
         notes: What could not be shown, and why.
     """
 
@@ -64,6 +65,7 @@ class Evidence:
     groups: Sequence[GroupTable] = ()
     forest: Sequence[CaptionedFigure] = ()
     external: Sequence[tuple[str, TableCells, str]] = ()
+    ablation: Sequence[tuple[str, TableCells]] = ()
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -73,6 +75,7 @@ def describe_run_subjects(
     *,
     subgroups: Mapping[str, Any] | None = None,
     is_by_model: bool = False,
+    ablation: Mapping[str, Mapping[str, Any] | None] | None = None,
 ) -> Evidence:
     """Return the sections of a run on its subjects, from the files of its folder.
 
@@ -81,7 +84,9 @@ def describe_run_subjects(
         settings: Of the run; `evaluation.describe` names columns.
         subgroups: Of its test subjects, as metrics.json holds them.
         is_by_model: Whether there are such for each of several models.
+        ablation: Model to its block `ablation`; one without name for a run.
     """
+    blanked = show_ablation(ablation or {})
     rows = read_rows(run.splits)
     flow = table_cells(read_rows(run.flow)) if run.flow.exists() else ([], [])
     tables, forest = show_subgroups(subgroups if subgroups and is_by_model else {"": subgroups or {}})
@@ -90,8 +95,40 @@ def describe_run_subjects(
         volumes = [(row["subject"], row["image"], row["split"]) for row in rows]
         table = describe_subjects(columns, volumes, named=settings.evaluation.describe)
     except SettingsError as error:
-        return Evidence(flow=flow, groups=tables, forest=forest, notes=[str(error)])
-    return Evidence(flow=flow, table_one=table_one_cells(table), groups=tables, forest=forest)
+        return Evidence(flow=flow, groups=tables, forest=forest, ablation=blanked, notes=[str(error)])
+    shown = table_one_cells(table)
+    return Evidence(flow=flow, table_one=shown, groups=tables, forest=forest, ablation=blanked)
+
+
+INPUT_LABELS = {
+    "all_inputs": "image and table",
+    "image_blanked": "image blanked",
+    "table_blanked": "table blanked",
+}
+
+
+def show_ablation(models: Mapping[str, Mapping[str, Any] | None]) -> list[tuple[str, TableCells]]:
+    """Return the name and the table of each model that has an ablation.
+
+    Args:
+        models: Name to its block `ablation`, see `evaluation.ablation`.
+    """
+    return [(name, table_cells(ablation_rows(block))) for name, block in models.items() if block]
+
+
+def ablation_rows(block: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a row for each set of inputs: the primary metric, and its difference from that of all inputs."""
+    metric, rows = block["metric"], []
+    for name, values in block["inputs"].items():
+        value, interval = value_and_interval(values, metric)
+        row = {"inputs": INPUT_LABELS.get(name, name), metric_label(metric): f"{value} {interval}".strip()}
+        found = values.get("difference")
+        row["difference"] = ""
+        if found is not None and found["difference"] is not None:
+            ends = format_interval(found["low"], found["high"])
+            row["difference"] = f"{format_signed(found['difference'])} {ends}".strip()
+        rows.append(row)
+    return rows
 
 
 def table_one_cells(rows: Sequence[TableOneRow]) -> TableCells:

@@ -15,7 +15,7 @@ from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import format_p_value, overall_verdict, short_verdict
 from voxlift.app.progress import build_console
-from voxlift.app.report.evidence import show_subgroups
+from voxlift.app.report.evidence import ablation_rows, show_subgroups
 from voxlift.app.report.findings import (
     MAX_LENGTH,
     DatasetAudit,
@@ -49,6 +49,25 @@ def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split of a metrics.json with their intervals."""
     blocks = {f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics}
     print_metrics(blocks, unit=metrics.get("unit", ""))
+
+
+def print_ablation(block: Mapping[str, Any] | None, *, name: str = "") -> None:
+    """Print what a model of images and columns of the table loses without one of them.
+
+    Args:
+        block: `ablation` of a metrics.json; None prints nothing.
+        name: Of the model, where there are several.
+    """
+    if not block:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = ablation_rows(block)
+    for heading in rows[0]:
+        title = f"Ablation{f' of {name}' if name else ''}, {block['split']}"
+        table.add_column(title if heading == "inputs" else heading)
+    for row in rows:
+        table.add_row(*row.values())
+    build_console().print(table)
 
 
 def print_metrics(

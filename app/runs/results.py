@@ -48,6 +48,29 @@ def read_scores(run: RunFolder, *, split: str) -> Any:  # noqa: ANN401 - the tas
         ) from error
 
 
+def read_ablation(run: RunFolder) -> dict[str, Any]:
+    """Return the scores of `ablation.csv` by what is blanked; nothing for a run of images alone.
+
+    Raises:
+        SettingsError: A value in the files is damaged.
+    """
+    if not run.ablation.exists():
+        return {}
+    settings, rows = load_settings(run), read_rows(run.ablation)
+    task, metrics = task_of(settings), read_json(run.metrics)
+    try:
+        return {
+            name: task.decide(
+                scores_from_rows(rows, task.names(settings.data), split=name, task=task), metrics
+            )
+            for name in dict.fromkeys(row["split"] for row in rows)
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        raise SettingsError(
+            f"{run.ablation} is damaged: {shorten(error)}. Restore it, or train the run again."
+        ) from error
+
+
 def read_temperature(run: RunFolder) -> float:
     """Return the temperature fitted on the validation of a finished run; 1 where none could be fitted.
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
 from voxlift.app.data.columns import fit_joined
+from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
+from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import print_line
 from voxlift.app.report.run_page import write_run_page
-from voxlift.app.report.terminal import print_split_metrics, print_subgroups
+from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
 from voxlift.app.runs.networks import save_trained
@@ -272,10 +274,38 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     scores = fitted.score(cohort)
     write_rows(run.predictions, prediction_rows(scores, cohort.task))
     metrics = cohort.task.evaluate(scores)
+    metrics |= _evaluate_ablation(run, settings, cohort=cohort, fitted=fitted, scores=scores, metrics=metrics)
     metrics["cost"] = fitted.cost(cohort)
     metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)
     print_subgroups(metrics.get("subgroups", {}))
+    print_ablation(metrics.get("ablation"))
     print_line(f"Results in {run.path}")
+
+
+def _evaluate_ablation(
+    run: RunFolder,
+    settings: TrainSettings,
+    *,
+    cohort: Cohort,
+    fitted: FittedModel,
+    scores: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the scores with the image or the table blanked; return their metrics, for a network of both."""
+    if cohort.columns is None or fitted.network is None:
+        return {}
+    from voxlift.app.inference.ablation import score_ablations
+
+    split, task = "test" if "test" in scores else "val", cohort.task
+    batch_size = settings.trainer.batch_size
+    blanked = score_ablations(fitted.network, cohort, split, batch_size=batch_size)
+    write_rows(run.ablation, prediction_rows(blanked, task))
+    fits = {name: [task.decide(one, metrics)] for name, one in {ALL_INPUTS: scores[split], **blanked}.items()}
+    try:
+        return {"ablation": summarise_ablation(fits, split=split)}
+    except ScoresError as error:
+        log.info("The ablation has no metrics: %s", error)
+        return {}
