@@ -13,7 +13,9 @@ from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report import tables
-from voxlift.app.report.cases import Case, case_headings, case_picture, pick_cases
+from voxlift.app.report.case_facts import case_headings
+from voxlift.app.report.case_pictures import case_picture
+from voxlift.app.report.cases import Case, pick_cases
 from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.evidence import Evidence, describe_run_subjects
@@ -117,7 +119,9 @@ def write_run_page(
         correct=correct,
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
-        evidence=describe_run_subjects(run, settings, subgroups=metrics.get("subgroups")),
+        evidence=describe_run_subjects(
+            run, settings, subgroups=metrics.get("subgroups"), ablation={"": metrics.get("ablation")}
+        ),
         checklist=build_checklist(run, settings, metrics),
         created=timestamp(),
     )
