@@ -63,7 +63,9 @@ class TrainingOptions:
     shard: tuple[int, int] = (0, 1)
 
 
-def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.Dataset:
+def evaluation_volumes(
+    volumes: PreparedVolumes, *, batch_size: int, image: NDArray[np.floating] | None = None
+) -> tf.data.Dataset:
     """Return batches of voxels [B, D, H, W, C], of the stored type: every volume exactly once, in order.
 
     With columns a batch is a tuple of one, the pair (voxels, columns), which Keras takes for inputs alone.
@@ -71,11 +73,14 @@ def evaluation_volumes(volumes: PreparedVolumes, *, batch_size: int) -> tf.data.
     Args:
         volumes: The volumes to score.
         batch_size: Volumes per batch; the last one may be smaller.
+        image: Voxels [D, H, W, C] in place of those of every volume, to score the columns alone.
     """
     paths = tf.data.Dataset.from_tensor_slices([str(file) for file in volumes.files])  # string []
     voxels = paths.map(
         lambda path: read_voxels(path, volumes.shape, volumes.dtype), num_parallel_calls=tf.data.AUTOTUNE
     )  # [D, H, W, C]
+    if image is not None:
+        voxels = tf.data.Dataset.from_tensors(image).repeat(len(volumes))
     batches = voxels.batch(batch_size)  # [B, D, H, W, C]
     if volumes.columns is not None:
         columns = tf.data.Dataset.from_tensor_slices(volumes.columns).batch(batch_size)  # [B, F]

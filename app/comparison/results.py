@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from voxlift.app.comparison.added import added_as_json, find_added, summarise_ablations
 from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
@@ -24,7 +25,7 @@ from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
 from voxlift.app.report.evidence import describe_run_subjects
 from voxlift.app.report.formatting import MISSING, format_quantity
-from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
+from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.subgroups import evaluate_model_subgroups
@@ -56,8 +57,11 @@ def write_comparison(
     first = next(iter(scores.values()))[0]
     pairs = compare_models(scores, fit_seeds=seeds, primary=first.primary, margin=margin)
     models = summarise_trials(trials, scores, seeds)
+    settings_of = {name: load_settings(of_model[0].run).model for name, of_model in by_model.items()}
+    added, ablation = find_added(pairs, settings_of), summarise_ablations(by_model, scores, seeds)
+    models = {name: {**model, **_ablation_of(ablation, name)} for name, model in models.items()}
     ranking = describe_validation(models, first.primary)
-    selected = replace(selected, notes=(*selected.notes, ranking))
+    selected = replace(selected, notes=(*selected.notes, *(one.sentence for one in added), ranking))
     evaluation = evaluation or EvaluationSettings()
     subgroups = evaluate_model_subgroups(trials[0].run, scores, evaluation)
     rows = [_build_row(name, model, first) for name, model in models.items()]
@@ -68,13 +72,16 @@ def write_comparison(
             "verdict": overall_verdict(pairs),
             "models": models,
             "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
+            **({"added": added_as_json(added)} if added else {}),
             "trainings": [describe_training(trial) for trial in trials],
             "notes": list(selected.notes),
             **({"subgroups": subgroups} if subgroups else {}),
         },
     )
     settings = replace(load_settings(trials[0].run), evaluation=evaluation)
-    evidence = describe_run_subjects(trials[0].run, settings, subgroups=subgroups, is_by_model=True)
+    evidence = describe_run_subjects(
+        trials[0].run, settings, subgroups=subgroups, is_by_model=True, ablation=ablation
+    )
     report = write_comparison_page(selected, models, pairs, scores=scores, folder=folder, evidence=evidence)
     tested = {name: model["test"] for name, model in models.items()}
     print_metrics(tested, metrics=first.headline, unit=first.unit)
@@ -83,8 +90,15 @@ def write_comparison(
     for name, groups in subgroups.items():
         print_line(f"Subgroups of {name}")
         print_subgroups(groups)
-    print_line(selected.notes[-1])
+    for name, block in ablation.items():
+        print_ablation(block, name=name)
+    for line in (*(one.sentence for one in added), ranking):
+        print_line(line)
     print_line(f"Results in {folder}, report {report}")
+
+
+def _ablation_of(ablation: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"ablation": ablation[name]} if name in ablation else {}
 
 
 def describe_training(trial: Trial) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlift.app.comparison.page import read_temperatures
 from voxlift.app.comparison.trial import Trial, group_by_model
-from voxlift.app.config import EvaluateSettings, SettingsError
+from voxlift.app.config import DataSettings, EvaluateSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.external import unpaired_differences
@@ -47,7 +47,8 @@ from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.report.tables import table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics
-from voxlift.app.runs.configuration import TRIALS
+from voxlift.app.runs.columns import join_new_columns
+from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import prediction_rows
@@ -278,7 +279,7 @@ def _write_page(
         splits=count_splits(folder),
         environment=read_json(scored.trials[0].run.environment),
         temperatures=read_temperatures(by_model),
-        cases=_pick_disagreements(scored),
+        cases=_pick_disagreements(scored, load_settings(folder).data),
         configs={"": folder.config.read_text(encoding="utf-8")},
         split=EXTERNAL,
         audit=results["compared"],
@@ -298,7 +299,7 @@ def _write_page(
     render_comparison_page(summary, folder.report)
 
 
-def _pick_disagreements(scored: ScoredTrials) -> list[dict[str, Case]]:
+def _pick_disagreements(scored: ScoredTrials, data: DataSettings) -> list[dict[str, Case]]:
     """Return the volumes with the widest range of the true class' probability over the models."""
     first = {name: fits[0] for name, fits in scored.scores.items()}
     rows = np.arange(len(scored.cohort.records))
@@ -308,5 +309,6 @@ def _pick_disagreements(scored: ScoredTrials) -> list[dict[str, Case]]:
     for name, own in first.items():
         run = next(trial.run for trial in scored.trials if trial.model == name)
         network = load_network(run.network) if run.model.exists() else None
-        shown[name] = build_cases(own, [(int(row), 0) for row in order], scored.cohort, network)
+        cohort = join_new_columns(scored.cohort, run, replace(load_settings(run), data=data))
+        shown[name] = build_cases(own, [(int(row), 0) for row in order], cohort, network)
     return [{name: cases[i] for name, cases in shown.items()} for i in range(len(order))]

@@ -44,7 +44,10 @@ def score_ablations(
     mean = mean_volume(cohort.prepared("train"))
 
     def predict_blank(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
-        return _predict_with_image(network, volumes, mean, batch_size=batch_size)
+        from voxlift.data_pipelines.pipeline import evaluation_volumes
+
+        batches = evaluation_volumes(volumes, batch_size=batch_size, image=mean)
+        return np.asarray(network.predict(batches, verbose=0))
 
     outputs = {
         IMAGE_BLANKED: predict_outputs(network, volumes, batch_size=batch_size, predict=predict_blank),
@@ -56,29 +59,10 @@ def score_ablations(
     }
 
 
-def mean_volume(volumes: PreparedVolumes) -> NDArray[np.float32]:
-    """Return the mean of prepared volumes, voxel by voxel, [D, H, W, C]."""
+def mean_volume(volumes: PreparedVolumes) -> NDArray[np.floating]:
+    """Return the mean of prepared volumes, voxel by voxel, [D, H, W, C]; of their type, if that is no integer."""
     total = np.zeros(volumes.shape)
     for voxels in volumes.arrays():
         total += voxels
-    return (total / len(volumes)).astype(np.float32)
-
-
-def _predict_with_image(
-    network: Any,  # noqa: ANN401 - untyped Keras
-    volumes: PreparedVolumes,
-    image: NDArray[np.float32],
-    *,
-    batch_size: int,
-) -> NDArray[np.float32]:
-    """Return the outputs [N, K] for the columns of volumes, with the same image for all."""
-    columns = volumes.columns
-    if columns is None:
-        raise ValueError("Expected volumes with columns of the table.")
-    parts = [columns[start : start + batch_size] for start in range(0, len(columns), batch_size)]
-    return np.concatenate(
-        [
-            np.asarray(network.predict_on_batch([np.repeat(image[None], len(part), axis=0), part]))
-            for part in parts
-        ]
-    )
+    is_float = np.issubdtype(np.dtype(volumes.dtype), np.floating)
+    return (total / len(volumes)).astype(volumes.dtype if is_float else np.float32)

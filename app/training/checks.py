@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 BUILT_IN = ("cnn", "resnet", "tutorial")  # names that need no look into keras.applications
 
 # (its split in the earlier run, its split here): pairs that would flatter the scores
-LEAKS = {("train", "val"), ("train", "test"), ("val", "test")}
+LEAKS = {
+    *(("train", split) for split in ("val", "test", "calibration")),
+    *(("val", split) for split in ("test", "calibration")),
+}
 
 
 def check_training(settings: TrainSettings) -> None:
@@ -52,6 +55,9 @@ def check_slice_run(folder: Path, *, key: str) -> list[str]:
     if model.kind != "slice" or model.aggregate == "gated_attention":
         expected = f"{key}={folder}: expected a slice run, whose 2D network gives scores of slices"
         return [f"{expected}; received a run of model={model.name}."]
+    if model.join_columns:
+        expected = f"{key}={folder}: expected a slice run of images alone, whose features can be lifted"
+        return [f"{expected}; received one that joins model.columns={model.columns}."]
     return []
 
 

@@ -67,6 +67,10 @@ def load_trained(source: Path) -> Any:  # noqa: ANN401 - Keras ships no types
 
     file = RunFolder(source).model if source.is_dir() else source
     network = unwrap_slices(load_network(file))
+    if len(network.inputs) > 1:
+        raise SettingsError(
+            f"{file}: expected a network with one input, images [B, H, W, C]; it takes {len(network.inputs)}."
+        )
     shape = network.input_shape
     if isinstance(shape, tuple) and len(shape) != 4:
         raise SettingsError(f"{file}: expected a network for images [B, H, W, C]; it takes {shape}.")
