@@ -49,8 +49,8 @@ class AddedInput:
         """The answer, with the difference that it is based on."""
         other = "table" if self.adds == "image" else "image"
         return (
-            f"Does the {self.adds} add to the {other}? {ANSWERS[self.verdict].capitalize()}: {self.model} minus "
-            f"{self.without}, {metric_label(self.metric)} {format_signed(self.difference)} "
+            f"Does the {self.adds} add to the {other}? {ANSWERS[self.verdict].capitalize()}: {self.model} "
+            f"minus {self.without}, {metric_label(self.metric)} {format_signed(self.difference)} "
             f"{format_interval(self.low, self.high)}."
         )
 

@@ -15,6 +15,7 @@ from voxlift.data_pipelines.preprocess.settings import Preprocess
 VERSION = 1  # increase it if a program for the old version would misread the new one
 REGION_VERSION = 2  # with masks or centres, which a program for the first version would ignore
 TASK_VERSION = 3  # of other tasks than classes, whose outputs a program for the others would misread
+COLUMNS_VERSION = 4  # with columns of the table as a second input, of any task, with or without a region
 MEANINGS = {
     "classes": "scores whose softmax is the probability of each class",
     "findings": "scores whose sigmoid is the probability of each finding",
@@ -35,7 +36,7 @@ def build_contract(
     *,
     file: str,
     file_format: str,
-    input_name: str,
+    input_names: tuple[str, ...],
     output_name: str,
     shape: tuple[int | None, ...],
     checked: dict[str, Any],
@@ -47,7 +48,7 @@ def build_contract(
         preprocess: Its preprocessing.
         file: Name of the model's file, beside the contract.
         file_format: `saved_model` or `onnx`.
-        input_name: Name of the input tensor.
+        input_names: Names of the input tensors: the volumes, then the columns where the model takes any.
         output_name: Name of the output tensor.
         shape: Of the input, with the batch; None where any size is accepted.
         checked: The differences of the exported model from the run's own.
@@ -55,13 +56,14 @@ def build_contract(
     task = task_of(member.settings)
     names = task.names(member.settings.data)
     return {
-        "contract": _find_version(task.name, preprocess),
+        "contract": _find_version(member, preprocess),
         "voxlift": __version__,
         "run": str(member.run.path.absolute()),
         "model": {
             "file": file,
             "format": file_format,
-            "input": {"name": input_name, "dtype": "float32", "shape": list(shape), "axes": AXES},
+            "input": {"name": input_names[0], "dtype": "float32", "shape": list(shape), "axes": AXES},
+            **_describe_columns_input(member, input_names),
             "output": {
                 "name": output_name,
                 "dtype": "float32",
@@ -76,13 +78,26 @@ def build_contract(
         "channels": list(image_columns(member.settings)),
         "preprocess": {**_describe_preprocess(preprocess), "rounded_to": rounded_dtype(preprocess)},
         **(_describe_region(member) if preprocess.mask else {}),
+        **({"columns": member.encoder.as_json()} if member.encoder is not None else {}),
         "training_range": asdict(member.training_range) if member.training_range is not None else None,
         "checked": checked,
     }
 
 
-def _find_version(task: str, preprocess: Preprocess) -> int:
-    if task != "classes":
+def _describe_columns_input(member: EnsembleMember, input_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the second input: numbers, marks of gaps, then words, each in the order of the columns."""
+    if member.encoder is None:
+        return {}
+    features = list(member.encoder.features)
+    shape = [None, len(features)]
+    tensor = {"name": input_names[1], "dtype": "float32", "shape": shape, "features": features}
+    return {"columns_input": tensor}
+
+
+def _find_version(member: EnsembleMember, preprocess: Preprocess) -> int:
+    if member.encoder is not None:
+        return COLUMNS_VERSION
+    if member.settings.task.name != "classes":
         return TASK_VERSION
     return REGION_VERSION if preprocess.mask else VERSION
 

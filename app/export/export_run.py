@@ -69,9 +69,9 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
         ensemble.preprocess,
         file=written.file,
         file_format=file_format,
-        input_name=written.input_name,
+        input_names=written.input_names,
         output_name=written.output_name,
-        shape=own.input_shape,
+        shape=tuple(own.inputs[0].shape),
         checked={
             "volumes": difference.volumes,
             "largest_score_difference": difference.scores,

@@ -1,6 +1,7 @@
 """Score one image with an exported model: numpy and nibabel, and onnxruntime or tensorflow for the model.
 
     python score_image.py IMAGE [IMAGE ...]      one file per channel, in the order of the contract
+    python score_image.py IMAGE age=63 sex=F     where the contract has columns; one that is left out is a gap
 
 It reads contract.json and supports the usual settings; it stops at settings that it does not support.
 """
@@ -25,10 +26,14 @@ Array = NDArray[Any]
 def main() -> None:
     """Print what the model predicts for the image, and the decision."""
     contract = json.loads((FOLDER / "contract.json").read_text(encoding="utf-8"))
-    if len(sys.argv) - 1 != len(contract["channels"]):
+    columns = contract.get("columns", [])
+    names = [column["name"] for column in columns]
+    cells = dict(one.split("=", 1) for one in sys.argv[1:] if one.split("=", 1)[0] in names)
+    images = [one for one in sys.argv[1:] if one.split("=", 1)[0] not in names]
+    if len(images) != len(contract["channels"]):
         raise SystemExit(f"Expected one image for each of: {', '.join(contract['channels'])}.")
-    volume = prepare_image(sys.argv[1:], contract["preprocess"])
-    scores = score(volume, contract["model"]).astype(float)
+    volume = prepare_image(images, contract["preprocess"])
+    scores = score(volume, contract["model"], encode_columns(cells, columns)).astype(float)
     lines = (
         describe_task(scores, contract["task"]) if "task" in contract else describe_classes(scores, contract)
     )
@@ -170,17 +175,42 @@ def foreground_threshold(values: Array) -> float:
     return float(edges[1 + int(np.nanargmax(between))])
 
 
-def score(volume: Array, model: Mapping[str, Any]) -> Array:
-    """Return the model's scores [classes] for one volume."""
+def encode_columns(cells: Mapping[str, str], columns: Sequence[Mapping[str, Any]]) -> Array:
+    """Return the columns of one subject as the model takes them, [1, features]."""
+    numbers, marks, words = [], [], []
+    for column in columns:
+        cell = cells.get(column["name"], "")
+        if column["kind"] == "number":
+            value = float(cell) if cell else column["median"]
+            numbers.append((yeo_johnson(value, column["power"]) - column["mean"]) / column["scale"])
+            marks += [column["gap"][0 if cell else 1]] if column["gap"] else []
+        else:
+            words += [float((cell or "(missing)") == word) for word in column["words"]]
+    return np.array([[*numbers, *marks, *words]], np.float32)
+
+
+def yeo_johnson(x: float, power: float) -> float:
+    """Return a number transformed by Yeo and Johnson (2000), doi:10.1093/biomet/87.4.954."""
+    if x >= 0:
+        return float(np.log1p(x)) if abs(power) < 1e-12 else float(((x + 1) ** power - 1) / power)
+    rest = 2 - power
+    return float(-np.log1p(-x)) if abs(rest) < 1e-12 else float(-((1 - x) ** rest - 1) / rest)
+
+
+def score(volume: Array, model: Mapping[str, Any], columns: Array) -> Array:
+    """Return the model's scores [classes] for one volume, and its columns where the model takes any."""
+    inputs = {model["input"]["name"]: volume}
+    if "columns_input" in model:
+        inputs[model["columns_input"]["name"]] = columns
     if model["format"] == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(FOLDER / model["file"], providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, {model["input"]["name"]: volume})[0][0])
+        return np.asarray(session.run(None, inputs)[0][0])
     import tensorflow as tf
 
     signature = tf.saved_model.load(str(FOLDER / model["file"])).signatures["serving_default"]
-    outputs: Mapping[str, Any] = signature(**{model["input"]["name"]: tf.constant(volume)})
+    outputs: Mapping[str, Any] = signature(**{name: tf.constant(one) for name, one in inputs.items()})
     scores: Array = np.asarray(outputs[model["output"]["name"]])[0]
     return scores
 

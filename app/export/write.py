@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SIDE = 16  # voxels along an axis for which the network accepts any size
 BATCH_SIZES = (1, 3)  # two, to detect a model exported with a fixed batch size
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Inputs = tuple[
+    NDArray[np.float32], ...
+]  # volumes [B, D, H, W, C]; then columns [B, F], if the model takes any
+Scorer = Callable[[Inputs], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +34,13 @@ class ExportedModel:
 
     Attributes:
         file: Its name in the folder of the export.
-        input_name: Name of the input tensor.
+        input_names: Names of the input tensors: the volumes, then the columns where the model takes any.
         output_name: Name of the output tensor.
-        score: The model read back, from volumes [B, D, H, W, C] float32 to scores [B, K].
+        score: The model read back, from float32 inputs to scores [B, K].
     """
 
     file: str
-    input_name: str
+    input_names: tuple[str, ...]
     output_name: str
     score: Scorer
 
@@ -73,14 +76,15 @@ def write_saved_model(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN
         network.export(str(target), format="tf_saved_model", verbose=False)
         loaded = tf.saved_model.load(str(target))
     signature = loaded.signatures["serving_default"]
-    (input_name,) = signature.structured_input_signature[1]
+    shapes = {name: one.shape for name, one in signature.structured_input_signature[1].items()}
+    input_names = tuple(sorted(shapes, key=lambda name: -len(shapes[name])))  # volumes have more axes
     (output_name,) = signature.structured_outputs
 
-    def score(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
-        outputs = signature(**{input_name: tf.constant(voxels)})
-        return np.asarray(outputs[output_name])
+    def score(inputs: Inputs) -> NDArray[np.float32]:
+        given = {name: tf.constant(one) for name, one in zip(input_names, inputs, strict=True)}
+        return np.asarray(signature(**given)[output_name])
 
-    return ExportedModel("saved_model", input_name, output_name, score)
+    return ExportedModel("saved_model", input_names, output_name, score)
 
 
 def write_onnx(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - untyped Keras
@@ -93,18 +97,20 @@ def write_onnx(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - u
     import onnxruntime
 
     target = folder / "model.onnx"
-    network(random_volumes(network.input_shape, 1, None, seed=0))  # Keras exports only models once called
+    network(_given(random_inputs(network, 1, None, seed=0)))  # Keras exports only models once called
     with _silence_converters():
         network.export(str(target), format="onnx", verbose=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    found = sorted(session.get_inputs(), key=lambda one: -len(one.shape))  # volumes have more axes
+    input_names, output_name = tuple(one.name for one in found), session.get_outputs()[0].name
 
-    def score(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(session.run([output_name], {input_name: voxels})[0])
+    def score(inputs: Inputs) -> NDArray[np.float32]:
+        given = dict(zip(input_names, inputs, strict=True))
+        return np.asarray(session.run([output_name], given)[0])
 
-    return ExportedModel("model.onnx", input_name, output_name, score)
+    return ExportedModel("model.onnx", input_names, output_name, score)
 
 
 def convert_to_float32(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
@@ -138,14 +144,32 @@ def compare_written(
     """
     scores, probabilities, largest = 0.0, 0.0, 1.0
     for count in BATCH_SIZES:
-        voxels = random_volumes(network.input_shape, count, training_range, seed=count)
-        own = np.asarray(network(voxels, training=False), np.float32)
-        other = np.asarray(exported(voxels), np.float32)
+        inputs = random_inputs(network, count, training_range, seed=count)
+        own = np.asarray(network(_given(inputs), training=False), np.float32)
+        other = np.asarray(exported(inputs), np.float32)
         scores = max(scores, float(np.abs(own - other).max()))
         largest = max(largest, float(np.abs(own).max()))
         first, second = predict(own), predict(other)
         probabilities = max(probabilities, float(np.abs(first - second).max()))
     return Difference(sum(BATCH_SIZES), scores, scores / largest, probabilities)
+
+
+def random_inputs(
+    network: Any,  # noqa: ANN401 - untyped Keras
+    count: int,
+    training_range: TrainingRange | None,
+    *,
+    seed: int,
+) -> Inputs:
+    """Return random volumes, and standard normal columns where the network takes any; as `random_volumes`."""
+    voxels = random_volumes(tuple(network.inputs[0].shape), count, training_range, seed=seed)
+    rng = np.random.default_rng(seed)
+    columns = [rng.normal(size=(count, one.shape[1])).astype(np.float32) for one in network.inputs[1:]]
+    return (voxels, *columns)
+
+
+def _given(inputs: Inputs) -> Any:  # noqa: ANN401 - one array, or a list of them
+    return inputs[0] if len(inputs) == 1 else list(inputs)
 
 
 def random_volumes(

@@ -60,7 +60,7 @@ def score_ablations(
 
 
 def mean_volume(volumes: PreparedVolumes) -> NDArray[np.floating]:
-    """Return the mean of prepared volumes, voxel by voxel, [D, H, W, C]; of their type, if that is no integer."""
+    """Return the mean of prepared volumes, voxel by voxel, [D, H, W, C], in float32 or their own type."""
     total = np.zeros(volumes.shape)
     for voxels in volumes.arrays():
         total += voxels
