@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_bytes(text.encode(errors=NAMES))
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 from omegaconf import DictConfig
 
@@ -56,29 +57,9 @@ def study(settings: StudySettings) -> int:
 
 def _import_study(name: str) -> Callable[[StudySettings, StudyFolder], None]:
     """Return the function that runs a study; only its own libraries are imported."""
-    if name == "batch_size":
-        from voxlift.app.studies.batch_size.run import study_batch_size
-
-        return study_batch_size
-    if name == "complexity":
-        from voxlift.app.studies.complexity.run import study_complexity
-
-        return study_complexity
-    if name == "architecture":
-        from voxlift.app.studies.architecture.run import study_architecture
-
-        return study_architecture
-    if name == "learning_curve":
-        from voxlift.app.studies.learning_curve.run import study_learning_curve
-
-        return study_learning_curve
-    if name == "sample_size":
-        from voxlift.app.studies.sample_size.run import study_sample_size
-
-        return study_sample_size
-    from voxlift.app.studies.search.run import study_search
-
-    return study_search
+    module = import_module(f"voxlift.app.studies.{name}.run")
+    run: Callable[[StudySettings, StudyFolder], None] = getattr(module, f"study_{name}")
+    return run
 
 
 if __name__ == "__main__":

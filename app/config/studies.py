@@ -159,6 +159,29 @@ class LearningCurveStudy(TrainedStudy):
     resamples: int | None = None
 
 
+CONTESTANTS = (
+    *("header", "histogram", "border", "background", "silhouette", "blurred"),
+    *("shuffled_slices", "mirrored", "shuffled_labels", "site"),
+)
+
+
+@dataclass
+class ShortcutsStudy(TrainedStudy):
+    """The settings of `study=shortcuts`: what a model scores, and what scores without the anatomy.
+
+    Attributes:
+        contestants: Some of `CONTESTANTS`.
+        site_column: Column of the table with the site or scanner; `auto`: one with a usual name, `none`.
+        permutations: Of the labels for `shuffled_labels`, with each seed.
+        resamples: Resamples of the test subjects for the intervals.
+    """
+
+    contestants: list[str] = field(default_factory=lambda: list(CONTESTANTS))
+    site_column: str = "auto"
+    permutations: int = 10
+    resamples: int | None = None
+
+
 STUDIES: dict[str, type[Study]] = {
     "batch_size": BatchSizeStudy,
     "complexity": ComplexityStudy,
@@ -166,4 +189,5 @@ STUDIES: dict[str, type[Study]] = {
     "search": SearchStudy,
     "sample_size": SampleSizeStudy,
     "learning_curve": LearningCurveStudy,
+    "shortcuts": ShortcutsStudy,
 }

@@ -375,14 +375,18 @@ def describe_with_external(
     return describe_subjects(SubjectColumns(rows, names), volumes, named=named, order=order)
 
 
-def find_usual_columns(names: Iterable[str]) -> list[str]:
+def find_usual_columns(names: Iterable[str], kinds: Sequence[str] = tuple(USUAL_NAMES)) -> list[str]:
     """Return the columns of age, sex and site among the names, by their usual spellings.
 
     >>> find_usual_columns(["participant_id", "Gender", "age_at_scan", "label"])
     ['age_at_scan', 'Gender']
+
+    Args:
+        names: Of all columns.
+        kinds: Some keys of `USUAL_NAMES`.
     """
     plain = {name: "".join(filter(str.isalpha, name.casefold())) for name in names}
-    return [name for known in USUAL_NAMES.values() for name, text in plain.items() if text in known]
+    return [name for kind in kinds for name, text in plain.items() if text in USUAL_NAMES[kind]]
 
 
 def parse_cells(cells: Sequence[str]) -> list[Value]:

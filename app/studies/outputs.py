@@ -46,11 +46,13 @@ class StudyResults(StudySummary):
         rows: Rows of `table.csv`, one per point.
         more: Rows of further tables by file name.
         values: Further values of `results.json`.
+        document: The content of `results.json` where a study has its own form of it.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
     more: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    document: Sequence[Mapping[str, Any]] | None = None
 
 
 def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: Sequence[Trial] = ()) -> None:
@@ -68,7 +70,8 @@ def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: S
     environment = read_json(trials[0].run.environment) if trials else {}
     page = replace(results, config=config, environment=environment, created=timestamp())
     report = render_study_page(page, folder.report, figures=folder.figures)
-    write_json(folder.results, _build_json(results))  # last: a folder with results is a finished study
+    document = _build_json(results) if results.document is None else results.document
+    write_json(folder.results, document)  # last: a folder with results is a finished study
     console.print(f"\n{results.recommendation}", markup=False)
     for finding in results.findings:
         console.print(f"- {finding}", markup=False)

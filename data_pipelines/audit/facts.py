@@ -111,7 +111,7 @@ def read_facts(
         axcodes=axcodes_of(stored.affine),
         stored_shape=tuple(stored.voxels.shape[:3]),
         affine=stored.affine,
-        tilt_degrees=_tilt_degrees(stored.affine),
+        tilt_degrees=tilt_degrees(stored.affine),
         is_sheared=is_sheared(stored.affine, tolerance=SHEAR_TOLERANCE),
         forms_off_mm=_forms_off_mm(stored),
         nonfinite=int(values.size - finite.size),
@@ -132,7 +132,8 @@ def are_masks(files: Sequence[Facts]) -> bool:
     return bool(varied) and len(sparse) > MOST_FILES * len(varied)
 
 
-def _tilt_degrees(affine: Affine) -> float:
+def tilt_degrees(affine: Affine) -> float:
+    """Return the largest angle between a stored axis and its closest world axis."""
     closest = np.abs(directions_of(affine)).max(axis=0)
     return float(np.degrees(np.arccos(np.clip(closest, -1, 1))).max())
 

@@ -24,16 +24,22 @@ def foreground_threshold(values: Array) -> float:
 
     Args:
         values: Finite values of any shape.
-
-    Source:
-        Otsu 1979, A threshold selection method from gray-level histograms, doi:10.1109/TSMC.1979.4310076.
     """
     flat = values.ravel(order="K")
     sample = flat[:: max(1, flat.size // MAX_SAMPLES)].astype(np.float64)
     lowest = float(sample.min())
     if (sample == lowest).mean() >= MASKED_FRACTION:
         return lowest
-    counts, edges = np.histogram(sample, bins=256)
+    return otsu_threshold(sample)
+
+
+def otsu_threshold(values: Array) -> float:
+    """Return Otsu's threshold of the histogram of finite values of any shape, which are not all the same.
+
+    Source:
+        Otsu 1979, A threshold selection method from gray-level histograms, doi:10.1109/TSMC.1979.4310076.
+    """
+    counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = counts.cumsum()[:-1]
     above = counts.sum() - below

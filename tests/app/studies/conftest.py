@@ -74,7 +74,7 @@ def composed_training():
     return compose_one
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_study():
     """A function: runs a study on the tiny settings."""
     return run_tiny_study

@@ -64,6 +64,10 @@ def test_the_users_values_override_the_budget(composed):
         (["study=learning_curve", "study.models=[volume3d]"], "study.models"),
         (["study=learning_curve", "study.fractions=[0.5]"], "study.fractions"),
         (["study=learning_curve", "study.equal=hours"], "study.equal"),
+        (["study=shortcuts", "study.contestants=[shape]"], "study.contestants"),
+        (["study=shortcuts", "study.permutations=0"], "study.permutations"),
+        (["study=shortcuts", "task=number", "data.task=pitch"], "study=shortcuts"),
+        (["study=shortcuts", "run=x"], "run=x"),
     ],
 )
 def test_a_mistake_is_reported_with_its_key(overrides, key, composed):
