@@ -42,9 +42,9 @@ def describe_machine():
 
 
 def without_costs(value):
-    """A value of metrics.json without seconds, bytes and prose."""
+    """A value of metrics.json without seconds, bytes and prose, and without `use`, which came later."""
     if isinstance(value, dict):
-        names = [name for name in value if "seconds" not in name and name != "peak_memory_bytes"]
+        names = [name for name in value if "seconds" not in name and name not in {"peak_memory_bytes", "use"}]
         return {name: without_costs(value[name]) for name in names if not isinstance(value[name], str)}
     return [without_costs(one) for one in value] if isinstance(value, list) else value
 

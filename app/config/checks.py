@@ -156,8 +156,12 @@ def find_split_problems(splits: SplitSettings) -> list[str]:
     if splits.folds != 0:
         return problems + _find_fold_problems("fold", splits.folds, splits.fold)
     problems += find_range_problems("splits.test", splits.test, 0.0, 0.9)
-    if splits.val + splits.test >= 1:
-        problems.append(f"splits: expected val + test below 1; received {splits.val:g} + {splits.test:g}.")
+    problems += find_range_problems("splits.calibration", splits.calibration, 0.0, 0.5)
+    parts = [splits.val, splits.test, *([splits.calibration] if splits.calibration else [])]
+    if sum(parts) >= 1:
+        names = " + ".join(("val", "test", "calibration")[: len(parts)])
+        received = " + ".join(f"{part:g}" for part in parts)
+        problems.append(f"splits: expected {names} below 1; received {received}.")
     return problems
 
 
@@ -453,6 +457,8 @@ def _find_request_problems(request: str) -> list[str]:
     return []
 
 
+        *find_range_problems("evaluation.coverage", evaluation.coverage, 0.5, 0.99),
+        *find_range_problems("evaluation.prevalence", evaluation.prevalence, 0.0001, 0.9999),
 def split_request(request: str) -> tuple[str, tuple[float, ...]]:
     """Return the column of an entry of `evaluation.by`, and its edges.
 

@@ -101,6 +101,8 @@ class SplitSettings:
     val: float = 0.2
     test: float = 0.2
     folds: int = 0
+        calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
+            sets, 0 to 0.5; 0: no sets.
     fold: int = 0
     outer_folds: int = 0
     outer_fold: int = 0
@@ -110,6 +112,7 @@ class SplitSettings:
 @dataclass
 class PreprocessSettings:
     """Preprocessing of an image file to the voxels of a network (group `preprocess`).
+    calibration: float = 0.0
 
     Attributes:
         name: Of the chosen option.
@@ -367,6 +370,9 @@ class ExternalDataSettings:
     table: str | None = None
     root: str | None = None
     image_column: str | None = None
+        coverage: Of prediction sets, 0.5 to 0.99; they need `splits.calibration`.
+        prevalence: Share of the second class where the model is to be used, for PPV and NPV, above 0 and
+            below 1; null: that of the subjects.
     image_columns: list[str] | None = None
     label_column: str | None = None
     subject_column: str | None = None
@@ -375,6 +381,8 @@ class ExternalDataSettings:
     centre_space: str | None = None
     classes: list[str] | None = None
     label_bins: list[float] | None = None
+    coverage: float = 0.9
+    prevalence: float | None = None
     embeddings: str | None = None
     time_axis: str | None = None
     on_bad_file: str | None = None

@@ -34,7 +34,13 @@ from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.splits import assign_splits, keep_training_fraction, select_records
+from voxlift.data_pipelines.tables.rows import CALIBRATION
+from voxlift.data_pipelines.tables.splits import (
+    assign_splits,
+    keep_for_calibration,
+    keep_training_fraction,
+    select_records,
+)
 from voxlift.data_pipelines.tables.subjects import refuse_leaks
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -48,7 +54,7 @@ class Cohort:
     Attributes:
         records: The records.
         classes: Names of the outputs: of the classes in index order, of the findings, or of the number.
-        splits: One per record: `train`, `val` or `test`.
+        splits: One per record: `train`, `val`, `test` or `calibration`.
         files: One prepared file per record: raw voxels [D, H, W, C] in C order.
         shape: Of each prepared volume, (depth, height, width, channels).
         dtype: Of the stored voxels.
@@ -72,7 +78,7 @@ class Cohort:
     @property
     def present(self) -> tuple[str, ...]:
         """Return the splits that hold records, training first."""
-        return tuple(split for split in SPLIT_NAMES if split in self.splits)
+        return tuple(split for split in (*SPLIT_NAMES, CALIBRATION) if split in self.splits)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of one split's records."""
@@ -284,9 +290,10 @@ def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
     """Return one split per record, by subject and stratified; the table's split column takes precedence."""
     choice = settings.splits
-    return assign_splits(
+    splits = assign_splits(
         manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
     )
+    return keep_for_calibration(manifest, splits, fraction=choice.calibration, seed=settings.seed)
 
 
 def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:

@@ -25,7 +25,8 @@ from voxlift.data_pipelines.volume import VolumeError
 log = logging.getLogger("voxlift")
 
 EXTERNAL = "external"  # the split of every volume of the new table
-TRAINED = ("train", "val")  # validation has chosen the epoch, the temperature and the threshold
+# Validation has chosen the epoch, the temperature and the threshold; calibration the prediction sets.
+TRAINED = ("train", "val", "calibration")
 
 
 @dataclass
@@ -199,7 +200,7 @@ def _add_run(run: RunFolder, found: TrainedVolumes) -> None:
     if run.images.exists():
         _add_saved_hashes(read_json(run.images), texts, found)
     else:
-        _add_computed_hashes(run, texts, found)
+        _add_computed_hashes(run, texts, found, splits=tuple({row["split"]: None for row in rows}))
 
 
 def _add_saved_hashes(saved: Mapping[str, Any], texts: Mapping[str, str], found: TrainedVolumes) -> None:
@@ -212,10 +213,12 @@ def _add_saved_hashes(saved: Mapping[str, Any], texts: Mapping[str, str], found:
                     found.voxels.setdefault(digest, texts[image])
 
 
-def _add_computed_hashes(run: RunFolder, texts: Mapping[str, str], found: TrainedVolumes) -> None:
+def _add_computed_hashes(
+    run: RunFolder, texts: Mapping[str, str], found: TrainedVolumes, *, splits: Sequence[str]
+) -> None:
     """Hash the images of a run that saved no hashes; a note where they are no longer there."""
     try:
-        for split in TRAINED:
+        for split in splits:
             cohort = reopen_split(load_settings(run), run, split=split)
             for record, metadata in zip(cohort.records, cohort.load_metadata(), strict=True):
                 for digest in metadata.voxel_hashes:

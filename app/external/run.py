@@ -10,6 +10,8 @@ from typing import Any
 
 from voxlift.app.config import EvaluateSettings, SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort
+from voxlift.app.evaluation.clinical_use import evaluate_use
+from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.external import evaluate_external
 from voxlift.app.evaluation.scores import Scores
@@ -31,7 +33,7 @@ from voxlift.app.external.score import (
     read_internal_scores,
     score_classes,
 )
-from voxlift.app.files import write_json, write_rows
+from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.progress import print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
@@ -181,6 +183,12 @@ def build_metrics(
     if asked.evaluation.by:
         found = evaluate_subgroups([decide(mean, threshold)], columns, asked.evaluation)
         metrics["subgroups"] = found
+    prevalence = asked.evaluation.prevalence
+    if used := evaluate_use(decide(mean, threshold), prevalence=prevalence):
+        metrics["use"] = used
+    saved = read_json(ensemble.members[0].run.metrics).get("prediction_sets")
+    if saved is not None and len(ensemble.members) == 1:
+        metrics["prediction_sets"] = saved | {EXTERNAL: measure_coverage(mean, read_limits(saved))}
     return metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from voxlift.app.config import PredictSettings, SettingsError
+from voxlift.app.files import read_json
 from voxlift.app.inference.ensemble import (
     BatchScores,
     Ensemble,
@@ -50,6 +51,7 @@ class Predictor:
         batch_size: Scans scored at once.
         workers: Threads that read and prepare; 0 is one per CPU.
         maps: How explanation maps are made; None makes none.
+        limits: Of prediction sets, by label; None: no sets.
     """
 
     ensemble: Ensemble
@@ -58,6 +60,7 @@ class Predictor:
     batch_size: int = 1
     workers: int = 0
     maps: MapOptions | None = None
+    limits: Mapping[str, float] | None = None
     _logged: Counter[str] = field(default_factory=Counter)
 
     @cached_property
@@ -76,6 +79,7 @@ class Predictor:
             "image",
             *ensemble.task.scan_columns(ensemble.classes),
             *(f"calibrated_{name}" for name in ensemble.classes if ensemble.is_calibrated),
+            *(ensemble.task.set_columns(ensemble.classes) if self.limits is not None else []),
             *(["spread"] if len(ensemble.members) > 1 else []),
             *(["map", "picture", "agreement"] if self.maps else []),
             "warning",
@@ -122,6 +126,8 @@ class Predictor:
         if scores.calibrated is not None:
             calibrated = zip(names, scores.calibrated[position], strict=True)
             row |= {f"calibrated_{name}": float(p) for name, p in calibrated}
+        if self.limits is not None:
+            row |= task.set_cells(prediction, self.limits, names)
         if "spread" in row:
             row["spread"] = float(scores.spread[position])
         warnings = self._find_out_of_range(scan)
@@ -184,7 +190,24 @@ def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
         batch_size=settings.batch_size or ensemble.members[0].settings.trainer.batch_size,
         workers=settings.workers,
         maps=maps,
+        limits=read_set_limits(ensemble, settings.tta),
     )
+
+
+def read_set_limits(ensemble: Ensemble, tta: str) -> dict[str, float] | None:
+    """Return the limits of a run's prediction sets; None without any, or where they would not hold.
+
+    The promised coverage is that of one model without test-time augmentation.
+    """
+    saved = read_json(ensemble.members[0].run.metrics).get("prediction_sets")
+    if saved is None:
+        return None
+    if len(ensemble.members) > 1 or tta != "none":
+        log.info("No prediction sets: they were calibrated for one run without test-time augmentation.")
+        return None
+    from voxlift.app.evaluation.conformal import read_limits
+
+    return read_limits(saved)
 
 
 def scan_key(scan: Scan) -> tuple[str, str]:

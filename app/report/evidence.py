@@ -19,6 +19,7 @@ from voxlift.app.runs.subjects import describe_subjects, read_subjects
 
 if TYPE_CHECKING:
     from voxlift.app.report.figures import CaptionedFigure
+    from voxlift.app.report.use_sections import UseSections
 
 NOT_METRICS = ("group", "n", "subjects", "prevalence", "too_small", "intervals")
 
@@ -57,6 +58,7 @@ class Evidence:
         forest: All groups in one figure.
         external: Sections on external data: heading, table, note.
         ablation: Of each model of images and columns its name and a table: what it loses without one of them.
+        use: What the model is worth in use, and its prediction sets.
         notes: What could not be shown, and why.
     """
 
@@ -66,6 +68,7 @@ class Evidence:
     forest: Sequence[CaptionedFigure] = ()
     external: Sequence[tuple[str, TableCells, str]] = ()
     ablation: Sequence[tuple[str, TableCells]] = ()
+    use: UseSections | None = None
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -76,6 +79,7 @@ def describe_run_subjects(
     subgroups: Mapping[str, Any] | None = None,
     is_by_model: bool = False,
     ablation: Mapping[str, Mapping[str, Any] | None] | None = None,
+    use: UseSections | None = None,
 ) -> Evidence:
     """Return the sections of a run on its subjects, from the files of its folder.
 
@@ -85,19 +89,28 @@ def describe_run_subjects(
         subgroups: Of its test subjects, as metrics.json holds them.
         is_by_model: Whether there are such for each of several models.
         ablation: Model to its block `ablation`; one without name for a run.
+        use: What the model is worth in use, and its prediction sets.
     """
     blanked = show_ablation(ablation or {})
     rows = read_rows(run.splits)
     flow = table_cells(read_rows(run.flow)) if run.flow.exists() else ([], [])
     tables, forest = show_subgroups(subgroups if subgroups and is_by_model else {"": subgroups or {}})
+    notes: list[str] = []
     try:
         columns = read_subjects(run, settings)
         volumes = [(row["subject"], row["image"], row["split"]) for row in rows]
         table = describe_subjects(columns, volumes, named=settings.evaluation.describe)
     except SettingsError as error:
-        return Evidence(flow=flow, groups=tables, forest=forest, ablation=blanked, notes=[str(error)])
-    shown = table_one_cells(table)
-    return Evidence(flow=flow, table_one=shown, groups=tables, forest=forest, ablation=blanked)
+        table, notes = [], [str(error)]
+    return Evidence(
+        flow=flow,
+        table_one=table_one_cells(table),
+        groups=tables,
+        forest=forest,
+        ablation=blanked,
+        use=use,
+        notes=notes,
+    )
 
 
 INPUT_LABELS = {

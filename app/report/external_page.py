@@ -19,6 +19,7 @@ from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import RunSummary, count_splits, describe_task, render_run_page
 from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.networks import load_network
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def write_external_page(
 
 
 def _describe_data(folder: RunFolder, cohort: Cohort) -> list[str]:
+            use=describe_use(metrics, "external", positive=cohort.classes[-1]),
     subjects = len({record.subject for record in cohort.records})
     sentences = [
         f"{len(cohort.records)} volumes of {subjects} subjects were read and prepared as in the run."

@@ -23,6 +23,7 @@ from voxlift.app.report.figures import learning_curve_figures
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row
+from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history
 from voxlift.app.tasks import find_task, task_of
@@ -120,7 +121,11 @@ def write_run_page(
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
         evidence=describe_run_subjects(
-            run, settings, subgroups=metrics.get("subgroups"), ablation={"": metrics.get("ablation")}
+            run,
+            settings,
+            subgroups=metrics.get("subgroups"),
+            ablation={"": metrics.get("ablation")},
+            use=describe_use(metrics, split, positive=cohort.classes[-1]),
         ),
         checklist=build_checklist(run, settings, metrics),
         created=timestamp(),
@@ -248,7 +253,3 @@ def _calibration_table(scores: Predictions | None, temperature: float | None) ->
     if classes is None or temperature is None:
         return None
     return tables.calibration_table({"": classes[0]}, {"": [temperature]})
-
-
-def _pictures(cases: Sequence[Case]) -> list[tuple[Case, str]]:
-    return [(case, case_picture(case)) for case in cases]

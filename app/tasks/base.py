@@ -263,6 +263,23 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """Return the cells of `scan_columns` for one scan, from its predictions [K] and its decision."""
 
+    def set_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
+        """Return the columns of a new scan's prediction set."""
+        return ["set"]
+
+    def set_cells(
+        self, prediction: NDArray[np.float64], limits: Mapping[str, float], names: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return the cells of `set_columns`: the labels in the set, with `|` between them.
+
+        Args:
+            prediction: [K] of the scan.
+            limits: Largest misfit of each label in a set, as app/evaluation/conformal.py finds them.
+            names: Of the outputs.
+        """
+        pairs = zip(names, prediction, strict=True)
+        return {"set": "|".join(name for name, p in pairs if 1 - p <= limits[name])}
+
     def map_output(
         self,
         prediction: NDArray[np.float64],  # noqa: ARG002 - as all tasks

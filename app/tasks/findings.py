@@ -214,6 +214,21 @@ class FindingsTask(Task):
         decided = {f"decision_{name}": int(one) for name, one in zip(names, decision, strict=True)}
         return decided | {f"p_{name}": float(p) for name, p in zip(names, prediction, strict=True)}
 
+    def set_columns(self, names: tuple[str, ...]) -> list[str]:
+        """Return `set_NAME` for each finding."""
+        return [f"set_{name}" for name in names]
+
+    def set_cells(
+        self, prediction: NDArray[np.float64], limits: Mapping[str, float], names: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return `0`, `1`, `0|1` or nothing for each finding."""
+        cells = {}
+        for name, p in zip(names, prediction, strict=True):
+            misfits = (p, 1 - p)  # of absence, of presence
+            held = [str(value) for value in (0, 1) if misfits[value] <= limits[f"{name}={value}"]]
+            cells[f"set_{name}"] = "|".join(held)
+        return cells
+
     def map_output(
         self,
         prediction: NDArray[np.float64],

@@ -83,9 +83,9 @@ class NumberTask(Task):
 
     def split_rows(self, manifest: Manifest, splits: Sequence[str]) -> list[tuple[str, ...]]:
         """Return subjects, mean, standard deviation and range of the number."""
-        from voxlift.data_pipelines.tables.rows import SPLITS
+        from voxlift.data_pipelines.tables.rows import CALIBRATION, SPLITS
 
-        present = [split for split in SPLITS if split in splits]
+        present = [split for split in (*SPLITS, CALIBRATION) if split in splits]
         pairs = list(zip(manifest.records, splits, strict=True))
         values = {
             split: np.array([one.targets[0] for one, own in pairs if own == split]) for split in present
@@ -210,6 +210,20 @@ class NumberTask(Task):
     def describe_decision(self, names: tuple[str, ...], thresholds: Sequence[float]) -> str:  # noqa: ARG002 - as all tasks
         """Return that the number itself is the prediction."""
         return f"the number {names[0]}" + (f" in {self.unit}" if self.unit else "")
+
+    def set_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
+        """Return the ends of the prediction interval."""
+        return ["low", "high"]
+
+    def set_cells(
+        self,
+        prediction: NDArray[np.float64],
+        limits: Mapping[str, float],
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+    ) -> dict[str, Any]:
+        """Return both ends; infinite where there were too few subjects."""
+        half = limits["half width"]
+        return {"low": float(prediction[0] - half), "high": float(prediction[0] + half)}
 
     def scan_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
         """Return `prediction`."""

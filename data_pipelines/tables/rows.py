@@ -34,6 +34,7 @@ from voxlift.data_pipelines.tables.subjects import (
 from voxlift.data_pipelines.tables.values import is_missing
 
 SPLITS = ("train", "val", "test")
+CALIBRATION = "calibration"  # the split of subjects that only calibrate prediction sets; never in a table
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "tune"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
-from voxlift.data_pipelines.tables.rows import SPLITS
+from voxlift.data_pipelines.tables.rows import CALIBRATION, SPLITS
 from voxlift.data_pipelines.tables.values import is_number
 
 log = logging.getLogger("voxlift")
@@ -39,7 +39,7 @@ def split_table(manifest: Manifest, splits: Sequence[str]) -> tuple[SplitCount, 
         volumes[split, record.label] += 1
     return tuple(
         SplitCount(split, name, len(subjects[split, label]), volumes[split, label])
-        for split in SPLITS
+        for split in (*SPLITS, CALIBRATION)
         if split in splits
         for label, name in enumerate(manifest.classes)
     )
@@ -98,7 +98,7 @@ def count_findings(manifest: Manifest, splits: Sequence[str]) -> dict[tuple[str,
                     found[split, name].add(record.subject)
     return {
         (split, name): (len(present[split, name]), len(absent[split, name]))
-        for split in SPLITS
+        for split in (*SPLITS, CALIBRATION)
         if split in splits
         for name in manifest.classes
     }

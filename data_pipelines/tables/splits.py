@@ -24,6 +24,7 @@ import numpy as np
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
+from voxlift.data_pipelines.tables.rows import CALIBRATION
 from voxlift.data_pipelines.tables.split_checks import CHECKS
 from voxlift.data_pipelines.tables.stratify import stratify_iteratively
 
@@ -116,6 +117,40 @@ def keep_training_fraction(
         if split != "train" or record.subject in kept
     ]
     return replace(manifest, records=tuple(record for record, _ in rows)), tuple(split for _, split in rows)
+
+
+def keep_for_calibration(
+    manifest: Manifest, splits: Sequence[str], *, fraction: float, seed: int
+) -> tuple[str, ...]:
+    """Return the splits with some training subjects in a fourth one, `calibration`, stratified as the others.
+
+    Args:
+        manifest: The records.
+        splits: One per record; `val` and `test` stay as they are.
+        fraction: Of all subjects, 0 for none.
+        seed: Of the draw.
+
+    Raises:
+        ManifestError: The training has too few subjects.
+    """
+    if not fraction:
+        return tuple(splits)
+    strata = _find_strata(manifest)
+    trained = {
+        record.subject for record, split in zip(manifest.records, splits, strict=True) if split == "train"
+    }
+    own: Strata = {name: label for name, label in strata.items() if name in trained}
+    share = fraction * len(strata) / max(1, len(own))
+    smallest = min(map(len, _shuffle_classes(own, np.random.default_rng(0))), default=0)
+    if share >= 1 or (smallest < 2 and not _are_findings(own)):
+        raise ManifestError(
+            f"splits.calibration={fraction:g}: {len(own)} subjects are left for training after the other "
+            "splits, of some class fewer than two; lower splits.val, splits.test or splits.calibration."
+        )
+    rng = np.random.default_rng((seed, 2))  # another sequence than those of the other splits
+    chosen = _split_by_fraction(own, {CALIBRATION: share}, rng)
+    pairs = zip(manifest.records, splits, strict=True)
+    return tuple(chosen[record.subject] if split == "train" else split for record, split in pairs)
 
 
 def _check_request(manifest: Manifest, val: float, test: float, folds: int, fold: int) -> None:
