@@ -152,11 +152,11 @@ def find_split_problems(splits: SplitSettings) -> list[str]:
     """Return one sentence for each problem in the fractions or the folds."""
     problems = find_range_problems("splits.val", splits.val, 0.01, 0.9)
     problems += find_range_problems("splits.train_fraction", splits.train_fraction, 0.001, 1.0)
+    problems += find_range_problems("splits.calibration", splits.calibration, 0.0, 0.5)
     problems += _find_fold_problems("outer_fold", splits.outer_folds, splits.outer_fold)
     if splits.folds != 0:
         return problems + _find_fold_problems("fold", splits.folds, splits.fold)
     problems += find_range_problems("splits.test", splits.test, 0.0, 0.9)
-    problems += find_range_problems("splits.calibration", splits.calibration, 0.0, 0.5)
     parts = [splits.val, splits.test, *([splits.calibration] if splits.calibration else [])]
     if sum(parts) >= 1:
         names = " + ".join(("val", "test", "calibration")[: len(parts)])
@@ -437,6 +437,8 @@ def find_evaluation_problems(evaluation: EvaluationSettings) -> list[str]:
         *find_range_problems("evaluation.min_subjects", evaluation.min_subjects, 2, 100_000),
         *find_range_problems("evaluation.recalibrate", evaluation.recalibrate, 0.0, 0.9),
         *find_choice_problems("evaluation.same_names", evaluation.same_names, ("refuse", "ignore")),
+        *find_range_problems("evaluation.coverage", evaluation.coverage, 0.5, 0.99),
+        *find_range_problems("evaluation.prevalence", evaluation.prevalence, 0.0001, 0.9999),
     ]
 
 
@@ -457,8 +459,6 @@ def _find_request_problems(request: str) -> list[str]:
     return []
 
 
-        *find_range_problems("evaluation.coverage", evaluation.coverage, 0.5, 0.99),
-        *find_range_problems("evaluation.prevalence", evaluation.prevalence, 0.0001, 0.9999),
 def split_request(request: str) -> tuple[str, tuple[float, ...]]:
     """Return the column of an entry of `evaluation.by`, and its edges.
 

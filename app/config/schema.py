@@ -96,23 +96,23 @@ class SplitSettings:
         outer_fold: Index of the outer fold whose subjects are set aside before all else, from 0.
         train_fraction: Fraction of the training subjects that are used, above 0 and up to 1; the subjects of
             a smaller fraction are among those of a larger one.
+        calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
+            sets, 0 to 0.5; 0: no sets.
     """
 
     val: float = 0.2
     test: float = 0.2
     folds: int = 0
-        calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
-            sets, 0 to 0.5; 0: no sets.
     fold: int = 0
     outer_folds: int = 0
     outer_fold: int = 0
     train_fraction: float = 1.0
+    calibration: float = 0.0
 
 
 @dataclass
 class PreprocessSettings:
     """Preprocessing of an image file to the voxels of a network (group `preprocess`).
-    calibration: float = 0.0
 
     Attributes:
         name: Of the chosen option.
@@ -322,6 +322,9 @@ class EvaluationSettings:
             0 to 0.9; 0: none. They are left out of the figures after recalibration.
         same_names: Of external data: whether a subject's name that the run was trained on is an error
             (`refuse`) or another person (`ignore`); files and voxels are compared either way.
+        coverage: Of prediction sets, 0.5 to 0.99; they need `splits.calibration`.
+        prevalence: Share of the second class where the model is to be used, for PPV and NPV, above 0 and
+            below 1; null: that of the subjects.
     """
 
     by: list[str] = field(default_factory=list)
@@ -330,6 +333,8 @@ class EvaluationSettings:
     describe: list[str] = field(default_factory=list)
     recalibrate: float = 0.0
     same_names: str = "refuse"
+    coverage: float = 0.9
+    prevalence: float | None = None
 
 
 @dataclass
@@ -370,9 +375,6 @@ class ExternalDataSettings:
     table: str | None = None
     root: str | None = None
     image_column: str | None = None
-        coverage: Of prediction sets, 0.5 to 0.99; they need `splits.calibration`.
-        prevalence: Share of the second class where the model is to be used, for PPV and NPV, above 0 and
-            below 1; null: that of the subjects.
     image_columns: list[str] | None = None
     label_column: str | None = None
     subject_column: str | None = None
@@ -381,8 +383,6 @@ class ExternalDataSettings:
     centre_space: str | None = None
     classes: list[str] | None = None
     label_bins: list[float] | None = None
-    coverage: float = 0.9
-    prevalence: float | None = None
     embeddings: str | None = None
     time_axis: str | None = None
     on_bad_file: str | None = None

@@ -180,15 +180,15 @@ def build_metrics(
         "fitted_on": "val",
         EXTERNAL: {"after": evaluate_scores(calibrated)},
     }
-    if asked.evaluation.by:
-        found = evaluate_subgroups([decide(mean, threshold)], columns, asked.evaluation)
-        metrics["subgroups"] = found
     prevalence = asked.evaluation.prevalence
     if used := evaluate_use(decide(mean, threshold), prevalence=prevalence):
         metrics["use"] = used
     saved = read_json(ensemble.members[0].run.metrics).get("prediction_sets")
     if saved is not None and len(ensemble.members) == 1:
         metrics["prediction_sets"] = saved | {EXTERNAL: measure_coverage(mean, read_limits(saved))}
+    if asked.evaluation.by:
+        found = evaluate_subgroups([decide(mean, threshold)], columns, asked.evaluation)
+        metrics["subgroups"] = found
     return metrics
 
 

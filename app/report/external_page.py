@@ -18,8 +18,8 @@ from voxlift.app.report.formatting import format_interval, format_signed, format
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import RunSummary, count_splits, describe_task, render_run_page
 from voxlift.app.report.tables import TableCells, table_cells
-from voxlift.app.runs.folder import RunFolder
 from voxlift.app.report.use_sections import describe_use
+from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def write_external_page(
             groups=groups,
             forest=forest,
             external=describe_external(metrics),
+            use=describe_use(metrics, "external", positive=cohort.classes[-1]),
         ),
         created=timestamp(),
     )
@@ -86,7 +87,6 @@ def write_external_page(
 
 
 def _describe_data(folder: RunFolder, cohort: Cohort) -> list[str]:
-            use=describe_use(metrics, "external", positive=cohort.classes[-1]),
     subjects = len({record.subject for record in cohort.records})
     sentences = [
         f"{len(cohort.records)} volumes of {subjects} subjects were read and prepared as in the run."

@@ -253,3 +253,7 @@ def _calibration_table(scores: Predictions | None, temperature: float | None) ->
     if classes is None or temperature is None:
         return None
     return tables.calibration_table({"": classes[0]}, {"": [temperature]})
+
+
+def _pictures(cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    return [(case, case_picture(case)) for case in cases]

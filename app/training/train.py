@@ -270,28 +270,28 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
         cohort: Whose volumes are scored.
         fitted: The model.
     """
+    from voxlift.app.evaluation.clinical_use import evaluate_use
+    from voxlift.app.evaluation.conformal import evaluate_sets
+
     fitted.save(run)
     scores = fitted.score(cohort)
     write_rows(run.predictions, prediction_rows(scores, cohort.task))
     metrics = cohort.task.evaluate(scores)
     metrics |= _evaluate_ablation(run, settings, cohort=cohort, fitted=fitted, scores=scores, metrics=metrics)
     metrics["cost"] = fitted.cost(cohort)
+    metrics |= evaluate_sets(scores, coverage=settings.evaluation.coverage)
+    decided = cohort.task.decide(scores["test" if "test" in scores else "val"], metrics)
+    if use := evaluate_use(decided, prevalence=settings.evaluation.prevalence):
+        metrics["use"] = use
     metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
-    from voxlift.app.evaluation.clinical_use import evaluate_use
-    from voxlift.app.evaluation.conformal import evaluate_sets
-
     print_split_metrics(metrics, name=settings.model.name)
     print_subgroups(metrics.get("subgroups", {}))
     print_ablation(metrics.get("ablation"))
     print_line(f"Results in {run.path}")
 
 
-    metrics |= evaluate_sets(scores, coverage=settings.evaluation.coverage)
-    decided = cohort.task.decide(scores["test" if "test" in scores else "val"], metrics)
-    if use := evaluate_use(decided, prevalence=settings.evaluation.prevalence):
-        metrics["use"] = use
 def _evaluate_ablation(
     run: RunFolder,
     settings: TrainSettings,
