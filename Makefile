@@ -3,7 +3,7 @@ BIN := .venv/bin
 # A library that the tests load sets the locale of the process to C: text stays UTF-8.
 export PYTHONUTF8 := 1
 
-.PHONY: demo test test-slow docs lint install clean
+.PHONY: demo test test-slow test-browser docs lint install clean
 
 # The package alone, which is what `make demo` needs.
 .venv/.installed: pyproject.toml constraints.txt
@@ -26,6 +26,11 @@ test: .venv/.installed-dev lint
 
 test-slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The cases of a page, in Chromium; fails without one.
+test-browser: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # The site, in build/site; broken links and keys without a description are errors.
 docs: .venv/.installed

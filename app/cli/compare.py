@@ -56,7 +56,11 @@ def compare(settings: CompareSettings) -> int:
 
         import_user_modules(settings.custom)
         write_comparison(
-            selected, folder=plan.folder, margin=settings.verdict.margin, evaluation=settings.evaluation
+            selected,
+            folder=plan.folder,
+            margin=settings.verdict.margin,
+            evaluation=settings.evaluation,
+            page=settings.report,
         )
     else:
         trials = plan.folder / "trials.csv"

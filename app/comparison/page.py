@@ -12,11 +12,13 @@ import numpy as np
 
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model
-from voxlift.app.config import SettingsError
+from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
-from voxlift.app.report.cases import CaseRow, build_cases
+from voxlift.app.report.case_facts import CaseRow
+from voxlift.app.report.case_viewer import add_groups
+from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.formatting import MISSING
@@ -27,6 +29,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import read_history
+from voxlift.app.runs.subgroups import find_case_groups
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voxlift")
 
-SHOWN_CASES = 6
 TRAINING_COLUMNS = {"auc": "AUC", "kappa_quadratic": "kappa"}  # short headings
 
 
@@ -50,6 +52,7 @@ def write_comparison_page(
     scores: Mapping[str, Sequence[Predictions]],
     folder: Path,
     evidence: Evidence,
+    settings: TrainSettings,
 ) -> Path:
     """Write `report.html` of a comparison and return its path.
 
@@ -60,11 +63,15 @@ def write_comparison_page(
         scores: Test scores of each model, one per fold and seed.
         folder: Folder of the comparison.
         evidence: Sections on the subjects and the subgroups.
+        settings: Of the first trial, with what is reported as the comparison asks for.
     """
     by_model = group_by_model(selected.trials)
     first = {name: of_model[0].run for name, of_model in by_model.items()}
     run = selected.trials[0].run
-    settings = load_settings(run)
+    anchor = {name: own[0] for name, own in scores.items()}
+    cases = select_disagreements(anchor, first, settings.report.cases)
+    groups = find_case_groups(run, settings, next(iter(anchor.values())))
+    cases = [{name: add_groups(case, groups) for name, case in one.items()} for one in cases]
     summary = ComparisonSummary(
         name=f"{' against '.join(models)} on {describe_task(settings.data)}",
         comparisons=pairs,
@@ -77,7 +84,8 @@ def write_comparison_page(
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
         trainings=[build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
-        cases=select_disagreements({name: own[0] for name, own in scores.items()}, first),
+        cases=cases,
+        is_interactive=settings.report.interactive,
         audit=describe_data(run, settings),
         notes=selected.notes,
         evidence=evidence,
@@ -114,20 +122,21 @@ def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, ob
 
 
 def select_disagreements(
-    scores: Mapping[str, Predictions], runs: Mapping[str, RunFolder]
+    scores: Mapping[str, Predictions], runs: Mapping[str, RunFolder], count: int = MAX_CASES
 ) -> list[dict[str, Case]]:
     """Return the test volumes with the widest range of the models' predictions, see `rank_disagreements`.
 
     Args:
         scores: Scores of each model on the same volumes.
         runs: Run of each model's scores; its network draws Grad-CAM over its prepared volumes.
+        count: Volumes at most.
 
     Returns:
         For each volume, the case of each model; nothing where the volumes no longer exist.
     """
     anchor = next(iter(scores.values()))
     aligned = {name: align_scores(anchor, own) for name, own in scores.items()}
-    selected = rank_disagreements(list(aligned.values()))[:SHOWN_CASES]
+    selected = rank_disagreements(list(aligned.values()))[:count]
     try:
         shown = {name: _build_cases(runs[name], own, selected) for name, own in aligned.items()}
     except (SettingsError, VolumeError, OSError) as error:

@@ -15,7 +15,7 @@ from voxlift.app.comparison.added import added_as_json, find_added, summarise_ab
 from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
-from voxlift.app.config import EvaluationSettings
+from voxlift.app.config import EvaluationSettings, PageSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
 from voxlift.app.evaluation.paired import compare_models
@@ -39,6 +39,7 @@ def write_comparison(
     folder: Path,
     margin: float | None = None,
     evaluation: EvaluationSettings | None = None,
+    page: PageSettings | None = None,
 ) -> None:
     """Write `comparison.json`, `comparison.csv` and `report.html` into the folder, and print the tables.
 
@@ -47,6 +48,7 @@ def write_comparison(
         folder: Folder of the comparison.
         margin: Smallest difference of the primary metric that matters; None: see `compare_models`.
         evaluation: With the groups that are scored apart; None: none.
+        page: The cases on the page; None: as by default.
     """
     trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {
@@ -78,11 +80,13 @@ def write_comparison(
             **({"subgroups": subgroups} if subgroups else {}),
         },
     )
-    settings = replace(load_settings(trials[0].run), evaluation=evaluation)
+    settings = replace(load_settings(trials[0].run), evaluation=evaluation, report=page or PageSettings())
     evidence = describe_run_subjects(
         trials[0].run, settings, subgroups=subgroups, is_by_model=True, ablation=ablation
     )
-    report = write_comparison_page(selected, models, pairs, scores=scores, folder=folder, evidence=evidence)
+    report = write_comparison_page(
+        selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
+    )
     tested = {name: model["test"] for name, model in models.items()}
     print_metrics(tested, metrics=first.headline, unit=first.unit)
     console.print(build_cost_table(models))

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlift.app.comparison.page import read_temperatures
 from voxlift.app.comparison.trial import Trial, group_by_model
-from voxlift.app.config import DataSettings, EvaluateSettings, SettingsError
+from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.external import unpaired_differences
@@ -59,7 +59,6 @@ from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 log = logging.getLogger("voxlift")
 
 RESULTS = "comparison.json"
-SHOWN_CASES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +123,15 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     results["compared"] = describe_comparison(trained, asked)
     write_rows(folder.predictions, _prediction_rows(scored))
     table = describe_with_external([trials[0].run], own, columns, cohort, named=asked.evaluation.describe)
-    _write_page(folder, scored, results, pairs, comparison=comparison, table=table_one_cells(table))
+    _write_page(
+        folder,
+        scored,
+        results,
+        pairs,
+        comparison=comparison,
+        table=table_one_cells(table),
+        page=asked.report,
+    )
     write_json(folder.path / RESULTS, results)
     print_metrics({name: model[EXTERNAL] for name, model in results["models"].items()})
     print_comparisons(pairs)
@@ -267,6 +274,7 @@ def _write_page(
     *,
     comparison: Path,
     table: Any,  # noqa: ANN401 - cells of a table
+    page: PageSettings,
 ) -> None:
     """Write `report.html` of a comparison on external data."""
     by_model, settings = group_by_model(scored.trials), scored.members[0].settings
@@ -279,7 +287,8 @@ def _write_page(
         splits=count_splits(folder),
         environment=read_json(scored.trials[0].run.environment),
         temperatures=read_temperatures(by_model),
-        cases=_pick_disagreements(scored, load_settings(folder).data),
+        cases=_pick_disagreements(scored, load_settings(folder).data, page.cases),
+        is_interactive=page.interactive,
         configs={"": folder.config.read_text(encoding="utf-8")},
         split=EXTERNAL,
         audit=results["compared"],
@@ -299,12 +308,12 @@ def _write_page(
     render_comparison_page(summary, folder.report)
 
 
-def _pick_disagreements(scored: ScoredTrials, data: DataSettings) -> list[dict[str, Case]]:
+def _pick_disagreements(scored: ScoredTrials, data: DataSettings, count: int) -> list[dict[str, Case]]:
     """Return the volumes with the widest range of the true class' probability over the models."""
     first = {name: fits[0] for name, fits in scored.scores.items()}
     rows = np.arange(len(scored.cohort.records))
     rated = np.stack([own.probabilities[rows, own.labels] for own in first.values()])
-    order = np.argsort(rated.min(axis=0) - rated.max(axis=0), kind="stable")[:SHOWN_CASES]
+    order = np.argsort(rated.min(axis=0) - rated.max(axis=0), kind="stable")[:count]
     shown = {}
     for name, own in first.items():
         run = next(trial.run for trial in scored.trials if trial.model == name)

@@ -75,7 +75,9 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
     ensemble = open_ensemble(runs)
     own = ensemble.members[0].settings
     refuse_other_tasks(own)
-    settings = build_external_settings(replace(own, evaluation=asked.evaluation), asked.data)
+    settings = build_external_settings(
+        replace(own, evaluation=asked.evaluation, report=asked.report), asked.data
+    )
     check_reported_columns(settings)
     trained = find_trained_volumes([member.run for member in ensemble.members])
     manifest, cohort = gather_external(settings, ensemble.classes, trained)
@@ -107,6 +109,7 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
         table_one=table,
         run=ensemble.members[0].run,
         name=describe_models(ensemble),
+        columns=columns,
     )
     write_json(folder.metrics, metrics)  # last, as in a run
     print_results(metrics, describe_models(ensemble))

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from voxlift.app.config import SPLIT_NAMES
-from voxlift.app.report.cases import encode_png, join_planes
+from voxlift.app.report.case_pictures import encode_png, join_planes
 from voxlift.app.report.evidence import Evidence, table_one_cells
 from voxlift.app.report.figures import CaptionedFigure
 from voxlift.app.report.findings import (

@@ -12,7 +12,8 @@ from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import overall_verdict
 from voxlift.app.report import tables
-from voxlift.app.report.cases import Case, case_picture
+from voxlift.app.report.case_viewer import lay_out_cases
+from voxlift.app.report.cases import Case
 from voxlift.app.report.evidence import Evidence
 from voxlift.app.report.figures import difference_figure, forest_figure, learning_curve_figures
 from voxlift.app.report.html import write_page
@@ -38,6 +39,7 @@ class ComparisonSummary:
             none.
         trainings: Rows of the table of trainings: model, seed, scores, path.
         cases: Volumes on which the models disagree most: per volume, model name to its case.
+        is_interactive: As in `RunSummary`.
         split: Split on which all were scored.
         audit: As in `RunSummary`.
         notes: As in `RunSummary`.
@@ -57,6 +59,7 @@ class ComparisonSummary:
     temperatures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trainings: Sequence[Row] = ()
     cases: Sequence[Mapping[str, Case]] = ()
+    is_interactive: bool = True
     split: str = "test"
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()
@@ -74,6 +77,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
     comparisons = summary.comparisons
     unit = next(iter(summary.models.values()))[0].unit
     views = view_results(summary.models, summary.split, temperatures=summary.temperatures)
+    cases = lay_out_cases([("", summary.cases)], is_interactive=summary.is_interactive)
     return {
         "title": summary.name,
         "created": summary.created,
@@ -103,8 +107,8 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "costs": tables.cost_rows(summary.costs),
         "cost_columns": list(summary.costs),
         "views": views,
-        "cases": [[(name, one, case_picture(one)) for name, one in case.items()] for case in summary.cases],
-        "has_maps": any(one.maps for case in summary.cases for one in case.values()),
+        "cases": cases,
+        "viewer": cases.viewer,
         "trainings": tables.table_cells(summary.trainings),
         "configs": summary.configs,
         **_figure_values(summary),

@@ -12,6 +12,7 @@ from voxlift.app.evaluation.scores import Scores
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
+from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells, value_and_interval
 from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
@@ -21,6 +22,8 @@ from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.subgroups import find_case_groups
+from voxlift.app.runs.subjects import SubjectColumns
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -36,6 +39,7 @@ def write_external_page(
     table_one: Sequence[TableOneRow],
     run: RunFolder,
     name: str,
+    columns: SubjectColumns | None = None,
 ) -> Path:
     """Write `report.html` and `table1.csv` of external data, and return the path of the page.
 
@@ -48,11 +52,13 @@ def write_external_page(
         table_one: The table of subjects.
         run: The run, or the first of several; its network draws Grad-CAM.
         name: Of the model or models.
+        columns: Of the external subjects, for the groups of the cases.
     """
     if table_one:
         write_rows(folder.table_one, table_rows(table_one))
     network = load_network(run.network) if settings.model.has_network else None
-    errors, correct = pick_cases(scores, cohort, network)
+    errors, correct = pick_cases(scores, cohort, network, settings.report.cases)
+    of_case = find_case_groups(folder, settings, scores, columns)
     blocks = {"external": metrics["external"]}
     if "internal" in metrics:
         blocks["internal test"] = metrics["internal"]
@@ -69,8 +75,9 @@ def write_external_page(
         config=folder.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
         temperature=temperature if isinstance(temperature, float) else None,
-        errors=errors,
-        correct=correct,
+        errors=[add_groups(case, of_case) for case in errors],
+        correct=[add_groups(case, of_case) for case in correct],
+        is_interactive=settings.report.interactive,
         audit=[*_describe_data(folder, cohort), *metrics["compared"]],
         notes=[f"Run: {', '.join(metrics['runs'])}. Table: {settings.data.table}."],
         evidence=Evidence(

@@ -14,7 +14,7 @@ from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
-from voxlift.app.report.case_pictures import case_picture
+from voxlift.app.report.case_viewer import add_groups, lay_out_cases
 from voxlift.app.report.cases import Case, pick_cases
 from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
@@ -26,6 +26,7 @@ from voxlift.app.report.tables import Row
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history
+from voxlift.app.runs.subgroups import find_case_groups
 from voxlift.app.tasks import find_task, task_of
 from voxlift.app.tasks.base import Task
 
@@ -54,6 +55,7 @@ class RunSummary:
         temperature: Fitted on validation, as metrics.json holds it; None leaves its effect out.
         errors: Wrong decisions with the highest predicted probability.
         correct: Correct decisions with the highest predicted probability.
+        is_interactive: Whether the cases can be scrolled in a browser.
         audit: Findings of the data audit, one sentence each; None where no audit was made.
         notes: Further sentences for the reader, such as how many rows were left out.
         verdict: Sentences above the page; empty: the AUC of `split` against chance.
@@ -74,6 +76,7 @@ class RunSummary:
     temperature: float | None = None
     errors: Sequence[Case] = ()
     correct: Sequence[Case] = ()
+    is_interactive: bool = True
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()
     verdict: str = ""
@@ -104,7 +107,8 @@ def write_run_page(
     task = task_of(settings)
     scores = {name: task.decide(one, metrics) for name, one in scores.items()}
     split = "test" if "test" in scores else "val"
-    errors, correct = pick_cases(scores[split], cohort, network)
+    errors, correct = pick_cases(scores[split], cohort, network, settings.report.cases)
+    groups = find_case_groups(run, settings, scores[split])
     summary = RunSummary(
         name=f"{settings.model.name} on {describe_task(settings.data)}",
         metrics=metric_blocks(metrics),
@@ -116,8 +120,9 @@ def write_run_page(
         environment=read_json(run.environment),
         cost=metrics["cost"],
         temperature=float(metrics["calibration"]["temperature"]) if "calibration" in metrics else None,
-        errors=errors,
-        correct=correct,
+        errors=[add_groups(case, groups) for case in errors],
+        correct=[add_groups(case, groups) for case in correct],
+        is_interactive=settings.report.interactive,
         audit=describe_data(run, settings),
         notes=_notes(cohort, metrics),
         evidence=describe_run_subjects(
@@ -218,6 +223,11 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         known = {} if summary.temperature is None else {"": [summary.temperature]}
         views = view_results({"": [scores]}, summary.split, temperatures=known)
         headings = case_headings(scores)
+    groups = zip(headings, (summary.errors, summary.correct), strict=True)
+    cases = lay_out_cases(
+        [(heading, [{"": case} for case in own]) for heading, own in groups],
+        is_interactive=summary.is_interactive,
+    )
     return {
         "title": summary.name,
         "created": summary.created,
@@ -236,12 +246,8 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "costs": tables.cost_rows({summary.name: summary.cost}),
         "cost_columns": [],
         "histories": learning_curve_figures({summary.name: summary.history}),
-        "cases": [
-            (heading, _pictures(cases))
-            for heading, cases in zip(headings, (summary.errors, summary.correct), strict=True)
-        ],
-        "has_maps": any(case.maps for case in (*summary.errors, *summary.correct)),
-        "has_masks": any(case.masks for case in (*summary.errors, *summary.correct)),
+        "cases": cases,
+        "viewer": cases.viewer,
         "configs": {"": summary.config} if summary.config else {},
         "temperature": _calibration_table(scores, summary.temperature),
         "views": views,
@@ -253,7 +259,3 @@ def _calibration_table(scores: Predictions | None, temperature: float | None) ->
     if classes is None or temperature is None:
         return None
     return tables.calibration_table({"": classes[0]}, {"": [temperature]})
-
-
-def _pictures(cases: Sequence[Case]) -> list[tuple[Case, str]]:
-    return [(case, case_picture(case)) for case in cases]

@@ -90,6 +90,34 @@ def evaluate_model_subgroups(
     return {name: evaluate_subgroups(fits, columns, evaluation) for name, fits in models.items()}
 
 
+def find_case_groups(
+    run: RunFolder,
+    settings: TrainSettings,
+    scores: Predictions,
+    columns: SubjectColumns | None = None,
+) -> dict[str, dict[str, str]]:
+    """Return for each volume, by its name in the scores, its group in each column of `evaluation.by`.
+
+    Args:
+        run: With `subjects.csv`.
+        settings: With `evaluation.by`; without it there are no groups.
+        scores: Of the volumes.
+        columns: Of the volumes; None: those of the run.
+    """
+    if not settings.evaluation.by:
+        return {}
+    found: dict[str, dict[str, str]] = {item: {} for item in scores.items}
+    try:
+        known = read_subjects(run, settings) if columns is None else columns
+        for request in settings.evaluation.by:
+            grouping = build_groupings(request, [scores], known, quantiles=settings.evaluation.quantiles)[0]
+            for item, code in zip(scores.items, grouping.codes, strict=True):
+                found[item][grouping.column] = grouping.names[code]
+    except SettingsError:  # `evaluate_run_subgroups` has said so
+        return {}
+    return found
+
+
 def build_groupings(
     request: str, fits: Fits, columns: SubjectColumns, *, quantiles: int = 3
 ) -> list[Grouping]:

@@ -40,10 +40,10 @@ from voxlift.data_pipelines.cache.format import (
 from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
-from voxlift.data_pipelines.preprocess.region import Region
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers.identity import find_reading, identify_image
-from voxlift.data_pipelines.volume import Stored, VolumeError
+from voxlift.data_pipelines.tables.regions import Region
+from voxlift.data_pipelines.volume import Affine, Stored, VolumeError
 
 FORMAT_VERSION = 3  # raise when the same settings would give other voxels than an earlier version
 MAX_SHOWN = 10
@@ -76,10 +76,11 @@ class _Source:
 
 @dataclass(frozen=True, eq=False)
 class _PreparedRecord:
-    """A record's images as decoded, and what preprocessing made of them, float32 [D, H, W, C]."""
+    """A record's images as decoded, what preprocessing made of them, float32 [D, H, W, C], and its affine."""
 
     stored: list[Stored]
     voxels: NDArray[np.float32]
+    affine: Affine
 
 
 @dataclass(frozen=True)
@@ -271,13 +272,14 @@ def _widest_dtype(cache_format: CacheFormat, outcomes: Sequence[_Outcome]) -> st
 
 def _prepare(source: _Source, settings: Preprocess) -> _PreparedRecord:
     stored = read_record(source.images, settings)
-    return _PreparedRecord(stored, to_tensor_axes(prepare_stored(stored, settings, source.region).voxels))
+    volume = prepare_stored(stored, settings, source.region)
+    return _PreparedRecord(stored, to_tensor_axes(volume.voxels), volume.affine)
 
 
 def _write_volume(target: Path, prepared: _PreparedRecord, dtype: str) -> None:
     """Write the metadata, then the voxels, so that a prepared file never lacks its metadata."""
     voxels = np.ascontiguousarray(prepared.voxels, dtype)
-    metadata = extract_metadata(prepared.stored, voxels)
+    metadata = extract_metadata(prepared.stored, voxels, prepared.affine)
     try:
         write_metadata(target, metadata)
     except OSError as error:

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from voxlift.data_pipelines.geometry import axcodes_of, ras_geometry
 from voxlift.data_pipelines.preprocess.prepare import read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers.identity import hash_image, is_blank
-from voxlift.data_pipelines.volume import Array, Stored
+from voxlift.data_pipelines.volume import Affine, Array, Stored
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,13 @@ class VolumeMetadata:
         voxel_hashes: Per image the hash of its decoded voxels, see `hash_image`; None for a blank image,
             which equals other blank images without being a copy of them.
         summary: Geometry of the first image and statistics of the prepared voxels.
+        affine: 4x4 of the prepared grid, (width, height, depth) index to world mm, RAS+; None in entries of
+            an earlier version.
     """
 
     voxel_hashes: tuple[str | None, ...]
     summary: VolumeSummary
+    affine: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
 
     def combine_hashes(self, images: Sequence[Path]) -> str:
         """Return one hash of the record: equal for two records whose images show the same voxels.
@@ -50,15 +53,19 @@ class VolumeMetadata:
         return "+".join(f"blank {image}" if digest is None else digest for digest, image in pairs)
 
 
-def extract_metadata(stored: Sequence[Stored], prepared: Array) -> VolumeMetadata:
+def extract_metadata(
+    stored: Sequence[Stored], prepared: Array, affine: Affine | None = None
+) -> VolumeMetadata:
     """Return the metadata of a record.
 
     Args:
         stored: Its images as `read_record` returns them.
         prepared: Its prepared voxels `[D, H, W, C]`, in the type of the cache.
+        affine: 4x4 of the prepared grid, index to world mm; None: not known.
     """
     hashes = tuple(None if is_blank(one) else hash_image(one) for one in stored)
-    return VolumeMetadata(hashes, summarize_volume(stored, prepared))
+    rows = None if affine is None else tuple(tuple(map(float, row)) for row in affine)
+    return VolumeMetadata(hashes, summarize_volume(stored, prepared), rows)
 
 
 def write_metadata(file: Path, metadata: VolumeMetadata) -> None:
@@ -119,7 +126,7 @@ def _read_metadata(file: Path) -> VolumeMetadata | None:
     """Return the metadata of a prepared file; None where there is none, or none that can be read."""
     try:
         saved = json.loads(_metadata_path(file).read_text(encoding="utf-8"))
-        summary = saved["summary"]
+        summary, affine = saved["summary"], saved.get("affine")
         return VolumeMetadata(
             tuple(saved["voxel_hashes"]),
             VolumeSummary(
@@ -128,6 +135,7 @@ def _read_metadata(file: Path) -> VolumeMetadata | None:
                 axcodes=summary["axcodes"],
                 channels=tuple(summary["channels"]),
             ),
+            None if affine is None else tuple(map(tuple, affine)),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.comparison.page import SHOWN_CASES, select_disagreements
+from voxlift.app.comparison.page import select_disagreements
 from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
-SHAPE, VOLUMES = (4, 6, 8, 1), 8
+SHAPE, VOLUMES, SHOWN = (4, 6, 8, 1), 8, 6
 
 
 def scored(probabilities):
@@ -36,7 +36,9 @@ def scores(monkeypatch, tmp_path):
         voxels[1, 2, 5] = i + 1
         voxels.tofile(tmp_path / f"{i}.raw")
         files.append(tmp_path / f"{i}.raw")
-    records = tuple(SimpleNamespace(item=f"{i}.nii") for i in range(VOLUMES))
+    records = tuple(
+        SimpleNamespace(item=f"{i}.nii", images=(tmp_path / f"{i}.nii",), region=None) for i in range(VOLUMES)
+    )
     cohort = SimpleNamespace(
         records=records,
         files=files,
@@ -65,13 +67,13 @@ def runs_of(scores, folder):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_volumes_rated_most_differently_are_shown_with_each_models_map(scores, monkeypatch, tmp_path):
     monkeypatch.setattr("voxlift.app.comparison.page.load_network", lambda _: network())
-    found = select_disagreements(scores, runs_of(scores, tmp_path))
-    assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN_CASES)]
-    decided = [found[0][name].decided.split()[1] for name in ("slice2d", "volume3d")]
+    found = select_disagreements(scores, runs_of(scores, tmp_path), SHOWN)
+    assert [case["slice2d"].subject for case in found] == [f"sub-{7 - i}" for i in range(SHOWN)]
+    decided = [found[0][name].decided.split(":")[0].split()[-1] for name in ("slice2d", "volume3d")]
     assert decided == ["b", "a"]
     for case in found[0].values():
         assert [plane.shape for plane in case.maps] == [plane.shape for plane in case.planes]
-        assert all(plane.max() == 8 for plane in case.planes)  # cut where the network looked, at the spot
+        assert all(plane.max() == 255 for plane in case.planes)  # cut where the network looked, at the spot
 
 
 def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(scores, monkeypatch, tmp_path):
@@ -79,6 +81,6 @@ def test_a_network_that_cannot_be_loaded_leaves_the_volumes_plain(scores, monkey
         raise SettingsError(f"{path}: damaged")
 
     monkeypatch.setattr("voxlift.app.comparison.page.load_network", refuse)
-    found = select_disagreements(scores, runs_of(scores, tmp_path))
-    assert len(found) == SHOWN_CASES
+    found = select_disagreements(scores, runs_of(scores, tmp_path), SHOWN)
+    assert len(found) == SHOWN
     assert all(case.maps == () for group in found for case in group.values())

@@ -15,7 +15,9 @@ from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.inference.run import open_run
-from voxlift.app.report.cases import Shown, build_case, case_picture
+from voxlift.app.report.case_facts import Shown
+from voxlift.app.report.case_pictures import case_picture
+from voxlift.app.report.cases import Grid, build_case
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.networks import load_network
@@ -75,7 +77,7 @@ def test_the_mask_is_a_channel_that_augmentation_leaves_binary(masked):
     batch, *_ = next(iter(TrainingInput(settings, cohort).batches.as_numpy_iterator()))
     assert set(np.unique(batch[..., 1])) <= {0.0, 1.0}
     assert len(np.unique(batch[..., 0])) > 2
-    case = build_case("s", Shown("", "", 0, "class"), volume.astype(np.float32), has_mask=True)
+    case = build_case("s", Shown("", "", 0, "class"), volume.astype(np.float32), grid=Grid(has_mask=True))
     without = replace(case, masks=())
     assert any(plane.any() for plane in case.masks)
     assert case_picture(case) != case_picture(without)  # the edge is drawn
