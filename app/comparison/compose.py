@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from voxlift.app.comparison.trial import Trial
-from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.config import PreprocessSettings, SettingsError, TrainSettings
 from voxlift.app.config.keys import suggest
-from voxlift.app.config.overrides import remove_keys, to_settings
+from voxlift.app.config.overrides import format_override, remove_keys, to_settings
+from voxlift.app.config.schema import NOT_DECIDED
 from voxlift.app.training.checks import check_training
 
 
@@ -29,7 +30,37 @@ def compose_training(overrides: Sequence[str]) -> TrainSettings:
             "strategy=hosts: expected strategy=single or strategy=mirrored; only voxlift-train trains on "
             "several hosts."
         )
-    return settings
+    from voxlift.app.data.auto_preprocess import resolve_preprocess  # numpy: not for --help
+
+    return resolve_preprocess(settings)
+
+
+def with_plain_preprocess(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with plain settings in place of `preprocess=auto`; others as they are.
+
+    Raises:
+        SettingsError, VolumeError, ManifestError: The settings are wrong, or no image could be read.
+    """
+    if to_settings(compose("train", overrides=list(overrides)), TrainSettings).preprocess.name != "auto":
+        return list(overrides)
+    return [
+        *remove_keys(overrides, ("preprocess", "preprocess.budget")),
+        *plain_overrides(compose_training(overrides).preprocess),
+    ]
+
+
+def plain_overrides(preprocess: PreprocessSettings) -> list[str]:
+    """Return the overrides that give the settings which `preprocess=auto` has decided."""
+    preset = to_settings(compose("train", [f"preprocess={preprocess.name}"]), TrainSettings).preprocess
+    changed = [one.name for one in fields(preprocess) if one.name not in ("name", *NOT_DECIDED)]
+    return [
+        f"preprocess={preprocess.name}",
+        *(
+            format_override(f"preprocess.{name}", getattr(preprocess, name))
+            for name in changed
+            if getattr(preprocess, name) != getattr(preset, name)
+        ),
+    ]
 
 
 def compose_trial(trial: Trial) -> tuple[Trial, TrainSettings]:
@@ -38,6 +69,7 @@ def compose_trial(trial: Trial) -> tuple[Trial, TrainSettings]:
     Raises:
         SettingsError: The settings are wrong.
     """
+    trial = replace(trial, overrides=tuple(with_plain_preprocess(trial.overrides)))
     settings = compose_training(trial.overrides)
     if not settings.model.columns or settings.model.reads_columns:
         return trial, settings

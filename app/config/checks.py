@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import fields
 from itertools import pairwise
 from types import UnionType
 
 from voxlift.app.config.commands import AuditSettings, TrainSettings
 from voxlift.app.config.schema import (
     MODEL_KINDS,
+    NOT_DECIDED,
     DataSettings,
     EvaluationSettings,
     HostsSettings,
@@ -43,6 +45,7 @@ def check_settings(settings: TrainSettings) -> None:
             *_find_task_problems(settings),
             *find_split_problems(settings.splits),
             *find_shape_problems(settings.preprocess),
+            *find_auto_problems(settings.preprocess),
             *find_mask_problems(settings.preprocess, settings.data),
             *find_model_problems(settings.model),
             *_find_embedding_problems(settings),
@@ -62,6 +65,7 @@ def find_audit_problems(settings: AuditSettings) -> list[str]:
         *find_data_problems(settings.data),
         *_find_label_problems(settings),
         *find_mask_problems(settings.preprocess, settings.data),
+        *find_auto_problems(settings.preprocess),
         *find_choice_problems("preprocess.prefer", settings.preprocess.prefer, ("sform", "qform")),
         *find_evaluation_problems(settings.evaluation),
         *find_range_problems("thumbnails", settings.thumbnails, 0, 10_000),
@@ -184,6 +188,21 @@ def find_shape_problems(preprocess: PreprocessSettings) -> list[str]:
     if spacing != "native" and not _is_triple(spacing, int | float):
         problems.append(
             f"preprocess.spacing: expected three mm [depth,height,width] or native; received {spacing}."
+        )
+    return problems
+
+
+def find_auto_problems(preprocess: PreprocessSettings) -> list[str]:
+    """Return one sentence for each problem with `preprocess=auto`."""
+    problems = find_range_problems("preprocess.budget", preprocess.budget, 16, 512)
+    plain = PreprocessSettings(name="auto")
+    own = [one.name for one in fields(preprocess) if one.name not in ("name", *NOT_DECIDED)]
+    changed = [name for name in own if getattr(preprocess, name) != getattr(plain, name)]
+    if preprocess.name == "auto" and changed:
+        keys = ", ".join(f"preprocess.{name}" for name in changed)
+        problems.append(
+            f"preprocess=auto decides {keys}: expected no value. Remove the key, or choose "
+            "preprocess=ct, mri, mask or none."
         )
     return problems
 
@@ -356,7 +375,8 @@ def _find_embedding_problems(settings: TrainSettings) -> list[str]:
 
 
 def _find_spacing_problems(settings: TrainSettings) -> list[str]:
-    if settings.model.depth_policy != "spacing" or settings.preprocess.spacing != "native":
+    is_native = settings.preprocess.spacing == "native" and settings.preprocess.name != "auto"
+    if settings.model.depth_policy != "spacing" or not is_native:
         return []
     fix = "Set it, as in 'preprocess.spacing=[4,1,1]', or use model.depth_policy=preserve."
     return [f"model.depth_policy=spacing: expected preprocess.spacing in mm; received native. {fix}"]
@@ -375,7 +395,7 @@ def _find_weights_problems(settings: TrainSettings) -> list[str]:
             f"model.baseline=ResNet50; received {name}. A trained network of your own is given as "
             "model.baseline=FILE.keras."
         )
-    if preprocess.window_hu is None and preprocess.zscore == "none":
+    if preprocess.window_hu is None and preprocess.zscore == "none" and preprocess.name != "auto":
         problems.append(
             f"model.weights={model.weights}: expected a known range of voxels, which becomes that of the "
             f"photographs; preprocess={preprocess.name} has none. Set 'preprocess.window_hu=[LOW,HIGH]' or "

@@ -243,7 +243,7 @@ class AuditSettings:
     Attributes:
         task: See `TaskSettings`.
         data: See `DataSettings`.
-        preprocess: See `PreprocessSettings`; only `prefer` and `same_grid` are used.
+        preprocess: See `PreprocessSettings`; only how files are read, and `budget`, are used.
         evaluation: See `EvaluationSettings`; only `describe` is used.
         output: Folder for the results; null: named after the data, in `runs_folder`.
         thumbnails: Number of images shown on the page, 0 to 10000.

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from voxlift.app.config.commands import TrainSettings
-from voxlift.app.config.schema import ModelSettings
+from voxlift.app.config.schema import NOT_DECIDED, DataSettings, ModelSettings, PreprocessSettings
 from voxlift.app.config.texts import protect, quote_argument, quote_text, restore_settings
 from voxlift.app.errors import SettingsError
 from voxlift.app.tasks import TASK_NAMES, task_of
@@ -33,6 +33,7 @@ NEUTRAL_KEYS = (
     "logger",
     "evaluation",
     "report",
+    "preprocess.budget",  # its decision is saved as plain settings
 )  # they change no result
 
 
@@ -47,7 +48,31 @@ def to_settings(cfg: DictConfig, schema: type[Settings]) -> Settings:
         raise TypeError(
             f"expected a configuration with the schema of {schema.__name__}, got {type(settings).__name__}"
         )
-    return resolve_auto(settings)
+    return resolve_auto(_name_preprocess(settings))
+
+
+# conf/preprocess/default.yaml, and ct.yaml
+DEFAULT_PREPROCESS = PreprocessSettings(
+    name="default",
+    spacing=[2.0, 2.0, 2.0],
+    shape=[32, 32, 32],
+    window_hu=[-1000.0, 1000.0],
+    foreground_threshold=-500.0,
+)
+
+
+def _name_preprocess(settings: Settings) -> Settings:
+    """Return settings with `auto` or `ct` where no preprocessing was chosen."""
+    data, preprocess = getattr(settings, "data", None), getattr(settings, "preprocess", None)
+    if not isinstance(preprocess, PreprocessSettings) or preprocess.name != "default":
+        return settings
+    kept = {key: getattr(preprocess, key) for key in NOT_DECIDED}
+    is_untouched = preprocess == replace(DEFAULT_PREPROCESS, **kept)
+    if isinstance(data, DataSettings) and data.name == "manifest" and is_untouched:
+        chosen = PreprocessSettings(name="auto", **kept)
+    else:
+        chosen = replace(preprocess, name="ct")
+    return replace(settings, preprocess=chosen)  # type: ignore[type-var]
 
 
 def resolve_auto(settings: Settings) -> Settings:
@@ -70,6 +95,24 @@ def list_given_overrides() -> list[str]:
 def list_given_keys() -> list[str]:
     """Return the keys that the user set on the command line."""
     return [key_of(override) for override in list_given_overrides()]
+
+
+def refuse_unread_columns(model: ModelSettings) -> None:
+    """Pass unless the user set `model.columns` for a model that reads no columns.
+
+    An experiment may set it for the models of a comparison that read it.
+
+    Raises:
+        SettingsError: With the model that reads it.
+    """
+    if "model.columns" not in list_given_keys() or not model.columns or model.reads_columns:
+        return
+    preset = {"slice": "slice2d_columns", "volume": "volume3d_columns"}.get(model.kind)
+    joined = f"model={preset} (or add model.join_columns=true), or " if preset else ""
+    raise SettingsError(
+        f"{format_override('model.columns', model.columns)}: model={model.name} reads no columns of the table. "
+        f"Use {joined}model=covariates for the table alone."
+    )
 
 
 def key_of(override: str) -> str:

@@ -12,6 +12,11 @@ from omegaconf import MISSING
 
 NETWORK_KINDS = ("slice", "volume")
 MODEL_KINDS = (*NETWORK_KINDS, "linear", "embedding", "table")
+# What preprocess=auto leaves as it is: how files are read, what masks are for, and its own budget.
+NOT_DECIDED = (
+    *("budget", "axcodes", "nonfinite", "same_grid", "prefer"),
+    *("mask", "mask_margin_mm", "mask_components"),
+)
 
 
 @dataclass
@@ -96,6 +101,10 @@ class SplitSettings:
         outer_fold: Index of the outer fold whose subjects are set aside before all else, from 0.
         train_fraction: Fraction of the training subjects that are used, above 0 and up to 1; the subjects of
             a smaller fraction are among those of a larger one.
+        by: Column of the table, such as `site`, all of whose rows with one value are in one split; null: splits
+            are by subject.
+        leave_out: Column, such as `site`, each of whose values is a fold: `splits.fold` tests the subjects of
+            one, in alphabetical order; `voxlift-compare` runs them all. null: no such folds.
         calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
             sets, 0 to 0.5; 0: no sets.
     """
@@ -107,6 +116,8 @@ class SplitSettings:
     outer_folds: int = 0
     outer_fold: int = 0
     train_fraction: float = 1.0
+    by: str | None = None
+    leave_out: str | None = None
     calibration: float = 0.0
 
 
@@ -137,6 +148,7 @@ class PreprocessSettings:
             of these, or `none`; a centre can only crop. null: `crop` where the data name masks or centres.
         mask_margin_mm: Margin around the mask's box or the centre, mm; null: the crop has the size of `shape`.
         mask_components: `union`, or `largest`: only the largest connected part of a mask counts.
+        budget: Of `preprocess=auto`: the grid has at most this number cubed of voxels, 16 to 512.
     """
 
     name: str = MISSING
@@ -159,6 +171,7 @@ class PreprocessSettings:
     mask: Any = None
     mask_margin_mm: float | None = 10.0
     mask_components: str = "union"
+    budget: int = 64
 
 
 @dataclass
@@ -292,6 +305,47 @@ class TrainerSettings:
     accumulate: int = 1
     ema: float = 0.0
     checkpoint_steps: int = 0
+
+
+@dataclass
+class ClusterSettings:
+    """Where independent jobs run, such as the trainings of a comparison (group `cluster`); Dask hands them out.
+
+    Attributes:
+        name: `none` (one after another, here), `local` (processes of this machine), `scheduler` (workers that
+            you have started), or a queueing system: `slurm`, `pbs`, `sge` or `lsf`.
+        workers: Most workers at once, each with one training at a time: processes of `local`, or jobs in the
+            queue. Not used by `scheduler`.
+        threads: CPU threads of each training, which are also the CPUs of a job in the queue; null: the CPUs
+            divided by the workers of `local`, else all of them. Equal threads give equal results, to the bit
+            with `deterministic=true`.
+        gpus: GPUs of each training. Workers of `scheduler` must offer them: `dask worker --resources GPU=1`.
+        address: Of the scheduler, such as `tcp://host:8786`; for `scheduler`.
+        queue: Queue or partition of the jobs; null: the system's own.
+        account: Account or project that the jobs are charged to; null: the user's own.
+        memory: Of a job, such as `16GiB`.
+        walltime: Time limit of a job, such as `04:00:00`. A training that it ends is resumed by the next job.
+        interface: Network interface between jobs and this machine, such as `ib0`; null: Dask's choice.
+        directives: Further lines of a job's header, without their prefix, such as `--constraint=a100`.
+        prologue: Commands of a job before its worker, such as `module load cuda`.
+        retries: How often a training may lose its worker before it counts as failed.
+        dry_run: Whether to print the job script that would be submitted, and to do nothing else.
+    """
+
+    name: str = "none"
+    workers: int = 2
+    threads: int | None = None
+    gpus: int = 0
+    address: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    memory: str | None = None
+    walltime: str | None = None
+    interface: str | None = None
+    directives: list[str] = field(default_factory=list)
+    prologue: list[str] = field(default_factory=list)
+    retries: int = 3
+    dry_run: bool = False
 
 
 @dataclass

@@ -215,7 +215,7 @@ def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Prepro
         SettingsError: Settings that are invalid or contradict each other.
     """
     values = {**asdict(settings), "time_axis": data.time_axis}
-    del values["name"]
+    del values["name"], values["budget"]
     values["spacing"] = None if settings.spacing == "native" else settings.spacing
     values["mask"] = _mask_uses(settings, data)
     try:

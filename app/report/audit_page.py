@@ -183,8 +183,8 @@ def distribution_figures(pairs: Sequence[tuple[Facts, Record]], found: DatasetAu
             if np.unique(np.concatenate(list(by_class.values()))).size < 2:
                 continue
             # The suggested shape belongs to another spacing than that of the files.
-            suggested = found.audit.suggested_spacing if name == "spacing" else None
-            line = suggested[axis] if suggested else None
+            suggested = found.audit.suggested if name == "spacing" else None
+            line = suggested.spacing[axis] if suggested else None
             dashed = "; dashed: the suggested spacing" if suggested else ""
             caption = f"{name.capitalize()} along {title}"
             figures.append(

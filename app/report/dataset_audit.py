@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError, TrainSettings
+from voxlift.app.data.auto_preprocess import as_auto, choose_preprocess, probe_images
 from voxlift.app.data.sources import describe_left_out, locate_table, table_options
 from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
@@ -24,7 +25,14 @@ from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
 from voxlift.data_pipelines.audit.regions import region_row
 from voxlift.data_pipelines.audit.targets import describe_targets, label_texts
-from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, load_manifest, load_rows_unchecked
+from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
+from voxlift.data_pipelines.tables.manifest import (
+    Manifest,
+    ManifestError,
+    Record,
+    load_manifest,
+    load_rows_unchecked,
+)
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
@@ -75,6 +83,15 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
         ManifestError: The table cannot be read at all.
     """
     manifest, about_table = _load(settings.data, task_of(settings))
+    grids: dict[int, AutoPreprocess] = {}
+
+    def suggest(records: Sequence[Record]) -> AutoPreprocess:
+        asked = as_auto(settings.preprocess)
+        probes = probe_images(records, asked, settings.data, workers=settings.workers)
+        choice = choose_preprocess(probes, asked, settings.data)
+        grids.update(choice.others)
+        return choice.decided
+
     with counted_bar("Reading files") as count:
         audit = audit_manifest(
             manifest,
@@ -84,11 +101,10 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
             skips_bad=settings.data.on_bad_file == "skip",
             thumbnails=settings.thumbnails > 0,
             workers=settings.workers or os.cpu_count() or 1,
+            suggest=None if settings.data.name == "medmnist3d" else suggest,  # it has its own preprocessing
             progress=count,
         )
     findings = (*about_table, *audit.findings, *_notes(manifest), *_left_out(manifest))
-    if settings.data.name == "medmnist3d":  # it has its own preprocessing
-        audit = replace(audit, suggested_preprocess=None, suggested_spacing=None, suggested_shape=None)
     table_one, flow = describe_table(manifest, named=settings.evaluation.describe)
     return DatasetAudit(
         dataset_name(settings.data),
@@ -97,6 +113,7 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
         settings.thumbnails,
         table_one,
         flow,
+        grids=grids,
     )
 
 
@@ -176,9 +193,10 @@ def _summary(found: DatasetAudit) -> dict[str, Any]:
         "spoils": audit.spoils,
         "findings": [asdict(finding) for finding in audit.findings],
         "suggested": {
-            "preprocess": audit.suggested_preprocess,
-            "spacing": audit.suggested_spacing,
-            "shape": audit.suggested_shape,
+            "preprocess": audit.suggested and audit.suggested.preset,
+            "spacing": audit.suggested and audit.suggested.spacing,
+            "shape": audit.suggested and audit.suggested.shape,
+            "grids": {str(budget): own.shape for budget, own in found.grids.items()},
             "overrides": suggested_overrides(audit),
         },
         "facts": {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from voxlift.app.data.auto_preprocess import auto_overrides, quote_override
 from voxlift.app.evaluation.table_one import TableOneRow
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
 from voxlift.data_pipelines.audit.regions import RegionFacts
+from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 MAX_NAMES = 3  # files named in one sentence
@@ -54,7 +56,8 @@ ADVICE = MappingProxyType(
         "two_labels": "Decide on one label per file.",
         "same_voxels": "Remove copies, or give them one subject and label; no two splits may share them.",
         "confounded": "A network could score well without using the anatomy: resample to one spacing and "
-        "shape, and match the scanners between classes.",
+        "shape, and match the scanners between classes. voxlift-study study=shortcuts measures how far it "
+        "gets without the anatomy.",
         "forms_conflict": "Look at the thumbnails and choose preprocess.prefer=sform or qform.",
         "header": "The file was read as described.",
         "sheared": "Resampling to a rectangular grid corrects this.",
@@ -78,6 +81,7 @@ class DatasetAudit:
         thumbnails: Number of files to show on the page.
         table_one: The table of subjects.
         flow: Rows read, left out and used.
+        grids: The suggestion for each `preprocess.budget`.
     """
 
     name: str
@@ -86,6 +90,7 @@ class DatasetAudit:
     thumbnails: int
     table_one: Sequence[TableOneRow] = ()
     flow: Sequence[Mapping[str, str | int]] = ()
+    grids: Mapping[int, AutoPreprocess] = field(default_factory=dict)
 
     @property
     def owners(self) -> list[Record]:
@@ -159,13 +164,8 @@ def summarize_audit(found: DatasetAudit) -> str:
 
 def suggested_overrides(audit: Audit) -> list[str]:
     """Return the suggestions as training settings, quoted for a shell; none if no file was readable."""
-    suggested = {"spacing": audit.suggested_spacing, "shape": audit.suggested_shape}
-    kind = [f"preprocess={audit.suggested_preprocess}"] if audit.suggested_preprocess else []
-    return kind + [
-        f"'preprocess.{key}=[{','.join(f'{value:g}' for value in values)}]'"
-        for key, values in suggested.items()
-        if values is not None
-    ]
+    suggested = audit.suggested
+    return [] if suggested is None else [quote_override(one) for one in auto_overrides(suggested)]
 
 
 def common_folder(facts: Sequence[Facts]) -> str:

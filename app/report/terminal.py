@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
+from voxlift.app.data.auto_preprocess import list_grids
 from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import format_p_value, overall_verdict, short_verdict
@@ -177,6 +178,7 @@ def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:
     if overrides:
         target.print("Suggested settings for training (depth, height, width):")
         target.print(Text(f"  {' '.join(overrides)}"), soft_wrap=True)
+        target.print(Text(f"  By preprocess.budget: {list_grids(found.grids)}"), soft_wrap=True)
 
 
 def _findings_table(groups: Sequence[FindingGroup], found: DatasetAudit) -> Table:

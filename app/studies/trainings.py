@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.comparison.compose import compose_trial, config_dir_arguments
+from voxlift.app.comparison.compose import (
+    compose_trial,
+    config_dir_arguments,
+    with_plain_preprocess,
+)
 from voxlift.app.comparison.run import run_trial
 from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
 from voxlift.app.config import SettingsError
@@ -45,6 +49,7 @@ def read_study_overrides(*, refused: Mapping[str, str]) -> list[str]:
         SettingsError: The user set one of those keys.
     """
     shared = select_shared_overrides("the study", refused=refused, own=OWN_KEYS)
+    shared = with_plain_preprocess(shared)
     return shared if "logger" in list_given_keys() else [*shared, "logger=none"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voxlift.app.config import TrainSettings
+from voxlift.app.data.auto_preprocess import AutoChoice, decide_grid
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
 from voxlift.app.data.columns import fit_joined
 from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
@@ -59,6 +60,7 @@ class Session:
         precision: The precision that this process computes in.
         stages: What is fitted, in order; the last stage gives the model of the run.
         inputs: The training batches of each stage, opened when they are first asked for.
+        choice: What `preprocess=auto` has decided, where it was asked for.
     """
 
     settings: TrainSettings
@@ -66,6 +68,7 @@ class Session:
     precision: Precision
     stages: tuple[Stage, ...]
     inputs: tuple[TrainingInput, ...]
+    choice: AutoChoice | None = None
 
 
 def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
@@ -117,6 +120,8 @@ def _start_session(settings: TrainSettings) -> Session:
     """Check all that needs no image, then prepare the images."""
     with process_zero_first(settings):
         _check_destination(settings)
+        choice = decide_grid(settings)
+        settings = settings if choice is None else replace(settings, preprocess=choice.settings)
         manifest, splits = find_subjects(settings)
         check_model(settings, manifest)
         check_reported_columns(settings)
@@ -125,7 +130,7 @@ def _start_session(settings: TrainSettings) -> Session:
     stages = build_stages_early(settings, manifest, splits)
     with process_zero_first(settings):
         cohort = prepare_subjects(manifest, splits, settings=settings)
-    return _complete_session(settings, cohort, precision, stages)
+    return replace(_complete_session(settings, cohort, precision, stages), choice=choice)
 
 
 def _resume_session(settings: TrainSettings, run: RunFolder) -> Session:
@@ -201,9 +206,13 @@ def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
 def _run_preflight(session: Session) -> Sequence[Preflight]:
     if not session.settings.model.has_network:
         return ()
-    from voxlift.app.training.preflight.check import run_preflight  # imports Keras
+    from voxlift.app.training.preflight.check import print_budgets, run_preflight  # imports Keras
 
-    return run_preflight(session.stages, session.inputs)
+    reports = run_preflight(session.stages, session.inputs)
+    if session.choice is not None and reports:
+        grids = {budget: own.shape for budget, own in session.choice.others.items()}
+        print_budgets(reports[-1], grids, session.settings)
+    return reports
 
 
 def _create_run(session: Session, reports: Sequence[Preflight]) -> RunFolder:
@@ -272,6 +281,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     """
     from voxlift.app.evaluation.clinical_use import evaluate_use
     from voxlift.app.evaluation.conformal import evaluate_sets
+    from voxlift.app.inference.sites import evaluate_run_sites
 
     fitted.save(run)
     scores = fitted.score(cohort)
@@ -283,6 +293,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     decided = cohort.task.decide(scores["test" if "test" in scores else "val"], metrics)
     if use := evaluate_use(decided, prevalence=settings.evaluation.prevalence):
         metrics["use"] = use
+    metrics |= evaluate_run_sites(run, settings, cohort=cohort, scores=scores, network=fitted.network)
     metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run

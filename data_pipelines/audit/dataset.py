@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from voxlift.data_pipelines.audit.confounding import check_confounding
-from voxlift.data_pipelines.audit.facts import Facts, are_masks, read_facts
+from voxlift.data_pipelines.audit.facts import Facts, read_facts
 from voxlift.data_pipelines.audit.findings import (
     Case,
     Finding,
@@ -23,12 +21,11 @@ from voxlift.data_pipelines.audit.findings import (
 )
 from voxlift.data_pipelines.audit.regions import RegionFacts, check_regions, read_region_facts
 from voxlift.data_pipelines.audit.targets import check_targets, class_labels, label_texts
+from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
+from voxlift.data_pipelines.volume import VolumeError
 
 SEVERITIES = ("error", "warning", "note")
-ANISOTROPIC_FACTOR = 3.0
-SHAPE_MULTIPLE = 8
-AIR_HU = -200.0  # only CT has values so far below 0: the lung, and the air around the body
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +35,14 @@ class Audit:
     Attributes:
         facts: One per file, in the manifest's order.
         findings: All of them, those that spoil training first.
-        suggested_preprocess: The preprocessing that suits the intensities (mask, ct or mri); None where no
-            file could be read.
-        suggested_spacing: mm, ordered (depth, height, width); None where no file could be read.
-        suggested_shape: Voxels at that spacing, ordered (depth, height, width), multiples of 8.
+        suggested: The preprocessing that suits the images, as `preprocess=auto` decides it; None where no
+            file could be read, or none is asked for.
         regions: Per record the facts of its mask or centre; None without one, or without a readable image.
     """
 
     facts: tuple[Facts, ...]
     findings: tuple[Finding, ...]
-    suggested_preprocess: str | None
-    suggested_spacing: tuple[float, ...] | None
-    suggested_shape: tuple[int, ...] | None
+    suggested: AutoPreprocess | None
     regions: tuple[RegionFacts | None, ...] = ()
 
     @property
@@ -68,6 +61,7 @@ def audit_manifest(
     skips_bad: bool = False,
     thumbnails: bool = False,
     workers: int = 2,
+    suggest: Callable[[Sequence[Record]], AutoPreprocess] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Return the audit of a data set.
@@ -81,6 +75,7 @@ def audit_manifest(
         skips_bad: Whether training leaves out files that cannot be read.
         thumbnails: Whether the facts keep three slices of every file.
         workers: Number of threads that read (decoding releases Python's lock).
+        suggest: Decides a preprocessing for the records whose files can be read.
         progress: Called with (read, to read) after each file.
     """
     split_of = [record.split for record in manifest.records] if splits is None else list(splits)
@@ -95,13 +90,15 @@ def audit_manifest(
                 progress(len(by_path), len(paths))
         regions = tuple(pool.map(partial(_read_region, by_path, prefer), manifest.records))
     facts = [by_path[path] for record in manifest.records for path in record.images]
-    spacing = suggest_spacing(facts)
+    readable = [one for one in manifest.records if not any(by_path[path].error for path in one.images)]
+    try:
+        suggested = suggest(readable) if suggest and readable else None
+    except VolumeError:
+        suggested = None
     return Audit(
         facts=tuple(facts),
         findings=_check_all(manifest, facts, regions, split_of, same_grid=same_grid, skips_bad=skips_bad),
-        suggested_preprocess=suggest_preprocess(facts),
-        suggested_spacing=spacing,
-        suggested_shape=None if spacing is None else suggest_shape(facts, spacing),
+        suggested=suggested,
         regions=regions,
     )
 
@@ -189,45 +186,3 @@ def facts_rows(audit: Audit) -> list[dict[str, str | int | float]]:
         }
         for one in audit.facts
     ]
-
-
-def suggest_preprocess(facts: Iterable[Facts]) -> str | None:
-    """Return the preprocessing that suits the intensities: mask, ct, or mri, which suits any grey scale."""
-    known = [one for one in facts if not one.error]
-    if not known:
-        return None
-    if are_masks(known):
-        return "mask"
-    return "ct" if np.median([one.minimum for one in known]) <= AIR_HU else "mri"
-
-
-def suggest_spacing(facts: Iterable[Facts]) -> tuple[float, ...] | None:
-    """Return the spacing that suits the data: the median on each axis, finer along a coarse one.
-
-    Where one axis is more than three times coarser than the others, its tenth percentile is taken, so that
-    the thin slices of some files are not lost.
-
-    Source:
-        Isensee et al. 2021, nnU-Net, doi:10.1038/s41592-020-01008-z.
-    """
-    values = np.array([one.spacing for one in facts if not one.error])
-    if values.size == 0:
-        return None
-    spacing = np.median(values, axis=0)
-    coarsest = int(np.argmax(spacing))
-    second = np.delete(spacing, coarsest).max()
-    if spacing[coarsest] > ANISOTROPIC_FACTOR * second:
-        spacing[coarsest] = max(np.percentile(values[:, coarsest], 10), second)
-    return tuple(float(f"{value:.3g}") for value in spacing)
-
-
-def suggest_shape(facts: Iterable[Facts], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Return the shape, ordered (depth, height, width), that covers the median extent, in multiples of 8.
-
-    Args:
-        facts: Of all files; those that could not be read are ignored, and one must be left.
-        spacing: mm, ordered (depth, height, width).
-    """
-    extents_mm = np.array([np.multiply(one.shape, one.spacing) for one in facts if not one.error])
-    sides = np.median(extents_mm, axis=0) / np.array(spacing)
-    return tuple(int(np.ceil(round(side, 3) / SHAPE_MULTIPLE)) * SHAPE_MULTIPLE for side in sides)

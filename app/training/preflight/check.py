@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from voxlift.app.config import SettingsError
+from rich.table import Table
+
+from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.progress import console
 from voxlift.app.runtime.devices import Memory, find_free_memory, gpu_capability
 from voxlift.app.runtime.setup import unchanged_randomness
 from voxlift.app.training.fit import build_fit
@@ -92,6 +96,35 @@ def run_preflight(stages: Sequence[Stage], inputs: Sequence[TrainingInput]) -> t
             with unchanged_randomness():
                 results.append(check_stage(stage.take_networks(), data))
     return tuple(results)
+
+
+def print_budgets(report: Preflight, grids: Mapping[int, Sequence[int]], settings: TrainSettings) -> None:
+    """Print memory and time an epoch of the grids of other voxel budgets, from what was measured on this one.
+
+    Activations and seconds grow with the voxels; of a slice model, activations with those of a slice.
+
+    Args:
+        report: Of the last stage.
+        grids: Shape [depth, height, width] by `preprocess.budget`.
+        settings: Of the training, with the shape that was measured.
+    """
+    first = 1 if settings.model.kind == "slice" else 0
+    shape, training = settings.preprocess.shape, report.need.training
+    table = Table("preprocess.budget", title=f"{settings.model.name} by grid")
+    for heading in ("grid", "memory of a step, GB", "an epoch"):
+        table.add_column(heading, justify="right")
+    by_grid: dict[tuple[int, ...], list[str]] = {}
+    for budget, sides in grids.items():
+        by_grid.setdefault(tuple(sides), []).append(str(budget))
+    for grid, budgets in by_grid.items():
+        ratio = math.prod(grid[first:]) / math.prod(shape[first:])
+        size = training.fixed + ratio * report.need.batch * training.per_sample + report.need.engine
+        time = "not measured"
+        if report.rates is not None:
+            seconds = report.rates.epoch_seconds * math.prod(grid) / math.prod(shape)
+            time = f"{seconds:,.3g} s{' (measured)' if list(grid) == list(shape) else ''}"
+        table.add_row(" or ".join(budgets), "x".join(map(str, grid)), f"{size / 1e9:.2f}", time)
+    console.print(table)
 
 
 def check_stage(networks: Networks, data: TrainingInput) -> Preflight:

@@ -224,7 +224,8 @@ def test_suggestions_can_be_pasted_into_a_training(folder):
     composed = compose_command("train", *overrides).preprocess
     assert composed.name == "mri"
     assert list(composed.spacing) == [3, 2, 1]
-    assert list(composed.shape) == [8, 8, 16]
+    assert list(composed.shape) == [8, 8, 12]
+    assert set(found.grids) == {64, 96, 128}
 
 
 def test_no_readable_file_still_ends_in_an_audit(folder, tmp_path):

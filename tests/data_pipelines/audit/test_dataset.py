@@ -8,7 +8,6 @@ import pytest
 
 from scans import random_voxels, write_nifti, write_scan
 from voxlift.data_pipelines.audit import Facts, audit_manifest, facts_rows
-from voxlift.data_pipelines.audit.dataset import suggest_preprocess, suggest_shape, suggest_spacing
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.regions import Region
 
@@ -43,8 +42,7 @@ def test_clean_data_has_no_finding(tmp_path):
     )
     assert audit.findings == ()
     assert not audit.spoils
-    assert audit.suggested_spacing == (3.0, 2.0, 1.0)
-    assert audit.suggested_shape == (8, 8, 16)
+    assert audit.suggested is None
     assert progress == [(done, 6) for done in range(1, 7)]
 
 
@@ -128,40 +126,6 @@ def test_rows_are_flat_one_per_file(tmp_path):
     assert rows[0]["spacing"] == "3x2x1"
     assert rows[1]["error"]
     assert all(isinstance(value, (str, int, float)) for row in rows for value in row.values())
-
-
-def facts(**values):
-    return Facts(Path("a.nii"), shape=(11, 7, 5), **values)
-
-
-def test_suggestions_keep_thin_slices_and_cover_the_median_extent():
-    files = [facts(spacing=(depth, 1.0, 1.0)) for depth in (2.0, *[5.0] * 10)]
-    assert suggest_spacing(files) == (5.0, 1.0, 1.0)
-    assert suggest_spacing(files[:4]) == (2.9, 1.0, 1.0)
-    assert suggest_shape(files, (5.0, 1.0, 1.0)) == (16, 8, 8)
-    assert suggest_spacing([ABSENT]) is None
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "mean", "expected"),
-    [
-        (0.0, 1.0, 0.01, "mask"),
-        (0.0, 2.0, 0.1, "mask"),
-        (-1024.0, 1800.0, -500.0, "ct"),
-        (0.0, 900.0, 150.0, "mri"),
-        (-3.0, 6.0, 0.0, "mri"),
-        (0.0, 1.0, 0.4, "mri"),  # a scaled image, not a mask
-    ],
-)
-def test_the_suggested_preprocessing_follows_the_values(low, high, mean, expected):
-    files = [facts(minimum=low, maximum=high, mean=mean) for _ in range(5)]
-    assert suggest_preprocess([ABSENT, *files]) == expected
-
-
-def test_an_empty_mask_among_masks_changes_nothing_and_no_file_suggests_nothing():
-    masks = [facts(minimum=0.0, maximum=1.0, mean=0.01) for _ in range(5)]
-    assert suggest_preprocess([*masks, facts()]) == "mask"
-    assert suggest_preprocess([ABSENT]) is None
 
 
 def test_masks_and_centres_that_select_nothing_are_findings(tmp_path):
