@@ -8,8 +8,7 @@ from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
-from voxlift.app.config.checks import refuse_unread_columns
-from voxlift.app.config.overrides import list_given_overrides, to_settings
+from voxlift.app.config.overrides import list_given_overrides, refuse_unread_columns, to_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
 from voxlift.app.training.resume import is_resumed_by_other_host, reopen_settings
@@ -30,7 +29,6 @@ def read_settings(cfg: DictConfig) -> TrainSettings:
     settings = to_settings(cfg, TrainSettings)
     if settings.resume is None:
         check_training(settings)
-        refuse_unread_columns(settings.model)
     return settings
 
 
@@ -45,6 +43,7 @@ def start(settings: TrainSettings) -> int:
     """
     if settings.resume is not None:
         return _resume(settings, settings.resume)
+    refuse_unread_columns(settings.model)
     if settings.strategy == "hosts":
         return train_on_hosts(settings, settings.hosts)
     from voxlift.app.training.train import train  # slow; only after the checks

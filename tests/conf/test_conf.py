@@ -21,6 +21,8 @@ NEEDED = {
     "soop_severity": ["data.table=labels.csv"],
     "soop_subgroups": ["data.table=labels.csv"],
     "covariates": ["model.columns=[age]"],
+    "slice2d_columns": ["model.columns=[age]"],
+    "volume3d_columns": ["model.columns=[age]"],
     "embedding": ["data.embeddings=vectors.csv"],
     "pain_linear": ["data.table=labels.csv"],
     "findings": ["data.task=signs"],
@@ -76,3 +78,20 @@ def test_medmnist_has_its_own_preprocessing_unless_another_is_chosen():
     assert compose_settings("data=medmnist3d", "data.npz=a.npz").preprocess.name == "medmnist"
     chosen = compose_settings("data=medmnist3d", "data.npz=a.npz", "preprocess=mask")
     assert chosen.preprocess.name == "mask"
+
+
+def test_tables_of_ones_own_get_the_grid_of_their_images_unless_another_is_chosen():
+    table = ("data=manifest", "data.table=labels.csv")
+    assert compose_settings(*table).preprocess == PreprocessSettings(name="auto")
+    kept = compose_settings(*table, "preprocess.prefer=qform", "preprocess.budget=96").preprocess
+    assert kept == PreprocessSettings(name="auto", prefer="qform", budget=96)
+    explicit = compose_settings(*table, "preprocess=ct").preprocess
+    assert explicit == compose_settings().preprocess  # the phantom keeps the grid it had
+    assert compose_settings(*table, "preprocess.spacing=[3,3,3]").preprocess.name == "ct"
+    assert compose_settings(*table, "preprocess=mri").preprocess.name == "mri"
+
+
+@pytest.mark.parametrize("key", ["preprocess.spacing=[1,1,1]", "preprocess.budget=8", "preprocess.pad=0"])
+def test_auto_refuses_what_it_decides(key):
+    with pytest.raises(SettingsError, match=key.partition("=")[0]):
+        compose_settings("preprocess=auto", key)

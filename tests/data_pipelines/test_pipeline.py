@@ -1,10 +1,14 @@
 """Training and evaluation streams give the right voxels, labels, weights and order, whatever the options."""
 
+from dataclasses import replace
+
 import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
+from voxlift.data_pipelines.augment import Augment
+from voxlift.data_pipelines.augment.mixup import build_mixup
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.pipeline import (
     TrainingOptions,
@@ -51,6 +55,44 @@ def test_evaluation_sees_every_volume_once_in_order(volumes):
     batches = list(evaluation_volumes(volumes, batch_size=2).as_numpy_iterator())
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(volume_of(np.concatenate(batches)), np.arange(5))
+
+
+@pytest.fixture
+def with_columns(volumes):
+    """The volumes with two columns, of which the first is the number of the volume."""
+    columns = np.array([[index, -index] for index in range(5)], np.float32)
+    return replace(volumes, columns=columns)
+
+
+def test_columns_stay_with_their_volume(with_columns):
+    batches = list(evaluation_volumes(with_columns, batch_size=2).as_numpy_iterator())
+    assert [len(batch) for batch in batches] == [1, 1, 1]  # inputs alone
+    numbers = np.concatenate([columns[:, 0] for ((_, columns),) in batches])
+    np.testing.assert_array_equal(numbers, np.arange(5))
+    mirror = {"augment": lambda voxels, _: voxels[:, ::-1]}
+    streams = [train(with_columns, **mirror), train_slices(with_columns), train(with_columns, balanced=True)]
+    for (voxels, columns), labels, _ in (batch for stream in streams for batch in stream):
+        np.testing.assert_array_equal(columns, [[index, -index] for index in volume_of(voxels)])
+        np.testing.assert_array_equal(labels, LABELS[columns[:, 0].astype(int)])
+    without = train(replace(with_columns, columns=None), **mirror)
+    for (voxels, *_), ((same, _), *_) in zip(without, streams[0], strict=True):
+        np.testing.assert_array_equal(voxels, same)
+    assert len(with_columns.take(slice(1, None, 2)).columns) == len(with_columns.take(slice(1, None, 2))) == 2
+
+
+def test_mixup_blends_columns_by_the_weights_of_the_voxels(with_columns):
+    mix = build_mixup(Augment(mixup_alpha=1.0))
+    (voxels, columns), *_ = train(with_columns, mix=mix, batch_size=4)[0]
+    means = voxels.reshape(4, -1).min(axis=1) / 100
+    np.testing.assert_allclose(columns[:, 0], means, atol=1e-4)
+
+
+def test_an_image_in_place_of_all_leaves_the_columns(with_columns):
+    image = np.full(SHAPE, 7, np.float16)
+    batches = evaluation_volumes(with_columns, batch_size=2, image=image).as_numpy_iterator()
+    ((voxels, columns),) = next(batches)
+    assert np.unique(voxels).tolist() == [7]
+    np.testing.assert_array_equal(columns[:, 0], [0, 1])
 
 
 def test_voxels_are_read_as_stored(volumes):

@@ -10,9 +10,8 @@ from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import build_model_overrides, compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import format_override, list_changes, remove_keys
+from voxlift.app.config.overrides import format_override, list_changes, refuse_unread_columns, remove_keys
 from voxlift.app.progress import print_line
 from voxlift.app.studies.architecture.points import BASE, ArchitectureFindings, Variant, build_variants
 from voxlift.app.studies.architecture.report import report_architecture
@@ -96,7 +95,7 @@ def study_architecture(settings: StudySettings, folder: StudyFolder) -> None:
             points = {variant.label: [*variant.overrides, *source]}
             own = remove_keys(shared, variant.changes)
             trials += plan_trainings(points, [seed], shared=own, folder=folder)
-    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
+    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     found = ArchitectureFindings(base, variants, outcomes, distinct.duplicates, failures)
     report_architecture(settings, folder, found)
 
@@ -187,5 +186,5 @@ def _train_slice_models(
     own = [*remove_keys(shared, {"model", "experiment"}), *build_model_overrides("slice2d")]
     own = remove_keys(own, {"model.init", "model.depth_policy", "model.depth_kernel"})
     trials = plan_trainings({SLICES: []}, settings.study.seeds, shared=own, folder=folder)
-    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
+    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     return {trial.seed: trial for trial in select_finished(outcomes)}

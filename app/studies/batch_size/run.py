@@ -8,8 +8,8 @@ from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import compose_training
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import TrainSettings
-from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
+from voxlift.app.config.overrides import refuse_unread_columns
 from voxlift.app.progress import print_line
 from voxlift.app.studies.batch_size.memory import search_largest_batch
 from voxlift.app.studies.batch_size.points import (
@@ -53,7 +53,7 @@ def study_batch_size(settings: StudySettings, folder: StudyFolder) -> None:
     )
     overrides = {point.label: point.overrides for point in points}
     trials = plan_trainings(overrides, study.seeds, shared=shared, folder=folder)
-    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
+    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     print_line("Searching the largest batch that fits into memory")
     memory = search_largest_batch(
         trainings[reference],

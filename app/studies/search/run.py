@@ -16,9 +16,8 @@ from voxlift.app.comparison.compose import compose_training, config_dir_argument
 from voxlift.app.comparison.run import build_training_command
 from voxlift.app.comparison.trial import Outcome, Trial
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.config.checks import refuse_unread_columns
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import format_value, get_value, remove_keys
+from voxlift.app.config.overrides import format_value, get_value, refuse_unread_columns, remove_keys
 from voxlift.app.evaluation.metric_names import is_lower_better
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runs.configuration import has_same_settings
@@ -185,7 +184,7 @@ def _confirm(
     own = remove_keys(shared, {*space, "seed"})
     points = {GIVEN: [], BEST: format_params(search.best_params)}
     trials = plan_trainings(points, seeds, shared=own, folder=folder)
-    return run_trainings(trials, folder, runs_folder=settings.runs_folder)
+    return run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
 
 
 def train_watched(

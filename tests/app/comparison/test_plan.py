@@ -73,3 +73,13 @@ def test_a_setting_that_no_comparison_can_have_is_refused_by_its_key(overrides, 
     with pytest.raises(SettingsError, match=rf"\b{key}\b"):
         plan(*overrides)
     assert not list(tmp_path.iterdir())
+
+
+def test_only_models_that_join_columns_or_are_a_table_read_them(plan):
+    found = plan("models=[covariates,volume3d,volume3d_columns]", "model.columns=[age,sex]")
+    columns = {
+        trial.model: one.model.columns for trial, one in zip(found.trials, found.settings, strict=True)
+    }
+    assert columns == {"covariates": ["age", "sex"], "volume3d": [], "volume3d_columns": ["age", "sex"]}
+    image_alone = next(trial for trial in found.trials if trial.model == "volume3d")
+    assert [one for one in image_alone.overrides if "model.columns" in one] == ["model.columns=[]"]

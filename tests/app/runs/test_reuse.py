@@ -110,10 +110,12 @@ def test_a_key_that_a_saved_run_lacks_differs_with_another_value_than_its_defaul
         refuse_other_run(run, wanted)
 
 
-def test_columns_of_the_table_are_no_difference_to_a_network():
-    def training(kind, column):
-        return TrainSettings(model=ModelSettings(kind=kind, columns=[column]))
+def test_columns_of_the_table_are_no_difference_to_a_network_of_images_alone():
+    def training(kind, column, **keys):
+        return TrainSettings(model=ModelSettings(kind=kind, columns=[column], **keys))
 
     assert list_changes(training("volume", "age"), training("volume", "sex")) == []
-    (difference,) = list_changes(training("table", "age"), training("table", "sex"))
-    assert difference.startswith("model.columns: ['sex'] instead of ['age']")
+    for kind, joins in (("table", False), ("volume", True), ("slice", True)):
+        pair = [training(kind, column, join_columns=joins) for column in ("age", "sex")]
+        (difference,) = list_changes(*pair)
+        assert difference.startswith("model.columns: ['sex'] instead of ['age']")
