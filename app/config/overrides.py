@@ -110,7 +110,7 @@ def refuse_unread_columns(model: ModelSettings) -> None:
     preset = {"slice": "slice2d_columns", "volume": "volume3d_columns"}.get(model.kind)
     joined = f"model={preset} (or add model.join_columns=true), or " if preset else ""
     raise SettingsError(
-        f"{format_override('model.columns', model.columns)}: model={model.name} reads no columns of the table. "
+        f"{format_override('model.columns', model.columns)}: model={model.name} reads no columns. "
         f"Use {joined}model=covariates for the table alone."
     )
 
