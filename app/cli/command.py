@@ -26,7 +26,7 @@ from voxlift.app.config.texts import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.runtime.streams import prepare_streams
-from voxlift.app.runtime.supervisor import fork_supervised
+from voxlift.app.runtime.supervisor import die_with_parent, fork_supervised
 from voxlift.data_pipelines.paths import escape_name
 
 Settings = TypeVar("Settings")
@@ -55,6 +55,7 @@ def run_command(
         job: Runs the command; returns its exit status.
         is_supervised: Whether another process reports how this one ended, where it cannot do so itself.
     """
+    die_with_parent()
     prepare_streams()
     if is_supervised:
         fork_supervised()

@@ -17,7 +17,10 @@ from voxlift.app.comparison.run import run_trials
 from voxlift.app.comparison.selection import select_trials
 from voxlift.app.config import CompareSettings
 from voxlift.app.config.overrides import to_settings
+from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
+from voxlift.app.runtime.cluster import find_cluster_problems, format_job_script
+from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.setup import import_user_modules
 
 
@@ -27,8 +30,14 @@ def main() -> None:
 
 
 def read_settings(cfg: DictConfig) -> CompareSettings:
-    """Return the settings of a composed configuration; those of each training are checked later."""
-    return to_settings(cfg, CompareSettings)
+    """Return the settings of a composed configuration; those of each training are checked later.
+
+    Raises:
+        SettingsError: The cluster cannot be used.
+    """
+    settings = to_settings(cfg, CompareSettings)
+    refuse_problems(find_cluster_problems(settings.cluster))
+    return settings
 
 
 def compare(settings: CompareSettings) -> int:
@@ -42,11 +51,17 @@ def compare(settings: CompareSettings) -> int:
             model cannot start.
     """
     plan = plan_comparison(settings)
+    if settings.cluster.dry_run:
+        print_line(format_job_script(settings.cluster))
+        return DONE
     check_plan(plan)
     if planned := describe_visible_difference(plan, margin=settings.verdict.margin):
         print_line(planned)
     outcomes = run_trials(
-        plan, runs_folder=Path(settings.runs_folder), arguments=tuple(config_dir_arguments())
+        plan,
+        runs_folder=Path(settings.runs_folder),
+        arguments=tuple(config_dir_arguments()),
+        cluster=settings.cluster,
     )
     selected = select_trials(plan, outcomes)
     for note in selected.notes:

@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import StudySettings
 from voxlift.app.config.overrides import list_given_keys, to_settings
+from voxlift.app.progress import print_line
+from voxlift.app.runtime.cluster import format_job_script
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.studies.folder import StudyFolder, open_study_folder
 from voxlift.app.studies.settings import resolve_study
@@ -51,6 +53,9 @@ def study(settings: StudySettings) -> int:
     Raises:
         SettingsError: The study cannot be run, or the folder holds another one.
     """
+    if settings.cluster.dry_run:
+        print_line(format_job_script(settings.cluster))
+        return DONE
     _import_study(settings.study.name)(settings, open_study_folder(settings))
     return DONE
 

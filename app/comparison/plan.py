@@ -19,7 +19,17 @@ from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.folder import refuse_used_folder
 from voxlift.app.tasks import task_of
 
-OWN_KEYS = ("models", "seeds", "best_of", "verdict", "run_dir", "runs_folder", "debug", "experiment")
+OWN_KEYS = (
+    "models",
+    "seeds",
+    "best_of",
+    "verdict",
+    "run_dir",
+    "runs_folder",
+    "debug",
+    "experiment",
+    "cluster",
+)
 VARIED = dict.fromkeys(("model", "seed", "splits.fold"), "use models=[...], seeds=[...] and splits.folds.")
 
 

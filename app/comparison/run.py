@@ -1,31 +1,40 @@
 """Train each trial of a comparison in a child process, unless a finished run has the same settings.
 
-In a process of its own a training has its own peak memory, and a crash leaves the other results intact.
+In a process of its own a training has its own peak memory, and a crash leaves the other results intact. The
+child processes are of this process, or of the workers of a cluster; a trial can be run again anywhere, as it
+resumes what it finds in its folder.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from voxlift.app.comparison.plan import Plan
 from voxlift.app.comparison.trial import Outcome, Trial, build_trial_row
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import format_override, quote_override
+from voxlift.app.config.schema import ClusterSettings
 from voxlift.app.files import write_rows
-from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_settings
 from voxlift.app.runtime.child import python_module, run_child
-from voxlift.app.runtime.exit_status import USER_ERROR
+from voxlift.app.runtime.cluster import Job, JobContext, JobEnd, run_jobs
+from voxlift.app.runtime.exit_status import LOST, USER_ERROR
 from voxlift.data_pipelines.atomic import remove_leftovers
 
 TRAIN = tuple(python_module("voxlift.app.cli.train"))
 
 
-def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) -> list[Outcome]:
+HERE = ClusterSettings()  # no cluster
+
+
+def run_trials(
+    plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = (), cluster: ClusterSettings = HERE
+) -> list[Outcome]:
     """Train every trial that has no finished run; a failed one does not stop the others.
 
     `trials.csv` in the comparison's folder is written again after each trial. Where the first fold and seed
@@ -35,25 +44,67 @@ def run_trials(plan: Plan, *, runs_folder: Path, arguments: Sequence[str] = ()) 
         plan: Plan of the comparison.
         runs_folder: Another place to look for finished runs with the same settings.
         arguments: Further arguments of each training, such as the user's own configuration folder.
+        cluster: Where the trainings run. On a cluster, `logs` in the comparison's folder gets their output.
 
     Raises:
         KeyboardInterrupt: The user interrupted a training.
     """
     remove_leftovers(plan.folder)
-    outcomes: list[Outcome] = []
-    models = len({trial.model for trial in plan.trials})
-    for number, (trial, settings) in enumerate(zip(plan.trials, plan.settings, strict=True), start=1):
-        label = f"{number}/{len(plan.trials)}  {trial.run.path.name}"
-        outcomes.append(run_trial(trial, settings, label=label, runs_folder=runs_folder, arguments=arguments))
+    logs = None if cluster.name == "none" else plan.folder / "logs"
+    jobs = build_jobs(
+        list(zip(plan.trials, plan.settings, strict=True)),
+        runs_folder=runs_folder,
+        arguments=arguments,
+        logs=logs,
+    )
+    found: dict[int, Outcome] = {}
+    first = range(len({trial.model for trial in plan.trials}))
+    for index, end in run_jobs(cluster, jobs):
+        found[index] = read_outcome(plan.trials[index], end)
+        outcomes = [found[k] for k in sorted(found)]
         write_rows(plan.folder / TRIALS, [build_trial_row(outcome) for outcome in outcomes])
-        if number == models and all(outcome.status == USER_ERROR for outcome in outcomes):
+        if all(k in found and found[k].status == USER_ERROR for k in first):
             break
-    return outcomes
+    return [found[k] for k in sorted(found)]
+
+
+def build_jobs(
+    trainings: Sequence[tuple[Trial, TrainSettings]],
+    *,
+    runs_folder: Path,
+    arguments: Sequence[str] = (),
+    logs: Path | None = None,
+) -> list[Job[Outcome]]:
+    """Return the job of each training.
+
+    Args:
+        trainings: Trials with the settings that their overrides compose to.
+        runs_folder: See `run_trial`.
+        arguments: See `run_trial`.
+        logs: Folder for the output of each training; None shows it on the terminal.
+    """
+    jobs = []
+    for number, (trial, settings) in enumerate(trainings, start=1):
+        name = trial.run.path.name
+        label = f"{number}/{len(trainings)}  {name}"
+        log = logs / f"{name}.txt" if logs else None
+        call = partial(
+            run_trial, trial, settings, label=label, runs_folder=runs_folder, arguments=arguments, log=log
+        )
+        # A model that first trains a slice model copies that of the comparison, where it is finished by then.
+        jobs.append(Job(label, call, priority=-int(settings.model.pretrain)))
+    return jobs
+
+
+def read_outcome(trial: Trial, end: JobEnd[Outcome]) -> Outcome:
+    """Return the outcome of a training's job, also where its workers were lost."""
+    return end.value if end.value is not None else Outcome(trial, LOST, end.problem)
 
 
 def run_trial(
     trial: Trial,
     settings: TrainSettings,
+    context: JobContext,
     *,
     label: str,
     runs_folder: Path,
@@ -65,6 +116,7 @@ def run_trial(
     Args:
         trial: The training.
         settings: Settings that its overrides compose to.
+        context: Where it runs.
         label: Start of each printed line, such as `3/10  volume3d-seed0`.
         runs_folder: Where finished runs are looked for, besides the trial's own folder.
         arguments: Further arguments of the training.
@@ -74,22 +126,38 @@ def run_trial(
         KeyboardInterrupt: The user interrupted the training.
     """
     lock = trial.run.path.with_name(f".{trial.run.path.name}.lock")
-    message = f"{label}: another process trains it, waiting"
-    with hold_lock(lock, message=message) as descriptors:
+    message, report = f"{label}: another process trains it, waiting", context.report
+    with hold_lock(lock, report=partial(report, message)) as descriptors:
         if trial.run.is_finished:
-            print_line(f"{label}: finished before, reused")
+            report(f"{label}: finished before, reused")
             return Outcome(trial, is_reused=True)
         found = find_finished_run(settings, runs_folder)
         if found is not None:
-            print_line(f"{label}: finished before, reused from {found.path}")
+            report(f"{label}: finished before, reused from {found.path}")
             return Outcome(replace(trial, run=found), is_reused=True)
         resumes = has_same_settings(trial.run, settings)
-        print_line(f"{label}: resuming" if resumes else f"{label}: training")
+        report(f"{label}: resuming" if resumes else f"{label}: training")
         command = build_training_command(trial, arguments, resumes=resumes, custom=settings.custom)
-        status, reason = run_child(command, descriptors=descriptors, log=log)
-    if status:
-        print_line(f"{label}: failed, {reason}")
-    return Outcome(trial, status, reason)
+        status, reason = _train_in_child(command, context, descriptors, log)
+    if status or context.worker:
+        report(f"{label}: failed, {reason}" if status else f"{label}: finished")
+    return Outcome(trial, status, reason, worker=context.worker)
+
+
+def _train_in_child(
+    command: Sequence[str], context: JobContext, descriptors: Sequence[int], log: Path | None
+) -> tuple[int, str]:
+    """Run the training; on a cluster it ends with its worker, whose device another training then gets."""
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    return run_child(
+        command,
+        descriptors=descriptors,
+        log=log,
+        environment=context.environment,
+        heading=f"On {context.worker}" if context.worker and log else "",
+        dies_with_parent=bool(context.worker),
+    )
 
 
 def build_training_command(
@@ -111,7 +179,7 @@ def build_training_command(
 
 
 @contextmanager
-def hold_lock(path: Path, *, message: str) -> Iterator[tuple[int, ...]]:
+def hold_lock(path: Path, *, report: Callable[[], None]) -> Iterator[tuple[int, ...]]:
     """Hold a lock file for as long as this process, or a child that inherits it, is alive.
 
     A killed comparison may leave a training behind that still runs: the next comparison waits for it instead
@@ -120,7 +188,7 @@ def hold_lock(path: Path, *, message: str) -> Iterator[tuple[int, ...]]:
 
     Args:
         path: Lock file; created if missing, and left behind.
-        message: Printed once if another process holds the lock.
+        report: Called once if another process holds the lock.
 
     Yields:
         File descriptors that a child must inherit to hold the lock as well.
@@ -135,7 +203,7 @@ def hold_lock(path: Path, *, message: str) -> Iterator[tuple[int, ...]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print_line(message)
+            report()
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             pass  # some network file systems have no locks

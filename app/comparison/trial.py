@@ -47,12 +47,14 @@ class Outcome:
         status: Exit status of the training, 0 where it finished.
         reason: Last line of the training's error output; empty where it finished.
         is_reused: Whether a run that was finished before is used.
+        worker: Worker of a cluster on which it was trained; empty without one.
     """
 
     trial: Trial
     status: int = 0
     reason: str = ""
     is_reused: bool = False
+    worker: str = ""
 
     @property
     def is_finished(self) -> bool:
@@ -142,6 +144,7 @@ def group_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 def build_trial_row(outcome: Outcome) -> dict[str, str | int]:
     """Return a trial's row of `trials.csv`."""
     trial = outcome.trial
+    worker = {"worker": outcome.worker} if outcome.worker else {}
     return {
         "model": trial.model,
         "fold": trial.fold,
@@ -150,6 +153,7 @@ def build_trial_row(outcome: Outcome) -> dict[str, str | int]:
         "status": outcome.status,
         "run": str(trial.run.path),
         "reason": outcome.reason,
+        **worker,
     }
 
 

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from voxlift.app.config.schema import (
     CacheSettings,
+    ClusterSettings,
     DataSettings,
     DevicesSettings,
     EvaluationSettings,
@@ -101,12 +102,14 @@ class CompareSettings(TrainSettings):
         best_of: Lists of models by name; validation selects one model of a list.
         seeds: Each trains every model once.
         verdict: See `VerdictSettings`.
+        cluster: See `ClusterSettings`.
     """
 
     models: list[str] = field(default_factory=lambda: ["slice2d", "volume3d"])
     best_of: dict[str, list[str]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0])
     verdict: VerdictSettings = field(default_factory=VerdictSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
 
 @dataclass
@@ -320,11 +323,13 @@ class StudySettings(TrainSettings):
         study: See `STUDIES`.
         run: Folder of a finished comparison, for `study=sample_size`.
         verdict: See `VerdictSettings`.
+        cluster: See `ClusterSettings`.
     """
 
     study: Any = MISSING
     run: str | None = None
     verdict: VerdictSettings = field(default_factory=VerdictSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
 
 COMMANDS: dict[str, type] = {

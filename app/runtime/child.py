@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Timer
+from typing import TextIO
 
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, TIMED_OUT
+from voxlift.app.runtime.supervisor import PARENT
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
@@ -31,6 +34,9 @@ def run_child(
     descriptors: Sequence[int] = (),
     log: Path | None = None,
     seconds: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    heading: str = "",
+    dies_with_parent: bool = False,
 ) -> tuple[int, str]:
     """Run a command and return its exit status, with the reason where that is not 0.
 
@@ -39,6 +45,9 @@ def run_child(
         descriptors: Open files that the child inherits.
         log: File for the child's output; None shows it.
         seconds: Time limit after which the child is killed; None sets none.
+        environment: Variables of the child besides those of this process.
+        heading: First line of the child's output in `log`, which keeps what it holds then; empty: none.
+        dies_with_parent: Whether the child is killed when this process is; one of our commands, on Linux.
 
     Returns:
         The exit status and, unless it is 0, the last line of stderr or the signal.
@@ -47,8 +56,11 @@ def run_child(
         KeyboardInterrupt: The child was interrupted.
     """
     last_line = ""
+    variables = {**os.environ, **(environment or {})}
+    if dies_with_parent:
+        variables[PARENT] = str(os.getpid())
     with ExitStack() as stack:
-        file = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
+        file = stack.enter_context(_open_log(log, heading)) if log else None
         child = stack.enter_context(
             subprocess.Popen(  # noqa: S603 - our own module, no shell
                 command,
@@ -57,6 +69,7 @@ def run_child(
                 text=True,
                 errors="replace",
                 pass_fds=tuple(descriptors),
+                env=variables,
             )
         )
         was_killed = stack.enter_context(_time_limit(child, seconds))
@@ -73,6 +86,14 @@ def run_child(
         hint = " (out of memory?)" if -status == signal.SIGKILL else ""
         return CRASH, f"ended by {signal.Signals(-status).name}{hint}"
     return status, last_line.removeprefix("error: ") if status else ""
+
+
+def _open_log(log: Path, heading: str) -> TextIO:
+    file = log.open("a" if heading else "w", encoding="utf-8")
+    if heading:
+        file.write(f"{heading}\n")
+        file.flush()  # the child writes to the same file
+    return file
 
 
 @contextmanager

@@ -26,6 +26,14 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGIL
 VMSTAT = Path("/proc/vmstat")
 REPEAT_SECONDS = 2.0  # a second SIGINT within this time is the same interrupt
 PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+PARENT = "VOXLIFT_PARENT"  # variable with the process that a command must not outlive
+
+
+def die_with_parent() -> None:
+    """Let this command be killed when the process is that started it, where it asks for that (on Linux)."""
+    parent = os.environ.pop(PARENT, "")
+    if parent and sys.platform == "linux":
+        _die_with(int(parent))
 
 
 def fork_supervised() -> None:
@@ -141,10 +149,10 @@ def _can_fork() -> bool:
     )
 
 
-def _die_with(supervisor: int) -> None:
-    """Let the kernel kill this process when its supervisor is killed: nobody else would notice."""
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent is killed: nobody else would notice."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # killed before
+    if os.getppid() != parent:  # killed before
         os._exit(CRASH)
 
 

@@ -24,6 +24,7 @@ from voxlift.app.config.studies import (
     Study,
 )
 from voxlift.app.errors import refuse_problems
+from voxlift.app.runtime.cluster import find_cluster_problems
 from voxlift.app.tasks import task_of
 
 if TYPE_CHECKING:
@@ -365,7 +366,7 @@ def _shortcuts_problems(study: ShortcutsStudy) -> list[str]:
 
 def _comparison_problems(settings: StudySettings) -> list[str]:
     """Return a sentence where a study lacks the comparison that it reads, or is given one in vain."""
-    problems = find_verdict_problems(settings.verdict)
+    problems = [*find_verdict_problems(settings.verdict), *find_cluster_problems(settings.cluster)]
     study = settings.study
     if not isinstance(study, SampleSizeStudy):
         if settings.run is not None:

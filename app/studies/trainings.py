@@ -16,10 +16,11 @@ from voxlift.app.comparison.compose import (
     config_dir_arguments,
     with_plain_preprocess,
 )
-from voxlift.app.comparison.run import run_trial
+from voxlift.app.comparison.run import HERE, build_jobs, read_outcome
 from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
 from voxlift.app.config import SettingsError
 from voxlift.app.config.overrides import list_given_keys, select_shared_overrides
+from voxlift.app.config.schema import ClusterSettings
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import compare_models, default_margin
@@ -28,12 +29,13 @@ from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.results import read_scores
+from voxlift.app.runtime.cluster import run_jobs
 from voxlift.app.studies.folder import StudyFolder
 
 if TYPE_CHECKING:
     from voxlift.app.evaluation.scores import Predictions
 
-OWN_KEYS = ("study", "run", "verdict", "run_dir", "runs_folder", "debug")
+OWN_KEYS = ("study", "run", "verdict", "run_dir", "runs_folder", "debug", "cluster")
 TOLERANCE = 0.01  # a difference of AUC that no one would pay for
 SHORT_LABELS = {"auc": "AUC", "kappa_quadratic": "kappa"}
 DIFFERENCE_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")
@@ -69,13 +71,16 @@ def plan_trainings(
     )
 
 
-def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: str) -> list[Outcome]:
+def run_trainings(
+    trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: str, cluster: ClusterSettings = HERE
+) -> list[Outcome]:
     """Train every trial that has no finished run; a failed one does not stop the others.
 
     Args:
         trials: Trainings, all checked before the first is trained.
         folder: Folder of the study; the output of each training goes into its `logs`.
         runs_folder: Another place to look for finished runs with the same settings.
+        cluster: Where the trainings run.
 
     Raises:
         SettingsError: The settings of a training are wrong, the folder holds others, or all trainings failed.
@@ -86,14 +91,11 @@ def run_trainings(trials: Sequence[Trial], folder: StudyFolder, *, runs_folder: 
         refuse_other_run(trial.run, wanted)
     arguments, place = tuple(config_dir_arguments()), Path(runs_folder)
     folder.logs.mkdir(exist_ok=True)
-    outcomes = []
+    jobs = build_jobs(composed, runs_folder=place, arguments=arguments, logs=folder.logs)
+    found: dict[int, Outcome] = {}
     with progress_bar("Trainings", len(trials)) as advance:
-        for number, (trial, wanted) in enumerate(composed, start=1):
-            name = trial.run.path.name
-            label, log = f"{number}/{len(trials)}  {name}", folder.logs / f"{name}.txt"
-            outcomes.append(
-                run_trial(trial, wanted, label=label, runs_folder=place, arguments=arguments, log=log)
-            )
+        for number, end in run_jobs(cluster, jobs):
+            found[number] = read_outcome(composed[number][0], end)
             advance()
     if not any(outcome.is_finished for outcome in outcomes):
         raise SettingsError(f"All {len(trials)} trainings failed. The first error: {outcomes[0].reason}")

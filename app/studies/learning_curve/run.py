@@ -40,6 +40,6 @@ def study_learning_curve(settings: StudySettings, folder: StudyFolder) -> None:
     overrides = {point.label: point.overrides for point in points}
     own = remove_keys(shared, {"trainer.epochs", "trainer.patience", "optimizer.warmup_epochs"})
     trials = plan_trainings(overrides, study.seeds, shared=own, folder=folder)
-    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder)
+    outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     base = trainings[study.models[0]]
     report_learning_curve(settings, folder, CurveFindings(points, outcomes, base))

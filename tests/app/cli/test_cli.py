@@ -12,8 +12,8 @@ ENDINGS = ("npz", "h5", "xlsx", "keras", "applications")  # of files, and a modu
 HEAVY = ["tensorflow", "keras", "sklearn", "scipy", "pandas", "matplotlib", "SimpleITK", "nibabel", "numpy"]
 COMMANDS = {  # with their groups of choices
     "train": "augment data experiment logger model optimizer preprocess task",
-    "compare": "augment data experiment logger model optimizer preprocess task",
-    "study": "augment data experiment logger model optimizer preprocess study task",
+    "compare": "augment cluster data experiment logger model optimizer preprocess task",
+    "study": "augment cluster data experiment logger model optimizer preprocess study task",
     "audit": "data preprocess task",
     "evaluate": "",
     "predict": "",
