@@ -81,8 +81,9 @@ def predict(settings: PredictSettings) -> int:
 
         return run_embedding(settings)
     from voxlift.app.inference.predict import run_prediction  # slow; only after the checks
+    from voxlift.app.report.prediction_page import write_prediction_page
 
-    return run_prediction(settings)
+    return run_prediction(settings, write_page=write_prediction_page)
 
 
 if __name__ == "__main__":

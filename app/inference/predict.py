@@ -7,9 +7,9 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from voxlift.app.config import PredictSettings
 from voxlift.app.files import NAMES, format_rows, write_json, write_rows, write_text
@@ -27,9 +27,16 @@ from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.scans import Scan
 from voxlift.data_pipelines.tables.manifest import split_item
 
+WritePage: TypeAlias = Callable[[Sequence[Row], Sequence[Scan], Predictor, PredictSettings], Path | None]
 
-def run_prediction(settings: PredictSettings) -> int:
+
+def run_prediction(settings: PredictSettings, *, write_page: WritePage | None = None) -> int:
     """Score every scan, write the table and its description, and print a summary.
+
+    Args:
+        settings: Of the prediction.
+        write_page: Called at the end with the rows, the scans, the predictor and the settings; returns the
+            path of the page that it wrote, or None.
 
     Returns:
         The exit status: 0, or 2 where no scan could be scored.
@@ -53,7 +60,10 @@ def run_prediction(settings: PredictSettings) -> int:
         _print_rules(ensemble, settings)
         with translate_failures(build_scoring_hint(predictor.batch_size)):
             rows = _write_predictions(scans, predictor, settings)
+            page = write_page(rows, scans, predictor, settings) if write_page else None
     _print_summary(rows, predictor, settings)
+    if page is not None:
+        print_line(f"Report {page}")
     return DONE if any(not row["reason"] for row in rows) else USER_ERROR
 
 

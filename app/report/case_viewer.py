@@ -159,7 +159,10 @@ def _case_data(volume: CaseModels) -> dict[str, Any]:
 
 
 def _lines(volume: CaseModels) -> list[str]:
-    return [f"{name}: {case.decided}" if name else case.decided for name, case in volume.items()]
+    """Return what each model decided; nothing where there is no truth beside which to say it."""
+    return [
+        f"{name}: {case.decided}" if name else case.decided for name, case in volume.items() if case.decided
+    ]
 
 
 def _facts(volume: CaseModels) -> dict[str, str]:

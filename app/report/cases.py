@@ -154,13 +154,15 @@ def build_case(
     return cut_case(case, find_object(sprite))
 
 
-def place_sprite(voxels: NDArray[np.float32], grid: Grid, heat: NDArray[np.float32] | None) -> Sprite:
+def place_sprite(
+    voxels: NDArray[np.float32], grid: Grid, heat: NDArray[np.float32] | None, *, name: str = MAP_NAME
+) -> Sprite:
     """Return the first channel of prepared voxels [D, H, W, C] for the viewer, below a map and the mask."""
     return build_sprite(
         voxels[..., 0],
         grid.affine,
         spacing=grid.spacing,
-        maps={} if heat is None else {MAP_NAME: heat},
+        maps={} if heat is None else {name: heat},
         masks={MASK_NAME: voxels[..., -1]} if grid.has_mask else {},
         has_sides=grid.has_sides,
         units=grid.units,
