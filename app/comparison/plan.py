@@ -13,6 +13,7 @@ from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.overrides import key_of, select_shared_overrides
+from voxlift.app.data.cohort import count_folds
 from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
@@ -68,7 +69,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
     trials = build_trials(
         expand_names(asked.models, candidates),
         asked.seeds,
-        folds=range(max(1, asked.splits.folds)),
+        folds=range(count_folds(asked)),
         folder=folder,
         shared=shared,
         model_overrides=lambda name: build_model_overrides(name, groups=list(asked.best_of)),

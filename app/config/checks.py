@@ -158,6 +158,9 @@ def find_split_problems(splits: SplitSettings) -> list[str]:
     problems += find_range_problems("splits.train_fraction", splits.train_fraction, 0.001, 1.0)
     problems += find_range_problems("splits.calibration", splits.calibration, 0.0, 0.5)
     problems += _find_fold_problems("outer_fold", splits.outer_folds, splits.outer_fold)
+    problems += _find_site_problems(splits)
+    if splits.leave_out is not None:
+        return problems + find_range_problems("splits.fold", splits.fold, 0, 100_000)
     if splits.folds != 0:
         return problems + _find_fold_problems("fold", splits.folds, splits.fold)
     problems += find_range_problems("splits.test", splits.test, 0.0, 0.9)
@@ -166,6 +169,18 @@ def find_split_problems(splits: SplitSettings) -> list[str]:
         names = " + ".join(("val", "test", "calibration")[: len(parts)])
         received = " + ".join(f"{part:g}" for part in parts)
         problems.append(f"splits: expected {names} below 1; received {received}.")
+    return problems
+
+
+def _find_site_problems(splits: SplitSettings) -> list[str]:
+    """Return a sentence for each kind of split that sites cannot be combined with."""
+    problems = []
+    if splits.leave_out is not None and splits.folds:
+        problems.append(f"splits.leave_out={splits.leave_out}: every site is a fold; remove splits.folds.")
+    if (splits.leave_out is not None or splits.by is not None) and splits.outer_folds:
+        problems.append(
+            "splits.outer_folds: nested folds are drawn by subject; remove splits.by and .leave_out."
+        )
     return problems
 
 

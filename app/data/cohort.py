@@ -31,10 +31,11 @@ from voxlift.app.tasks.base import Head, Task
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
-from voxlift.data_pipelines.errors import list_some
+from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.rows import CALIBRATION
+from voxlift.data_pipelines.tables.sites import group_by_site, leave_site_out, read_sites
 from voxlift.data_pipelines.tables.splits import (
     assign_splits,
     keep_for_calibration,
@@ -290,10 +291,52 @@ def exclude_outer_fold(manifest: Manifest, settings: TrainSettings) -> Manifest:
 def split_subjects(manifest: Manifest, settings: TrainSettings) -> tuple[str, ...]:
     """Return one split per record, by subject and stratified; the table's split column takes precedence."""
     choice = settings.splits
-    splits = assign_splits(
-        manifest, val=choice.val, test=choice.test, seed=settings.seed, folds=choice.folds, fold=choice.fold
-    )
-    return keep_for_calibration(manifest, splits, fraction=choice.calibration, seed=settings.seed)
+    grouped = manifest
+    if column := choice.by or choice.leave_out:
+        _refuse_own_splits(manifest, column)
+    if choice.by is not None:
+        grouped = group_by_site(manifest, read_sites(manifest, choice.by, setting="splits.by"))
+    if choice.leave_out is not None:
+        sites = read_sites(manifest, choice.leave_out, setting="splits.leave_out")
+        splits = leave_site_out(
+            manifest,
+            sites,
+            fold=choice.fold,
+            val=choice.val,
+            seed=settings.seed,
+            by_site=choice.by is not None,
+        )
+    else:
+        splits = assign_splits(
+            grouped,
+            val=choice.val,
+            test=choice.test,
+            seed=settings.seed,
+            folds=choice.folds,
+            fold=choice.fold,
+        )
+    return keep_for_calibration(grouped, splits, fraction=choice.calibration, seed=settings.seed)
+
+
+def count_folds(settings: TrainSettings) -> int:
+    """Return how many folds a comparison runs: those asked for, one per site, or 1 without folds.
+
+    Raises:
+        ManifestError: The table has no sites.
+    """
+    column = settings.splits.leave_out
+    if column is None:
+        return max(1, settings.splits.folds)
+    manifest = load_subjects(settings.data, task_of(settings))
+    return len(set(read_sites(manifest, column, setting="splits.leave_out")))
+
+
+def _refuse_own_splits(manifest: Manifest, column: str) -> None:
+    if any(record.split for record in manifest.records):
+        raise ManifestError(
+            f"{manifest.source} has a split column, and splits.by or splits.leave_out={column} asks for "
+            "another split. Remove one of them."
+        )
 
 
 def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
@@ -307,8 +350,10 @@ def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSett
     from rich.table import Table
 
     fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
+    fold = f", splits.fold={choice.fold} by {choice.leave_out}" if choice.leave_out else fold
+    unit = choice.by or "subject"
     heading, *rows = find_task(manifest.target).split_rows(manifest, splits)
-    table = Table(heading[0], title=f"Splits, by subject{fold}")
+    table = Table(heading[0], title=f"Splits, by {unit}{fold}")
     for split in heading[1:]:
         table.add_column(split, justify="right")
     for row in rows:

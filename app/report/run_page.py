@@ -12,6 +12,7 @@ from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
+from voxlift.app.inference.sites import describe_sites
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
 from voxlift.app.report.case_viewer import add_groups, lay_out_cases
@@ -171,7 +172,7 @@ def describe_task(data: DataSettings) -> str:
 
 
 def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
-    notes = []
+    notes = describe_sites(metrics)
     threshold, reason = metrics.get("threshold"), metrics.get("threshold_reason")
     if threshold is not None:
         positive = cohort.classes[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,13 @@ def evaluate_run_subgroups(
         scores: By split.
         metrics: Of the run, with its thresholds.
     """
-    if not settings.evaluation.by:
+    evaluation = add_site(settings.evaluation, settings)
+    if not evaluation.by:
         return {}
     decided = task_of(settings).decide(scores["test" if "test" in scores else "val"], metrics)
     try:
         columns = read_subjects(run, settings)
-        return {"subgroups": evaluate_subgroups([decided], columns, settings.evaluation)}
+        return {"subgroups": evaluate_subgroups([decided], columns, evaluation)}
     except SettingsError as error:  # a finished training is worth more than its groups
         log.warning("No subgroups: %s", error)
         return {}
@@ -84,6 +86,8 @@ def evaluate_model_subgroups(
         models: Name to predictions, one per fold and seed.
         evaluation: With `by`.
     """
+    settings = load_settings(run)
+    evaluation = add_site(evaluation, settings)
     if not evaluation.by:
         return {}
     columns = read_subjects(run, load_settings(run))
@@ -116,6 +120,14 @@ def find_case_groups(
     except SettingsError:  # `evaluate_run_subgroups` has said so
         return {}
     return found
+
+
+def add_site(evaluation: EvaluationSettings, settings: TrainSettings) -> EvaluationSettings:
+    """Return the settings with the column of the sites that the splits are by among the groups."""
+    column = settings.splits.leave_out or settings.splits.by
+    if column is None or column in evaluation.by:
+        return evaluation
+    return replace(evaluation, by=[*evaluation.by, column])
 
 
 def build_groupings(

@@ -1,5 +1,7 @@
 """The plan of a comparison, composed from the real configuration and checked before any training."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
@@ -9,6 +11,7 @@ from commands import compose_command
 from voxlift.app.cli.compare import read_settings
 from voxlift.app.comparison.plan import plan_comparison
 from voxlift.app.config import SettingsError, register_schemas
+from voxlift.app.files import read_rows
 
 
 @pytest.fixture
@@ -83,3 +86,18 @@ def test_only_models_that_join_columns_or_are_a_table_read_them(plan):
     assert columns == {"covariates": ["age", "sex"], "volume3d": [], "volume3d_columns": ["age", "sex"]}
     image_alone = next(trial for trial in found.trials if trial.model == "volume3d")
     assert [one for one in image_alone.overrides if "model.columns" in one] == ["model.columns=[]"]
+
+
+def test_every_site_is_a_fold_where_sites_are_left_out(plan):
+    line = [
+        "data.subjects=24",
+        "models=[slice2d,volume3d]",
+        "splits.leave_out=site",
+        "preprocess.shape=[8,12,16]",
+    ]
+    found = plan(*line)
+    table = next(Path("data").glob("nodule-24*/labels.csv"))
+    sites = {row["site"] for row in read_rows(table)}
+    assert len(sites) > 1
+    assert {trial.fold for trial in found.trials} == set(range(len(sites)))
+    assert {values.splits.fold for values in found.settings} == set(range(len(sites)))
