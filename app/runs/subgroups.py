@@ -90,7 +90,7 @@ def evaluate_model_subgroups(
     evaluation = add_site(evaluation, settings)
     if not evaluation.by:
         return {}
-    columns = read_subjects(run, load_settings(run))
+    columns = read_subjects(run, settings)
     return {name: evaluate_subgroups(fits, columns, evaluation) for name, fits in models.items()}
 
 
