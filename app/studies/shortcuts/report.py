@@ -44,8 +44,8 @@ NOTE_FITTED = (
     "header, histogram, border, background, silhouette, blurred, shuffled_labels and site are small models, "
     "fitted to the training subjects of the model: validation selects a logistic regression with an L2 "
     "penalty, or a random forest. Parts of a prepared volume are described in at most 8 x 8 x 8 cells: "
-    "means, and for the border minimum and maximum as well. A network may find what these do not: that nothing is "
-    "caught is no proof that there is no shortcut."
+    "means, and for the border minimum and maximum as well. A network may find what these do not: that "
+    "nothing is caught is no proof that there is no shortcut."
 )
 NOTE_RESCORED = "shuffled_slices and mirrored score the trained model again; nothing is fitted."
 NOTE_FILES = (
