@@ -174,7 +174,7 @@ def build_cost_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
             format_quantity(cost.get("flops")),
             _format_fixed(cost.get("seconds_per_epoch"), digits=2),
             _format_fixed(cost.get("seconds_per_volume"), digits=1, scale=1000),
-            f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB",
+            f"{cost['peak_memory_bytes'] / 1e9:.2f} GB",
         )
     return table
 

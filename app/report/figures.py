@@ -175,17 +175,16 @@ def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[Capti
         histories: Run to one row per epoch. Of one run, training and validation are drawn; of several,
             validation only.
     """
-    known = {name: history for name, history in histories.items() if history}
-    if not known:
+    first = next((history for history in histories.values() if history), None)
+    if first is None:
         return []
-    first = next(iter(known.values()))
     recorded = [name for name in LEARNING_CURVES if any(epoch_values(first, name).values())]
     chosen = recorded[: 2 if recorded[:1] == ["loss"] else 1]
     return [
         (
             f"{_capitalize(metric_label(quantity))} after each epoch.",
             learning_curve_figure(
-                known,
+                histories,
                 quantity,
                 name=f"history-{quantity}",
                 title=f"{_capitalize(metric_label(quantity))} over epochs",
@@ -198,19 +197,24 @@ def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[Capti
 def learning_curve_figure(
     histories: Mapping[str, Sequence[Row]], quantity: str, *, name: str, title: str
 ) -> Markup:
-    """Draw one quantity over epochs: training and validation of one run, or validation of several."""
+    """Draw one quantity over epochs: training and validation of one run, or validation of several.
+
+    A model without epochs keeps its place, so that the others have the colours of the other figures.
+    """
+    is_single = len(histories) == 1
     with figure_style():
         figure, axes = new_axes(height=3.2)
-        index = 0
-        for label, history in histories.items():
-            for kind, points in epoch_values(history, quantity).items():
-                if not points or (len(histories) > 1 and kind == "training"):
+        for place, (label, history) in enumerate(histories.items()):
+            kinds = epoch_values(history, quantity)
+            for index, (kind, points) in enumerate(kinds.items()):
+                if not points or (not is_single and kind == "training"):
                     continue
-                text = kind if len(histories) == 1 else label
                 epochs, values = zip(*points, strict=True)
                 marker = "o" if len(points) < 3 else ""  # a line of one or two points is hard to see
-                axes.plot(epochs, values, label=legend_label(text), marker=marker, **series_style(index))
-                index += 1
+                style = series_style(index if is_single else place)
+                axes.plot(
+                    epochs, values, label=legend_label(kind if is_single else label), marker=marker, **style
+                )
         axes.set(xlabel="Epoch", ylabel=_capitalize(metric_label(quantity)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True)

@@ -33,11 +33,11 @@ def draw_cost(
         speed.set(xlabel="Batch size, volumes", ylabel="Training speed, volumes/s", title="Speed")
         _mark_accumulated(speed, accumulated, "volumes_per_second", index=0)
         start_at_zero(speed)
-        gib = [one["peak_memory_bytes"] / 2**30 for one in steps.values()]
-        peak.plot(sizes, gib, marker="o", **series_style(1))
-        _mark_accumulated(peak, accumulated, "peak_memory_bytes", index=1, unit=2**30)
+        gigabytes = [one["peak_memory_bytes"] / 1e9 for one in steps.values()]
+        peak.plot(sizes, gigabytes, marker="o", **series_style(1))
+        _mark_accumulated(peak, accumulated, "peak_memory_bytes", index=1, unit=1e9)
         _mark_limit(peak, memory)
-        peak.set(xlabel="Batch size, volumes", ylabel="Peak memory, GiB", title="Memory")
+        peak.set(xlabel="Batch size, volumes", ylabel="Peak memory, GB", title="Memory")
         start_at_zero(peak)
         for axes in (speed, peak):
             _format_size_axis(axes, sizes)
@@ -114,7 +114,7 @@ def _mark_accumulated(
 def _mark_limit(axes: Axes, memory: MemorySearch) -> None:
     if memory.limit_bytes is None:
         return
-    limit, (_, top) = memory.limit_bytes / 2**30, axes.get_ylim()
+    limit, (_, top) = memory.limit_bytes / 1e9, axes.get_ylim()
     if limit < 3 * top:
         axes.axhline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.annotate(
