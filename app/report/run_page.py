@@ -26,6 +26,7 @@ from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.learning import read_learning
 from voxlift.app.runs.results import read_history
 from voxlift.app.runs.subgroups import find_case_groups
 from voxlift.app.tasks import find_task, task_of
@@ -125,7 +126,7 @@ def write_run_page(
         correct=[add_groups(case, groups) for case in correct],
         is_interactive=settings.report.interactive,
         audit=describe_data(run, settings),
-        notes=_notes(cohort, metrics),
+        notes=[*read_learning(run, settings), *_notes(cohort, metrics)],
         evidence=describe_run_subjects(
             run,
             settings,

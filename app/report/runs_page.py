@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
@@ -16,7 +20,7 @@ from voxlift.app.files import read_json, refuse_unwritable, write_rows
 from voxlift.app.report.formatting import format_interval, format_quantity, format_value, interval_of
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.run_page import describe_task
-from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.configuration import find_extension, load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 
@@ -48,9 +52,10 @@ class ListedRun:
         """What is predicted."""
         return describe_task(self.settings.data)
 
-    @property
-    def primary(self) -> str:
-        """Key of the metric of its task."""
+    def metric(self, wanted: str) -> str:
+        """Return the key of the metric that is shown: the wanted one if the run has it, else that of its task."""
+        if isinstance(self.block.get(wanted), float):
+            return wanted
         return primary_metric(task_of(self.settings).name)
 
 
@@ -127,47 +132,71 @@ def write_runs_page(folder: Path, *, sort: str = "data", output: str | None = No
     refuse_unwritable(target / "runs.html", setting=f"output={target}")
     target.mkdir(parents=True, exist_ok=True)
     differences = list_differences(runs)
-    write_rows(target / "runs.csv", [_row(one, own) for one, own in zip(runs, differences, strict=True)])
+    write_rows(
+        target / "runs.csv", [_row(one, own, sort) for one, own in zip(runs, differences, strict=True)]
+    )
     values = {
         "title": f"Runs in {folder.name or folder}",
         "created": timestamp(),
         "verdict": f"{len(runs)} finished runs, sorted by {sort}.",
         "notes": ["Scores of different data or subjects are not comparable; voxlift-compare pairs models."],
-        "runs": [_cells(one, own, target) for one, own in zip(runs, differences, strict=True)],
+        "runs": [
+            _cells(one, own, sort, folder=folder, target=target)
+            for one, own in zip(runs, differences, strict=True)
+        ],
+        **_load_script(),
     }
     return write_page("runs.html.j2", target / "runs.html", values)
 
 
-def _row(one: ListedRun, differences: Mapping[str, str]) -> dict[str, Any]:
-    low, high = interval_of(one.block, one.primary) or ("", "")
+def _load_script() -> dict[str, object]:
+    """Return the script that sorts tables, and its hash, which the page's security policy needs."""
+    text = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"script": Markup(text), "policy": Markup(f"'sha256-{digest}'")}  # noqa: S704 - our own file
+
+
+def _row(one: ListedRun, differences: Mapping[str, str], sort: str) -> dict[str, Any]:
+    metric = one.metric(sort)
+    low, high = interval_of(one.block, metric) or ("", "")
     return {
         "run": str(one.run.path),
         "data": one.data,
         "model": one.settings.model.name,
         "split": one.split,
         "subjects": one.block.get("subjects", ""),
-        "metric": one.primary,
-        "value": one.block.get(one.primary),
+        "metric": metric,
+        "value": one.block.get(metric),
         "low": low,
         "high": high,
         "train_seconds": one.seconds,
+        "resumed": find_extension(one.run),
         **differences,
     }
 
 
-def _cells(one: ListedRun, differences: Mapping[str, str], target: Path) -> dict[str, Any]:
-    page = one.run.report
-    pair = interval_of(one.block, one.primary)
+def _extended(one: ListedRun) -> dict[str, str]:
+    extension = find_extension(one.run)
+    return {"resumed": extension} if extension else {}
+
+
+def _cells(
+    one: ListedRun, differences: Mapping[str, str], sort: str, *, folder: Path, target: Path
+) -> dict[str, Any]:
+    page, metric = one.run.report, one.metric(sort)
+    pair = interval_of(one.block, metric)
     return {
-        "name": one.run.path.name,
+        "name": one.run.path.relative_to(folder).as_posix(),
+        "value": one.block.get(metric) if isinstance(one.block.get(metric), float) else "",
+        "seconds": "" if one.seconds is None else one.seconds,
         "link": Path(os.path.relpath(page, target)).as_posix() if page.exists() else "",
         "data": one.data,
         "model": one.settings.model.name,
-        "score": format_value(one.block.get(one.primary)),
+        "score": format_value(one.block.get(metric)),
         "interval": format_interval(*pair) if pair else "",
-        "metric": metric_label(one.primary, one.settings.task.unit),
+        "metric": metric_label(metric, one.settings.task.unit),
         "split": one.split,
         "subjects": one.block.get("subjects", ""),
         "time": format_quantity(one.seconds, "s"),
-        "differences": differences,
+        "differences": {**differences, **_extended(one)},
     }

@@ -1,9 +1,9 @@
-"""`config.yaml` of a run folder: the resolved configuration, written and read."""
+"""`config.yaml` of a run folder: the resolved configuration, and whether it was resumed for more epochs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.config.texts import dump_settings, restore_settings
 from voxlift.app.errors import shorten
-from voxlift.app.files import read_json, read_rows, write_text
+from voxlift.app.files import read_json, read_rows, write_json, write_text
 from voxlift.app.runs.folder import RunFolder
 
 Settings = TypeVar("Settings")
@@ -89,7 +89,8 @@ def find_finished_run(wanted: TrainSettings, runs_folder: Path) -> RunFolder | N
             is_own_version = read_json(run.environment).get("voxlift") == __version__
         except SettingsError:
             continue  # not a run, or one of a version with other keys
-        if is_own_version and not list_changes(settings, wanted) and _is_newer_than_table(run, wanted):
+        is_equal = not list_changes(settings, wanted) and not find_extension(run)
+        if is_own_version and is_equal and _is_newer_than_table(run, wanted):
             return run
     return None
 
@@ -99,7 +100,7 @@ def find_in_comparison(folder: Path, wanted: TrainSettings) -> RunFolder | None:
     table = folder.parent.parent / TRIALS
     for row in read_rows(table) if table.is_file() else []:
         run = RunFolder(Path(row["run"]))
-        if run.is_finished and has_same_settings(run, wanted):
+        if run.is_finished and has_same_settings(run, wanted) and not find_extension(run):
             return run
     return None
 
@@ -121,11 +122,59 @@ def refuse_other_run(run: RunFolder, wanted: TrainSettings) -> None:
     if not run.is_finished:
         return
     changes = list_changes(load_settings(run), wanted)
+    if extension := find_extension(run):
+        changes.append(extension)
     if changes:
         raise SettingsError(
             f"{run.path}: expected a run with the requested settings, but it was trained with others "
             f"({'; '.join(changes)}). Choose another run_dir, or remove that folder."
         )
+
+
+def _read_extensions(run: RunFolder) -> list[dict[str, Any]]:
+    return list(read_json(run.extensions)["extensions"]) if run.extensions.exists() else []
+
+
+def describe_extensions(run: RunFolder) -> list[str]:
+    """Return a sentence about each time that the run was resumed for more epochs."""
+    return [
+        f"Resumed for more epochs: {one['from_epochs']} were planned, then {one['to_epochs']}, after "
+        f"{one['trained']} were trained; {_describe_schedule(one)}."
+        for one in _read_extensions(run)
+    ]
+
+
+def _describe_schedule(extension: Mapping[str, Any]) -> str:
+    if extension["schedule"] == "constant":
+        return "the learning rate is constant, as in one training"
+    return "its learning rate rose again there, so that it is no training of that many epochs"
+
+
+def write_extension(run: RunFolder, settings: TrainSettings, *, planned: int, trained: int) -> None:
+    """Note that a run is resumed for more epochs.
+
+    Args:
+        run: Its folder.
+        settings: With the new number of epochs.
+        planned: Epochs of its settings so far.
+        trained: Epochs that have been trained.
+    """
+    extension = {
+        "from_epochs": planned,
+        "to_epochs": settings.trainer.epochs,
+        "trained": trained,
+        "schedule": settings.optimizer.schedule,
+    }
+    write_json(run.extensions, {"extensions": [*_read_extensions(run), extension]})
+
+
+def find_extension(run: RunFolder) -> str:
+    """Return what makes an extended run differ from one training with its settings; empty for none."""
+    changed = [one for one in _read_extensions(run) if one["schedule"] != "constant"]
+    if not changed:
+        return ""
+    steps = " and ".join(f"{one['from_epochs']} to {one['to_epochs']}" for one in changed)
+    return f"trainer.epochs: resumed from {steps} (its learning rate rose again) instead of one training"
 
 
 def _finished_runs(runs_folder: Path) -> Iterator[RunFolder]:

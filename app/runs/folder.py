@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def history(self) -> Path:
-        """`history.csv`: one row per epoch."""
+        """`history.csv`: one row per epoch, from 1."""
         return self.path / "history.csv"
 
     @property
@@ -122,6 +122,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """`metrics.json`: metrics per split; written last, so that a run with this file is finished."""
         return self.path / "metrics.json"
+
+    @property
+    def learning(self) -> Path:
+        """`learning.json`: scores of the training subjects beside validation, and whether the model learnt."""
+        return self.path / "learning.json"
+
+    @property
+    def extensions(self) -> Path:
+        """`extensions.json`: each time that the run was resumed for more epochs than it was begun with."""
+        return self.path / "extensions.json"
 
     @property
     def previous_metrics(self) -> Path:

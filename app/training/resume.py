@@ -14,7 +14,7 @@ from voxlift.app.config import HostsSettings, SettingsError, TrainSettings, chec
 from voxlift.app.config.overrides import key_of
 from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.configuration import load_settings, save_settings, write_extension
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.training.strategy.hosts.connect import is_launched, leads
@@ -92,7 +92,9 @@ def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
     log.info("Resuming %s after %d of %d epochs", run.path, done, settings.trainer.epochs)
     if run.is_finished:
         run.metrics.replace(run.previous_metrics)
-    if load_settings(run).trainer.epochs != settings.trainer.epochs:
+    planned = load_settings(run).trainer.epochs
+    if planned != settings.trainer.epochs:
+        write_extension(run, settings, planned=planned, trained=done)
         save_settings(settings, run)
 
 

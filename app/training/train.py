@@ -20,6 +20,7 @@ from voxlift.app.report.run_page import write_run_page
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
+from voxlift.app.runs.learning import write_learning
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_run_subgroups
@@ -295,11 +296,14 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
         metrics["use"] = use
     metrics |= evaluate_run_sites(run, settings, cohort=cohort, scores=scores, network=fitted.network)
     metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
+    learning = write_learning(run, settings, scores=scores, cost=metrics["cost"])
     write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)
     print_subgroups(metrics.get("subgroups", {}))
     print_ablation(metrics.get("ablation"))
+    for sentence in learning:
+        print_line(sentence)
     print_line(f"Results in {run.path}")
 
 

@@ -106,7 +106,7 @@ class WriteHistory(StatefulCallback):
         """Write the row of the epoch."""
         spent, self.spent = self.spent + time.perf_counter() - self.started, 0.0
         values = {name: float(value) for name, value in (logs or {}).items()}
-        self.rows.append({"epoch": epoch, **values, "seconds": round(spent, 3)})
+        self.rows.append({"epoch": epoch + 1, **values, "seconds": round(spent, 3)})
         write_rows(self.path, self.rows)
         self.started = time.perf_counter()
 
@@ -117,6 +117,8 @@ class WriteHistory(StatefulCallback):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore the rows of the checkpoint; those of epochs that are trained again are dropped."""
         self.rows, self.spent = list(state["rows"]), float(state["spent"])
+        # Runs of earlier versions counted from 0.
+        self.rows = [{**row, "epoch": number} for number, row in enumerate(self.rows, start=1)]
         if self.rows:
             write_rows(self.path, self.rows)
 
@@ -162,7 +164,7 @@ class WriteTensorBoard(StatefulCallback):
 
         for name, value in (logs or {}).items():
             run, tag = curve_of(name)
-            with self._writer(run).as_default(step=epoch):
+            with self._writer(run).as_default(step=epoch + 1):
                 tf.summary.scalar(tag, float(value))
         for writer in self.writers.values():
             writer.flush()
@@ -249,7 +251,7 @@ class WriteMlflow(StatefulCallback):
         """Add a point to each curve."""
         for name, value in (logs or {}).items():
             if math.isfinite(value):
-                self.client.log_metric(self.run_id, name, float(value), step=epoch)
+                self.client.log_metric(self.run_id, name, float(value), step=epoch + 1)
 
     def get_state(self) -> dict[str, Any]:
         """Return the identifier of the MLflow run."""

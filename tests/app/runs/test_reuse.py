@@ -17,6 +17,7 @@ from voxlift.app.runs.configuration import (
     load_settings,
     refuse_other_run,
     save_settings,
+    write_extension,
 )
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.training.resume import reopen_settings
@@ -119,3 +120,21 @@ def test_columns_of_the_table_are_no_difference_to_a_network_of_images_alone():
         pair = [training(kind, column, join_columns=joins) for column in ("age", "sex")]
         (difference,) = list_changes(*pair)
         assert difference.startswith("model.columns: ['sex'] instead of ['age']")
+
+
+@pytest.mark.parametrize(("schedule", "is_equal"), [("cosine", False), ("constant", True)])
+def test_a_run_resumed_for_more_epochs_is_reused_only_where_it_equals_one_training(
+    tmp_path, schedule, is_equal
+):
+    wanted = finished_run(tmp_path / "single")
+    wanted.optimizer.schedule = schedule
+    run = RunFolder(tmp_path / "single")
+    save_settings(wanted, run)
+    assert find_finished_run(wanted, tmp_path) == run
+    write_extension(run, wanted, planned=10, trained=10)
+    assert (find_finished_run(wanted, tmp_path) == run) is is_equal
+    if is_equal:
+        refuse_other_run(run, wanted)
+    else:
+        with pytest.raises(SettingsError, match=r"trainer\.epochs.*10 to 30"):
+            refuse_other_run(run, wanted)
