@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from voxlift.app.evaluation.metrics import Ranking, cumulative_rates, rank_score
 from voxlift.app.evaluation.scores import Flags, Floats, Scores, ScoresError, index_subjects
 
 BAND_RESAMPLES = 500
+MACRO_POINTS = 201
 BLOCK_SIZE = 2_000_000  # weights held at once (16 MB)
 
 
@@ -45,6 +47,33 @@ def roc_curve(scores: Scores, *, klass: int = 1, resamples: int = BAND_RESAMPLES
         y, x, _ = cumulative_rates(ranking, is_positive, weights)
         bands.append([np.interp(grid, np.r_[0, f], np.r_[0, h]) for f, h in zip(x, y, strict=True)])
     return Curve(np.r_[0, false_positive_rate[0]], np.r_[0, sensitivity[0]], grid, *_band(bands))
+
+
+def macro_roc_curve(
+    scores: Scores, *, classes: Sequence[int], resamples: int = BAND_RESAMPLES, seed: int = 0
+) -> Curve:
+    """Return the mean over classes of their ROC curves against the rest, at each false positive rate.
+
+    The area below it is the mean of the classes' areas. Classes count alike, however rare they are.
+
+    Args:
+        scores: Labels and probabilities.
+        classes: Indices of the classes, each with volumes of it and of others.
+        resamples: Number of resamples.
+        seed: Seed of the draws.
+    """
+    ranked = [_rank_class(scores, klass) for klass in classes]
+    grid = np.linspace(0, 1, MACRO_POINTS)
+
+    def mean_curves(weights: Floats) -> Floats:
+        curves = []
+        for ranking, is_positive in ranked:
+            y, x, _ = cumulative_rates(ranking, is_positive, weights)
+            curves.append([np.interp(grid, np.r_[0, f], np.r_[0, h]) for f, h in zip(x, y, strict=True)])
+        return np.mean(curves, axis=0)
+
+    bands = [list(mean_curves(weights)) for weights in _draw_weights(scores, resamples, seed)]
+    return Curve(grid, mean_curves(np.ones((1, len(scores))))[0], grid, *_band(bands))
 
 
 def precision_recall_curve(

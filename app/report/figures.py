@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from voxlift.app.evaluation.calibration import Reliability, reliability_bins
-from voxlift.app.evaluation.curves import Curve, precision_recall_curve, roc_curve
+from voxlift.app.evaluation.curves import Curve, macro_roc_curve, precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.paired import Comparison
@@ -34,6 +34,7 @@ from voxlift.app.report.tables import Row
 
 CaptionedFigure: TypeAlias = tuple[str, Markup]
 
+MANY_CLASSES = 4  # from so many on, each has a panel of its own
 MAX_CURVES = 6  # in one figure: more bands cannot be distinguished
 MAX_CLASSES = 12  # with curves of their own on a page
 LEARNING_CURVES = (  # in order of preference
@@ -77,6 +78,30 @@ def roc_figure(
                 )  # fmt: skip
         _format_unit_square(axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity")
         axes.legend(loc="lower right", title="ROC AUC", alignment="left")
+        return svg_markup(figure, name=name, title=title)
+
+
+def macro_roc_figure(
+    series: Mapping[str, Scores], classes: Sequence[int], *, name: str, title: str
+) -> Markup:
+    """Draw the mean ROC curve over classes of one or several models, with 95 % bands.
+
+    Args:
+        series: Model (empty for the only one) to scores.
+        classes: Indices of the classes that are averaged.
+        name: Unique on the page.
+        title: Accessible name.
+    """
+    with figure_style():
+        figure, axes = new_axes()
+        axes.plot([0, 1], [0, 1], **DASHED)
+        for index, (label, scores) in enumerate(series.items()):
+            area = np.mean([one_against_rest(scores, klass)["auc"] for klass in classes])
+            _draw_curve(axes, macro_roc_curve(scores, classes=classes), index, f"{label}  {area:.3f}".strip())
+        _format_unit_square(
+            axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity, mean of the classes"
+        )
+        axes.legend(loc="lower right", title="ROC AUC, mean of the classes", alignment="left")
         return svg_markup(figure, name=name, title=title)
 
 

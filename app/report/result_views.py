@@ -16,11 +16,13 @@ from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.scores import AnyPredictions, Predictions, Scores, fits_of, replace_fields
 from voxlift.app.report import tables
 from voxlift.app.report.figures import (
+    MANY_CLASSES,
     MAX_CLASSES,
     MAX_CURVES,
     CaptionedFigure,
     calibration_figure,
     curve_figures,
+    macro_roc_figure,
     select_classes,
 )
 from voxlift.app.report.formatting import format_signed, format_value
@@ -183,8 +185,11 @@ def view_classes(
     if not first.is_binary:
         decision = MOST_PROBABLE
     left_out = select_classes(first)[1]
+    curves = _run_curves(first, split) if is_single else _model_curves(pooled, split, is_pooled=fits > 1)
+    if len(select_classes(first)[0]) >= MANY_CLASSES:
+        curves = _many_curves(pooled, split)
     return ResultViews(
-        curves=_run_curves(first, split) if is_single else _model_curves(pooled, split, is_pooled=fits > 1),
+        curves=curves,
         curve_note=_class_note(left_out, has_ring=first.is_binary and fits == 1),
         calibrations=_class_calibrations(models, temperatures, is_single=is_single),
         confusions=_confusions(models),
@@ -240,6 +245,28 @@ def _model_curves(pooled: Mapping[str, Scores], split: str, *, is_pooled: bool) 
             show_threshold=not is_pooled,
         )
     return found
+
+
+def _many_curves(pooled: Mapping[str, Scores], split: str) -> list[CaptionedFigure]:
+    """Return the curves of many classes, a panel for each with all models, and their mean ROC curve."""
+    first, shown = next(iter(pooled.values())), dict(list(pooled.items())[:MAX_CURVES])
+    known = select_classes(first)[0]
+    panels = {first.classes[k]: {name: one_class(one, k) for name, one in shown.items()} for k in known}
+    macro = macro_roc_figure(shown, known, name="macro-roc", title="ROC curve, mean of the classes")
+    caption = f"ROC curve, {split} split, mean over {len(known)} classes, each against the rest."
+    return [*_grids(panels, f"{split} split, a panel for each class against the rest"), (caption, macro)]
+
+
+def one_class(scores: Scores, klass: int) -> Scores:
+    """Return the probabilities of one class against the rest, as scores of two classes."""
+    p = scores.probabilities[:, klass]
+    return Scores(
+        subjects=scores.subjects,
+        labels=(scores.labels == klass).astype(np.int64),
+        probabilities=np.stack([1 - p, p], axis=1),
+        classes=("rest", scores.classes[klass]),
+        items=scores.items,
+    )
 
 
 def _class_note(left_out: int, *, has_ring: bool) -> str:

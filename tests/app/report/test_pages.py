@@ -297,7 +297,9 @@ def test_every_class_has_its_curve_and_the_rarest_of_very_many_are_counted(tmp_p
     run = RunSummary(name="many", metrics={"test": block}, scores={"test": scores})
     page = parsed(render_run_page(run, tmp_path / "many.html"))
     assert len(page.ids) == len(set(page.ids))
-    assert {f"roc-{first}-figure_1" for first in (2, 8)} <= set(page.ids)  # six classes in each figure
+    assert {"macro-roc-figure_1", "grid-roc-figure_1", "grid-pr-figure_1"} <= set(page.ids)
+    # a panel for each of twelve classes
+    assert not any(one.startswith("grid-roc-axes_13") for one in page.ids)
     assert select_classes(scores) == (list(range(2, 14)), 2)
     assert all(f"ROC AUC, {name}" in page.sections["metrics"] for name in names)
 
