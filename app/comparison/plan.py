@@ -13,7 +13,6 @@ from voxlift.app.comparison.trial import Trial, build_trials
 from voxlift.app.config import CompareSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_verdict_problems
 from voxlift.app.config.overrides import key_of, select_shared_overrides
-from voxlift.app.data.cohort import count_folds
 from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
@@ -69,7 +68,7 @@ def plan_comparison(asked: CompareSettings) -> Plan:
     trials = build_trials(
         expand_names(asked.models, candidates),
         asked.seeds,
-        folds=range(count_folds(asked)),
+        folds=_list_folds(asked),
         folder=folder,
         shared=shared,
         model_overrides=lambda name: build_model_overrides(name, groups=list(asked.best_of)),
@@ -82,6 +81,15 @@ def plan_comparison(asked: CompareSettings) -> Plan:
         refuse_other_run(trial.run, values)
     _check_table(list(kept.values()))
     return Plan(folder, tuple(kept), tuple(kept.values()), tuple(asked.models), candidates)
+
+
+def _list_folds(asked: CompareSettings) -> range:
+    """Return the folds that are run: all of them, a fold for each site, or a single one without folds."""
+    if asked.splits.leave_out is None:
+        return range(max(1, asked.splits.folds))
+    from voxlift.app.data.cohort import count_folds  # numpy and the image libraries: not for `--help`
+
+    return range(count_folds(asked))
 
 
 def choose_folder(asked: CompareSettings, shared: Sequence[str]) -> Path:

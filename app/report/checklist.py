@@ -158,7 +158,7 @@ def _model_card(facts: RunFacts) -> list[tuple[str, str]]:
         "Groups": run_facts.describe_subgroups(facts)
         or "No groups were scored apart; evaluation.by=[COLUMN] does so.",
         "Failures": run_facts.describe_failures(facts),
-        "Limits": f"Scans unlike the training volumes (training_range.json) give a warning. Else: *{AUTHORS}*.",
+        "Limits": f"Scans unlike the training volumes (training_range.json) give a warning. *{AUTHORS}*.",
         "Software": run_facts.describe_software(facts),
     }
     return [(heading, text.strip()) for heading, text in sections.items() if text.strip()]
@@ -188,7 +188,8 @@ def _describe_source(facts: RunFacts) -> str:
 
 def _describe_subset(facts: RunFacts) -> str:
     data = facts.settings.data
-    parts = [f"labels of {', '.join(data.label_columns or [data.label_column])}"]
+    named = data.label_columns or [data.label_column]
+    parts = [f"the labels in {'the columns' if len(named) > 1 else 'the column'} {', '.join(named)}"]
     parts += (
         ["masks or centres select a part of each image"] if data.mask_column or data.centre_columns else []
     )
@@ -234,7 +235,13 @@ def _name_metrics(facts: RunFacts) -> str:
 
 
 def _describe_precision(facts: RunFacts) -> str:
-    return f"{_describe_summary(facts)} {run_facts.describe_calibration(facts)}".strip()
+    describe = (
+        _describe_summary,
+        run_facts.describe_calibration,
+        run_facts.describe_use,
+        run_facts.describe_sets,
+    )
+    return " ".join(text for one in describe if (text := one(facts)))
 
 
 ITEMS = (

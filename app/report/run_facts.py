@@ -13,6 +13,7 @@ from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report.formatting import format_quantity, format_value, interval_of
+from voxlift.app.report.use_sections import label_of_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import scores_from_rows
 from voxlift.app.tasks import task_of
@@ -76,6 +77,10 @@ def describe_splits(facts: RunFacts) -> str:
     how = (
         "as the table says" if settings.data.split_column else f"at random, stratified (seed {settings.seed})"
     )
+    if choice.leave_out:
+        how = f"by {choice.leave_out}, one of whose values is the test (fold {choice.fold})"
+    elif choice.by:
+        how = f"{how}, with all subjects of one {choice.by} in one split"
     if choice.folds and not settings.data.split_column:
         how = f"{how}, as fold {choice.fold + 1} of {choice.folds}"
     return f"Subjects were assigned {how}: {'; '.join(parts)}."
@@ -137,7 +142,7 @@ def describe_model(facts: RunFacts) -> str:
     }
     cost = facts.metrics.get("cost", {})
     size = f" It has {format_quantity(cost['parameters'])} parameters." if cost.get("parameters") else ""
-    return f"The model ({model.name}) was {kinds[model.kind]}.{size}"
+    return f"The model ({model.name}) was {kinds.get(model.kind, model.kind)}.{size}"
 
 
 def _weights_of_lift(facts: RunFacts) -> str:
@@ -224,10 +229,10 @@ def describe_results(facts: RunFacts, *, names: Sequence[str] | None = None) -> 
     return f"On the {block['subjects']} {where} subjects ({block['n']} volumes): {'; '.join(texts)}."
 
 
-def _with_interval(block: Mapping[str, Any], name: str, unit: str = "") -> str:
+def _with_interval(block: Mapping[str, Any], name: str, unit: str = "", *, label: str = "") -> str:
     pair = interval_of(block, name)
     ends = f" (95 % interval {format_value(pair[0])} to {format_value(pair[1])})" if pair else ""
-    return f"{metric_label(name, unit)} {format_value(block[name])}{ends}"
+    return f"{label or metric_label(name, unit)} {format_value(block[name])}{ends}"
 
 
 def describe_calibration(facts: RunFacts) -> str:
@@ -241,6 +246,30 @@ def describe_calibration(facts: RunFacts) -> str:
         for name in ("brier", "ece")
     )
     return f"Temperature scaling (fitted on validation: {found['temperature']:.3f}): {changes}."
+
+
+def describe_use(facts: RunFacts) -> str:
+    """Return calibration slope and intercept, likelihood ratios and predictive values."""
+    use = facts.metrics.get("use")
+    if not use:
+        return ""
+    names = ("calibration_intercept", "calibration_slope", "lr_positive", "lr_negative", "ppv_use", "npv_use")
+    texts = [_with_interval(use, name, label=label_of_use(name)) for name in names if use[name] is not None]
+    return f"At a prevalence of {100 * use['prevalence']:.3g} %: {'; '.join(texts)}."
+
+
+def describe_sets(facts: RunFacts) -> str:
+    """Return the coverage of prediction sets."""
+    found = facts.metrics.get("prediction_sets", {})
+    block = found.get(facts.split)
+    if not block or block["coverage"] is None:
+        return ""
+    low, high = block["interval"]
+    return (
+        f"Class-wise split-conformal prediction sets, calibrated on {found['subjects']} further subjects, "
+        f"held the true label of {100 * block['coverage']:.1f} % of the {SPLIT_TITLES[facts.split]} volumes (95 % "
+        f"interval {100 * low:.1f} to {100 * high:.1f}; promised {100 * found['coverage']:g} %)."
+    )
 
 
 def describe_subgroups(facts: RunFacts) -> str:
@@ -260,7 +289,7 @@ def describe_failures(facts: RunFacts) -> str:
     """Return how many decisions of classes are wrong, and the subjects of the most confident ones."""
     task = task_of(facts.settings)
     page = "report.html shows cases with their images"
-    if task.name != "classes":
+    if task.name != "classes" or not facts.run.predictions.exists():
         return f"{page[0].upper()}{page[1:]}."
     names = task.names(facts.settings.data)
     rows = read_rows(facts.run.predictions)
@@ -286,6 +315,8 @@ METHODS: tuple[Callable[[RunFacts], str], ...] = (
     describe_uncertainty,
     describe_results,
     describe_calibration,
+    describe_use,
+    describe_sets,
     describe_subgroups,
     describe_software,
 )

@@ -53,7 +53,7 @@ class ListedRun:
         return describe_task(self.settings.data)
 
     def metric(self, wanted: str) -> str:
-        """Return the key of the metric that is shown: the wanted one if the run has it, else that of its task."""
+        """Return the key of the metric that is shown: the wanted one, or that of the task without it."""
         if isinstance(self.block.get(wanted), float):
             return wanted
         return primary_metric(task_of(self.settings).name)

@@ -59,11 +59,11 @@ def describe_use(metrics: Mapping[str, Any], split: str, *, positive: str = "") 
     where = f"{100 * share:.3g} %"
     where += " as in these subjects; evaluation.prevalence sets another one" if share == own else ""
     text = (
-        f"{split} split, at the decision threshold {use['threshold']:.3f}; PPV, NPV and net benefit at a "
-        f"prevalence of {positive} of {where}. Operating points: the best threshold on these subjects, so "
-        "slightly optimistic. Calibration before temperature scaling: intercept 0 and slope 1 are perfect; a "
-        "slope below 1 means probabilities that are too extreme. Brackets: 95 % interval from a bootstrap "
-        "over subjects."
+        f"{split.capitalize()} split, at the decision threshold {use['threshold']:.3f}; PPV, NPV and net "
+        f"benefit at a prevalence of {positive} of {where}. Operating points: the best threshold on these "
+        "subjects, so slightly optimistic. Calibration before temperature scaling: intercept 0 and slope 1 are "
+        "perfect; a slope below 1 means probabilities that are too extreme. Brackets: 95 % interval from a "
+        "bootstrap over subjects."
     )
     return UseSections(_rate_rows(use), text, [decision_curve_figure(use)], sets, note)
 
