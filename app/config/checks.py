@@ -292,22 +292,6 @@ def find_model_problems(model: ModelSettings) -> list[str]:
     ]
 
 
-def refuse_unread_columns(model: ModelSettings) -> None:
-    """Pass when `model.columns` is not set, or the model reads it.
-
-    Raises:
-        SettingsError: With the model that reads it.
-    """
-    if not model.columns or model.reads_columns:
-        return
-    preset = {"slice": "slice2d_columns", "volume": "volume3d_columns"}.get(model.kind)
-    joined = f"model={preset} (or add model.join_columns=true), or " if preset else ""
-    raise SettingsError(
-        f"model.columns={model.columns}: model={model.name} reads no columns of the table. Use {joined}"
-        "model=covariates for the table alone."
-    )
-
-
 def _find_baseline_problems(model: ModelSettings) -> list[str]:
     """Return a sentence for each setting that only `cnn` and `resnet` can follow."""
     if model.builder is None and model.baseline in {"cnn", "resnet"}:
