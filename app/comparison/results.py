@@ -13,14 +13,19 @@ from rich.table import Table
 
 from voxlift.app.comparison.added import added_as_json, find_added, summarise_ablations
 from voxlift.app.comparison.page import write_comparison_page
-from voxlift.app.comparison.selection import SelectedTrials
+from voxlift.app.comparison.selection import SelectedTrials, find_primary
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
 from voxlift.app.config import EvaluationSettings, PageSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
 from voxlift.app.evaluation.paired import compare_models
-from voxlift.app.evaluation.scores import Predictions
-from voxlift.app.evaluation.verdict import decide, overall_verdict
+from voxlift.app.evaluation.scores import Predictions, ScoresError
+from voxlift.app.evaluation.verdict import (
+    decide,
+    describe_chance,
+    has_too_few_subjects,
+    overall_verdict,
+)
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
 from voxlift.app.report.evidence import describe_run_subjects
@@ -30,6 +35,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.subgroups import evaluate_model_subgroups
 
+VALIDATION_RESAMPLES = 500
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
 
 
@@ -62,7 +68,9 @@ def write_comparison(
     settings_of = {name: load_settings(of_model[0].run).model for name, of_model in by_model.items()}
     added, ablation = find_added(pairs, settings_of), summarise_ablations(by_model, scores, seeds)
     models = {name: {**model, **_ablation_of(ablation, name)} for name, model in models.items()}
-    ranking = describe_validation(models, first.primary)
+    ranking = describe_validation(models, first.primary, noise=find_validation_noise(by_model, models))
+    tested = {name: model["test"] for name, model in models.items()}
+    chance = describe_chance(tested, first.primary)
     selected = replace(selected, notes=(*selected.notes, *(one.sentence for one in added), ranking))
     evaluation = evaluation or EvaluationSettings()
     subgroups = evaluate_model_subgroups(trials[0].run, scores, evaluation)
@@ -71,7 +79,7 @@ def write_comparison(
     write_json(
         folder / "comparison.json",
         {
-            "verdict": overall_verdict(pairs),
+            "verdict": " ".join(filter(None, [chance, overall_verdict(pairs)])),
             "models": models,
             "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
             **({"added": added_as_json(added)} if added else {}),
@@ -87,7 +95,8 @@ def write_comparison(
     report = write_comparison_page(
         selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
     )
-    tested = {name: model["test"] for name, model in models.items()}
+    if chance:
+        print_line(chance)
     print_metrics(tested, metrics=first.headline, unit=first.unit)
     console.print(build_cost_table(models))
     print_comparisons(pairs)
@@ -142,8 +151,45 @@ def mean_validation(trials: Sequence[Trial], metric: str) -> float | None:
     return float(sum(values) / len(values))
 
 
-def describe_validation(models: Mapping[str, Mapping[str, Any]], primary: str = "auc") -> str:
+def find_validation_noise(
+    by_model: Mapping[str, Sequence[Trial]], models: Mapping[str, Mapping[str, Any]]
+) -> float | None:
+    """Return half the width of the 95 % interval of the difference of the two best models on validation.
+
+    It is the mean over trainings of the paired interval, which is not narrowed by their number: validation
+    subjects of folds and seeds are in part the same. None where a metric is undefined; infinite where there
+    are too few subjects.
+
+    Args:
+        by_model: Trials of each model, in the same order of folds and seeds.
+        models: As `summarise_trials` gives them.
+    """
+    primary = find_primary(next(iter(by_model.values()))[0])
+    found = {name: model[f"validation_{primary}"] for name, model in models.items()}
+    if any(value is None for value in found.values()):
+        return None
+    sign = 1 if primary in LOWER_IS_BETTER else -1
+    best = sorted(found, key=lambda name: sign * found[name])[:2]
+    widths = []
+    for pair in zip(*(by_model[name] for name in best), strict=True):
+        scores = {name: read_scores(one.run, split="val") for name, one in zip(best, pair, strict=True)}
+        try:
+            (compared,) = compare_models(scores, primary=primary, resamples=VALIDATION_RESAMPLES)
+        except ScoresError:
+            return None
+        if has_too_few_subjects(compared):
+            return math.inf
+        difference = compared.differences[primary]
+        widths.append((difference.high - difference.low) / 2)
+    return sum(widths) / len(widths)
+
+
+def describe_validation(
+    models: Mapping[str, Mapping[str, Any]], primary: str = "auc", *, noise: float | None = None
+) -> str:
     """Return a sentence that ranks the models on validation, on which a model should be selected.
+
+    None is preferred where the two best differ by less than the noise of their difference.
 
     >>> describe_validation({"slice2d": {"validation_auc": 0.75}, "volume3d": {"validation_auc": 0.8125}})
     'Validation prefers volume3d (mean ROC AUC on validation subjects: volume3d 0.812, slice2d 0.750).'
@@ -157,6 +203,10 @@ def describe_validation(models: Mapping[str, Mapping[str, Any]], primary: str = 
     sign = 1 if primary in LOWER_IS_BETTER else -1
     ranked = sorted(found, key=lambda name: sign * found[name])
     values = ", ".join(f"{name} {found[name]:.3f}" for name in ranked)
+    if noise is not None and not abs(found[ranked[0]] - found[ranked[1]]) > noise:
+        why = f"the two best differ by less than noise, {noise:.3f} either way"
+        why = why if math.isfinite(noise) else "there are too few validation subjects"
+        return f"Validation prefers none: {why} (mean {label} on validation subjects: {values})."
     return f"Validation prefers {ranked[0]} (mean {label} on validation subjects: {values})."
 
 

@@ -11,10 +11,13 @@ from voxlift.app.evaluation.paired import Comparison, Difference
 from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
 
 CHANCE_AUC = 0.5
+CHANCES = {"auc": CHANCE_AUC, "kappa_quadratic": 0.0}  # values of a model that has learnt nothing
 SIGNIFICANCE_LEVEL = 0.05  # for Holm-adjusted p-values
 MIN_SUBJECTS = 5  # of a class, below which resampling them shows nothing about further subjects
 WORDS = ("better", "worse", "equivalent", "cannot tell")
 POWERS = (0.8, 0.9)
+FEW_TESTED = 30  # subjects below which a run's page suggests folds
+FOLDS_HINT = "With splits.folds=5 every subject is tested once."
 FEW_SUBJECTS = 15  # of a class, below which a bootstrap interval tends to be too narrow
 
 
@@ -52,11 +55,13 @@ def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test"
         )
     what = "agrees with the grades" if key == "kappa_quadratic" else "ranks the classes"
     what = "ranks the findings" if is_of_findings else what
+    is_small = split == "test" and isinstance(subjects, int | float) and subjects < FEW_TESTED
+    more = f" These are few. {FOLDS_HINT}" if is_small else ""
     if low > chance:
-        return f"{name} {what} better than chance: {text}."
+        return f"{name} {what} better than chance: {text}.{more}"
     if high < chance:
-        return f"{name} {what} worse than chance; check for swapped labels: {text}."
-    return f"Cannot tell {name} from chance: {text}."
+        return f"{name} {what} worse than chance; check for swapped labels: {text}.{more}"
+    return f"Cannot tell {name} from chance: {text}.{more}"
 
 
 def _number_verdict(metrics: Mapping[str, object], *, name: str, split: str, unit: str) -> str:
@@ -113,7 +118,7 @@ def decide(compared: Comparison) -> Verdict:
         doi:10.1001/jama.1983.03330370053031; Holm 1979, https://www.jstor.org/stable/4615733.
     """
     found = compared.differences[compared.primary]
-    if not math.isfinite(found.difference) or _has_too_few_subjects(compared):
+    if not math.isfinite(found.difference) or has_too_few_subjects(compared):
         return Verdict("cannot tell")
     sign = _sign(compared)
     low, high = sorted((sign * found.low, sign * found.high))
@@ -170,9 +175,10 @@ def comparison_verdict(compared: Comparison) -> str:
     difference = compared.differences[compared.primary]
     if not math.isfinite(difference.difference):
         return f"{label} is undefined for {first} or {second} on these subjects."
-    if _has_too_few_subjects(compared):
+    if has_too_few_subjects(compared):
         values = f"{label} is {difference.first:.3f} and {difference.second:.3f}"
-        return f"Cannot tell {second} from {first}: {size} are too few{_rarest(compared)}. {values}."
+        too_few = f"Cannot tell {second} from {first}: {size} are too few{_rarest(compared)}. {values}."
+        return " ".join([too_few, *_suggest_folds(compared)])
     found = decide(compared)
     statement = _statement(found, compared)
     opening = (
@@ -182,6 +188,24 @@ def comparison_verdict(compared: Comparison) -> str:
     sentences = [f"{opening} by {label} on {size}{small}: {_numbers(found, compared)}."]
     sentences += [more] if (more := describe_more(found, compared)) else []
     return " ".join([*sentences, *_cautions(compared)])
+
+
+def describe_chance(blocks: Mapping[str, Mapping[str, object]], primary: str) -> str:
+    """Return a sentence where no model of a comparison is shown to be better than chance; else nothing.
+
+    Args:
+        blocks: Model to its block of metrics.json.
+        primary: The metric of the verdict.
+    """
+    chance = CHANCES.get(primary)
+    bounds = [_interval_of(block, primary) for block in blocks.values()]
+    if chance is None or not bounds or any(pair is None or pair[0] > chance for pair in bounds):
+        return ""
+    label = metric_in_text(primary)
+    return (
+        f"No model is shown to be better than chance: the 95 % interval of the {label} of each reaches down "
+        f"to {chance:g}. A difference between them says little."
+    )
 
 
 def overall_verdict(compared: Sequence[Comparison]) -> str:
@@ -296,6 +320,7 @@ def _cautions(compared: Comparison) -> list[str]:
         of = "There are" if compared.smallest_class is None else "The rarest class has"
         count = compared.subjects if compared.smallest_class is None else compared.smallest_class
         sentences.append(f"{of} only {count} subjects: the interval is approximate.")
+        sentences += _suggest_folds(compared)
     if compared.trainings == 1 and decide(compared).verdict != "cannot tell":
         sentences.append(
             "Each model was trained with one seed: the interval does not include the variation between seeds."
@@ -303,7 +328,13 @@ def _cautions(compared: Comparison) -> list[str]:
     return sentences
 
 
-def _has_too_few_subjects(compared: Comparison) -> bool:
+def _suggest_folds(compared: Comparison) -> list[str]:
+    """Return how to test more subjects, where each model was trained once."""
+    return [FOLDS_HINT] if compared.cells == 1 else []
+
+
+def has_too_few_subjects(compared: Comparison) -> bool:
+    """Return whether a class has too few subjects for any verdict, and so for any p-value."""
     return _smallest_group(compared) < MIN_SUBJECTS
 
 

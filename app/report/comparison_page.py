@@ -10,7 +10,7 @@ from typing import Any
 from voxlift.app.evaluation.metric_names import WITH_UNIT, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
-from voxlift.app.evaluation.verdict import overall_verdict
+from voxlift.app.evaluation.verdict import describe_chance, overall_verdict
 from voxlift.app.report import tables
 from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case
@@ -76,6 +76,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
     """Return everything that the template of a comparison needs."""
     comparisons = summary.comparisons
     unit = next(iter(summary.models.values()))[0].unit
+    chance = describe_chance(summary.metrics, comparisons[0].primary)
     views = view_results(summary.models, summary.split, temperatures=summary.temperatures)
     cases = lay_out_cases([("", summary.cases)], is_interactive=summary.is_interactive)
     return {
@@ -87,7 +88,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "splits": tables.table_cells(summary.splits),
         "environment": tables.flat_rows(summary.environment),
         "evidence": summary.evidence,
-        "verdict": overall_verdict(comparisons),
+        "verdict": " ".join(filter(None, [chance, overall_verdict(comparisons)])),
         "level": f"{comparisons[0].level * 100:g}",
         "subjects": comparisons[0].subjects,
         "fits": comparisons[0].cells,

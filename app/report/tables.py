@@ -17,7 +17,7 @@ from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metric
 from voxlift.app.evaluation.metrics import weighted_confusion
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import format_p_value, short_verdict
+from voxlift.app.evaluation.verdict import format_p_value, has_too_few_subjects, short_verdict
 from voxlift.app.report.formatting import (
     MISSING,
     format_interval,
@@ -230,9 +230,11 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
             "difference": format_signed(found.difference),
             "interval": format_interval(found.low, found.high),
-            "p": format_p_value(one.adjusted["bootstrap"]),
+            "p": MISSING if has_too_few_subjects(one) else format_p_value(one.adjusted["bootstrap"]),
             "verdict": short_verdict(one),
-            "p_wilcoxon": format_p_value(one.adjusted["wilcoxon"]) if one.wilcoxon else MISSING,
+            "p_wilcoxon": format_p_value(one.adjusted["wilcoxon"])
+            if one.wilcoxon and not has_too_few_subjects(one)
+            else MISSING,
             "only_second": MISSING if one.mcnemar is None else str(one.mcnemar.only_second),
             "only_first": MISSING if one.mcnemar is None else str(one.mcnemar.only_first),
             "first": one.first,

@@ -13,11 +13,14 @@ from voxlift.app.evaluation.verdict import (
     better_model,
     comparison_verdict,
     decide,
+    describe_chance,
     format_p_value,
     overall_verdict,
     run_verdict,
     short_verdict,
 )
+from voxlift.app.report.formatting import MISSING
+from voxlift.app.report.tables import comparison_rows
 
 
 def compared(difference, low, high, *, p=0.01, primary="auc", names=("slice2d", "volume3d"), **changes):
@@ -252,3 +255,25 @@ def test_few_subjects_with_a_number_decide_nothing_and_some_are_a_caution():
         (found,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
         assert expected in comparison_verdict(found)
         assert (decide(found).verdict == "cannot tell") == (count < 10)
+
+
+def test_chance_is_said_where_every_interval_reaches_it():
+    low, high = {"intervals": {"auc": [0.4, 0.7]}}, {"intervals": {"auc": [0.6, 0.8]}}
+    assert "0.5" in describe_chance({"a": low, "b": low}, "auc")
+    assert describe_chance({"a": low, "b": high}, "auc") == ""
+    assert describe_chance({"a": {"intervals": {"mae": [1, 2]}}}, "mae") == ""
+
+
+def test_few_test_subjects_suggest_folds_and_show_no_p_value():
+    weak, strong = build_numbers(1, noise=20, count=8), build_numbers(2, noise=1, count=8)
+    (found,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
+    assert "splits.folds=5" in comparison_verdict(found)
+    (row,) = comparison_rows([found])
+    assert (row["p"], row["p_wilcoxon"]) == (MISSING, MISSING)
+    weak, strong = build_numbers(1, noise=20, count=80), build_numbers(2, noise=1, count=80)
+    (many,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
+    assert "splits.folds" not in comparison_verdict(many)
+    assert comparison_rows([many])[0]["p"] != MISSING
+    block = {"auc": 0.9, "intervals": {"auc": [0.7, 1.0]}}
+    assert "splits.folds=5" in run_verdict({**block, "subjects": 6}, name="m")
+    assert "splits.folds" not in run_verdict({**block, "subjects": 60}, name="m")
