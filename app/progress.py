@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from rich.progress import (
 
 from voxlift.data_pipelines.paths import escape_name
 
+SILENT_SECONDS = 30.0  # after which a line is printed where no bar can be shown
 PIPE_WIDTH = 100  # columns, if the output is a file or a pipe
 
 
@@ -53,13 +55,46 @@ def build_progress() -> Progress:
     )
 
 
+class Heartbeat:
+    """Prints a line about every 30 s while something is counted, for a log where no bar can be shown.
+
+    Args:
+        description: Of what is counted.
+        is_needed: Whether there is no bar.
+        clock: Returns seconds.
+        say: Prints a line.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        is_needed: bool,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.description, self.is_needed, self.clock = description, is_needed, clock
+        self.say = print_line if say is None else say
+        self.done, self.last = 0, clock()
+
+    def tick(self, done: int, total: int, note: str = "") -> None:
+        """Take the count; print it where nothing was printed for long."""
+        self.done = done
+        if self.is_needed and self.clock() - self.last >= SILENT_SECONDS:
+            self.say(f"{self.description}: {done} of {total}{note}")
+            self.last = self.clock()
+
+
 @contextmanager
 def counted_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that updates a bar to (done, total); the bar is shown from the first call on."""
     with build_progress() as progress:
         task = progress.add_task(description, total=None, note="", visible=False)
 
+        beat = Heartbeat(description, is_needed=progress.disable)
+
         def count(done: int, total: int) -> None:
+            beat.tick(done, total)
             progress.update(task, completed=done, total=total, visible=True)
 
         yield count
@@ -71,7 +106,10 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     with build_progress() as progress:
         task = progress.add_task(description, total=total, note="")
 
+        beat = Heartbeat(description, is_needed=progress.disable)
+
         def advance() -> None:
+            beat.tick(beat.done + 1, total)
             progress.advance(task)
 
         yield advance

@@ -13,6 +13,7 @@ from voxlift.app.evaluation.scores import Floats, Integers, Scores
 
 SMALLEST = 1e-12  # a float32 softmax can return exactly 0, whose logarithm no temperature changes
 TEMPERATURES = (0.05, 20.0)
+SHIFT = 0.1  # between mean probability and share of a class, above which the prevalence is shifted
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,26 @@ def _is_separated(logits: Floats, labels: Integers) -> bool:
     """Return whether every volume's own class has the largest logit, with no ties."""
     own = np.arange(logits.shape[1]) == labels[:, None]
     return bool((logits[own] > np.where(own, -np.inf, logits).max(axis=1)).all())
+
+
+def explain_no_temperature(validation: Scores) -> str:
+    """Return why no temperature could be fitted, as a clause.
+
+    A temperature leaves the sign of every logit: where a class is far more or less frequent in validation
+    than a model predicts, no temperature helps, but a shift of the logits does.
+    """
+    if _is_separated(np.log(np.maximum(validation.probabilities, SMALLEST)), validation.labels):
+        return "validation is perfectly separated"
+    observed = np.bincount(validation.labels, minlength=len(validation.classes)) / len(validation.labels)
+    predicted = validation.probabilities.mean(axis=0)
+    worst = int(np.abs(observed - predicted).argmax())
+    if abs(observed[worst] - predicted[worst]) > SHIFT:
+        return (
+            f"the prevalence is shifted: the mean probability of {validation.classes[worst]} is "
+            f"{predicted[worst]:.2f}, but its share of validation is {observed[worst]:.2f}, which a bias "
+            "(a shift of the logits) mends, but no temperature"
+        )
+    return "the scores do not separate the classes better at any temperature"
 
 
 def _mean_log_loss(logits: Floats, labels: Integers) -> float:

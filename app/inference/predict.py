@@ -7,12 +7,13 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from voxlift.app.config import PredictSettings
-from voxlift.app.files import NAMES, format_rows, write_json, write_rows, write_text
+from voxlift.app.files import NAMES, format_rows, read_json, read_rows, write_json, write_rows, write_text
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
@@ -22,7 +23,7 @@ from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
 from voxlift.data_pipelines.atomic import remove_leftovers
-from voxlift.data_pipelines.paths import is_absent
+from voxlift.data_pipelines.paths import find_real_path, is_absent
 from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.scans import Scan
 from voxlift.data_pipelines.tables.manifest import split_item
@@ -56,7 +57,8 @@ def run_prediction(settings: PredictSettings, *, write_page: WritePage | None = 
             regions=given_regions(settings),
         )
         _warn_of_missing_files(scans, settings)
-        predictor = build_predictor(settings, ensemble)
+        predictor = replace(build_predictor(settings, ensemble), seen=find_seen(scans, ensemble))
+        _print_seen(predictor.seen, scans)
         _print_rules(ensemble, settings)
         with translate_failures(build_scoring_hint(predictor.batch_size)):
             rows = _write_predictions(scans, predictor, settings)
@@ -218,6 +220,42 @@ def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> 
         print_line(
             f"The files of {len(missing)} of the {len(scans)} scans of {settings.input} do not exist. "
             "Relative paths start from root=FOLDER, by default the table's own folder."
+        )
+
+
+def find_seen(scans: Sequence[Scan], ensemble: Ensemble) -> frozenset[str]:
+    """Return the images, as `scan_key` names them, that a run of the ensemble was trained on.
+
+    A file is the same one where its real path and size are those of `images.json`; copies elsewhere are not
+    found.
+    """
+    trained: set[tuple[str, int]] = set()
+    for member in ensemble.members:
+        run = member.run
+        if run.images.exists() and run.splits.exists():
+            saved = read_json(run.images)
+            items = {row["image"] for row in read_rows(run.splits) if row["split"] == "train"}
+            trained |= {
+                (str(one[0]), int(one[1])) for item in items & set(saved) for one in saved[item]["files"]
+            }
+    return frozenset(scan_key(scan)[1] for scan in scans if _is_trained_on(scan, trained))
+
+
+def _is_trained_on(scan: Scan, trained: Collection[tuple[str, int]]) -> bool:
+    found = [
+        (str(find_real_path(Path(file))), size)
+        for image in scan.images
+        for file, size, _ in identify_image(image)
+    ]
+    return any(one in trained for one in found if one[1] >= 0)
+
+
+def _print_seen(seen: Collection[str], scans: Sequence[Scan]) -> None:
+    if seen:
+        count = sum(scan_key(scan)[1] in seen for scan in scans)
+        print_line(
+            f"{count} of {len(scans)} scans were seen in training (column warning): their predictions say "
+            "nothing about new subjects."
         )
 
 

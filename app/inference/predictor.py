@@ -40,6 +40,9 @@ Row = dict[str, Any]
 NumberedScan = tuple[int, Scan]  # from 1, which makes the names of map files unique
 
 
+SEEN = "seen in training"
+
+
 @dataclass
 class Predictor:
     """Everything that turns scans into rows.
@@ -52,6 +55,7 @@ class Predictor:
         workers: Threads that read and prepare; 0 is one per CPU.
         maps: How explanation maps are made; None makes none.
         limits: Of prediction sets, by label; None: no sets.
+        seen: Images that a run was trained on, see `scan_key`.
     """
 
     ensemble: Ensemble
@@ -61,6 +65,7 @@ class Predictor:
     workers: int = 0
     maps: MapOptions | None = None
     limits: Mapping[str, float] | None = None
+    seen: frozenset[str] = frozenset()
     _logged: Counter[str] = field(default_factory=Counter)
 
     @cached_property
@@ -146,6 +151,8 @@ class Predictor:
             )
             row |= columns
             warnings += [warning] if warning else []
+        if row["image"] in self.seen:
+            warnings = [SEEN, *warnings]
         return row | {"warning": "; ".join(warnings)}
 
     def _empty_row(self, scan: Scan) -> Row:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError
 from voxlift.app.errors import shorten
-from voxlift.app.evaluation.calibration import fit_temperature
+from voxlift.app.evaluation.calibration import explain_no_temperature, fit_temperature
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings
@@ -85,9 +85,10 @@ def read_temperature(run: RunFolder) -> float:
         calibration = {"temperature": fitted.value, "at_bound": fitted.at_bound}
     if calibration["at_bound"]:
         log.info(
-            "%s: no temperature could be fitted, since validation is perfectly separated or uninformative; "
-            "the calibrated probabilities equal the uncalibrated ones.",
+            "%s: no temperature could be fitted, since %s; the calibrated probabilities equal the "
+            "uncalibrated ones.",
             run.path,
+            explain_no_temperature(read_scores(run, split="val")),
         )
     return float(calibration["temperature"])
 

@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID
 
 from voxlift.app.config import LoggerSettings
 from voxlift.app.files import write_rows
-from voxlift.app.progress import build_progress
+from voxlift.app.progress import Heartbeat, build_progress
 from voxlift.app.training.callbacks.stateful import StatefulCallback, StepCounter
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class ShowProgress(keras.callbacks.Callback):
         self.counter, self.epochs, self.steps = counter, epochs, steps
         self.progress: Progress = build_progress()
         self.task: TaskID | None = None
+        self.epoch = 0
+        self.beat = Heartbeat("Training, batches", is_needed=self.progress.disable, say=log.info)
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +62,7 @@ class ShowProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
         """Advance the bar."""
         self._update(advance=1)
+        self.beat.tick(self._done(batch), self.epochs * self.steps)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Show the scores beside the bar, and log them where there is no terminal."""
@@ -67,6 +70,13 @@ class ShowProgress(keras.callbacks.Callback):
         self._update(note=f"epoch {epoch + 1}/{self.epochs}  {note}")
         if self.progress.disable and _is_logged(epoch + 1, self.epochs):
             log.info("epoch %d/%d  %s", epoch + 1, self.epochs, note)
+
+    def _done(self, batch: int) -> int:
+        return (self.epoch * self.steps) + batch + 1
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
+        """Know the epoch that batches belong to."""
+        self.epoch = epoch
 
     def _update(self, **changes: Any) -> None:  # noqa: ANN401 - what rich's update takes
         if self.task is not None:

@@ -81,15 +81,14 @@ def print_memory(need: Need, memory: Memory) -> None:
 
 
 def describe_rates(rates: Rates) -> str:
-    """Return how long an epoch will take, and whether input or compute is the bottleneck.
+    """Return how long an epoch will take; the training itself measures what waits for what.
 
     >>> describe_rates(Rates(0.05, 0.1, steps_per_epoch=20, shares_cores=False))
-    'Input 20 batches/s, compute 10 batches/s: 20 steps per epoch, about 2 s. Compute is the bottleneck.'
+    'Input 20 batches/s, compute 10 batches/s: 20 steps per epoch, about 2 s.'
     """
     both = f"Input {1 / rates.input_seconds:.3g} batches/s, compute {1 / rates.compute_seconds:.3g} batches/s"
     epoch = f"{rates.steps_per_epoch} steps per epoch, about {rates.epoch_seconds:.3g} s"
-    slow = "Input is the bottleneck: weaker augmentation, a faster disk or more cores help."
-    return f"{both}: {epoch}. {slow if rates.bottleneck == 'input' else 'Compute is the bottleneck.'}"
+    return f"{both}: {epoch}."
 
 
 def _sum_costs(sides: tuple[int, ...], costs: Sequence[Any]) -> Resolution:

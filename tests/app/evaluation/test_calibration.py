@@ -6,8 +6,10 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
+from score_sets import build_scores
 from voxlift.app.evaluation.calibration import (
     apply_temperature,
+    explain_no_temperature,
     fit_temperature,
     reliability_bins,
     wilson_interval,
@@ -91,3 +93,15 @@ def test_wilson_interval_agrees_with_scipy():
     for index in range(3):
         exact = stats.binomtest(int(successes[index]), int(trials[index])).proportion_ci(method="wilson")
         assert (low[index], high[index]) == pytest.approx((exact.low, exact.high), abs=1e-10)
+
+
+def test_the_reason_without_a_temperature_is_named():
+    labels = np.arange(40) % 2
+    separated = build_scores(labels, 0.1 + 0.8 * labels)
+    assert "separated" in explain_no_temperature(separated)
+    low = np.where(labels == 1, 0.30, 0.20) + np.linspace(-0.1, 0.1, 40)
+    shifted = build_scores(labels, low)
+    assert "0.75" in explain_no_temperature(shifted)
+    assert "0.50" in explain_no_temperature(shifted)
+    level = build_scores(labels, np.where(np.arange(40) % 4 < 2, 0.6, 0.4))
+    assert "prevalence" not in explain_no_temperature(level)
