@@ -267,8 +267,8 @@ def describe_sets(facts: RunFacts) -> str:
     low, high = block["interval"]
     return (
         f"Class-wise split-conformal prediction sets, calibrated on {found['subjects']} further subjects, "
-        f"held the true label of {100 * block['coverage']:.1f} % of the {SPLIT_TITLES[facts.split]} volumes (95 % "
-        f"interval {100 * low:.1f} to {100 * high:.1f}; promised {100 * found['coverage']:g} %)."
+        f"held the true label of {100 * block['coverage']:.1f} % of the {SPLIT_TITLES[facts.split]} volumes "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}; promised {100 * found['coverage']:g} %)."
     )
 
 

@@ -61,9 +61,9 @@ def describe_use(metrics: Mapping[str, Any], split: str, *, positive: str = "") 
     text = (
         f"{split.capitalize()} split, at the decision threshold {use['threshold']:.3f}; PPV, NPV and net "
         f"benefit at a prevalence of {positive} of {where}. Operating points: the best threshold on these "
-        "subjects, so slightly optimistic. Calibration before temperature scaling: intercept 0 and slope 1 are "
-        "perfect; a slope below 1 means probabilities that are too extreme. Brackets: 95 % interval from a "
-        "bootstrap over subjects."
+        "subjects, so slightly optimistic. Calibration before temperature scaling: intercept 0 and slope 1 "
+        "are perfect; a slope below 1 means probabilities that are too extreme. Brackets: 95 % interval from "
+        "a bootstrap over subjects."
     )
     return UseSections(_rate_rows(use), text, [decision_curve_figure(use)], sets, note)
 
