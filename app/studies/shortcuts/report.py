@@ -62,7 +62,8 @@ NOTE_INTERVALS = (
     "Intervals are 95 %, from a bootstrap over test subjects with the variance between seeds added. A "
     "contestant is caught where its interval is above 0.5 and the one-sided p-value of the Mann-Whitney "
     "test, adjusted over the fitted contestants (Holm), is below 0.05; over seeds p is twice the median. The "
-    "share is (AUC - 0.5) / (AUC of the model - 0.5)."
+    "share is (AUC - 0.5) / (AUC of the model - 0.5). An AUC below 0.5 is chance as well: small models "
+    "that learn nothing tend below it where the classes are balanced in every split."
 )
 NOTE_SEEDS = "A seed decides the split, the initial weights and the order of the batches."
 

@@ -18,7 +18,7 @@ from voxlift.app.runs.cohort import reopen_cohort
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.subjects import find_usual_columns, read_subjects
-from voxlift.app.runtime.setup import import_user_modules
+from voxlift.app.runtime.setup import import_quietly, import_user_modules
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.shortcuts.contestants import (
     FITTED,
@@ -59,7 +59,9 @@ def study_shortcuts(settings: StudySettings, folder: StudyFolder) -> None:
     name = settings.model.name
     trials = plan_trainings({name: []}, study.seeds, shared=shared, folder=folder)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
-    import_user_modules(settings.custom)
+    if settings.model.has_network:
+        import_quietly()
+        import_user_modules(settings.custom)
     pairs = zip(outcomes, study.seeds, strict=True)
     runs = [open_trial(outcome.trial, seed) for outcome, seed in pairs if outcome.is_finished]
     facts = gather_facts([one.cohort for one in runs])
