@@ -12,9 +12,10 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,7 +25,7 @@ from voxlift.app.errors import SettingsError, install_extra
 from voxlift.app.progress import print_line
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 Value = TypeVar("Value")
 
@@ -158,17 +159,26 @@ def _run_on_workers(
         variables=variables | thread_variables(settings),
         gpus=_own_gpus(settings),
     )
-    futures = [
-        client.submit(begin, job.call, key=job.name, priority=job.priority, resources=resources, pure=False)
-        for job in jobs
-    ]
-    indices = {future.key: index for index, future in enumerate(futures)}
+    waiting = iter(sorted(range(len(jobs)), key=lambda index: -jobs[index].priority))
+    indices: dict[Future, int] = {}
+
+    def submit(index: int) -> Future:
+        job = jobs[index]
+        future = client.submit(begin, job.call, key=job.name, resources=resources, pure=False)
+        indices[future] = index
+        return future
+
+    # Dask gives a job to a worker at once, also to a busy one; so only as many are submitted as can run.
+    slots = len(jobs) if settings.name == "scheduler" else settings.workers
     try:
-        for future in as_completed(futures):
-            yield indices[future.key], _read_end(future, settings)
+        ends = as_completed([submit(index) for index in islice(waiting, slots)])
+        for future in ends:
+            for index in islice(waiting, 1):
+                ends.add(submit(index))
+            yield indices[future], _read_end(future, settings)
     finally:
         client.unsubscribe_topic("all")  # else its end is an event to a closed client
-        client.cancel(futures)
+        client.cancel(list(indices))
 
 
 def _run_on_worker(
@@ -245,11 +255,16 @@ def open_client(settings: ClusterSettings, *, jobs: int) -> Iterator[Client]:
     import dask
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # we report in our own words
-    with dask.config.set({"distributed.scheduler.allowed-failures": settings.retries}):
+    for logger in ("distributed", "tornado.application", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # we report in our own words
+    options = {
+        "distributed.scheduler.allowed-failures": settings.retries,
+        "distributed.scheduler.unknown-task-duration": "1h",  # worth moving from a busy worker to an idle one
+    }
+    with dask.config.set(options):
         cluster = None if settings.name == "scheduler" else _start_cluster(settings, jobs=jobs)
         try:
-            client = Client(cluster or settings.address, timeout="20s")
+            client = Client(cluster or settings.address, timeout="5s")
         except OSError as error:
             raise SettingsError(
                 f"cluster.address={settings.address}: no scheduler answers there ({error}). Start "
@@ -294,12 +309,15 @@ def _submit_workers(cluster: Any, workers: int, settings: ClusterSettings) -> No
 
     async def submit() -> None:
         await cluster
+        for job in list(cluster.workers.values()):
+            await job  # raises why it was not taken, which the cluster itself does not
 
     cluster.scale(jobs=workers)
     try:
         cluster.sync(submit)
     except (RuntimeError, OSError) as error:
-        cluster.close()
+        with suppress(AssertionError):  # which Dask raises for jobs that were never submitted
+            cluster.close()
         raise SettingsError(f"cluster={settings.name}: the job was not taken. {error}") from error
     cluster.adapt(minimum_jobs=1, maximum_jobs=workers, target_duration="1ms")
     print_line(f"{workers} jobs submitted to {settings.name}; trainings begin as the queue starts them")
