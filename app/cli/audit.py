@@ -37,13 +37,15 @@ def audit(settings: AuditSettings) -> int:
     Raises:
         SettingsError, ManifestError: The folder holds other files, or the table cannot be read at all.
     """
-    from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, write_audit
+    from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, write_audit, write_measures
     from voxlift.app.report.terminal import print_audit
 
     folder = audit_folder(settings)
     found = audit_dataset(settings)
     print_audit(found)
     write_audit(found, folder)
+    if settings.measure:
+        print_line(f"Measures for model=covariates in {write_measures(found, settings, folder)}")
     print_line(f"Results in {folder}")
     return FOUND if found.audit.spoils else DONE
 

@@ -250,6 +250,8 @@ class AuditSettings:
         evaluation: See `EvaluationSettings`; only `describe` is used.
         output: Folder for the results; null: named after the data, in `runs_folder`.
         thumbnails: Number of images shown on the page, 0 to 10000.
+        measure: Whether to write `audit.measures.csv`, a table for `model=covariates`: volume, surface, mean
+            and percentiles of the masks, or of the images.
         workers: Files read at a time; 0: one per CPU.
         runs_folder: Parent of the default output.
         debug: As in `TrainSettings`.
@@ -261,6 +263,7 @@ class AuditSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: str | None = None
     thumbnails: int = 60
+    measure: bool = False
     workers: int = 0
     runs_folder: str = "runs"
     debug: bool = False

@@ -6,7 +6,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from voxlift.app.data.auto_preprocess import as_auto, choose_preprocess, probe_i
 from voxlift.app.data.sources import describe_left_out, locate_table, table_options
 from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
-from voxlift.app.progress import console, counted_bar
+from voxlift.app.progress import console, counted_bar, progress_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.html import timestamp
 from voxlift.app.runs.folder import RunFolder
@@ -23,6 +25,7 @@ from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
+from voxlift.data_pipelines.audit.measures import measure_record
 from voxlift.data_pipelines.audit.regions import region_row
 from voxlift.data_pipelines.audit.targets import describe_targets, label_texts
 from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
@@ -36,7 +39,7 @@ from voxlift.data_pipelines.tables.manifest import (
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
-TABLE_ONE, FLOW = "audit.table1.csv", "audit.flow.csv"
+TABLE_ONE, FLOW, MEASURED = "audit.table1.csv", "audit.flow.csv", "audit.measures.csv"
 MAX_FINDINGS = 12  # on the page of a run; the audit's own page has all of them
 NO_AUDIT = "No audit was found: voxlift-audit checks headers, copies and confounding."
 GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
@@ -54,7 +57,7 @@ def audit_folder(settings: AuditSettings) -> Path:
         raise SettingsError(f"output={folder}: expected a folder, but it is a file; choose another output.")
     refuse_unwritable(folder / PAGE, setting=f"output={folder}")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    others = [name for name in held if not name.startswith((JSON, CSV, PAGE, TABLE_ONE, FLOW))]
+    others = [name for name in held if not name.startswith((JSON, CSV, PAGE, TABLE_ONE, FLOW, MEASURED))]
     if others:
         raise SettingsError(
             f"output={folder}: expected a new folder or one of an earlier audit, but it contains "
@@ -129,6 +132,24 @@ def write_audit(found: DatasetAudit, folder: Path) -> None:
     if found.table_one:
         write_rows(folder / TABLE_ONE, table_rows(found.table_one))
     write_json(folder / JSON, _summary(found))
+
+
+def write_measures(found: DatasetAudit, settings: AuditSettings, folder: Path) -> Path:
+    """Write `audit.measures.csv`, subjects, images and labels with measures, and return its path."""
+    records = found.manifest.records
+    measure = partial(measure_record, time_axis=settings.data.time_axis, prefer=settings.preprocess.prefer)
+    labels, texts = label_texts(found.manifest)
+    with (
+        ThreadPoolExecutor(settings.workers or os.cpu_count() or 1) as pool,
+        progress_bar("Measuring", len(records)) as advance,
+    ):
+        rows = []
+        for record, label, measures in zip(records, labels, pool.map(measure, records), strict=True):
+            known = {"subject": record.subject, "image": str(record.images[0]), "label": texts[label or 0]}
+            rows.append({**known, "split": record.split or "", **measures})
+            advance()
+    write_rows(folder / MEASURED, rows)
+    return folder / MEASURED
 
 
 def _load(data: DataSettings, task: Task) -> tuple[Manifest, list[Finding]]:
