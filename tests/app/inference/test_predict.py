@@ -166,11 +166,11 @@ def test_an_interrupted_prediction_resumes_where_it_stopped(runs, table, tmp_pat
     batches = []
     score_batch = predictor.score_batch
 
-    def interrupt_third_batch(ensemble, networks, voxels, views):
+    def interrupt_third_batch(ensemble, networks, voxels, views, **columns):
         if len(batches) == 2:
             raise KeyboardInterrupt
         batches.append(len(voxels))
-        return score_batch(ensemble, networks, voxels, views)
+        return score_batch(ensemble, networks, voxels, views, **columns)
 
     arguments = (runs["volume3d"], table, tmp_path / "out.csv", "batch_size=1")
     with monkeypatch.context() as patch:
@@ -179,7 +179,11 @@ def test_an_interrupted_prediction_resumes_where_it_stopped(runs, table, tmp_pat
             predicted(*arguments)
     assert not (tmp_path / "out.csv").exists()
     batches.clear()
-    monkeypatch.setattr(predictor, "score_batch", lambda *given: batches.append(1) or score_batch(*given))
+    monkeypatch.setattr(
+        predictor,
+        "score_batch",
+        lambda *given, **columns: batches.append(1) or score_batch(*given, **columns),
+    )
     rows, own = predicted(*arguments), own_rows(runs["volume3d"])
     assert len(batches) == len(own) - 2
     np.testing.assert_allclose(

@@ -6,6 +6,7 @@ import pytest
 from commands import compose_command
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
+from voxlift.app.tasks import find_task
 from voxlift.app.training.checks import check_baseline, check_name
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.train import train
@@ -17,7 +18,14 @@ def settings_of(**changes):
 
 def cohort_of(shape):
     preprocess = SimpleNamespace(spacing=(1.0, 1.0, 1.0))
-    return SimpleNamespace(shape=shape, classes=("a", "b"), preprocess=preprocess)
+    return SimpleNamespace(
+        shape=shape,
+        classes=("a", "b"),
+        preprocess=preprocess,
+        task=find_task("classes"),
+        head=lambda: None,
+        columns=None,
+    )
 
 
 def kernels_of(network):

@@ -15,6 +15,8 @@ from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.tasks import find_task
+from voxlift.app.tasks.base import Head
 from voxlift.app.training.checks import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.networks import build_networks, input_spec
@@ -42,7 +44,14 @@ def cohort(classes=("a", "b", "c"), shape=SHAPE, images=(), splits=()):
     records = tuple(SimpleNamespace(subject=Path(image).stem, images=(Path(image),)) for image in images)
     preprocess = SimpleNamespace(spacing=(1.0, 1.0, 1.0))
     return SimpleNamespace(
-        shape=shape, classes=classes, preprocess=preprocess, records=records, splits=tuple(splits)
+        shape=shape,
+        classes=classes,
+        preprocess=preprocess,
+        records=records,
+        splits=tuple(splits),
+        task=find_task("classes"),
+        head=lambda: Head(len(classes)),
+        columns=None,
     )
 
 
