@@ -32,6 +32,9 @@ Value = TypeVar("Value")
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 NAMES = ("none", "local", "scheduler", *QUEUES)
 TOPIC = "voxlift"  # of the lines that jobs print
+# Run by a worker of this machine as it starts: an interrupt from the terminal is for the command and the
+# trainings, which a handler leaves as they are.
+NO_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
 # Variables that may change what a training computes: its process on another machine gets this command's.
 FORWARDED = ("KERAS_", "TF_", "XLA_", "JAX_", "PYTHONUTF8")
 
@@ -292,6 +295,7 @@ def _start_cluster(settings: ClusterSettings, *, jobs: int) -> Any:  # noqa: ANN
             dashboard_address="127.0.0.1:0",
             resources={"GPU": settings.gpus} if settings.gpus else None,
             silence_logs=logging.CRITICAL,
+            preload=[NO_INTERRUPT],
         )
     cluster = _build_queue(settings)
     if shutil.which(cluster.job_cls.submit_command.split()[0]) is None:
