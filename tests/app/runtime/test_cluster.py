@@ -40,6 +40,21 @@ echo "$1" >> {folder}/submitted; cp "$1" {folder}/script
 setsid sh {folder}/script > {folder}/job.log 2>&1 &
 echo "Submitted batch job $!"
 """
+NAPPING = """
+import sys, time
+from voxlift.app.config.schema import ClusterSettings
+from voxlift.app.runtime.cluster import Job, run_jobs
+def main():
+    def nap(context):
+        context.report("napping")
+        time.sleep(60)
+    try:
+        list(run_jobs(ClusterSettings(name="local", workers=1, threads=1), [Job("a", nap)]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+if __name__ == "__main__":
+    main()
+"""
 SCANCEL = "#!/bin/sh\nkill -- -$1\n"
 
 
@@ -110,6 +125,28 @@ def test_an_error_and_an_interrupt_of_a_job_reach_the_command():
         run_all(LOCAL, [refuse])
     with pytest.raises(KeyboardInterrupt):
         run_all(LOCAL, [interrupt])
+
+
+def test_an_interrupt_from_the_terminal_ends_command_and_workers_without_a_traceback(tmp_path):
+    (tmp_path / "napping.py").write_text(NAPPING)
+    with (tmp_path / "shown").open("w") as shown:
+        command = subprocess.Popen(
+            [sys.executable, tmp_path / "napping.py"], env=own_environment(), start_new_session=True,
+            stdout=shown, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    wait_for(lambda: "napping" in (tmp_path / "shown").read_text())
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.wait(timeout=60) == 130
+    assert "Traceback" not in (tmp_path / "shown").read_text()
+    wait_for(lambda: not is_group_running(command.pid))
+
+
+def is_group_running(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_threads_of_a_job():
