@@ -179,11 +179,12 @@ def test_an_interrupted_prediction_resumes_where_it_stopped(runs, table, tmp_pat
             predicted(*arguments)
     assert not (tmp_path / "out.csv").exists()
     batches.clear()
-    monkeypatch.setattr(
-        predictor,
-        "score_batch",
-        lambda *given, **columns: batches.append(1) or score_batch(*given, **columns),
-    )
+
+    def count_batch(*given, **columns):
+        batches.append(1)
+        return score_batch(*given, **columns)
+
+    monkeypatch.setattr(predictor, "score_batch", count_batch)
     rows, own = predicted(*arguments), own_rows(runs["volume3d"])
     assert len(batches) == len(own) - 2
     np.testing.assert_allclose(
