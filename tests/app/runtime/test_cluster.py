@@ -284,7 +284,7 @@ def test_a_scheduler_that_does_not_answer_is_named():
 
 @pytest.mark.slow
 def test_a_comparison_on_two_workers_one_of_them_killed_equals_one_without_a_cluster(tmp_path):
-    shared = ["models=[slice2d,volume3d]", "seeds=[0,1]", *TINY, "trainer.epochs=4"]
+    shared = ["models=[slice2d,volume3d]", *TINY, "trainer.epochs=4"]
     shared += ["preflight.enabled=false", "deterministic=true", "cluster.threads=1"]
 
     def start(*own):
@@ -305,13 +305,13 @@ def test_a_comparison_on_two_workers_one_of_them_killed_equals_one_without_a_clu
     os.kill(worker_of(killed), signal.SIGKILL)
     shown, _ = running.communicate()
     assert (alone.returncode, running.returncode) == (0, 0)
-    assert "2/4  volume3d-seed0: its worker" in shown
-    assert "2/4  volume3d-seed0: resuming" in shown
+    assert "2/2  volume3d-seed0: its worker" in shown
+    assert "2/2  volume3d-seed0: resuming" in shown
     first, second = (
         json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("alone", "shared")
     )
     assert first["pairs"] == second["pairs"]
-    for run in ("slice2d-seed0", "volume3d-seed0", "slice2d-seed1", "volume3d-seed1"):
+    for run in ("slice2d-seed0", "volume3d-seed0"):
         scores = [
             (tmp_path / name / "runs" / run / "predictions.csv").read_bytes() for name in ("alone", "shared")
         ]
