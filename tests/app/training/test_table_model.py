@@ -86,7 +86,7 @@ def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path,
     write_comparison(SelectedTrials(trials, ()), folder=tmp_path)
     named = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert named["models"]["volume"]["test"]["auc"] == 1.0
-    assert named["notes"][-1].startswith("Validation prefers volume (")
+    assert named["notes"][-1].startswith("Validation prefers ")
     assert "volume" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "volume" in capsys.readouterr().out
 
