@@ -92,8 +92,8 @@ def check_columns(data: DataSettings, columns: Sequence[str]) -> None:
 
 def _write_phantom(data: DataSettings) -> DataSettings:
     """Write the phantom's files; return the settings of its table."""
-    from voxlift.data_pipelines.phantom.write import write_phantom
     from voxlift.data_pipelines.phantom.tasks import classes_of_task, findings_of_task
+    from voxlift.data_pipelines.phantom.write import write_phantom
 
     task, subjects = str(data.task), int(data.subjects or 0)
     with progress_bar(f"Writing phantom {task}", subjects) as advance:

@@ -97,6 +97,7 @@ def run_trainings(
         for number, end in run_jobs(cluster, jobs):
             found[number] = read_outcome(composed[number][0], end)
             advance()
+    outcomes = [found[number] for number in sorted(found)]
     if not any(outcome.is_finished for outcome in outcomes):
         raise SettingsError(f"All {len(trials)} trainings failed. The first error: {outcomes[0].reason}")
     return outcomes
