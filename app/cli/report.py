@@ -78,8 +78,8 @@ def _write_checklist(settings: ReportSettings) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     paths = write_checklist(checklist, f"{own.model.name} on {describe_task(own.data)}", folder)
     print_line(
-        f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; the others are "
-        "left for the authors."
+        f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; the others "
+        "are left for the authors."
     )
     print_line(f"Results in {', '.join(map(str, paths))}")
     return DONE

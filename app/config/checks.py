@@ -471,10 +471,8 @@ def _find_request_problems(request: str) -> list[str]:
     try:
         split_request(request)
     except ValueError:
-        return [
-            f"evaluation.by: expected a column, or a column with rising edges as in 'age:50,65'; received "
-            f"{request}."
-        ]
+        expected = "a column, or a column with rising edges as in 'age:50,65'"
+        return [f"evaluation.by: expected {expected}; received {request}."]
     return []
 
 

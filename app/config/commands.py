@@ -117,8 +117,8 @@ class EvaluateSettings:
     """All settings of `voxlift-evaluate`.
 
     Attributes:
-        run: Folder of a finished run. With `data.table` also a list of runs, whose probabilities are averaged,
-            or the folder of a comparison.
+        run: Folder of a finished run. With `data.table` also a list of runs, whose mean is scored, or
+            the folder of a comparison.
         on: Split of the run to score: `train`, `val` or `test`.
         data: See `ExternalDataSettings`.
         output: New or empty folder for the results on external data.

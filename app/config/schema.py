@@ -35,13 +35,13 @@ class DataSettings:
             `{participant_id}/anat/{participant_id}_T1w.nii.gz`, where `*` finds all matching files.
         image_columns: Columns of the image files of a subject, one per channel; replaces `image_column`.
         label_column: Column of the label.
-        label_columns: Of `task=findings`: a column for each finding, with 1 or 0, yes or no, or an empty cell.
+        label_columns: Of `task=findings`: columns of findings, with 1 or 0, yes or no, or an empty cell.
         subject_column: Column of the subject, which is never in two splits; null: one subject per row, where
             the table has no usual column for it.
         split_column: Column with the split of a row (`train`, `val`, `test`); null: splits are drawn.
-        mask_column: Column of a mask's file for each row (a column or a pattern, as `image_column`), on any grid;
-            see `preprocess.mask`. null: none.
-        centre_columns: Instead of a mask, the columns of a point [x, y, z] in world mm; rows of one image with
+        mask_column: Column of each row's mask (a column or a pattern, as `image_column`), on any grid; see
+            `preprocess.mask`. null: none.
+        centre_columns: Instead of a mask, columns of a point [x, y, z] in world mm; rows of one image with
             different points are records of their own.
         centre_space: Directions that the coordinates grow towards: `RAS` (NIfTI) or `LPS` (DICOM, ITK).
         embeddings: CSV, TSV, .npz or .h5 file of vectors by image or subject, which `kind=embedding` predicts
@@ -101,8 +101,8 @@ class SplitSettings:
         outer_fold: Index of the outer fold whose subjects are set aside before all else, from 0.
         train_fraction: Fraction of the training subjects that are used, above 0 and up to 1; the subjects of
             a smaller fraction are among those of a larger one.
-        by: Column of the table, such as `site`, all of whose rows with one value are in one split; null: splits
-            are by subject.
+        by: Column of the table, such as `site`, all of whose rows with one value are in one split; null:
+            splits are by subject.
         leave_out: Column, such as `site`, each of whose values is a fold: `splits.fold` tests the subjects of
             one, in alphabetical order; `voxlift-compare` runs them all. null: no such folds.
         calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
@@ -144,9 +144,9 @@ class PreprocessSettings:
         same_grid: Whether all channels must share a grid; false resamples later channels to the first.
         prefer: `sform` or `qform`: the affine to use where a NIfTI header has two different ones.
         mask: What the mask or centre of each row is for: `crop` (to its box with the margin), `channel` (the
-            mask becomes the last channel), `blank` (what is outside of the mask counts as not scanned), a list
+            mask becomes the last channel), `blank` (what is outside the mask counts as not scanned), a list
             of these, or `none`; a centre can only crop. null: `crop` where the data name masks or centres.
-        mask_margin_mm: Margin around the mask's box or the centre, mm; null: the crop has the size of `shape`.
+        mask_margin_mm: Margin around the mask's box or the centre, mm; null: the crop is as large as `shape`.
         mask_components: `union`, or `largest`: only the largest connected part of a mask counts.
         budget: Of `preprocess=auto`: the grid has at most this number cubed of voxels, 16 to 512.
     """
@@ -309,7 +309,7 @@ class TrainerSettings:
 
 @dataclass
 class ClusterSettings:
-    """Where independent jobs run, such as the trainings of a comparison (group `cluster`); Dask hands them out.
+    """Where independent jobs run, such as trainings of a comparison (group `cluster`); Dask hands them out.
 
     Attributes:
         name: `none` (one after another, here), `local` (processes of this machine), `scheduler` (workers that

@@ -128,10 +128,10 @@ class SampleSizeStudy(Study):
     """The settings of `study=sample_size`: subjects for a power, from a comparison or from planned values.
 
     Attributes:
-        pair: Two of the compared models; empty: all pairs, with the level of the test divided by their number.
+        pair: Two of the compared models; empty: all pairs, the level of the test divided by their number.
         auc: Expected AUC of both models, in place of `run`; empty: from the comparison.
         correlation: Expected correlation of both models' scores within a class, with `auc`; 0 to 1.
-        prevalence: Share of the positive class among future subjects; null: as in the comparison, or one half.
+        prevalence: Share of the positive class among future subjects; null: as in the comparison, or half.
         resamples: Resamples of the comparison's subjects for the uncertainty of the numbers.
     """
 

@@ -80,8 +80,8 @@ def find_limits(
         coverage: Above 0 and below 1.
         seed: Of the draw of a subject's volume.
 
-    Source: Vovk, Gammerman and Shafer 2005, doi:10.1007/b106715, sections 2.2 and 4.5 (Mondrian); Angelopoulos
-        and Bates 2021, arXiv:2107.07511.
+    Source: Vovk, Gammerman and Shafer 2005, doi:10.1007/b106715, sections 2.2 and 4.5 (Mondrian);
+        Angelopoulos and Bates 2021, arXiv:2107.07511.
     """
     order = np.random.default_rng(seed).permutation(len(subjects))
     limits, counts = [], []

@@ -70,7 +70,7 @@ def macro_roc_curve(
         for ranking, is_positive in ranked:
             y, x, _ = cumulative_rates(ranking, is_positive, weights)
             curves.append([np.interp(grid, np.r_[0, f], np.r_[0, h]) for f, h in zip(x, y, strict=True)])
-        return np.mean(curves, axis=0)
+        return np.asarray(np.mean(curves, axis=0))
 
     bands = [list(mean_curves(weights)) for weights in _draw_weights(scores, resamples, seed)]
     return Curve(grid, mean_curves(np.ones((1, len(scores))))[0], grid, *_band(bands))

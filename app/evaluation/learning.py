@@ -137,8 +137,8 @@ def _compare(found: Mapping[str, Any]) -> str:
     scores += f", {_text(found['val'])} on validation"
     states = {
         "underfits": "The model underfits: it has hardly learnt its own training subjects",
-        "overfits": "The model overfits: what it has learnt holds for its training subjects far more than for "
-        "others",
+        "overfits": "The model overfits: what it has learnt holds for its training subjects far more than "
+        "for others",
         "neither": "The model neither underfits nor clearly overfits",
     }
     state = states.get(str(found["state"]), "There are too few subjects to tell whether the model underfits")
@@ -153,16 +153,14 @@ def _suggest(found: Mapping[str, Any], augment: str) -> list[str]:
             else ""
         )
         learnt = _describe_batch(found)
+        first = f"{learnt}Try:{weaker} more trainer.epochs; a higher optimizer.learning_rate; a finer grid, "
         return [
-            f"{learnt}Try:{weaker} more trainer.epochs; a higher optimizer.learning_rate; a finer grid, as "
-            "preprocess.budget=96 gives; larger model.filters; and look at the labels of some images."
+            f"{first}as preprocess.budget=96 gives; larger model.filters; and look at the labels of some images."
         ]
     if found["state"] == "overfits":
         more = " augment=light or strong;" if augment == "none" else ""
-        return [
-            f"Try:{more} more subjects; trained weights (experiment=inflated, model.weights); a higher "
-            "model.dropout or optimizer.weight_decay; smaller model.filters."
-        ]
+        first = f"Try:{more} more subjects; trained weights (experiment=inflated, model.weights); "
+        return [f"{first}a higher model.dropout or optimizer.weight_decay; smaller model.filters."]
     return []
 
 

@@ -125,7 +125,7 @@ class RunFolder:
 
     @property
     def learning(self) -> Path:
-        """`learning.json`: scores of the training subjects beside validation, and whether the model learnt."""
+        """`learning.json`: scores of training and validation subjects, and whether the model learnt."""
         return self.path / "learning.json"
 
     @property

@@ -26,7 +26,7 @@ def test_the_noise_is_that_of_the_paired_difference(monkeypatch):
     first, second = correlated_pair(3)
     known = {"a": first, "b": second, "c": first}
     monkeypatch.setattr(results, "find_primary", lambda _: "auc")
-    monkeypatch.setattr(results, "read_scores", lambda run, split: known[run.path.name])
+    monkeypatch.setattr(results, "read_scores", lambda run, **_: known[run.path.name])
     by_model = {name: [Trial(name, 0, 0, (), RunFolder(Path(name)))] for name in known}
     (compared,) = compare_models({"b": second, "a": first}, resamples=results.VALIDATION_RESAMPLES)
     difference = compared.differences["auc"]
