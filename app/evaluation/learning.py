@@ -153,10 +153,8 @@ def _suggest(found: Mapping[str, Any], augment: str) -> list[str]:
             else ""
         )
         learnt = _describe_batch(found)
-        first = f"{learnt}Try:{weaker} more trainer.epochs; a higher optimizer.learning_rate; a finer grid, "
-        return [
-            f"{first}as preprocess.budget=96 gives; larger model.filters; and look at the labels of some images."
-        ]
+        others = "a finer grid, as preprocess.budget=96 gives; larger model.filters; and look at some labels."
+        return [f"{learnt}Try:{weaker} more trainer.epochs; a higher optimizer.learning_rate; {others}"]
     if found["state"] == "overfits":
         more = " augment=light or strong;" if augment == "none" else ""
         first = f"Try:{more} more subjects; trained weights (experiment=inflated, model.weights); "

@@ -64,8 +64,8 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
         saved = load_yaml(file)
         defaults = schema(saved)
         read = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), saved))
-        OmegaConf.structured(read)  # a mapping among the items of a list is noticed only here
         settings = restore_settings(read)
+        dump_settings(settings)  # a mapping among the items of a list is noticed only here
     except UNREADABLE as error:
         raise SettingsError(f"{file}: expected {expected}; {shorten(error)}") from error
     if not isinstance(settings, type(defaults)):

@@ -20,6 +20,9 @@ NEEDED = {
     "soop_territory": ["data.table=labels.csv"],
     "soop_severity": ["data.table=labels.csv"],
     "soop_subgroups": ["data.table=labels.csv"],
+    "soop_nihss": ["data.table=labels.csv"],
+    "soop_mrs": ["data.table=labels.csv"],
+    "lesymap_score": ["data.table=labels.csv"],
     "covariates": ["model.columns=[age]"],
     "slice2d_columns": ["model.columns=[age]"],
     "volume3d_columns": ["model.columns=[age]"],
@@ -32,7 +35,7 @@ NEEDED = {
 OPTIONS = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
-    if group.is_dir() and group.name not in {"study", "__pycache__"}
+    if group.is_dir() and group.name not in {"study", "cluster", "__pycache__"}  # not of a training
     for path in sorted(group.glob("*.yaml"))
 ]
 

@@ -22,7 +22,7 @@ def test_the_suggestion_for_a_misspelt_key_names_the_meant_one():
         ("study.batch_size", "study", [], "study.batch_sizes?"),
         ("study.epoch", "study", ["study=complexity", *search], "study.epochs?"),
         ("study.trials", "study", ["study=complexity"], "study=search."),
-        ("study.seeds", "study", search, "study=batch_size and study=architecture."),
+        ("study.seeds", "study", search, "study=shortcuts."),
         ("modle.init", "study", search, "model.init?"),
     ]:
         assert suggest_key(key, command, arguments).endswith(f" {meant}"), key

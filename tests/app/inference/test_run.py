@@ -31,7 +31,7 @@ def test_settings_metrics_history_and_predictions_are_those_of_the_files(run):
     assert run.settings.model.name == "volume3d"
     assert run.classes == ("vessel", "nodule")
     assert run.metrics == json.loads(run.folder.metrics.read_text(encoding="utf-8"))
-    assert run.history["epoch"].tolist() == [0.0]
+    assert run.history["epoch"].tolist() == [1.0]
     assert run.history["val_auc"].dtype == np.float64
     rows, arrays = run.prediction_rows, run.predictions
     assert list(rows[0]) == ["subject", "image", "split", "label", "p_vessel", "p_nodule"]

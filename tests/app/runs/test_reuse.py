@@ -26,7 +26,8 @@ from voxlift.app.training.resume import reopen_settings
 def finished_run(folder, **changes):
     folder.mkdir(parents=True)
     run = RunFolder(folder)
-    settings = TrainSettings(data=DataSettings(name="phantom", classes=["x", "y"]), **changes)
+    data = DataSettings(name="phantom", task="nodule", subjects=16, classes=["x", "y"])
+    settings = TrainSettings(data=data, **changes)
     settings.model = ModelSettings(name="volume3d", kind="volume")
     settings.preprocess.name = settings.data.name
     save_settings(settings, run)
