@@ -114,7 +114,11 @@ def _import_zoos(file: Path) -> None:
         ValueError: If such a library is not installed.
     """
     with zipfile.ZipFile(file) as archive:
-        text = archive.read("config.json").decode() if "config.json" in archive.namelist() else ""
+        text = (
+            archive.read("config.json").decode(errors="replace")
+            if "config.json" in archive.namelist()
+            else ""
+        )
     for library, module in ZOOS.items():
         if f'"{library}>' in text or f'"{library}.' in text:
             try:

@@ -19,8 +19,8 @@ from voxlift.app.report.tables import TableCells, table_cells
 NOTHING: TableCells = ([], [])
 CURVE_ROOM = 1.15  # of the net benefit above the prevalence
 NO_SETS = (
-    "No coverage is promised, so there are no prediction sets: validation has already chosen the epoch, the "
-    "temperature and the threshold. splits.calibration=0.1 keeps subjects for this alone."
+    "No coverage is promised, so there are no prediction sets: validation has already chosen the epoch "
+    "and how outputs become decisions. splits.calibration=0.1 keeps subjects for this alone."
 )
 
 

@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.reader import Table, read_table
-from voxlift.data_pipelines.tables.regions import name_mask
+from voxlift.data_pipelines.tables.regions import Region, name_mask
 from voxlift.data_pipelines.tables.row_checks import (
     Label,
     check_cells,
@@ -35,9 +34,6 @@ from voxlift.data_pipelines.tables.rows import (
 from voxlift.data_pipelines.tables.subjects import unify_subjects
 from voxlift.data_pipelines.tables.targets import interpret_labels
 from voxlift.data_pipelines.tables.values import is_missing
-
-if TYPE_CHECKING:
-    from voxlift.data_pipelines.tables.regions import Region
 
 __all__ = [
     "Manifest",

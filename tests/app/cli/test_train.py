@@ -76,7 +76,7 @@ def test_an_evaluation_prints_only_its_results(folder, runs):
     assert json.loads(results.read_text(encoding="utf-8")).keys() == {"train"}
 
 
-@pytest.mark.parametrize("name", ["slice2d", "volume3d"])
+@pytest.mark.parametrize("name", [pytest.param("slice2d", marks=pytest.mark.slow), "volume3d"])
 def test_the_same_seed_gives_the_same_history_and_another_does_not(name, folder, runs):
     def losses(run):
         with run.history.open() as file:

@@ -228,6 +228,7 @@ def test_a_table_without_one_of_the_classes_is_scored_without_an_auc(run, table,
     assert "own" not in metrics["thresholds"]
 
 
+@pytest.mark.slow
 def test_a_comparison_repeats_its_paired_verdict(run, other_run, table, tmp_path):
     comparison = tmp_path / "comparison"
     comparison.mkdir()

@@ -192,6 +192,7 @@ def test_python_interface_gives_predictions_and_maps(trained):
     assert set(found.decisions[0].split("; ")) <= {"", *run.classes}
 
 
+@pytest.mark.slow
 def test_export_says_what_the_outputs_are_and_its_example_repeats_the_run(trained, tmp_path):
     folder = tmp_path / "out"
     assert call_command("export", f"run={trained.run.path}", f"output={folder}", "format=saved_model") == 0

@@ -176,6 +176,7 @@ def test_a_resumed_training_takes_the_columns_of_the_run(joined, table):
     assert joined.folder.predictions.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_comparison_says_what_each_input_adds(joined, table, work):
     alone = fit(table, "alone", "model=volume3d", "model.filters=[4,6,8]", "trainer.epochs=1")
     covariates = settings_for(table, f"run_dir={work / 'table'}", "model=covariates", MODEL[1])
@@ -199,6 +200,7 @@ def test_a_comparison_says_what_each_input_adds(joined, table, work):
     assert not alone.folder.columns.exists()
 
 
+@pytest.mark.slow
 def test_slices_of_joined_columns_train_and_cannot_be_lifted(table):
     slices = fit(table, "slices", "model=slice2d_columns", *MODEL, "trainer.epochs=1", "augment=strong")
     saved = {row["image"]: row["p_ill"] for row in slices.prediction_rows}

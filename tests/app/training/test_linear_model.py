@@ -209,6 +209,7 @@ def test_what_features_cannot_be_combined_with_is_refused(wrong, tmp_path):
         read_predict_settings(compose_command("predict", *shared, wrong))
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_networks(work):
     shared = [*places_in(work), f"run_dir={work / 'compared'}", *SHORT]
     sizes = ["data.subjects=16", "preprocess.shape=[8,12,16]", "preprocess.spacing=[8,5,4]"]

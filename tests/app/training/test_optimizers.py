@@ -28,12 +28,12 @@ def network_of(*layers):
     return keras.Model(inputs, x)
 
 
-def task_of(network, settings=CONSTANT, **trainer):
+def task_of(network, settings=CONSTANT, loss="cross_entropy", **trainer):
     return NetworkFit(
         network,
         None,
         4,
-        build_loss(classes=2),
+        build_loss(loss, classes=2),
         optimizer=settings,
         trainer=TrainerSettings(epochs=5, **trainer),
     )

@@ -308,7 +308,7 @@ def test_a_reshape_puts_the_pixels_of_patches_into_channels():
 
 
 @pytest.mark.filterwarnings("ignore:.*pretrained weights:UserWarning", "ignore:.*a softmax over axis")
-@pytest.mark.parametrize("name", ["MobileViTXXS", "MobileViTV2W050"])
+@pytest.mark.parametrize("name", ["MobileViTXXS", pytest.param("MobileViTV2W050", marks=pytest.mark.slow)])
 def test_the_mobile_transformers_of_kimm_are_exact(name):
     kimm = pytest.importorskip("kimm")
     network = getattr(kimm.models, name)(
@@ -320,7 +320,7 @@ def test_the_mobile_transformers_of_kimm_are_exact(name):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("use_class_token", [True, False])
+@pytest.mark.parametrize("use_class_token", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_transformer_of_keras_hub_is_exact(use_class_token, tmp_path):
     models = pytest.importorskip("keras_hub").models
     size = {"patch_size": 8, "num_layers": 1, "num_heads": 3, "hidden_dim": 24, "mlp_dim": 48}
