@@ -74,6 +74,7 @@ def test_without_a_cluster_jobs_run_here_one_after_another_and_not_all_where_the
     assert begun == [(0, ""), (1, "")]
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_jobs_and_report_in_our_words(tmp_path, capsys):
     def meet(context):  # ends only where another job runs at the same time
         (tmp_path / context.worker).touch()
@@ -92,6 +93,7 @@ def test_two_workers_share_the_jobs_and_report_in_our_words(tmp_path, capsys):
     assert f"it met the other ({first[0]})" in shown
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_is_killed_runs_on_another_as_often_as_allowed(tmp_path, capsys):
     def die_once(context):
         if not (tmp_path / "died").exists():
@@ -114,6 +116,7 @@ def test_a_job_whose_worker_is_killed_runs_on_another_as_often_as_allowed(tmp_pa
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_an_error_and_an_interrupt_of_a_job_reach_the_command():
     def refuse(_):
         raise SettingsError("the reason")
@@ -127,6 +130,7 @@ def test_an_error_and_an_interrupt_of_a_job_reach_the_command():
         run_all(LOCAL, [interrupt])
 
 
+@pytest.mark.slow
 def test_an_interrupt_from_the_terminal_ends_command_and_workers_without_a_traceback(tmp_path):
     (tmp_path / "napping.py").write_text(NAPPING)
     with (tmp_path / "shown").open("w") as shown:
@@ -188,6 +192,7 @@ def is_running(pid):
         return False
 
 
+@pytest.mark.slow
 def test_the_job_script_of_slurm_asks_for_what_the_keys_say():
     script = format_job_script(SLURM)
     for line in ("-p a100", "-A lab", "--cpus-per-task=4", "--mem=16G", "-t 04:00:00", "--gres=gpu:1",
@@ -200,6 +205,7 @@ def test_the_job_script_of_slurm_asks_for_what_the_keys_say():
     assert "--resources GPU=1" in worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "line"),
     [
@@ -215,6 +221,7 @@ def test_the_job_scripts_of_other_systems_ask_for_gpus(name, line):
     assert "lab" in script
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_job_and_trains_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     given = ("cluster=slurm", "cluster.queue=a100", "cluster.dry_run=true")
@@ -223,6 +230,7 @@ def test_a_dry_run_prints_the_job_and_trains_nothing(tmp_path, monkeypatch, caps
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_jobs_of_a_queue_do_the_work_and_end(tmp_path, monkeypatch):
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text.format(folder=tmp_path))
@@ -241,6 +249,7 @@ def test_jobs_of_a_queue_do_the_work_and_end(tmp_path, monkeypatch):
     wait_for(lambda: not is_running(pid))
 
 
+@pytest.mark.slow
 def test_a_queue_that_takes_no_job_is_reported(tmp_path, monkeypatch):
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
@@ -276,6 +285,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     assert find_cluster_problems(ClusterSettings()) == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_named():
     settings = ClusterSettings(name="scheduler", address="tcp://127.0.0.1:9")
     with pytest.raises(SettingsError, match="9"):
