@@ -229,6 +229,10 @@ class Task(ABC):
     def validation_metrics(self, scores: Any, head: Head) -> dict[str, float]:  # noqa: ANN401 - this task's own class
         """Return `loss` and the other monitors of one epoch."""
 
+    def list_monitors(self, loss: float, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return `loss`, and of the metrics those that are monitors, in their order."""
+        return {"loss": loss} | {name: metrics[name] for name in self.monitors if name != "loss"}
+
     @abstractmethod
     def evaluate(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of metrics.json: decisions chosen on validation, and a block for each split.

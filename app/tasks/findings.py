@@ -159,10 +159,7 @@ class FindingsTask(Task):
         """Return `loss`, the cross-entropy of the known cells, and the other monitors, over all findings."""
         from voxlift.app.evaluation.metrics import score_metrics
 
-        metrics = score_metrics(scores)
-        return {"loss": _cross_entropy(scores)} | {
-            name: metrics[name] for name in self.monitors if name != "loss"
-        }
+        return self.list_monitors(_cross_entropy(scores), score_metrics(scores))
 
     def evaluate(self, scores: Mapping[str, Findings]) -> dict[str, Any]:
         """Return metrics, with a threshold for each finding."""

@@ -101,9 +101,7 @@ class GradesTask(Classes):
         from voxlift.app.evaluation.metrics import score_metrics
 
         metrics = score_metrics(scores)
-        return {"loss": metrics["log_loss"]} | {
-            name: metrics[name] for name in self.monitors if name != "loss"
-        }
+        return self.list_monitors(metrics["log_loss"], metrics)
 
     def evaluate(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Return metrics; there is no threshold and no temperature."""

@@ -184,10 +184,7 @@ class NumberTask(Task):
 
         size = np.abs(scores.errors) / head.start[1]
         near = np.minimum(size, 1.0)
-        metrics = score_metrics(scores)
-        return {"loss": float((near * (size - 0.5 * near)).mean())} | {
-            name: metrics[name] for name in self.monitors if name != "loss"
-        }
+        return self.list_monitors(float((near * (size - 0.5 * near)).mean()), score_metrics(scores))
 
     def evaluate(self, scores: Mapping[str, Numbers]) -> dict[str, Any]:
         """Return metrics, among them those of always predicting the mean or the median of training."""
