@@ -19,7 +19,7 @@ from voxlift.app.evaluation.scores import (
     as_fits,
     index_subjects,
 )
-from voxlift.app.evaluation.seed_variance import add_seed_variance
+from voxlift.app.evaluation.seed_variance import MeanVariance, add_seed_variance
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,27 @@ def delong_difference(
     difference = other.auc - one.auc
     variance = auc_variance(other.positive - one.positive, other.negative - one.negative, counts=one)
     total = add_seed_variance(variance, differences_by_seed(left, right, fit_seeds))
-    half_width = total.half_width(level)
     if total.variance < 1e-24:  # no subject ranked differently: no evidence either way
         p_value = 1.0 if abs(difference) < 1e-12 else 0.0
     else:
         p_value = total.p_value(difference)
+    return _summarise((one.auc, other.auc), total, level, p_value=p_value, subjects=len(one.positive))
+
+
+def _summarise(
+    aucs: tuple[float, float], variance: MeanVariance, level: float, *, p_value: float, subjects: int
+) -> DeLong:
+    """Return two AUCs with the normal interval of their difference."""
+    difference, half_width = aucs[1] - aucs[0], variance.half_width(level)
     return DeLong(
-        auc_first=one.auc,
-        auc_second=other.auc,
+        auc_first=aucs[0],
+        auc_second=aucs[1],
         difference=difference,
-        standard_error=math.sqrt(total.variance),
+        standard_error=math.sqrt(variance.variance),
         low=difference - half_width,
         high=difference + half_width,
         p_value=p_value,
-        subjects=len(one.positive),
+        subjects=subjects,
     )
 
 
@@ -122,18 +129,10 @@ def delong_unpaired(first: Scores | ClassFits, second: Scores | ClassFits, *, le
     sides = [subject_components(as_fits(scores)) for scores in (first, second)]
     variance = sum(auc_variance(one.positive, one.negative, counts=one) for one in sides)
     one, other = sides
-    difference, total = other.auc - one.auc, add_seed_variance(variance, ())
-    half_width = total.half_width(level)
-    return DeLong(
-        auc_first=one.auc,
-        auc_second=other.auc,
-        difference=difference,
-        standard_error=math.sqrt(total.variance),
-        low=difference - half_width,
-        high=difference + half_width,
-        p_value=total.p_value(difference) if variance > 0 else float("nan"),
-        subjects=len(one.positive) + len(other.positive),
-    )
+    total = add_seed_variance(variance, ())
+    p_value = total.p_value(other.auc - one.auc) if variance > 0 else float("nan")
+    subjects = len(one.positive) + len(other.positive)
+    return _summarise((one.auc, other.auc), total, level, p_value=p_value, subjects=subjects)
 
 
 def subject_components(fits: ClassFits) -> Components:
