@@ -13,7 +13,6 @@ from voxlift.app.inference.ensemble import load_networks, open_ensemble
 from voxlift.app.inference.predictor import scan_key
 from voxlift.app.inference.scans import (
     find_input_scans,
-    given_regions,
     map_in_order,
     prepare_scan,
     take_batches,
@@ -44,14 +43,7 @@ def run_embedding(settings: PredictSettings) -> int:
             raise SettingsError(
                 f"embed=true: expected the run of a network; {run} is one of model={name}, without features."
             )
-        scans = find_input_scans(
-            str(settings.input),
-            ensemble,
-            columns=settings.image_columns,
-            subject_column=settings.subject_column,
-            root=settings.root,
-            regions=given_regions(settings),
-        )
+        scans = find_input_scans(str(settings.input), ensemble, settings)
         (network,) = load_networks(ensemble)
         from voxlift.models.features import build_feature_extractor
 

@@ -17,7 +17,7 @@ from voxlift.app.files import NAMES, format_rows, read_json, read_rows, write_js
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
-from voxlift.app.inference.scans import find_input_scans, given_regions
+from voxlift.app.inference.scans import find_input_scans
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
@@ -48,14 +48,7 @@ def run_prediction(settings: PredictSettings, *, write_page: WritePage | None = 
     runs = [str(run) for run in settings.run] if isinstance(settings.run, list) else [str(settings.run)]
     with logging_to_file():
         ensemble = open_ensemble(runs)
-        scans = find_input_scans(
-            str(settings.input),
-            ensemble,
-            columns=settings.image_columns,
-            subject_column=settings.subject_column,
-            root=settings.root,
-            regions=given_regions(settings),
-        )
+        scans = find_input_scans(str(settings.input), ensemble, settings)
         _warn_of_missing_files(scans, settings)
         predictor = replace(build_predictor(settings, ensemble), seen=find_seen(scans, ensemble))
         _print_seen(predictor.seen, scans)

@@ -50,50 +50,38 @@ class PreparedScan:
 
 
 def find_input_scans(
-    source: str | Path,
-    ensemble: Ensemble,
-    *,
-    columns: Sequence[str] = (),
-    subject_column: str | None = None,
-    root: str | None = None,
-    regions: RegionColumns | None = None,
+    source: str | Path, ensemble: Ensemble, asked: PredictSettings | None = None
 ) -> tuple[Scan, ...]:
     """Return the scans of a file, a folder or a table, read as the data of the first run by default.
 
     Args:
         source: Path of the file, folder or table.
         ensemble: The runs.
-        columns: Columns of the images in a table, one per channel; empty: as in the first run.
-        subject_column: Column of the subject; None: as in the first run, if the table has it.
-        root: Folder of a table's relative paths; None: the table's own.
-        regions: Columns of masks or centres; None: as in the first run.
+        asked: Columns of a table and folder of its paths, where they differ from those of the first run.
 
     Raises:
         ManifestError: There are no scans, or the table cannot be read.
+        SettingsError: Masks were given to runs of centres, or the other way round.
     """
+    asked = PredictSettings() if asked is None else asked
+    subject_column = asked.subject_column
     own = ensemble.members[0].settings
     source = Path(source).expanduser()
     if subject_column is None and source.name.lower().endswith(TABLE_SUFFIXES) and source.is_file():
         usual = own.data.subject_column if own.data.name == "manifest" else "participant_id"
         # Not required: new tables often hold only file names.
         subject_column = usual if usual in read_table(source).columns else None
-    image_names = tuple(columns) or image_columns(own)
     return find_scans(
         source,
-        image_columns=image_names,
+        image_columns=tuple(asked.image_columns) or image_columns(own),
         subject_column=subject_column,
-        root=root,
-        regions=_choose_regions(ensemble, regions),
+        root=asked.root,
+        regions=_choose_regions(ensemble, asked),
         joined_columns=ensemble.joined_columns,
     )
 
 
-def given_regions(settings: PredictSettings) -> RegionColumns:
-    """Return the columns of masks or centres that the settings name; empty where they name none."""
-    return RegionColumns(settings.mask_column, tuple(settings.centre_columns), settings.centre_space or "")
-
-
-def _choose_regions(ensemble: Ensemble, given: RegionColumns | None) -> RegionColumns:
+def _choose_regions(ensemble: Ensemble, asked: PredictSettings) -> RegionColumns:
     """Return the columns of the masks or centres that the runs need; none where they need none.
 
     Raises:
@@ -102,8 +90,7 @@ def _choose_regions(ensemble: Ensemble, given: RegionColumns | None) -> RegionCo
     own = region_columns(ensemble.members[0].settings.data)
     if not ensemble.preprocess.mask:
         return NO_REGIONS
-    if given is None:
-        return own
+    given = RegionColumns(asked.mask_column, tuple(asked.centre_columns), asked.centre_space or "")
     if given.needed and bool(given.mask) != bool(own.mask):
         need = "mask_column" if own.mask else "centre_columns"
         raise SettingsError(f"{need}: the run needs it, as it was trained with {', '.join(own.needed)}.")
