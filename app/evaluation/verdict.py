@@ -225,12 +225,6 @@ def overall_verdict(compared: Sequence[Comparison]) -> str:
     return " ".join([sentence, *cautions])
 
 
-def better_model(compared: Comparison) -> str | None:
-    """Return the name of the model that is shown to be better; None where neither is."""
-    word = decide(compared).verdict
-    return {"better": compared.second, "worse": compared.first}.get(word)
-
-
 def short_verdict(compared: Comparison) -> str:
     """Return the verdict on the second model of a pair for a table.
 

@@ -10,7 +10,6 @@ from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.mcnemar import McNemar
 from voxlift.app.evaluation.paired import Comparison, Difference, compare_models
 from voxlift.app.evaluation.verdict import (
-    better_model,
     comparison_verdict,
     decide,
     describe_chance,
@@ -54,7 +53,6 @@ def test_the_interval_of_the_difference_gives_one_of_four_words(difference, low,
     assert (found.verdict, found.by_less_than_matters) == (verdict, is_small)
     assert (found.more_subjects is not None) == (verdict == "cannot tell")
     one = compared(difference, low, high)
-    assert better_model(one) == {"better": "volume3d", "worse": "slice2d"}.get(verdict)
     for text in (comparison_verdict(one), short_verdict(one)):
         assert verdict in text.lower()
         assert ("less than matters" in text) == is_small
@@ -204,17 +202,17 @@ def test_a_run_is_judged_by_its_interval(auc, bounds, found):
 
 def test_an_undefined_metric_is_reported():
     undefined = compared(np.nan, np.nan, np.nan)
-    assert better_model(undefined) is None
+    assert decide(undefined).verdict not in {"better", "worse"}
     assert "undefined" in comparison_verdict(undefined)
     assert format_p_value(float("nan")) == "undefined"
 
 
 def test_fewer_than_five_subjects_of_a_class_decide_nothing_and_fewer_than_fifteen_are_a_caution():
     few = replace(compared(1.0, 1.0, 1.0), smallest_class=4)
-    assert better_model(few) is None
+    assert decide(few).verdict not in {"better", "worse"}
     assert "only 4" in comparison_verdict(few)
     some = replace(compared(0.05, 0.01, 0.09), smallest_class=12)
-    assert better_model(some) == "volume3d"
+    assert (some.second, decide(some).verdict) == ("volume3d", "better")
     assert "only 12" in comparison_verdict(some)
     assert "rarest" not in comparison_verdict(replace(some, smallest_class=15))
 
