@@ -94,7 +94,7 @@ def explain_no_temperature(validation: Scores) -> str:
         return (
             f"the prevalence is shifted: the mean probability of {validation.classes[worst]} is "
             f"{predicted[worst]:.2f}, but its share of validation is {observed[worst]:.2f}, which a bias "
-            "(a shift of the logits) mends, but no temperature"
+            "(a shift of the logits) corrects, but no temperature"
         )
     return "the scores do not separate the classes better at any temperature"
 

@@ -1,4 +1,4 @@
-"""Sites are told where features hold them, and not where only the label differs between sites."""
+"""Sites are detected where features hold them, and not where only the label differs between sites."""
 
 import numpy as np
 import pytest

@@ -67,7 +67,9 @@ def test_rows_of_one_image_that_contradict_each_other_are_refused(tmp_path, rows
     table = _table(tmp_path, f"who,image,label,x,y,z\n{rows}", "a.nii")
     with pytest.raises(ManifestError, match=expected):
         _load(table, CENTRES)
-    load_rows_unchecked(table, TableOptions(subject_column="who", regions=CENTRES))  # the audit goes on
+    load_rows_unchecked(
+        table, TableOptions(subject_column="who", regions=CENTRES)
+    )  # the audit reads on past it
 
 
 def test_masks_are_files_of_the_table_and_name_records_only_where_an_image_has_several(tmp_path):
