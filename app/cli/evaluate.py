@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def score_again(
     from voxlift.app.runs.subjects import check_saved_columns
 
     evaluation = evaluation or EvaluationSettings()
+    is_paired = evaluation.paired_within or settings.evaluation.paired_within
+    settings = replace(settings, evaluation=replace(evaluation, paired_within=is_paired))
     columns = check_saved_columns(run, settings, evaluation)
     batch_size = batch_size or settings.trainer.batch_size
     with translate_failures(build_scoring_hint(batch_size)):

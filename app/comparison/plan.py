@@ -163,7 +163,8 @@ def _check_table(trainings: Sequence[TrainSettings]) -> None:
 
     data = trainings[0].data
     if data.name == "manifest":
-        load_manifest(str(data.table), table_options(data, task_of(trainings[0])))
+        task = task_of(trainings[0])
+        task.check_records(load_manifest(str(data.table), table_options(data, task)))
     for settings in trainings:
         if settings.model.columns:
             check_columns(data, settings.model.columns)

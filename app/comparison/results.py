@@ -58,7 +58,7 @@ def write_comparison(
     """
     trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {
-        name: [read_scores(trial.run, split="test") for trial in of_model]
+        name: [read_scores(trial.run, split="test", evaluation=evaluation) for trial in of_model]
         for name, of_model in by_model.items()
     }
     seeds = [trial.seed for trial in next(iter(by_model.values()))]

@@ -458,6 +458,10 @@ def find_evaluation_problems(evaluation: EvaluationSettings) -> list[str]:
         *find_choice_problems("evaluation.same_names", evaluation.same_names, ("refuse", "ignore")),
         *find_range_problems("evaluation.coverage", evaluation.coverage, 0.5, 0.99),
         *find_range_problems("evaluation.prevalence", evaluation.prevalence, 0.0001, 0.9999),
+        *find_choice_problems(
+            "evaluation.paired_within", evaluation.paired_within or "subject", ("subject",)
+        ),
+        *find_range_problems("evaluation.top_k", evaluation.top_k, 2, 1000),
     ]
 
 

@@ -379,6 +379,10 @@ class EvaluationSettings:
         coverage: Of prediction sets, 0.5 to 0.99; they need `splits.calibration`.
         prevalence: Share of the second class where the model is to be used, for PPV and NPV, above 0 and
             below 1; null: that of the subjects.
+        paired_within: `subject`: of two classes, report the forced choice, too: how often, of two scans of
+            one subject, that of the second class has the higher score. null: not.
+        top_k: Of more classes than this, report the top-k accuracy, too: how often the true class is among
+            the k most probable ones; at least 2.
     """
 
     by: list[str] = field(default_factory=list)
@@ -389,6 +393,8 @@ class EvaluationSettings:
     same_names: str = "refuse"
     coverage: float = 0.9
     prevalence: float | None = None
+    paired_within: str | None = None
+    top_k: int = 5
 
 
 @dataclass
@@ -420,6 +426,7 @@ class ExternalDataSettings:
         centre_columns: As `data.centre_columns`.
         centre_space: As `data.centre_space`.
         classes: The names of the run's classes in this table, in the run's order.
+        label_columns: The columns of the run's findings in this table, in the run's order.
         label_bins: As `data.label_bins`.
         embeddings: As `data.embeddings`.
         time_axis: As `data.time_axis`.
@@ -436,6 +443,7 @@ class ExternalDataSettings:
     centre_columns: list[str] | None = None
     centre_space: str | None = None
     classes: list[str] | None = None
+    label_columns: list[str] | None = None
     label_bins: list[float] | None = None
     embeddings: str | None = None
     time_axis: str | None = None

@@ -37,6 +37,8 @@ def load_subjects(data: DataSettings, task: Task, *, allow_absent: bool = False)
     options = replace(table_options(data, task), allow_absent=allow_absent)
     manifest = load_manifest(str(data.table), options)
     task.check_names(manifest.classes, data)
+    if not allow_absent:
+        task.check_records(manifest)
     for kind, note in manifest.notes.items():
         log.log(logging.WARNING if kind in SUBJECT_NOTES else logging.INFO, "%s: %s", manifest.source, note)
     if manifest.left_out:

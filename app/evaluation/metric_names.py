@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -14,6 +15,8 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
         "average_precision": "Average precision",
         "balanced_accuracy": "Balanced accuracy",
         "accuracy": "Accuracy",
+        "top_k_accuracy": "Top-k accuracy",  # keys and labels hold the number, as in top5_accuracy
+        "forced_choice": "Forced choice",
         "sensitivity": "Sensitivity",
         "specificity": "Specificity",
         "ppv": "PPV",
@@ -41,6 +44,7 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
         "mae_gain": "MAE below the training median's",
     }
 )
+TOP_K = re.compile(r"top(\d+)_accuracy")
 PRIMARY = {"grades": "kappa_quadratic", "number": "mae"}  # of the other tasks it is the AUC
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
@@ -89,10 +93,14 @@ def metric_label(name: str, unit: str = "") -> str:
 
     >>> metric_label("auc[MCA]"), metric_label("accuracy@0.5"), metric_label("mae", "years")
     ('ROC AUC, MCA', 'Accuracy at 0.5', 'MAE (years)')
+    >>> metric_label("top5_accuracy")
+    'Top-5 accuracy'
     """
     stem, _, rest = name.partition("[")
     stem, at, threshold = stem.partition("@")
     label = METRIC_LABELS.get(stem, stem.replace("_", " "))
+    if top := TOP_K.fullmatch(stem):
+        label = f"Top-{top[1]} accuracy"
     in_unit = f" ({unit})" if unit and stem in WITH_UNIT else ""
     return (
         label + (f" at {threshold}" if at else "") + (f", {rest.removesuffix(']')}" if rest else "") + in_unit
@@ -120,5 +128,6 @@ def metric_range(name: str) -> tuple[float, float]:
 
 def headline_metrics(names: Iterable[str]) -> tuple[str, ...]:
     """Return those of the names that belong into a table, in the order of METRIC_LABELS, none per class."""
-    present = set(names)
-    return tuple(name for name in METRIC_LABELS if name in present)
+    order = list(METRIC_LABELS)
+    known = {name: stem for name in names if (stem := TOP_K.sub("top_k_accuracy", name)) in METRIC_LABELS}
+    return tuple(sorted(known, key=lambda name: order.index(known[name])))

@@ -29,7 +29,9 @@ def score_metrics(scores: Predictions, *, threshold: float | None = None) -> dic
     `threshold`, else at `scores.threshold`, 0.5 unless one was chosen on validation; with another threshold
     than 0.5, `accuracy@0.5` and `balanced_accuracy@0.5` are added. Several classes: the most probable class
     is predicted, `auc`, `average_precision` and the rates are unweighted means over classes against the
-    rest, and `auc[NAME]`, `sensitivity[NAME]` ... give each class. All metrics are per volume; the Brier
+    rest, and `auc[NAME]`, `sensitivity[NAME]` ... give each class; with more classes than `scores.top_k`,
+    `top5_accuracy` (with that number) is added. `forced_choice` is added where `scores.is_paired`. All other
+    metrics are per volume; the Brier
     score lies in 0..1 for two classes and 0..2 for more; `ece` takes ten equal bins of the positive class'
     probability (two classes) or of the predicted class' probability (more).
 
@@ -67,7 +69,39 @@ def class_metric_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
     if scores.is_binary and scores.threshold != 0.5:
         at_half = _decision_metrics(with_threshold(scores, 0.5), weights)
         metrics |= {f"{name}@0.5": at_half[name] for name in ("accuracy", "balanced_accuracy")}
+    if scores.has_top_k:
+        metrics[f"top{scores.top_k}_accuracy"] = _weighted_mean(is_among_top(scores), weights)
+    if scores.is_paired:
+        metrics["forced_choice"] = weighted_forced_choice(scores, weights)
     return metrics | _probability_metrics(scores, weights)
+
+
+def is_among_top(scores: Scores) -> Floats:
+    """Return 1.0 where the true class is among the `top_k` most probable ones, else 0.0, [N].
+
+    Among equally probable classes the first ones count as more probable, as in the decision.
+    """
+    order = np.argsort(-scores.probabilities, axis=1, kind="stable")[:, : scores.top_k]
+    among: Floats = (order == scores.labels[:, None]).any(axis=1).astype(np.float64)
+    return among
+
+
+def weighted_forced_choice(scores: Scores, weights: Floats) -> Floats:
+    """Return how often, of two scans of one subject, that of class 1 has the higher score, [B] in 0..1.
+
+    A subject with several pairs counts once, with their mean; equal scores count half. Subjects without a
+    scan of each class are left out; nan without any other.
+    """
+    names = np.array(scores.subjects, dtype=object)
+    first, shares = [], []
+    for subject in sorted(set(scores.subjects)):
+        own = np.flatnonzero(names == subject)
+        p, is_positive = scores.probabilities[own, 1], scores.labels[own] == 1
+        if is_positive.any() and not is_positive.all():
+            gaps = p[is_positive][:, None] - p[~is_positive]
+            first.append(own[0])  # all scans of a subject have one weight: they are drawn together
+            shares.append(((gaps > 0) + (gaps == 0) / 2).mean())
+    return _weighted_mean(np.array(shares), weights[:, np.array(first, np.int64)])
 
 
 def _ranking_metrics(scores: Scores, weights: Floats) -> dict[str, Floats]:

@@ -39,7 +39,6 @@ class Predictions:
         is_stratified: Whether subjects are resampled within each label, so that every class stays as
             frequent as it is.
         primary: Key of the metric that a verdict is about.
-        headline: Keys of the metrics that a short table shows.
     """
 
     subjects: tuple[str, ...]
@@ -48,8 +47,12 @@ class Predictions:
     predicted: ClassVar[str] = "probabilities"
     is_stratified: ClassVar[bool] = False
     primary: ClassVar[str] = "auc"
-    headline: ClassVar[tuple[str, ...]] = ("auc", "balanced_accuracy", "accuracy")
     unit = ""  # of the metrics that have one
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Keys of the metrics that a short table shows."""
+        return ("auc", "balanced_accuracy", "accuracy")
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -89,6 +92,9 @@ class Scores(Predictions):
             subject does.
         threshold: Two classes only: class 1 is predicted where its probability is at least this. Chosen on
             validation.
+        is_paired: Whether the scans of one subject are compared with each other, for the forced choice.
+        top_k: Of more classes than this, how many of the most probable ones the top-k accuracy counts; 0: no
+            such accuracy.
     """
 
     subjects: tuple[str, ...]
@@ -97,6 +103,8 @@ class Scores(Predictions):
     classes: tuple[str, ...]
     items: tuple[str, ...] = ()
     threshold: float = 0.5
+    is_paired: bool = False
+    top_k: int = 0
     is_stratified: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -115,6 +123,17 @@ class Scores(Predictions):
     def outputs(self) -> tuple[str, ...]:
         """The class names."""
         return self.classes
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Keys of the metrics that a short table shows."""
+        top = (f"top{self.top_k}_accuracy",) if self.has_top_k else ()
+        return (*super().headline, *top, *(("forced_choice",) if self.is_paired else ()))
+
+    @property
+    def has_top_k(self) -> bool:
+        """True where `top_k` is given and there are more classes."""
+        return 0 < self.top_k < len(self.classes)
 
     @property
     def is_binary(self) -> bool:

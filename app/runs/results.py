@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from voxlift.app.config import SettingsError
+from voxlift.app.config import EvaluationSettings, SettingsError
 from voxlift.app.errors import shorten
 from voxlift.app.evaluation.calibration import explain_no_temperature, fit_temperature
 from voxlift.app.evaluation.scores import Predictions
@@ -27,14 +28,19 @@ def read_history(run: RunFolder) -> list[dict[str, str]]:
     return read_rows(run.history) if run.history.exists() else []
 
 
-def read_scores(run: RunFolder, *, split: str) -> Any:  # noqa: ANN401 - the task's own class
+def read_scores(run: RunFolder, *, split: str, evaluation: EvaluationSettings | None = None) -> Any:  # noqa: ANN401 - the task's own class
     """Return the scores of a finished run on one split, with the threshold chosen on its validation.
+
+    Args:
+        run: The folder.
+        split: `train`, `val` or `test`.
+        evaluation: Which metrics they have; None: those of the run.
 
     Raises:
         SettingsError: A value in the files is damaged.
     """
     settings = load_settings(run)
-    task = task_of(settings)
+    task = task_of(settings if evaluation is None else replace(settings, evaluation=evaluation))
     try:
         rows = read_rows(run.predictions)
         scores = scores_from_rows(rows, task.names(settings.data), split=split, task=task)

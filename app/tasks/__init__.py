@@ -13,18 +13,27 @@ if TYPE_CHECKING:
 TASK_NAMES = ("classes", "findings", "grades", "number")
 
 
-def find_task(name: str, unit: str = "") -> Task:
-    """Return the task of a name of `TASK_NAMES`; the unit is that of a number."""
+def find_task(name: str, unit: str = "", *, is_paired: bool = False, top_k: int = 5) -> Task:
+    """Return the task of a name of `TASK_NAMES`.
+
+    Args:
+        name: Of the task.
+        unit: Of a number.
+        is_paired: Of classes, as in `Scores`.
+        top_k: Of classes, as in `Scores`.
+    """
     # Late: `--help` and the schema answer without numpy.
     from voxlift.app.tasks.classes import Classes
     from voxlift.app.tasks.findings import FindingsTask
     from voxlift.app.tasks.grades import GradesTask
     from voxlift.app.tasks.number import NumberTask
 
-    tasks: tuple[Task, ...] = (Classes(), FindingsTask(), GradesTask(), NumberTask(unit))
+    tasks: tuple[Task, ...] = (Classes(is_paired, top_k), FindingsTask(), GradesTask(), NumberTask(unit))
     return next(task for task in tasks if task.name == name)
 
 
 def task_of(settings: Any) -> Task:  # noqa: ANN401 - any settings with the group `task`
     """Return the task that the settings of a command name."""
-    return find_task(settings.task.name, settings.task.unit)
+    task, evaluation = settings.task, settings.evaluation
+    is_paired = evaluation.paired_within is not None
+    return find_task(task.name, task.unit, is_paired=is_paired, top_k=evaluation.top_k)

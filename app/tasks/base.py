@@ -82,6 +82,7 @@ class Task(ABC):
         lower_is_better: Those of the monitors.
         activation: What turns outputs into predictions: `softmax`, `sigmoid` or `linear`.
         ending: Class name of the layer that `finish` appends; empty: none.
+        has_pairs: Whether the scans of one subject can be compared with each other.
     """
 
     name: ClassVar[str]
@@ -93,6 +94,7 @@ class Task(ABC):
     activation: ClassVar[str] = "softmax"
     map_kind: ClassVar[str] = "class"
     ending: ClassVar[str] = ""
+    has_pairs: ClassVar[bool] = False
 
     def choose_loss(self, asked: str) -> str:
         """Return the name of the loss; of the task's own for `auto`."""
@@ -113,6 +115,8 @@ class Task(ABC):
             )
             if value not in ("auto", *allowed)
         ]
+        if settings.evaluation.paired_within is not None and not self.has_pairs:
+            problems.append("evaluation.paired_within: expected task=classes, whose two classes form pairs.")
         return problems + self.find_data_problems(data)
 
     @abstractmethod
@@ -144,6 +148,13 @@ class Task(ABC):
 
         Raises:
             ManifestError: They cannot.
+        """
+
+    def check_records(self, manifest: Manifest) -> None:  # noqa: B027 - most take any
+        """Pass when the records of a training have what the task needs beside their labels.
+
+        Raises:
+            ManifestError: They have not.
         """
 
     @abstractmethod
@@ -198,13 +209,17 @@ class Task(ABC):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return coefficients [F, K] and intercept [K] of a linear model with an L2 penalty.
 
-        Its outputs `features @ coefficients + intercept` are those that `predict` takes.
+        Its values `features @ coefficients + intercept` are those that `predict_linear` takes.
 
         Args:
             features: [N, F] of the training volumes.
             labels: Of them.
             fit: How it is fitted.
         """
+
+    def predict_linear(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the predictions for values of a linear model, see `fit_linear`."""
+        return self.predict(values)
 
     def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Return the weights [..., K] by what they raise; the name is empty where that is clear.
@@ -214,6 +229,10 @@ class Task(ABC):
             names: Of them.
         """
         return {name: weights[..., index] for index, name in enumerate(names)}
+
+    def linear_constants(self, intercept: NDArray[Any], names: tuple[str, ...]) -> dict[str, float]:
+        """Return the constants by what they raise, as `linear_columns`."""
+        return {name: float(value) for name, value in self.linear_columns(intercept, names).items()}
 
     @abstractmethod
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
@@ -244,6 +263,16 @@ class Task(ABC):
     def decide(self, scores: Any, metrics: Mapping[str, Any]) -> Any:  # noqa: ANN401, ARG002 - this task's own class
         """Return scores with the thresholds of a metrics.json."""
         return scores
+
+    def carry_over(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:  # noqa: ARG002 - as all tasks
+        """Return what the metrics.json of other data takes over from the runs that are averaged there.
+
+        It is what `decide` reads, and the name of a task other than classes.
+
+        Args:
+            metrics: Of each run, its metrics.json.
+        """
+        return {"task": self.name}
 
     def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:  # noqa: ARG002 - as all tasks
         """Return the decision thresholds in a metrics.json; empty without any."""

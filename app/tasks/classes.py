@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.tasks.base import Head, Label, LinearOptions, Loss, ScoredRows, Task
+from voxlift.data_pipelines.errors import ManifestError
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings
@@ -22,14 +23,24 @@ def format_count(subjects: int, volumes: int) -> str:
     return f"{subjects} ({volumes} volumes)" if volumes != subjects else f"{subjects}"
 
 
+@dataclass(frozen=True)
 class Classes(Task):
-    """Classes without an order: softmax, cross-entropy, AUC."""
+    """Classes without an order: softmax, cross-entropy, AUC.
+
+    Attributes:
+        is_paired: Whether the two scans of a subject are compared with each other, for the forced choice.
+        top_k: Of more classes than this, how many of the most probable ones the top-k accuracy counts.
+    """
+
+    is_paired: bool = False
+    top_k: int = 5
 
     name = "classes"
     noun = "class"
     target = "classes"
     losses = ("cross_entropy", "focal")
     monitors: ClassVar[tuple[str, ...]] = ("auc", "loss", "balanced_accuracy", "accuracy")
+    has_pairs = True
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return a sentence where findings are named."""
@@ -50,6 +61,23 @@ class Classes(Task):
     def with_names(self, data: DataSettings, names: tuple[str, ...]) -> DataSettings:
         """Return settings with the class names."""
         return replace(data, classes=list(names))
+
+    def check_records(self, manifest: Manifest) -> None:
+        """Pass when pairs are not asked for, or a subject has scans of both classes.
+
+        Raises:
+            ManifestError: There are no pairs, or not two classes.
+        """
+        labels: dict[str, set[int]] = {}
+        for record in manifest.records:
+            labels.setdefault(record.subject, set()).add(record.label)
+        if self.is_paired and (len(manifest.classes) != 2 or {0, 1} not in labels.values()):
+            raise ManifestError(
+                "evaluation.paired_within=subject: expected two classes, and subjects with scans of both; "
+                f"{manifest.source} has {len(manifest.classes)} classes, and of {len(labels)} subjects "
+                f"{sum(len(own) > 1 for own in labels.values())} with more than one. Name the column of the "
+                "subjects in data.subject_column, or remove the key."
+            )
 
     def find_lost(self, names: tuple[str, ...], labels: NDArray[Any]) -> list[str]:
         """Return the classes without a label."""
@@ -129,7 +157,15 @@ class Classes(Task):
         """Return class probabilities beside the class indices."""
         from voxlift.app.evaluation.scores import Scores
 
-        return Scores(rows.subjects, rows.labels, predictions, names, rows.items)
+        return Scores(
+            rows.subjects,
+            rows.labels,
+            predictions,
+            names,
+            rows.items,
+            is_paired=self.is_paired,
+            top_k=self.top_k,
+        )
 
     def validation_metrics(self, scores: Scores, head: Head) -> dict[str, float]:  # noqa: ARG002 - as all tasks
         """Return `loss`, which is the cross-entropy, and the other monitors."""
@@ -151,6 +187,14 @@ class Classes(Task):
 
         threshold = metrics["threshold"]
         return scores if threshold is None else with_threshold(scores, float(threshold))
+
+    def carry_over(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the mean threshold of two classes."""
+        chosen = [one for own in metrics for one in self.thresholds(own)]
+        if not chosen:
+            return {"threshold": None, "threshold_reason": metrics[0].get("threshold_reason")}
+        reason = "carried over from the run, where it was chosen on validation"
+        return {"threshold": float(np.mean(chosen)), "threshold_reason": reason}
 
     def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the threshold of two classes, where one was chosen."""

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
 from score_sets import build_scores
+from voxlift.app.evaluation.bootstrap import bootstrap_intervals
 from voxlift.app.evaluation.metric_names import headline_metrics
 from voxlift.app.evaluation.metrics import metric_draws, score_metrics
 from voxlift.app.evaluation.scores import Scores, average_by_subject, select_rows, with_threshold
@@ -128,3 +131,34 @@ def test_a_resample_that_draws_nobody_is_undefined_without_a_warning(classes):
     drawn = metric_draws(scores, np.stack([np.zeros(9), np.ones(9)]))
     assert np.isnan([drawn[name][0] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
     assert np.isfinite([drawn[name][1] for name in ("auc", "accuracy", "log_loss", "brier", "ece")]).all()
+
+
+def test_the_top_k_accuracy_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.ones(7), size=40)
+    labels = rng.integers(0, 7, size=40)
+    scores = Scores(tuple(map(str, range(40))), labels, probabilities, tuple("abcdefg"), top_k=3)
+    expected = oracle.top_k_accuracy_score(labels, probabilities, k=3, labels=np.arange(7))
+    assert score_metrics(scores)["top3_accuracy"] == pytest.approx(expected)
+    assert "top3_accuracy" in scores.headline
+    assert not any(name.startswith("top") for name in score_metrics(replace(scores, top_k=7)))
+
+
+def test_the_forced_choice_is_the_mean_auc_within_a_subject():
+    rng = np.random.default_rng(4)
+    subjects = np.repeat(np.arange(12), 4)
+    labels = np.tile([0, 1, 0, 1], 12)
+    labels[:4] = 0  # without a scan of class 1: left out
+    p = np.round(rng.uniform(size=48), 1)  # with ties
+    scores = Scores(
+        tuple(map(str, subjects)),
+        labels,
+        np.stack([1 - p, p], axis=1),
+        ("a", "b"),
+        tuple(map(str, range(48))),
+        is_paired=True,
+    )
+    own = [oracle.roc_auc_score(labels[subjects == s], p[subjects == s]) for s in range(1, 12)]
+    assert score_metrics(scores)["forced_choice"] == pytest.approx(np.mean(own))
+    low, high = bootstrap_intervals(scores, resamples=200)["forced_choice"]
+    assert low < np.mean(own) < high

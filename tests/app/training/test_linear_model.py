@@ -223,3 +223,52 @@ def test_it_is_compared_with_networks(work):
 def test_a_study_of_its_training_is_refused(work):
     shared = [*places_in(work), f"run_dir={work / 'study'}", "data.subjects=16", "logger=none"]
     assert call_command("study", "study=complexity", "study.models=[linear,volume3d]", *shared) == 2
+
+
+def write_pairs(folder, subjects=10):
+    """Write two scans of each subject, the one of class b with a brighter block, and return their table."""
+    rng, rows = np.random.default_rng(5), ["file,label,subject"]
+    for subject in range(subjects):
+        for name, added in (("a", 0.0), ("b", 2.0)):
+            values = rng.normal(size=(6, 5, 4)) + subject  # subjects differ more than the classes
+            values[2:4, 2:4, 1:3] += added
+            nib.save(nib.Nifti1Image(values.astype(np.float32), np.eye(4)), folder / f"{subject}{name}.nii")
+            rows.append(f"{subject}{name}.nii,{name},p{subject}")
+    table = folder / "pairs.csv"
+    table.write_text("\n".join(rows))
+    return table
+
+
+def test_the_forced_choice_is_reported_where_a_subject_has_scans_of_both_classes(tmp_path):
+    table = write_pairs(tmp_path)
+    keys = (
+        "model=linear",
+        "data=manifest",
+        f"data.table={table}",
+        "data.image_column=file",
+        "preprocess=none",
+    )
+    keys += ("data.label_column=label", "logger=none", "splits.folds=2", "splits.fold=0", "report.cases=0")
+    keys += ("evaluation.paired_within=subject", f"run_dir={tmp_path / 'run'}", *places_in(tmp_path))
+    assert call_command("train", *keys, "data.subject_column=subject") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 <= metrics["test"]["forced_choice"] <= 1
+    assert len(metrics["test"]["intervals"]["forced_choice"]) == 2
+    assert score_again(open_run(tmp_path / "run").folder, split="test")["test"][
+        "forced_choice"
+    ] == pytest.approx(metrics["test"]["forced_choice"])
+
+
+def test_pairs_without_subjects_of_both_classes_are_refused(tmp_path):
+    table = write_pairs(tmp_path)
+    table.write_text(table.read_text().replace("subject", "scan"))
+    keys = (
+        "model=linear",
+        "data=manifest",
+        f"data.table={table}",
+        "data.image_column=file",
+        "preprocess=none",
+    )
+    keys += ("data.label_column=label", "logger=none", f"run_dir={tmp_path / 'run'}", *places_in(tmp_path))
+    assert call_command("train", *keys, "evaluation.paired_within=subject") == 2
+    assert not (tmp_path / "run").exists()
