@@ -15,7 +15,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.sources import check_columns, locate_table
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.tables.manifest import Record
-from voxlift.data_pipelines.tables.values import is_missing, parse_number, read_columns
+from voxlift.data_pipelines.tables.values import is_missing, is_number, parse_limit, read_columns
 
 log = logging.getLogger("voxlift")
 
@@ -181,7 +181,8 @@ def fit_encoder(cells: Cells, names: Sequence[str]) -> ColumnEncoder:
 
 def _fit_column(name: str, cells: Sequence[Any]) -> NumberColumn | WordColumn:
     known = [cell for cell in cells if not _is_gap(cell)]
-    if all(math.isfinite(_number(cell)) for cell in known):
+    plain = [cell for cell in known if not isinstance(cell, str) or is_number(cell)]
+    if len(plain) >= len(known) / 2 and all(math.isfinite(_number(cell)) for cell in known):
         return _fit_number(name, np.array([_number(cell) for cell in cells], np.float64))
     words = tuple(sorted({_word(cell) for cell in cells}))
     if len(words) > max(MANY_WORDS, len(cells) / 2):
@@ -227,7 +228,7 @@ def _is_gap(cell: Any) -> bool:  # noqa: ANN401 - text or float
 
 
 def _number(cell: Any) -> float:  # noqa: ANN401 - text or float
-    return parse_number(cell) if isinstance(cell, str) else float(cell)
+    return parse_limit(cell) if isinstance(cell, str) else float(cell)
 
 
 def _word(cell: Any) -> str:  # noqa: ANN401 - text or float

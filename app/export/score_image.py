@@ -181,7 +181,9 @@ def encode_columns(cells: Mapping[str, str], columns: Sequence[Mapping[str, Any]
     for column in columns:
         cell = cells.get(column["name"], "")
         if column["kind"] == "number":
-            value = float(cell) if cell else column["median"]
+            value = (
+                float(cell.strip("<>=+ ")) if cell else column["median"]
+            )  # a limit such as 89+ counts as 89
             numbers.append((yeo_johnson(value, column["power"]) - column["mean"]) / column["scale"])
             marks += [column["gap"][0 if cell else 1]] if column["gap"] else []
         else:

@@ -24,6 +24,8 @@ ARRAYS = ("weights", "intercept", "mean", "scale", "strength")
 class LinearWeights:
     """A linear model: logits [K] = `weights` . (features - `mean`) / `scale` + `intercept`.
 
+    A model of K grades has one weight for each feature, and K - 1 intercepts: log odds above each cut.
+
     Attributes:
         weights: [D, H, W, C, K] of voxels, or [F, K] of vectors: logits per standard deviation of a feature.
         intercept: [K].
@@ -64,7 +66,7 @@ class LinearWeights:
 
 
 def load_linear_network(path: Path) -> keras.Model:
-    """Return the linear model in a file as a network from volumes [B, D, H, W, C] to float32 logits [B, K].
+    """Return the linear model in a file as a network from volumes [B, D, H, W, C] to float32 outputs [B, K].
 
     Raises:
         SettingsError: The file cannot be read, or its model takes vectors instead of volumes.
@@ -75,6 +77,11 @@ def load_linear_network(path: Path) -> keras.Model:
             f"{path}: expected a model of images; this one scores vectors of data.embeddings, which no image "
             "gives. voxlift-evaluate scores it again; its results are in metrics.json and predictions.csv."
         )
+    from voxlift.models.heads import append_cuts
     from voxlift.models.linear import build_linear
 
-    return build_linear(saved.weights / saved.scale[..., None], saved.intercept, mean=saved.mean)
+    weights, outputs = saved.weights / saved.scale[..., None], saved.weights.shape[-1]
+    if len(saved.intercept) == outputs:
+        return build_linear(weights, saved.intercept, mean=saved.mean)
+    value = build_linear(weights, np.zeros(outputs), mean=saved.mean)
+    return append_cuts(value, [float(-one) for one in saved.intercept])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.tasks.base import Head, Loss, ScoredRows
+from voxlift.app.tasks.base import Head, LinearOptions, Loss, ScoredRows
 from voxlift.app.tasks.classes import Classes
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.values import is_number
@@ -28,6 +28,7 @@ class GradesTask(Classes):
     lower_is_better = frozenset({"loss", "mae_grades"})
     map_kind = "cut"
     ending = "CumulativeLogits"
+    has_pairs = False
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return sentences where the order of the grades is not known, or findings are named."""
@@ -88,6 +89,28 @@ class GradesTask(Classes):
             soft_labels=soft_labels,
         )
 
+    def fit_linear(
+        self, features: NDArray[np.float64], labels: NDArray[Any], fit: LinearOptions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return a proportional odds model: coefficients [F, 1] and an intercept [K - 1] for each cut."""
+        from voxlift.app.tasks.proportional_odds import fit_proportional_odds
+
+        return fit_proportional_odds(features, labels, fit, grades=int(labels.max()) + 1)
+
+    def predict_linear(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability of each grade, from the log odds of one above each cut."""
+        from voxlift.app.tasks.proportional_odds import grade_probabilities
+
+        return grade_probabilities(values)
+
+    def linear_columns(self, weights: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - as all tasks
+        """Return the weights of the log odds of a higher grade, which are the same for every cut."""
+        return {"higher grade": weights[..., 0]}
+
+    def linear_constants(self, intercept: NDArray[Any], names: tuple[str, ...]) -> dict[str, float]:
+        """Return the log odds of a grade above each cut, `>GRADE`, where all features are 0."""
+        return {f">{name}": float(value) for name, value in zip(names[:-1], intercept, strict=True)}
+
     def build_scores(
         self, rows: ScoredRows, predictions: NDArray[np.float64], names: tuple[str, ...]
     ) -> Scores:
@@ -112,6 +135,10 @@ class GradesTask(Classes):
     def decide(self, scores: Scores, metrics: Mapping[str, Any]) -> Scores:  # noqa: ARG002 - as all tasks
         """Return the scores: the median grade is decided."""
         return scores
+
+    def carry_over(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:  # noqa: ARG002 - as all tasks
+        """Return the name of the task: nothing was chosen."""
+        return {"task": self.name}
 
     def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:  # noqa: ARG002 - as all tasks
         """Return the median grade of each row, [N]."""

@@ -159,7 +159,7 @@ def _select_strength(gram: Matrix, cohort: Cohort, *, balance: bool) -> tuple[Ma
         coefficients, intercept = cohort.task.fit_linear(vectors * roots, cohort.labels("train"), fit)
         dual = (vectors / roots) @ coefficients
         logits = gram[np.ix_(held_out, train)] @ dual + intercept
-        scores = build_split_scores(cohort, "val", cohort.task.predict(logits))
+        scores = build_split_scores(cohort, "val", cohort.task.predict_linear(logits))
         metrics = cohort.task.validation_metrics(scores, cohort.head())
         log.info("C=%g: validation %s %.3f, loss %.3f", strength, monitor, metrics[monitor], metrics["loss"])
         own = (float(np.nan_to_num(sign * metrics[monitor], nan=-np.inf)), -metrics["loss"])

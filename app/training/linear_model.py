@@ -59,7 +59,7 @@ class LinearModel:
         """Return the scores of each split that holds subjects."""
         return {
             split: build_split_scores(
-                cohort, split, cohort.task.predict(self.fitted.logits[cohort.indices(split)])
+                cohort, split, cohort.task.predict_linear(self.fitted.logits[cohort.indices(split)])
             )
             for split in cohort.present
         }
@@ -146,7 +146,7 @@ def score_linear(run: RunFolder, settings: TrainSettings, cohort: Cohort, split:
         ManifestError: A volume has no vector, or the file of vectors cannot be read.
     """
     logits = predict_linear(build_features(settings, cohort), LinearWeights.read(run.linear))
-    return build_split_scores(cohort, split, cohort.task.predict(logits))
+    return build_split_scores(cohort, split, cohort.task.predict_linear(logits))
 
 
 def build_features(settings: TrainSettings, cohort: Cohort) -> Features:
@@ -168,9 +168,10 @@ def check_embeddings(settings: TrainSettings, manifest: Manifest) -> None:
 def write_weight_maps(weights: LinearWeights, cohort: Cohort, folder: Path) -> None:
     """Write the weights as NIfTI: `weights.nii.gz` of two classes, `weights_CLASS.nii.gz` of several.
 
-    A value is the change of the log odds of the second class (of several: of the class's logit) per standard
-    deviation of the voxel. The grid is that of the first training volume after preprocessing, which is the
-    template's where all images are in its space. A channel each for several images per subject.
+    Of grades `weights_higher-grade.nii.gz`. A value is the change of the log odds of the second class (of
+    several: of the class's logit; of a higher grade) per standard deviation of the voxel. The grid is that of
+    the first training volume after preprocessing, which is the template's where all images are in its space.
+    A channel each for several images per subject.
 
     Args:
         weights: Of voxels.

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.app.config import TrainSettings
+from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.data.columns import Cells, check_model_columns, fit_encoder, read_cells
-from voxlift.app.files import write_rows
+from voxlift.app.data.columns import Cells, ColumnEncoder, check_model_columns, fit_encoder, read_cells
+from voxlift.app.errors import shorten
+from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.scores import build_split_scores
+from voxlift.app.runs.columns import load_encoder
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.devices import read_peak_memory_bytes
@@ -33,9 +35,10 @@ class TableModel:
         task: What is predicted.
         features: Names of the features that were made of the columns.
         coefficients: [F, K] of the features on their scale in the regression.
-        intercept: [K].
-        outputs: [N, K] of every volume of the cohort.
+        intercept: [K]; of grades the coefficients are [F, 1] and the intercept [K - 1].
+        outputs: Features times coefficients plus intercept, of every volume of the cohort.
         seconds: What the fit took.
+        encoder: How cells become the features.
     """
 
     task: Task
@@ -44,6 +47,7 @@ class TableModel:
     intercept: NDArray[np.float64]
     outputs: NDArray[np.float64]
     seconds: float
+    encoder: ColumnEncoder
 
     @property
     def network(self) -> None:
@@ -51,23 +55,25 @@ class TableModel:
         return
 
     def save(self, run: RunFolder) -> None:
-        """Write `coefficients.csv`."""
+        """Write `coefficients.csv`, and `columns.json` with all that scores other subjects."""
         names = self.task.names(load_settings(run).data)
         write_rows(run.coefficients, coefficient_rows(self, names))
+        weights = {"coefficients": self.coefficients.tolist(), "intercept": self.intercept.tolist()}
+        write_json(run.columns, {"columns": self.encoder.as_json(), **weights})
 
     def score(self, cohort: Cohort) -> dict[str, Any]:
         """Return the scores of each split that holds subjects."""
         return {
-            split: build_split_scores(cohort, split, self.task.predict(self.outputs[cohort.indices(split)]))
+            split: build_split_scores(
+                cohort, split, self.task.predict_linear(self.outputs[cohort.indices(split)])
+            )
             for split in cohort.present
         }
 
-    def cost(self, cohort: Cohort) -> dict[str, float]:  # noqa: ARG002 - as all fitted models
+    def cost(self, cohort: Cohort) -> dict[str, float]:
         """Return the number of coefficients, the seconds of the fit, and the memory of the process."""
-        constants = np.zeros((1, len(self.intercept)))
-        shown = len(self.task.linear_columns(constants, tuple(map(str, range(constants.shape[1])))))
         return {
-            "parameters": (len(self.features) + 1) * shown,
+            "parameters": len(coefficient_rows(self, cohort.classes)),
             "train_seconds": self.seconds,
             "peak_memory_bytes": read_peak_memory_bytes(),
         }
@@ -111,7 +117,34 @@ def fit_table_model(cells: Cells, cohort: Cohort, *, columns: tuple[str, ...], b
         intercept,
         features @ coefficients + intercept,
         time.perf_counter() - started,
+        encoder,
     )
+
+
+def score_covariates(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str) -> Any:  # noqa: ANN401 - the task's own class
+    """Return the scores of other subjects with the model of a finished run, from the cells of their table.
+
+    Args:
+        run: With `columns.json`.
+        settings: Of the run, with the other data.
+        cohort: With no other volumes than those of the split.
+        split: Of the cohort.
+
+    Raises:
+        ManifestError: The table lacks a column.
+        SettingsError: The run's file is missing or damaged.
+    """
+    encoder = load_encoder(run)
+    try:
+        saved = read_json(run.columns)
+        weights = [np.array(saved[name], np.float64) for name in ("coefficients", "intercept")]
+        values = encoder.encode(read_cells(settings, cohort.records)) @ weights[0] + weights[1]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"{run.columns}: expected the coefficients that voxlift-train writes; {shorten(error)}. Restore "
+            "the file, or train the run again."
+        ) from error
+    return build_split_scores(cohort, split, cohort.task.predict_linear(values))
 
 
 def check_covariates(settings: TrainSettings, manifest: Manifest) -> None:  # noqa: ARG001 - as all checks of models
@@ -127,16 +160,21 @@ def check_covariates(settings: TrainSettings, manifest: Manifest) -> None:  # no
 def coefficient_rows(model: TableModel, names: tuple[str, ...]) -> list[dict[str, str | float]]:
     """Return the rows of `coefficients.csv`: per output, of each feature on its scale in the regression.
 
-    Two classes have one row for each feature, for the log odds of the second class.
+    Two classes have one row for each feature, for the log odds of the second class. Grades have one too, for
+    the log odds of a higher grade, and a constant for each cut.
 
     Args:
         model: The fitted model.
         names: Of the outputs.
     """
-    features = ["(constant)", *model.features]
-    every = np.concatenate([model.intercept[None], model.coefficients])  # [1 + F, K]
-    return [
-        {"class": output or names[-1], "feature": feature, "coefficient": float(value)}
-        for output, values in model.task.linear_columns(every, names).items()
-        for feature, value in zip(features, values, strict=True)
-    ]
+    constants = model.task.linear_constants(model.intercept, names)
+    columns = model.task.linear_columns(model.coefficients, names)
+    rows: list[dict[str, str | float]] = []
+    for output in dict.fromkeys([*constants, *columns]):
+        features = {"(constant)": constants[output]} if output in constants else {}
+        features |= dict(zip(model.features, columns.get(output, ()), strict=output in columns))
+        rows += [
+            {"class": output or names[-1], "feature": feature, "coefficient": float(value)}
+            for feature, value in features.items()
+        ]
+    return rows

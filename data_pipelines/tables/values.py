@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("voxlift")
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_LIMIT = re.compile(
+    rf"[<>\N{{LESS-THAN OR EQUAL TO}}\N{{GREATER-THAN OR EQUAL TO}}]=?\s*({_NUMBER.pattern})"
+    rf"|({_NUMBER.pattern})\s*\+"
+)
 _MISSING = frozenset({"", "n/a", "na", "nan", "#n/a", "null", "<na>"})
 
 
@@ -127,6 +131,16 @@ def parse_number(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def parse_limit(text: str) -> float:
+    """Return a finite number, also where only its limit is given, as in de-identified ages; else nan.
+
+    >>> [parse_limit(text) for text in ("63", "89+", ">89", "<= 5", "5-9")]
+    [63.0, 89.0, 89.0, 5.0, nan]
+    """
+    limit = _LIMIT.fullmatch(text)
+    return parse_number(limit[1] or limit[2] if limit else text)
+
+
 def _sort_names(names: set[str]) -> tuple[str, ...]:
     if not all(map(is_number, names)):
         return tuple(sorted(names))
@@ -206,9 +220,13 @@ def _parse_column(column: str, cells: Sequence[str]) -> list[float | str]:
     known = [cell for cell in cells if not is_missing(cell)]
     not_numbers = [cell for cell in known if not is_number(cell)]
     if 0 < len(not_numbers) < len(known) / 2:
+        are_limits = not any(math.isnan(parse_limit(cell)) for cell in not_numbers)
         log.warning(
-            "The column %s is read as text, since not all its cells are numbers: %s.",
+            "The column %s %s: %s.",
             column,
+            "has limits in place of numbers; a model takes the limit itself"
+            if are_limits
+            else "is read as text, since not all its cells are numbers",
             list_some(map(repr, dict.fromkeys(not_numbers))),
         )
     convert = str if not_numbers else float

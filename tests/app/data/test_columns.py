@@ -1,6 +1,7 @@
 """Columns of the table become numbers as the training subjects say, and the same ones from a saved file."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_training_subjects_alone_say_what_a_column_is():
     assert words.columns == (WordColumn("score", ("1", "high")),)
     assert fit_encoder(np.full((3, 1), 5.0, object), ("same",)).encode(train).shape == (3, 1)
     assert np.isfinite(fit_encoder(np.full((3, 1), NAN, object), ("empty",)).encode(train)).all()
+
+
+def test_a_limit_counts_as_its_number_in_a_column_of_numbers_alone():
+    cells = np.array([["50.0", "1+"], ["61.5", "2+"], ["89+", "3"], [math.nan, "1+"]], object)
+    encoder = fit_encoder(cells, ("age", "grade"))
+    assert encoder.features == ("age", "age missing", "grade=1+", "grade=2+", "grade=3")
+    as_number = np.array([["89", "3"]], object)
+    np.testing.assert_allclose(encoder.encode(cells[2:3]), encoder.encode(as_number))
 
 
 def test_what_training_has_not_seen_is_named(cells):

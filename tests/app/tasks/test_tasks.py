@@ -91,7 +91,7 @@ def test_a_linear_model_of_each_task_finds_a_planted_signal(name):
         "number": 60 + 10 * signal[:, None],
     }[name]
     coefficients, intercept = task.fit_linear(features, np.asarray(labels), LinearOptions(1e3, balance=True))
-    predicted = task.predict(features @ coefficients + intercept)
+    predicted = task.predict_linear(features @ coefficients + intercept)
     if name == "number":
         np.testing.assert_allclose(predicted[:, 0], labels[:, 0], atol=0.1)
     elif name == "findings":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder, open_finished_run
+from voxlift.app.tasks import find_task
 from voxlift.app.training.table_model import coefficient_rows, fit_table_model
 from voxlift.app.training.train import train
 from voxlift.data_pipelines.errors import ManifestError
@@ -114,6 +116,12 @@ def test_several_classes_have_a_row_of_coefficients_each():
         ("x", "site=b"),
     ]
     assert len(rows) == 12
+    ordered = replace(cohort, task=find_task("grades"))
+    model = fit_table_model(cells[:, :1], ordered, columns=("size",), balance=True)
+    rows = coefficient_rows(model, ("x", "y", "z"))
+    cells_of = [(row["class"], row["feature"]) for row in rows]
+    assert cells_of == [(">x", "(constant)"), (">y", "(constant)"), ("higher grade", "size")]
+    assert model.cost(ordered)["parameters"] == 3
 
 
 def test_a_network_is_asked_for_where_there_is_none(table, tmp_path):
