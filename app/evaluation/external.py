@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,30 +15,34 @@ from voxlift.app.evaluation.bootstrap import (
     point_metrics,
     resample_models,
 )
-from voxlift.app.evaluation.calibration import apply_temperature, fit_temperature
-from voxlift.app.evaluation.calibration_line import apply_line, fit_line, line_draws
 from voxlift.app.evaluation.delong import delong_unpaired
-from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS, choose_threshold, evaluate_scores
+from voxlift.app.evaluation.evaluate import choose_threshold, evaluate_scores
+from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.numbers import Numbers
+from voxlift.app.evaluation.recalibration import (
+    finite_or_none,
+    list_outcomes,
+    pick_metrics,
+    recalibrate,
+    summarise_calibration,
+)
 from voxlift.app.evaluation.scores import (
-    ClassFits,
-    Flags,
+    Fits,
     Floats,
+    Predictions,
     Scores,
     ScoresError,
-    index_subjects,
     select_rows,
     with_threshold,
 )
-from voxlift.app.evaluation.subgroups import resample_metrics
 
 COMPARED = ("auc", "average_precision", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
-LINE = ("prevalence", "mean_predicted", "calibration_intercept", "calibration_slope")
 
 
 def unpaired_differences(
-    internal: ClassFits,
-    external: ClassFits,
+    internal: Fits,
+    external: Fits,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -46,8 +50,9 @@ def unpaired_differences(
 ) -> dict[str, dict[str, Any]]:
     """Return the difference of each metric, external minus internal, over subjects that differ.
 
-    Of two classes, the AUC's interval and p-value are DeLong's with independent variances. Those of the
-    others come from two independent bootstraps over subjects, stratified by class.
+    The AUC of two classes, of each finding and of each cut between grades has the interval and the p-value of
+    DeLong with independent variances. Those of the others come from two independent bootstraps over subjects,
+    of classes stratified by class.
 
     Args:
         internal: Scores of the run's own test subjects, one per fit.
@@ -60,7 +65,7 @@ def unpaired_differences(
     (second,) = resample_models([external], resamples=resamples, seed=seed + 1)
     points = point_metrics(internal), point_metrics(external)
     found = {}
-    for name in COMPARED:
+    for name in _compared_metrics(external[0]):
         if name in points[0] and name in points[1]:
             before, after = points[0][name], points[1][name]
             drawn = second[name] - first[name]
@@ -74,122 +79,45 @@ def unpaired_differences(
                 "p_value": _two_sided_p(drawn),
                 "method": "two bootstraps over subjects",
             }
-            found[name] = {key: _finite_or_none(value) for key, value in block.items()}
-    delong = _delong_or_none(internal, external, level)
-    if delong is not None:
-        found["auc"] |= delong | {"method": "DeLong, independent variances"}
+            found[name] = {key: finite_or_none(value) for key, value in block.items()}
+    for name, delong in _compare_outcomes(internal, external, level).items():
+        if name in found:
+            found[name] |= delong | {"method": "DeLong, independent variances"}
     return found
 
 
-def describe_threshold(external: Scores, threshold: float | None) -> dict[str, Any]:
-    """Return the threshold carried over and, apart, the one that these data would choose, with its metrics.
+def compare_thresholds(external: Predictions) -> dict[str, dict[str, Any]]:
+    """Return for the second class, or each finding, the threshold carried over and the one of these data.
 
     The metrics at the own threshold are optimistic: it was chosen on the subjects on which they are measured.
+    Nothing where no threshold decides.
     """
-    names = ("sensitivity", "specificity", "balanced_accuracy")
-    found: dict[str, Any] = {"carried_over": _pick(score_metrics(external, threshold=threshold), names)}
-    found["carried_over"]["threshold"] = threshold
+    is_decided = isinstance(external, Findings) or (isinstance(external, Scores) and external.is_binary)
+    outcomes = list_outcomes(external) if is_decided else {}
+    return {name: _compare_threshold(one) for name, one in outcomes.items()}
+
+
+def _compare_threshold(scores: Scores) -> dict[str, Any]:
+    def describe(threshold: float) -> dict[str, Any]:
+        metrics = score_metrics(with_threshold(scores, threshold))
+        names = ("sensitivity", "specificity", "balanced_accuracy")
+        return {"threshold": threshold, **pick_metrics(metrics, names)}
+
+    found = {"carried_over": describe(scores.threshold)}
     try:
-        own = choose_threshold(external)
-    except ScoresError:
+        return found | {"own": describe(choose_threshold(scores))}
+    except ScoresError:  # an outcome is absent
         return found
-    found["own"] = {"threshold": own, **_pick(score_metrics(external, threshold=own), names)}
-    return found
-
-
-def summarise_calibration(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Return the calibration of a set of scores, with intervals by subject under `intervals`.
-
-    Of two classes: prevalence, mean predicted probability, calibration in the large (the intercept with slope
-    1) and slope. Always: log loss, Brier score and calibration error. Subjects are resampled without strata,
-    since calibration depends on how frequent the classes are.
-    """
-
-    def draws(own: Scores, weights: Floats) -> dict[str, Floats]:
-        return {name: values for name, values in line_draws(own, weights).items() if name in LINE}
-
-    metrics = score_metrics(scores)
-    block: dict[str, Any] = {"n": len(scores), **_pick(metrics, CALIBRATION_METRICS)}
-    if not scores.is_binary:
-        return block
-    values, intervals = resample_metrics([scores], draws, resamples=resamples, seed=seed, is_stratified=False)
-    block |= {name: _finite_or_none(value) for name, value in values.items()}
-    block["intervals"] = {name: [*map(_finite_or_none, pair)] for name, pair in intervals.items()}
-    return block
-
-
-def recalibrate(
-    scores: Scores, fraction: float, *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Any]:
-    """Return the calibration of the remaining subjects before and after recalibration on a part of them.
-
-    Two classes: logistic recalibration, an intercept and a slope on the logit. Several: a temperature.
-
-    Args:
-        scores: Of all external subjects.
-        fraction: Of the subjects of each class on which the recalibration is fitted.
-        resamples: Of the bootstrap.
-        seed: Draws the part, and the resamples.
-
-    Raises:
-        ScoresError: A recalibration cannot be fitted on the part.
-    """
-    is_part = draw_part(scores, fraction, seed=seed)
-    part, rest = (select_rows(scores, np.flatnonzero(rows)) for rows in (is_part, ~is_part))
-    if scores.is_binary:
-        line = fit_line(part)
-        fitted: dict[str, Any] = {"intercept": line.intercept, "slope": line.slope}
-        after = apply_line(rest, line)
-    else:
-        fitted = {"temperature": fit_temperature(part).value}
-        after = apply_temperature(rest, fitted["temperature"])
-    return {
-        "fraction": fraction,
-        "fitted_on_subjects": len(set(part.subjects)),
-        "scored_subjects": len(set(rest.subjects)),
-        **fitted,
-        "before": summarise_calibration(rest, resamples=resamples, seed=seed),
-        "after": summarise_calibration(after, resamples=resamples, seed=seed),
-    }
-
-
-def draw_part(scores: Scores, fraction: float, *, seed: int) -> Flags:
-    """Return which rows [N] belong to a part of the subjects, drawn within each set of labels.
-
-    At least one subject of each set is in the part, and one is not.
-
-    Raises:
-        ScoresError: Only one subject has a set of labels.
-    """
-    names, (rows,) = index_subjects([scores])
-    labels: dict[int, set[int]] = {}
-    for row, label in zip(rows, scores.labels, strict=True):
-        labels.setdefault(int(row), set()).add(int(label))
-    strata: dict[tuple[int, ...], list[int]] = {}
-    for subject in range(len(names)):
-        strata.setdefault(tuple(sorted(labels[subject])), []).append(subject)
-    rng = np.random.default_rng(seed)
-    chosen = np.zeros(len(names), bool)
-    for _, subjects in sorted(strata.items()):
-        if len(subjects) < 2:
-            raise ScoresError(
-                "evaluation.recalibrate: expected two subjects or more of each class; one class has "
-                f"{len(subjects)}. Set evaluation.recalibrate=0."
-            )
-        count = min(max(1, round(fraction * len(subjects))), len(subjects) - 1)
-        chosen[rng.permutation(subjects)[:count]] = True
-    return chosen[rows]
 
 
 def evaluate_range(
-    scores: Scores, warnings: Sequence[str], *, threshold: float | None, resamples: int = RESAMPLES
+    scores: Predictions, warnings: Sequence[str], *, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
     """Return how many volumes lie outside the training range, and the metrics without them.
 
     Args:
-        scores: Of all external subjects.
+        scores: Of all external subjects, at the run's threshold.
         warnings: [N] texts, what of a volume lies outside; empty for none.
-        threshold: As carried over.
         resamples: Of the bootstrap.
     """
     is_inside = np.array([not text for text in warnings])
@@ -197,17 +125,16 @@ def evaluate_range(
     if is_inside.any() and not is_inside.all():
         inside = select_rows(scores, np.flatnonzero(is_inside))
         outside = select_rows(scores, np.flatnonzero(~is_inside))
-        block["inside"] = evaluate_scores(inside, threshold=threshold, resamples=resamples)
-        block["only_outside"] = evaluate_scores(outside, threshold=threshold, resamples=resamples)
+        block["inside"] = evaluate_scores(inside, resamples=resamples)
+        block["only_outside"] = evaluate_scores(outside, resamples=resamples)
     return block
 
 
 def evaluate_external(
-    external: Scores,
-    internal: ClassFits,
+    external: Predictions,
+    internal: Fits,
     *,
     warnings: Sequence[str],
-    threshold: float | None,
     recalibrated_part: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -215,41 +142,62 @@ def evaluate_external(
     """Return what metrics.json holds about external data.
 
     Args:
-        external: Scores of the external subjects.
-        internal: Scores of the run's test subjects; several fits where folds were averaged; empty for none.
+        external: Predictions for the external subjects, at the run's own threshold.
+        internal: Predictions for the run's test subjects; several fits where folds were averaged; empty for
+            none.
         warnings: [N] texts, as in `evaluate_range`.
-        threshold: The run's own, on class 1; None for several classes.
         recalibrated_part: As `evaluation.recalibrate`.
         resamples: Of every bootstrap.
         seed: Of the part that is recalibrated on.
     """
-    decided = external if threshold is None else with_threshold(external, threshold)
     found: dict[str, Any] = {
-        "threshold": threshold,
-        "threshold_reason": "carried over from the run, where it was chosen on validation",
-        "external": evaluate_scores(external, threshold=threshold, resamples=resamples),
-        "training_range": evaluate_range(external, warnings, threshold=threshold, resamples=resamples),
+        "external": evaluate_scores(external, resamples=resamples),
+        "training_range": evaluate_range(external, warnings, resamples=resamples),
         "calibration_external": summarise_calibration(external, resamples=resamples),
     }
-    if external.is_binary:
-        found["thresholds"] = describe_threshold(external, threshold)
+    if compared := compare_thresholds(external):
+        found["threshold_comparison"] = compared
     if internal:
-        found["difference"] = unpaired_differences(internal, [decided], resamples=resamples)
+        found["difference"] = unpaired_differences(internal, [external], resamples=resamples)
     if len(internal) == 1:
         found["calibration_internal"] = summarise_calibration(internal[0], resamples=resamples)
     if recalibrated_part:
-        found["recalibration"] = recalibrate(external, recalibrated_part, resamples=resamples, seed=seed)
+        found["recalibration"] = _recalibrate_or_say(external, recalibrated_part, resamples, seed)
     return found
 
 
-def _delong_or_none(internal: ClassFits, external: ClassFits, level: float) -> dict[str, Any] | None:
-    if not internal[0].is_binary:
-        return None
+def _recalibrate_or_say(external: Predictions, fraction: float, resamples: int, seed: int) -> dict[str, Any]:
+    """Return the recalibration; or why there is none, since the other figures are worth more than it."""
     try:
-        result = asdict(delong_unpaired(internal, external, level=level))
-    except ScoresError:
-        return None
-    return {name: _finite_or_none(result[name]) for name in ("difference", "low", "high", "p_value")}
+        return recalibrate(external, fraction, resamples=resamples, seed=seed)
+    except ScoresError as error:
+        return {"fraction": fraction, "problem": str(error)}
+
+
+def _compared_metrics(scores: Predictions) -> tuple[str, ...]:
+    """Return the metrics whose difference is shown."""
+    if isinstance(scores, Numbers):
+        return (*scores.headline, "mean_error", "calibration_slope")
+    of_outcomes = (f"auc[{name}]" for name in list_outcomes(scores))
+    if isinstance(scores, Scores) and scores.is_stratified:  # classes without an order
+        return COMPARED
+    return (*scores.headline, *of_outcomes)
+
+
+def _compare_outcomes(internal: Fits, external: Fits, level: float) -> dict[str, dict[str, Any]]:
+    """Return DeLong's difference of the AUC of each outcome, by the key of the metric."""
+    sides = [[list_outcomes(fit) for fit in fits] for fits in (internal, external)]
+    names = [name for name in sides[0][0] if all(name in one for side in sides for one in side)]
+    found = {}
+    for name in names:
+        try:
+            result = asdict(delong_unpaired(*([one[name] for one in side] for side in sides), level=level))
+        except ScoresError:
+            continue
+        is_only = isinstance(internal[0], Scores) and internal[0].is_binary
+        values = ("difference", "low", "high", "p_value")
+        found["auc" if is_only else f"auc[{name}]"] = {one: finite_or_none(result[one]) for one in values}
+    return found
 
 
 def _two_sided_p(draws: Floats) -> float:
@@ -259,11 +207,3 @@ def _two_sided_p(draws: Floats) -> float:
         return math.nan
     below, above = int((finite <= 0).sum()), int((finite >= 0).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))
-
-
-def _pick(metrics: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
-    return {name: _finite_or_none(metrics[name]) for name in names if name in metrics}
-
-
-def _finite_or_none(value: Any) -> Any:  # noqa: ANN401 - a number, or text that is kept
-    return None if isinstance(value, float) and not math.isfinite(value) else value

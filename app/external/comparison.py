@@ -8,22 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from voxlift.app.comparison.page import read_temperatures
+from voxlift.app.comparison.page import rank_disagreements, read_temperatures
 from voxlift.app.comparison.trial import Trial, group_by_model
 from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.external import unpaired_differences
-from voxlift.app.evaluation.paired import MARGIN, Comparison, compare_models
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.paired import Comparison, compare_models
+from voxlift.app.evaluation.scores import Fits, align_scores
 from voxlift.app.evaluation.verdict import decide, overall_verdict
 from voxlift.app.external.data import (
     EXTERNAL,
     TrainedVolumes,
     build_external_settings,
     find_trained_volumes,
+    load_external,
     prepare_external,
     refuse_trained_voxels,
 )
@@ -31,11 +30,9 @@ from voxlift.app.external.run import (
     describe_comparison,
     evaluate_runs,
     gather_external,
-    refuse_other_tasks,
     write_external_setup,
 )
-from voxlift.app.external.score import decide as decide_scores
-from voxlift.app.external.score import find_unusual, read_test_scores, score_classes
+from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
 from voxlift.app.progress import print_line
@@ -55,6 +52,9 @@ from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_subgroups
 from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
+from voxlift.app.tasks import task_of
+from voxlift.app.training.without_network import check_model
+from voxlift.data_pipelines.errors import ManifestError
 
 log = logging.getLogger("voxlift")
 
@@ -75,7 +75,7 @@ class ScoredTrials:
 
     trials: tuple[Trial, ...]
     members: tuple[EnsembleMember, ...]
-    scores: Mapping[str, Sequence[Scores]]
+    scores: Mapping[str, Fits]
     cohort: Cohort
     notes: tuple[str, ...]
 
@@ -104,17 +104,19 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
         SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
     """
     trials, notes = read_trials(comparison)
+    trials, without_input = select_trials_with_input(trials, asked)
+    notes = [*notes, *without_input]
     for note in notes:
         log.warning("%s", note)
     if len({trial.model for trial in trials}) == 1:  # nothing is left to compare it with
         return evaluate_runs(asked, [str(trial.run.path) for trial in trials])
-    members = tuple(open_ensemble([str(trial.run.path)]).members[0] for trial in trials)
+    ensembles = [open_ensemble([str(trial.run.path)], allow_table=True) for trial in trials]
+    members = tuple(one.members[0] for one in ensembles)
     own = replace(members[0].settings, evaluation=asked.evaluation)
-    refuse_other_tasks(own)
     settings = build_external_settings(own, asked.data)
     check_reported_columns(settings)
     trained = find_trained_volumes([trial.run for trial in trials])
-    manifest, cohort = gather_external(settings, own.data.classes, trained)
+    manifest, cohort = gather_external(settings, ensembles[0].classes, trained)
     with translate_failures(build_scoring_hint(asked.batch_size or own.trainer.batch_size)):
         scored = replace(_score_trials(asked, trials, members, cohort, trained), notes=tuple(notes))
     folder = RunFolder(Path(str(asked.output)).expanduser())
@@ -156,9 +158,9 @@ def read_trials(comparison: Path) -> tuple[list[Trial], list[str]]:
     trials, notes = [], []
     for row in rows:
         run = _find_run(comparison, Path(str(row["run"])))
-        if run.coefficients.exists() or not run.network.exists():
+        if not run.network.exists() and not (run.coefficients.exists() and run.columns.exists()):
             notes.append(
-                f"{row['model']} is left out: {run.path.name} holds no model that scores new images."
+                f"{row['model']} is left out: {run.path.name} holds no model that scores new subjects."
             )
             continue
         trials.append(Trial(str(row["model"]), int(row["fold"]), int(row["seed"]), (), run))
@@ -167,6 +169,30 @@ def read_trials(comparison: Path) -> tuple[list[Trial], list[str]]:
     if not trials:
         raise SettingsError(f"run={comparison}: none of its models can score new images. {' '.join(notes)}")
     return trials, list(dict.fromkeys(notes))
+
+
+def select_trials_with_input(
+    trials: Sequence[Trial], asked: EvaluateSettings
+) -> tuple[list[Trial], list[str]]:
+    """Return the trials whose model finds its columns or vectors in the new data, and sentences on others.
+
+    Raises:
+        ManifestError: The table cannot be used.
+        SettingsError: No model finds them.
+    """
+    usable, notes = [], []
+    for name, own in group_by_model(trials).items():
+        saved = load_settings(own[0].run)
+        settings = build_external_settings(saved, asked.data)
+        manifest = load_external(settings, task_of(saved).names(saved.data))
+        try:
+            check_model(settings, manifest)
+            usable += own
+        except (ManifestError, SettingsError) as error:
+            notes.append(f"{name} is left out: {error}")
+    if not usable:
+        raise SettingsError(f"data.table={asked.data.table}: no model can be scored. {' '.join(notes)}")
+    return [trial for trial in trials if trial in usable], notes
 
 
 def compare_external(
@@ -181,8 +207,9 @@ def compare_external(
         comparison: Its folder, with the internal verdict.
     """
     saved = read_json(comparison / RESULTS)
-    margin = next((float(pair["margin"]) for pair in saved["pairs"] if "margin" in pair), MARGIN)
-    pairs = compare_models(scored.scores, fit_seeds=scored.seeds, margin=margin)
+    margin = next((float(pair["margin"]) for pair in saved["pairs"] if "margin" in pair), None)
+    primary = next(iter(scored.scores.values()))[0].primary
+    pairs = compare_models(scored.scores, fit_seeds=scored.seeds, primary=primary, margin=margin)
     blocks = summarise_models(scored.scores, fit_seeds=scored.seeds)
     by_model = group_by_model(scored.trials)
     warnings = find_unusual(scored.cohort, scored.members)
@@ -222,7 +249,7 @@ def _score_trials(
 ) -> ScoredTrials:
     """Return the scores of each trial; models with another preprocessing have the images prepared anew."""
     cohorts = {repr(members[0].preprocess): cohort}
-    scores: dict[str, list[Scores]] = {}
+    scores: dict[str, list[Any]] = {}
     for trial, member in zip(trials, members, strict=True):
         settings = build_external_settings(member.settings, asked.data)
         key = repr(member.preprocess)
@@ -231,8 +258,9 @@ def _score_trials(
             cohorts[key] = prepare_external(manifest, settings)
             refuse_trained_voxels(cohorts[key], trained, manifest.source)
         batch_size = asked.batch_size or member.settings.trainer.batch_size
-        own = score_classes(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
-        scores.setdefault(trial.model, []).append(decide_scores(own, member.threshold))
+        own = score_run(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
+        decided = cohort.task.decide(own, read_json(trial.run.metrics))
+        scores.setdefault(trial.model, []).append(decided)
     return ScoredTrials(tuple(trials), tuple(members), scores, cohort, ())
 
 
@@ -242,7 +270,7 @@ def _manifest_of(cohort: Cohort) -> Any:  # noqa: ANN401 - a Manifest
     return Manifest(cohort.records, cohort.classes, {}, Path())
 
 
-def _difference(trials: Sequence[Trial], external: Sequence[Scores]) -> dict[str, Any]:
+def _difference(trials: Sequence[Trial], external: Fits) -> dict[str, Any]:
     """Return the differences from the internal test; empty where a run has no test subjects."""
     internal = [read_test_scores(trial.run) for trial in trials]
     known = [one for one in internal if one is not None]
@@ -278,13 +306,14 @@ def _write_page(
 ) -> None:
     """Write `report.html` of a comparison on external data."""
     by_model, settings = group_by_model(scored.trials), scored.members[0].settings
+    first = next(iter(scored.scores.values()))[0]
     groups, forest = show_subgroups(results.get("subgroups", {}))
     summary = ComparisonSummary(
         name=f"{' against '.join(scored.scores)} on {describe_task(settings.data)}, external data",
         comparisons=pairs,
         models=scored.scores,
         metrics={name: model[EXTERNAL] for name, model in results["models"].items()},
-        splits=count_splits(folder),
+        splits=count_splits(folder, scored.cohort.task, scored.cohort.classes),
         environment=read_json(scored.trials[0].run.environment),
         temperatures=read_temperatures(by_model),
         cases=_pick_disagreements(scored, load_settings(folder).data, page.cases),
@@ -301,7 +330,7 @@ def _write_page(
             table_one=table,
             groups=groups,
             forest=forest,
-            external=describe_models_external(results),
+            external=describe_models_external(results, metric=first.primary, unit=first.unit),
         ),
         created=timestamp(),
     )
@@ -309,15 +338,16 @@ def _write_page(
 
 
 def _pick_disagreements(scored: ScoredTrials, data: DataSettings, count: int) -> list[dict[str, Case]]:
-    """Return the volumes with the widest range of the true class' probability over the models."""
+    """Return the volumes on which the models disagree most, see `rank_disagreements`."""
     first = {name: fits[0] for name, fits in scored.scores.items()}
-    rows = np.arange(len(scored.cohort.records))
-    rated = np.stack([own.probabilities[rows, own.labels] for own in first.values()])
-    order = np.argsort(rated.min(axis=0) - rated.max(axis=0), kind="stable")[:count]
+    anchor = next(iter(first.values()))
+    aligned = {name: align_scores(anchor, own) for name, own in first.items()}
+    rows = rank_disagreements(list(aligned.values()))[:count]
     shown = {}
-    for name, own in first.items():
+    for name, own in aligned.items():
         run = next(trial.run for trial in scored.trials if trial.model == name)
-        network = load_network(run.network) if run.model.exists() else None
-        cohort = join_new_columns(scored.cohort, run, replace(load_settings(run), data=data))
-        shown[name] = build_cases(own, [(int(row), 0) for row in order], cohort, network)
-    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(order))]
+        settings = load_settings(run)
+        network = load_network(run.network) if settings.model.has_network else None
+        cohort = join_new_columns(scored.cohort, run, replace(settings, data=data))
+        shown[name] = build_cases(own, rows, cohort, network)
+    return [{name: cases[i] for name, cases in shown.items()} for i in range(len(rows))]

@@ -69,12 +69,23 @@ def build_external_settings(own: TrainSettings, asked: ExternalDataSettings) -> 
     given: dict[str, Any] = {name: value for name, value in vars(asked).items() if value is not None}
     if asked.image_column is not None and asked.image_columns is None:
         given["image_columns"] = []
-    if asked.classes is not None and len(asked.classes) != len(own.data.classes):
-        raise SettingsError(
-            f"data.classes: expected the names of {', '.join(own.data.classes)} in this order as the table "
-            f"has them; received {', '.join(asked.classes)}."
-        )
+    _refuse_other_names(own, asked)
     return replace(own, data=replace(data, split_column=None, **given))
+
+
+def _refuse_other_names(own: TrainSettings, asked: ExternalDataSettings) -> None:
+    """Pass when the table has as many names of classes, or columns of findings, as the run.
+
+    Raises:
+        SettingsError: It has more or fewer.
+    """
+    for key in ("classes", "label_columns"):
+        given, expected = getattr(asked, key), getattr(own.data, key)
+        if given is not None and len(given) != len(expected):
+            wanted = f"the names of {', '.join(expected)} in this order" if expected else "no such key"
+            raise SettingsError(
+                f"data.{key}: expected {wanted} as the table has them; received {', '.join(given)}."
+            )
 
 
 def load_external(settings: TrainSettings, classes: Sequence[str]) -> Manifest:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.config import EvaluateSettings, SettingsError, TrainSettings
+from voxlift.app.config import EvaluateSettings, TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.external import evaluate_external
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.external.data import (
     EXTERNAL,
     TrainedVolumes,
@@ -28,10 +29,9 @@ from voxlift.app.external.data import (
 from voxlift.app.external.score import (
     average_scores,
     calibrate_scores,
-    decide,
     find_unusual,
     read_internal_scores,
-    score_classes,
+    score_run,
 )
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
@@ -72,9 +72,8 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
         SettingsError, ManifestError, VolumeError: The runs or the data cannot be used, or somebody in it was
             trained on; nothing is written.
     """
-    ensemble = open_ensemble(runs)
+    ensemble = open_ensemble(runs, allow_table=True)
     own = ensemble.members[0].settings
-    refuse_other_tasks(own)
     settings = build_external_settings(
         replace(own, evaluation=asked.evaluation, report=asked.report), asked.data
     )
@@ -86,16 +85,18 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
         scores = score_members(ensemble, cohort, asked, batch_size=batch_size)
     folder = RunFolder(Path(str(asked.output)).expanduser())
     columns = write_external_setup(folder, settings, cohort=cohort, manifest=manifest)
-    metrics = build_metrics(ensemble, scores, cohort, asked, columns)
+    carried = ensemble.task.carry_over([read_json(member.run.metrics) for member in ensemble.members])
+    decided = cohort.task.decide(average_scores(scores), carried)
+    metrics = carried | build_metrics(
+        ensemble, scores, decided, carried=carried, cohort=cohort, asked=asked, columns=columns
+    )
     metrics["compared"] = describe_comparison(trained, asked)
     warnings = find_unusual(cohort, ensemble.members)
     write_rows(
         folder.predictions,
         [
             row | {"warning": warning}
-            for row, warning in zip(
-                prediction_rows({EXTERNAL: average_scores(scores)}, cohort.task), warnings, strict=True
-            )
+            for row, warning in zip(prediction_rows({EXTERNAL: decided}, cohort.task), warnings, strict=True)
         ],
     )
     internal = [member.run for member in ensemble.members][:1]
@@ -104,7 +105,7 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
         folder,
         settings,
         cohort=cohort,
-        scores=decide(average_scores(scores), ensemble.threshold),
+        scores=decided,
         metrics=metrics,
         table_one=table,
         run=ensemble.members[0].run,
@@ -112,7 +113,7 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
         columns=columns,
     )
     write_json(folder.metrics, metrics)  # last, as in a run
-    print_results(metrics, describe_models(ensemble))
+    print_results(metrics, describe_models(ensemble), decided)
     print_line(f"Results in {folder.path}, report {folder.report}")
     return 0
 
@@ -137,10 +138,10 @@ def gather_external(
 
 def score_members(
     ensemble: Ensemble, cohort: Cohort, asked: EvaluateSettings, *, batch_size: int
-) -> list[Scores]:
-    """Return each member's scores of the new volumes."""
+) -> list[Any]:
+    """Return each member's predictions for the new volumes."""
     return [
-        score_classes(
+        score_run(
             member.run,
             build_external_settings(member.settings, asked.data),
             cohort,
@@ -153,45 +154,51 @@ def score_members(
 
 def build_metrics(
     ensemble: Ensemble,
-    scores: Sequence[Scores],
+    scores: Sequence[Any],
+    decided: Any,  # noqa: ANN401 - the task's own class
+    *,
+    carried: Mapping[str, Any],
     cohort: Cohort,
     asked: EvaluateSettings,
     columns: SubjectColumns,
 ) -> dict[str, Any]:
-    """Return the content of metrics.json."""
-    mean, threshold = average_scores(scores), ensemble.threshold
+    """Return the content of metrics.json, but for what is carried over from the runs.
+
+    Args:
+        ensemble: The runs.
+        scores: Of each run.
+        decided: Their mean, at the thresholds carried over.
+        carried: See `Task.carry_over`.
+        cohort: The external volumes.
+        asked: With `evaluation`.
+        columns: Of the external subjects.
+    """
     warnings = find_unusual(cohort, ensemble.members)
-    internal = read_internal_scores(ensemble.members, threshold)
+    internal = read_internal_scores(ensemble.members, carried)
     metrics: dict[str, Any] = {"runs": [str(member.run.path) for member in ensemble.members]}
     metrics |= evaluate_external(
-        mean,
-        internal,
-        warnings=warnings,
-        threshold=threshold,
-        recalibrated_part=asked.evaluation.recalibrate,
+        decided, internal, warnings=warnings, recalibrated_part=asked.evaluation.recalibrate
     )
     metrics["training_range"] |= {
         "reasons": count_reasons(warnings),
         "compared": all(member.training_range is not None for member in ensemble.members),
     }
     if len(internal) == 1:
-        metrics["internal"] = evaluate_scores(internal[0], threshold=threshold)
-    temperatures = [member.temperature or 1.0 for member in ensemble.members]
-    calibrated = calibrate_scores(scores, temperatures)
-    metrics["calibration"] = {
-        "temperature": temperatures[0] if len(temperatures) == 1 else temperatures,
-        "fitted_on": "val",
-        EXTERNAL: {"after": evaluate_scores(calibrated)},
-    }
-    prevalence = asked.evaluation.prevalence
-    if used := evaluate_use(decide(mean, threshold), prevalence=prevalence):
+        metrics["internal"] = evaluate_scores(internal[0])
+    if ensemble.is_calibrated:
+        temperatures = [member.temperature or 1.0 for member in ensemble.members]
+        metrics["calibration"] = {
+            "temperature": temperatures[0] if len(temperatures) == 1 else temperatures,
+            "fitted_on": "val",
+            EXTERNAL: {"after": evaluate_scores(calibrate_scores(scores, temperatures))},
+        }
+    if used := evaluate_use(decided, prevalence=asked.evaluation.prevalence):
         metrics["use"] = used
     saved = read_json(ensemble.members[0].run.metrics).get("prediction_sets")
     if saved is not None and len(ensemble.members) == 1:
-        metrics["prediction_sets"] = saved | {EXTERNAL: measure_coverage(mean, read_limits(saved))}
+        metrics["prediction_sets"] = saved | {EXTERNAL: measure_coverage(decided, read_limits(saved))}
     if asked.evaluation.by:
-        found = evaluate_subgroups([decide(mean, threshold)], columns, asked.evaluation)
-        metrics["subgroups"] = found
+        metrics["subgroups"] = evaluate_subgroups([decided], columns, asked.evaluation)
     return metrics
 
 
@@ -225,32 +232,21 @@ def describe_comparison(trained: TrainedVolumes, asked: EvaluateSettings) -> lis
     ]
 
 
-def print_results(metrics: dict[str, Any], name: str) -> None:
+def print_results(metrics: dict[str, Any], name: str, scores: Predictions) -> None:
     """Print the metrics on external data beside those of the internal test, and the subgroups."""
     blocks = {f"{name}, external": metrics["external"]}
     if "internal" in metrics:
         blocks[f"{name}, internal test"] = metrics["internal"]
-    print_metrics(blocks)
-    difference = metrics.get("difference", {}).get("auc")
+    print_metrics(blocks, unit=scores.unit)
+    difference = metrics.get("difference", {}).get(scores.primary)
     if difference and difference["low"] is not None:
         print_line(
-            f"ROC AUC, external minus internal: {difference['difference']:+.3f} "
-            f"[{difference['low']:+.3f}, {difference['high']:+.3f}]"
+            f"{metric_label(scores.primary, scores.unit)}, external minus internal: "
+            f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
         )
     known = metrics["training_range"]
     print_line(f"{known['outside']} of {known['volumes']} scans lie outside the training range.")
+    if "problem" in metrics.get("recalibration", {}):
+        print_line(f"No recalibration: {metrics['recalibration']['problem']}")
     if "subgroups" in metrics:
         print_subgroups(metrics["subgroups"])
-
-
-def refuse_other_tasks(settings: TrainSettings) -> None:
-    """Pass when the run predicts classes.
-
-    Raises:
-        SettingsError: It predicts something else.
-    """
-    if settings.task.name != "classes":
-        raise SettingsError(
-            f"data.table: expected a run of task=classes; this one has task={settings.task.name}, which "
-            "cannot be evaluated on external data."
-        )

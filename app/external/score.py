@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.calibration import apply_temperature
-from voxlift.app.evaluation.scores import Scores, with_threshold
+from voxlift.app.evaluation.scores import AnyPredictions, replace_fields
 from voxlift.app.files import read_rows
 from voxlift.app.inference.ensemble import EnsembleMember
 from voxlift.app.inference.scores import score_split
@@ -19,7 +18,8 @@ from voxlift.app.runs.columns import join_new_columns
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_scores
-from voxlift.app.training.linear_model import score_linear
+from voxlift.app.tasks import task_of
+from voxlift.app.training.without_network import WITHOUT_NETWORK
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
 
 
@@ -35,10 +35,10 @@ def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: st
 
     Raises:
         SettingsError: The network takes volumes of another shape.
-        ManifestError: The table lacks a column that the network takes.
+        ManifestError: The table lacks a column that the model takes, or a volume has no vector.
     """
     if not settings.model.has_network:
-        return score_linear(run, settings, cohort, split)
+        return WITHOUT_NETWORK[settings.model.kind].score(run, settings, cohort, split)
     from voxlift.models.batch_norm import fold_batch_norm
 
     network = load_network(run.network)
@@ -46,20 +46,6 @@ def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: st
     if cohort.columns is None:  # of other data; a cohort of the run has those of its folder
         cohort = join_new_columns(cohort, run, settings)
     return score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
-
-
-def score_classes(
-    run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int
-) -> Scores:
-    """Return the scores of a run that predicts classes; as `score_run`.
-
-    Raises:
-        SettingsError: It predicts something else, or as in `score_run`.
-    """
-    scores = score_run(run, settings, cohort, split, batch_size=batch_size)
-    if not isinstance(scores, Scores):
-        raise SettingsError(f"{run.path}: expected a run of task=classes.")
-    return scores
 
 
 def refuse_other_shape(expected: Sequence[int | None], received: Sequence[int], run: RunFolder) -> None:
@@ -77,45 +63,40 @@ def refuse_other_shape(expected: Sequence[int | None], received: Sequence[int], 
     )
 
 
-def average_scores(members: Sequence[Scores]) -> Scores:
-    """Return the mean probabilities of several models for the same volumes."""
-    mean = np.mean([one.probabilities for one in members], axis=0)
-    return replace(members[0], probabilities=mean)
+def average_scores(members: Sequence[AnyPredictions]) -> AnyPredictions:
+    """Return the mean predictions of several models for the same volumes."""
+    predicted = members[0].predicted
+    mean = np.mean([getattr(one, predicted) for one in members], axis=0)
+    return replace_fields(members[0], {predicted: mean})
 
 
-def decide(scores: Scores, threshold: float | None) -> Scores:
-    """Return the scores with the run's threshold, where it has one."""
-    return scores if threshold is None else with_threshold(scores, threshold)
-
-
-def calibrate_scores(members: Sequence[Scores], temperatures: Sequence[float]) -> Scores:
+def calibrate_scores(members: Sequence[Any], temperatures: Sequence[float]) -> Any:  # noqa: ANN401 - of classes
     """Return the mean over models of their probabilities after each one's temperature."""
     pairs = zip(members, temperatures, strict=True)
     return average_scores([apply_temperature(one, temperature) for one, temperature in pairs])
 
 
-def read_internal_scores(members: Sequence[EnsembleMember], threshold: float | None) -> list[Scores]:
-    """Return the members' scores of their own test subjects.
+def read_internal_scores(members: Sequence[EnsembleMember], carried: Mapping[str, Any]) -> list[Any]:
+    """Return the members' predictions for their own test subjects.
 
     They are averaged where all have the same test subjects, as over seeds; over folds each member has its
     own. Empty where a run has no test subjects.
 
     Args:
         members: Of the ensemble.
-        threshold: Of the ensemble, for averaged scores.
+        carried: As `Task.carry_over` gives it, for averaged predictions.
     """
     splits = [read_test_scores(member.run) for member in members]
     found = [one for one in splits if one is not None]
     if len(found) < len(splits):
         return []
     if len(found) > 1 and all(one.keys == found[0].keys for one in found):
-        mean = average_scores(found)
-        return [mean if threshold is None else with_threshold(mean, threshold)]
+        return [task_of(members[0].settings).decide(average_scores(found), carried)]
     return found
 
 
-def read_test_scores(run: RunFolder) -> Scores | None:
-    """Return a run's scores of its test subjects; None where it has none."""
+def read_test_scores(run: RunFolder) -> Any:  # noqa: ANN401 - the task's own class, or None
+    """Return a run's predictions for its test subjects; None where it has none."""
     has_test = any(row["split"] == "test" for row in read_rows(run.predictions))
     return read_scores(run, split="test") if has_test else None
 

@@ -14,7 +14,7 @@ from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.cohort import read_training_range
-from voxlift.app.runs.columns import load_encoder
+from voxlift.app.runs.columns import load_joined_encoder
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network, volume_shape
@@ -143,16 +143,17 @@ class BatchScores:
     decisions: NDArray[np.int64]
 
 
-def open_ensemble(runs: Sequence[str]) -> Ensemble:
+def open_ensemble(runs: Sequence[str], *, allow_table: bool = False) -> Ensemble:
     """Return finished runs as an ensemble; no network is loaded.
 
     Args:
         runs: Paths of run folders.
+        allow_table: Whether runs may be regressions on columns of the table, which take no image.
 
     Raises:
         SettingsError: A folder is not a finished run, or the runs are not compatible.
     """
-    members = tuple(_open_member(run) for run in runs)
+    members = tuple(_open_member(run, allow_table=allow_table) for run in runs)
     problems = [line for member in members[1:] for line in _find_differences(members[0], member)]
     if problems:
         raise SettingsError(
@@ -239,8 +240,8 @@ def image_columns(settings: TrainSettings) -> tuple[str, ...]:
     return tuple(data.image_columns) or (data.image_column,)
 
 
-def _open_member(path: str) -> EnsembleMember:
-    run = open_finished_run(path)
+def _open_member(path: str, *, allow_table: bool) -> EnsembleMember:
+    run = open_finished_run(path, allow_table=allow_table)
     settings = load_settings(run)
     return EnsembleMember(
         run=run,
@@ -249,7 +250,7 @@ def _open_member(path: str) -> EnsembleMember:
         thresholds=task_of(settings).thresholds(read_json(run.metrics)),
         temperature=read_temperature(run) if settings.task.name == "classes" else None,
         training_range=read_training_range(run),
-        encoder=load_encoder(run, settings),
+        encoder=load_joined_encoder(run, settings),
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import TrainSettings
-from voxlift.app.evaluation.metric_names import metric_label
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
+from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
@@ -17,7 +17,14 @@ from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells, value_and_interval
 from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
 from voxlift.app.report.html import timestamp
-from voxlift.app.report.run_page import RunSummary, count_splits, describe_task, render_run_page
+from voxlift.app.report.run_page import (
+    RunSummary,
+    count_splits,
+    describe_baseline,
+    describe_task,
+    describe_thresholds,
+    render_run_page,
+)
 from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
@@ -34,7 +41,7 @@ def write_external_page(
     settings: TrainSettings,
     *,
     cohort: Cohort,
-    scores: Scores,
+    scores: Predictions,
     metrics: Mapping[str, Any],
     table_one: Sequence[TableOneRow],
     run: RunFolder,
@@ -47,7 +54,7 @@ def write_external_page(
         folder: Receives the page; its other files are written already.
         settings: Of the run, with the external data.
         cohort: The external volumes.
-        scores: Their scores, at the run's threshold.
+        scores: Their predictions, at the run's threshold.
         metrics: Content of metrics.json.
         table_one: The table of subjects.
         run: The run, or the first of several; its network draws Grad-CAM.
@@ -62,16 +69,16 @@ def write_external_page(
     blocks = {"external": metrics["external"]}
     if "internal" in metrics:
         blocks["internal test"] = metrics["internal"]
-    temperature = metrics["calibration"]["temperature"]
+    temperature = metrics.get("calibration", {}).get("temperature")
     groups, forest = show_subgroups({"": metrics.get("subgroups", {})})
     table = Path(str(settings.data.table)).name
     summary = RunSummary(
         name=f"{name} on {describe_task(settings.data)}, external data {table}",
-        verdict=external_verdict(metrics, name=name),
+        verdict=external_verdict(metrics, name=name, metric=scores.primary, unit=scores.unit),
         metrics=blocks,
         scores={"external": scores},
         split="external",
-        splits=count_splits(folder),
+        splits=count_splits(folder, cohort.task, cohort.classes),
         config=folder.config.read_text(encoding="utf-8"),
         environment=read_json(run.environment),
         temperature=temperature if isinstance(temperature, float) else None,
@@ -79,13 +86,17 @@ def write_external_page(
         correct=[add_groups(case, of_case) for case in correct],
         is_interactive=settings.report.interactive,
         audit=[*_describe_data(folder, cohort), *metrics["compared"]],
-        notes=[f"Run: {', '.join(metrics['runs'])}. Table: {settings.data.table}."],
+        notes=[
+            f"Run: {', '.join(metrics['runs'])}. Table: {settings.data.table}.",
+            *describe_thresholds(metrics),
+            *describe_baseline(metrics),
+        ],
         evidence=Evidence(
             flow=table_cells(read_rows(folder.flow)),
             table_one=table_one_cells(table_one),
             groups=groups,
             forest=forest,
-            external=describe_external(metrics),
+            external=describe_external(metrics, metric=scores.primary, unit=scores.unit),
             use=describe_use(metrics, "external", positive=cohort.classes[-1]),
         ),
         created=timestamp(),
@@ -104,68 +115,101 @@ def _describe_data(folder: RunFolder, cohort: Cohort) -> list[str]:
     return sentences
 
 
-def describe_external(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
-    """Return the sections of the page on external data, from its metrics.json."""
+def describe_external(
+    metrics: Mapping[str, Any], *, metric: str = "auc", unit: str = ""
+) -> list[tuple[str, TableCells, str]]:
+    """Return the sections of the page on external data, from its metrics.json.
+
+    Args:
+        metrics: Content of metrics.json.
+        metric: Of the verdict.
+        unit: Of a predicted number.
+    """
     sections = []
     if metrics.get("difference"):
-        rows = [_difference_row(name, one) for name, one in metrics["difference"].items()]
+        rows = [_difference_row(name, one, unit) for name, one in metrics["difference"].items()]
         note = (
-            "External minus internal test, on different subjects. AUC of two classes: interval and p-value "
-            "by DeLong with independent variances; the others: two bootstraps over subjects. The p-values "
-            "are not corrected for the number of metrics. The decision threshold is the run's own."
+            "External minus internal test, on different subjects. Interval and p-value of a ROC AUC with "
+            "two outcomes are DeLong's with independent variances; the others come from two bootstraps over "
+            "subjects. The p-values are not corrected for the number of metrics. A decision threshold is the "
+            "run's own."
         )
         sections.append(("Difference from the internal test", table_cells(rows), note))
-    sections += _range_section(metrics["training_range"])
-    if "own" in metrics.get("thresholds", {}):
-        rows = [
-            {"threshold": title, "value": format_value(one["threshold"]), **_labelled(one)}
-            for title, one in (
-                ("carried over", metrics["thresholds"]["carried_over"]),
-                ("best on these data", metrics["thresholds"]["own"]),
-            )
-        ]
-        note = (
-            "The second threshold was chosen on the same subjects on which it is measured here, for the best "
-            "balanced accuracy: its figures are optimistic, and no other figure of this page uses it."
-        )
-        sections.append(("Decision threshold", table_cells(rows), note))
-    return [*sections, *_calibration_section(metrics)]
+    sections += _range_section(metrics["training_range"], metric, unit)
+    return [*sections, *_threshold_section(metrics), *_calibration_section(metrics, unit)]
 
 
-def describe_models_external(results: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
-    """Return the sections of the page of a comparison on external data, from its comparison.json."""
+def _threshold_section(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+    """Return the thresholds carried over beside those that the external data would choose."""
+    compared = {name: one for name, one in metrics.get("threshold_comparison", {}).items() if "own" in one}
     rows = [
-        {"model": name, **_difference_row("auc", model["difference"]["auc"])}
+        {
+            **({"outcome": name} if len(compared) > 1 else {}),
+            "threshold": title,
+            "value": format_value(one[key]["threshold"]),
+            **_labelled(one[key]),
+        }
+        for name, one in compared.items()
+        for title, key in (("carried over", "carried_over"), ("best on these data", "own"))
+    ]
+    note = (
+        "The second threshold was chosen on the same subjects on which it is measured here, for the best "
+        "balanced accuracy: its figures are optimistic, and no other figure of this page uses it."
+    )
+    return [("Decision threshold", table_cells(rows), note)] if rows else []
+
+
+def describe_models_external(
+    results: Mapping[str, Any], *, metric: str = "auc", unit: str = ""
+) -> list[tuple[str, TableCells, str]]:
+    """Return the sections of the page of a comparison on external data, from its comparison.json.
+
+    Args:
+        results: Content of comparison.json.
+        metric: Of the verdict.
+        unit: Of a predicted number.
+    """
+    rows = [
+        {"model": name, **_difference_row(metric, model["difference"][metric], unit)}
         for name, model in results["models"].items()
         if model["difference"]
     ]
     for row in rows:
         row.pop("metric")
     note = (
-        "ROC AUC on the external subjects minus that on each model's own test subjects, which are others; "
-        "averaged over folds and seeds. The comparison of the models with each other is paired: see above."
+        f"{metric_label(metric, unit)} on the external subjects minus that on each model's own test "
+        "subjects, which are others; averaged over folds and seeds. The comparison of the models with each "
+        "other is paired: see above."
     )
     return [
         ("Difference from the internal test", table_cells(rows), note),
-        *_range_section(results["training_range"]),
+        *_range_section(results["training_range"], metric, unit),
     ]
 
 
-def external_verdict(metrics: Mapping[str, Any], *, name: str) -> str:
-    """Return the sentences above the page on external data."""
-    block, difference = metrics["external"], metrics.get("difference", {}).get("auc")
-    low, high = interval_of(block, "auc") or (None, None)
-    auc = f"{format_value(block.get('auc'))} {format_interval(low, high)}"
-    sentences = [f"{name}: ROC AUC {auc} on {block['subjects']} external subjects."]
+def external_verdict(metrics: Mapping[str, Any], *, name: str, metric: str = "auc", unit: str = "") -> str:
+    """Return the sentences above the page on external data.
+
+    Args:
+        metrics: Content of metrics.json.
+        name: Of the model.
+        metric: Of the verdict.
+        unit: Of a predicted number.
+    """
+    block, difference = metrics["external"], metrics.get("difference", {}).get(metric)
+    low, high = interval_of(block, metric) or (None, None)
+    value = f"{format_value(block.get(metric))} {format_interval(low, high)}"
+    sentences = [f"{name}: {metric_label(metric, unit)} {value} on {block['subjects']} external subjects."]
     if difference and difference["low"] is not None:
         interval = format_interval(difference["low"], difference["high"])
         gap = f"{format_signed(difference['difference'])} {interval}"
-        if difference["high"] < 0:
-            sentences.append(f"That is lower than on its own test subjects: {gap}.")
-        elif difference["low"] > 0:
-            sentences.append(f"That is higher than on its own test subjects: {gap}.")
-        else:
+        if difference["low"] <= 0 <= difference["high"]:
             sentences.append(f"No difference from its own test subjects is shown: {gap}.")
+        else:
+            is_lower = difference["high"] < 0
+            word = "better" if is_lower == is_lower_better(metric) else "worse"
+            way = "lower" if is_lower else "higher"
+            sentences.append(f"That is {way}, so {word}, than on its own test subjects: {gap}.")
     known = metrics["training_range"]
     if known["outside"]:
         share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
@@ -178,9 +222,9 @@ def external_verdict(metrics: Mapping[str, Any], *, name: str) -> str:
     return " ".join(sentences)
 
 
-def _difference_row(name: str, one: Mapping[str, Any]) -> dict[str, str]:
+def _difference_row(name: str, one: Mapping[str, Any], unit: str) -> dict[str, str]:
     return {
-        "metric": metric_label(name),
+        "metric": metric_label(name, unit),
         "internal test": format_value(one["internal"]),
         "external": format_value(one["external"]),
         "difference": format_signed(_number(one["difference"])),
@@ -189,7 +233,7 @@ def _difference_row(name: str, one: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _range_section(known: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+def _range_section(known: Mapping[str, Any], metric: str, unit: str) -> list[tuple[str, TableCells, str]]:
     if "compared" in known and not known["compared"]:
         note = "The run saved no ranges of its training scans (an older version), so nothing was compared."
         return [("Training range", ([], []), note)]
@@ -199,9 +243,9 @@ def _range_section(known: Mapping[str, Any]) -> list[tuple[str, TableCells, str]
     for title, key in (("without those outside", "inside"), ("only those outside", "only_outside")):
         if key in known:
             block = known[key]
-            low, high = interval_of(block, "auc") or (None, None)
-            auc = f"{format_value(block.get('auc'))} {format_interval(low, high)}"
-            table.append({"scans": f"ROC AUC {title}: {auc}", "count": block["n"]})
+            low, high = interval_of(block, metric) or (None, None)
+            value = f"{format_value(block.get(metric))} {format_interval(low, high)}"
+            table.append({"scans": f"{metric_label(metric, unit)} {title}: {value}", "count": block["n"]})
     note = (
         f"{known['outside']} of {known['volumes']} scans lie outside the range of spacing, size, stored axes "
         "and intensities of the training scans; predictions.csv says for each what is unusual. A scan can "
@@ -210,31 +254,49 @@ def _range_section(known: Mapping[str, Any]) -> list[tuple[str, TableCells, str]
     return [("Training range", table_cells(table), note)]
 
 
-def _calibration_section(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
+def _calibration_section(metrics: Mapping[str, Any], unit: str) -> list[tuple[str, TableCells, str]]:
     blocks = {"external": metrics["calibration_external"]}
     if "calibration_internal" in metrics:
         blocks = {"internal test": metrics["calibration_internal"], **blocks}
+    is_number = "mae" in metrics["calibration_external"]
     note = (
-        "Calibration intercept: calibration in the large, 0 where the mean prediction fits; slope: below 1 "
-        "where probabilities are too extreme. Intervals: bootstrap over subjects."
-    )
-    found = metrics.get("recalibration")
-    if found:
+        "Line of measured on predicted: intercept 0 and slope 1 are perfect. "
+        if is_number
+        else "Calibration intercept: calibration in the large, 0 where the mean prediction fits; slope: "
+        "below 1 where probabilities are too extreme. "
+    ) + "Intervals: bootstrap over subjects."
+    found = metrics.get("recalibration", {})
+    if "problem" in found:
+        note += f" There is no recalibration: {found['problem']}"
+    elif found:
         part, rest = found["fitted_on_subjects"], found["scored_subjects"]
         blocks |= {
             f"before recalibration, {rest} subjects": found["before"],
             "after, the same": found["after"],
         }
+        of_class = "" if is_number or "outcomes" in found["before"] else " of each class"
         note += (
-            f" Recalibrated on {part} external subjects ({100 * found['fraction']:g} % of each class), which "
-            "are not among those scored after it."
+            f" Recalibrated on {part} external subjects ({100 * found['fraction']:g} %{of_class}), which are "
+            "not among those scored after it."
         )
-    keys = list(dict.fromkeys(key for one in blocks.values() for key in one if key not in ("n", "intervals")))
-    rows = [
-        {"": title, **{metric_label(key): " ".join(value_and_interval(one, key)).strip() for key in keys}}
-        for title, one in blocks.items()
+    return [("Calibration on external data", table_cells(_calibration_rows(blocks, unit)), note)]
+
+
+def _calibration_rows(blocks: Mapping[str, Mapping[str, Any]], unit: str) -> list[dict[str, object]]:
+    """Return a row for each block, and for each of its outcomes."""
+    flat = {}
+    for title, block in blocks.items():
+        flat[title] = block
+        flat |= {f"{title}: {name}": one for name, one in block.get("outcomes", {}).items()}
+    hidden = ("n", "intervals", "outcomes")
+    keys = list(dict.fromkeys(key for one in flat.values() for key in one if key not in hidden))
+    return [
+        {
+            "": title,
+            **{metric_label(key, unit): " ".join(value_and_interval(one, key)).strip() for key in keys},
+        }
+        for title, one in flat.items()
     ]
-    return [("Calibration on external data", table_cells(rows), note)]
 
 
 def count_reasons(warnings: Iterable[str]) -> dict[str, int]:

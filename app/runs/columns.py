@@ -1,4 +1,4 @@
-"""`columns.json`: how columns of the table become the second input of a run's network, written and read."""
+"""`columns.json`: how columns of the table become the input of a run's model, written and read."""
 
 from __future__ import annotations
 
@@ -22,14 +22,21 @@ def write_columns(cohort: Cohort, run: RunFolder) -> None:
         write_json(run.columns, {"columns": cohort.columns.encoder.as_json()})
 
 
-def load_encoder(run: RunFolder, settings: TrainSettings) -> ColumnEncoder | None:
+def load_joined_encoder(run: RunFolder, settings: TrainSettings) -> ColumnEncoder | None:
     """Return how a run's network takes columns of the table; None where it takes none.
 
     Raises:
         SettingsError: The file is missing or damaged.
     """
-    if not settings.model.join_columns:
-        return None
+    return load_encoder(run) if settings.model.join_columns else None
+
+
+def load_encoder(run: RunFolder) -> ColumnEncoder:
+    """Return how the model of a run takes columns of the table.
+
+    Raises:
+        SettingsError: The file is missing or damaged.
+    """
     try:
         return read_encoder(read_json(run.columns)["columns"])
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -45,7 +52,7 @@ def reopen_columns(cohort: Cohort, run: RunFolder, settings: TrainSettings) -> C
     Raises:
         SettingsError: A file is missing or damaged.
     """
-    encoder = load_encoder(run, settings)
+    encoder = load_joined_encoder(run, settings)
     if encoder is None:
         return cohort
     saved, items = read_subjects(run, settings), [record.item for record in cohort.records]
@@ -68,7 +75,7 @@ def join_new_columns(cohort: Cohort, run: RunFolder, settings: TrainSettings) ->
         ManifestError: The table lacks a column.
         SettingsError: The run's file is missing or damaged.
     """
-    encoder = load_encoder(run, settings)
+    encoder = load_joined_encoder(run, settings)
     return cohort if encoder is None else _with_cells(cohort, encoder, read_cells(settings, cohort.records))
 
 

@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def columns(self) -> Path:
-        """`columns.json`: how columns of the table become an input, where a network joins them to images."""
+        """`columns.json`: how columns of the table become an input; of a regression also its coefficients."""
         return self.path / "columns.json"
 
     @property
@@ -210,11 +210,12 @@ def _is_of_start(path: Path) -> bool:
     return is_leftover(path) or path in {run.log, run.preflight, run.untrained}
 
 
-def open_finished_run(run: str) -> RunFolder:
+def open_finished_run(run: str, *, allow_table: bool = False) -> RunFolder:
     """Return the folder of a finished run of a network or a linear model.
 
     Args:
         run: Path of the folder.
+        allow_table: Whether it may be a regression on columns of the table.
 
     Raises:
         SettingsError: It is not a folder, not a run, not finished, or holds no network.
@@ -225,6 +226,8 @@ def open_finished_run(run: str) -> RunFolder:
         raise SettingsError(f"run={run}: expected a run folder, but {found}. {suggest_runs(folder.path)}")
     missing = [path.name for path in (folder.config, folder.splits, folder.network) if not path.exists()]
     if missing and folder.coefficients.exists():
+        if allow_table and folder.columns.exists() and folder.is_finished:
+            return folder
         raise SettingsError(
             f"run={run}: expected the run of a network, but this is a regression on columns of the table; "
             "its results are in metrics.json, predictions.csv and coefficients.csv."

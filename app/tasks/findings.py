@@ -187,6 +187,17 @@ class FindingsTask(Task):
 
         return with_thresholds(scores, [float(metrics["thresholds"][name]) for name in scores.names])
 
+    def carry_over(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the mean threshold of each finding."""
+        names = list(metrics[0]["thresholds"])
+        chosen = {name: float(np.mean([own["thresholds"][name] for own in metrics])) for name in names}
+        reason = "carried over from the run, where it was chosen on validation"
+        return {
+            **super().carry_over(metrics),
+            "thresholds": chosen,
+            "threshold_reasons": dict.fromkeys(names, reason),
+        }
+
     def thresholds(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the threshold of each finding."""
         return tuple(float(value) for value in metrics["thresholds"].values())

@@ -200,6 +200,13 @@ class NumberTask(Task):
         training = metrics["training"]
         return replace(scores, training_mean=training["mean"], training_median=training["median"])
 
+    def carry_over(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return mean and median of the training subjects, and the unit."""
+        names = ("mean", "median")
+        training = {name: float(np.mean([own["training"][name] for own in metrics])) for name in names}
+        unit = {"unit": self.unit} if self.unit else {}
+        return {**super().carry_over(metrics), **unit, "training": training}
+
     def decide_rows(self, predictions: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.int64]:  # noqa: ARG002 - as all tasks
         """Return zeros [N]: nothing is decided."""
         return np.zeros(len(predictions), np.int64)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.training.linear_model import LinearModel, check_embeddings, fit_linear
-from voxlift.app.training.table_model import TableModel, check_covariates, fit_covariates
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.training.linear_model import LinearModel, check_embeddings, fit_linear, score_linear
+from voxlift.app.training.table_model import TableModel, check_covariates, fit_covariates, score_covariates
 from voxlift.data_pipelines.tables.manifest import Manifest
 
 
@@ -19,10 +21,12 @@ class ModelWithoutNetwork:
     Attributes:
         check: Raises an error the user can fix, before any image is read, where the model cannot be fitted.
         fit: Fits to the training subjects of a cohort.
+        score: Returns the scores of a split of a cohort by the model of a finished run.
     """
 
     check: Callable[[TrainSettings, Manifest], None]
     fit: Callable[[TrainSettings, Cohort], LinearModel | TableModel]
+    score: Callable[[RunFolder, TrainSettings, Cohort, str], Any]
 
 
 def _check_nothing(settings: TrainSettings, manifest: Manifest) -> None:
@@ -30,9 +34,9 @@ def _check_nothing(settings: TrainSettings, manifest: Manifest) -> None:
 
 
 WITHOUT_NETWORK = {
-    "linear": ModelWithoutNetwork(_check_nothing, fit_linear),
-    "embedding": ModelWithoutNetwork(check_embeddings, fit_linear),
-    "table": ModelWithoutNetwork(check_covariates, fit_covariates),
+    "linear": ModelWithoutNetwork(_check_nothing, fit_linear, score_linear),
+    "embedding": ModelWithoutNetwork(check_embeddings, fit_linear, score_linear),
+    "table": ModelWithoutNetwork(check_covariates, fit_covariates, score_covariates),
 }  # by `model.kind`
 
 

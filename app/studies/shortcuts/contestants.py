@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.external.score import score_classes
+from voxlift.app.external.score import score_run
 from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.studies.shortcuts.features import FileFacts, VoxelFacts, build_header, standardise
@@ -103,7 +103,7 @@ def score_features(features: NDArray[np.float64], cohort: Cohort) -> Scores:
     They are the logistic regression of `model=linear`, for what is spread over many features, and a random
     forest, for a mark in few of them, and for what is not linear.
     """
-    linear = cohort.task.predict(fit_linear_head(Vectors(features), cohort, balance=True).logits)
+    linear = cohort.task.predict_linear(fit_linear_head(Vectors(features), cohort, balance=True).logits)
     best = max((linear, fit_forest(features, cohort)), key=lambda one: rate_on_validation(one, cohort))
     scores: Scores = build_split_scores(cohort, "test", best[cohort.indices("test")])
     return scores
@@ -256,7 +256,8 @@ def rescore(one: SeedRun, change: Change, folder: Path) -> Scores:
             np.ascontiguousarray(change(volume, number)).tofile(files[-1])
         changed = replace(test, files=tuple(files))
         batch_size = one.settings.trainer.batch_size
-        return score_classes(one.run, one.settings, changed, "test", batch_size=batch_size)
+        scores: Scores = score_run(one.run, one.settings, changed, "test", batch_size=batch_size)
+        return scores
 
 
 def shuffle_slices(volume: Voxels, seed: int) -> Voxels:

@@ -88,7 +88,7 @@ def test_the_threshold_and_the_internal_test_are_the_runs_own(run, folder):
     difference = metrics["difference"]["auc"]
     assert difference["difference"] == pytest.approx(metrics["external"]["auc"] - own["test"]["auc"])
     assert difference["low"] < difference["difference"] < difference["high"]
-    assert metrics["thresholds"]["own"]["balanced_accuracy"] >= metrics["external"]["balanced_accuracy"]
+    assert metrics["threshold_comparison"]["nodule"]["own"]["balanced_accuracy"] >= metrics["external"]["balanced_accuracy"]
     found = metrics["recalibration"]
     assert found["fitted_on_subjects"] + found["scored_subjects"] == 28
 
@@ -225,7 +225,7 @@ def test_a_table_without_one_of_the_classes_is_scored_without_an_auc(run, table,
     metrics = read_json(tmp_path / "out" / "metrics.json")
     assert metrics["external"]["auc"] is None
     assert metrics["external"]["sensitivity"] is not None
-    assert "own" not in metrics["thresholds"]
+    assert "own" not in metrics["threshold_comparison"]["nodule"]
 
 
 @pytest.mark.slow
