@@ -12,7 +12,7 @@ from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions
-from voxlift.app.evaluation.verdict import decide
+from voxlift.app.evaluation.verdict import Verdict, decide
 from voxlift.app.report.formatting import format_interval, format_signed
 from voxlift.app.runs.results import read_ablation
 
@@ -28,7 +28,7 @@ class AddedInput:
         adds: `image` or `table`: the input that one of the models lacks.
         model: Of both inputs.
         without: The model of the other input alone.
-        verdict: On the model of both: better, worse, equivalent or cannot tell.
+        verdict: On the model of both.
         difference: Of the primary metric: `model` minus `without`.
         low: Lower end of its interval.
         high: Upper end.
@@ -38,7 +38,7 @@ class AddedInput:
     adds: str
     model: str
     without: str
-    verdict: str
+    verdict: Verdict
     difference: float
     low: float
     high: float
@@ -48,9 +48,10 @@ class AddedInput:
     def sentence(self) -> str:
         """The answer, with the difference that it is based on."""
         other = "table" if self.adds == "image" else "image"
+        answer = f"{ANSWERS[self.verdict.verdict].capitalize()}{self.verdict.remark}"
         return (
-            f"Does the {self.adds} add to the {other}? {ANSWERS[self.verdict].capitalize()}: {self.model} "
-            f"minus {self.without}, {metric_label(self.metric)} {format_signed(self.difference)} "
+            f"Does the {self.adds} add to the {other}? {answer}: {self.model} minus {self.without}, "
+            f"{metric_label(self.metric)} {format_signed(self.difference)} "
             f"{format_interval(self.low, self.high)}."
         )
 
@@ -82,17 +83,17 @@ def _name_added(joined: ModelSettings, other: ModelSettings) -> str:
 
 
 def _describe(pair: Comparison, adds: str, joined: str, other: str) -> AddedInput:
-    difference, verdict = pair.differences[pair.primary], decide(pair).verdict
+    difference, verdict = pair.differences[pair.primary], decide(pair)
     values = difference.difference, difference.low, difference.high
     if joined == pair.first:
-        verdict = FLIPPED.get(verdict, verdict)
+        verdict = replace(verdict, verdict=FLIPPED.get(verdict.verdict, verdict.verdict))
         values = -difference.difference, -difference.high, -difference.low
     return AddedInput(adds, joined, other, verdict, *values, metric=pair.primary)
 
 
 def added_as_json(found: Sequence[AddedInput]) -> list[dict[str, Any]]:
     """Return the entries of `added` in comparison.json."""
-    return [asdict(one) for one in found]
+    return [asdict(one) | asdict(one.verdict) for one in found]
 
 
 def summarise_ablations(

@@ -104,6 +104,20 @@ class Verdict:
     more_seeds: int | None = None
     power: float | None = None
 
+    @property
+    def text(self) -> str:
+        """The word, with `by less than matters`, or with about how many more subjects or seeds."""
+        return f"{self.verdict}{self.remark}"
+
+    @property
+    def remark(self) -> str:
+        """What follows the word: that the difference does not matter, or what is missing to tell."""
+        if self.by_less_than_matters:
+            return ", by less than matters"
+        if self.more_subjects is not None:
+            return f" (about {self.more_subjects} more subjects)"
+        return f" (about {self.more_seeds} more seeds)" if self.more_seeds is not None else ""
+
 
 def decide(compared: Comparison) -> Verdict:
     """Return the verdict on a pair of models in one of four words, from the interval of the difference.
@@ -216,7 +230,7 @@ def overall_verdict(compared: Sequence[Comparison]) -> str:
     parts = []
     for word in WORDS:
         of_word = [(one, found) for one, found in verdicts if found.verdict == word]
-        parts += [f"{_statement(found, one)}{_remark(found)}" for one, found in of_word]
+        parts += [f"{_statement(found, one)}{found.remark}" for one, found in of_word]
     first = compared[0]
     sentence = (
         f"By {_label(first)} on {_size(first)}, adjusted for {len(compared)} pairs: {'; '.join(parts)}."
@@ -231,8 +245,7 @@ def short_verdict(compared: Comparison) -> str:
     Returns:
         One of the four words, with `by less than matters`, or with about how many more subjects or seeds.
     """
-    found = decide(compared)
-    return f"{found.verdict}{_remark(found)}"
+    return decide(compared).text
 
 
 def describe_more(found: Verdict, compared: Comparison) -> str:
@@ -281,15 +294,6 @@ def _numbers(found: Verdict, compared: Comparison) -> str:
         return f"{difference} ({interval}, within the margin of {compared.margin:g})"
     interval = f"{compared.level * 100:g} % interval {_signed(one.low)} to {_signed(one.high)}"
     return f"{difference} ({interval}, p {_p_equals(compared.adjusted['bootstrap'])})"
-
-
-def _remark(found: Verdict) -> str:
-    """Return what follows the word: that the difference does not matter, or what is missing to tell."""
-    if found.by_less_than_matters:
-        return ", by less than matters"
-    if found.more_subjects is not None:
-        return f" (about {found.more_subjects} more subjects)"
-    return f" (about {found.more_seeds} more seeds)" if found.more_seeds is not None else ""
 
 
 def _round_up(count: int) -> int:

@@ -16,10 +16,10 @@ from voxlift.app.studies.folder import StudyFolder
 
 BUSY_LOAD = 0.5  # load per core from which times are reported as uncertain
 NOTE_INTERVAL = (
-    "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together; "
-    "differences are paired. A point is better or worse if the interval of its difference excludes 0, else "
-    "equivalent if its 90 % interval lies within verdict.margin, both with a Holm-adjusted p-value over all "
-    "points below 0.05; else the data cannot tell."
+    "Intervals are 95 %, from a bootstrap over subjects in which all seeds of a subject are drawn together, "
+    "with the variance between seeds added; differences are paired. A point is better or worse if the "
+    "interval of its difference excludes 0, else equivalent if its 90 % interval lies within verdict.margin, "
+    "both with a Holm-adjusted p-value over all points below 0.05; else the data cannot tell."
 )
 NOTE_SPLIT = "A seed decides the split, the initial weights and the order of the batches."
 CAPTION_DIFFERENCES = (

@@ -299,7 +299,11 @@ def _architecture_problems(study: ArchitectureStudy) -> list[str]:
 def _metric_problems(study: Any, task: Task) -> list[str]:  # noqa: ANN401 - of any study
     """Return a sentence where a study asks for a metric that the task has not."""
     if isinstance(study, ShortcutsStudy) and task.name != "classes":
-        return [f"study=shortcuts: expected task=classes, whose AUC it compares; received task={task.name}."]
+        return [
+            f"study=shortcuts: expected task=classes, whose AUC it compares; received task={task.name}. For one "
+            "finding, use task=classes with its column as data.label_column; for grades or a number, make "
+            "classes with data.label_bins and data.classes."
+        ]
     if not isinstance(study, SearchStudy):
         return []
     return find_choice_problems("study.metric", study.metric, ("auto", *task.monitors))

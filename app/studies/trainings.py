@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from voxlift.app.comparison.compose import (
 )
 from voxlift.app.comparison.run import HERE, build_jobs, read_outcome
 from voxlift.app.comparison.trial import Outcome, Trial, build_trials, group_by_model, mean_costs
-from voxlift.app.config import SettingsError
+from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_given_keys, select_shared_overrides
 from voxlift.app.config.schema import ClusterSettings
+from voxlift.app.data.cohort import count_folds
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import compare_models, default_margin
-from voxlift.app.evaluation.verdict import decide, format_p_value
+from voxlift.app.evaluation.verdict import Verdict, decide, format_p_value
 from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.runs.configuration import refuse_other_run
@@ -39,6 +40,8 @@ OWN_KEYS = ("study", "run", "verdict", "run_dir", "runs_folder", "debug", "clust
 TOLERANCE = 0.01  # a difference of AUC that no one would pay for
 SHORT_LABELS = {"auc": "AUC", "kappa_quadratic": "kappa"}
 DIFFERENCE_HEADINGS = ("difference", "95 %", "p (Holm)", "verdict")
+CANNOT_TELL = Verdict("cannot tell")
+NO_VERDICT = dict.fromkeys(asdict(CANNOT_TELL)) | {"verdict": ""}  # of the reference itself
 
 
 def read_study_overrides(*, refused: Mapping[str, str]) -> list[str]:
@@ -55,19 +58,43 @@ def read_study_overrides(*, refused: Mapping[str, str]) -> list[str]:
     return shared if "logger" in list_given_keys() else [*shared, "logger=none"]
 
 
+def list_site_folds(settings: TrainSettings) -> range:
+    """Return the folds of a study that scores the test subjects: one for each site of `splits.leave_out`.
+
+    A single one without sites, or where the user has chosen one with `splits.fold`.
+
+    Raises:
+        ManifestError: The table has no sites.
+    """
+    if settings.splits.leave_out is None or "splits.fold" in list_given_keys():
+        return range(1)
+    return range(count_folds(settings))
+
+
 def plan_trainings(
-    points: Mapping[str, Sequence[str]], seeds: Sequence[int], *, shared: Sequence[str], folder: StudyFolder
+    points: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    *,
+    shared: Sequence[str],
+    folder: StudyFolder,
+    folds: Sequence[int] = (0,),
 ) -> list[Trial]:
-    """Return a trial for every point and seed.
+    """Return a trial for every point, fold and seed.
 
     Args:
         points: Overrides of each point, by label.
         seeds: Seeds, one training each.
         shared: Overrides of every training.
         folder: Folder of the study.
+        folds: Numbers of the folds, see `list_site_folds`; a single one means that there are none.
     """
     return build_trials(
-        list(points), seeds, folds=[0], folder=folder.path, shared=shared, model_overrides=points.__getitem__
+        list(points),
+        seeds,
+        folds=folds,
+        folder=folder.path,
+        shared=shared,
+        model_overrides=points.__getitem__,
     )
 
 
@@ -121,7 +148,8 @@ class PointScore:
     Attributes:
         label: Label of the point.
         score: Primary metric of the task, the mean over seeds, each at its best epoch.
-        low: Lower end of the 95 % interval over subjects (bootstrap; all seeds of a subject together).
+        low: Lower end of the 95 % interval over subjects (bootstrap; all seeds of a subject together), with
+            the variance between seeds added.
         high: Upper end.
         by_seed: The metric of each seed.
         cost: The block `cost` of `metrics.json`, averaged over seeds.
@@ -165,29 +193,29 @@ class PointDifference:
         low: Lower end of its 95 % interval.
         high: Upper end.
         p: P-value, Holm-adjusted over all points that are compared with the reference.
-        verdict: `better`, `worse`, `equivalent` or `cannot tell`, as `decide` gives it.
+        verdict: In one of four words.
     """
 
     difference: float
     low: float
     high: float
     p: float
-    verdict: str = "cannot tell"
+    verdict: Verdict = CANNOT_TELL
 
     @property
     def is_worse(self) -> bool:
         """Whether the data show that the point scores less."""
-        return self.verdict == "worse"
+        return self.verdict.verdict == "worse"
 
     @property
     def is_better(self) -> bool:
         """Whether the data show that the point scores more."""
-        return self.verdict == "better"
+        return self.verdict.verdict == "better"
 
     @property
     def explanation(self) -> str:
         """The verdict with its p-value, and a remark where interval and p-value disagree."""
-        text = f"{self.verdict}, p {format_p_value(self.p)}"
+        text = f"{self.verdict.text}, p {format_p_value(self.p)}"
         if not (self.is_worse or self.is_better) and not self.low <= 0 <= self.high:
             text += ": the interval excludes 0, but the p-value adjusted for all points tried is not small"
         return text
@@ -206,7 +234,7 @@ def score_points(trials: Sequence[Trial]) -> tuple[dict[str, PointScore], dict[s
         label: [read_scores(trial.run, split="val") for trial in of_point]
         for label, of_point in complete.items()
     }
-    intervals = model_intervals(scores, resamples=RESAMPLES)
+    intervals = model_intervals(scores, fit_seeds=range(seeds), resamples=RESAMPLES)
     found = {}
     for label, of_point in complete.items():
         first = scores[label][0]
@@ -232,7 +260,7 @@ def compare_with_reference(
     """Return the difference of every other point from a reference, on the same subjects and seeds.
 
     Args:
-        scores: Scores of each point, one per training.
+        scores: Scores of each point, one per seed.
         reference: Label of the point that the others are compared with.
         margin: Smallest difference that matters; None: see `compare_models`.
     """
@@ -240,11 +268,18 @@ def compare_with_reference(
         return {}
     found = {}
     primary = scores[reference][0].primary
-    pairs = compare_models(scores, reference=reference, primary=primary, resamples=RESAMPLES, margin=margin)
+    pairs = compare_models(
+        scores,
+        fit_seeds=range(len(scores[reference])),
+        reference=reference,
+        primary=primary,
+        resamples=RESAMPLES,
+        margin=margin,
+    )
     for pair in pairs:
         one = pair.differences[primary]
         p = pair.adjusted["bootstrap"]
-        found[pair.second] = PointDifference(one.difference, one.low, one.high, p, decide(pair).verdict)
+        found[pair.second] = PointDifference(one.difference, one.low, one.high, p, decide(pair))
     return found
 
 
@@ -308,7 +343,7 @@ def build_difference_columns(difference: PointDifference | None) -> dict[str, An
         "difference_low": difference.low if difference else 0.0,
         "difference_high": difference.high if difference else 0.0,
         "p": difference.p if difference else 1.0,
-        "verdict": difference.verdict if difference else "",
+        **(asdict(difference.verdict) if difference else NO_VERDICT),
     }
 
 
@@ -322,4 +357,5 @@ def format_score_columns(row: Mapping[str, Any]) -> list[str]:
 def format_difference_columns(row: Mapping[str, Any]) -> list[str]:
     """Return the texts below `DIFFERENCE_HEADINGS` for a row with `build_difference_columns`."""
     interval = format_interval(row["difference_low"], row["difference_high"])
-    return [format_value(row["difference"]), interval, format_p_value(float(row["p"])), str(row["verdict"])]
+    verdict = Verdict(**{key: row[key] for key in NO_VERDICT}).text if row["verdict"] else ""
+    return [format_value(row["difference"]), interval, format_p_value(float(row["p"])), verdict]

@@ -142,7 +142,7 @@ def _describe_scores(
 def _describe_point(point: BatchPoint, difference: PointDifference) -> str:
     return (
         f"{point.batch_size} with equal {point.equal} and {RULES[point.scaling]} "
-        f"({format_signed(difference.difference)})"
+        f"({format_signed(difference.difference)}{difference.verdict.remark})"
     )
 
 

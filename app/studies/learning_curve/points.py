@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from voxlift.app.comparison.compose import build_model_overrides
 from voxlift.app.comparison.trial import Outcome
@@ -52,7 +53,11 @@ class CurveFindings:
 
 
 def build_points(
-    trainings: Mapping[str, TrainSettings], fractions: Sequence[float], *, equal: str
+    trainings: Mapping[str, TrainSettings],
+    fractions: Sequence[float],
+    *,
+    equal: str,
+    folds: Sequence[int] = (0,),
 ) -> list[CurvePoint]:
     """Return a point for every model and fraction, all subjects among them.
 
@@ -60,10 +65,11 @@ def build_points(
         trainings: Settings of each model on all training subjects, by name.
         fractions: Of the training subjects.
         equal: `steps`: fewer subjects get more epochs, so that no model is trained less; `epochs`.
+        folds: Of sites that are left out; a point has the mean number of subjects over them.
     """
     points = []
     for name, training in trainings.items():
-        sizes = {part: _count_training(training, part) for part in sorted({*fractions, 1.0})}
+        sizes = {part: _count_training(training, part, folds) for part in sorted({*fractions, 1.0})}
         steps = {
             part: math.ceil(volumes / training.trainer.batch_size) for part, (_, volumes) in sizes.items()
         }
@@ -88,11 +94,16 @@ def _build_point(
     return CurvePoint(name, fraction, subjects, epochs, tuple(overrides))
 
 
-def _count_training(training: TrainSettings, fraction: float) -> tuple[int, int]:
-    """Return the number of training subjects, and of their volumes, with a fraction of the subjects."""
-    own = replace(training, splits=replace(training.splits, train_fraction=fraction))
-    manifest, splits = list_subjects(own)
-    subjects = [
-        record.subject for record, split in zip(manifest.records, splits, strict=True) if split == "train"
-    ]
-    return len(set(subjects)), len(subjects)
+def _count_training(training: TrainSettings, fraction: float, folds: Sequence[int]) -> tuple[int, int]:
+    """Return the number of training subjects, and of their volumes, with a fraction of the subjects.
+
+    It is the mean over several folds.
+    """
+    counts = []
+    for fold in folds if len(folds) > 1 else [training.splits.fold]:
+        own = replace(training, splits=replace(training.splits, train_fraction=fraction, fold=fold))
+        manifest, splits = list_subjects(own)
+        pairs = zip(manifest.records, splits, strict=True)
+        subjects = [record.subject for record, split in pairs if split == "train"]
+        counts.append((len(set(subjects)), len(subjects)))
+    return tuple(round(fmean(own)) for own in zip(*counts, strict=True))  # type: ignore[return-value] # pairs

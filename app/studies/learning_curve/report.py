@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,15 @@ def report_learning_curve(settings: StudySettings, folder: StudyFolder, found: C
         SettingsError: Fewer than three sizes have all their trainings.
     """
     study, trials = settings.study, select_finished(found.outcomes)
-    points = select_complete(found, trials, seeds=len(study.seeds))
+    points = select_complete(found, trials)
+    fit_seeds = [trial.seed for trial in points[0][1]]
     fits: dict[tuple[str, int], Fits] = {
         (point.model, point.subjects): [read_scores(trial.run, split="test") for trial in own]
         for point, own in points
     }
     metric = next(iter(fits.values()))[0].primary
-    curves = build_curves(fits, metric=metric, fit_seeds=study.seeds, resamples=int(study.resamples))
-    pairs = compare_sizes(fits, fit_seeds=study.seeds, metric=metric, margin=settings.verdict.margin)
+    curves = build_curves(fits, metric=metric, fit_seeds=fit_seeds, resamples=int(study.resamples))
+    pairs = compare_sizes(fits, fit_seeds=fit_seeds, metric=metric, margin=settings.verdict.margin)
     crossing = find_crossing(*curves.values())
     rows = [_build_row(point, curves[point.model]) for point, _ in points]
     fractions = sorted({point.fraction for point, _ in points})
@@ -94,16 +96,15 @@ def report_learning_curve(settings: StudySettings, folder: StudyFolder, found: C
     write_study_results(results, folder, trials=trials)
 
 
-def select_complete(
-    found: CurveFindings, trials: Sequence[Trial], *, seeds: int
-) -> list[tuple[CurvePoint, list[Trial]]]:
+def select_complete(found: CurveFindings, trials: Sequence[Trial]) -> list[tuple[CurvePoint, list[Trial]]]:
     """Return the points of those sizes that both models have finished with every seed, with their trainings.
 
     Raises:
         SettingsError: These are fewer than three sizes.
     """
     by_label = group_by_model(trials)
-    complete = [point for point in found.points if len(by_label.get(point.label, [])) == seeds]
+    asked = Counter(outcome.trial.model for outcome in found.outcomes)
+    complete = [one for one in found.points if len(by_label.get(one.label, [])) == asked[one.label]]
     models = {point.model for point in found.points}
     shared = [
         point
@@ -272,7 +273,7 @@ def _build_difference_row(size: int, pair: Comparison) -> dict[str, Any]:
         "low": one.low,
         "high": one.high,
         "p": pair.adjusted["bootstrap"],
-        "verdict": decide(pair).verdict,
+        **asdict(decide(pair)),
     }
 
 

@@ -10,7 +10,12 @@ from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.learning_curve.points import CurveFindings, build_points
 from voxlift.app.studies.learning_curve.report import report_learning_curve
 from voxlift.app.studies.settings import refuse_without_network
-from voxlift.app.studies.trainings import plan_trainings, read_study_overrides, run_trainings
+from voxlift.app.studies.trainings import (
+    list_site_folds,
+    plan_trainings,
+    read_study_overrides,
+    run_trainings,
+)
 
 REFUSED = {
     "model": "use study.models=[...].",
@@ -21,6 +26,8 @@ REFUSED = {
 
 def study_learning_curve(settings: StudySettings, folder: StudyFolder) -> None:
     """Train both models on every fraction with every seed; write table, figures and page.
+
+    With `splits.leave_out` each of these trainings is repeated with each site left out.
 
     Raises:
         SettingsError: An override is refused, or a training cannot start.
@@ -36,10 +43,11 @@ def study_learning_curve(settings: StudySettings, folder: StudyFolder) -> None:
     }
     refuse_without_network(training.model for training in trainings.values())
     check_trainings(trainings)
-    points = build_points(trainings, study.fractions, equal=study.equal)
+    folds = list_site_folds(trainings[study.models[0]])
+    points = build_points(trainings, study.fractions, equal=study.equal, folds=folds)
     overrides = {point.label: point.overrides for point in points}
     own = remove_keys(shared, {"trainer.epochs", "trainer.patience", "optimizer.warmup_epochs"})
-    trials = plan_trainings(overrides, study.seeds, shared=own, folder=folder)
+    trials = plan_trainings(overrides, study.seeds, shared=own, folder=folder, folds=folds)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     base = trainings[study.models[0]]
     report_learning_curve(settings, folder, CurveFindings(points, outcomes, base))

@@ -110,14 +110,16 @@ def recommend(
         return f"Keep the given settings: no trial reached more ({value})."
     if difference is None:
         return f"Best trial, with {value} on one seed and not checked on others: {command}"
-    size = f"{format_value(difference.difference)} {format_interval(difference.low, difference.high)}"
+    interval = format_interval(difference.low, difference.high)
+    size = f"{format_value(difference.difference)} {interval} {name}"
+    small = difference.verdict.remark
     if difference.is_better:
-        return f"Take the best trial's settings: on other seeds they gain {size} {name}. {command}"
+        return f"Take the best trial's settings: on other seeds they gain {size}{small}. {command}"
     if difference.is_worse:
-        return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size} {name}."
+        return f"Keep the given settings: on other seeds the best trial's ({value}) lose {size}{small}."
     return (
         "Keep the given settings: on other seeds the best trial's settings differ by "
-        f"{size} {name} ({difference.verdict}). To try them nevertheless: {command}"
+        f"{size} ({difference.verdict.text}). To try them nevertheless: {command}"
     )
 
 

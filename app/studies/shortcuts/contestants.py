@@ -151,13 +151,15 @@ def fit_shuffled_labels(facts: Facts, runs: Sequence[SeedRun], *, permutations: 
 
     Every permutation counts as a seed, so that the variance between permutations is in the interval.
     """
-    fits = []
+    fits, keys = [], []
     for one in runs:
         features = facts.joined(FITTED, one.cohort.records)
         for number in range(permutations):
-            rng = np.random.default_rng((one.seed, number))
-            fits.append(score_features(features, shuffle_labels(one.cohort, rng)))
-    return Contestant("shuffled_labels", fits, list(range(len(fits))))
+            keys.append((one.seed, number))  # the same in all folds
+            labels = shuffle_labels(one.cohort, np.random.default_rng(keys[-1]))
+            fits.append(score_features(features, labels))
+    order = list(dict.fromkeys(keys))
+    return Contestant("shuffled_labels", fits, [order.index(key) for key in keys])
 
 
 def shuffle_labels(cohort: Cohort, rng: np.random.Generator) -> Cohort:

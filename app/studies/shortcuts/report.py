@@ -61,8 +61,8 @@ NOTE_ANATOMY = (
 NOTE_INTERVALS = (
     "Intervals are 95 %, from a bootstrap over test subjects with the variance between seeds added. A "
     "contestant is caught where its interval is above 0.5 and the one-sided p-value of the Mann-Whitney "
-    "test, adjusted over the fitted contestants (Holm), is below 0.05; over seeds p is twice the median. The "
-    "share is (AUC - 0.5) / (AUC of the model - 0.5). An AUC below 0.5 is chance as well: small models "
+    "test, adjusted over the fitted contestants (Holm), is below 0.05; over seeds and folds p is twice the "
+    "median. The share is (AUC - 0.5) / (AUC of the model - 0.5). An AUC below 0.5 is chance as well: small models "
     "that learn nothing tend below it where the classes are balanced in every split."
 )
 NOTE_SEEDS = "A seed decides the split, the initial weights and the order of the batches."
@@ -105,17 +105,23 @@ def report_shortcuts(settings: StudySettings, folder: StudyFolder, found: Shortc
         margin=settings.verdict.margin,
     )
     rows = [build_row(one, model) for one in results]
-    tested = {len(set(one.scores.subjects)) for one in found.runs}
+    tested = max(
+        len({subject for one in found.runs if one.seed == seed for subject in one.scores.subjects})
+        for seed in seeds
+    )
     summary = StudyResults(
         name=f"Shortcuts: what {found.model} scores on {describe_task(settings.data)}, and what else does",
         recommendation=recommend(model, results),
         findings=[
-            f"The model reaches {format_auc(model)} on {max(tested)} test subjects; seeds: {len(seeds)}.",
+            f"The model reaches {format_auc(model)} on {tested} test subjects; seeds: {len(set(seeds))}.",
             *describe_results(model, results),
             *describe_sites(found),
             *found.failures,
         ],
-        varied=[("contestant", ", ".join(study.contestants)), ("seed", ", ".join(map(str, seeds)))],
+        varied=[
+            ("contestant", ", ".join(study.contestants)),
+            ("seed", ", ".join(map(str, dict.fromkeys(seeds)))),
+        ],
         fixed=describe_fixed(found.base),
         rows=rows,
         document=rows,
@@ -188,16 +194,16 @@ def describe_control(one: Result) -> str:
 def describe_rescored(one: Result) -> str:
     """Return what the change of the test volumes does to the model's AUC."""
     assert one.pair is not None  # noqa: S101 - for the type checker: the caller has looked
-    found, verdict = one.pair.differences[METRIC], decide(one.pair).verdict
+    found, verdict = one.pair.differences[METRIC], decide(one.pair)
     subject = "Slices in random order" if one.name == "shuffled_slices" else "Mirrored test volumes"
     text = (
         f"{subject} change the model's AUC by {format_signed(found.difference)} "
         f"{format_interval(found.low, found.high)}"
     )
-    if verdict == "worse":
+    if verdict.verdict == "worse":
         use = "the order of slices" if one.name == "shuffled_slices" else "left and right"
-        return f"{text}: the model uses {use}."
-    return f"{text}: {verdict}."
+        return f"{text}: the model uses {use}{verdict.remark}."
+    return f"{text}: {verdict.text}."
 
 
 def describe_sites(found: ShortcutFindings) -> list[str]:

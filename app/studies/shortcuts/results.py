@@ -153,7 +153,7 @@ def compare_pairs(
 
 
 def chance_p_value(one: Contestant) -> float:
-    """Return the one-sided p-value of an AUC at chance: twice the median over the seeds' own.
+    """Return the one-sided p-value of an AUC at chance: twice the median over the seeds' and folds' own.
 
     Source: Meinshausen, Meier and Buehlmann 2009, doi:10.1198/jasa.2009.tm08647, for several splits.
     """

@@ -35,6 +35,7 @@ from voxlift.app.studies.shortcuts.features import describe_cohort
 from voxlift.app.studies.shortcuts.report import ShortcutFindings, report_shortcuts
 from voxlift.app.studies.trainings import (
     describe_failures,
+    list_site_folds,
     plan_trainings,
     read_study_overrides,
     run_trainings,
@@ -48,6 +49,8 @@ log = logging.getLogger("voxlift")
 def study_shortcuts(settings: StudySettings, folder: StudyFolder) -> None:
     """Train the model with every seed, score all contestants, and write table, figure and page.
 
+    With `splits.leave_out` it is trained with each site left out, too.
+
     Raises:
         SettingsError: An override is refused, a training cannot start, or there are no test subjects.
     """
@@ -57,13 +60,13 @@ def study_shortcuts(settings: StudySettings, folder: StudyFolder) -> None:
         f"trainer.epochs={study.epochs}",
     ]
     name = settings.model.name
-    trials = plan_trainings({name: []}, study.seeds, shared=shared, folder=folder)
+    folds = list_site_folds(settings)
+    trials = plan_trainings({name: []}, study.seeds, shared=shared, folder=folder, folds=folds)
     outcomes = run_trainings(trials, folder, runs_folder=settings.runs_folder, cluster=settings.cluster)
     if settings.model.has_network:
         import_quietly()
         import_user_modules(settings.custom)
-    pairs = zip(outcomes, study.seeds, strict=True)
-    runs = [open_trial(outcome.trial, seed) for outcome, seed in pairs if outcome.is_finished]
+    runs = [open_trial(trial) for trial in select_finished(outcomes)]
     facts = gather_facts([one.cohort for one in runs])
     column, sites = find_sites(runs, study.site_column)
     contestants = score_contestants(settings, folder, facts=facts, runs=runs, sites=sites)
@@ -80,7 +83,7 @@ def study_shortcuts(settings: StudySettings, folder: StudyFolder) -> None:
     report_shortcuts(settings, folder, found)
 
 
-def open_trial(trial: Trial, seed: int) -> SeedRun:
+def open_trial(trial: Trial) -> SeedRun:
     """Return a finished training with its subjects and test scores.
 
     Raises:
@@ -92,7 +95,7 @@ def open_trial(trial: Trial, seed: int) -> SeedRun:
         raise SettingsError(
             "study=shortcuts: expected test subjects; use splits.test=0.2, or splits.folds=5."
         )
-    return SeedRun(seed, trial.run, settings, cohort, read_scores(trial.run, split="test"))
+    return SeedRun(trial.seed, trial.run, settings, cohort, read_scores(trial.run, split="test"))
 
 
 def gather_facts(cohorts: Sequence[Cohort]) -> Facts:

@@ -5,17 +5,27 @@ import itertools
 import json
 from copy import deepcopy
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from score_sets import build_scores
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import format_override, get_value
+from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.verdict import Verdict, decide
 from voxlift.app.report.point_labels import label_points
 from voxlift.app.studies.architecture import figures
 from voxlift.app.studies.architecture.advice import pareto_front, recommend
 from voxlift.app.studies.architecture.points import Variant, build_variants, is_same_value
 from voxlift.app.studies.architecture.run import is_duplicate
-from voxlift.app.studies.trainings import PointDifference, PointScore
+from voxlift.app.studies.trainings import (
+    PointDifference,
+    PointScore,
+    build_difference_columns,
+    compare_with_reference,
+    format_difference_columns,
+)
 
 STUDY = ["study=architecture", "study.seeds=[0,1]", "run_dir=out"]
 
@@ -85,10 +95,39 @@ def test_another_training_of_the_same_network_is_no_duplicate():
 
 
 def test_a_difference_needs_both_its_interval_and_its_adjusted_p_value():
-    worse = PointDifference(-0.1, -0.2, -0.05, 0.004, "worse")
+    worse = PointDifference(-0.1, -0.2, -0.05, 0.004, Verdict("worse"))
     interval_only, neither = PointDifference(0.1, 0.02, 0.2, 0.2), PointDifference(0.1, -0.02, 0.2, 0.2)
     assert worse.explanation == "worse, p 0.004"
     assert len(interval_only.explanation) > len(neither.explanation)  # the disagreement is explained
+
+
+def build_points(jitter):
+    """Scores of three seeds of two points of many subjects, whose difference varies between seeds."""
+    rng, labels = np.random.default_rng(0), np.arange(300) % 2
+    quality = {"base": [1.0, 1.0, 1.0], "other": [1.6 - jitter, 1.6, 1.6 + jitter]}
+    noise = rng.normal(size=300)
+    return {
+        name: [build_scores(labels, 1 / (1 + np.exp(-(labels - 0.5) * one - noise))) for one in own]
+        for name, own in quality.items()
+    }
+
+
+def test_the_verdict_on_a_point_is_that_of_a_comparison_with_the_spread_between_seeds():
+    steady, varied = (
+        compare_with_reference(build_points(jitter), "base", margin=0.05)["other"] for jitter in (0.0, 0.6)
+    )
+    assert varied.high - varied.low > 2 * (steady.high - steady.low)
+    assert steady.verdict.verdict == "better"
+    assert varied.verdict.verdict == "cannot tell"
+    pairs = compare_models(build_points(0.6), fit_seeds=[0, 1, 2], reference="base", margin=0.05)
+    assert varied.verdict == decide(pairs[0])
+    assert varied.verdict.more_seeds
+    for one in (steady, varied):
+        assert format_difference_columns(build_difference_columns(one))[-1] == one.verdict.text
+    small = compare_with_reference(build_points(0.0), "base", margin=0.5)["other"]
+    assert small.verdict.by_less_than_matters
+    assert small.verdict.text in format_difference_columns(build_difference_columns(small))
+    assert small.verdict.text in small.explanation
 
 
 def test_without_significant_differences_a_cheaper_network_is_named():
