@@ -64,7 +64,8 @@ def lift(settings: LiftSettings) -> int:
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    plan = _plan(settings, _load(settings))
+    network = _load(settings)
+    plan = _plan(settings, network if settings.classes is None else _without_ending(network))
     print_line(str(plan))
     if settings.plan_only or settings.output is None:
         return DONE
@@ -96,6 +97,18 @@ def _load(settings: LiftSettings) -> Any:  # noqa: ANN401 - untyped Keras
         input_shape=(shape[1], shape[2], 3) if is_built_for_shape and shape is not None else None,
         include_top=settings.include_top,
     )
+
+
+def _without_ending(network: Any) -> Any:  # noqa: ANN401 - untyped Keras
+    """Return the network up to its dense layer, which a new head replaces."""
+    from voxlift.models.heads import has_ending, strip_ending
+
+    if has_ending(network):
+        print_line(
+            f"classes: the layer {network.layers[-1].name} of another task, which follows the last dense "
+            "layer, is removed."
+        )
+    return strip_ending(network)
 
 
 def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - as above

@@ -2,6 +2,8 @@
 
     python score_image.py IMAGE [IMAGE ...]      one file per channel, in the order of the contract
     python score_image.py IMAGE age=63 sex=F     where the contract has columns; one that is left out is a gap
+    python score_image.py IMAGE mask=FILE        where the contract has a region: its mask, on any grid, or
+    python score_image.py IMAGE centre=10,-4,31  its centre in world mm, in the space that the contract names
 
 It reads contract.json and supports the usual settings; it stops at settings that it does not support.
 """
@@ -12,7 +14,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -28,11 +30,13 @@ def main() -> None:
     contract = json.loads((FOLDER / "contract.json").read_text(encoding="utf-8"))
     columns = contract.get("columns", [])
     names = [column["name"] for column in columns]
-    cells = dict(one.split("=", 1) for one in sys.argv[1:] if one.split("=", 1)[0] in names)
-    images = [one for one in sys.argv[1:] if one.split("=", 1)[0] not in names]
+    region = contract.get("region")
+    named = {*names, "mask" if region["mask"] else "centre"} if region else {*names}
+    cells = dict(one.split("=", 1) for one in sys.argv[1:] if one.split("=", 1)[0] in named)
+    images = [one for one in sys.argv[1:] if one.split("=", 1)[0] not in named]
     if len(images) != len(contract["channels"]):
         raise SystemExit(f"Expected one image for each of: {', '.join(contract['channels'])}.")
-    volume = prepare_image(images, contract["preprocess"])
+    volume = prepare_image(images, contract["preprocess"], find_place(cells, region))
     scores = score(volume, contract["model"], encode_columns(cells, columns)).astype(float)
     lines = (
         describe_task(scores, contract["task"]) if "task" in contract else describe_classes(scores, contract)
@@ -72,19 +76,59 @@ def describe_task(scores: Array, task: Mapping[str, Any]) -> list[str]:
     return [*lines, f"decision\t{names[int((above >= 0.5 - 1e-9).sum())]}"]
 
 
-def prepare_image(paths: Sequence[str | Path], preprocess: Preprocess) -> Array:
-    """Return the model's input [1, depth, height, width, channels] from one file per channel."""
+class Region(NamedTuple):
+    """The mask or the centre of an image.
+
+    Attributes:
+        start: First voxel [3] of the box to crop to; of the whole image without a crop.
+        stop: The voxel [3] after the last one.
+        mask: Which voxels are inside, on the mask's own grid; None for a centre.
+        to_mask: 4x4, voxel index in the image -> in the mask.
+    """
+
+    start: Array
+    stop: Array
+    mask: Array | None
+    to_mask: Array
+
+
+def find_place(cells: Mapping[str, str], region: Mapping[str, Any] | None) -> str | Array | None:
+    """Return the file of the mask, or the centre [3] in world mm (RAS); None where neither is needed."""
+    if region is None:
+        return None
+    if region["mask"]:
+        if "mask" not in cells:
+            raise SystemExit("This model needs the mask of the image: add mask=FILE.")
+        return cells["mask"]
+    numbers = cells.get("centre", "").split(",")
+    if len(numbers) != 3:
+        raise SystemExit(f"This model needs the centre in world mm: add centre=x,y,z ({region['space']}).")
+    return np.array(numbers, float) * ([-1, -1, 1] if region["space"] == "LPS" else 1)
+
+
+def prepare_image(
+    paths: Sequence[str | Path], preprocess: Preprocess, place: str | Path | Array | None = None
+) -> Array:
+    """Return the model's input [1, depth, height, width, channels] from one file per channel.
+
+    Args:
+        paths: The files.
+        preprocess: Of the contract.
+        place: The file of the mask, or the centre in world mm (RAS), where the contract has a region.
+    """
     unsupported = {"antialias": True, "foreground_crop": True, "interpolation": "nearest", "same_grid": False}
-    if preprocess.get("mask"):
-        raise SystemExit("This example crops to no mask and no centre. Use voxlift-predict.")
     for key, value in unsupported.items():
         if preprocess[key] == value:
             raise SystemExit(f"{key}={value} is not supported by this example. Use voxlift-predict.")
-    return np.stack([prepare_channel(path, preprocess) for path in paths], axis=-1)[None].astype(np.float32)
+    prepared = [prepare_channel(path, preprocess, place) for path in paths]
+    masks = [mask for _, mask in prepared[:1] if mask is not None and "channel" in preprocess["mask"]]
+    return np.stack([*(voxels for voxels, _ in prepared), *masks], axis=-1)[None].astype(np.float32)
 
 
-def prepare_channel(path: str | Path, preprocess: Preprocess) -> Array:
-    """Return one channel [depth, height, width]."""
+def prepare_channel(
+    path: str | Path, preprocess: Preprocess, place: str | Path | Array | None = None
+) -> tuple[Array, Array | None]:
+    """Return one channel [depth, height, width], and the mask on the same grid where there is one."""
     image = nib.load(path)
     if preprocess["axcodes"]:
         target = nib.orientations.axcodes2ornt(preprocess["axcodes"])
@@ -94,16 +138,87 @@ def prepare_channel(path: str | Path, preprocess: Preprocess) -> Array:
     if voxels.ndim != 3:
         raise SystemExit(f"{path}: expected three axes, found {voxels.ndim}.")
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    region = Region(np.zeros(3, int), np.array(voxels.shape), None, np.eye(4))
+    if preprocess.get("mask"):
+        region = find_region(place, voxels.shape, image.affine, preprocess)
     finite = np.isfinite(voxels)
     voxels = np.where(finite, voxels, np.float32(padding_value(voxels[finite], preprocess)))
-    in_field = []
-    for axis in range(3):
-        samples = sample_positions(axis, voxels.shape[axis], spacing, preprocess)
-        voxels, scanned = resample_axis(voxels, axis, *samples)
-        in_field.append(scanned)
+    has_margin = preprocess.get("mask_margin_mm") is not None and "crop" in preprocess["mask"]
+    in_field, positions = [], []
+    for axis, (start, stop) in enumerate(zip(region.start, region.stop, strict=True)):
+        first, step, count = sample_positions(axis, stop - start, spacing, preprocess)
+        positions.append(start + first + step * np.arange(count))
+        voxels, scanned = resample_axis(voxels, axis, positions[-1])
+        in_box = (positions[-1] > start - 0.5 + 1e-6) & (positions[-1] < stop - 0.5 - 1e-6)
+        in_field.append(scanned & in_box if has_margin else scanned)
     inside = in_field[0][:, None, None] & in_field[1][:, None] & in_field[2]
+    mask = None if region.mask is None else sample_mask(region.mask, region.to_mask, positions)
+    if mask is not None and "blank" in preprocess["mask"]:
+        inside = inside & mask
     voxels = np.where(inside, voxels, np.float32(padding_value(voxels[inside], preprocess)))
-    return np.swapaxes(normalise(voxels, inside, preprocess), 0, 2)
+    prepared = np.swapaxes(normalise(voxels, inside, preprocess), 0, 2)
+    return prepared, None if mask is None else np.swapaxes(mask, 0, 2)
+
+
+def find_region(
+    place: str | Path | Array | None, shape: tuple[int, ...], affine: Array, preprocess: Preprocess
+) -> Region:
+    """Return the region of an image of this shape and affine, with the box around it and its margin."""
+    mask, to_mask, half = None, np.eye(4), np.zeros(3)
+    if isinstance(place, np.ndarray):
+        at = (np.linalg.inv(affine) @ [*place, 1])[None, :3]
+    else:
+        mask, mask_affine = read_mask(place, preprocess)
+        to_mask = np.linalg.inv(mask_affine) @ affine
+        corners = np.array([[*np.multiply(one, shape), 1] for one in np.ndindex(2, 2, 2)])
+        if np.abs((to_mask - np.round(to_mask)) @ corners.T).max() < 0.1:
+            to_mask = np.round(to_mask)  # the same grid: headers are rounded
+        to_image = np.linalg.inv(to_mask)
+        at = np.argwhere(mask) @ to_image[:3, :3].T + to_image[:3, 3]
+        half = np.abs(to_image[:3, :3]).sum(axis=1) / 2
+    at = at[((at > -0.5) & (at < np.array(shape) - 0.5)).all(axis=1)]
+    if not len(at):
+        raise SystemExit(f"{place}: expected a mask or a centre inside of the image.")
+    if "crop" not in preprocess["mask"]:
+        return Region(np.zeros(3, int), np.array(shape), mask, to_mask)
+    low = np.clip(at.min(axis=0) - half, -0.5, None)
+    high = np.clip(at.max(axis=0) + half, None, np.array(shape) - 0.5)
+    margin = (preprocess["mask_margin_mm"] or 0) / np.linalg.norm(affine[:3, :3], axis=0)
+    start = np.floor(low - margin + 0.5 + 1e-3).astype(int)
+    return Region(
+        start, np.maximum(np.ceil(high + margin + 0.5 - 1e-3).astype(int), start + 1), mask, to_mask
+    )
+
+
+def read_mask(path: str | Path | None, preprocess: Preprocess) -> tuple[Array, Array]:
+    """Return which voxels are inside a mask, and its affine."""
+    if path is None:
+        raise SystemExit("This model needs the mask or the centre of the image.")
+    image = nib.load(path)
+    inside = image.get_fdata(dtype=np.float32) >= 0.5
+    inside = inside.any(axis=3) if inside.ndim == 4 else inside
+    if preprocess["mask_components"] == "largest":
+        from scipy import ndimage
+
+        labels, count = ndimage.label(inside, np.ones((3, 3, 3)))
+        inside = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]) if count > 1 else inside
+    return inside, image.affine
+
+
+def sample_mask(mask: Array, to_mask: Array, positions: Sequence[Array]) -> Array:
+    """Return which samples are inside a mask, by nearest neighbour.
+
+    Args:
+        mask: On its own grid.
+        to_mask: 4x4, voxel index in the image -> in the mask.
+        positions: Of the samples along each axis, in voxels of the image.
+    """
+    grid = np.stack(np.meshgrid(*positions, indexing="ij"), axis=-1)
+    nearest = np.floor(grid @ to_mask[:3, :3].T + to_mask[:3, 3] + 0.5).astype(int)
+    is_in = ((nearest >= 0) & (nearest < mask.shape)).all(axis=-1)
+    inside = np.zeros(is_in.shape, bool)
+    inside[is_in] = mask[tuple(nearest[is_in].T)]
+    return inside
 
 
 def sample_positions(
@@ -125,10 +240,9 @@ def sample_positions(
     return start, step, count
 
 
-def resample_axis(voxels: Array, axis: int, start: float, step: float, count: int) -> tuple[Array, Array]:
+def resample_axis(voxels: Array, axis: int, positions: Array) -> tuple[Array, Array]:
     """Return linearly interpolated samples along one axis, and which of them lie in the scanned field."""
     size = voxels.shape[axis]
-    positions = start + step * np.arange(count)
     lower = np.clip(np.floor(positions), 0, size - 1).astype(int)
     fraction = np.clip(positions - lower, 0, 1).astype(np.float32)
     fraction = fraction.reshape([-1 if one == axis else 1 for one in range(3)])

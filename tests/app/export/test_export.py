@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import jsonschema
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
+from voxlift.data_pipelines.tables.regions import Region
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -96,6 +99,35 @@ def test_the_example_preprocesses_as_voxlift_does(settings, runs):
         difference = np.abs(prepare_image([row["image"]], contract)[0] - expected)
         assert difference.max() < 2e-3 * np.ptp(expected)  # float16 has eleven significant bits
         assert difference.mean() < 2e-4 * np.ptp(expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask": ("crop", "channel"), "mask_margin_mm": 6.0, "spacing": (4, 3, 3), "shape": (9, 12, 14)},
+        {"mask": ("channel",), "spacing": (8, 5, 4), "shape": (8, 12, 16), "axcodes": "LPS"},
+        {"mask": ("crop", "blank"), "mask_components": "largest", "zscore": "whole", "shape": (20, 21, 22)},
+        {"mask": ("crop",), "mask_margin_mm": None, "shape": (12, 16, 20), "axcodes": None},
+    ],
+)
+def test_the_example_takes_masks_and_centres_as_voxlift_does(settings, runs, tmp_path):
+    preprocess = Preprocess(window_hu=(-1000, 400), **settings)
+    contract = {**asdict(preprocess), "rounded_to": rounded_dtype(preprocess)}
+    for row in read_rows(runs["volume3d"].predictions)[:3]:
+        image = Path(row["image"])
+        mask = image.parent.parent / f"{image.parent.name}-masks" / f"{image.name.split('.')[0]}_mask.nii.gz"
+        table = {one["file"]: one for one in read_rows(image.parent / "labels.csv")}
+        centre = tuple(float(table[image.name][axis]) for axis in "xyz")
+        smaller = tmp_path / "smaller.nii.gz"  # another grid in the same world
+        nib.save(nib.load(mask).slicer[1:, 2:-1, :-1], smaller)
+        regions = [Region(mask=mask), Region(mask=smaller)]
+        regions += [Region(centre=centre)] if preprocess.mask == ("crop",) else []
+        for region in regions:
+            expected = to_tensor_axes(prepare_volume(image, preprocess, region).voxels)
+            place = np.array(region.centre) if region.mask is None else region.mask
+            found = prepare_image([image], contract, place)[0]
+            assert found.shape == expected.shape
+            assert np.abs(found - expected).max() < 2e-3 * np.ptp(expected)
 
 
 def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
