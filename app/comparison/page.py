@@ -21,14 +21,14 @@ from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.dataset_audit import describe_data
-from voxlift.app.report.formatting import MISSING
+from voxlift.app.report.formatting import format_value
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runs.results import read_history
+from voxlift.app.runs.results import find_best_epoch, read_history
 from voxlift.app.runs.subgroups import find_case_groups
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import VolumeError
@@ -113,7 +113,7 @@ def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, ob
         "model": trial.model,
         "fold": str(trial.fold),
         "seed": str(trial.seed),
-        "best epoch": str(cost["best_epoch"] + 1) if "best_epoch" in cost else MISSING,
+        "best epoch": format_value(find_best_epoch(cost)),
         f"validation {label}": metrics["val"][primary],
         f"test {label}": metrics["test"][primary],
         "training (s)": cost["train_seconds"],

@@ -15,7 +15,7 @@ from voxlift.app.files import read_json, read_rows
 from voxlift.app.report.formatting import format_quantity, format_value, interval_of
 from voxlift.app.report.use_sections import label_of_use
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.results import scores_from_rows
+from voxlift.app.runs.results import find_best_epoch, scores_from_rows
 from voxlift.app.tasks import task_of
 
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", "calibration": "calibration"}
@@ -181,12 +181,12 @@ def describe_training(facts: RunFacts) -> str:
 
 def describe_selection(facts: RunFacts) -> str:
     """Return how the final weights and the decision threshold were selected."""
-    epoch = facts.metrics.get("cost", {}).get("best_epoch")
+    epoch = find_best_epoch(facts.metrics.get("cost", {}))
     text = ""
     if epoch is not None:
         monitor = metric_label(facts.settings.trainer.monitor)
         text = (
-            f"The weights of epoch {epoch} (the first is 0) were kept, the best by {monitor} on validation."
+            f"The weights of epoch {epoch} (the first is 1) were kept, the best by {monitor} on validation."
         )
     threshold = facts.metrics.get("threshold")
     if threshold is not None:

@@ -27,6 +27,7 @@ from voxlift.app.report.formatting import (
     has_zero_width,
     interval_of,
 )
+from voxlift.app.runs.results import count_epochs
 
 Row: TypeAlias = Mapping[str, object]
 """One table row: column heading to value. The columns of the first row are those of the table."""
@@ -202,6 +203,7 @@ def calibration_table(
 
 def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str]]]:
     """Return the costs of each model with units; unknown keys follow under their own names."""
+    costs = {name: count_epochs(block) for name, block in costs.items()}
     found = [key for block in costs.values() for key in block]
     keys = [*(key for key in COSTS if key in found), *(key for key in found if key not in COSTS)]
     rows = []
@@ -215,8 +217,6 @@ def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list
 def _displayed_cost(key: str, value: object) -> object:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return value
-    if key == "best_epoch":
-        return value + 1  # metrics.json counts epochs from 0, everything that is printed from 1
     # The mean over folds, of which one may have a parameter more, is no whole number.
     return round(value) if key == "parameters" else value
 

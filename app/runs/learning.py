@@ -10,7 +10,7 @@ from voxlift.app.evaluation.learning import assess_learning, describe_learning
 from voxlift.app.files import read_json, write_json
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.results import read_history
+from voxlift.app.runs.results import find_best_epoch, read_history
 
 
 def write_learning(
@@ -22,15 +22,15 @@ def write_learning(
         run: Its folder.
         settings: Of the run.
         scores: Of each split.
-        cost: Of the fit, with the best epoch from 0 for a network.
+        cost: Of the fit, with the best epoch for a network.
     """
     if "train" not in scores or "val" not in scores:
         return []
-    best = cost.get("best_epoch")
+    best = find_best_epoch(cost)
     found = assess_learning(
         scores["train"],
         scores["val"],
-        best_epoch=None if best is None else int(best) + 1,
+        best_epoch=best,
         epochs=None if best is None else len(read_history(run)),
         overfit_losses=_read_overfit_losses(run),
     )

@@ -22,6 +22,24 @@ from voxlift.data_pipelines.tables.manifest import Record
 
 log = logging.getLogger("voxlift")
 
+FIRST_EPOCH = 1  # `first_epoch` of metrics.json; runs of versions that counted from 0 lack it
+
+
+def find_best_epoch(cost: Mapping[str, Any]) -> int | None:
+    """Return the best epoch, counted from 1, of a block `cost` of metrics.json; None where there is none."""
+    best = cost.get("best_epoch")
+    if not isinstance(best, int | float):
+        return None
+    number = int(best) + FIRST_EPOCH - int(cost.get("first_epoch", 0))
+    return number if number >= FIRST_EPOCH else None
+
+
+def count_epochs(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block `cost` of metrics.json with the best epoch counted from 1, and without `first_epoch`."""
+    best = find_best_epoch(cost)
+    known = {key: value for key, value in cost.items() if key not in ("best_epoch", "first_epoch")}
+    return known if best is None else {**known, "best_epoch": best}
+
 
 def read_history(run: RunFolder) -> list[dict[str, str]]:
     """Return one row per epoch, all values as text; no rows for a run without epochs."""

@@ -19,6 +19,7 @@ from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
+from voxlift.app.runs.results import FIRST_EPOCH
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
 from voxlift.app.training.callbacks.early_stopping import EarlyStopping, ScoreValidation
@@ -150,7 +151,8 @@ def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNet
     seconds = callbacks.history.seconds
     cost = {
         "parameters": networks.trained.count_params(),
-        "best_epoch": callbacks.keep.best_epoch,
+        "best_epoch": callbacks.keep.best_epoch + FIRST_EPOCH,
+        "first_epoch": FIRST_EPOCH,
         "train_seconds": round(recalibration_seconds + seconds, 2),
         "seconds_per_epoch": round(seconds / max(1, callbacks.keep.epochs_run), 3),
         "peak_memory_bytes": read_peak_memory_bytes(),

@@ -31,7 +31,7 @@ def test_a_training_on_jax_trains_scores_and_reports(model, tmp_path):
     metrics, history = json.loads(run.metrics.read_text(encoding="utf-8")), read_rows(run.history)
     assert metrics["test"]["n"] == 4
     assert np.isfinite([float(row["loss"]) for row in history]).all()
-    best = history[metrics["cost"]["best_epoch"]]  # whose weights the saved model has
+    best = history[metrics["cost"]["best_epoch"] - 1]  # whose weights the saved model has
     assert metrics["val"]["log_loss"] == pytest.approx(float(best["val_loss"]), abs=1e-5)
     assert run.model.exists()
     assert run.preflight.exists()
