@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ class CaseFacts:
 
     Attributes:
         outcome: True class or grade, or the finding that is shown; empty: none.
+        noun: What it is, for the list.
         is_wrong: Whether the decision is wrong; None where there is none to judge.
         error: The larger, the further the prediction is from the table; None where that is unknown.
         sureness: Probability of what was decided; None for a number.
@@ -33,6 +34,7 @@ class CaseFacts:
     """
 
     outcome: str = ""
+    noun: str = "Class"
     is_wrong: bool | None = None
     error: float | None = None
     sureness: float | None = None
@@ -128,6 +130,7 @@ def _describe_finding(scores: Findings, row: int, output: int) -> Shown:
     is_known = label in words
     facts = CaseFacts(
         outcome=name,
+        noun="Finding",
         is_wrong=decision != label if is_known else None,
         error=abs(p - label) if is_known else None,
         sureness=p if decision == 1 else 1 - p,
@@ -152,6 +155,7 @@ def _describe_class(scores: Scores, row: int) -> Shown:
         rated=float(p[true]),
     )
     if isinstance(scores, Grades):
+        facts = replace(facts, noun="Grade")
         return Shown(f"true grade {scores.classes[true]}", decided, max(0, label - 1), "cut", facts)
     return Shown(f"true class {scores.classes[true]}", decided, label, "class", facts)
 

@@ -166,10 +166,10 @@ def _lines(volume: CaseModels) -> list[str]:
 
 
 def _facts(volume: CaseModels) -> dict[str, str]:
-    """Return what the list is filtered by: class, decision, and the groups of the subject."""
+    """Return what the list is filtered by: class, grade or finding, decision, the groups of the subject."""
     first = next(iter(volume.values())).facts
     judged = [case.facts.is_wrong for case in volume.values() if case.facts.is_wrong is not None]
-    found = {"Class": first.outcome} if first.outcome else {}
+    found = {first.noun: first.outcome} if first.outcome else {}
     if judged and len(volume) == 1:
         found["Decision"] = "wrong" if judged[0] else "correct"
     elif judged:

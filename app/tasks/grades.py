@@ -120,11 +120,15 @@ class GradesTask(Classes):
         return Grades(rows.subjects, rows.labels, predictions, names, rows.items)
 
     def validation_metrics(self, scores: Scores, head: Head) -> dict[str, float]:  # noqa: ARG002 - as all tasks
-        """Return `loss`, the cross-entropy of the grades, and the other monitors."""
+        """Return `loss`, the cross-entropy of being above each cut (summed), and the other monitors."""
+        from voxlift.app.evaluation.grades import above_cuts
         from voxlift.app.evaluation.metrics import score_metrics
 
-        metrics = score_metrics(scores)
-        return self.list_monitors(metrics["log_loss"], metrics)
+        smallest = np.finfo(np.float64).eps
+        above = np.clip(above_cuts(scores.probabilities), smallest, 1 - smallest)
+        is_above = scores.labels[:, None] > np.arange(above.shape[1])
+        terms = -np.where(is_above, np.log(above), np.log1p(-above))
+        return self.list_monitors(float(terms.sum(axis=1).mean()), score_metrics(scores))
 
     def evaluate(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Return metrics; there is no threshold and no temperature."""

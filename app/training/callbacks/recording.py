@@ -84,7 +84,8 @@ class ShowProgress(keras.callbacks.Callback):
 
 
 def _format_scores(logs: dict[str, float]) -> str:
-    shown = ("loss", "val_loss", "val_auc")
+    """Return the losses, and the first of the task's other monitors."""
+    shown = ["loss", *[name for name in logs if name.startswith("val_")][:2]]
     return "  ".join(f"{name} {logs[name]:.3f}" for name in shown if name in logs)
 
 

@@ -9,12 +9,12 @@ import pytest
 from commands import compose_command
 from task_predictions import build_findings, build_grades, build_numbers
 from voxlift.app.cli.train import read_settings
-from voxlift.app.config import DataSettings, SettingsError, TrainSettings
+from voxlift.app.config import DataSettings, SettingsError, TrainerSettings, TrainSettings
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.runs.results import prediction_rows, scores_from_rows
 from voxlift.app.tasks import TASK_NAMES, find_task, task_of
-from voxlift.app.tasks.base import LinearOptions
+from voxlift.app.tasks.base import LinearOptions, ScoredRows
 from voxlift.data_pipelines.tables.manifest import Record
 
 RNG = np.random.default_rng(0)
@@ -99,6 +99,23 @@ def test_a_linear_model_of_each_task_finds_a_planted_signal(name):
         assert ((predicted > 0.5) == (labels == 1))[known].mean() > 0.95
     else:
         assert (predicted.argmax(axis=1) == labels).mean() > 0.85
+
+
+@pytest.mark.parametrize("name", ["classes", "grades", "findings", "number"])
+def test_the_loss_of_validation_is_the_loss_that_is_trained(name):
+    task, names, rng = find_task(name), ("a", "b", "c"), np.random.default_rng(3)
+    labels = rng.integers(0, 3, 20)
+    outputs = np.log(rng.dirichlet(np.ones(3), 20))
+    if name == "findings":
+        labels = np.where(rng.random((20, 3)) < 0.2, math.nan, rng.integers(0, 2, (20, 3)))
+    elif name == "number":
+        names, labels, outputs = ("age",), rng.normal(60, 10, (20, 1)), rng.normal(60, 10, (20, 1))
+    head = task.plan_head(names, labels)
+    loss = task.build_loss(TrainerSettings(), names, head, soft_labels=False)
+    trained = float(np.mean(loss(labels, outputs.astype(np.float32))))
+    rows = ScoredRows(tuple(f"s{i}" for i in range(20)), tuple("abcdefghijklmnopqrst"), labels, labels)
+    scores = task.build_scores(rows, task.predict(outputs), names)
+    assert task.validation_metrics(scores, head)["loss"] == pytest.approx(trained, rel=1e-4)
 
 
 @pytest.mark.parametrize(
