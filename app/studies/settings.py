@@ -300,9 +300,11 @@ def _metric_problems(study: Any, task: Task) -> list[str]:  # noqa: ANN401 - of 
     """Return a sentence where a study asks for a metric that the task has not."""
     if isinstance(study, ShortcutsStudy) and task.name != "classes":
         return [
-            f"study=shortcuts: expected task=classes, whose AUC it compares; received task={task.name}. For one "
-            "finding, use task=classes with its column as data.label_column; for grades or a number, make "
-            "classes with data.label_bins and data.classes."
+            (
+                "study=shortcuts: expected task=classes, whose AUC it compares; received "
+                f"task={task.name}. For one finding, use task=classes with its column as data.label_column; "
+                "for grades or a number, make classes with data.label_bins and data.classes."
+            )
         ]
     if not isinstance(study, SearchStudy):
         return []

@@ -40,6 +40,7 @@ EXPLANATIONS = {
     "shuffled_labels": "all of the fitted ones, labels of training and validation shuffled",
     "site": "the site as target, from border, background, silhouette and blurred volume",
 }
+ANATOMY = ("silhouette", "blurred")  # contestants that hold size and shape
 NOTE_FITTED = (
     "header, histogram, border, background, silhouette, blurred, shuffled_labels and site are small models, "
     "fitted to the training subjects of the model: validation selects a logistic regression with an L2 "
@@ -62,8 +63,12 @@ NOTE_INTERVALS = (
     "Intervals are 95 %, from a bootstrap over test subjects with the variance between seeds added. A "
     "contestant is caught where its interval is above 0.5 and the one-sided p-value of the Mann-Whitney "
     "test, adjusted over the fitted contestants (Holm), is below 0.05; over seeds and folds p is twice the "
-    "median. The share is (AUC - 0.5) / (AUC of the model - 0.5). An AUC below 0.5 is chance as well: small models "
-    "that learn nothing tend below it where the classes are balanced in every split."
+    "median. The share is (AUC - 0.5) / (AUC of the model - 0.5). An AUC below 0.5 is chance as well: small "
+    "models that learn nothing tend below it where the classes are balanced in every split."
+)
+NOTE_CLASSES = (
+    "Of {count} classes the AUC is the mean over classes, each against the rest; the test is that of the "
+    "class that is told best, with the p-value multiplied by {count} (Bonferroni)."
 )
 NOTE_SEEDS = "A seed decides the split, the initial weights and the order of the batches."
 
@@ -134,31 +139,48 @@ def report_shortcuts(settings: StudySettings, folder: StudyFolder, found: Shortc
             )
         ],
         tables=[build_table(results, model)],
-        notes=[NOTE_FITTED, NOTE_RESCORED, NOTE_FILES, NOTE_ANATOMY, NOTE_INTERVALS, NOTE_SEEDS],
+        notes=build_notes(len(found.runs[0].cohort.classes)),
     )
     write_study_results(summary, folder, trials=found.trials)
 
 
+def build_notes(classes: int) -> list[str]:
+    """Return how the study was done."""
+    of_several = [NOTE_CLASSES.format(count=classes)] if classes > 2 else []
+    return [NOTE_FITTED, NOTE_RESCORED, NOTE_FILES, NOTE_ANATOMY, NOTE_INTERVALS, *of_several, NOTE_SEEDS]
+
+
 def recommend(model: Interval, results: Sequence[Result]) -> str:
     """Return the sentence that the page begins with; it says no more than the intervals allow."""
-    caught = sorted((one for one in results if one.is_caught), key=lambda one: -one.auc.value)
-    if caught:
-        first, others = caught[0], caught[1:]
-        also = f" Also above chance: {', '.join(map(_name_and_auc, others))}." if others else ""
-        return (
-            f"The {_label(first)} alone reaches {format_value(first.auc.value)} "
-            f"{format_interval(first.auc.low, first.auc.high)} of the model's {format_auc(model)}: "
-            f"look there first.{also}"
-        )
+    caught = sorted(
+        (one for one in results if one.is_caught), key=lambda one: (one.name in ANATOMY, -one.auc.value)
+    )
     tested = [one for one in results if one.name in FITTED and not one.reason]
     if not tested:
         return f"The model reaches {format_auc(model)}; none of the fitted contestants was scored."
+    if not caught:
+        chance = "" if model.low > CHANCE else ", which is not shown to be above chance either"
+        reach = f"No contestant is shown to tell the classes; the model reaches {format_auc(model)}{chance}."
+        return f"{reach} {describe_highest(tested)}"
+    first, others = caught[0], caught[1:]
+    also = [f"Also above chance: {', '.join(map(_name_and_auc, others))}."] if others else []
+    reach = (
+        f"The {_label(first)} alone reaches {format_value(first.auc.value)} "
+        f"{format_interval(first.auc.low, first.auc.high)} of the model's {format_auc(model)}"
+    )
+    if first.name not in ANATOMY:
+        return " ".join([f"{reach}: look there first.", *also])
+    rest = [one for one in tested if one.name not in ANATOMY]
+    unseen = [f"No other contestant is shown to tell the classes. {describe_highest(rest)}"] if rest else []
+    return " ".join([f"{reach}: size and shape, which may be the anatomy.", *also, *unseen])
+
+
+def describe_highest(tested: Sequence[Result]) -> str:
+    """Return the highest AUC that the intervals of contestants leave possible."""
     highest = max(tested, key=lambda one: one.auc.high)
-    chance = "" if model.low > CHANCE else ", which is not shown to be above chance either"
     return (
-        f"No contestant is shown to tell the classes; the model reaches {format_auc(model)}{chance}. With "
-        f"these test subjects, an AUC of the {_label(highest)} up to {format_value(highest.auc.high)} cannot "
-        "be excluded."
+        f"With these test subjects, an AUC of the {_label(highest)} up to {format_value(highest.auc.high)} "
+        "cannot be excluded."
     )
 
 
@@ -168,7 +190,7 @@ def describe_results(model: Interval, results: Sequence[Result]) -> list[str]:
     for one in results:
         if one.reason:
             sentences.append(f"{one.name} was left out: {one.reason}.")
-        elif one.is_caught and one.name in ("silhouette", "blurred"):
+        elif one.is_caught and one.name in ANATOMY:
             sentences.append(f"The {_label(one)} may tell the classes by anatomy: it holds size and shape.")
         elif one.name == "shuffled_labels":
             sentences.append(describe_control(one))
@@ -200,9 +222,11 @@ def describe_rescored(one: Result) -> str:
         f"{subject} change the model's AUC by {format_signed(found.difference)} "
         f"{format_interval(found.low, found.high)}"
     )
+    use = "the order of slices" if one.name == "shuffled_slices" else "left and right"
     if verdict.verdict == "worse":
-        use = "the order of slices" if one.name == "shuffled_slices" else "left and right"
         return f"{text}: the model uses {use}{verdict.remark}."
+    if verdict.verdict == "cannot tell":
+        return f"{text}: whether the model uses {use} cannot be told{verdict.remark}."
     return f"{text}: {verdict.text}."
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from commands import compose_command
 from scans import write_nifti
-from score_sets import build_scores
+from score_sets import build_scores, three_class_pair
 from tiny import places_in
 from voxlift.app.cli.train import read_settings as read_training
 from voxlift.app.comparison.compose import compose_training
@@ -41,7 +41,14 @@ from voxlift.app.studies.shortcuts.features import (
     find_border,
     find_foreground,
 )
-from voxlift.app.studies.shortcuts.results import associate_sites, compare_contestants, separation_p_value
+from voxlift.app.studies.shortcuts.report import recommend
+from voxlift.app.studies.shortcuts.results import (
+    Interval,
+    Result,
+    associate_sites,
+    compare_contestants,
+    separation_p_value,
+)
 from voxlift.app.training.train import train
 from voxlift.data_pipelines.phantom.scenes import Field, draw_scene
 from voxlift.data_pipelines.phantom.tasks import Truth
@@ -69,6 +76,10 @@ def plant_mark(voxels, spacing, label):
     return voxels, spacing
 
 
+def plant_mark_of_first(voxels, spacing, label):
+    return plant_mark(voxels, spacing, label == 0)
+
+
 def plant_offset(voxels, spacing, label):
     return voxels + (60 if label else 0), spacing
 
@@ -79,16 +90,17 @@ def plant_rim(voxels, spacing, label):
     return voxels, spacing
 
 
-def write_planted(folder, plant):
+def write_planted(folder, plant, *, classes=("row", "nodule")):
     """Write phantom volumes with something planted into one class, and their table; return its path."""
     rows = [("participant_id", "file", "label")]
     for number in range(SUBJECTS):
-        label = number % 2
-        voxels = draw_scene(FIELD, np.random.default_rng(number), task="nodule", truth=Truth(label=label))
+        label = number % len(classes)
+        truth = Truth(label=number % 2)
+        voxels = draw_scene(FIELD, np.random.default_rng(number), task="nodule", truth=truth)
         # Saved as a scanner does: whole numbers along [i, j, k].
         stored, spacing = plant(np.round(voxels).T.astype(np.int16), np.array(FIELD.spacing[::-1]), label)
         write_nifti(folder / f"{number}.nii.gz", stored, np.diag([*spacing, 1.0]))
-        rows.append((f"s{number}", f"{number}.nii.gz", ("row", "nodule")[label]))
+        rows.append((f"s{number}", f"{number}.nii.gz", classes[label]))
     with (folder / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder / "table.csv"
@@ -102,13 +114,17 @@ def _few_trees():
         yield
 
 
+def planted_data(table):
+    """Overrides for a table of planted volumes."""
+    data = ["data=manifest", f"data.table={table}", "data.label_column=label", "data.image_column=file"]
+    sizes = ["preprocess=ct", "preprocess.shape=[12,20,16]", "preprocess.spacing=[5,3.2,4]"]
+    return [*data, *sizes, "splits.val=0.25", "splits.test=0.25"]
+
+
 def find_caught(folder, plant, *, names=FITTED, permutations=0):
     """Return the results of fitted contestants by name."""
     table = write_planted(folder, plant)
-    data = ["data=manifest", f"data.table={table}", "data.label_column=label", "data.image_column=file"]
-    sizes = ["preprocess=ct", "preprocess.shape=[12,20,16]", "preprocess.spacing=[5,3.2,4]"]
-    parts = ["splits.val=0.25", "splits.test=0.25"]
-    settings = read_training(compose_command("train", *data, *sizes, *parts, *places_in(folder)))
+    settings = read_training(compose_command("train", *planted_data(table), *places_in(folder)))
     runs = [SeedRun(0, RunFolder(folder), settings, gather_cohort(settings), None)]
     facts = Facts(*describe_cohort([runs[0].cohort]))
     fitted = [fit_contestant(name, facts, runs) for name in names]
@@ -193,10 +209,46 @@ def test_the_model_is_scored_on_the_subjects_of_its_own_run(finished):
     assert load_settings(runs[1]).seed == 1
 
 
+def test_of_three_classes_the_auc_is_the_mean_of_each_against_the_rest(run_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(shortcuts_run, "run_trainings", train_here)
+    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)
+    table = write_planted(tmp_path, plant_mark_of_first, classes=("low", "middle", "high"))
+    own = ["study=shortcuts", "model=linear", "study.seeds=[0]", "study.resamples=100"]
+    few = ["study.permutations=1", "study.contestants=[border,mirrored,shuffled_labels]"]
+    folder = run_study(*own, *few, *planted_data(table), f"run_dir={tmp_path / 'out'}")
+    rows = {row["contestant"]: row for row in json.loads((folder / "results.json").read_text("utf-8"))}
+    scores = read_scores(RunFolder(folder / "runs" / "linear-seed0"), split="test")
+    expected = roc_auc_score(scores.labels, scores.probabilities, multi_class="ovr", average="macro")
+    assert rows["border"]["model_auc"] == pytest.approx(expected)
+    assert rows["border"]["caught"]
+    assert 0.7 < rows["border"]["auc"] < 1  # the two other classes are not told from each other
+    assert rows["mirrored"]["auc"] is not None
+    low, high = rows["shuffled_labels"]["low"], rows["shuffled_labels"]["high"]
+    assert low <= 0.5 <= high
+    assert (folder / "report.html").is_file()
+
+
+def test_the_first_sentence_names_what_cannot_be_anatomy_before_what_can():
+    def caught(name, auc):
+        pair_free = Interval(auc, auc - 0.1, auc + 0.05)
+        return Result(name, pair_free, p=0.001, adjusted=0.001)
+
+    model = Interval(0.84, 0.75, 0.92)
+    first = recommend(model, [caught("header", 0.81), caught("blurred", 0.9)])
+    assert 0 < first.index("header") < first.index("blurred")
+    assert "0.81" in first
+    assert "0.84" in first
+    none = Result("header", Interval(0.5, 0.4, 0.62), p=0.5, adjusted=0.5)
+    only = recommend(model, [none, caught("silhouette", 0.8)])
+    assert only.index("silhouette") < only.index("header")
+    assert "0.62" in only  # what cannot be excluded
+    assert "header" in recommend(model, [none])
+
+
 def open_second(folder):
     """The second training of the study."""
     run = RunFolder(folder / "runs" / "linear-seed1")
-    return shortcuts_run.open_trial(Trial("linear", 0, 1, (), run), 1)
+    return shortcuts_run.open_trial(Trial("linear", 0, 1, (), run))
 
 
 def test_unchanged_volumes_get_the_models_own_scores_and_changed_ones_others(finished, tmp_path):
@@ -273,6 +325,12 @@ def test_the_p_value_is_that_of_the_mann_whitney_test_of_subjects():
     assert separation_p_value(build_scores(labels, p_yes)) == pytest.approx(expected)
     twice = build_scores(np.tile(labels, 2), np.tile(p_yes, 2), subjects=[f"s{i}" for i in range(30)] * 2)
     assert separation_p_value(twice) == pytest.approx(expected)
+    three = three_class_pair(0)[0]  # each class against the rest, Bonferroni
+    own = [
+        mannwhitneyu(values[three.labels == k], values[three.labels != k], alternative="greater").pvalue
+        for k, values in enumerate(three.probabilities.T)
+    ]
+    assert separation_p_value(three) == pytest.approx(min(1, 3 * min(own)))
 
 
 @pytest.mark.slow
