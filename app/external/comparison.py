@@ -42,6 +42,7 @@ from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cell
 from voxlift.app.report.external_page import count_reasons, describe_models_external
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
+from voxlift.app.report.style import assign_colours
 from voxlift.app.report.tables import table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics
 from voxlift.app.runs.columns import join_new_columns
@@ -307,7 +308,9 @@ def _write_page(
     """Write `report.html` of a comparison on external data."""
     by_model, settings = group_by_model(scored.trials), scored.members[0].settings
     first = next(iter(scored.scores.values()))[0]
-    groups, forest = show_subgroups(results.get("subgroups", {}))
+    # Also where a model of the comparison is left out here, the others keep their colours.
+    colours = assign_colours(read_json(comparison / RESULTS)["models"])
+    groups, forest = show_subgroups(results.get("subgroups", {}), colours=colours)
     summary = ComparisonSummary(
         name=f"{' against '.join(scored.scores)} on {describe_task(settings.data)}, external data",
         comparisons=pairs,
@@ -332,6 +335,7 @@ def _write_page(
             forest=forest,
             external=describe_models_external(results, metric=first.primary, unit=first.unit),
         ),
+        colours=colours,
         created=timestamp(),
     )
     render_comparison_page(summary, folder.report)

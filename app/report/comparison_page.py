@@ -18,6 +18,7 @@ from voxlift.app.report.evidence import Evidence
 from voxlift.app.report.figures import difference_figure, forest_figure, learning_curve_figures
 from voxlift.app.report.html import write_page
 from voxlift.app.report.result_views import view_results
+from voxlift.app.report.style import SERIES, assign_colours
 from voxlift.app.report.tables import Row
 
 
@@ -44,6 +45,7 @@ class ComparisonSummary:
         audit: As in `RunSummary`.
         notes: As in `RunSummary`.
         evidence: As in `RunSummary`.
+        colours: Model name to the index of its series; empty: see `assign_colours`.
         created: Date and time, as text.
     """
 
@@ -64,6 +66,7 @@ class ComparisonSummary:
     audit: Sequence[str] | None = None
     notes: Sequence[str] = ()
     evidence: Evidence = field(default_factory=Evidence)
+    colours: Mapping[str, int] = field(default_factory=dict)
     created: str = ""
 
 
@@ -77,7 +80,8 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
     comparisons = summary.comparisons
     unit = next(iter(summary.models.values()))[0].unit
     chance = describe_chance(summary.metrics, comparisons[0].primary)
-    views = view_results(summary.models, summary.split, temperatures=summary.temperatures)
+    colours = summary.colours or assign_colours(summary.models)
+    views = view_results(summary.models, summary.split, temperatures=summary.temperatures, colours=colours)
     cases = lay_out_cases([("", summary.cases)], is_interactive=summary.is_interactive)
     return {
         "title": summary.name,
@@ -112,11 +116,12 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "viewer": cases.viewer,
         "trainings": tables.table_cells(summary.trainings),
         "configs": summary.configs,
-        **_figure_values(summary),
+        "hues": {name: 1 + place % len(SERIES) for name, place in colours.items()},
+        **_figure_values(summary, colours),
     }
 
 
-def _figure_values(summary: ComparisonSummary) -> dict[str, Any]:
+def _figure_values(summary: ComparisonSummary, colours: Mapping[str, int]) -> dict[str, Any]:
     """Return the figures of the page, and the values that their captions need."""
     comparisons = summary.comparisons
     label = metric_label(comparisons[0].primary, next(iter(summary.models.values()))[0].unit)
@@ -130,8 +135,9 @@ def _figure_values(summary: ComparisonSummary) -> dict[str, Any]:
             name="forest",
             title=f"{label} of each model",
             unit=comparisons[0].unit,
+            colours=colours,
         ),
         "difference": difference_figure(comparisons, name="difference", title=f"Differences of {label}"),
         "temperature": tables.calibration_table(models, summary.temperatures) if models else None,
-        "histories": learning_curve_figures(summary.histories),
+        "histories": learning_curve_figures(summary.histories, colours=colours),
     }

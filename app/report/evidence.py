@@ -157,13 +157,17 @@ def table_one_cells(rows: Sequence[TableOneRow]) -> TableCells:
 
 
 def show_subgroups(
-    models: Mapping[str, Mapping[str, Any]], *, has_figure: bool = True
+    models: Mapping[str, Mapping[str, Any]],
+    *,
+    has_figure: bool = True,
+    colours: Mapping[str, int] | None = None,
 ) -> tuple[list[GroupTable], list[CaptionedFigure]]:
     """Return a table for each entry of `evaluation.by` and model, and a forest plot of the first metric.
 
     Args:
         models: Model to its `subgroups` block of metrics.json; one without name for a run.
         has_figure: Whether the forest plot is drawn.
+        colours: Model to the index of its series; None: see `assign_colours`.
     """
     requests = dict.fromkeys(request for one in models.values() for request in one)
     tables = [
@@ -172,7 +176,7 @@ def show_subgroups(
         for model, one in models.items()
         if request in one
     ]
-    return tables, _forests(models) if has_figure else []
+    return tables, _forests(models, colours) if has_figure else []
 
 
 def sentence_of_tests(tests: Mapping[str, Mapping[str, Any]]) -> str:
@@ -203,22 +207,27 @@ def _group_table(title: str, found: Mapping[str, Any]) -> GroupTable:
     return GroupTable(title, [metric_label(name) for name in metrics], rows, tests)
 
 
-def _forests(models: Mapping[str, Mapping[str, Any]]) -> list[CaptionedFigure]:
-    """Draw the first metric of all groups that have figures."""
-    blocks = {
-        f"{request.partition(':')[0]} {one['group']}{f', {model}' if model else ''}": one
+def _forests(
+    models: Mapping[str, Mapping[str, Any]], colours: Mapping[str, int] | None
+) -> list[CaptionedFigure]:
+    """Draw the first metric of all groups that have figures, each in the colour of its model."""
+    rows = [
+        (f"{request.partition(':')[0]} {one['group']}{f', {model}' if model else ''}", model, one)
         for model, requests in models.items()
         for request, found in requests.items()
         for one in found["groups"]
         if not one["too_small"]
-    }
+    ]
+    blocks, owners = {name: one for name, _, one in rows}, {name: model for name, model, _ in rows}
     metric = next((key for one in blocks.values() for key in one if key not in NOT_METRICS), None)
     if metric is None:
         return []
     from voxlift.app.report.figures import forest_figure  # Matplotlib: not for the terminal
+    from voxlift.app.report.style import assign_colours
 
-    label = metric_label(metric)
-    figure = forest_figure(blocks, metric, name="subgroups", title=f"{label} of each group")
+    label, colours = metric_label(metric), colours or assign_colours(models)
+    of_row = {name: colours[model] for name, model in owners.items()}
+    figure = forest_figure(blocks, metric, name="subgroups", title=f"{label} of each group", colours=of_row)
     return [
         (f"{label} of each group, with 95 % interval from a bootstrap over the group's subjects.", figure)
     ]

@@ -24,6 +24,7 @@ from voxlift.app.report.style import (
     MUTED,
     PAPER,
     SERIES,
+    assign_colours,
     figure_style,
     legend_label,
     new_axes,
@@ -54,7 +55,12 @@ CALIBRATION_CAPTION = (
 
 
 def roc_figure(
-    series: Mapping[str, tuple[Scores, int]], *, name: str, title: str, show_threshold: bool = True
+    series: Mapping[str, tuple[Scores, int]],
+    *,
+    name: str,
+    title: str,
+    show_threshold: bool = True,
+    colours: Mapping[str, int] | None = None,
 ) -> Markup:
     """Draw ROC curves with 95 % bands, and a ring at the decision threshold of two-class scores.
 
@@ -63,12 +69,14 @@ def roc_figure(
         name: Unique on the page.
         title: Accessible name.
         show_threshold: Whether the ring is drawn.
+        colours: Legend entry to the index of its series, see `assign_colours`; None: in the order given.
     """
+    colours = colours or assign_colours(series)
     with figure_style():
         figure, axes = new_axes()
         axes.plot([0, 1], [0, 1], **DASHED)
-        for index, (label, (scores, positive)) in enumerate(series.items()):
-            metrics = one_against_rest(scores, positive)
+        for label, (scores, positive) in series.items():
+            metrics, index = one_against_rest(scores, positive), colours[label]
             _draw_curve(axes, roc_curve(scores, klass=positive), index, f"{label}  {metrics['auc']:.3f}")
             if scores.is_binary and show_threshold:
                 axes.plot(
@@ -82,7 +90,12 @@ def roc_figure(
 
 
 def macro_roc_figure(
-    series: Mapping[str, Scores], classes: Sequence[int], *, name: str, title: str
+    series: Mapping[str, Scores],
+    classes: Sequence[int],
+    *,
+    name: str,
+    title: str,
+    colours: Mapping[str, int] | None = None,
 ) -> Markup:
     """Draw the mean ROC curve over classes of one or several models, with 95 % bands.
 
@@ -91,13 +104,16 @@ def macro_roc_figure(
         classes: Indices of the classes that are averaged.
         name: Unique on the page.
         title: Accessible name.
+        colours: As in `roc_figure`.
     """
+    colours = colours or assign_colours(series)
     with figure_style():
         figure, axes = new_axes()
         axes.plot([0, 1], [0, 1], **DASHED)
-        for index, (label, scores) in enumerate(series.items()):
+        for label, scores in series.items():
             area = np.mean([one_against_rest(scores, klass)["auc"] for klass in classes])
-            _draw_curve(axes, macro_roc_curve(scores, classes=classes), index, f"{label}  {area:.3f}".strip())
+            curve = macro_roc_curve(scores, classes=classes)
+            _draw_curve(axes, curve, colours[label], f"{label}  {area:.3f}".strip())
         _format_unit_square(
             axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity, mean of the classes"
         )
@@ -105,22 +121,31 @@ def macro_roc_figure(
         return svg_markup(figure, name=name, title=title)
 
 
-def precision_recall_figure(series: Mapping[str, tuple[Scores, int]], *, name: str, title: str) -> Markup:
+def precision_recall_figure(
+    series: Mapping[str, tuple[Scores, int]],
+    *,
+    name: str,
+    title: str,
+    colours: Mapping[str, int] | None = None,
+) -> Markup:
     """Draw precision-recall curves with 95 % bands, and the prevalence as a dashed line.
 
     Args:
         series: Legend entry to scores and the index of the positive class (against the rest).
         name: Unique on the page.
         title: Accessible name.
+        colours: As in `roc_figure`.
     """
+    colours = colours or assign_colours(series)
     with figure_style():
         figure, axes = new_axes()
-        for index, (label, (scores, positive)) in enumerate(series.items()):
+        for label, (scores, positive) in series.items():
             metrics = one_against_rest(scores, positive)
             prevalence = float((scores.labels == positive).mean())
             axes.plot([0, 1], [prevalence, prevalence], **DASHED)
             curve = precision_recall_curve(scores, klass=positive)
-            _draw_curve(axes, curve, index, f"{label}  {metrics['average_precision']:.3f}", steps=True)
+            text = f"{label}  {metrics['average_precision']:.3f}"
+            _draw_curve(axes, curve, colours[label], text, steps=True)
         _format_unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
         # Where few are positive the curves lie low: no corner is free in every figure.
         axes.legend(loc="best", title="Average precision", alignment="left")
@@ -140,7 +165,12 @@ def select_classes(scores: Scores) -> tuple[list[int], int]:
 
 
 def curve_figures(
-    series: Mapping[str, tuple[Scores, int]], description: str, *, key: object, show_threshold: bool = True
+    series: Mapping[str, tuple[Scores, int]],
+    description: str,
+    *,
+    key: object,
+    show_threshold: bool = True,
+    colours: Mapping[str, int] | None = None,
 ) -> list[CaptionedFigure]:
     """Draw the ROC and the precision-recall curve of each series, with captions.
 
@@ -149,16 +179,26 @@ def curve_figures(
         description: What the scores are and of which split, for the captions.
         key: Makes the ids unique on the page. The names of classes would not: `-1` and `1` give one id.
         show_threshold: Whether the decision threshold is drawn.
+        colours: As in `roc_figure`.
     """
     roc, precision_recall = f"ROC curve, {description}", f"Precision-recall curve, {description}"
-    return [
-        (f"{roc}.", roc_figure(series, name=f"roc-{key}", title=roc, show_threshold=show_threshold)),
-        (f"{precision_recall}.", precision_recall_figure(series, name=f"pr-{key}", title=precision_recall)),
-    ]
+    first = roc_figure(series, name=f"roc-{key}", title=roc, show_threshold=show_threshold, colours=colours)
+    second = precision_recall_figure(series, name=f"pr-{key}", title=precision_recall, colours=colours)
+    return [(f"{roc}.", first), (f"{precision_recall}.", second)]
 
 
-def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -> CaptionedFigure:
-    """Draw observed against predicted frequency with Wilson intervals, and the volumes in each bin."""
+def calibration_figure(
+    series: Mapping[str, Scores], *, name: str, title: str, colours: Mapping[str, int] | None = None
+) -> CaptionedFigure:
+    """Draw observed against predicted frequency with Wilson intervals, and the volumes in each bin.
+
+    Args:
+        series: Legend entry to scores.
+        name: Unique on the page.
+        title: Accessible name.
+        colours: As in `roc_figure`.
+    """
+    colours = colours or assign_colours(series)
     first = next(iter(series.values()))
     if first.is_binary:
         positive = first.classes[1]
@@ -169,10 +209,10 @@ def calibration_figure(series: Mapping[str, Scores], *, name: str, title: str) -
         figure = Figure(figsize=(4.6, 5.0), layout="constrained")
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
         axes.plot([0, 1], [0, 1], **DASHED)
-        for index, (label, scores) in enumerate(series.items()):
-            bins = reliability_bins(scores)
+        for place, (label, scores) in enumerate(series.items()):
+            bins, index = reliability_bins(scores), colours[label]
             # Beside each other, so that the whiskers of two models do not hide one another.
-            shift = 0.008 * (index - (len(series) - 1) / 2)
+            shift = 0.008 * (place - (len(series) - 1) / 2)
             _draw_bins(axes, bins, index, f"{label}  {score_metrics(scores)['ece']:.3f}", shift=shift)
             colour = SERIES[index % len(SERIES)]
             counts.bar(bins.predicted + 2 * shift, bins.counts, width=0.014, color=colour)
@@ -193,12 +233,15 @@ def one_against_rest(scores: Scores, positive: int) -> dict[str, float]:
     return {key.removesuffix(suffix): value for key, value in metrics.items() if key.endswith(suffix)}
 
 
-def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[CaptionedFigure]:
+def learning_curve_figures(
+    histories: Mapping[str, Sequence[Row]], *, colours: Mapping[str, int] | None = None
+) -> list[CaptionedFigure]:
     """Draw the loss and the best recorded metric over epochs, a figure each.
 
     Args:
         histories: Run to one row per epoch. Of one run, training and validation are drawn; of several,
             validation only.
+        colours: As in `roc_figure`.
     """
     first = next((history for history in histories.values() if history), None)
     if first is None:
@@ -213,6 +256,7 @@ def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[Capti
                 quantity,
                 name=f"history-{quantity}",
                 title=f"{_capitalize(metric_label(quantity))} over epochs",
+                colours=colours,
             ),
         )
         for quantity in chosen
@@ -220,23 +264,25 @@ def learning_curve_figures(histories: Mapping[str, Sequence[Row]]) -> list[Capti
 
 
 def learning_curve_figure(
-    histories: Mapping[str, Sequence[Row]], quantity: str, *, name: str, title: str
+    histories: Mapping[str, Sequence[Row]],
+    quantity: str,
+    *,
+    name: str,
+    title: str,
+    colours: Mapping[str, int] | None = None,
 ) -> Markup:
-    """Draw one quantity over epochs: training and validation of one run, or validation of several.
-
-    A model without epochs keeps its place, so that the others have the colours of the other figures.
-    """
-    is_single = len(histories) == 1
+    """Draw one quantity over epochs: training and validation of one run, or validation of several."""
+    is_single, colours = len(histories) == 1, colours or assign_colours(histories)
     with figure_style():
         figure, axes = new_axes(height=3.2)
-        for place, (label, history) in enumerate(histories.items()):
+        for label, history in histories.items():
             kinds = epoch_values(history, quantity)
             for index, (kind, points) in enumerate(kinds.items()):
                 if not points or (not is_single and kind == "training"):
                     continue
                 epochs, values = zip(*points, strict=True)
                 marker = "o" if len(points) < 3 else ""  # a line of one or two points is hard to see
-                style = series_style(index if is_single else place)
+                style = series_style(index if is_single else colours[label])
                 axes.plot(
                     epochs, values, label=legend_label(kind if is_single else label), marker=marker, **style
                 )
@@ -259,13 +305,28 @@ def epoch_values(history: Sequence[Row], quantity: str) -> dict[str, list[tuple[
 
 
 def forest_figure(
-    metrics: Mapping[str, Mapping[str, object]], metric: str, *, name: str, title: str, unit: str = ""
+    metrics: Mapping[str, Mapping[str, object]],
+    metric: str,
+    *,
+    name: str,
+    title: str,
+    unit: str = "",
+    colours: Mapping[str, int] | None = None,
 ) -> Markup:
-    """Draw a metric of several models as points with intervals, one row each."""
+    """Draw a metric of several models, or groups, as points with intervals, one row each.
+
+    Args:
+        metrics: Row to its block of metrics.
+        metric: Its key.
+        name: Unique on the page.
+        title: Accessible name.
+        unit: Of a predicted number.
+        colours: Row to the index of the series of its model; None: one colour for all.
+    """
     with figure_style():
         figure, axes = new_axes(height=0.9 + 0.36 * len(metrics))
-        for row, block in enumerate(metrics.values()):
-            colour = SERIES[row % len(SERIES)]
+        for row, (label, block) in enumerate(metrics.items()):
+            colour = SERIES[(colours or {}).get(label, 0) % len(SERIES)]
             _draw_interval(axes, row, _as_number(block.get(metric)), interval_of(block, metric), colour)
         _format_rows(axes, tuple(metrics), metric_label(metric, unit))
         return svg_markup(figure, name=name, title=title)

@@ -26,7 +26,7 @@ from voxlift.app.report.figures import (
     select_classes,
 )
 from voxlift.app.report.formatting import format_signed, format_value
-from voxlift.app.report.style import slugify
+from voxlift.app.report.style import assign_colours, slugify
 from voxlift.app.report.task_figures import (
     bland_altman_figure,
     curve_grid,
@@ -78,7 +78,11 @@ class ResultViews:
 
 
 def view_results(
-    models: Models, split: str, *, temperatures: Mapping[str, Sequence[float]] | None = None
+    models: Models,
+    split: str,
+    *,
+    temperatures: Mapping[str, Sequence[float]] | None = None,
+    colours: Mapping[str, int] | None = None,
 ) -> ResultViews:
     """Return what a page shows of the predictions of one run, or of several models on the same volumes.
 
@@ -86,27 +90,31 @@ def view_results(
         models: At least one.
         split: Of the predictions, for captions.
         temperatures: Of classes: model name to the temperature of each fold and seed; None: none was fitted.
+        colours: Model name to the index of its series; None: see `assign_colours`.
     """
+    colours = colours or assign_colours(models)
     fits = list(models.values())
     if numbers := fits_of(Numbers, *fits):
-        return view_numbers(dict(zip(models, numbers, strict=True)), split)
+        return view_numbers(dict(zip(models, numbers, strict=True)), split, colours)
     if findings := fits_of(Findings, *fits):
-        return view_findings(dict(zip(models, findings, strict=True)), split)
+        return view_findings(dict(zip(models, findings, strict=True)), split, colours)
     if grades := fits_of(Grades, *fits):
-        return view_grades(dict(zip(models, grades, strict=True)), split)
+        return view_grades(dict(zip(models, grades, strict=True)), split, colours)
     classes = fits_of(Scores, *fits)
     if classes is None:
         raise TypeError(f"Expected predictions of one kind, received {[type(one[0]) for one in fits]}.")
-    return view_classes(dict(zip(models, classes, strict=True)), split, temperatures or {})
+    return view_classes(dict(zip(models, classes, strict=True)), split, temperatures or {}, colours)
 
 
-def view_numbers(models: Mapping[str, Sequence[Numbers]], split: str) -> ResultViews:
+def view_numbers(
+    models: Mapping[str, Sequence[Numbers]], split: str, colours: Mapping[str, int]
+) -> ResultViews:
     """Return scatter and Bland-Altman plots of each model."""
     pooled = {name: pool_fits(fits) for name, fits in list(models.items())[:MAX_CURVES]}
     limits, span = number_limits(*pooled.values()), error_span(*pooled.values())
     curves: list[CaptionedFigure] = []
-    for index, (name, numbers) in enumerate(pooled.items()):
-        key, of_model = slugify(f"{index} {name}"), f"{name}, " if name else ""
+    for number, (name, numbers) in enumerate(pooled.items()):
+        key, of_model, index = slugify(f"{number} {name}"), f"{name}, " if name else "", colours[name]
         metrics = score_metrics(numbers)
         caption = (
             f"{of_model}{split} split: predicted against measured; dashed: identity; line: least squares "
@@ -130,7 +138,9 @@ def view_numbers(models: Mapping[str, Sequence[Numbers]], split: str) -> ResultV
     )
 
 
-def view_findings(models: Mapping[str, Sequence[Findings]], split: str) -> ResultViews:
+def view_findings(
+    models: Mapping[str, Sequence[Findings]], split: str, colours: Mapping[str, int]
+) -> ResultViews:
     """Return ROC and precision-recall curves with a panel for each finding, and their calibration."""
     pooled = {name: pool_fits(fits) for name, fits in models.items()}
     first = next(iter(pooled.values()))
@@ -139,10 +149,12 @@ def view_findings(models: Mapping[str, Sequence[Findings]], split: str) -> Resul
     panels = {first.names[k]: {name: one.finding(k) for name, one in pooled.items()} for k in shown}
     decision = "Each finding is decided at its own threshold, chosen on validation."
     return ResultViews(
-        curves=_grids(panels, f"{split} split, a panel for each finding"),
+        curves=_grids(panels, f"{split} split, a panel for each finding", colours),
         curve_note=_grid_note(len(known) - len(shown), has_ring=len(models) == 1),
         calibrations=[
-            calibration_figure(series, name=f"calibration-{k}", title=f"Calibration of {outcome}")
+            calibration_figure(
+                series, name=f"calibration-{k}", title=f"Calibration of {outcome}", colours=colours
+            )
             for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
         ],
         decision=f"{decision} Averages over findings are unweighted; unknown cells count for nothing.",
@@ -152,17 +164,21 @@ def view_findings(models: Mapping[str, Sequence[Findings]], split: str) -> Resul
     )
 
 
-def view_grades(models: Mapping[str, Sequence[Grades]], split: str) -> ResultViews:
+def view_grades(
+    models: Mapping[str, Sequence[Grades]], split: str, colours: Mapping[str, int]
+) -> ResultViews:
     """Return the confusion matrices, and ROC and precision-recall curves with a panel for each cut."""
     pooled = {name: pool_fits(fits) for name, fits in models.items()}
     first = next(iter(pooled.values()))
     known = [cut for cut in range(len(first.cuts)) if 0 < (first.labels > cut).sum() < len(first)]
     panels = {first.cuts[cut]: {name: cut_scores(one, cut) for name, one in pooled.items()} for cut in known}
     return ResultViews(
-        curves=_grids(panels, f"{split} split, a panel for each cut between grades"),
+        curves=_grids(panels, f"{split} split, a panel for each cut between grades", colours),
         curve_note=_grid_note(0, has_ring=False),
         calibrations=[
-            calibration_figure(series, name=f"calibration-{k}", title=f"Calibration of {outcome}")
+            calibration_figure(
+                series, name=f"calibration-{k}", title=f"Calibration of {outcome}", colours=colours
+            )
             for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
         ],
         confusions=_confusions(models),
@@ -174,7 +190,10 @@ def view_grades(models: Mapping[str, Sequence[Grades]], split: str) -> ResultVie
 
 
 def view_classes(
-    models: Mapping[str, Sequence[Scores]], split: str, temperatures: Mapping[str, Sequence[float]]
+    models: Mapping[str, Sequence[Scores]],
+    split: str,
+    temperatures: Mapping[str, Sequence[float]],
+    colours: Mapping[str, int],
 ) -> ResultViews:
     """Return curves, calibration and confusion matrices of classes."""
     pooled = {name: pool_fits(fits) for name, fits in models.items()}
@@ -185,13 +204,16 @@ def view_classes(
     if not first.is_binary:
         decision = MOST_PROBABLE
     left_out = select_classes(first)[1]
-    curves = _run_curves(first, split) if is_single else _model_curves(pooled, split, is_pooled=fits > 1)
     if len(select_classes(first)[0]) >= MANY_CLASSES:
-        curves = _many_curves(pooled, split)
+        curves = _many_curves(pooled, split, colours)
+    elif is_single:
+        curves = _run_curves(first, split)
+    else:
+        curves = _model_curves(pooled, split, is_pooled=fits > 1, colours=colours)
     return ResultViews(
         curves=curves,
         curve_note=_class_note(left_out, has_ring=first.is_binary and fits == 1),
-        calibrations=_class_calibrations(models, temperatures, is_single=is_single),
+        calibrations=_class_calibrations(models, temperatures, is_single=is_single, colours=colours),
         confusions=_confusions(models),
         decision=decision,
         resampling=OF_CLASSES,
@@ -231,7 +253,9 @@ def _run_curves(scores: Scores, split: str) -> list[CaptionedFigure]:
     return found
 
 
-def _model_curves(pooled: Mapping[str, Scores], split: str, *, is_pooled: bool) -> list[CaptionedFigure]:
+def _model_curves(
+    pooled: Mapping[str, Scores], split: str, *, is_pooled: bool, colours: Mapping[str, int]
+) -> list[CaptionedFigure]:
     """Return the curves of several models, a figure for each class."""
     first = next(iter(pooled.values()))
     shown = list(pooled.items())[:MAX_CURVES]
@@ -243,18 +267,23 @@ def _model_curves(pooled: Mapping[str, Scores], split: str, *, is_pooled: bool) 
             f"{split} split: probability of {first.classes[k]}{rest}",
             key=k,
             show_threshold=not is_pooled,
+            colours=colours,
         )
     return found
 
 
-def _many_curves(pooled: Mapping[str, Scores], split: str) -> list[CaptionedFigure]:
+def _many_curves(
+    pooled: Mapping[str, Scores], split: str, colours: Mapping[str, int]
+) -> list[CaptionedFigure]:
     """Return the curves of many classes, a panel for each with all models, and their mean ROC curve."""
     first, shown = next(iter(pooled.values())), dict(list(pooled.items())[:MAX_CURVES])
     known = select_classes(first)[0]
     panels = {first.classes[k]: {name: one_class(one, k) for name, one in shown.items()} for k in known}
-    macro = macro_roc_figure(shown, known, name="macro-roc", title="ROC curve, mean of the classes")
+    title = "ROC curve, mean of the classes"
+    macro = macro_roc_figure(shown, known, name="macro-roc", title=title, colours=colours)
     caption = f"ROC curve, {split} split, mean over {len(known)} classes, each against the rest."
-    return [*_grids(panels, f"{split} split, a panel for each class against the rest"), (caption, macro)]
+    grids = _grids(panels, f"{split} split, a panel for each class against the rest", colours)
+    return [*grids, (caption, macro)]
 
 
 def one_class(scores: Scores, klass: int) -> Scores:
@@ -279,7 +308,11 @@ def _class_note(left_out: int, *, has_ring: bool) -> str:
 
 
 def _class_calibrations(
-    models: Mapping[str, Sequence[Scores]], temperatures: Mapping[str, Sequence[float]], *, is_single: bool
+    models: Mapping[str, Sequence[Scores]],
+    temperatures: Mapping[str, Sequence[float]],
+    *,
+    is_single: bool,
+    colours: Mapping[str, int],
 ) -> list[CaptionedFigure]:
     """Return calibration as predicted and after temperature scaling, in one figure for a single run."""
     pooled = {name: pool_fits(fits) for name, fits in models.items()}
@@ -288,14 +321,15 @@ def _class_calibrations(
         if temperatures:
             series["temperature-scaled"] = apply_temperature(pooled[""], temperatures[""][0])
         return [calibration_figure(series, name="calibration", title="Calibration")]
-    found = [calibration_figure(pooled, name="calibration", title="Calibration as predicted")]
+    title = "Calibration as predicted"
+    found = [calibration_figure(pooled, name="calibration", title=title, colours=colours)]
     if temperatures:
         scaled = {
             name: pool_fits([apply_temperature(*pair) for pair in zip(fits, temperatures[name], strict=True)])
             for name, fits in models.items()
         }
         title = "Calibration after temperature scaling, fitted on validation"
-        found.append(calibration_figure(scaled, name="calibration-scaled", title=title))
+        found.append(calibration_figure(scaled, name="calibration-scaled", title=title, colours=colours))
     return found
 
 
@@ -303,12 +337,17 @@ def _confusions(models: Mapping[str, Sequence[Scores]]) -> list[Confusion]:
     return [(name, fits[0].classes, tables.confusion_rows(fits)) for name, fits in models.items()]
 
 
-def _grids(panels: Mapping[str, Mapping[str, Scores]], description: str) -> list[CaptionedFigure]:
+def _grids(
+    panels: Mapping[str, Mapping[str, Scores]], description: str, colours: Mapping[str, int]
+) -> list[CaptionedFigure]:
     """Return a grid of ROC curves and one of precision-recall curves; none without panels."""
     shown = {outcome: dict(list(series.items())[:MAX_CURVES]) for outcome, series in panels.items()}
     titles = {"roc": "ROC curves", "pr": "Precision-recall curves"}
     return [
-        (f"{title}, {description}.", curve_grid(shown, kind=kind, name=f"grid-{kind}", title=title))
+        (
+            f"{title}, {description}.",
+            curve_grid(shown, kind=kind, name=f"grid-{kind}", title=title, colours=colours),
+        )
         for kind, title in titles.items()
         if shown
     ]

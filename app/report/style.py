@@ -8,8 +8,9 @@ print colours.
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +48,9 @@ PRINT_COLOURS: Mapping[str, str] = MappingProxyType(  # the light colours of rep
     {INK: "#1b2026", MUTED: "#59636e", RULE: "#dfe3e8", PAPER: "#ffffff"}
     | dict(zip(SERIES, PRINT_SERIES, strict=True))
 )
+MODEL_PLACES = (  # of the usual models among the colours, so that each has the same on every page
+    "slice2d", "volume3d", "inflated", "acs", "slab25d", "linear", "covariates", "embedding",
+)  # fmt: skip
 COLOUR_PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 DOTS_PER_INCH = 300
 SETTINGS: Any = MappingProxyType(  # Any: the stub of rc_context wants literal keys
@@ -105,9 +109,24 @@ def new_axes(*, width: float = 4.6, height: float = 3.9) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def assign_colours(models: Iterable[str]) -> dict[str, int]:
+    """Return for each model the index of its series, which all figures of a page use.
+
+    The usual models have the same colour on every page; others get the first that is free.
+
+    >>> assign_colours(["mine", "volume3d"]), assign_colours(["slice2d", "volume3d"])
+    ({'mine': 0, 'volume3d': 1}, {'slice2d': 0, 'volume3d': 1})
+    """
+    names = list(dict.fromkeys(models))
+    known = {name: MODEL_PLACES.index(name) for name in names if name in MODEL_PLACES}
+    free = (place for place in itertools.count() if place not in known.values())
+    return {name: known[name] if name in known else next(free) for name in names}
+
+
 def series_style(index: int) -> dict[str, Any]:
     """Return colour and dash of the series of that index; the dash distinguishes lines without colour."""
-    return {"color": SERIES[index % len(SERIES)], "linestyle": DASHES[index % len(DASHES)]}
+    shift = index // len(SERIES)  # a colour that is used again has another dash
+    return {"color": SERIES[index % len(SERIES)], "linestyle": DASHES[(index + shift) % len(DASHES)]}
 
 
 def legend_label(text: str) -> str:

@@ -20,6 +20,7 @@ from voxlift.app.report.style import (
     MUTED,
     PAPER,
     SERIES,
+    assign_colours,
     figure_style,
     legend_label,
     new_axes,
@@ -39,7 +40,14 @@ CURVES = {
 }
 
 
-def curve_grid(panels: Mapping[str, Mapping[str, Scores]], *, kind: str, name: str, title: str) -> Markup:
+def curve_grid(
+    panels: Mapping[str, Mapping[str, Scores]],
+    *,
+    kind: str,
+    name: str,
+    title: str,
+    colours: Mapping[str, int] | None = None,
+) -> Markup:
     """Draw ROC or precision-recall curves with 95 % bands, one panel for each yes/no outcome.
 
     Args:
@@ -47,13 +55,15 @@ def curve_grid(panels: Mapping[str, Mapping[str, Scores]], *, kind: str, name: s
         kind: `roc` or `pr`.
         name: Unique on the page.
         title: Accessible name.
+        colours: Legend entry to the index of its series, see `assign_colours`; None: in the order given.
     """
+    colours = colours or assign_colours(name for series in panels.values() for name in series)
     rows = -(-len(panels) // COLUMNS)
     with figure_style():
         figure = Figure(figsize=(COLUMNS * PANEL, rows * PANEL + 0.2), layout="constrained")
         grid = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).ravel()
         for axes, (outcome, series) in zip(grid, panels.items(), strict=False):
-            _draw_panel(axes, outcome, series, kind)
+            _draw_panel(axes, outcome, series, kind, colours)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         for axes in grid[-COLUMNS:]:
@@ -63,10 +73,12 @@ def curve_grid(panels: Mapping[str, Mapping[str, Scores]], *, kind: str, name: s
         return svg_markup(figure, name=name, title=title)
 
 
-def _draw_panel(axes: Axes, outcome: str, series: Mapping[str, Scores], kind: str) -> None:
+def _draw_panel(
+    axes: Axes, outcome: str, series: Mapping[str, Scores], kind: str, colours: Mapping[str, int]
+) -> None:
     metric = CURVES[kind][0]
-    for index, (label, scores) in enumerate(series.items()):
-        metrics, style = score_metrics(scores), series_style(index)
+    for label, scores in series.items():
+        metrics, style = score_metrics(scores), series_style(colours[label])
         curve = roc_curve(scores) if kind == "roc" else precision_recall_curve(scores)
         axes.fill_between(curve.grid, curve.low, curve.high, color=style["color"], alpha=0.14, linewidth=0)
         text = legend_label(f"{label}  {format_value(metrics[metric])}".strip())

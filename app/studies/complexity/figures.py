@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from voxlift.app.report.formatting import format_quantity
-from voxlift.app.report.style import figure_style, series_marker, series_style
+from voxlift.app.report.style import assign_colours, figure_style, series_marker, series_style
 from voxlift.app.studies.complexity.laws import (
     QUANTITIES,
     ModelCost,
@@ -41,7 +41,9 @@ def draw_ratios(costs: Sequence[ModelCost], baseline: str) -> Figure:
         panels = figure.subplots(1, 3)
         for axes, quantity in zip(panels, ("flops", "activation_bytes", "train_seconds"), strict=True):
             ratios = compute_ratios(costs, baseline, quantity)
-            for index, (name, of_model) in enumerate(group_costs(costs).items()):
+            places = assign_colours(group_costs(costs))
+            for name, of_model in group_costs(costs).items():
+                index = places[name]
                 known = [cost for cost in of_model if (name, cost.voxels) in ratios]
                 values = [ratios[name, cost.voxels] for cost in known]
                 style: dict[str, Any] = {"markersize": 5, **series_style(index)}
@@ -59,7 +61,9 @@ def draw_ratios(costs: Sequence[ModelCost], baseline: str) -> Figure:
 def _draw_quantity(axes: Axes, costs: Sequence[ModelCost], quantity: str) -> None:
     title, unit = QUANTITIES[quantity]
     laws = fit_laws(costs, quantity)
-    for index, (name, of_model) in enumerate(group_costs(costs).items()):
+    places = assign_colours(group_costs(costs))
+    for name, of_model in group_costs(costs).items():
+        index = places[name]
         style, law = series_style(index), laws[name]
         voxels = np.array([cost.voxels for cost in of_model])
         values = [float(getattr(cost, quantity)) for cost in of_model]

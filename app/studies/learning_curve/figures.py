@@ -14,6 +14,7 @@ from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.report.style import (
     INK,
     MUTED,
+    assign_colours,
     figure_style,
     legend_label,
     new_axes,
@@ -27,10 +28,12 @@ def draw_curves(curves: Mapping[str, Curve], *, metric: str) -> Figure:
     """Draw each model's scores with intervals and seeds, and its power law with a band."""
     with figure_style():
         figure, axes = new_axes(width=5.8, height=3.8)
-        for index, curve in enumerate(curves.values()):
+        places = assign_colours(curve.model for curve in curves.values())
+        for number, curve in enumerate(curves.values()):
+            index = places[curve.model]
             style = series_style(index)
             colour = style["color"]
-            shift = 1 + 0.02 * (index - 0.5)  # so that no interval covers another
+            shift = 1 + 0.02 * (number - 0.5)  # so that no interval covers another
             low, high = np.quantile(curve.band, [0.025, 0.975], axis=0)
             axes.fill_between(curve.grid, low, high, color=colour, alpha=0.14, linewidth=0)
             axes.plot(curve.grid, curve.law.predict(curve.grid), label=legend_label(curve.model), **style)
@@ -55,9 +58,8 @@ def draw_difference(
         axes.axhspan(-margin, margin, color=MUTED, alpha=0.15, linewidth=0)
         count = min(len(first.band), len(second.band))
         low, high = np.quantile(second.band[:count] - first.band[:count], [0.025, 0.975], axis=0)
-        style = series_style(0)
-        axes.fill_between(first.grid, low, high, color=style["color"], alpha=0.14, linewidth=0)
-        axes.plot(first.grid, second.law.predict(first.grid) - first.law.predict(first.grid), **style)
+        axes.fill_between(first.grid, low, high, color=INK, alpha=0.14, linewidth=0)  # no model's colour
+        axes.plot(first.grid, second.law.predict(first.grid) - first.law.predict(first.grid), color=INK)
         found = [one.differences[metric] for one in pairs.values()]
         axes.vlines(
             list(pairs), [one.low for one in found], [one.high for one in found], color=INK, linewidth=1

@@ -17,17 +17,33 @@ from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.calibration import fit_temperature
 from voxlift.app.evaluation.evaluate import evaluate_scores
+from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import write_json, write_rows
 from voxlift.app.report import run_page
 from voxlift.app.report.cases import Case
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
-from voxlift.app.report.figures import select_classes
-from voxlift.app.report.result_views import pool_fits
+from voxlift.app.report.evidence import show_subgroups
+from voxlift.app.report.figures import (
+    calibration_figure,
+    forest_figure,
+    learning_curve_figure,
+    macro_roc_figure,
+    precision_recall_figure,
+    roc_figure,
+    select_classes,
+)
+from voxlift.app.report.result_views import pool_fits, view_results
 from voxlift.app.report.run_page import RunSummary, render_run_page, write_run_page
+from voxlift.app.report.style import SERIES, assign_colours
+from voxlift.app.report.task_figures import bland_altman_figure, curve_grid, scatter_figure
 from voxlift.app.runs.folder import RunFolder
 
+SUBGROUPS = {
+    "groups": [{"group": "F", "n": 9, "subjects": 9, "prevalence": 0.5, "too_small": "", "auc": 0.7}],
+    "tests": {},
+}
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -302,6 +318,31 @@ def test_every_class_has_its_curve_and_the_rarest_of_very_many_are_counted(tmp_p
     assert not any(one.startswith("grid-roc-axes_13") for one in page.ids)
     assert select_classes(scores) == (list(range(2, 14)), 2)
     assert all(f"ROC AUC, {name}" in page.sections["metrics"] for name in names)
+
+
+def test_a_model_has_one_colour_in_every_figure_whichever_others_are_shown():
+    colours = assign_colours(["volume3d", "mine", "slice2d", "yours"])
+    assert sorted(colours.values()) == [0, 1, 2, 3]
+    assert colours["volume3d"] == assign_colours(["linear", "volume3d"])["volume3d"]
+    assert len(set(assign_colours(map(str, range(8))).values())) == len(SERIES) == 8
+    both, alone, how = scored(4, 1.2), {"name": "x", "title": "x"}, {"colours": colours}
+    numbers = Numbers(both.subjects, both.probabilities[:, 1], both.probabilities[:, 0])
+    drawn = [
+        roc_figure({"yours": (both, 1)}, **alone, **how),
+        macro_roc_figure({"yours": both}, [1], **alone, **how),
+        precision_recall_figure({"yours": (both, 1)}, **alone, **how),
+        calibration_figure({"yours": both}, **alone, **how)[1],
+        learning_curve_figure(
+            {"none": [], "yours": history(0.8)}, "loss", **alone, colours={**colours, "none": 5}
+        ),
+        forest_figure({"yours": {"auc": 0.7}}, "auc", **alone, **how),
+        curve_grid({"a": {"yours": both}}, kind="pr", **alone, **how),
+        scatter_figure(numbers, limits=(0, 1), index=colours["yours"], **alone),
+        bland_altman_figure(numbers, span=1, index=colours["yours"], **alone),
+        *(svg for _, svg in view_results({"yours": [both]}, "test", colours=colours).curves),
+        show_subgroups({"yours": {"sex": SUBGROUPS}}, colours=colours)[1][0][1],
+    ]
+    assert [set(re.findall(r"--series-\d", svg)) for svg in drawn] == [{"--series-4"}] * len(drawn)
 
 
 def test_a_class_that_the_split_lacks_has_no_curve():
