@@ -3,7 +3,7 @@
     python benchmarks/planted_site.py DATA OUTPUT
 
 DATA is the folder with `labels.csv`. OUTPUT receives `site_a.csv`, the table of the first half with the files
-as they are; and `site_b.csv` with the scans of the second half in `site_b/`. The column `shift` says what was
+as they are; `site_b.csv` with the scans of the second half in `site_b/`; and `sites.csv`, both halves. The column `shift` says what was
 planted there: `none`, `grid` (3 x 2 x 2 mm in place of 1 mm), `axes` (stored as PIR in place of LAS), or
 `thickness` (the mask grown by 3 mm). Halves and shifts are drawn by a fixed seed.
 """
@@ -45,6 +45,8 @@ def main() -> None:
         site_b.append(rows[i] | {"file": f"site_b/{target.name}", "site": "B", "shift": shift})
     write_table(arguments.output / "site_a.csv", site_a)
     write_table(arguments.output / "site_b.csv", site_b)
+    placed = [row | {"file": str((arguments.output / row["file"]).absolute())} for row in site_b]
+    write_table(arguments.output / "sites.csv", site_a + placed)
 
 
 def plant(image: nib.Nifti1Image, shift: str) -> nib.Nifti1Image:

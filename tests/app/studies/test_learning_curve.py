@@ -150,3 +150,20 @@ def test_fewer_than_three_sizes_and_keys_that_the_study_sets_are_refused(stand_i
         run_study(*STUDY, "data.subjects=40", "study.seeds=[0]")
     with pytest.raises(SettingsError, match=r"splits\.train_fraction"):
         run_study(*STUDY, "splits.train_fraction=0.5", "run_dir=other")
+
+
+def test_every_point_is_trained_with_each_site_left_out_and_scored_over_all_of_them(study_once):
+    sites = [
+        "study=learning_curve",
+        "study.seeds=[0]",
+        "study.epochs=2",
+        "study.resamples=100",
+        "run_dir=sites",
+    ]
+    one, folder = study_once([*sites, "data.subjects=40", "splits.leave_out=site"], score)
+    assert len(one.trained) == 2 * 4 * 3  # the phantom has three sites
+    settings = [load_settings(RunFolder(folder / "runs" / name)) for name in one.trained]
+    assert {own.splits.fold for own in settings} == {0, 1, 2}
+    with (folder / "table.csv").open(newline="") as file:
+        subjects = [int(row["subjects"]) for row in csv.DictReader(file)]
+    assert subjects[:4] == sorted(set(subjects[:4]))
