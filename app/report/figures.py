@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from voxlift.app.evaluation.calibration import Reliability, reliability_bins
 from voxlift.app.evaluation.curves import Curve, macro_roc_curve, precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metric_names import metric_label
-from voxlift.app.evaluation.metrics import score_metrics
+from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, score_metrics
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.report.formatting import interval_of
@@ -37,6 +37,7 @@ CaptionedFigure: TypeAlias = tuple[str, Markup]
 
 MANY_CLASSES = 4  # from so many on, each has a panel of its own
 MAX_CURVES = 6  # in one figure: more bands cannot be distinguished
+MIN_JOINED = 5  # volumes of a bin of a reliability diagram, for a line to its neighbours
 MAX_CLASSES = 12  # with curves of their own on a page
 LEARNING_CURVES = (  # in order of preference
     "loss",
@@ -50,7 +51,8 @@ DASHED: Any = {"color": MUTED, "linewidth": 0.7, "linestyle": (0, (2, 2))}
 TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATION_CAPTION = (
     "{title}: {observed} against {predicted}, in ten bins of equal width; whiskers: "
-    "Wilson 95 % intervals; dashed: perfect calibration. The bars below count the volumes in each bin."
+    "Wilson 95 % intervals; dashed: perfect calibration. The bars below count the volumes in each bin; bins "
+    "with fewer than {least} are hollow and not joined."
 )
 
 
@@ -220,7 +222,9 @@ def calibration_figure(
         counts.set(xlabel=_capitalize(predicted), ylabel="Volumes")
         counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.legend(loc="best", title=metric_label("ece"), alignment="left")
-        caption = CALIBRATION_CAPTION.format(title=title, observed=observed, predicted=predicted)
+        caption = CALIBRATION_CAPTION.format(
+            title=title, observed=observed, predicted=predicted, least=MIN_JOINED
+        )
         return caption, svg_markup(figure, name=name, title=title)
 
 
@@ -359,10 +363,33 @@ def _draw_curve(axes: Axes, curve: Curve, index: int, label: str, *, steps: bool
 
 
 def _draw_bins(axes: Axes, bins: Reliability, index: int, label: str, *, shift: float) -> None:
-    style = series_style(index)
-    x = bins.predicted + shift
+    """Draw the bins; those of few volumes are hollow, and no line leads to them."""
+    style, x = series_style(index), bins.predicted + shift
     axes.vlines(x, bins.low, bins.high, color=style["color"], linewidth=0.8, alpha=0.6)
-    axes.plot(x, bins.observed, marker="o", markersize=4, label=legend_label(label), **style)
+    axes.plot([], [], marker="o", markersize=4, label=legend_label(label), **style)
+    for first, second in joined_bins(bins):
+        axes.plot(x[[first, second]], bins.observed[[first, second]], **style)
+    for place, count in enumerate(bins.counts):
+        fill = PAPER if count < MIN_JOINED else style["color"]
+        axes.plot(
+            x[place],
+            bins.observed[place],
+            marker="o",
+            markersize=4,
+            markerfacecolor=fill,
+            color=style["color"],
+        )
+
+
+def joined_bins(bins: Reliability) -> list[tuple[int, int]]:
+    """Return the pairs of neighbouring bins between which a line is drawn: both hold enough volumes."""
+    number = bin_index(bins.predicted, CALIBRATION_BINS)
+    is_enough = bins.counts >= MIN_JOINED
+    return [
+        (first, first + 1)
+        for first in range(len(number) - 1)
+        if number[first + 1] == number[first] + 1 and is_enough[first] and is_enough[first + 1]
+    ]
 
 
 def _draw_interval(axes: Axes, row: int, value: float, pair: tuple[float, float] | None, colour: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import DataSettings, TrainSettings
+from voxlift.app.config import SPLIT_NAMES, DataSettings, TrainSettings
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
@@ -150,17 +150,27 @@ def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def count_splits(
     run: RunFolder, task: Task = CLASSES, names: tuple[str, ...] = ()
 ) -> list[dict[str, object]]:
-    """Return the rows of the table of splits: volumes of each class, or with each finding, in each split.
+    """Return the rows of the table of splits: subjects and volumes of each class, or with each finding.
+
+    Splits are in the order train, val, test, then others; classes in that of their index.
 
     Args:
         run: With splits.csv.
         task: Of the run.
         names: Of its outputs.
     """
-    counts = Counter(
-        (row["split"], group) for row in read_rows(run.splits) for group in task.groups_of(row, names)
-    )
-    return [{"split": split, task.noun: label, "volumes": n} for (split, label), n in counts.items()]
+    rows = read_rows(run.splits)
+    groups = [(row["split"], group, row["subject"]) for row in rows for group in task.groups_of(row, names)]
+    volumes = Counter((split, group) for split, group, _ in groups)
+    subjects = Counter((split, group) for split, group, _ in set(groups))
+    known = [[*SPLIT_NAMES, *(own[0] for own in groups)], [*names, *(own[1] for own in groups)]]
+    order = [list(dict.fromkeys(own)) for own in known]
+    return [
+        {"split": split, task.noun: group, "subjects": subjects[split, group], "volumes": n}
+        for (split, group), n in sorted(
+            volumes.items(), key=lambda item: (order[0].index(item[0][0]), order[1].index(item[0][1]))
+        )
+    ]
 
 
 def describe_task(data: DataSettings) -> str:

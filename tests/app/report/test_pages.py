@@ -15,7 +15,7 @@ import pytest
 
 from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
-from voxlift.app.evaluation.calibration import fit_temperature
+from voxlift.app.evaluation.calibration import Reliability, fit_temperature
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.paired import compare_models
@@ -28,6 +28,7 @@ from voxlift.app.report.evidence import show_subgroups
 from voxlift.app.report.figures import (
     calibration_figure,
     forest_figure,
+    joined_bins,
     learning_curve_figure,
     macro_roc_figure,
     precision_recall_figure,
@@ -35,7 +36,7 @@ from voxlift.app.report.figures import (
     select_classes,
 )
 from voxlift.app.report.result_views import pool_fits, view_results
-from voxlift.app.report.run_page import RunSummary, render_run_page, write_run_page
+from voxlift.app.report.run_page import RunSummary, count_splits, render_run_page, write_run_page
 from voxlift.app.report.style import SERIES, assign_colours
 from voxlift.app.report.task_figures import bland_altman_figure, curve_grid, scatter_figure
 from voxlift.app.runs.folder import RunFolder
@@ -345,6 +346,12 @@ def test_a_model_has_one_colour_in_every_figure_whichever_others_are_shown():
     assert [set(re.findall(r"--series-\d", svg)) for svg in drawn] == [{"--series-4"}] * len(drawn)
 
 
+def test_bins_of_few_volumes_and_bins_beside_an_empty_one_are_not_joined():
+    centres, counts = np.array([0.05, 0.15, 0.25, 0.35, 0.65, 0.75]), np.array([9, 5, 4, 9, 9, 9])
+    bins = Reliability(centres, centres, centres, centres, counts)
+    assert joined_bins(bins) == [(0, 1), (4, 5)]
+
+
 def test_a_class_that_the_split_lacks_has_no_curve():
     labels = np.array([0, 1, 0, 1])
     scores = Scores(list("abcd"), labels, np.full((4, 3), 1 / 3), ("x", "y", "z"))
@@ -395,6 +402,17 @@ def test_run_page_decides_at_the_threshold_of_validation(tmp_path, monkeypatch):
         assert [int(count) for count in shown] == [1, 0, missed, found]
         assert f"{threshold:.3f}" in page.words
         assert "1.250" in page.sections["calibration"]  # the temperature of metrics.json
+
+
+def test_splits_are_sorted_and_count_subjects_beside_volumes(tmp_path):
+    run = RunFolder(tmp_path)
+    rows = [("c", "test", "sick"), ("a", "train", "sick"), ("a", "train", "sick"), ("b", "train", "well")]
+    write_rows(run.splits, [dict(zip(("subject", "split", "label"), row, strict=True)) for row in rows])
+    assert [tuple(row.values()) for row in count_splits(run, names=("well", "sick"))] == [
+        ("train", "well", 1, 1),
+        ("train", "sick", 1, 2),
+        ("test", "sick", 1, 1),
+    ]
 
 
 def test_a_full_disk_leaves_the_previous_page_and_names_its_path(tmp_path, monkeypatch):
