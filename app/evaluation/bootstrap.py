@@ -106,7 +106,7 @@ def metric_block(
 
 def point_metrics(scores: Predictions | Fits) -> dict[str, float]:
     """Return every metric of one model, averaged over its folds and seeds."""
-    values = _mean_over_fits([metric_draws(fit, np.ones((1, len(fit)))) for fit in as_fits(scores)])
+    values = mean_over_fits([metric_draws(fit, np.ones((1, len(fit)))) for fit in as_fits(scores)])
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -136,7 +136,7 @@ def resample_models(
     draws: list[list[dict[str, Floats]]] = [[] for _ in models]
     for drawn in draw_subjects(subject_strata(every_fit), resamples=resamples, seed=seed, block=block):
         for blocks, own in zip(draws, pairs, strict=True):
-            blocks.append(_mean_over_fits([metric_draws(fit, drawn[:, index]) for fit, index in own]))
+            blocks.append(mean_over_fits([metric_draws(fit, drawn[:, index]) for fit, index in own]))
     return tuple({name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]} for blocks in draws)
 
 
@@ -188,7 +188,7 @@ def _widened_intervals(
     return intervals
 
 
-def _mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+def mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     """Return the mean of each metric [B] over the fits in which it is finite; every fit must have it."""
     means = {}
     for name in draws[0]:

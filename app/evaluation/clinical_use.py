@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from voxlift.app.evaluation.bootstrap import RESAMPLES, draw_subjects, metric_block, subject_strata
+from voxlift.app.evaluation.bootstrap import (
+    RESAMPLES,
+    draw_subjects,
+    mean_over_fits,
+    metric_block,
+    subject_strata,
+)
 from voxlift.app.evaluation.calibration_line import line_draws
 from voxlift.app.evaluation.metrics import cumulative_rates, divide, rank_scores
-from voxlift.app.evaluation.scores import Floats, Predictions, Scores, index_subjects
+from voxlift.app.evaluation.scores import (
+    ClassFits,
+    Fits,
+    Floats,
+    Predictions,
+    Scores,
+    as_fits,
+    fits_of,
+    index_subjects,
+)
 
 FIXED = (0.8, 0.9, 0.95)  # specificities at which sensitivity is reported, and the reverse
 THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)  # of the decision curve
@@ -19,36 +34,45 @@ BLOCK_SIZE = 2_000_000  # weights held at once (16 MB)
 
 
 def evaluate_use(
-    scores: Predictions, *, prevalence: float | None = None, resamples: int = RESAMPLES, seed: int = 0
+    scores: Predictions | Fits,
+    *,
+    prevalence: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return the block `use` of metrics.json; nothing where there are not two classes, both present.
+
+    Metrics of several folds and seeds are averaged, each at its own threshold; `threshold` is None then.
 
     It holds the metrics of `use_draws` and the calibration intercept and slope, with intervals by subject
     under `intervals`; `prevalence`; and `decision_curve`.
 
     Args:
-        scores: At their threshold.
+        scores: At their threshold, or one for each fold and seed.
         prevalence: Of class 1 where the model is to be used; None: that of the scores.
         resamples: Of the bootstrap.
         seed: Of the draws.
     """
-    is_binary = isinstance(scores, Scores) and scores.is_binary
-    if not isinstance(scores, Scores) or not is_binary or len(set(scores.labels.tolist())) < 2:
+    found = fits_of(Scores, as_fits(scores))
+    if found is None or not all(fit.is_binary and len(set(fit.labels.tolist())) == 2 for fit in found[0]):
         return {}
-    own = float((scores.labels == 1).mean())
+    fits = found[0]
+    own = float((np.concatenate([fit.labels for fit in fits]) == 1).mean())
     share = own if prevalence is None else prevalence
-    every = np.ones((1, len(scores)))
-    values = {name: float(value[0]) for name, value in _every_draw(scores, every, share).items()}
-    drawn: list[dict[str, Floats]] = [
-        _every_draw(scores, weights, share) for weights in _draw_weights(scores, resamples, seed)
-    ]
+
+    def draw(weights: Sequence[Floats]) -> dict[str, Floats]:
+        pairs = zip(fits, weights, strict=True)
+        return mean_over_fits([_every_draw(fit, one, share) for fit, one in pairs])
+
+    values = {name: float(value[0]) for name, value in draw([np.ones((1, len(fit))) for fit in fits]).items()}
+    drawn = [draw(weights) for weights in _draw_weights(fits, resamples, seed)]
     intervals = {name: _interval(np.concatenate([one[name] for one in drawn])) for name in values}
     return {
         "prevalence": share,
         "prevalence_of_subjects": own,
-        "threshold": scores.threshold,
+        "threshold": fits[0].threshold if len(fits) == 1 else None,
         **metric_block(values, intervals),
-        "decision_curve": decision_curve(scores, prevalence=share, seed=seed),
+        "decision_curve": decision_curve(fits, prevalence=share, seed=seed),
     }
 
 
@@ -85,25 +109,30 @@ def rates_at(scores: Scores, weights: Floats, thresholds: Floats) -> tuple[Float
 
 
 def decision_curve(
-    scores: Scores, *, prevalence: float, resamples: int = CURVE_RESAMPLES, seed: int = 0
+    scores: Scores | ClassFits, *, prevalence: float, resamples: int = CURVE_RESAMPLES, seed: int = 0
 ) -> dict[str, list[float]]:
     """Return the net benefit of the model over thresholds, with a band, and that of treating all.
+
+    It is the mean over folds and seeds, where there are several.
 
     Treating nobody has net benefit 0. Thresholds apply to the probabilities as they are: where the prevalence
     is another one than that of the subjects, the rates are weighted by it, the probabilities unchanged.
 
     Source: Vickers and Elkin 2006, doi:10.1177/0272989X06295361.
     """
-    odds = THRESHOLDS / (1 - THRESHOLDS)
-    sensitivity, specificity = rates_at(scores, np.ones((1, len(scores))), THRESHOLDS)
-    bands = [
-        _net_benefit(*rates_at(scores, weights, THRESHOLDS), prevalence, odds)
-        for weights in _draw_weights(scores, resamples, seed)
-    ]
+    odds, fits = THRESHOLDS / (1 - THRESHOLDS), as_fits(scores)
+
+    def draw(weights: Sequence[Floats]) -> Floats:
+        rates = [rates_at(fit, one, THRESHOLDS) for fit, one in zip(fits, weights, strict=True)]
+        benefits = [{"benefit": _net_benefit(*pair, prevalence, odds)} for pair in rates]
+        return mean_over_fits(benefits)["benefit"]
+
+    model = draw([np.ones((1, len(fit))) for fit in fits])
+    bands = [draw(weights) for weights in _draw_weights(fits, resamples, seed)]
     low, high = np.nanquantile(np.concatenate(bands), [0.025, 0.975], axis=0)
     curves = {
         "threshold": THRESHOLDS,
-        "model": _net_benefit(sensitivity, specificity, prevalence, odds)[0],
+        "model": model[0],
         "low": low,
         "high": high,
         "treat_all": prevalence - (1 - prevalence) * odds,
@@ -151,11 +180,12 @@ def _every_draw(scores: Scores, weights: Floats, prevalence: float) -> dict[str,
     return calibration | use_draws(scores, weights, prevalence)
 
 
-def _draw_weights(scores: Scores, resamples: int, seed: int) -> list[Floats]:
-    _, (rows,) = index_subjects([scores])
-    block = max(1, BLOCK_SIZE // len(scores))
-    drawn = draw_subjects(subject_strata([scores]), resamples=resamples, seed=seed, block=block)
-    return [weights[:, rows] for weights in drawn]
+def _draw_weights(fits: ClassFits, resamples: int, seed: int) -> Iterator[list[Floats]]:
+    """Yield blocks of weights [b, N] of the rows of each fit; a subject is drawn as often in all of them."""
+    _, rows = index_subjects(fits)
+    block = max(1, BLOCK_SIZE // max(map(len, fits)))
+    for drawn in draw_subjects(subject_strata(fits), resamples=resamples, seed=seed, block=block):
+        yield [drawn[:, own] for own in rows]
 
 
 def _interval(values: Floats) -> tuple[float, float]:

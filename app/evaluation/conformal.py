@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -13,7 +13,16 @@ import numpy as np
 from voxlift.app.evaluation.bootstrap import draw_subjects, subject_strata
 from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.numbers import Numbers
-from voxlift.app.evaluation.scores import Flags, Floats, Integers, Predictions, Scores, index_subjects
+from voxlift.app.evaluation.scores import (
+    Fits,
+    Flags,
+    Floats,
+    Integers,
+    Predictions,
+    Scores,
+    as_fits,
+    index_subjects,
+)
 
 CALIBRATION = "calibration"  # the split of the subjects that limits come from
 RESAMPLES = 2000
@@ -125,54 +134,67 @@ def read_limits(block: Mapping[str, Any]) -> dict[str, float]:
     return {name: math.inf if limit is None else float(limit) for name, limit in block["limits"].items()}
 
 
-def measure_coverage(scores: Predictions, limits: Mapping[str, float]) -> dict[str, Any]:
+def measure_coverage(
+    scores: Predictions | Fits, limits: Mapping[str, float] | Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
     """Return how often sets hold the true label, with interval, over all volumes and by label, and set sizes.
 
     Args:
-        scores: Of other subjects than those of the limits.
-        limits: By label.
+        scores: Of other subjects than those of the limits; or one for each fold and seed, whose volumes are
+            counted together.
+        limits: By label, for each of the scores.
     """
-    found = list_candidates(scores)
-    in_set = found.misfit <= np.array([limits[name] for name in found.names])
-    covered, known = in_set & found.is_true, found.is_true
-    block = _share(scores, covered.sum(axis=1), known.sum(axis=1))
+    fits = as_fits(scores)
+    every = [limits] if isinstance(limits, Mapping) else list(limits)
+    found = [list_candidates(fit) for fit in fits]
+    first, counted = (
+        found[0],
+        [
+            one.misfit <= np.array([own[name] for name in one.names])
+            for one, own in zip(found, every, strict=True)
+        ],
+    )
+    in_set, known = np.concatenate(counted), np.concatenate([one.is_true for one in found])
+    covered = in_set & known
+    block = _share(fits, covered.sum(axis=1), known.sum(axis=1))
     block["by_label"] = {
-        name: _share(scores, covered[:, label].astype(int), known[:, label].astype(int))
-        for label, name in enumerate(found.names)
-        if len(found.names) > 1
+        name: _share(fits, covered[:, label].astype(int), known[:, label].astype(int))
+        for label, name in enumerate(first.names)
+        if len(first.names) > 1
     }
-    if found.choices == 1:
-        half = limits[found.names[0]]
+    if first.choices == 1:
+        half = float(np.mean([own[first.names[0]] for own in every]))
         return block | {"width": 2 * half if math.isfinite(half) else None}
-    sizes = in_set.reshape(len(scores), -1, found.choices).sum(axis=2)
-    counts = np.bincount(sizes.ravel(), minlength=found.choices + 1)
+    sizes = in_set.reshape(len(in_set), -1, first.choices).sum(axis=2)
+    counts = np.bincount(sizes.ravel(), minlength=first.choices + 1)
     return block | {
         "mean_size": float(sizes.mean()),
         "sizes": {str(size): int(count) for size, count in enumerate(counts)},
     }
 
 
-def _share(scores: Predictions, covered: Integers, known: Integers) -> dict[str, Any]:
+def _share(fits: Fits, covered: Integers, known: Integers) -> dict[str, Any]:
     """Return the share of known labels that are covered, with its 95 % interval; None without any."""
     total, hits = int(known.sum()), int(covered.sum())
     if not total:
         return {"n": 0, "coverage": None, "interval": None}
-    return {"n": total, "coverage": hits / total, "interval": _interval(scores, covered, known)}
+    return {"n": total, "coverage": hits / total, "interval": _interval(fits, covered, known)}
 
 
-def _interval(scores: Predictions, covered: Integers, known: Integers) -> list[float]:
+def _interval(fits: Fits, covered: Integers, known: Integers) -> list[float]:
     """Return the exact interval of one label per subject, else that of a bootstrap over subjects.
 
     Source: Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404.
     """
-    if len(set(scores.subjects)) == len(scores) and known.max() == 1:
+    names, rows = index_subjects(fits)
+    row_of = np.concatenate(rows)
+    if len(names) == len(row_of) and known.max() == 1:
         from scipy.stats import binomtest
 
         exact = binomtest(int(covered.sum()), int(known.sum())).proportion_ci(method="exact")
         return [float(exact.low), float(exact.high)]
-    _, (rows,) = index_subjects([scores])
-    drawn = draw_subjects(subject_strata([scores]), resamples=RESAMPLES, seed=0, block=RESAMPLES)
-    weights = np.concatenate([block[:, rows] for block in drawn])
+    drawn = draw_subjects(subject_strata(fits), resamples=RESAMPLES, seed=0, block=RESAMPLES)
+    weights = np.concatenate([block[:, row_of] for block in drawn])
     with np.errstate(invalid="ignore"):
         shares = (weights @ covered) / (weights @ known)
     low, high = np.nanquantile(shares, [0.025, 0.975])

@@ -13,6 +13,7 @@ from voxlift.app.evaluation.bootstrap import (
     BLOCK_SIZE,
     RESAMPLES,
     draw_subjects,
+    mean_over_fits,
     percentile_interval,
     subject_strata,
 )
@@ -155,7 +156,7 @@ def resample_metrics(
         is_stratified: Whether every class keeps its number of subjects; a figure that depends on how frequent
             the classes are needs False.
     """
-    points = _mean_over_fits([metrics(fit, np.ones((1, len(fit)))) for fit in fits])
+    points = mean_over_fits([metrics(fit, np.ones((1, len(fit)))) for fit in fits])
     _, indices = index_subjects(fits)
     block = max(1, BLOCK_SIZE // max(map(len, fits)))
     draws: dict[str, list[Floats]] = {name: [] for name in points}
@@ -163,7 +164,7 @@ def resample_metrics(
     strata = strata if is_stratified else np.zeros_like(strata)
     for drawn in draw_subjects(strata, resamples=resamples, seed=seed, block=block):
         pairs = zip(fits, indices, strict=True)
-        for name, values in _mean_over_fits([metrics(fit, drawn[:, index]) for fit, index in pairs]).items():
+        for name, values in mean_over_fits([metrics(fit, drawn[:, index]) for fit, index in pairs]).items():
             draws[name].append(values)
     return (
         {name: float(values[0]) for name, values in points.items()},
@@ -269,20 +270,9 @@ def _score_group(
 ) -> dict[str, Floats]:
     """Return each metric [B] of a group, given which units [B, U] are in it."""
     pairs = zip(fits, rows, strict=True)
-    return _mean_over_fits(
+    return mean_over_fits(
         [metrics(fit, ((own >= 0) & is_member[:, own]).astype(np.float64)) for fit, own in pairs]
     )
-
-
-def _mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
-    """Return the mean of each metric [B] over the fits in which it is defined."""
-    means = {}
-    for name in draws[0]:
-        stacked = np.stack([own[name] for own in draws])
-        count = np.isfinite(stacked).sum(axis=0)
-        total = np.where(np.isfinite(stacked), stacked, 0.0).sum(axis=0)
-        means[name] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return means
 
 
 def _finite_or_none(value: float) -> float | None:

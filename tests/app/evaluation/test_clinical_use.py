@@ -93,3 +93,16 @@ def test_intervals_come_from_whole_subjects():
 def test_without_two_classes_there_is_no_use():
     assert evaluate_use(three_class_pair(0)[0]) == {}
     assert evaluate_use(build_scores([1, 1, 1], [0.2, 0.5, 0.7])) == {}
+
+
+def test_folds_and_seeds_are_averaged_at_their_own_thresholds():
+    fits = [with_threshold(random_scores(seed, 80), threshold) for seed, threshold in ((3, 0.4), (4, 0.6))]
+    block = evaluate_use(fits, prevalence=0.2, resamples=100)
+    singles = [evaluate_use(fit, prevalence=0.2, resamples=100) for fit in fits]
+    for name in ("lr_positive", "ppv_use", "calibration_slope", "sensitivity_at_specificity_0.9"):
+        assert block[name] == pytest.approx(np.mean([one[name] for one in singles]))
+        low, high = block["intervals"][name]
+        assert low <= block[name] <= high
+    curves = [one["decision_curve"]["model"] for one in singles]
+    np.testing.assert_allclose(block["decision_curve"]["model"], np.mean(curves, axis=0))
+    assert block["threshold"] is None

@@ -109,3 +109,20 @@ def test_several_classes_findings_and_numbers_have_sets():
 
 def test_nothing_is_promised_without_calibration_subjects():
     assert evaluate_sets({"val": simulated(0, 50), "test": simulated(1, 50)}, coverage=0.9) == {}
+
+
+def test_the_volumes_of_folds_are_counted_together_each_by_its_own_limits():
+    tests = [simulated(seed, 60) for seed in (1, 2)]
+    limits = [
+        read_limits(evaluate_sets({"calibration": simulated(seed, 100)}, coverage=0.9)["prediction_sets"])
+        for seed in (3, 4)
+    ]
+    singles = [measure_coverage(one, own) for one, own in zip(tests, limits, strict=True)]
+    both = measure_coverage(tests, limits)
+    assert both["coverage"] == pytest.approx(np.mean([one["coverage"] for one in singles]))
+    assert both["n"] == 120
+    assert both["sizes"] == {
+        size: sum(one["sizes"][size] for one in singles) for size in singles[0]["sizes"]
+    }
+    low, high = both["interval"]
+    assert low < both["coverage"] < high
