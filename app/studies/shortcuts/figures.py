@@ -27,7 +27,7 @@ def draw_contestants(model: Interval, results: Sequence[Result]) -> Figure:
             axes.plot(auc.value, row, "D" if is_caught else "o", color=colour, markersize=5)
         axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(min(0.0, *(auc.low for _, auc, _ in rows)) - 0.02, 1.02)
+        axes.set_xlim(min(0.4, *(auc.low for _, auc, _ in rows)) - 0.02, 1.02)
         axes.set_xlabel("AUC on the test subjects")
         axes.grid(visible=True, axis="x")
         axes.tick_params(axis="y", length=0)
