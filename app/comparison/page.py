@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.dataset_audit import describe_data
-from voxlift.app.report.formatting import format_value
+from voxlift.app.report.formatting import format_value, show_config, show_path
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.runs.cohort import reopen_split
@@ -80,7 +79,9 @@ def write_comparison_page(
         costs={name: model["cost"] for name, model in models.items()},
         histories={name: read_history(first[name]) for name in models},
         splits=count_splits(run, task_of(settings), task_of(settings).names(settings.data)),
-        configs={name: first[name].config.read_text(encoding="utf-8") for name in models},
+        configs={
+            name: show_config(first[name].config.read_text(encoding="utf-8"), folder) for name in models
+        },
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
         trainings=[build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
@@ -117,7 +118,7 @@ def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, ob
         f"validation {label}": metrics["val"][primary],
         f"test {label}": metrics["test"][primary],
         "training (s)": cost["train_seconds"],
-        "run": os.path.relpath(trial.run.path, folder),
+        "run": show_path(trial.run.path, folder),
     }
 
 

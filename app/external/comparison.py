@@ -10,6 +10,7 @@ from typing import Any
 
 from voxlift.app.comparison.page import rank_disagreements, read_temperatures
 from voxlift.app.comparison.trial import Trial, group_by_model
+from voxlift.app.comparison.use import summarise_use
 from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.bootstrap import summarise_models
@@ -40,11 +41,13 @@ from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells
 from voxlift.app.report.external_page import count_reasons, describe_models_external
+from voxlift.app.report.formatting import show_config, show_path
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.report.style import assign_colours
 from voxlift.app.report.tables import table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics
+from voxlift.app.report.use_sections import compare_use
 from voxlift.app.runs.columns import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder
@@ -213,6 +216,7 @@ def compare_external(
     pairs = compare_models(scored.scores, fit_seeds=scored.seeds, primary=primary, margin=margin)
     blocks = summarise_models(scored.scores, fit_seeds=scored.seeds)
     by_model = group_by_model(scored.trials)
+    used = summarise_use(by_model, scored.scores, split=EXTERNAL, prevalence=asked.evaluation.prevalence)
     warnings = find_unusual(scored.cohort, scored.members)
     results: dict[str, Any] = {
         "comparison": str(comparison),
@@ -223,6 +227,7 @@ def compare_external(
                 EXTERNAL: blocks[name],
                 "internal": saved["models"][name]["test"],
                 "difference": _difference(by_model[name], scored.scores[name]),
+                **{key: used[name][key] for key in ("use", "prediction_sets") if key in used[name]},
             }
             for name in scored.scores
         },
@@ -321,11 +326,12 @@ def _write_page(
         temperatures=read_temperatures(by_model),
         cases=_pick_disagreements(scored, load_settings(folder).data, page.cases),
         is_interactive=page.interactive,
-        configs={"": folder.config.read_text(encoding="utf-8")},
+        configs={"": show_config(folder.config.read_text(encoding="utf-8"), folder.path)},
         split=EXTERNAL,
         audit=results["compared"],
         notes=[
-            f"Comparison: {comparison}. Its own test subjects: {results['internal_verdict']}",
+            f"Comparison: {show_path(comparison, folder.path)}.",
+            f"Its own test subjects: {results['internal_verdict']}",
             *scored.notes,
         ],
         evidence=Evidence(
@@ -334,6 +340,7 @@ def _write_page(
             groups=groups,
             forest=forest,
             external=describe_models_external(results, metric=first.primary, unit=first.unit),
+            use=compare_use(results["models"], EXTERNAL, positive=scored.cohort.classes[-1]),
         ),
         colours=colours,
         created=timestamp(),

@@ -24,6 +24,7 @@ from voxlift.app.report.findings import (
     suggested_overrides,
     summarize_audit,
 )
+from voxlift.app.report.formatting import show_path
 from voxlift.app.report.html import write_page
 from voxlift.app.report.style import INK, figure_style, new_axes, series_style, slugify, svg_markup
 from voxlift.app.report.tables import table_cells
@@ -58,11 +59,12 @@ class Picture:
 
 def render_audit_page(found: DatasetAudit, path: Path, *, created: str) -> Path:
     """Write the audit of a data set as one HTML file and return its path."""
-    return write_page("audit.html.j2", path, audit_page_values(found) | {"created": created})
+    notes = [f"Table: {show_path(found.manifest.source, path.parent)}"]
+    return write_page("audit.html.j2", path, audit_page_values(found) | {"created": created, "notes": notes})
 
 
 def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
-    """Return everything that the template of an audit needs, except the time."""
+    """Return everything that the template of an audit needs, except the time and the notes."""
     targets = table_cells(describe_targets(found.manifest))
     found = group_records(found)
     below = common_folder(found.audit.facts)
@@ -72,7 +74,6 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
     return {
         "title": found.name,
         "evidence": Evidence(flow=table_cells(found.flow), table_one=table_one_cells(found.table_one)),
-        "notes": [f"Table: {found.manifest.source}"],
         "verdict": summarize_audit(found),
         "groups": [
             (group, [format_finding(one, below=below) for one in group.findings[:MAX_SENTENCES]])

@@ -115,10 +115,18 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "cases": cases,
         "viewer": cases.viewer,
         "trainings": tables.table_cells(summary.trainings),
-        "configs": summary.configs,
+        **_setting_values(summary.configs),
         "hues": {name: 1 + place % len(SERIES) for name, place in colours.items()},
         **_figure_values(summary, colours),
     }
+
+
+def _setting_values(configs: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of all models once, with a table of those that differ."""
+    if len(configs) < 2:
+        return {"configs": configs, "settings": None}
+    shared, rows = tables.split_configs(configs)
+    return {"configs": {"": shared}, "settings": tables.table_cells(rows)}
 
 
 def _figure_values(summary: ComparisonSummary, colours: Mapping[str, int]) -> dict[str, Any]:

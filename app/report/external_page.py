@@ -15,7 +15,14 @@ from voxlift.app.files import read_json, read_rows, write_rows
 from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells, value_and_interval
-from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
+from voxlift.app.report.formatting import (
+    format_interval,
+    format_signed,
+    format_value,
+    interval_of,
+    show_config,
+    show_path,
+)
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import (
     RunSummary,
@@ -79,7 +86,7 @@ def write_external_page(
         scores={"external": scores},
         split="external",
         splits=count_splits(folder, cohort.task, cohort.classes),
-        config=folder.config.read_text(encoding="utf-8"),
+        config=show_config(folder.config.read_text(encoding="utf-8"), folder.path),
         environment=read_json(run.environment),
         temperature=temperature if isinstance(temperature, float) else None,
         errors=[add_groups(case, of_case) for case in errors],
@@ -87,7 +94,8 @@ def write_external_page(
         is_interactive=settings.report.interactive,
         audit=[*_describe_data(folder, cohort), *metrics["compared"]],
         notes=[
-            f"Run: {', '.join(metrics['runs'])}. Table: {settings.data.table}.",
+            f"Run: {', '.join(show_path(path, folder.path) for path in metrics['runs'])}.",
+            f"Table: {show_path(str(settings.data.table), folder.path)}.",
             *describe_thresholds(metrics),
             *describe_baseline(metrics),
         ],

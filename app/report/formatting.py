@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 MISSING = "\N{EN DASH}"
+YAML_PATH = re.compile(r"""^(\s*(?:- |[\w.]+: ))(['"]?)(/[^'"\n]+)(['"]?)$""", re.MULTILINE)
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -65,6 +69,23 @@ def format_quantity(value: object, unit: str = "") -> str:
     if unit == "s" and 0 < abs(value) < 1:
         return f"{_format_digits(value * 1000)} ms"
     return f"{_format_digits(value)} {unit}".rstrip()
+
+
+def show_path(path: str | Path, folder: Path) -> str:
+    """Return a path relative to the folder of a page; as it is where only the root holds both.
+
+    >>> show_path("/lab/data/table.csv", Path("/lab/runs/first")), show_path("table.csv", Path("/lab"))
+    ('../../data/table.csv', 'table.csv')
+    """
+    own, base = Path(path), folder.absolute()
+    if not own.is_absolute() or own.parts[:2] != base.parts[:2]:
+        return str(path)
+    return Path(os.path.relpath(own, base)).as_posix()
+
+
+def show_config(text: str, folder: Path) -> str:
+    """Return a configuration as YAML text with its paths relative to the folder of a page."""
+    return YAML_PATH.sub(lambda found: f"{found[1]}{found[2]}{show_path(found[3], folder)}{found[4]}", text)
 
 
 def _format_digits(value: float) -> str:

@@ -19,6 +19,7 @@ from voxlift.app.progress import progress_bar
 from voxlift.app.report.case_facts import CaseFacts
 from voxlift.app.report.case_viewer import CaseModels, lay_out_cases
 from voxlift.app.report.cases import Case, build_grid, cut_case, place_sprite
+from voxlift.app.report.formatting import show_path
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.sprites import find_object
 from voxlift.app.report.tables import table_cells
@@ -43,7 +44,7 @@ def write_prediction_page(
     """
     if predictor.maps is None or settings.report.cases == 0:
         return None
-    ensemble = predictor.ensemble
+    ensemble, folder = predictor.ensemble, predictor.maps.folder
     scored = [i for i, row in enumerate(rows) if not row["reason"]]
     groups = choose_scans({i: _sureness(rows[i], ensemble) for i in scored}, settings.report.cases)
     shown: list[tuple[str, list[CaseModels]]] = []
@@ -56,11 +57,11 @@ def write_prediction_page(
             shown.append((heading, volumes))
     cases = lay_out_cases(shown, is_interactive=settings.report.interactive)
     values = {
-        "title": f"Predictions for {settings.input}",
+        "title": f"Predictions for {show_path(str(settings.input), folder)}",
         "created": timestamp(),
         "verdict": _describe_rows(rows),
         "notes": [
-            f"Run: {', '.join(str(member.run.path) for member in ensemble.members)}.",
+            f"Run: {', '.join(show_path(member.run.path, folder) for member in ensemble.members)}.",
             f"{_rule(ensemble)} All predictions are in {Path(settings.output).name}.",
         ],
         "cases": cases,

@@ -21,6 +21,7 @@ from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.evidence import Evidence, describe_run_subjects
 from voxlift.app.report.figures import learning_curve_figures
+from voxlift.app.report.formatting import show_config
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row
@@ -118,7 +119,7 @@ def write_run_page(
         split=split,
         history=read_history(run),
         splits=count_splits(run, task, cohort.classes),
-        config=run.config.read_text(encoding="utf-8"),
+        config=show_config(run.config.read_text(encoding="utf-8"), run.path),
         environment=read_json(run.environment),
         cost=metrics["cost"],
         temperature=float(metrics["calibration"]["temperature"]) if "calibration" in metrics else None,

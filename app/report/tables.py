@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import yaml
 
 from voxlift.app.config.overrides import flatten
 from voxlift.app.evaluation.bootstrap import point_metrics
@@ -199,6 +200,41 @@ def calibration_table(
         changes = [(format_value(before[key]), format_value(after[key])) for key in CALIBRATION_METRICS]
         rows.append((name, format_value(float(np.mean(temperatures[name]))), changes))
     return CalibrationTable([metric_label(key) for key in CALIBRATION_METRICS], rows)
+
+
+def split_configs(configs: Mapping[str, str]) -> tuple[str, list[Row]]:
+    """Return the settings that all models share as YAML text, and a row for each that differs.
+
+    Args:
+        configs: Model to its configuration as YAML text.
+    """
+    parsed = {name: yaml.safe_load(text) for name, text in configs.items()}
+    flat = {name: flatten(own) for name, own in parsed.items()}
+    keys = dict.fromkeys(key for own in flat.values() for key in own)
+    first = next(iter(flat.values()))
+    differing = [
+        key for key in keys if any(own.get(key, MISSING) != first.get(key, MISSING) for own in flat.values())
+    ]
+    rows: list[Row] = [
+        {"setting": key, **{name: str(own.get(key, MISSING)) for name, own in flat.items()}}
+        for key in differing
+        if key != "run_dir"
+    ]
+    shared = _without_keys(next(iter(parsed.values())), set(differing))
+    return yaml.safe_dump(shared, sort_keys=False, allow_unicode=True), rows
+
+
+def _without_keys(values: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings without the values at some dotted keys, and without groups left empty by it."""
+    kept = {}
+    for key, value in values.items():
+        if f"{prefix}{key}" in keys:
+            continue
+        is_group = isinstance(value, Mapping) and value
+        own = _without_keys(value, keys, f"{prefix}{key}.") if is_group else value
+        if own or not is_group:
+            kept[key] = own
+    return kept
 
 
 def cost_rows(costs: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import TrainSettings
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
+from voxlift.app.report.formatting import show_config
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.study_page import StudySummary, render_study_page
 from voxlift.app.studies.folder import StudyFolder
@@ -66,7 +67,7 @@ def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: S
     write_rows(folder.table, results.rows)
     for name, rows in results.more.items():
         write_rows(folder.path / f"{name}.csv", rows)
-    config = folder.config.read_text(encoding="utf-8")
+    config = show_config(folder.config.read_text(encoding="utf-8"), folder.path)
     environment = read_json(trials[0].run.environment) if trials else {}
     page = replace(results, config=config, environment=environment, created=timestamp())
     report = render_study_page(page, folder.report, figures=folder.figures)

@@ -1,8 +1,12 @@
 """The rows of the tables of the pages."""
 
 import math
+from pathlib import Path
 
-from voxlift.app.report.tables import cost_rows
+import yaml
+
+from voxlift.app.report.formatting import show_config
+from voxlift.app.report.tables import cost_rows, split_configs
 
 
 def test_parameters_are_rounded_where_they_are_a_mean_over_folds():
@@ -16,3 +20,19 @@ def test_best_epoch_is_counted_from_one_and_times_have_a_unit():
     of_version_0_2 = {"best_epoch": 1, "train_seconds": 3.82}
     for cost in (new, of_version_0_2):
         assert dict(cost_rows({"volume3d": cost})) == {"Best epoch": ["2"], "Training time": ["3.82 s"]}
+
+
+def test_settings_are_shown_once_and_those_that_differ_by_model():
+    shared = {"data": {"table": "t.csv", "bins": []}, "seed": 0}
+    own = {"a": {"model": {"name": "a", "depth": 1}}, "b": {"model": {"name": "b"}}}
+    texts = {name: yaml.safe_dump({**shared, **values, "run_dir": name}) for name, values in own.items()}
+    text, rows = split_configs(texts)
+    assert yaml.safe_load(text) == shared
+    assert rows[0] == {"setting": "model.depth", "a": "1", "b": "\N{EN DASH}"}
+    assert rows[1:] == [{"setting": "model.name", "a": "a", "b": "b"}]
+
+
+def test_paths_of_a_configuration_are_relative_to_the_page():
+    text = "data:\n  table: /lab/data/t.csv\n  root: null\n  images:\n  - '/lab/a b'\n  other: /mnt/x\n"
+    shown = yaml.safe_load(show_config(text, Path("/lab/runs/one")))["data"]
+    assert shown == {"table": "../../data/t.csv", "root": None, "images": ["../../a b"], "other": "/mnt/x"}
