@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from voxlift.app.cli.command import run_command
-from voxlift.app.comparison.check import check_plan, describe_visible_difference
+from voxlift.app.comparison.check import check_plan
 from voxlift.app.comparison.compose import config_dir_arguments
 from voxlift.app.comparison.plan import plan_comparison
 from voxlift.app.comparison.run import run_trials
@@ -55,6 +55,8 @@ def compare(settings: CompareSettings) -> int:
         print_line(format_job_script(settings.cluster))
         return DONE
     check_plan(plan)
+    from voxlift.app.comparison.visible_difference import describe_visible_difference  # numpy: not for --help
+
     if planned := describe_visible_difference(plan, margin=settings.verdict.margin):
         print_line(planned)
     outcomes = run_trials(

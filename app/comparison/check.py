@@ -6,9 +6,7 @@ The networks are built in a child process: this process neither imports Keras no
 from __future__ import annotations
 
 import logging
-import math
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,55 +37,6 @@ def check_plan(plan: Plan) -> None:
         if not trial.run.is_finished:
             trainings.setdefault(trial.model, settings)
     check_trainings(trainings)
-
-
-def describe_visible_difference(plan: Plan, *, margin: float | None) -> str:
-    """Return what difference the test subjects could show at all, before anything is trained.
-
-    Args:
-        plan: Plan of the comparison; the test subjects of all its folds and seeds count once.
-        margin: Smallest difference that matters; None: 0.05.
-
-    Returns:
-        A sentence; empty for predictions other than of classes, and without a training to come.
-    """
-    from voxlift.app.evaluation.paired import MARGIN
-    from voxlift.app.evaluation.sample_size import (
-        ASSUMED_AUC,
-        ASSUMED_CORRELATION,
-        planned_subjects,
-        smallest_visible_difference,
-    )
-
-    margin = margin or MARGIN
-    is_to_come = any(not trial.run.is_finished for trial in plan.trials)
-    if not is_to_come or plan.settings[0].task.name != "classes":
-        return ""
-    counts = count_test_subjects(plan)
-    visible = smallest_visible_difference(list(counts.values()))
-    if math.isnan(visible):
-        return ""
-    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return (
-        f"With {sum(counts.values())} test subjects ({listed}), differences of AUC below {visible:.2f} "
-        f"cannot be told; one of {margin:g} needs about {planned_subjects(margin)} of each class for 80 % "
-        f"power. Assumed: AUC {ASSUMED_AUC:g}, correlation of the scores {ASSUMED_CORRELATION:g}; "
-        "voxlift-study study=sample_size computes it from results."
-    )
-
-
-def count_test_subjects(plan: Plan) -> dict[str, int]:
-    """Return the number of test subjects of each class over all folds and seeds of a comparison."""
-    from voxlift.app.data.cohort import list_subjects
-
-    labels: dict[str, int] = {}
-    by_cell = dict(zip((trial.fold_and_seed for trial in plan.trials), plan.settings, strict=True))
-    for settings in by_cell.values():
-        manifest, splits = list_subjects(settings)
-        pairs = zip(manifest.records, splits, strict=True)
-        labels |= {record.subject: record.label for record, split in pairs if split == "test"}
-    counts = Counter(labels.values())
-    return {name: counts[k] for k, name in enumerate(manifest.classes)}
 
 
 def check_trainings(trainings: Mapping[str, TrainSettings]) -> None:

@@ -278,6 +278,16 @@ def _joint_moment(a: float, b: float, correlation: float) -> float:
     return float(stats.multivariate_normal.cdf([a, b], mean=[0, 0], cov=[[1, half], [half, 1]]))
 
 
+def planned_error(numbers: Sequence[float]) -> tuple[float, float]:
+    """Return a planned mean absolute error, and the variance of a difference of two, times the subjects.
+
+    Assumed are the errors of always predicting the median of the numbers, which a model that learns anything
+    does not reach, and a correlation of 0.5 between both models' errors.
+    """
+    errors = np.abs(np.asarray(numbers) - np.median(numbers))
+    return float(errors.mean()), float(2 * (1 - ASSUMED_CORRELATION) * errors.var(ddof=1))
+
+
 def planned_subjects(difference: float, *, power: float = 0.8) -> int | None:
     """Return the subjects of each class with that power, under the assumptions before any training."""
     variance = planned_variance((ASSUMED_AUC,) * 2, ASSUMED_CORRELATION) / 2

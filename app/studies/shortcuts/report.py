@@ -115,7 +115,7 @@ def report_shortcuts(settings: StudySettings, folder: StudyFolder, found: Shortc
         for seed in seeds
     )
     summary = StudyResults(
-        name=f"Shortcuts on {describe_task(settings.data)}: {found.model}, and what sees no anatomy",
+        name=f"Shortcuts on {describe_task(settings.data)}: {found.model}, and contestants that see less",
         recommendation=recommend(model, results),
         findings=[
             f"The model reaches {format_auc(model)} on {tested} test subjects; seeds: {len(set(seeds))}.",

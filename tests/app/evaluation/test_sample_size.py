@@ -9,6 +9,7 @@ from voxlift.app.evaluation.delong import delong_difference
 from voxlift.app.evaluation.sample_size import (
     DifferenceVariance,
     covariance_of_difference,
+    planned_error,
     planned_subjects,
     planned_variance,
     required_seeds,
@@ -206,6 +207,20 @@ def test_the_spread_between_seeds_is_that_of_their_differences():
     own = [delong_difference(*pair).difference for pair in pairs]
     assert seed_spread(*models, [0, 1, 2]) == (pytest.approx(np.var(own, ddof=1)), 3)
     assert seed_spread(*models, [0, 0, 0]) == (0.0, 1)
+
+
+def test_the_planned_error_has_the_variance_of_simulated_errors_that_correlate_by_half():
+    rng = np.random.default_rng(8)
+    numbers = rng.normal(20, 3, 4000)
+    error, per_subject = planned_error(numbers)
+    own = np.abs(numbers - np.median(numbers))
+    assert error == pytest.approx(own.mean())
+    differences = []
+    for _ in range(2000):
+        first, second = rng.choice(own, 100), rng.choice(own, 100)
+        second = np.where(rng.random(100) < 0.5, first, second)  # half of the errors are shared
+        differences.append(second.mean() - first.mean())
+    assert np.var(differences) == pytest.approx(per_subject / 100, rel=0.1)
 
 
 def test_before_any_training_the_visible_difference_follows_from_the_counts():
