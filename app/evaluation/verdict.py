@@ -175,7 +175,7 @@ def _plan_more(compared: Comparison, found: Difference) -> Verdict:
         needed = required_subjects(variance, compared.margin, power=power, alpha=alpha)
         if needed is None:
             enough = required_seeds(variance, compared.margin, power=power, alpha=alpha)
-            more = None if enough is None else max(1, enough - seeds)
+            more = None if enough is None else _round_up(max(1, enough - seeds))
             return Verdict("cannot tell", more_seeds=more, power=power)
         if needed > subjects:
             return Verdict("cannot tell", more_subjects=_round_up(needed - subjects), power=power)
