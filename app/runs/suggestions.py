@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
+from voxlift.app.runtime.failures import format_resume
 from voxlift.data_pipelines.suggest import closest_name
 
 MAX_SUGGESTIONS = 6
@@ -31,7 +34,7 @@ def suggest_runs(path: Path) -> str:
         if close is not None:
             return f"Did you mean {close}?"
     elif (path / "config.yaml").exists():
-        return f"Its training was interrupted; to resume it: voxlift-train resume={path}"
+        return f"Its training was interrupted; to resume it: voxlift-train {_resume_keys(path)}"
     return "voxlift-train creates a run and prints its folder in the last line."
 
 
@@ -42,10 +45,20 @@ def describe_used_folder(path: Path) -> str:
     if (path / "metrics.json").exists():
         return "it holds the results of a finished run; choose another run_dir."
     if (path / "config.yaml").exists():
-        return f"it holds an interrupted training; resume it with resume={path}, or choose another run_dir."
+        keys = _resume_keys(path)
+        return f"it holds an interrupted training; resume it with {keys}, or choose another run_dir."
     names = sorted(entry.name for entry in path.iterdir())
     more = " and more" if len(names) > 3 else ""
     return f"it holds {', '.join(names[:3])}{more}; choose another run_dir."
+
+
+def _resume_keys(path: Path) -> str:
+    """Return the keys that resume a run, with the user's own modules if its configuration can be read."""
+    try:
+        custom = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["custom"] or ()
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        custom = ()
+    return format_resume(path, custom)
 
 
 def _closest_path(path: Path) -> Path | None:

@@ -104,8 +104,13 @@ def build_resume_hint(folder: Path, custom: Sequence[str] = ()) -> str:
         folder: Of the run.
         custom: Modules of the user, which a resumed training imports only where its command names them.
     """
+    return f"To resume from the newest checkpoint: voxlift-train {format_resume(folder, custom)}"
+
+
+def format_resume(folder: Path, custom: Sequence[str]) -> str:
+    """Return the keys that resume the training in a run folder, as in `build_resume_hint`."""
     named = f" {shlex.quote(format_override('custom', list(custom)))}" if custom else ""
-    return f"To resume from the newest checkpoint: voxlift-train resume={folder}{named}"
+    return f"resume={folder}{named}"
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _find_weights_problems(model: ModelSettings, source: Path | None) -> list[st
             "model.frozen=true: expected trained weights, by model.pretrain=true, model.weights=imagenet, "
             "model.baseline=SLICE_RUN_DIR or model.baseline=FILE.keras; received an untrained network."
         )
-    if model.freeze_epochs and not is_trained:
+    if model.freeze_epochs and not is_trained and model.builder is None:
         problems.append(
             f"model.freeze_epochs={model.freeze_epochs}: expected 0 for a network without trained weights, "
             "of which only the head would be trained. Use trained weights, by experiment=inflated, "

@@ -39,7 +39,10 @@ def trained_source(baseline: str) -> Path | None:
 
 
 def is_volume_file(source: Path | None) -> bool:
-    """Return whether a `.keras` file holds a network of volumes [B, D, H, W, C]; it is not loaded."""
+    """Return whether a `.keras` file holds a 3D network of volumes [B, D, H, W, C]; it is not loaded.
+
+    A slice model takes volumes, too, but is a 2D network, which can be lifted.
+    """
     if source is None or source.is_dir() or not zipfile.is_zipfile(source):
         return False
     try:
@@ -47,7 +50,8 @@ def is_volume_file(source: Path | None) -> bool:
             if file.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
                 return False
             layers = json.loads(file.read("config.json"))["config"]["layers"]
-        return any(len(layer["config"].get("batch_shape") or ()) == 5 for layer in layers)
+        takes_volumes = any(len(layer["config"].get("batch_shape") or ()) == 5 for layer in layers)
+        return takes_volumes and not any(layer["class_name"] == "FoldSlices" for layer in layers)
     except UNREADABLE:
         return False  # loading it says what is wrong
 

@@ -97,4 +97,6 @@ def test_a_path_that_is_nearly_a_run_is_refused_with_the_runs_nearby(tmp_path, i
     for folder in (interrupted.parent, interrupted.parent.parent, tmp_path):
         assert str(interrupted) in message_for(folder)
     assert f"voxlift-train resume={interrupted}" in message_for(interrupted)
+    (interrupted / "config.yaml").write_text("custom: [mynets]")
+    assert f"resume={interrupted} 'custom=[mynets]'" in message_for(interrupted)
     assert "it is a file" in message_for(interrupted / "config.yaml")

@@ -11,9 +11,11 @@ from voxlift.app.config import SettingsError
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.training.networks import InputSpec
+from voxlift.app.training.pretrained import is_volume_file
 from voxlift.app.training.stages import build_stages
 from voxlift.models import to_3d
 from voxlift.models.baselines import build_baseline
+from voxlift.models.slice_model import wrap_slices
 
 SHAPE = (8, 12, 16)  # depth, height, width
 
@@ -53,6 +55,23 @@ def test_other_classes_get_a_new_head_and_the_other_weights_stay(tmp_path):
     before, after = saved.get_weights(), network.get_weights()
     for ours, theirs in zip(after[:-2], before[:-2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_saved_slice_model_is_a_2d_network_to_lift(tmp_path):
+    flat = build_baseline(
+        "cnn", input_shape=(12, 16, 1), classes=2, filters=(3, 4, 5), head="pool", dropout=0.0
+    )
+    wrap_slices(flat, input_shape=(*SHAPE, 1)).save(tmp_path / "slices.keras")
+    save_lifted(tmp_path / "lifted.keras", channels=1)
+    assert [is_volume_file(tmp_path / f"{name}.keras") for name in ("slices", "lifted")] == [False, True]
+    settings = compose_command(
+        "train", "model=volume3d", "model.init=centre", f"model.baseline={tmp_path}/slices.keras"
+    )
+    (stage,) = build_stages(read_settings(settings), InputSpec((*SHAPE, 1), ("a", "b")))
+    kernels = [
+        layer.kernel for layer in stage.take_networks().trained.layers if "Conv" in type(layer).__name__
+    ]
+    np.testing.assert_array_equal(kernels[0][1], flat.layers[1].kernel)  # the middle plane of depth
 
 
 def test_what_does_not_fit_is_refused_with_the_file(tmp_path):
