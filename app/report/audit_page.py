@@ -38,6 +38,7 @@ PROPERTIES = {"axcodes": "stored axes", "dtype": "stored type", "kind": "format"
 MAX_VALUES = 8  # rows of a property; the last row counts the other values
 MAX_SENTENCES = 200  # per kind of finding on the page; audit.json has all of them
 BINS = 30
+STEPS = {"mm": 0.01, "voxels": 1.0}  # smallest width of a bin
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def distribution_figures(pairs: Sequence[tuple[Facts, Record]], found: DatasetAu
             figures.append(
                 (
                     f"{caption}: percentage of the files of each class{dashed}.",
-                    _draw_histogram(by_class, f"{caption} ({unit})", line, name=slugify(caption)),
+                    _draw_histogram(by_class, f"{caption} ({unit})", line, name=slugify(caption), unit=unit),
                 )
             )
     return figures
@@ -204,10 +205,10 @@ def _axis_values(known: Sequence[Facts], name: str, axis: int) -> NDArray[np.flo
 
 
 def _draw_histogram(
-    by_class: dict[str, NDArray[np.float64]], x_label: str, suggested: float | None, *, name: str
+    by_class: dict[str, NDArray[np.float64]], x_label: str, suggested: float | None, *, name: str, unit: str
 ) -> Markup:
     known = {label: values for label, values in by_class.items() if values.size}
-    edges = np.histogram_bin_edges(np.concatenate(list(known.values())), BINS)
+    edges = histogram_edges(np.concatenate(list(known.values())), STEPS[unit])
     with figure_style():
         figure, axes = new_axes(height=2.6)
         for index, (label, values) in enumerate(known.items()):
@@ -216,9 +217,29 @@ def _draw_histogram(
         if suggested is not None:
             axes.axvline(suggested, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="suggested")
         axes.set(xlabel=x_label, ylabel="Files of the class (%)", ylim=(0, None))
+        axes.ticklabel_format(axis="x", useOffset=False)
         axes.grid(visible=True)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)  # covers no bar
         return svg_markup(figure, name=f"distribution-{name}", title=x_label)
+
+
+def histogram_edges(values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Return edges of at most about `BINS` bins, whose width is 1, 2 or 5 times a power of ten.
+
+    A multiple of the width is the middle of a bin, so that whole numbers are not at an edge.
+
+    >>> histogram_edges(np.array([2.0, 5.0]), 1.0).tolist()
+    [1.5, 2.5, 3.5, 4.5, 5.5]
+
+    Args:
+        values: What is counted.
+        step: The smallest width.
+    """
+    span = float(values.max() - values.min()) / BINS
+    wide = [one * 10.0**power for power in range(-3, 7) for one in (1, 2, 5)]
+    width = next(one for one in wide if one >= max(span, step) * (1 - 1e-9))
+    first, last = (round(float(value) / width) for value in (values.min(), values.max()))
+    return np.asarray((np.arange(first, last + 2) - 0.5) * width, np.float64)
 
 
 def select_pictures(found: DatasetAudit, *, below: str) -> list[Picture]:

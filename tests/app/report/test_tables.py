@@ -3,8 +3,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import yaml
 
+from voxlift.app.report.audit_page import histogram_edges
 from voxlift.app.report.formatting import show_config
 from voxlift.app.report.tables import cost_rows, split_configs
 
@@ -36,3 +38,21 @@ def test_paths_of_a_configuration_are_relative_to_the_page():
     text = "data:\n  table: /lab/data/t.csv\n  root: null\n  images:\n  - '/lab/a b'\n  other: /mnt/x\n"
     shown = yaml.safe_load(show_config(text, Path("/lab/runs/one")))["data"]
     assert shown == {"table": "../../data/t.csv", "root": None, "images": ["../../a b"], "other": "/mnt/x"}
+
+
+def test_bins_of_a_histogram_have_round_widths_and_hold_every_value():
+    rng = np.random.default_rng(0)
+    for values, step in (
+        (rng.uniform(0.9, 1.2, 50), 0.01),
+        (np.array([0.9375, 0.9376]), 0.01),
+        (rng.integers(90, 900, 70).astype(float), 1.0),
+    ):
+        edges = histogram_edges(values, step)
+        width = edges[1] - edges[0]
+        assert float(f"{width:.0e}"[0]) in (1, 2, 5)
+        assert width >= step * (1 - 1e-9)
+        assert len(edges) <= 33
+        assert np.histogram(values, edges)[0].sum() == len(values)
+        np.testing.assert_allclose(
+            (edges[0] + width / 2) / width, round((edges[0] + width / 2) / width), atol=1e-6
+        )
