@@ -103,8 +103,11 @@ def table_cells(rows: Sequence[Row]) -> TableCells:
 
 
 def flat_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return nested mappings as rows of (dotted name, text)."""
-    return [(name, str(value)) for name, value in flatten(values).items()]
+    """Return nested mappings as rows of (dotted name, text); `memory_gib` of environment.json in GB."""
+    return [
+        ("memory", f"{value * 2**30 / 1e9:.1f} GB") if name == "memory_gib" else (name, str(value))
+        for name, value in flatten(values).items()
+    ]
 
 
 def metric_rows(blocks: Mapping[str, Mapping[str, object]], unit: str = "") -> list[MetricRow]:

@@ -219,7 +219,7 @@ def _check_size(grid: Grid, first: Stored) -> None:
         native = ", ".join(f"{mm:.4g}" for mm in spacing_of(first.affine))
         raise VolumeError(
             f"{first.source}: the output grid has {'x'.join(map(str, grid.shape))} voxels, beyond"
-            f" {MAX_BYTES / 2**30:.0f} GiB. The file's own spacing is {native} mm: correct the header, or set"
+            f" {MAX_BYTES / 1e9:.1f} GB. The file's own spacing is {native} mm: correct the header, or set"
             " preprocess.shape or a coarser preprocess.spacing."
         )
 

@@ -118,8 +118,8 @@ def _grid_problems(settings: Preprocess) -> list[str]:
         )
     if not problems and settings.shape is not None and 4 * math.prod(settings.shape) > MAX_BYTES:
         problems.append(
-            f"shape is {list(settings.shape)}, expected at most {MAX_BYTES / 2**30:.0f} GiB a volume; it "
-            f"takes {4 * math.prod(settings.shape) / 2**30:,.0f}"
+            f"shape is {list(settings.shape)}, expected at most {MAX_BYTES / 1e9:.1f} GB a volume; it "
+            f"takes {4 * math.prod(settings.shape) / 1e9:,.0f}"
         )
     if settings.fit == "resize" and settings.shape is None:
         problems.append("fit=resize needs a shape")

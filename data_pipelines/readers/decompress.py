@@ -11,7 +11,7 @@ from voxlift.data_pipelines.volume import Array, VolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 8 * 2**30
-"""Largest decoded image that is read (8 GiB): a larger claim is refused before memory is allocated."""
+"""Largest decoded image that is read (8.6 GB): a larger claim is refused before memory is allocated."""
 
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot compress further (zlib's technical notes), so a header that claims more is wrong."""
@@ -103,8 +103,8 @@ def _check_claimed_size(claimed: int, path: Path) -> None:
         )
     if claimed > MAX_BYTES:
         raise VolumeError(
-            f"{path}: the image needs {claimed / 2**30:.1f} GiB once decoded; at most"
-            f" {MAX_BYTES / 2**30:.0f} GiB are read. Crop it or store it in a smaller type."
+            f"{path}: the image needs {claimed / 1e9:.1f} GB once decoded; at most"
+            f" {MAX_BYTES / 1e9:.1f} GB are read. Crop it or store it in a smaller type."
         )
 
 

@@ -21,7 +21,7 @@ from voxlift.data_pipelines.readers.decompress import (
 from voxlift.data_pipelines.volume import Array, VolumeError
 
 MAX_HEADER_BYTES = 2**22
-"""Longest text header that is read (4 MiB); segmentations keep a few kilobytes of names there."""
+"""Longest text header that is read (4 MB); segmentations keep a few kilobytes of names there."""
 
 _LONGEST_NUMBER = 64  # characters
 _MOST_PER_BYTE = {"gzip": MAX_DEFLATE_RATIO, "zlib": MAX_DEFLATE_RATIO, "bzip2": MAX_BYTES}
@@ -130,7 +130,7 @@ def read_described(header: Path, data: VoxelData) -> Array:
     wanted = count_bytes(data.shape, data.dtype)
     if wanted > MAX_BYTES:
         raise VolumeError(
-            f"{header}: the header claims {wanted:,} bytes of voxels; at most {MAX_BYTES / 2**30:.0f} GiB are"
+            f"{header}: the header claims {wanted:,} bytes of voxels; at most {MAX_BYTES / 1e9:.1f} GB are"
             " read. It is damaged, or the image must be cropped or stored in a smaller type."
         )
     if wanted % len(data.files):

@@ -99,7 +99,7 @@ def _read_series(folder: Path, shown: Path) -> Stored:
     slices = [_plane_of(Path(file)) for file in files]
     affine = series_affine(slices, folder)
     if np.prod(slices[0].size[:2], dtype=float) * len(files) * 4 > MAX_BYTES:
-        raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 2**30:.0f} GiB once decoded.")
+        raise VolumeError(f"{folder}: the series needs more than {MAX_BYTES / 1e9:.1f} GB once decoded.")
     voxels = to_native_dtype(array_of_image(_read_slices(folder, files, slices)))
     notes = find_value_notes(read_dicom_header(Path(files[0]), only=VALUE_TAGS))
     return Stored(voxels, affine, folder, "dicom", header_shape=tuple(voxels.shape), notes=notes)

@@ -1,6 +1,6 @@
 """Check the lengths that the elements of a DICOM file claim, before GDCM reserves memory for them.
 
-GDCM reserves and clears as many bytes as an element claims, up to 4 GiB, whatever the file holds. Here only
+GDCM reserves and clears as many bytes as an element claims, up to 4 GB, whatever the file holds. Here only
 tags and lengths are read.
 
 Source:

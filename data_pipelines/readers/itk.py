@@ -86,7 +86,7 @@ def _claimed_shape(reader: SimpleITK.ImageFileReader, path: Path) -> tuple[int, 
     if claimed > min(path.stat().st_size * MAX_DEFLATE_RATIO, MAX_BYTES):
         raise VolumeError(
             f"{path}: the header claims {claimed:,} bytes of voxels, more than the file can hold or than"
-            f" the limit of {MAX_BYTES / 2**30:.0f} GiB. It is cut off or damaged: copy it again."
+            f" the limit of {MAX_BYTES / 1e9:.1f} GB. It is cut off or damaged: copy it again."
         )
     kept = image_shape(shape, path)
     return image_shape((*kept, components), path) if components > 1 else kept

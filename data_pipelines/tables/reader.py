@@ -128,7 +128,7 @@ def _read_file(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ManifestError(
-                f"{path} has {size / 1024**2:.0f} MB. Expected a table of at most {MAX_BYTES // 1024**2} MB."
+                f"{path} has {size / 1e6:.0f} MB. Expected a table of at most {MAX_BYTES / 1e6:.0f} MB."
             )
         return path.read_bytes()
     except OSError as error:

@@ -76,8 +76,8 @@ def _check_archive(content: bytes, path: Path) -> None:
         )
     if sum(sizes.values()) > MAX_UNPACKED:
         raise ManifestError(
-            f"The workbook {path} unpacks to {sum(sizes.values()) / 1024**2:.0f} MB. Expected at most "
-            f"{MAX_UNPACKED // 1024**2} MB; save its table as CSV in UTF-8."
+            f"The workbook {path} unpacks to {sum(sizes.values()) / 1e6:.0f} MB. Expected at most "
+            f"{MAX_UNPACKED / 1e6:.0f} MB; save its table as CSV in UTF-8."
         )
 
 

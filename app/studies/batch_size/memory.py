@@ -34,7 +34,7 @@ def search_largest_batch(
         settings: Settings of the reference training.
         steps: Measured steps by batch size; their peaks give the first size that is tried.
         most: Largest batch size that is tried.
-        memory_gb: Limit in GiB; None for four fifths of the free memory, which is kept for later calls.
+        memory_gb: Limit in GB (10^9 bytes); None for four fifths of the free memory, which is kept for later calls.
         seconds: Time limit of one trial; a trial that takes longer ends the search.
         folder: Folder of the study.
     """
@@ -82,7 +82,7 @@ def _choose_limit(memory_gb: float | None, folder: StudyFolder, *, on_gpu: bool)
     if on_gpu:
         return None, "the GPU's own memory"
     if memory_gb is not None:
-        return int(memory_gb * 2**30), f"study.memory_gb={memory_gb:g}"
+        return int(memory_gb * 1e9), f"study.memory_gb={memory_gb:g}"
     file = folder.path / "memory.json"  # free memory changes: a resumed study keeps its limit
     if not file.exists():
         memory = find_host_memory()

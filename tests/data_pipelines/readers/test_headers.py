@@ -280,7 +280,7 @@ def test_the_component_axis_may_stand_anywhere(tmp_path, sizes, kinds, moved):
         ("3 4 5", "3 4", "sizes"),
         ("3 4 5", "3 4 -5", "3x4x-5"),
         ("3 4 5", "300 400 500", "cut off"),
-        ("3 4 5", "30000000 40000000 50000000", "GiB"),
+        ("3 4 5", "30000000 40000000 50000000", "GB"),
         ("little", "middle", "endian"),
         ("raw", "zip", "encoding"),
         ("dimension: 3", "dimension: three", "dimension"),
