@@ -315,7 +315,7 @@ def _cautions(compared: Comparison) -> list[str]:
     """Return what limits the result: few subjects of a class, and a single seed behind a decision."""
     sentences = []
     if _smallest_group(compared) < FEW_SUBJECTS:
-        of = "There are" if compared.smallest_class is None else "The rarest class has"
+        of = "There are" if compared.smallest_class is None else f"The rarest {_noun(compared)} has"
         count = compared.subjects if compared.smallest_class is None else compared.smallest_class
         sentences.append(f"{of} only {count} subjects: the interval is approximate.")
         sentences += _suggest_folds(compared)
@@ -346,7 +346,11 @@ def _smallest_group(compared: Comparison) -> float:
 def _rarest(compared: Comparison) -> str:
     if compared.smallest_class is None:
         return ""
-    return f", the rarest class has only {compared.smallest_class}"
+    return f", the rarest {_noun(compared)} has only {compared.smallest_class}"
+
+
+def _noun(compared: Comparison) -> str:
+    return "grade" if compared.primary == "kappa_quadratic" else "class"
 
 
 def _label(compared: Comparison) -> str:
