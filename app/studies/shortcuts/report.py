@@ -70,6 +70,10 @@ NOTE_CLASSES = (
     "Of {count} classes the AUC is the mean over classes, each against the rest; the test is that of the "
     "class that is told best, with the p-value multiplied by {count} (Bonferroni)."
 )
+NOTE_ZERO_WIDTH = (
+    "An interval of zero width says that every resample of these test subjects gives this AUC; it is no "
+    "proof that further subjects would."
+)
 NOTE_SEEDS = "A seed decides the split, the initial weights and the order of the batches."
 
 
@@ -139,15 +143,16 @@ def report_shortcuts(settings: StudySettings, folder: StudyFolder, found: Shortc
             )
         ],
         tables=[build_table(results, model), build_explanations(results)],
-        notes=build_notes(len(found.runs[0].cohort.classes)),
+        notes=build_notes(results, classes=len(found.runs[0].cohort.classes)),
     )
     write_study_results(summary, folder, trials=found.trials)
 
 
-def build_notes(classes: int) -> list[str]:
+def build_notes(results: Sequence[Result], *, classes: int) -> list[str]:
     """Return how the study was done."""
-    of_several = [NOTE_CLASSES.format(count=classes)] if classes > 2 else []
-    return [NOTE_FITTED, NOTE_RESCORED, NOTE_FILES, NOTE_ANATOMY, NOTE_INTERVALS, *of_several, NOTE_SEEDS]
+    more = [NOTE_ZERO_WIDTH] if any(one.auc.low == one.auc.high for one in results) else []
+    more += [NOTE_CLASSES.format(count=classes)] if classes > 2 else []
+    return [NOTE_FITTED, NOTE_RESCORED, NOTE_FILES, NOTE_ANATOMY, NOTE_INTERVALS, *more, NOTE_SEEDS]
 
 
 def recommend(model: Interval, results: Sequence[Result]) -> str:
