@@ -23,6 +23,7 @@ from voxlift.app.report.formatting import show_path
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.sprites import find_object
 from voxlift.app.report.tables import table_cells
+from voxlift.app.runs.configuration import describe_extensions
 from voxlift.data_pipelines.scans import Scan
 
 MAX_ROWS = 200  # of the table on the page; the CSV file holds all
@@ -62,6 +63,7 @@ def write_prediction_page(
         "verdict": _describe_rows(rows),
         "notes": [
             f"Run: {', '.join(show_path(member.run.path, folder) for member in ensemble.members)}.",
+            *(text for member in ensemble.members for text in describe_extensions(member.run)),
             f"{_rule(ensemble)} All predictions are in {Path(settings.output).name}.",
         ],
         "cases": cases,
@@ -119,6 +121,7 @@ def _build_cases(row: Row, scan: Scan, predictor: Predictor) -> list[Case]:
         sprite=sprite,
         facts=CaseFacts(
             outcome=str(row.get("decision", "")),
+            noun=ensemble.task.noun.capitalize(),
             sureness=_sureness(row, ensemble),
             groups={"Warning": "yes" if row["warning"] else "no"},
         ),
@@ -139,6 +142,7 @@ def describe_prediction(row: Row, ensemble: Ensemble, explained: str) -> str:
         return f"predicted {explained}"
     named = names[1] if len(names) == 2 else decision
     text = f"decided {decision}: probability of {named} {float(row[f'p_{named}']):.3f}"
+    text += f"; map of {explained}" if ensemble.task.map_kind == "cut" else ""
     return text + (f", threshold {ensemble.thresholds[0]:.3f}" if len(ensemble.thresholds) == 1 else "")
 
 
