@@ -175,12 +175,13 @@ def count_splits(
 
 
 def describe_task(data: DataSettings) -> str:
-    """Return what is predicted, for a heading: the phantom task, or the label column of a table.
+    """Return what is predicted, for a heading: the phantom task, the label column of a table, or the file.
 
     >>> describe_task(DataSettings(name="manifest", label_column="territory"))
     'territory'
     """
-    return data.task or (data.label_column if data.name == "manifest" else None) or data.name
+    of_source = {"manifest": data.label_column, "medmnist3d": Path(data.npz).stem if data.npz else None}
+    return data.task or of_source.get(data.name) or data.name
 
 
 def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:
