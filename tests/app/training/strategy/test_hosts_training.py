@@ -60,7 +60,7 @@ def arguments_for(folder, name, *overrides):
     return [*TINY, *places_in(folder, name), *overrides]
 
 
-def start_both(folder, *arguments, own=None, only=None):
+def start_both(folder, *arguments, own=None, only=None, cwd=None):
     """Start both processes, each with its own arguments, or only one of them."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -73,6 +73,7 @@ def start_both(folder, *arguments, own=None, only=None):
                 *(own or {}).get(index, ()),
             ],
             env=environment(folder),
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -145,6 +146,49 @@ def test_two_processes_train_as_one_on_the_same_batches(folder, unbroken):
 def test_slices_are_shared_too(folder):
     overrides = ("model=slice2d", "trainer.epochs=2")
     assert_same(train_together(folder, "two-2d", *overrides), train_alone(folder, "one-2d", *overrides))
+
+
+MODULE = """
+import keras
+import voxlift
+from voxlift.models.lifting import keep_layer
+
+
+@keras.saving.register_keras_serializable(package="mynets")
+class Gain(keras.layers.Layer):
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(shape[-1],), initializer="ones", name="factor")
+
+    def call(self, values):
+        return values * self.factor
+
+
+voxlift.register_lift_rule(Gain, keep_layer)
+
+
+def encoder(input_shape, classes):
+    images = keras.Input(input_shape)
+    features = Gain()(keras.layers.Conv2D(4, 3, strides=2, activation="relu")(images))
+    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(features)))
+"""
+
+
+def test_a_users_network_is_trained_by_both_and_resumed_with_its_module_named(folder, tmp_path):
+    (tmp_path / "mynets.py").write_text(MODULE, encoding="utf-8")
+    given = (
+        "strategy=hosts",
+        "model=volume3d",
+        "custom=[mynets]",
+        "model.builder={_target_: mynets.encoder}",
+    )
+    start = [one for one in arguments_for(folder, "user") if not one.startswith("model.filters")]
+    for arguments in ([*start, *given, "trainer.epochs=1"], [f"resume={folder}/user", "trainer.epochs=2"]):
+        named = () if arguments[0] in start else ("custom=[mynets]",)
+        statuses, _, errors = ends_of(start_both(folder, *arguments, *named, cwd=tmp_path))
+        assert statuses == [0, 0], errors
+    run = RunFolder(folder / "user")
+    assert [row["epoch"] for row in read_rows(run.history)] == ["1", "2"]
+    assert run.is_finished
 
 
 def worker_of(process):
