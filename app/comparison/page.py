@@ -24,7 +24,7 @@ from voxlift.app.report.formatting import format_value, show_config, show_path
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.runs.cohort import reopen_split
-from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import find_best_epoch, read_history
@@ -84,7 +84,10 @@ def write_comparison_page(
         },
         environment=read_json(run.environment),
         temperatures=read_temperatures(by_model),
-        trainings=[build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
+        trainings=mark_resumed(
+            [build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
+            [trial.run for trial in selected.trials],
+        ),
         cases=cases,
         is_interactive=settings.report.interactive,
         audit=describe_data(run, settings),
@@ -120,6 +123,14 @@ def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, ob
         "training (s)": cost["train_seconds"],
         "run": show_path(trial.run.path, folder),
     }
+
+
+def mark_resumed(rows: Sequence[Mapping[str, object]], runs: Sequence[RunFolder]) -> list[dict[str, object]]:
+    """Return rows of runs with a column `resumed` where one of them was resumed for more epochs."""
+    marks = [mark_extension(run) for run in runs]
+    return [
+        {**row, **({"resumed": mark} if any(marks) else {})} for row, mark in zip(rows, marks, strict=True)
+    ]
 
 
 def select_disagreements(

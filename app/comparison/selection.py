@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from voxlift.app.comparison.plan import Plan
-from voxlift.app.comparison.trial import Outcome, Trial, group_by_model
+from voxlift.app.comparison.trial import Outcome, Trial, describe_resumed, group_by_model
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label, primary_metric
 from voxlift.app.files import read_json
 
@@ -68,12 +68,14 @@ def select_trials(plan: Plan, outcomes: Sequence[Outcome]) -> SelectedTrials:
     by_model = [{trial.fold_and_seed for trial in trials} for trials in models.values()]
     shared = set.intersection(*by_model) if by_model else set()
     kept = [one for one in selections if (one.fold, one.seed) in shared]
+    compared = tuple(one for one in finished if one.fold_and_seed in shared)
     notes = [
         *describe_selections(kept),
+        *describe_resumed(compared),
         *(_describe_failure(outcome) for outcome in outcomes if not outcome.is_finished),
         *_describe_missing(plan, len(outcomes), models=list(models), shared=len(shared)),
     ]
-    return SelectedTrials(tuple(one for one in finished if one.fold_and_seed in shared), tuple(notes))
+    return SelectedTrials(compared, tuple(notes))
 
 
 def select_models(

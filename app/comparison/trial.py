@@ -9,6 +9,7 @@ from pathlib import Path
 from voxlift.app.config.overrides import quote_override
 from voxlift.app.errors import SettingsError, refuse_problems
 from voxlift.app.files import read_json
+from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import count_epochs
 
@@ -156,6 +157,15 @@ def build_trial_row(outcome: Outcome) -> dict[str, str | int]:
         "reason": outcome.reason,
         **worker,
     }
+
+
+def describe_resumed(trials: Sequence[Trial]) -> list[str]:
+    """Return a sentence on each training that was resumed for more epochs."""
+    return [
+        f"{trial.model}, fold {trial.fold}, seed {trial.seed}: {sentence}"
+        for trial in trials
+        for sentence in describe_extensions(trial.run)
+    ]
 
 
 def mean_costs(trials: Sequence[Trial], keys: Sequence[str] | None = None) -> dict[str, float]:

@@ -49,7 +49,7 @@ class BatchSizeStudy(TrainedStudy):
         timed_steps: Training steps that are timed.
         noise_batches: Batches whose gradients give the gradient noise scale.
         largest: Largest batch size that the memory search tries.
-        memory_gb: Memory limit of the search, GB (10^9 bytes); null: 4/5 of the free memory, or all of the GPU's.
+        memory_gb: Memory limit of the search, in GB; null: 4/5 of the free memory, or all of the GPU's.
         fit_seconds: Time limit of one try of the search, s; a longer one ends the search.
     """
 

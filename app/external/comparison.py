@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.comparison.page import rank_disagreements, read_temperatures
-from voxlift.app.comparison.trial import Trial, group_by_model
+from voxlift.app.comparison.trial import Trial, describe_resumed, group_by_model
 from voxlift.app.comparison.use import summarise_use
 from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
@@ -332,6 +332,7 @@ def _write_page(
         notes=[
             f"Comparison: {show_path(comparison, folder.path)}.",
             f"Its own test subjects: {results['internal_verdict']}",
+            *describe_resumed(scored.trials),
             *scored.notes,
         ],
         evidence=Evidence(

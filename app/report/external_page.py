@@ -34,6 +34,7 @@ from voxlift.app.report.run_page import (
 )
 from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.report.use_sections import describe_use
+from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.subgroups import find_case_groups
@@ -96,6 +97,7 @@ def write_external_page(
         notes=[
             f"Run: {', '.join(show_path(path, folder.path) for path in metrics['runs'])}.",
             f"Table: {show_path(str(settings.data.table), folder.path)}.",
+            *(text for path in metrics["runs"] for text in describe_extensions(RunFolder(Path(path)))),
             *describe_thresholds(metrics),
             *describe_baseline(metrics),
         ],

@@ -14,6 +14,7 @@ from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report.formatting import format_quantity, format_value, interval_of
 from voxlift.app.report.use_sections import label_of_use
+from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import find_best_epoch, scores_from_rows
 from voxlift.app.tasks import task_of
@@ -171,12 +172,13 @@ def describe_training(facts: RunFacts) -> str:
         return "It was fitted at once, without epochs; its penalty was selected on validation."
     augment = str(settings.augment.get("name", "none"))
     stop = f", early stopping after {trainer.patience} epochs" if trainer.patience else ""
-    return (
+    text = (
         f"It was trained for {trainer.epochs} epochs with {optimizer.name} (learning rate "
         f"{optimizer.learning_rate:g}, weight decay {optimizer.weight_decay:g}, schedule "
         f"{optimizer.schedule}), {trainer.batch_size} volumes per batch, loss {trainer.loss}, class balance "
         f"{trainer.balance}, dropout {settings.model.dropout:g}, augmentation {augment}{stop}."
     )
+    return " ".join([text, *describe_extensions(facts.run)])
 
 
 def describe_selection(facts: RunFacts) -> str:

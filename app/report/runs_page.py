@@ -20,7 +20,7 @@ from voxlift.app.files import read_json, refuse_unwritable, write_rows
 from voxlift.app.report.formatting import format_interval, format_quantity, format_value, interval_of
 from voxlift.app.report.html import timestamp, write_page
 from voxlift.app.report.run_page import describe_task
-from voxlift.app.runs.configuration import find_extension, load_settings
+from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 
@@ -170,14 +170,9 @@ def _row(one: ListedRun, differences: Mapping[str, str], sort: str) -> dict[str,
         "low": low,
         "high": high,
         "train_seconds": one.seconds,
-        "resumed": find_extension(one.run),
+        "resumed": mark_extension(one.run),
         **differences,
     }
-
-
-def _extended(one: ListedRun) -> dict[str, str]:
-    extension = find_extension(one.run)
-    return {"resumed": extension} if extension else {}
 
 
 def _cells(
@@ -198,5 +193,6 @@ def _cells(
         "split": one.split,
         "subjects": one.block.get("subjects", ""),
         "time": format_quantity(one.seconds, "s"),
-        "differences": {**differences, **_extended(one)},
+        "differences": differences,
+        "resumed": mark_extension(one.run),
     }

@@ -144,6 +144,14 @@ def describe_extensions(run: RunFolder) -> list[str]:
     ]
 
 
+def mark_extension(run: RunFolder) -> str:
+    """Return a few words on a run that was resumed for more epochs, for a table; empty for any other."""
+    steps = " and ".join(
+        f"{one['from_epochs']} to {one['to_epochs']} epochs" for one in _read_extensions(run)
+    )
+    return f"resumed from {steps}" if steps else ""
+
+
 def _describe_schedule(extension: Mapping[str, Any]) -> str:
     if extension["schedule"] == "constant":
         return "the learning rate is constant, as in one training"

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from voxlift.app.comparison.trial import Trial
+import yaml
+
+from voxlift.app.comparison.trial import Trial, describe_resumed
 from voxlift.app.config import TrainSettings
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
@@ -48,12 +50,14 @@ class StudyResults(StudySummary):
         more: Rows of further tables by file name.
         values: Further values of `results.json`.
         document: The content of `results.json` where a study has its own form of it.
+        shown: Keys of the configuration that the page shows; empty: all.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
     more: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     document: Sequence[Mapping[str, Any]] | None = None
+    shown: Sequence[str] = ()
 
 
 def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: Sequence[Trial] = ()) -> None:
@@ -67,9 +71,16 @@ def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: S
     write_rows(folder.table, results.rows)
     for name, rows in results.more.items():
         write_rows(folder.path / f"{name}.csv", rows)
-    config = show_config(folder.config.read_text(encoding="utf-8"), folder.path)
+    config = select_keys(folder.config.read_text(encoding="utf-8"), results.shown)
     environment = read_json(trials[0].run.environment) if trials else {}
-    page = replace(results, config=config, environment=environment, created=timestamp())
+    notes = [*results.notes, *describe_resumed(trials)]
+    page = replace(
+        results,
+        config=show_config(config, folder.path),
+        environment=environment,
+        notes=notes,
+        created=timestamp(),
+    )
     report = render_study_page(page, folder.report, figures=folder.figures)
     document = _build_json(results) if results.document is None else results.document
     write_json(folder.results, document)  # last: a folder with results is a finished study
@@ -77,6 +88,14 @@ def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: S
     for finding in results.findings:
         console.print(f"- {finding}", markup=False)
     print_line(f"Results in {folder.path}, report {report}")
+
+
+def select_keys(text: str, keys: Sequence[str]) -> str:
+    """Return a configuration as YAML text with these keys alone; without any as it is."""
+    if not keys:
+        return text
+    values = yaml.safe_load(text)
+    return str(yaml.safe_dump({key: values[key] for key in keys if key in values}, sort_keys=False))
 
 
 def _build_json(results: StudyResults) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def search_largest_batch(
         settings: Settings of the reference training.
         steps: Measured steps by batch size; their peaks give the first size that is tried.
         most: Largest batch size that is tried.
-        memory_gb: Limit in GB (10^9 bytes); None for four fifths of the free memory, which is kept for later calls.
+        memory_gb: Limit in GB; None for four fifths of the free memory, which is kept for later calls.
         seconds: Time limit of one trial; a trial that takes longer ends the search.
         folder: Folder of the study.
     """

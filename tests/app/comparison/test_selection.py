@@ -4,11 +4,13 @@ import math
 
 import pytest
 
+from voxlift.app.comparison.page import mark_resumed
 from voxlift.app.comparison.plan import Plan, expand_names
 from voxlift.app.comparison.selection import describe_selections, select_models, select_trials
 from voxlift.app.comparison.trial import Outcome, build_trials
 from voxlift.app.config import TrainSettings
 from voxlift.app.files import write_json
+from voxlift.app.runs.configuration import write_extension
 
 CANDIDATES = {"best": ("a", "b")}
 FULL = {
@@ -51,6 +53,21 @@ def test_each_fold_takes_its_own_best_on_validation_and_ties_go_to_the_lower_los
     ]  # fmt: skip
     _, outcomes = planned(tmp_path / "other", scores=FULL | {("a", 1): (0.7, 0.1)})
     assert [one.model for one in select_models(["best"], outcomes, CANDIDATES)[1]] == ["b", "a"]
+
+
+def test_trainings_that_were_resumed_for_more_epochs_are_named_and_marked_in_the_table(tmp_path):
+    plan, outcomes = planned(tmp_path, scores=FULL)
+    resumed = next(one.trial for one in outcomes if (one.trial.model, one.trial.fold) == ("c", 1))
+    settings = TrainSettings()
+    write_extension(resumed.run, settings, planned=settings.trainer.epochs - 2, trained=3)
+    mark = f"{settings.trainer.epochs - 2} to {settings.trainer.epochs} epochs"
+    selected = select_trials(plan, outcomes)
+    (note,) = [note for note in selected.notes if "Resumed" in note]
+    assert note.startswith("c, fold 1")
+    runs = [trial.run for trial in selected.trials]
+    rows = mark_resumed([{}] * len(runs), runs)
+    assert [mark in str(row["resumed"]) for row in rows] == [run == resumed.run for run in runs]
+    assert mark_resumed([{}], runs[:1]) == [{}]
 
 
 def test_the_selection_is_described_with_mean_aucs_and_counts(tmp_path):

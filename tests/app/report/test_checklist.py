@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from commands import call_command
 from tiny import train_tiny
 from voxlift.app.files import read_rows
 from voxlift.app.report.checklist import ITEMS, build_checklist
-from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.configuration import load_settings, write_extension
 from voxlift.app.runs.folder import RunFolder
 
 
@@ -89,6 +90,22 @@ def test_all_runs_are_listed_with_what_differs_and_the_best_first(runs, tmp_path
     links = re.findall(r'href="([^"]+/report.html)"', (tmp_path / "runs.html").read_text())
     assert len(links) == 2
     assert all((tmp_path / link).exists() for link in links)
+
+
+def test_a_run_that_was_resumed_for_more_epochs_is_marked_beside_the_others(runs, tmp_path):
+    settings = load_settings(RunFolder(runs / "second"))
+    resumed, before = RunFolder(tmp_path / "resumed"), tmp_path / "before"
+    shutil.copytree(runs / "second", resumed.path)
+    shutil.copytree(runs / "first", before)
+    write_extension(resumed, settings, planned=settings.trainer.epochs - 1, trained=1)
+    assert call_command("report", f"runs={tmp_path}") == 0
+    mark = f"{settings.trainer.epochs - 1} to {settings.trainer.epochs} epochs"
+    marked = {Path(row["run"]).name: mark in row["resumed"] for row in read_rows(tmp_path / "runs.csv")}
+    assert marked == {"resumed": True, "before": False}
+    page = (tmp_path / "runs.html").read_text()
+    assert page.count(mark) == 1
+    cells = [len(re.findall("<t[hd][ >]", row)) for row in re.findall("<tr>.*?</tr>", page, re.DOTALL)]
+    assert len(set(cells)) == 1
 
 
 def test_a_folder_without_runs_and_an_unknown_column_are_refused(runs, tmp_path, capsys):
