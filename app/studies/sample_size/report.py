@@ -70,6 +70,7 @@ def report_sample_size(settings: StudySettings, folder: StudyFolder, plans: Sequ
         drawings=build_figures(plans),
         tables=[_build_table(plans)],
         notes=build_notes(first),
+        shown=("study", "run", "verdict"),
     )
     write_study_results(results, folder)
 
@@ -224,9 +225,10 @@ def build_notes(plan: PairPlan) -> list[str]:
 def _build_table(plans: Sequence[PairPlan]) -> TextTable:
     all_rows = [row for plan in plans for row in build_rows(plan)]
     needs_seeds = any(row["seeds"] for row in all_rows)
+    names = [] if len(plans) == 1 else ["Models"]
     rows = [
         [
-            f"{row['first']} and {row['second']}",
+            *(f"{row['first']} and {row['second']}" for _ in names),
             f"{row['difference']:g}",
             f"{100 * row['power']:.0f} %",
             *(_text(row[key]) for key in ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")),
@@ -234,13 +236,13 @@ def _build_table(plans: Sequence[PairPlan]) -> TextTable:
         ]
         for row in all_rows
     ]
-    headings = ["Models", "difference", "power", "of each class", "low", "high", "in all"]
+    headings = [*names, "difference", "power", "of each class", "low", "high", "in all"]
     headings += ["with more seeds"] if needs_seeds else []
     caption = (
         "Test subjects for half the margin, the margin and twice the margin; low and high: 95 % interval; "
         f"in all: at a prevalence of {plans[0].prevalence:.2f}."
     )
-    return TextTable(caption, headings, rows)
+    return TextTable(caption if names else f"{plans[0].name}. {caption}", headings, rows)
 
 
 def _seeds_text(row: Mapping[str, Any]) -> str:
