@@ -145,13 +145,15 @@ def _calibration_block(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def _evaluate_by_subject(evaluated: Mapping[str, Predictions], threshold: float | None) -> dict[str, Any]:
     """Return the metrics per subject, where subjects have several volumes and one label each."""
-    blocks = {}
+    blocks, problems = {}, {}
     for split, scores in evaluated.items():
         if len(set(scores.subjects)) < len(scores):
             try:
                 averaged = average_by_subject(scores)
             except ScoresError as error:
-                log.info("No metrics per subject: %s", error)
+                problems[split] = error
                 continue
             blocks[split] = evaluate_scores(averaged, threshold=threshold)
+    if problems and not any(isinstance(one, Scores) and one.is_paired for one in evaluated.values()):
+        log.info("No metrics per subject: %s", next(iter(problems.values())))  # the others say the same
     return {"by_subject": blocks} if blocks else {}

@@ -28,6 +28,7 @@ NEEDED = {
     "volume3d_columns": ["model.columns=[age]"],
     "embedding": ["data.embeddings=vectors.csv"],
     "pain_linear": ["data.table=labels.csv"],
+    "gait": ["data.table=labels.csv"],
     "findings": ["data.task=signs"],
     "grades": ["data.task=winding"],
     "number": ["data.task=pitch"],
