@@ -9,14 +9,14 @@ from typing import Any
 
 from voxlift.app.errors import UserError
 from voxlift.app.export.contract import build_contract
-from voxlift.app.export.write import (
+from voxlift.app.files import write_json, write_text
+from voxlift.app.inference.conversion import (
     Difference,
-    compare_written,
+    compare_converted,
     convert_to_float32,
     write_onnx,
     write_saved_model,
 )
-from voxlift.app.files import write_json, write_text
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.progress import console, print_line
 from voxlift.app.runs.networks import load_network
@@ -61,9 +61,9 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
     # Checked is the agreement with the network it was made from; reported is that with the run's network.
     predict = ensemble.task.predict
     _check_agreement(
-        compare_written(written.score, exported, member.training_range, predict=predict), exported
+        compare_converted(written.score, exported, member.training_range, predict=predict), exported
     )
-    difference = compare_written(written.score, own, member.training_range, predict=predict)
+    difference = compare_converted(written.score, own, member.training_range, predict=predict)
     contract = build_contract(
         member,
         ensemble.preprocess,

@@ -20,8 +20,8 @@ from voxlift.app.errors import UserError
 from voxlift.app.export import export_run
 from voxlift.app.export.contract import rounded_dtype
 from voxlift.app.export.score_image import prepare_image
-from voxlift.app.export.write import Difference, convert_to_float32
 from voxlift.app.files import read_rows
+from voxlift.app.inference.conversion import Difference, convert_to_float32
 from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
@@ -152,7 +152,7 @@ def test_a_network_of_mixed_precision_is_exported_to_onnx_in_float32():
 
 def test_a_model_with_other_scores_is_refused_and_nothing_is_left(runs, tmp_path, monkeypatch):
     difference = Difference(volumes=4, scores=9.0, relative=0.5, probabilities=0.5)
-    monkeypatch.setattr(export_run, "compare_written", lambda *_, **__: difference)
+    monkeypatch.setattr(export_run, "compare_converted", lambda *_, **__: difference)
     with pytest.raises(UserError, match=r"5\.0e-01"):
         export_to(tmp_path / "out", runs["slice2d"], "saved_model")
     assert not (tmp_path / "out").exists()

@@ -72,7 +72,7 @@ def write_saved_model(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN
     import tensorflow as tf
 
     target = folder / "saved_model"
-    with _silence_converters():
+    with silence_converters():
         network.export(str(target), format="tf_saved_model", verbose=False)
         loaded = tf.saved_model.load(str(target))
     signature = loaded.signatures["serving_default"]
@@ -98,7 +98,7 @@ def write_onnx(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - u
 
     target = folder / "model.onnx"
     network(_given(random_inputs(network, 1, None, seed=0)))  # Keras exports only models once called
-    with _silence_converters():
+    with silence_converters():
         network.export(str(target), format="onnx", verbose=False)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -127,7 +127,7 @@ def convert_to_float32(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
     return changed
 
 
-def compare_written(
+def compare_converted(
     exported: Scorer,
     network: Any,  # noqa: ANN401 - untyped Keras
     training_range: TrainingRange | None,
@@ -202,7 +202,7 @@ def random_volumes(
 
 
 @contextmanager
-def _silence_converters() -> Iterator[None]:
+def silence_converters() -> Iterator[None]:
     """Suppress the log output of the converters; the comparison afterwards reports what matters."""
     levels = {name: logging.getLogger(name).level for name in ("tensorflow", "tf2onnx", "absl")}
     for name in levels:
