@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from voxlift.app.evaluation.sample_size import DifferenceVariance
 from voxlift.app.evaluation.scores import Floats
 from voxlift.app.report.style import MUTED, figure_style, legend_label, new_axes, series_style
-from voxlift.app.studies.sample_size.plan import POWERS, PairPlan, find_need
+from voxlift.app.studies.sample_size.plan import POWERS, PairPlan, find_need, find_width
 
 POINTS = 120  # of each line
 MOST_DRAWN = 1_000_000
@@ -35,7 +35,7 @@ def draw_width(plans: Sequence[PairPlan]) -> Figure:
     with figure_style():
         figure, axes = new_axes(width=5.6, height=3.6)
         axes.axhline(2 * plans[0].margin, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-        _draw_lines(axes, plans, lambda one, n: one.width(n))
+        _draw_lines(axes, plans, find_width)
         axes.set_ylim(0, None)
         axes.set_ylabel("Width of the 95 % interval of the difference")
         return figure

@@ -11,6 +11,7 @@ from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seed
 from voxlift.app.evaluation.scores import Floats
 
 POWERS = (0.8, 0.9)
+WIDEST = 2.0  # from -1 to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class PairPlan:
     @property
     def width_now(self) -> float | None:
         """The expected width of the 95 % interval of the comparison as it is."""
-        return None if self.now is None or self.present is None else self.now.width(sum(self.present))
+        return None if self.now is None or self.present is None else find_width(self.now, sum(self.present))
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Need:
     in_all: int | None = None
     seeds: int | None = None
     per_class_with_seeds: int | None = None
+
+
+def find_width(variance: DifferenceVariance, subjects: float) -> float:
+    """Return the expected width of the 95 % interval, at most that of all differences of two AUCs."""
+    return min(variance.width(subjects), WIDEST)
 
 
 def find_need(plan: PairPlan, power: float) -> Need:

@@ -10,7 +10,7 @@ from voxlift.app.report.study_page import StudyFigure, TextTable
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import StudyResults, write_study_results
 from voxlift.app.studies.sample_size.figures import draw_power, draw_width, subject_grid
-from voxlift.app.studies.sample_size.plan import POWERS, Need, PairPlan, find_need
+from voxlift.app.studies.sample_size.plan import POWERS, Need, PairPlan, find_need, find_width
 
 SHARES = (0.5, 1.0, 2.0)  # of the margin, for the table
 NOTE_DELONG = (
@@ -160,7 +160,7 @@ def build_width_rows(plan: PairPlan, plans: Sequence[PairPlan]) -> list[dict[str
             "first": plan.first,
             "second": plan.second,
             "n_per_class": round(float(n)),
-            "width": plan.variance.width(round(float(n))),
+            "width": find_width(plan.variance, round(float(n))),
             "power": plan.variance.power(round(float(n)), plan.margin, alpha=plan.alpha),
         }
         for n in subject_grid(plans)[::6]

@@ -110,6 +110,7 @@ def test_where_the_spread_between_seeds_forbids_the_power_seeds_are_given(stand_
     assert found["seeds_80"] > 2
     assert found["n_per_class_80_with_seeds"] > 10
     assert f"{found['seeds_80']} seeds" in found["recommendation"]
+    assert max(row["width"] for row in found["widths"]) <= 2
 
 
 def test_of_several_pairs_all_are_listed_and_the_hardest_counts(stand_in, run_study, tmp_path):
