@@ -15,6 +15,7 @@ from voxlift.app.comparison.added import added_as_json, find_added, summarise_ab
 from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials, find_primary
 from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
+from voxlift.app.comparison.use import describe_model_sites, summarise_use
 from voxlift.app.config import EvaluationSettings, PageSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
@@ -31,6 +32,7 @@ from voxlift.app.progress import console, print_line
 from voxlift.app.report.evidence import describe_run_subjects
 from voxlift.app.report.formatting import MISSING, format_quantity
 from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
+from voxlift.app.report.use_sections import compare_use
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.subgroups import evaluate_model_subgroups
@@ -74,6 +76,10 @@ def write_comparison(
     selected = replace(selected, notes=(*selected.notes, *(one.sentence for one in added), ranking))
     evaluation = evaluation or EvaluationSettings()
     subgroups = evaluate_model_subgroups(trials[0].run, scores, evaluation)
+    used = summarise_use(by_model, scores, split="test", prevalence=evaluation.prevalence)
+    models = {name: {**model, **used[name]} for name, model in models.items()}
+    warning, told = describe_model_sites({name: one.get("sites", {}) for name, one in used.items()})
+    selected = replace(selected, notes=(*selected.notes, *([warning] if warning else [])))
     rows = [_build_row(name, model, first) for name, model in models.items()]
     write_rows(folder / "comparison.csv", rows)
     write_json(
@@ -90,8 +96,14 @@ def write_comparison(
     )
     settings = replace(load_settings(trials[0].run), evaluation=evaluation, report=page or PageSettings())
     evidence = describe_run_subjects(
-        trials[0].run, settings, subgroups=subgroups, is_by_model=True, ablation=ablation
+        trials[0].run,
+        settings,
+        subgroups=subgroups,
+        is_by_model=True,
+        ablation=ablation,
+        use=compare_use(used, "test", positive=first.outputs[-1] if first.outputs else ""),
     )
+    evidence = replace(evidence, sites=(warning, told))
     report = write_comparison_page(
         selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
     )

@@ -59,6 +59,7 @@ class Evidence:
         external: Sections on external data: heading, table, note.
         ablation: Of each model of images and columns its name and a table: what it loses without one of them.
         use: What the model is worth in use, and its prediction sets.
+        sites: Of a comparison: a sentence on the models that tell the site, and a table.
         notes: What could not be shown, and why.
     """
 
@@ -69,6 +70,7 @@ class Evidence:
     external: Sequence[tuple[str, TableCells, str]] = ()
     ablation: Sequence[tuple[str, TableCells]] = ()
     use: UseSections | None = None
+    sites: tuple[str, TableCells] = ("", ((), ()))  # type: ignore[assignment]
     notes: Sequence[str] = field(default_factory=tuple)
 
 

@@ -88,7 +88,10 @@ def test_the_threshold_and_the_internal_test_are_the_runs_own(run, folder):
     difference = metrics["difference"]["auc"]
     assert difference["difference"] == pytest.approx(metrics["external"]["auc"] - own["test"]["auc"])
     assert difference["low"] < difference["difference"] < difference["high"]
-    assert metrics["threshold_comparison"]["nodule"]["own"]["balanced_accuracy"] >= metrics["external"]["balanced_accuracy"]
+    assert (
+        metrics["threshold_comparison"]["nodule"]["own"]["balanced_accuracy"]
+        >= metrics["external"]["balanced_accuracy"]
+    )
     found = metrics["recalibration"]
     assert found["fitted_on_subjects"] + found["scored_subjects"] == 28
 
@@ -282,3 +285,92 @@ def test_what_cannot_be_meant_is_refused(run, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call_command("evaluate", f"run={run.path}", *overrides) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def own_test_table(run, data, path):
+    """The rows of a run's own test subjects, on whom nothing was chosen, as another table."""
+    tested = {row["subject"] for row in read_rows(run.splits) if row["split"] == "test"}
+    rows = [row for row in read_rows(data / "labels.csv") if row["participant_id"] in tested]
+    write_rows(path, [row | {"file": str(data / row["file"])} for row in rows])
+    return path
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("number", "pitch", "mae", "prediction"),
+        ("grades", "winding", "kappa_quadratic", "p_loose"),
+        ("findings", "signs", "auc", "p_nodule"),
+    ],
+    ids=lambda case: case[0],
+)
+def test_every_task_gives_its_own_test_scores_again_and_takes_its_decisions_over(work, tmp_path, case):
+    task, data, metric, column = case
+    options = ("preflight.enabled=false", "logger=none", "data.subjects=40", "splits.calibration=0.2")
+    run = train_tiny(work, f"of-{task}", *options, f"task={task}", f"data.task={data}", "model=linear")
+    table = own_test_table(run, work / "data" / f"{data}-40subjects-seed0-v1", tmp_path / "own.csv")
+    asked = ("evaluation.recalibrate=0.4", "evaluation.by=[sex]", "evaluation.min_subjects=2")
+    assert evaluate(run.path, table, tmp_path / "out", *asked) == 0
+    folder, own = RunFolder(tmp_path / "out"), read_json(run.metrics)
+    metrics = read_json(folder.metrics)
+    before = {
+        row["image"]: float(row[column]) for row in read_rows(run.predictions) if row["split"] == "test"
+    }
+    found = {row["image"]: float(row[column]) for row in read_rows(folder.predictions)}
+    assert found == pytest.approx(before, abs=1e-6)
+    assert metrics["external"][metric] == pytest.approx(own["test"][metric])
+    assert metrics["difference"][metric]["difference"] == pytest.approx(0, abs=1e-6)
+    assert metrics["task"] == task
+    for key in ("training", "thresholds"):
+        assert metrics.get(key) == own.get(key)
+    assert metrics["prediction_sets"]["external"] == own["prediction_sets"]["test"]
+    assert {one["group"] for one in metrics["subgroups"]["sex"]["groups"]} <= {"F", "M"}
+    assert {"before", "after"} <= set(metrics["recalibration"]) or metrics["recalibration"]["problem"]
+    assert read_scores(folder, split="external").keys == read_scores(run, split="test").keys
+    page = folder.report.read_text(encoding="utf-8")
+    assert set(re.findall(r'section id="(\w+)"', page)) >= {"metrics", "external", "subgroups", "sets"}
+
+
+@pytest.fixture(scope="module")
+def compared(work):
+    """A comparison of a regression on columns with a linear model of the voxels."""
+    options = (*OPTIONS, "splits.calibration=0.2", "preflight.enabled=false")
+    runs = (
+        train_tiny(work, "covariates", *options, "model=covariates", "model.columns=[age,sex]"),
+        train_tiny(work, "linear", *options, "model=linear"),
+    )
+    folder = work / "compared"
+    folder.mkdir()
+    trials = tuple(Trial(one.path.name, 0, 0, (), one) for one in runs)
+    write_rows(folder / "trials.csv", [build_trial_row(Outcome(trial)) for trial in trials])
+    write_comparison(SelectedTrials(trials, ()), folder=folder)
+    return folder
+
+
+def test_models_without_a_network_are_compared_on_external_data(compared, work, table, tmp_path):
+    run = RunFolder(work / "covariates")
+    own = own_test_table(run, work / "data" / "nodule-24subjects-seed0-v1", tmp_path / "own.csv")
+    assert evaluate(compared, own, tmp_path / "own") == 0
+    rows = [row for row in read_rows(tmp_path / "own" / "predictions.csv") if row["model"] == "covariates"]
+    before = {row["image"]: row["p_nodule"] for row in read_rows(run.predictions) if row["split"] == "test"}
+    assert {row["image"]: float(row["p_nodule"]) for row in rows} == pytest.approx(
+        {image: float(value) for image, value in before.items()}
+    )
+    assert evaluate(compared, table, tmp_path / "new", "evaluation.prevalence=0.1") == 0
+    results = read_json(tmp_path / "new" / "comparison.json")
+    assert [(pair["first"], pair["second"]) for pair in results["pairs"]] == [("covariates", "linear")]
+    for model in results["models"].values():
+        assert model["use"]["prevalence"] == 0.1
+        assert model["prediction_sets"]["external"]["n"] == 28
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'section id="(\w+)"', page)) >= {"external", "use", "sets"}
+
+
+def test_a_model_whose_columns_the_table_lacks_is_left_out_with_a_sentence(compared, table, tmp_path, caplog):
+    rows = [row | {"file": str(table.parent / row["file"])} for row in read_rows(table)]
+    write_rows(tmp_path / "bare.csv", [{key: row[key] for key in row if key != "age"} for row in rows])
+    assert evaluate(compared, tmp_path / "bare.csv", tmp_path / "out") == 0
+    assert "covariates" in caplog.text
+    assert "age" in caplog.text
+    metrics = read_json(tmp_path / "out" / "metrics.json")  # of the only model that is left
+    assert [path.rpartition("/")[2] for path in metrics["runs"]] == ["linear"]
