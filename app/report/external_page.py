@@ -10,12 +10,13 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
-from voxlift.app.evaluation.verdict import format_p_value
+from voxlift.app.evaluation.verdict import MIN_SUBJECTS, format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
 from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells, value_and_interval
 from voxlift.app.report.formatting import (
+    MISSING,
     format_interval,
     format_signed,
     format_value,
@@ -137,16 +138,30 @@ def describe_external(
     """
     sections = []
     if metrics.get("difference"):
-        rows = [_difference_row(name, one, unit) for name, one in metrics["difference"].items()]
-        note = (
-            "External minus internal test, on different subjects. Interval and p-value of a ROC AUC with "
-            "two outcomes are DeLong's with independent variances; the others come from two bootstraps over "
-            "subjects. The p-values are not corrected for the number of metrics. A decision threshold is the "
-            "run's own."
-        )
-        sections.append(("Difference from the internal test", table_cells(rows), note))
+        counts = [metrics[name]["subjects"] for name in ("external", "internal") if name in metrics]
+        is_few = min(counts) < 2 * MIN_SUBJECTS  # no class of at least so many on each side
+        rows = [
+            _difference_row(name, one, unit, is_few=is_few) for name, one in metrics["difference"].items()
+        ]
+        sections.append(("Difference from the internal test", table_cells(rows), _difference_note(metrics)))
     sections += _range_section(metrics["training_range"], metric, unit)
     return [*sections, *_threshold_section(metrics), *_calibration_section(metrics, unit)]
+
+
+def _difference_note(metrics: Mapping[str, Any]) -> str:
+    """Return how differences from the internal test were found, as far as the task has them."""
+    has_auc = any(name.partition("[")[0] == "auc" for name in metrics["difference"])
+    how = (
+        "Interval and p-value of a ROC AUC with two outcomes are DeLong's with independent variances; the "
+        "others come from two bootstraps over subjects."
+        if has_auc
+        else "Intervals and p-values come from two bootstraps over subjects."
+    )
+    note = (
+        f"External minus internal test, on different subjects. {how} The p-values are not corrected for the "
+    )
+    note += "number of metrics."
+    return f"{note} A decision threshold is the run's own." if metrics.get("threshold_comparison") else note
 
 
 def _threshold_section(metrics: Mapping[str, Any]) -> list[tuple[str, TableCells, str]]:
@@ -180,7 +195,15 @@ def describe_models_external(
         unit: Of a predicted number.
     """
     rows = [
-        {"model": name, **_difference_row(metric, model["difference"][metric], unit)}
+        {
+            "model": name,
+            **_difference_row(
+                metric,
+                model["difference"][metric],
+                unit,
+                is_few=min(model[key]["subjects"] for key in ("external", "internal")) < 2 * MIN_SUBJECTS,
+            ),
+        }
         for name, model in results["models"].items()
         if model["difference"]
     ]
@@ -232,14 +255,15 @@ def external_verdict(metrics: Mapping[str, Any], *, name: str, metric: str = "au
     return " ".join(sentences)
 
 
-def _difference_row(name: str, one: Mapping[str, Any], unit: str) -> dict[str, str]:
+def _difference_row(name: str, one: Mapping[str, Any], unit: str, *, is_few: bool) -> dict[str, str]:
+    """Return a row of the table of differences; few subjects show no p-value, as in a comparison."""
     return {
         "metric": metric_label(name, unit),
         "internal test": format_value(one["internal"]),
         "external": format_value(one["external"]),
         "difference": format_signed(_number(one["difference"])),
         "95 % interval": format_interval(one["low"], one["high"]),
-        "p": format_p_value(_number(one["p_value"])),
+        "p": MISSING if is_few else format_p_value(_number(one["p_value"])),
     }
 
 

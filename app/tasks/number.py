@@ -229,6 +229,12 @@ class NumberTask(Task):
         half = limits["half width"]
         return {"low": float(prediction[0] - half), "high": float(prediction[0] + half)}
 
+    def map_title(
+        self, output: int, prediction: NDArray[np.float64], names: tuple[str, ...]
+    ) -> tuple[str, str]:
+        """Return the name, and the predicted number with its unit."""
+        return names[output], f"{names[output]} {prediction[output]:.4g} {self.unit}".rstrip()
+
     def scan_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
         """Return `prediction`."""
         return ["prediction"]
