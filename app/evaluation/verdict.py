@@ -262,13 +262,13 @@ def describe_more(found: Verdict, compared: Comparison) -> str:
 
 
 def format_p_value(value: float) -> str:
-    """Return a p-value in its usual form.
+    """Return a p-value in its usual form; a dash for nan.
 
     >>> format_p_value(0.0004), format_p_value(0.0312)
     ('< 0.001', '0.031')
     """
     if not math.isfinite(value):
-        return "undefined"
+        return "\N{EN DASH}"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -334,6 +334,11 @@ def _suggest_folds(compared: Comparison) -> list[str]:
 def has_too_few_subjects(compared: Comparison) -> bool:
     """Return whether a class has too few subjects for any verdict, and so for any p-value."""
     return _smallest_group(compared) < MIN_SUBJECTS
+
+
+def shown_p_value(compared: Comparison, test: str = "bootstrap") -> float:
+    """Return the adjusted p-value of a pair for a table; nan below a verdict refused for few subjects."""
+    return math.nan if has_too_few_subjects(compared) else compared.adjusted.get(test, math.nan)
 
 
 def _smallest_group(compared: Comparison) -> float:

@@ -18,7 +18,7 @@ from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metric
 from voxlift.app.evaluation.metrics import weighted_confusion
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import format_p_value, has_too_few_subjects, short_verdict
+from voxlift.app.evaluation.verdict import format_p_value, has_too_few_subjects, short_verdict, shown_p_value
 from voxlift.app.report.formatting import (
     MISSING,
     format_interval,
@@ -269,11 +269,9 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
             "difference": format_signed(found.difference),
             "interval": format_interval(found.low, found.high),
-            "p": MISSING if has_too_few_subjects(one) else format_p_value(one.adjusted["bootstrap"]),
+            "p": format_p_value(shown_p_value(one)),
             "verdict": short_verdict(one),
-            "p_wilcoxon": format_p_value(one.adjusted["wilcoxon"])
-            if one.wilcoxon and not has_too_few_subjects(one)
-            else MISSING,
+            "p_wilcoxon": format_p_value(shown_p_value(one, "wilcoxon")),
             "only_second": MISSING if one.mcnemar is None else str(one.mcnemar.only_second),
             "only_first": MISSING if one.mcnemar is None else str(one.mcnemar.only_first),
             "first": one.first,
@@ -291,7 +289,11 @@ def finding_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             found = one.differences.get(f"auc[{name}]")
             if found is None:
                 continue
-            p_values = {key: tests.adjusted.get(key, math.nan) for key in ("bootstrap", "delong")}
+            is_few = has_too_few_subjects(one)
+            p_values = {
+                key: math.nan if is_few else tests.adjusted.get(key, math.nan)
+                for key in ("bootstrap", "delong")
+            }
             interval = format_interval(found.low, found.high)
             rows.append(
                 {

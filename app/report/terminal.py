@@ -16,9 +16,9 @@ from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import (
     format_p_value,
-    has_too_few_subjects,
     overall_verdict,
     short_verdict,
+    shown_p_value,
 )
 from voxlift.app.progress import build_console
 from voxlift.app.report.evidence import ablation_rows, show_subgroups
@@ -33,7 +33,7 @@ from voxlift.app.report.findings import (
     summarize_audit,
     truncate_line,
 )
-from voxlift.app.report.formatting import MISSING, format_interval, format_value, has_zero_width, interval_of
+from voxlift.app.report.formatting import format_interval, format_value, has_zero_width, interval_of
 
 ZERO_WIDTH_NOTE = (
     "\N{DAGGER} every resample gave this value: the interval has zero width and does not measure uncertainty"
@@ -162,7 +162,7 @@ def print_comparisons(found: Sequence[Comparison], *, console: Console | None = 
         table.add_row(
             f"{one.second} \N{MINUS SIGN} {one.first}",
             f"{format_value(difference.difference)} {interval}".rstrip(),
-            MISSING if has_too_few_subjects(one) else format_p_value(one.adjusted["bootstrap"]),
+            format_p_value(shown_p_value(one)),
             short_verdict(one),
         )
     target.print(table)

@@ -25,12 +25,12 @@ from voxlift.app.data.cohort import count_folds
 from voxlift.app.evaluation.bootstrap import RESAMPLES, model_intervals, point_metrics
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import compare_models, default_margin
-from voxlift.app.evaluation.verdict import Verdict, decide, format_p_value
+from voxlift.app.evaluation.verdict import Verdict, decide, format_p_value, shown_p_value
 from voxlift.app.progress import progress_bar
 from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.results import read_scores
-from voxlift.app.runtime.cluster import run_jobs
+from voxlift.app.runtime.jobs import run_jobs
 from voxlift.app.studies.folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def compare_with_reference(
     )
     for pair in pairs:
         one = pair.differences[primary]
-        p = pair.adjusted["bootstrap"]
+        p = shown_p_value(pair)
         found[pair.second] = PointDifference(one.difference, one.low, one.high, p, decide(pair))
     return found
 

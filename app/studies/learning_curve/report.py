@@ -16,7 +16,7 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison, compare_models
 from voxlift.app.evaluation.paired_tests import holm
 from voxlift.app.evaluation.scores import Fits, Floats
-from voxlift.app.evaluation.verdict import decide, format_p_value, short_verdict
+from voxlift.app.evaluation.verdict import decide, format_p_value, short_verdict, shown_p_value
 from voxlift.app.report.formatting import format_interval, format_signed, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
@@ -191,7 +191,7 @@ def _describe_pair(pair: Comparison) -> str:
     interval = format_interval(one.low, one.high)
     return (
         f"{pair.second} \N{MINUS SIGN} {pair.first} {format_signed(one.difference)} {interval}, "
-        f"p {format_p_value(pair.adjusted['bootstrap'])}, {short_verdict(pair)}"
+        f"p {format_p_value(shown_p_value(pair))}, {short_verdict(pair)}"
     )
 
 
@@ -300,7 +300,7 @@ def _build_difference_table(pairs: Mapping[int, Comparison]) -> TextTable:
     texts = []
     for size, pair in pairs.items():
         one = pair.differences[pair.primary]
-        interval, p = format_interval(one.low, one.high), format_p_value(pair.adjusted["bootstrap"])
+        interval, p = format_interval(one.low, one.high), format_p_value(shown_p_value(pair))
         texts.append([str(size), format_signed(one.difference), interval, p, short_verdict(pair)])
     first = next(iter(pairs.values()))
     caption = (

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,8 @@ from voxlift.app.evaluation.verdict import (
     short_verdict,
 )
 from voxlift.app.report.formatting import MISSING
-from voxlift.app.report.tables import comparison_rows
+from voxlift.app.report.tables import comparison_rows, finding_rows
+from voxlift.app.studies.trainings import compare_with_reference
 
 
 def compared(difference, low, high, *, p=0.01, primary="auc", names=("slice2d", "volume3d"), **changes):
@@ -204,7 +206,7 @@ def test_an_undefined_metric_is_reported():
     undefined = compared(np.nan, np.nan, np.nan)
     assert decide(undefined).verdict not in {"better", "worse"}
     assert "undefined" in comparison_verdict(undefined)
-    assert format_p_value(float("nan")) == "undefined"
+    assert format_p_value(float("nan")) == MISSING
 
 
 def test_fewer_than_five_subjects_of_a_class_decide_nothing_and_fewer_than_fifteen_are_a_caution():
@@ -268,10 +270,16 @@ def test_few_test_subjects_suggest_folds_and_show_no_p_value():
     assert "splits.folds=5" in comparison_verdict(found)
     (row,) = comparison_rows([found])
     assert (row["p"], row["p_wilcoxon"]) == (MISSING, MISSING)
+    assert math.isnan(
+        compare_with_reference({"weak": [weak], "strong": [strong]}, "weak", margin=None)["strong"].p
+    )
     weak, strong = build_numbers(1, noise=20, count=80), build_numbers(2, noise=1, count=80)
     (many,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
     assert "splits.folds" not in comparison_verdict(many)
     assert comparison_rows([many])[0]["p"] != MISSING
+    findings = {name: build_findings(seed, count=10) for seed, name in enumerate("ab")}
+    (few,) = compare_models(findings, resamples=200)
+    assert {row[key] for row in finding_rows([few]) for key in row if key.startswith("p,")} == {MISSING}
     block = {"auc": 0.9, "intervals": {"auc": [0.7, 1.0]}}
     assert "splits.folds=5" in run_verdict({**block, "subjects": 6}, name="m")
     assert "splits.folds" not in run_verdict({**block, "subjects": 60}, name="m")
