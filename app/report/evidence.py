@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.evaluation.groupings import MISSING as MISSING_CELLS
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_rows
@@ -233,6 +233,41 @@ def _forests(
     return [
         (f"{label} of each group, with 95 % interval from a bootstrap over the group's subjects.", figure)
     ]
+
+
+def external_verdict(metrics: Mapping[str, Any], *, name: str, metric: str = "auc", unit: str = "") -> str:
+    """Return the sentences above the page on external data.
+
+    Args:
+        metrics: Content of metrics.json.
+        name: Of the model.
+        metric: Of the verdict.
+        unit: Of a predicted number.
+    """
+    block, difference = metrics["external"], metrics.get("difference", {}).get(metric)
+    low, high = interval_of(block, metric) or (None, None)
+    value = f"{format_value(block.get(metric))} {format_interval(low, high)}"
+    sentences = [f"{name}: {metric_label(metric, unit)} {value} on {block['subjects']} external subjects."]
+    if difference and difference["low"] is not None:
+        interval = format_interval(difference["low"], difference["high"])
+        gap = f"{format_signed(difference['difference'])} {interval}"
+        if difference["low"] <= 0 <= difference["high"]:
+            sentences.append(f"No difference from its own test subjects is shown: {gap}.")
+        else:
+            is_lower = difference["high"] < 0
+            word = "better" if is_lower == is_lower_better(metric) else "worse"
+            way = "lower" if is_lower else "higher"
+            sentences.append(f"That is {way}, so {word}, than on its own test subjects: {gap}.")
+    known = metrics["training_range"]
+    if known["outside"]:
+        share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
+        kinds: dict[str, int] = {}
+        for reason, count in known.get("reasons", {}).items():  # along the axes together
+            kind = reason.partition(" along ")[0]
+            kinds[kind] = max(kinds.get(kind, 0), count)
+        reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+        sentences.append(f"{share}{f': {reasons}' if reasons else ''}.")
+    return " ".join(sentences)
 
 
 def value_and_interval(block: Mapping[str, Any], name: str) -> tuple[str, str]:
