@@ -355,6 +355,8 @@ def _rarest(compared: Comparison) -> str:
 
 
 def _noun(compared: Comparison) -> str:
+    if compared.findings is not None:
+        return "outcome of a finding"
     return "grade" if compared.primary == "kappa_quadratic" else "class"
 
 

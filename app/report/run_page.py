@@ -180,7 +180,8 @@ def describe_task(data: DataSettings) -> str:
     >>> describe_task(DataSettings(name="manifest", label_column="territory"))
     'territory'
     """
-    of_source = {"manifest": data.label_column, "medmnist3d": Path(data.npz).stem if data.npz else None}
+    of_table = ", ".join(data.label_columns) or data.label_column
+    of_source = {"manifest": of_table, "medmnist3d": Path(data.npz).stem if data.npz else None}
     return data.task or of_source.get(data.name) or data.name
 
 

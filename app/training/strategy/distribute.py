@@ -143,8 +143,9 @@ def _build_mirrored(settings: TrainSettings, build: Callable[[], Networks]) -> N
     with _strategy(settings.devices.logical_cpus).scope():
         networks = build()
     _average_statistics(networks.trained)
-    (inputs,), (outputs,) = networks.volume.inputs, networks.volume.outputs
-    return replace(networks, volume=keras.Model(inputs, outputs, name=networks.volume.name))
+    inputs, (outputs,) = networks.volume.inputs, networks.volume.outputs
+    scored = keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=networks.volume.name)
+    return replace(networks, volume=scored)
 
 
 def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras
