@@ -32,7 +32,11 @@ def case(index, *, is_wrong):
     distance = sum((axis - at) ** 2 for axis, at in zip((depth, height, width), PEAK, strict=True))
     sprite = place_sprite(voxels, Grid(AFFINE, has_sides=True), np.exp(-distance / 3))
     facts = CaseFacts(
-        "ab"[index % 2], is_wrong, error=index / 10, sureness=1 - index / 10, groups={"sex": "FM"[index // 2]}
+        "ab"[index % 2],
+        is_wrong=is_wrong,
+        error=index / 10,
+        sureness=1 - index / 10,
+        groups={"sex": "FM"[index // 2]},
     )
     made = Case(
         f"sub-{index}",
