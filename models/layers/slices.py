@@ -243,11 +243,11 @@ class AggregateSlices(keras.layers.Layer):
         """
         if self.activation != "softmax":
             return self._aggregate_apart(logits, features, counts)
-        scores = ops.log_softmax(logits, axis=-1)
+        scores = _log_softmax(logits, axis=2)
         excluded = 0.0 if counts is None else (1.0 - counts)[..., None] * EXCLUDED
         if self.how == "attention":
             attention = self.score(self.hidden(logits if features is None else features)) + excluded
-            return ops.logsumexp(scores + ops.log_softmax(attention, axis=1), axis=1)
+            return ops.logsumexp(scores + _log_softmax(attention, axis=1), axis=1)
         scores = scores + excluded
         if self.how == "max":
             scores = ops.max(scores, axis=1)
@@ -273,7 +273,7 @@ class AggregateSlices(keras.layers.Layer):
         weights = excluded + ops.zeros_like(outputs)
         if self.how == "attention":
             weights = weights + self.score(self.hidden(outputs if features is None else features))
-        log_weights = ops.log_softmax(weights, axis=1)  # [B, N, K]
+        log_weights = _log_softmax(weights, axis=1)  # [B, N, K]
         if self.activation == "linear":
             return ops.sum(ops.exp(log_weights) * ops.where(log_weights < EXCLUDED / 2, 0.0, outputs), axis=1)
         present = ops.logsumexp(ops.log_sigmoid(outputs) + log_weights, axis=1)
@@ -295,3 +295,15 @@ class AggregateSlices(keras.layers.Layer):
         if self.activation != "softmax":  # files of classes stay as they were
             own["activation"] = self.activation
         return {**super().get_config(), **own}
+
+
+def _log_softmax(values: Tensor, *, axis: int) -> Tensor:
+    """Return the log-softmax of values [B, N, K] along axis 1 or 2.
+
+    That axis is the last one of a matrix meanwhile: OpenVINO (2026.4) moves a transposition past a log-softmax
+    without changing the axis of the latter, but not past a reshape.
+    """
+    last = ops.swapaxes(values, 1, 2) if axis == 1 else values
+    rows = ops.log_softmax(ops.reshape(last, (-1, last.shape[2])), axis=-1)
+    apart = ops.reshape(rows, (-1, *last.shape[1:]))
+    return ops.swapaxes(apart, 1, 2) if axis == 1 else apart
