@@ -97,7 +97,7 @@ def write_onnx(network: Any, folder: Path) -> ExportedModel:  # noqa: ANN401 - u
     import onnxruntime
 
     target = folder / "model.onnx"
-    network(_given(random_inputs(network, 1, None, seed=0)))  # Keras exports only models once called
+    network(given_inputs(random_inputs(network, 1, None, seed=0)))  # Keras exports only models once called
     with silence_converters():
         network.export(str(target), format="onnx", verbose=False)
         options = onnxruntime.SessionOptions()
@@ -145,7 +145,7 @@ def compare_converted(
     scores, probabilities, largest = 0.0, 0.0, 1.0
     for count in BATCH_SIZES:
         inputs = random_inputs(network, count, training_range, seed=count)
-        own = np.asarray(network(_given(inputs), training=False), np.float32)
+        own = np.asarray(network(given_inputs(inputs), training=False), np.float32)
         other = np.asarray(exported(inputs), np.float32)
         scores = max(scores, float(np.abs(own - other).max()))
         largest = max(largest, float(np.abs(own).max()))
@@ -168,7 +168,8 @@ def random_inputs(
     return (voxels, *columns)
 
 
-def _given(inputs: Inputs) -> Any:  # noqa: ANN401 - one array, or a list of them
+def given_inputs(inputs: Inputs) -> Any:  # noqa: ANN401 - one array, or a list of them
+    """Return what a Keras model takes: volumes alone, or a list of volumes and columns."""
     return inputs[0] if len(inputs) == 1 else list(inputs)
 
 
