@@ -264,7 +264,9 @@ def _score_trials(
             cohorts[key] = prepare_external(manifest, settings)
             refuse_trained_voxels(cohorts[key], trained, manifest.source)
         batch_size = asked.batch_size or member.settings.trainer.batch_size
-        own = score_run(trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size)
+        own = score_run(
+            trial.run, settings, cohorts[key], EXTERNAL, batch_size=batch_size, engine=asked.engine
+        )
         decided = cohort.task.decide(own, read_json(trial.run.metrics))
         scores.setdefault(trial.model, []).append(decided)
     return ScoredTrials(tuple(trials), tuple(members), scores, cohort, ())

@@ -35,7 +35,7 @@ from voxlift.app.external.score import (
 )
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
-from voxlift.app.progress import print_line
+from voxlift.app.progress import phase, print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
 from voxlift.app.report.terminal import print_metrics, print_subgroups
 from voxlift.app.runs.cohort import write_cohort
@@ -101,17 +101,18 @@ def evaluate_runs(asked: EvaluateSettings, runs: Sequence[str]) -> int:
     )
     internal = [member.run for member in ensemble.members][:1]
     table = describe_with_external(internal, own, columns, cohort, named=asked.evaluation.describe)
-    write_external_page(
-        folder,
-        settings,
-        cohort=cohort,
-        scores=decided,
-        metrics=metrics,
-        table_one=table,
-        run=ensemble.members[0].run,
-        name=describe_models(ensemble),
-        columns=columns,
-    )
+    with phase("Writing the page"):
+        write_external_page(
+            folder,
+            settings,
+            cohort=cohort,
+            scores=decided,
+            metrics=metrics,
+            table_one=table,
+            run=ensemble.members[0].run,
+            name=describe_models(ensemble),
+            columns=columns,
+        )
     write_json(folder.metrics, metrics)  # last, as in a run
     print_results(metrics, describe_models(ensemble), decided)
     print_line(f"Results in {folder.path}, report {folder.report}")
@@ -140,16 +141,18 @@ def score_members(
     ensemble: Ensemble, cohort: Cohort, asked: EvaluateSettings, *, batch_size: int
 ) -> list[Any]:
     """Return each member's predictions for the new volumes."""
-    return [
-        score_run(
-            member.run,
-            build_external_settings(member.settings, asked.data),
-            cohort,
-            EXTERNAL,
-            batch_size=batch_size,
-        )
-        for member in ensemble.members
-    ]
+    with phase("Scoring the external data"):
+        return [
+            score_run(
+                member.run,
+                build_external_settings(member.settings, asked.data),
+                cohort,
+                EXTERNAL,
+                batch_size=batch_size,
+                engine=asked.engine,
+            )
+            for member in ensemble.members
+        ]
 
 
 def build_metrics(

@@ -14,16 +14,27 @@ from voxlift.app.evaluation.scores import AnyPredictions, replace_fields
 from voxlift.app.files import read_rows
 from voxlift.app.inference.ensemble import EnsembleMember
 from voxlift.app.inference.scores import score_split
+from voxlift.app.progress import print_line
+from voxlift.app.runs.cohort import read_training_range
 from voxlift.app.runs.columns import join_new_columns
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_scores
 from voxlift.app.tasks import task_of
 from voxlift.app.training.without_network import WITHOUT_NETWORK
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
 
 
-def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: str, *, batch_size: int) -> Any:  # noqa: ANN401 - the predictions of the run's task
+def score_run(
+    run: RunFolder,
+    settings: TrainSettings,
+    cohort: Cohort,
+    split: str,
+    *,
+    batch_size: int,
+    engine: str = "tensorflow",
+) -> Any:  # noqa: ANN401 - the predictions of the run's task
     """Return the scores of a split of a cohort by the model of a finished run.
 
     Args:
@@ -32,12 +43,15 @@ def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: st
         cohort: With no other volumes than those of the split.
         split: Of the cohort.
         batch_size: Volumes scored at once.
+        engine: What computes the scores of a network, see `choose_engine`; other models are scored as always.
 
     Raises:
-        SettingsError: The network takes volumes of another shape.
+        SettingsError: The network takes volumes of another shape, or the engine cannot be used.
         ManifestError: The table lacks a column that the model takes, or a volume has no vector.
     """
     if not settings.model.has_network:
+        if engine != "tensorflow":
+            print_line(f"Engine: {settings.model.name} has no network to convert; it is scored as always.")
         return WITHOUT_NETWORK[settings.model.kind].score(run, settings, cohort, split)
     from voxlift.models.batch_norm import fold_batch_norm
 
@@ -45,7 +59,34 @@ def score_run(run: RunFolder, settings: TrainSettings, cohort: Cohort, split: st
     refuse_other_shape(volume_shape(network), cohort.shape, run)
     if cohort.columns is None:  # of other data; a cohort of the run has those of its folder
         cohort = join_new_columns(cohort, run, settings)
-    return score_split(fold_batch_norm(network), cohort, split, batch_size=batch_size)
+    scorer = fold_batch_norm(network)
+    if engine != "tensorflow":
+        scorer = _choose_scorer(engine, scorer, run, cohort.prepared(split), batch_size=batch_size)
+    return score_split(scorer, cohort, split, batch_size=batch_size)
+
+
+def _choose_scorer(
+    engine: str,
+    network: Any,  # noqa: ANN401 - untyped Keras
+    run: RunFolder,
+    volumes: PreparedVolumes,
+    *,
+    batch_size: int,
+) -> Any:  # noqa: ANN401 - as above
+    from voxlift.app.inference.engine import choose_engine  # converts networks: only where it is asked for
+    from voxlift.data_pipelines.pipeline import evaluation_volumes
+
+    first = next(iter(evaluation_volumes(volumes, batch_size=min(batch_size, len(volumes)))))
+    inputs = first[0] if isinstance(first, tuple) else (first,)  # with columns: a tuple of one pair
+    chosen = choose_engine(
+        engine,
+        network,
+        run.network,
+        inputs,
+        volumes=len(volumes),
+        training_range=read_training_range(run),
+    )
+    return chosen.scorer
 
 
 def refuse_other_shape(expected: Sequence[int | None], received: Sequence[int], run: RunFolder) -> None:

@@ -83,6 +83,7 @@ def explain_volume(
     method: str = "gradcam",
     layer: str | None = None,
     columns: NDArray[np.float32] | None = None,
+    occluded: Any | None = None,  # noqa: ANN401 - as above
 ) -> Explanation:
     """Return the map of a network's evidence for one of its outputs in one volume.
 
@@ -94,6 +95,8 @@ def explain_volume(
         method: `gradcam`, `occlusion`, or `both`: Grad-CAM's map, with its agreement with occlusion.
         layer: For Grad-CAM, the name of a spatial layer; None is the last convolution.
         columns: [F] of a network that takes columns, too; they are held, and the map explains the image.
+        occluded: What scores the volumes with covered boxes: the network in another engine, which has no
+            gradients for Grad-CAM; None: the network itself.
 
     Raises:
         ValueError: The network has no such layer.
@@ -105,12 +108,12 @@ def explain_volume(
     asked["columns"] = None if columns is None else columns[None]
     if method == "gradcam":
         return Explanation(grad_cam(network, batch, layer=layer, **asked)[0], method)
-    box = occlusion_box(voxels.shape)
+    box, scorer = occlusion_box(voxels.shape), network if occluded is None else occluded
     if method == "occlusion":
         stride = [max(1, side // 2) for side in box]
-        drops = occlusion_map(network, batch, size=box, stride=stride, **asked)[0]
+        drops = occlusion_map(scorer, batch, size=box, stride=stride, **asked)[0]
         return Explanation(np.maximum(drops, 0), method)
-    drops = occlusion_map(network, batch, size=box, stride=box, **asked)[0]
+    drops = occlusion_map(scorer, batch, size=box, stride=box, **asked)[0]
     heat = grad_cam(network, batch, layer=layer, **asked)[0]
     return Explanation(heat, "gradcam", rank_agreement(heat, drops, box=box))
 
@@ -146,6 +149,15 @@ def occlusion_box(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """
     depth, height, width = (-(-side // BOXES_PER_SIDE) for side in shape[:3])
     return depth, height, width
+
+
+def count_passes(method: str) -> int:
+    """Return about how many covered volumes are scored for the map of one volume.
+
+    >>> [count_passes(method) for method in ("gradcam", "both", "occlusion")]
+    [0, 216, 1728]
+    """
+    return {"gradcam": 0, "both": BOXES_PER_SIDE**3}.get(method, (2 * BOXES_PER_SIDE) ** 3)
 
 
 def rank_agreement(heat: Heat, drops: Heat, *, box: tuple[int, int, int]) -> float | None:
@@ -185,6 +197,7 @@ def explain_scan(
     label: int,
     method: str,
     layer: str | None,
+    occluded: Sequence[Any] | None = None,
 ) -> Explanation:
     """Return the map of a usable prepared scan, averaged over the networks of an ensemble.
 
@@ -193,7 +206,8 @@ def explain_scan(
     if scan.voxels is None:
         raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no map.")
     found = []
-    for member, network in zip(ensemble.members, networks, strict=True):
+    scorers = [None] * len(networks) if occluded is None else occluded
+    for member, network, scorer in zip(ensemble.members, networks, scorers, strict=True):
         columns = ensemble.encode(member, [scan.scan.cells])
         found.append(
             explain_volume(
@@ -204,6 +218,7 @@ def explain_scan(
                 method=method,
                 layer=layer,
                 columns=None if columns is None else columns[0],
+                occluded=scorer,
             )
         )
     return average_explanations(found)
@@ -218,6 +233,7 @@ def write_scan_map(
     output: int,
     titles: tuple[str, str],
     number: int,
+    occluded: Sequence[Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Write the map and the picture of one scan; return the row's columns about them, and a warning or "".
 
@@ -229,8 +245,17 @@ def write_scan_map(
         output: Index of what is explained, see `Task.map_output`.
         titles: What that is, for the file's name and for the picture, see `Task.map_title`.
         number: Of the scan in the list, from 1: it makes the names of files unique.
+        occluded: As in `explain_volume`, for each of the networks.
     """
-    found = explain_scan(scan, ensemble, networks, label=output, method=options.method, layer=options.layer)
+    found = explain_scan(
+        scan,
+        ensemble,
+        networks,
+        label=output,
+        method=options.method,
+        layer=options.layer,
+        occluded=occluded,
+    )
     stem = f"{number:04d}_{_file_name(scan.scan.subject)}_{_file_name(titles[0])}_{found.method}"
     source, prefer = scan.scan.images[0], ensemble.preprocess.prefer
     target = options.folder / f"{stem}.nii.gz"

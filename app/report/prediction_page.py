@@ -105,7 +105,13 @@ def _build_cases(row: Row, scan: Scan, predictor: Predictor) -> list[Case]:
     decision = task.decide_rows(prediction[None], ensemble.thresholds)[0]
     output = task.map_output(prediction, decision, options.label)
     found = explain_scan(
-        prepared, ensemble, predictor.networks, label=output, method=options.method, layer=options.layer
+        prepared,
+        ensemble,
+        predictor.networks,
+        label=output,
+        method=options.method,
+        layer=options.layer,
+        occluded=predictor.occluded,
     )
     sprite = place_sprite(
         prepared.voxels,
