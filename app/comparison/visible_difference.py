@@ -15,6 +15,7 @@ from voxlift.app.evaluation.sample_size import (
     ASSUMED_CORRELATION,
     DifferenceVariance,
     planned_error,
+    planned_kappa,
     planned_subjects,
     required_subjects,
     smallest_visible_difference,
@@ -30,15 +31,18 @@ def describe_visible_difference(plan: Plan, *, margin: float | None) -> str:
         margin: Smallest difference that matters; None: the default of the task.
 
     Returns:
-        A sentence; empty for grades, without test subjects, and without a training to come.
+        A sentence; empty without test subjects, and without a training to come.
     """
     if all(trial.run.is_finished for trial in plan.trials):
         return ""
     task = plan.settings[0].task
     records, classes = read_test_records(plan)
+    counts = [sum(record.label == k for record in records) for k in range(len(classes))]
     text = ""
     if task.name == "classes":
-        text = _describe_auc(records, classes, margin=margin or MARGIN)
+        text = _describe_auc(counts, classes, margin=margin or MARGIN)
+    elif task.name == "grades":
+        text = _describe_kappa(counts, margin=margin or MARGIN)
     elif task.name == "findings":
         text = _describe_findings(records, margin=margin or MARGIN)
     elif task.name == "number":
@@ -57,17 +61,28 @@ def read_test_records(plan: Plan) -> tuple[list[Record], Sequence[str]]:
     return list(records.values()), manifest.classes
 
 
-def _describe_auc(records: Sequence[Record], classes: Sequence[str], *, margin: float) -> str:
-    counts = [sum(record.label == k for record in records) for k in range(len(classes))]
+def _describe_auc(counts: Sequence[int], classes: Sequence[str], *, margin: float) -> str:
     visible = smallest_visible_difference(counts)
     if math.isnan(visible):
         return ""
     listed = ", ".join(f"{count} {name}" for name, count in zip(classes, counts, strict=True))
     return (
-        f"With {len(records)} test subjects ({listed}), differences of AUC below {visible:.2f} cannot be "
+        f"With {sum(counts)} test subjects ({listed}), differences of AUC below {visible:.2f} cannot be "
         f"told; one of {margin:g} needs about {planned_subjects(margin)} of each class for 80 % power. "
         "voxlift-study study=sample_size computes it from results. "
         f"Assumed: AUC {ASSUMED_AUC:g}"
+    )
+
+
+def _describe_kappa(counts: Sequence[int], *, margin: float) -> str:
+    if sum(count > 0 for count in counts) < 2:
+        return ""
+    (kappa, error), subjects = planned_kappa(counts), sum(counts)
+    variance = DifferenceVariance(error**2 * subjects)
+    return (
+        f"With {subjects} test subjects, differences of the quadratic kappa below "
+        f"{variance.width(subjects) / 2:.2f} cannot be told; one of {margin:g} needs about "
+        f"{required_subjects(variance, margin, power=0.8)} for 80 % power. Assumed: kappa {kappa:.2f}"
     )
 
 

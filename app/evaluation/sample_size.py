@@ -11,6 +11,7 @@ from scipy import stats
 
 from voxlift.app.evaluation.bootstrap import draw_subjects, subject_strata
 from voxlift.app.evaluation.delong import differences_by_seed
+from voxlift.app.evaluation.grades import quadratic_kappa
 from voxlift.app.evaluation.scores import (
     ClassFits,
     Flags,
@@ -26,6 +27,7 @@ MOST_SUBJECTS = 10_000_000  # of a class; more is reported as "no number of subj
 MOST_SEEDS = 1000
 ASSUMED_AUC = 0.8  # before any training, for the smallest difference that data could show
 ASSUMED_CORRELATION = 0.5
+SIMULATED = 2_000_000  # subjects in all, of `planned_kappa`
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,33 @@ def planned_error(numbers: Sequence[float]) -> tuple[float, float]:
     """
     errors = np.abs(np.asarray(numbers) - np.median(numbers))
     return float(errors.mean()), float(2 * (1 - ASSUMED_CORRELATION) * errors.var(ddof=1))
+
+
+def planned_kappa(counts: Sequence[int], *, seed: int = 0) -> tuple[float, float]:
+    """Return a planned quadratic kappa, and the standard error of a difference of two, by simulation.
+
+    Both models see the grade with an error as large as the grades' own standard deviation, the errors have a
+    correlation of 0.5, and each model gives the grades as often as they are.
+
+    Args:
+        counts: Test subjects of each grade, two of them above 0.
+        seed: Of the simulation.
+    """
+    subjects, shares = sum(counts), np.array(counts) / sum(counts)
+    draws = int(np.clip(SIMULATED // subjects, 50, 400))
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(len(counts), size=(draws, subjects), p=shares)
+    latent = (labels - labels.mean()) / labels.std()
+    shared = rng.normal(size=labels.shape)
+    kappas = []
+    for _ in range(2):
+        own = rng.normal(size=labels.shape)
+        seen = latent + math.sqrt(ASSUMED_CORRELATION) * shared + math.sqrt(1 - ASSUMED_CORRELATION) * own
+        given = np.searchsorted(np.quantile(seen, np.cumsum(shares)[:-1]), seen)
+        cells = (np.arange(draws)[:, None] * len(counts) + labels) * len(counts) + given
+        confusion = np.bincount(cells.ravel(), minlength=draws * len(counts) ** 2)
+        kappas.append(quadratic_kappa(confusion.reshape(draws, len(counts), len(counts)).astype(np.float64)))
+    return float(np.nanmean(kappas)), float(np.nanstd(kappas[1] - kappas[0]))
 
 
 def planned_subjects(difference: float, *, power: float = 0.8) -> int | None:

@@ -10,6 +10,7 @@ from voxlift.app.evaluation.sample_size import (
     DifferenceVariance,
     covariance_of_difference,
     planned_error,
+    planned_kappa,
     planned_subjects,
     planned_variance,
     required_seeds,
@@ -221,6 +222,14 @@ def test_the_planned_error_has_the_variance_of_simulated_errors_that_correlate_b
         second = np.where(rng.random(100) < 0.5, first, second)  # half of the errors are shared
         differences.append(second.mean() - first.mean())
     assert np.var(differences) == pytest.approx(per_subject / 100, rel=0.1)
+
+
+def test_the_planned_kappa_has_an_error_that_falls_with_the_subjects():
+    kappa, error = planned_kappa([30, 20, 10])
+    assert 0.3 < kappa < 0.8
+    assert planned_kappa([120, 80, 40])[1] == pytest.approx(error / 2, rel=0.2)
+    assert planned_kappa([30, 20, 10]) == (kappa, error)
+    assert planned_kappa([30, 0, 30])[0] > 0
 
 
 def test_before_any_training_the_visible_difference_follows_from_the_counts():
