@@ -15,7 +15,16 @@ from voxlift.app.config import (
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import find_description_problems, find_output_file_problems
-from voxlift.app.inference.options import EXPLAIN_METHODS, VIEWS, resolve_explain_method
+from voxlift.app.inference.options import (
+    ENGINES,
+    EXPLAIN_METHODS,
+    VIEWS,
+    find_engine_problems,
+    resolve_explain_method,
+)
+from voxlift.app.progress import print_line
+from voxlift.app.runtime.cluster import find_cluster_problems, format_job_script
+from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.setup import import_user_modules
 
 
@@ -47,11 +56,14 @@ def find_problems(settings: PredictSettings) -> list[str]:
             f"explain: expected true, false, {', '.join(EXPLAIN_METHODS)}; received {settings.explain}."
         )
     problems += find_count_problems("batch_size", settings.batch_size)
+    problems += find_choice_problems("engine", settings.engine, ENGINES)
+    problems += find_engine_problems(settings.engine, cluster=settings.cluster.name)
     problems += find_report_problems(settings.report)
     problems += find_centre_problems("", settings.centre_columns, settings.centre_space)
     ending = ".npz" if settings.embed and settings.output.lower().endswith(".npz") else ".csv"
     problems += find_output_file_problems(settings.output, ending=ending, overwrite=settings.overwrite)
     problems += find_description_problems(settings.output)
+    problems += find_cluster_problems(settings.cluster)
     if settings.embed:
         problems += _find_embed_problems(settings)
     return problems
@@ -63,6 +75,10 @@ def _find_embed_problems(settings: PredictSettings) -> list[str]:
         problems.append("embed=true: expected one run; the features of several cannot be averaged.")
     if settings.tta != "none" or resolve_explain_method(settings) is not None:
         problems.append("embed=true: expected tta=none and explain=false.")
+    if settings.engine != "tensorflow":
+        problems.append(f"embed=true: expected engine=tensorflow; received {settings.engine}.")
+    if settings.cluster.name != "none":
+        problems.append(f"embed=true: expected cluster=none; received {settings.cluster.name}.")
     return problems
 
 
@@ -75,6 +91,9 @@ def predict(settings: PredictSettings) -> int:
     Raises:
         SettingsError, ManifestError: The runs or the input cannot be used at all; nothing is written.
     """
+    if settings.cluster.dry_run:
+        print_line(format_job_script(settings.cluster))
+        return DONE
     import_user_modules(settings.custom)
     if settings.embed:
         from voxlift.app.inference.embed import run_embedding  # as below

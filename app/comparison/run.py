@@ -20,10 +20,11 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import format_override, quote_override
 from voxlift.app.config.schema import ClusterSettings
 from voxlift.app.files import write_rows
+from voxlift.app.progress import BRIEF
 from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_settings
 from voxlift.app.runtime.child import python_module, run_child
-from voxlift.app.runtime.cluster import Job, JobContext, JobEnd, run_jobs
 from voxlift.app.runtime.exit_status import LOST, USER_ERROR
+from voxlift.app.runtime.jobs import Job, JobContext, JobEnd, run_jobs
 from voxlift.data_pipelines.atomic import remove_leftovers
 
 TRAIN = tuple(python_module("voxlift.app.cli.train"))
@@ -154,7 +155,7 @@ def _train_in_child(
         command,
         descriptors=descriptors,
         log=log,
-        environment=context.environment,
+        environment={**context.environment, BRIEF: "1"},
         heading=f"On {context.worker}" if context.worker and log else "",
         dies_with_parent=bool(context.worker),
     )

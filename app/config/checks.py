@@ -7,7 +7,7 @@ from dataclasses import fields
 from itertools import pairwise
 from types import UnionType
 
-from voxlift.app.config.commands import AuditSettings, TrainSettings
+from voxlift.app.config.commands import AuditSettings, PrepareSettings, TrainSettings
 from voxlift.app.config.schema import (
     MODEL_KINDS,
     NOT_DECIDED,
@@ -73,6 +73,18 @@ def find_audit_problems(settings: AuditSettings) -> list[str]:
     ]
 
 
+def find_prepare_problems(settings: PrepareSettings) -> list[str]:
+    """Return one sentence for each problem in the settings of a preparation, but those of its cluster."""
+    return [
+        *find_data_problems(settings.data),
+        *_find_label_problems(settings),
+        *find_shape_problems(settings.preprocess),
+        *find_auto_problems(settings.preprocess),
+        *find_mask_problems(settings.preprocess, settings.data),
+        *find_range_problems("cache.workers", settings.cache.workers, 0, 1024),
+    ]
+
+
 def find_choice_problems(key: str, value: object, allowed: tuple[str, ...]) -> list[str]:
     """Return a sentence if `value` is not one of `allowed`.
 
@@ -128,14 +140,14 @@ def _find_task_problems(settings: TrainSettings) -> list[str]:
     return [*task_of(settings).find_problems(settings), *_find_phantom_problems(settings)]
 
 
-def _find_label_problems(settings: AuditSettings) -> list[str]:
+def _find_label_problems(settings: AuditSettings | PrepareSettings) -> list[str]:
     """Return one sentence for each setting of the labels that the task cannot use."""
     if settings.task.name not in TASK_NAMES:
         return find_choice_problems("task.name", settings.task.name, TASK_NAMES)
     return [*task_of(settings).find_data_problems(settings.data), *_find_phantom_problems(settings)]
 
 
-def _find_phantom_problems(settings: TrainSettings | AuditSettings) -> list[str]:
+def _find_phantom_problems(settings: TrainSettings | AuditSettings | PrepareSettings) -> list[str]:
     """Return a sentence where the phantom's task has labels for another task, with the pair that works."""
     data, task = settings.data, settings.task.name
     if data.name != "phantom":

@@ -125,6 +125,7 @@ class EvaluateSettings:
         evaluation: See `EvaluationSettings`.
         report: See `PageSettings`; used on external data.
         batch_size: Volumes scored at once; null: as in the training.
+        engine: What computes the scores, as in `PredictSettings`.
         custom: As in `TrainSettings`.
         runs_folder: Folder for the record of a sweep (`-m`).
         debug: As in `TrainSettings`.
@@ -137,6 +138,7 @@ class EvaluateSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report: PageSettings = field(default_factory=PageSettings)
     batch_size: int | None = None
+    engine: str = "tensorflow"
     custom: list[str] = field(default_factory=list)
     runs_folder: str = "runs"
     debug: bool = False
@@ -158,6 +160,7 @@ class PredictSettings:
         tta: Test-time augmentation: `none`, `flips` (axes that training flipped), `half_turns` or `shifts`
             (one voxel each way).
         report: See `PageSettings`; the page is written beside the output where `explain` is asked for.
+        cluster: See `ClusterSettings`.
         image_columns: Columns of the image files in a table; empty: as in the run.
         subject_column: Column of the subject in a table; null: as in the run.
         mask_column: Column of the masks in a table, for a run that needs them; null: as in the run.
@@ -165,6 +168,9 @@ class PredictSettings:
         centre_space: `RAS` or `LPS`, as `data.centre_space`; null: as in the run.
         root: Folder that image paths in a table are relative to; null: the table's folder.
         batch_size: Volumes scored at once; null: as in the training.
+        engine: What computes the scores: `tensorflow` (the network as trained), `openvino` (its conversion,
+            on a CPU, once it agrees with the network; extra `openvino`) or `auto` (the faster of both, by a
+            short measurement, where there are enough volumes).
         workers: Threads that read files; 0: one per CPU.
         overwrite: Whether an existing output is replaced.
         custom: As in `TrainSettings`.
@@ -181,6 +187,7 @@ class PredictSettings:
     embed: bool = False
     tta: str = "none"
     report: PageSettings = field(default_factory=PageSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     image_columns: list[str] = field(default_factory=list)
     subject_column: str | None = None
     mask_column: str | None = None
@@ -188,6 +195,7 @@ class PredictSettings:
     centre_space: str | None = None
     root: str | None = None
     batch_size: int | None = None
+    engine: str = "tensorflow"
     workers: int = 0
     overwrite: bool = False
     custom: list[str] = field(default_factory=list)
@@ -223,6 +231,8 @@ class ReportSettings:
     Attributes:
         run: Folder of a finished run, for its checklist.
         checklist: `claim`: the items of CLAIM 2024.
+        external: Folder of an evaluation of this run on external data, for its item; null: none.
+        sample_size: Folder of a finished `study=sample_size`, for its item; null: none.
         runs: Folder with runs at any depth, for one table over all of them.
         sort: Column of that table: `auc` or another metric, `model`, `data` or `seconds`.
         output: Folder for the files; null: that of `run` or `runs`.
@@ -232,6 +242,8 @@ class ReportSettings:
 
     run: str | None = None
     checklist: str = "claim"
+    external: str | None = None
+    sample_size: str | None = None
     runs: str | None = None
     sort: str = "data"
     output: str | None = None
@@ -248,6 +260,7 @@ class AuditSettings:
         data: See `DataSettings`.
         preprocess: See `PreprocessSettings`; only how files are read, and `budget`, are used.
         evaluation: See `EvaluationSettings`; only `describe` is used.
+        cluster: See `ClusterSettings`.
         output: Folder for the results; null: named after the data, in `runs_folder`.
         thumbnails: Number of images shown on the page, 0 to 10000.
         measure: Whether to write `audit.measures.csv`, a table for `model=covariates`: volume, surface, mean
@@ -261,10 +274,34 @@ class AuditSettings:
     data: DataSettings = field(default_factory=DataSettings)
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     output: str | None = None
     thumbnails: int = 60
     measure: bool = False
     workers: int = 0
+    runs_folder: str = "runs"
+    debug: bool = False
+
+
+@dataclass
+class PrepareSettings:
+    """All settings of `voxlift-prepare`.
+
+    Attributes:
+        task: See `TaskSettings`; only how labels are read is used.
+        data: See `DataSettings`.
+        preprocess: See `PreprocessSettings`.
+        cache: See `CacheSettings`.
+        cluster: See `ClusterSettings`.
+        runs_folder: Folder for the record of a sweep (`-m`).
+        debug: As in `TrainSettings`.
+    """
+
+    task: TaskSettings = field(default_factory=TaskSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     runs_folder: str = "runs"
     debug: bool = False
 
@@ -343,6 +380,7 @@ COMMANDS: dict[str, type] = {
     "export": ExportSettings,
     "report": ReportSettings,
     "audit": AuditSettings,
+    "prepare": PrepareSettings,
     "lift": LiftSettings,
     "study": StudySettings,
 }

@@ -309,17 +309,17 @@ class TrainerSettings:
 
 @dataclass
 class ClusterSettings:
-    """Where independent jobs run, such as trainings of a comparison (group `cluster`); Dask hands them out.
+    """Where independent jobs run: trainings of a comparison, or shards of files (group `cluster`), with Dask.
 
     Attributes:
         name: `none` (one after another, here), `local` (processes of this machine), `scheduler` (workers that
             you have started), or a queueing system: `slurm`, `pbs`, `sge` or `lsf`.
-        workers: Most workers at once, each with one training at a time: processes of `local`, or jobs in the
+        workers: Most workers at once, each with one job at a time: processes of `local`, or jobs in the
             queue. Not used by `scheduler`.
-        threads: CPU threads of each training, which are also the CPUs of a job in the queue; null: the CPUs
+        threads: CPU threads of each job, which are also the CPUs of its place in the queue; null: the CPUs
             divided by the workers of `local`, else all of them. Equal threads give equal results, to the bit
             with `deterministic=true`.
-        gpus: GPUs of each training. Workers of `scheduler` must offer them: `dask worker --resources GPU=1`.
+        gpus: GPUs of each job. Workers of `scheduler` must offer them: `dask worker --resources GPU=1`.
         address: Of the scheduler, such as `tcp://host:8786`; for `scheduler`.
         queue: Queue or partition of the jobs; null: the system's own.
         account: Account or project that the jobs are charged to; null: the user's own.
@@ -328,7 +328,9 @@ class ClusterSettings:
         interface: Network interface between jobs and this machine, such as `ib0`; null: Dask's choice.
         directives: Further lines of a job's header, without their prefix, such as `--constraint=a100`.
         prologue: Commands of a job before its worker, such as `module load cuda`.
-        retries: How often a training may lose its worker before it counts as failed.
+        shard_size: Files that a worker reads, or scans that it scores, in one job; null: a quarter of a
+            worker's part, at most 256.
+        retries: How often a job may lose its worker before it counts as failed.
         dry_run: Whether to print the job script that would be submitted, and to do nothing else.
     """
 
@@ -344,6 +346,7 @@ class ClusterSettings:
     interface: str | None = None
     directives: list[str] = field(default_factory=list)
     prologue: list[str] = field(default_factory=list)
+    shard_size: int | None = None
     retries: int = 3
     dry_run: bool = False
 
@@ -489,11 +492,13 @@ class PreflightSettings:
         enabled: Whether to estimate memory and speed before the training.
         overfit_batch: Whether to check also that the model can overfit one batch.
         lift: Whether to check a lifted network against the 2D one, on repeated slices.
+        verbose: Whether to print the tables of layers and memory also where nothing in them needs a look.
     """
 
     enabled: bool = True
     overfit_batch: bool = False
     lift: bool = True
+    verbose: bool = False
 
 
 @dataclass

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.config import DataSettings, PreprocessSettings, TrainSettings, check_settings
+from voxlift.app.config import (
+    DataSettings,
+    PrepareSettings,
+    PreprocessSettings,
+    TrainSettings,
+    check_settings,
+)
 from voxlift.app.config.overrides import format_override
 from voxlift.app.config.schema import NOT_DECIDED
 from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.data.sources import locate_table, table_options
-from voxlift.app.progress import console, print_line
+from voxlift.app.progress import phase, print_line
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.preprocess.auto import (
@@ -75,10 +81,21 @@ def resolve_preprocess(settings: TrainSettings) -> TrainSettings:
     return settings if choice is None else replace(settings, preprocess=choice.settings)
 
 
+def resolve_preparation(settings: PrepareSettings) -> PrepareSettings:
+    """Return settings with what a training would decide in place of `preprocess=auto`.
+
+    Raises:
+        VolumeError, ManifestError: No image could be read, or the table cannot be used.
+    """
+    if settings.preprocess.name != "auto":
+        return settings
+    return replace(settings, preprocess=_decide(_Key(settings)).settings)
+
+
 class _Key:
     """Settings, equal to others that name the same images: the trainings of a comparison read them once."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings | PrepareSettings) -> None:
         self.settings = settings
         table = Path(str(settings.data.table)).expanduser()
         changed = table.stat().st_mtime_ns if table.exists() else 0
@@ -124,7 +141,7 @@ def probe_images(
     Raises:
         VolumeError: No image could be read.
     """
-    with console.status("Reading some images to decide the preprocessing"):
+    with phase("Reading some images to decide the preprocessing"):
         reading = build_preprocess(replace(preprocess, spacing="native", shape=None), data)
         return tuple(probe_records(records, reading, workers=workers or os.cpu_count() or 1))
 

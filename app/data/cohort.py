@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from voxlift.app.config import (
     SPLIT_NAMES,
+    CacheSettings,
     DataSettings,
     PreprocessSettings,
     SettingsError,
@@ -25,13 +26,14 @@ from voxlift.app.config import (
 )
 from voxlift.app.data.columns import JoinedColumns
 from voxlift.app.data.sources import load_subjects
-from voxlift.app.progress import console, counted_bar, progress_bar
+from voxlift.app.progress import console, counted_bar, is_brief, print_line, progress_bar
 from voxlift.app.tasks import find_task, task_of
 from voxlift.app.tasks.base import Head, Task
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.parallel import Mapper
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.rows import CALIBRATION
@@ -179,7 +181,7 @@ def prepare_cohort(
             left.
     """
     preprocess = build_preprocess(settings.preprocess, settings.data)
-    cached = _prepare(records, preprocess, settings)
+    cached = prepare_records(records, preprocess, settings.cache)
     kept = [i for i, file in enumerate(cached.files) if file is not None]
     if cached.problems and (settings.data.on_bad_file == "stop" or not kept):
         raise VolumeError(explain_problems(cached.problems, is_any_left=bool(kept)))
@@ -233,8 +235,23 @@ def _mask_uses(settings: PreprocessSettings, data: DataSettings) -> tuple[str, .
     return tuple(use for use in ([uses] if isinstance(uses, str) else uses) if use != "none")
 
 
-def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainSettings) -> CachedVolumes:
-    cache = settings.cache
+def prepare_records(
+    records: Sequence[Record],
+    preprocess: Preprocess,
+    cache: CacheSettings,
+    mapper: Mapper | None = None,
+) -> CachedVolumes:
+    """Prepare every volume that is not in the cache yet.
+
+    Args:
+        records: The records.
+        preprocess: The preprocessing.
+        cache: Where prepared volumes lie, and how large they may be.
+        mapper: Prepares them in other processes; None: by threads.
+
+    Raises:
+        VolumeError: They would not fit, or none can be read.
+    """
     with progress_bar("Preparing volumes", len(records)) as advance:
         return fill_cache(
             [record.images for record in records],
@@ -243,6 +260,7 @@ def _prepare(records: Sequence[Record], preprocess: Preprocess, settings: TrainS
             regions=[record.region for record in records],
             max_gb=cache.max_gb,
             workers=cache.workers,
+            mapper=mapper,
             advance=advance,
             say=log.info,
         )
@@ -353,6 +371,11 @@ def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSett
     fold = f", splits.fold={choice.fold} by {choice.leave_out}" if choice.leave_out else fold
     unit = choice.by or "subject"
     heading, *rows = find_task(manifest.target).split_rows(manifest, splits)
+    if is_brief():
+        counts = Counter(splits)
+        volumes = ", ".join(f"{name} {counts[name]}" for name in (*SPLIT_NAMES, CALIBRATION) if counts[name])
+        print_line(f"Splits, by {unit}{fold}: {volumes} volumes")
+        return
     table = Table(heading[0], title=f"Splits, by {unit}{fold}")
     for split in heading[1:]:
         table.add_column(split, justify="right")

@@ -18,6 +18,7 @@ from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.predictor import Predictor, Row, build_predictor, scan_key
 from voxlift.app.inference.scans import find_input_scans
+from voxlift.app.inference.shards import score_scans
 from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
@@ -74,15 +75,15 @@ def _write_predictions(scans: Sequence[Scan], predictor: Predictor, settings: Pr
         with progress_bar("Predicting", len(scans)) as advance:
             for _ in range(len(scans) - len(todo)):
                 advance()
-            for batch in predictor.predict(todo):
-                table.add(batch)
-                for _ in batch:
+            for rows in score_scans(todo, predictor, settings):
+                table.add(rows)
+                for _ in rows:
                     advance()
     except KeyboardInterrupt:
         print_line(f"{len(table.rows)} of {len(scans)} scans are saved; the same command resumes from there.")
         raise
     rows = table.finish([scan_key(scan) for scan in scans])
-    write_json(output.with_suffix(".json"), _describe_table(rows, ensemble, settings))
+    write_json(output.with_suffix(".json"), _describe_table(rows, predictor, settings))
     return rows
 
 
@@ -157,19 +158,24 @@ def _describe_inputs(scans: Sequence[Scan], ensemble: Ensemble, settings: Predic
     return {
         **({"masks": [identify_image(mask) for mask in masks]} if masks else {}),
         **({"columns": [scan.cells for scan in scans]} if ensemble.joined_columns else {}),
+        **({} if settings.engine == "tensorflow" else {"engine": settings.engine}),
         "models": [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in models],
         "tta": settings.tta,
         "explain": [resolve_explain_method(settings), settings.explain_class, settings.explain_layer],
     }
 
 
-def _describe_table(rows: Sequence[Row], ensemble: Ensemble, settings: PredictSettings) -> dict[str, Any]:
+def _describe_table(rows: Sequence[Row], predictor: Predictor, settings: PredictSettings) -> dict[str, Any]:
     """Return the JSON file beside the table: how it was made."""
+    ensemble = predictor.ensemble
+    engines = [one.as_json() for one in predictor.engines]
     return {
         "runs": [str(member.run.path.absolute()) for member in ensemble.members],
         "input": str(Path(str(settings.input)).expanduser().absolute()),
         **describe_outputs(ensemble),
         "tta": settings.tta,
+        "engine": settings.engine,
+        **({} if settings.engine == "tensorflow" else {"engines": engines}),
         "explain": resolve_explain_method(settings),
         "scans": len(rows),
         "failed": sum(bool(row["reason"]) for row in rows),

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlift.app.config import PredictSettings, SettingsError
 from voxlift.app.files import read_json
+from voxlift.app.inference.engine import Engine, choose_engine
 from voxlift.app.inference.ensemble import (
     BatchScores,
     Ensemble,
@@ -21,13 +23,14 @@ from voxlift.app.inference.ensemble import (
     load_networks,
     score_batch,
 )
-from voxlift.app.inference.maps import MapOptions, refuse_gradcam_of_linear, write_scan_map
+from voxlift.app.inference.maps import MapOptions, count_passes, refuse_gradcam_of_linear, write_scan_map
 from voxlift.app.inference.options import resolve_explain_method
-from voxlift.app.inference.scans import PreparedScan, map_in_order, prepare_scan, take_batches
+from voxlift.app.inference.scans import PreparedScan, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
-from voxlift.app.progress import console
+from voxlift.app.progress import phase
 from voxlift.app.runs.networks import volume_shape
 from voxlift.data_pipelines.cache.metadata import find_out_of_range
+from voxlift.data_pipelines.parallel import map_in_order
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import Scan
 from voxlift.data_pipelines.tables.manifest import name_item
@@ -38,7 +41,7 @@ MAX_LOGGED = 10  # scans of one kind of problem that are printed; the table hold
 
 Row = dict[str, Any]
 NumberedScan = tuple[int, Scan]  # from 1, which makes the names of map files unique
-
+Notice = tuple[str, str]  # kind and sentence
 
 SEEN = "seen in training"
 
@@ -56,6 +59,9 @@ class Predictor:
         maps: How explanation maps are made; None makes none.
         limits: Of prediction sets, by label; None: no sets.
         seen: Images that a run was trained on, see `scan_key`.
+        engine: What computes the scores, and the maps by occlusion; see `choose_engine`.
+        notices: What was noticed of scans, kind and sentence, where it is not to be logged; None: logged.
+        engines: Of the members; empty before the first batch.
     """
 
     ensemble: Ensemble
@@ -66,6 +72,9 @@ class Predictor:
     maps: MapOptions | None = None
     limits: Mapping[str, float] | None = None
     seen: frozenset[str] = frozenset()
+    engine: str = "tensorflow"
+    notices: list[Notice] | None = None
+    engines: list[Engine] = field(default_factory=list)
     _logged: Counter[str] = field(default_factory=Counter)
 
     @cached_property
@@ -74,6 +83,37 @@ class Predictor:
         from voxlift.models.batch_norm import fold_batch_norm
 
         return tuple(fold_batch_norm(network) for network in self.networks)
+
+    @property
+    def occluded(self) -> tuple[Any, ...] | None:
+        """What scores covered volumes for maps; None: the networks themselves."""
+        if all(one.name == "tensorflow" for one in self.engines):
+            return None
+        return tuple(one.scorer for one in self.engines)
+
+    def choose_engines(self, voxels: NDArray[np.float32], cells: Sequence[Sequence[str]], scans: int) -> None:
+        """Choose once what scores, by the first batch: volumes [B, D, H, W, C] and their columns.
+
+        Args:
+            voxels: Of the batch.
+            cells: Of each volume the text of `Ensemble.joined_columns`.
+            scans: How many will be scored.
+        """
+        if self.engines:
+            return
+        passes = len(self.views) + (0 if self.maps is None else count_passes(self.maps.method))
+        for member, scorer in zip(self.ensemble.members, self.scorers, strict=True):
+            columns = self.ensemble.encode(member, cells)
+            self.engines.append(
+                choose_engine(
+                    self.engine,
+                    scorer,
+                    member.run.network,
+                    (voxels,) if columns is None else (voxels, columns),
+                    volumes=scans * passes,
+                    training_range=member.training_range,
+                )
+            )
 
     @property
     def columns(self) -> list[str]:
@@ -95,18 +135,20 @@ class Predictor:
         """Yield the rows of each batch, in the order of the scans."""
         shape = volume_shape(self.networks[0])
         prepare = partial(_prepare_numbered, settings=self.ensemble.preprocess, shape=shape)
-        prepared = map_in_order(prepare, scans, workers=self.workers, ahead=2 * self.batch_size)
+        numbered = list(scans)
+        prepared = map_in_order(prepare, numbered, workers=self.workers, ahead=2 * self.batch_size)
         for batch in take_batches(prepared, self.batch_size):
-            yield self._rows_of_batch(batch)
+            yield self._rows_of_batch(batch, scans=len(numbered))
 
-    def _rows_of_batch(self, batch: Sequence[tuple[int, PreparedScan]]) -> list[Row]:
+    def _rows_of_batch(self, batch: Sequence[tuple[int, PreparedScan]], *, scans: int) -> list[Row]:
         usable = [scan.voxels for _, scan in batch if scan.voxels is not None]
         cells = [scan.scan.cells for _, scan in batch if scan.voxels is not None]
-        scores = (
-            score_batch(self.ensemble, self.scorers, np.stack(usable), self.views, cells=cells)
-            if usable
-            else None
-        )
+        scores = None
+        if usable:
+            voxels = np.stack(usable)
+            self.choose_engines(voxels, cells, scans)
+            scorers = [one.scorer for one in self.engines]
+            scores = score_batch(self.ensemble, scorers, voxels, self.views, cells=cells)
         rows, position = [], 0
         for number, scan in batch:
             if scores is None or scan.voxels is None:
@@ -121,7 +163,7 @@ class Predictor:
         return rows
 
     def _failed_row(self, scan: PreparedScan, reason: str) -> Row:
-        self._log_limited("Cannot be scored", reason)
+        self.notice("Cannot be scored", reason)
         return self._empty_row(scan.scan) | {"reason": reason}
 
     def _scored_row(self, number: int, scan: PreparedScan, scores: BatchScores, position: int) -> Row:
@@ -137,7 +179,7 @@ class Predictor:
             row["spread"] = float(scores.spread[position])
         warnings = self._find_out_of_range(scan)
         if warnings:
-            self._log_limited("Outside the training range", f"{scan.scan.subject}: {'; '.join(warnings)}")
+            self.notice("Outside the training range", f"{scan.scan.subject}: {'; '.join(warnings)}")
         if self.maps is not None:
             output = task.map_output(prediction, decision, self.maps.label)
             columns, warning = write_scan_map(
@@ -145,6 +187,7 @@ class Predictor:
                 options=self.maps,
                 ensemble=self.ensemble,
                 networks=self.networks,
+                occluded=self.occluded,
                 output=output,
                 titles=task.map_title(output, prediction, names),
                 number=number,
@@ -167,7 +210,15 @@ class Predictor:
                 phrases |= dict.fromkeys(find_out_of_range(scan.summary, member.training_range))
         return [*phrases, *self.ensemble.find_unusual_cells(scan.scan.cells)]
 
-    def _log_limited(self, kind: str, text: str) -> None:
+    def lose(self, scan: Scan, problem: str) -> Row:
+        """Return the row of a scan that ended every process which scored it."""
+        return self._failed_row(PreparedScan(scan), f"{scan.images[0]}: {problem}")
+
+    def notice(self, kind: str, text: str) -> None:
+        """Log a sentence about a scan, the first few of a kind, or keep it."""
+        if self.notices is not None:
+            self.notices.append((kind, text))
+            return
         self._logged[kind] += 1
         if self._logged[kind] <= MAX_LOGGED:
             log.info("%s: %s", kind, text)
@@ -185,7 +236,7 @@ def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
     maps = _build_map_options(settings, ensemble)
     if maps is not None:
         refuse_gradcam_of_linear(ensemble, maps.method)
-    with console.status("Loading the model"):
+    with phase("Loading the model"):
         networks = load_networks(ensemble)
     if maps is not None:
         _refuse_unknown_layer(maps, networks)
@@ -198,6 +249,7 @@ def build_predictor(settings: PredictSettings, ensemble: Ensemble) -> Predictor:
         workers=settings.workers,
         maps=maps,
         limits=read_set_limits(ensemble, settings.tta),
+        engine=settings.engine,
     )
 
 

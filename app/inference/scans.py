@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +24,6 @@ from voxlift.data_pipelines.tables.regions import NO_REGIONS, RegionColumns
 from voxlift.data_pipelines.volume import Affine, VolumeError
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,32 +119,6 @@ def prepare_scan(scan: Scan, settings: Preprocess, *, shape: Sequence[int | None
         )
         return PreparedScan(scan, reason=reason)
     return PreparedScan(scan, tensor.astype(np.float32), volume.affine, summarize_volume(stored, tensor))
-
-
-def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 0, ahead: int = 4
-) -> Iterator[Result]:
-    """Yield `function` of each item, in order, computed by threads at most `ahead` items in advance.
-
-    Args:
-        function: Called with one item, in a thread.
-        items: Any number of items; they are taken as needed.
-        workers: Threads; 0 is one per CPU.
-        ahead: Results held in memory at most.
-    """
-    remaining = iter(items)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        running: deque[Future[Result]] = deque()
-        try:
-            for item in remaining:
-                running.append(pool.submit(function, item))
-                if len(running) > ahead:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:  # if the reader stops early, nothing further is started
-                future.cancel()
 
 
 def take_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

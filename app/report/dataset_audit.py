@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from voxlift.app.data.auto_preprocess import as_auto, choose_preprocess, probe_i
 from voxlift.app.data.sources import describe_left_out, locate_table, table_options
 from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
-from voxlift.app.progress import console, counted_bar, progress_bar
+from voxlift.app.progress import counted_bar, phase, progress_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.html import timestamp
 from voxlift.app.runs.folder import RunFolder
@@ -25,9 +23,10 @@ from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
-from voxlift.data_pipelines.audit.measures import measure_record
+from voxlift.data_pipelines.audit.measures import lose_record, measure_record
 from voxlift.data_pipelines.audit.regions import region_row
 from voxlift.data_pipelines.audit.targets import describe_targets, label_texts
+from voxlift.data_pipelines.parallel import Mapper
 from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
 from voxlift.data_pipelines.tables.manifest import (
     Manifest,
@@ -79,8 +78,12 @@ def dataset_name(data: DataSettings) -> str:
     return re.sub(r"[^\w.-]+", "_", "-".join(part for part in parts if part)) or data.name
 
 
-def audit_dataset(settings: AuditSettings) -> DatasetAudit:
+def audit_dataset(settings: AuditSettings, mapper: Mapper | None = None) -> DatasetAudit:
     """Read every file of the data set; a table that training would refuse is a finding too.
+
+    Args:
+        settings: Of the audit.
+        mapper: Reads the files; None: threads, one per CPU.
 
     Raises:
         ManifestError: The table cannot be read at all.
@@ -103,7 +106,7 @@ def audit_dataset(settings: AuditSettings) -> DatasetAudit:
             same_grid=settings.preprocess.same_grid,
             skips_bad=settings.data.on_bad_file == "skip",
             thumbnails=settings.thumbnails > 0,
-            workers=settings.workers or os.cpu_count() or 1,
+            mapper=mapper,
             suggest=None if settings.data.name == "medmnist3d" else suggest,  # it has its own preprocessing
             progress=count,
         )
@@ -125,7 +128,7 @@ def write_audit(found: DatasetAudit, folder: Path) -> None:
     from voxlift.app.report.audit_page import render_audit_page  # Matplotlib: only when all files are read
 
     folder.mkdir(parents=True, exist_ok=True)
-    with console.status("Writing the page"):
+    with phase("Writing the page"):
         render_audit_page(found, folder / PAGE, created=timestamp())
     write_rows(folder / CSV, _rows(found))
     write_rows(folder / FLOW, found.flow)
@@ -134,17 +137,14 @@ def write_audit(found: DatasetAudit, folder: Path) -> None:
     write_json(folder / JSON, _summary(found))
 
 
-def write_measures(found: DatasetAudit, settings: AuditSettings, folder: Path) -> Path:
+def write_measures(found: DatasetAudit, settings: AuditSettings, folder: Path, mapper: Mapper) -> Path:
     """Write `audit.measures.csv`, subjects, images and labels with measures, and return its path."""
     records = found.manifest.records
     measure = partial(measure_record, time_axis=settings.data.time_axis, prefer=settings.preprocess.prefer)
     labels, texts = label_texts(found.manifest)
-    with (
-        ThreadPoolExecutor(settings.workers or os.cpu_count() or 1) as pool,
-        progress_bar("Measuring", len(records)) as advance,
-    ):
-        rows = []
-        for record, label, measures in zip(records, labels, pool.map(measure, records), strict=True):
+    with progress_bar("Measuring", len(records)) as advance:
+        rows, measured = [], mapper(measure, records, lost=lose_record)
+        for record, label, measures in zip(records, labels, measured, strict=True):
             known = {"subject": record.subject, "image": str(record.images[0]), "label": texts[label or 0]}
             rows.append({**known, "split": record.split or "", **measures})
             advance()
@@ -218,6 +218,7 @@ def _summary(found: DatasetAudit) -> dict[str, Any]:
             "spacing": audit.suggested and audit.suggested.spacing,
             "shape": audit.suggested and audit.suggested.shape,
             "grids": {str(budget): own.shape for budget, own in found.grids.items()},
+            "costs": list(found.costs),
             "overrides": suggested_overrides(audit),
         },
         "facts": {

@@ -1,8 +1,4 @@
-"""Run independent jobs one after another in this process, or hand them to Dask (group `cluster`).
-
-Dask starts the workers, or submits them to a queueing system, hands out the jobs, and gives the job of a lost
-worker to another one. A job must therefore be one that can be started again. A worker has one job at a time.
-"""
+"""Start the workers of a cluster with Dask, or connect to them (group `cluster`); `jobs` hands them jobs."""
 
 from __future__ import annotations
 
@@ -10,14 +6,9 @@ import importlib.util
 import logging
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config.checks import find_choice_problems, find_range_problems
 from voxlift.app.config.schema import ClusterSettings
@@ -25,61 +16,13 @@ from voxlift.app.errors import SettingsError, install_extra
 from voxlift.app.progress import print_line
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
-
-Value = TypeVar("Value")
+    from distributed import Client
 
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 NAMES = ("none", "local", "scheduler", *QUEUES)
-TOPIC = "voxlift"  # of the lines that jobs print
 # Run by a worker of this machine as it starts: an interrupt from the terminal is for the command and the
 # trainings, which a handler leaves as they are.
 NO_INTERRUPT = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
-# Variables that may change what a training computes: its process on another machine gets this command's.
-FORWARDED = ("KERAS_", "TF_", "XLA_", "JAX_", "PYTHONUTF8")
-
-
-@dataclass(frozen=True)
-class JobContext:
-    """Where a job runs.
-
-    Attributes:
-        worker: Name and host of the worker; empty in this process.
-        environment: Variables that the job's child processes get.
-        report: Prints a line where the command was started.
-    """
-
-    worker: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    report: Callable[[str], None] = print_line
-
-
-@dataclass(frozen=True)
-class Job(Generic[Value]):
-    """A job that can be started again where its worker was lost.
-
-    Attributes:
-        name: Start of each line about it, such as `3/10  volume3d-seed0`; different for each job.
-        call: Does it; runs in another process, so that it must be a function of a module.
-        priority: Jobs with a larger one are begun first.
-    """
-
-    name: str
-    call: Callable[[JobContext], Value]
-    priority: int = 0
-
-
-@dataclass(frozen=True)
-class JobEnd(Generic[Value]):
-    """How a job ended.
-
-    Attributes:
-        value: What it returned; None where its workers were lost.
-        problem: Why there is no value; empty where there is one.
-    """
-
-    value: Value | None
-    problem: str = ""
 
 
 def find_cluster_problems(settings: ClusterSettings) -> list[str]:
@@ -89,8 +32,8 @@ def find_cluster_problems(settings: ClusterSettings) -> list[str]:
     problems += find_range_problems("cluster.workers", settings.workers, 1, 10_000)
     problems += find_range_problems("cluster.gpus", settings.gpus, 0, 64)
     problems += find_range_problems("cluster.retries", settings.retries, 0, 1000)
-    if settings.threads is not None:
-        problems += find_range_problems("cluster.threads", settings.threads, 1, 4096)
+    problems += find_range_problems("cluster.threads", settings.threads, 1, 4096)
+    problems += find_range_problems("cluster.shard_size", settings.shard_size, 1, 1_000_000)
     if (name == "scheduler") != (settings.address is not None):
         problems.append(
             "cluster.address: expected the address of a scheduler, such as tcp://host:8786, with "
@@ -124,124 +67,6 @@ def thread_variables(settings: ClusterSettings) -> dict[str, str]:
     threads = count_threads(settings)
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
     return {} if threads is None else dict.fromkeys(names, str(threads))
-
-
-def run_jobs(settings: ClusterSettings, jobs: Sequence[Job[Value]]) -> Iterator[tuple[int, JobEnd[Value]]]:
-    """Run jobs and yield the index of each with its end, as they end.
-
-    Without a cluster they run one after another, and where the caller stops early the rest is not begun.
-
-    Args:
-        settings: Where they run.
-        jobs: Jobs; their relative paths are of this working directory, which every worker must see.
-
-    Raises:
-        SettingsError: The cluster cannot be reached or used.
-        KeyboardInterrupt: The user interrupted the command.
-    """
-    if settings.name == "none":
-        for index, job in enumerate(jobs):
-            yield index, JobEnd(job.call(JobContext(environment=thread_variables(settings))))
-    elif jobs:
-        with open_client(settings, jobs=len(jobs)) as client:
-            yield from _run_on_workers(client, settings, jobs)
-
-
-def _run_on_workers(
-    client: Client, settings: ClusterSettings, jobs: Sequence[Job[Value]]
-) -> Iterator[tuple[int, JobEnd[Value]]]:
-    from distributed import as_completed
-
-    client.subscribe_topic(TOPIC, lambda event: print_line(event[1]))
-    client.subscribe_topic("all", partial(_report_loss, names={job.name for job in jobs}))
-    resources = {"GPU": settings.gpus} if settings.gpus else None
-    variables = {key: value for key, value in os.environ.items() if key.startswith(FORWARDED)}
-    begin = partial(
-        _run_on_worker,
-        folder=str(Path.cwd()),
-        variables=variables | thread_variables(settings),
-        gpus=_own_gpus(settings),
-    )
-    waiting = iter(sorted(range(len(jobs)), key=lambda index: -jobs[index].priority))
-    indices: dict[Future, int] = {}
-
-    def submit(index: int) -> Future:
-        job = jobs[index]
-        future = client.submit(begin, job.call, key=job.name, resources=resources, pure=False)
-        indices[future] = index
-        return future
-
-    # Dask gives a job to a worker at once, also to a busy one; so only as many are submitted as can run.
-    slots = len(jobs) if settings.name == "scheduler" else settings.workers
-    try:
-        ends = as_completed([submit(index) for index in islice(waiting, slots)])
-        for future in ends:
-            for index in islice(waiting, 1):
-                ends.add(submit(index))
-            yield indices[future], _read_end(future, settings)
-    finally:
-        client.unsubscribe_topic("all")  # else its end is an event to a closed client
-        client.cancel(list(indices))
-
-
-def _run_on_worker(
-    call: Callable[[JobContext], Value], *, folder: str, variables: Mapping[str, str], gpus: int
-) -> tuple[bool, Value | None]:
-    """Run a job on this worker; return whether it was interrupted, and its value."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise SettingsError(
-            f"{folder}: the worker {worker.name} on {socket.gethostname()} does not see this folder "
-            f"({error}). Workers need the file system of the command."
-        ) from error
-    name = f"worker {worker.name} on {socket.gethostname()}"
-    own = _gpu_variables(worker.name, gpus)
-    report = partial(_report_from, worker, name)
-    try:
-        return False, call(JobContext(name, {**variables, **own}, report))
-    except KeyboardInterrupt:  # it would end the worker
-        return True, None
-
-
-def _report_from(worker: Any, name: str, text: str) -> None:  # noqa: ANN401 - Dask's own
-    worker.log_event(TOPIC, f"{text} ({name})")
-
-
-def _report_loss(event: tuple[float, Mapping[str, Any]], *, names: set[str]) -> None:
-    """Print which job has lost its worker."""
-    message = event[1]
-    if not isinstance(message, Mapping) or message.get("action") != "remove-worker":
-        return
-    for name in sorted(names & {str(key) for key in message.get("processing-tasks") or ()}):
-        print_line(f"{name}: its worker {message['worker']} was lost, another one takes it")
-
-
-def _read_end(future: Any, settings: ClusterSettings) -> JobEnd[Any]:  # noqa: ANN401 - Dask's own
-    """Return the end of a finished job.
-
-    Raises:
-        SettingsError: The workers lack Voxlift.
-        KeyboardInterrupt: The job was interrupted.
-    """
-    from distributed import KilledWorker
-
-    try:
-        is_interrupted, value = future.result()
-    except KilledWorker as error:
-        times = f"{settings.retries + 1} times, the last was {error.last_worker.name}"
-        return JobEnd(None, f"its workers were lost ({times}): killed, or out of memory")
-    except ImportError as error:
-        raise SettingsError(
-            f"cluster={settings.name}: the workers cannot import what they need ({error}). They need the "
-            "Python environment of this command."
-        ) from error
-    if is_interrupted:
-        raise KeyboardInterrupt
-    return JobEnd(value)
 
 
 @contextmanager
@@ -324,7 +149,7 @@ def _submit_workers(cluster: Any, workers: int, settings: ClusterSettings) -> No
             cluster.close()
         raise SettingsError(f"cluster={settings.name}: the job was not taken. {error}") from error
     cluster.adapt(minimum_jobs=1, maximum_jobs=workers, target_duration="1ms")
-    print_line(f"{workers} jobs submitted to {settings.name}; trainings begin as the queue starts them")
+    print_line(f"{workers} jobs submitted to {settings.name}; work begins as the queue starts them")
 
 
 def _build_queue(settings: ClusterSettings) -> Any:  # noqa: ANN401 - Dask's own
@@ -382,21 +207,6 @@ def _gpu_resources(settings: ClusterSettings) -> str | None:
 
     memory = pbs_format_bytes_ceil(parse_bytes(settings.memory))
     return f"select=1:ncpus={settings.threads}:ngpus={settings.gpus}:mem={memory}"
-
-
-def _own_gpus(settings: ClusterSettings) -> int:
-    """Return how many GPUs each worker of this machine has to itself; 0 where a queueing system sets that."""
-    return settings.gpus if settings.name == "local" else 0
-
-
-def _gpu_variables(worker: object, gpus: int) -> dict[str, str]:
-    """Return the variable that shows a process the GPUs of its worker, which are numbered as the workers."""
-    if not gpus:
-        return {}
-    first = int(str(worker)) * gpus
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    shown = visible if visible != [""] else [str(number) for number in range(first + gpus)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(shown[first : first + gpus])}
 
 
 def format_job_script(settings: ClusterSettings) -> str:

@@ -34,6 +34,9 @@ def find_task(name: str, unit: str = "", *, is_paired: bool = False, top_k: int 
 
 def task_of(settings: Any) -> Task:  # noqa: ANN401 - any settings with the group `task`
     """Return the task that the settings of a command name."""
-    task, evaluation = settings.task, settings.evaluation
+    task = settings.task
+    if not hasattr(settings, "evaluation"):  # of a command that scores nothing
+        return find_task(task.name, task.unit)
+    evaluation = settings.evaluation
     is_paired = evaluation.paired_within is not None
     return find_task(task.name, task.unit, is_paired=is_paired, top_k=evaluation.top_k)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,10 @@ from voxlift.data_pipelines.audit.findings import (
 )
 from voxlift.data_pipelines.audit.regions import RegionFacts, check_regions, read_region_facts
 from voxlift.data_pipelines.audit.targets import check_targets, class_labels, label_texts
+from voxlift.data_pipelines.parallel import Mapper, map_by_threads
 from voxlift.data_pipelines.preprocess.auto import AutoPreprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
+from voxlift.data_pipelines.tables.regions import Region
 from voxlift.data_pipelines.volume import VolumeError
 
 SEVERITIES = ("error", "warning", "note")
@@ -60,7 +61,7 @@ def audit_manifest(
     same_grid: bool = True,
     skips_bad: bool = False,
     thumbnails: bool = False,
-    workers: int = 2,
+    mapper: Mapper | None = None,
     suggest: Callable[[Sequence[Record]], AutoPreprocess] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
@@ -74,7 +75,7 @@ def audit_manifest(
         same_grid: Whether the channels of a record must share a grid.
         skips_bad: Whether training leaves out files that cannot be read.
         thumbnails: Whether the facts keep three slices of every file.
-        workers: Number of threads that read (decoding releases Python's lock).
+        mapper: Reads the files; None: threads of this process, one per CPU.
         suggest: Decides a preprocessing for the records whose files can be read.
         progress: Called with (read, to read) after each file.
     """
@@ -83,12 +84,12 @@ def audit_manifest(
     # Records of several lesions in one image share its file, which is read once.
     paths = list(dict.fromkeys(path for record in manifest.records for path in record.images))
     by_path: dict[Path, Facts] = {}
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for path, one in zip(paths, pool.map(read, paths), strict=True):
-            by_path[path] = one
-            if progress is not None:
-                progress(len(by_path), len(paths))
-        regions = tuple(pool.map(partial(_read_region, by_path, prefer), manifest.records))
+    mapper = map_by_threads() if mapper is None else mapper
+    for path, one in zip(paths, mapper(read, paths, lost=_lose_file), strict=True):
+        by_path[path] = one
+        if progress is not None:
+            progress(len(by_path), len(paths))
+    regions = _read_regions(manifest.records, by_path, prefer=prefer, mapper=mapper)
     facts = [by_path[path] for record in manifest.records for path in record.images]
     readable = [one for one in manifest.records if not any(by_path[path].error for path in one.images)]
     try:
@@ -103,10 +104,32 @@ def audit_manifest(
     )
 
 
-def _read_region(by_path: Mapping[Path, Facts], prefer: str, record: Record) -> RegionFacts | None:
-    if record.region is None:
-        return None
-    return read_region_facts(record.region, by_path[record.images[0]], prefer=prefer)
+def _lose_file(path: Path, problem: str) -> Facts:
+    """Return the facts of a file that ended every process which read it."""
+    return Facts(path, error=f"{path}: {problem}")
+
+
+def _read_regions(
+    records: Sequence[Record], by_path: Mapping[Path, Facts], *, prefer: str, mapper: Mapper
+) -> tuple[RegionFacts | None, ...]:
+    """Return of each record the facts of its mask or centre; None without one."""
+    # What a worker needs to know of the image: its thumbnails stay here.
+    pairs = [
+        (record.region, replace(by_path[record.images[0]], thumbnails=()))
+        for record in records
+        if record.region is not None
+    ]
+    found = iter(list(mapper(partial(_read_region, prefer=prefer), pairs, lost=_lose_region)))
+    return tuple(None if record.region is None else next(found) for record in records)
+
+
+def _read_region(pair: tuple[Region, Facts], *, prefer: str) -> RegionFacts | None:
+    region, facts = pair
+    return read_region_facts(region, facts, prefer=prefer)
+
+
+def _lose_region(pair: tuple[Region, Facts], problem: str) -> RegionFacts:
+    return RegionFacts(pair[0], "mask_unreadable", f"{pair[0].mask}: {problem}")
 
 
 def _check_all(

@@ -41,6 +41,11 @@ def measure_record(
         return dict.fromkeys(MEASURES, "")
 
 
+def lose_record(_record: Record, _problem: str) -> dict[str, float | str]:
+    """Return empty cells for a record that ended every process which measured it."""
+    return dict.fromkeys(MEASURES, "")
+
+
 def _measure(record: Record, settings: Preprocess) -> dict[str, float | str]:
     stored = read_stored(record.images[0], time_axis=settings.time_axis, prefer=settings.prefer)
     values = np.asarray(real_values(stored), np.float64)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -39,6 +37,7 @@ from voxlift.data_pipelines.cache.format import (
 )
 from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
 from voxlift.data_pipelines.geometry import to_tensor_axes
+from voxlift.data_pipelines.parallel import Mapper, map_by_threads
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers.identity import find_reading, identify_image
@@ -74,6 +73,14 @@ class _Source:
     region: Region | None
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A record and the file that its volume is written to."""
+
+    source: _Source
+    target: Path
+
+
 @dataclass(frozen=True, eq=False)
 class _PreparedRecord:
     """A record's images as decoded, what preprocessing made of them, float32 [D, H, W, C], and its affine."""
@@ -99,6 +106,7 @@ def fill_cache(
     regions: Sequence[Region | None] | None = None,
     max_gb: float = 20.0,
     workers: int = 0,
+    mapper: Mapper | None = None,
     advance: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> CachedVolumes:
@@ -111,7 +119,8 @@ def fill_cache(
         regions: Per record its mask or centre, which `settings.mask` needs; None where no record has one.
         max_gb: The most that this data set may take there, in 10^9 bytes.
         workers: Threads; 0 means one per CPU. Reading and resampling release Python's lock.
-        advance: Called once per record, from any thread.
+        mapper: Prepares the records in other processes; None: by threads.
+        advance: Called once per record.
         say: Called with the size as text before anything is written.
 
     Returns:
@@ -128,7 +137,8 @@ def fill_cache(
     cache_format, first = read_format(format_file), None
     if cache_format is None:
         cache_format, first = _learn_format(sources, settings)
-    fill = partial(_fill, sources, keys, settings, folder=folder, max_gb=max_gb, workers=workers, say=say)
+    mapper = map_by_threads(workers) if mapper is None else mapper
+    fill = partial(_fill, sources, keys, settings, folder=folder, max_gb=max_gb, mapper=mapper, say=say)
     files, outcomes = fill(cache_format=cache_format, first=first, advance=advance)
     while (needed := _widest_dtype(cache_format, outcomes)) != cache_format.dtype:
         # A volume does not fit into the first one's type: all are stored in the type that holds it.
@@ -217,7 +227,7 @@ def _fill(
     first: tuple[int, _PreparedRecord] | None,
     folder: Path,
     max_gb: float,
-    workers: int,
+    mapper: Mapper,
     advance: Callable[[], None],
     say: Callable[[str], None],
 ) -> tuple[list[Path], list[_Outcome]]:
@@ -233,18 +243,27 @@ def _fill(
     if first is not None and not _is_prepared(files[first[0]], cache_format):
         _write_volume(files[first[0]], first[1], cache_format.dtype)
 
-    def fill_one(source: _Source, target: Path) -> _Outcome:
-        outcome = _fill_one(source, target, settings=settings, cache_format=cache_format)
+    tasks = [_Task(source, file) for source, file in zip(sources, files, strict=True)]
+    todo = [task for task in tasks if not _is_prepared(task.target, cache_format)]
+    for _ in range(len(tasks) - len(todo)):
         advance()
-        return outcome
+    fill_one = partial(_fill_one, settings=settings, cache_format=cache_format)
+    outcomes: dict[int, _Outcome] = {}
+    for task, outcome in zip(todo, mapper(fill_one, todo, lost=_lose), strict=True):
+        outcomes[id(task)] = outcome
+        advance()
+    return files, [outcomes.get(id(task), _Outcome()) for task in tasks]
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        return files, list(pool.map(fill_one, sources, files))
+
+def _lose(task: _Task, problem: str) -> _Outcome:
+    """Return the outcome of a record that ended every process which prepared it."""
+    return _Outcome(f"{task.source.images[0]}: {problem}")
 
 
-def _fill_one(source: _Source, target: Path, *, settings: Preprocess, cache_format: CacheFormat) -> _Outcome:
-    """Write one record's volume unless it exists; a wider type than that of the format gets its own file."""
-    if _is_prepared(target, cache_format):
+def _fill_one(task: _Task, *, settings: Preprocess, cache_format: CacheFormat) -> _Outcome:
+    """Write one record's volume; a wider type than that of the format gets its own file."""
+    source, target = task.source, task.target
+    if _is_prepared(target, cache_format):  # by another process meanwhile, or a record that stands twice
         return _Outcome()
     try:
         prepared = _prepare(source, settings)

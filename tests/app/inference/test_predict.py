@@ -17,9 +17,9 @@ from voxlift.app.evaluation.calibration import apply_temperature
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.inference import predictor
 from voxlift.app.inference.ensemble import open_ensemble
-from voxlift.app.inference.scans import map_in_order
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_scores, read_temperature
+from voxlift.data_pipelines.parallel import map_in_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -20,13 +20,12 @@ from voxlift.app.config.schema import ClusterSettings
 from voxlift.app.errors import SettingsError
 from voxlift.app.runtime.child import python_module
 from voxlift.app.runtime.cluster import (
-    Job,
     count_threads,
     find_cluster_problems,
     format_job_script,
-    run_jobs,
     thread_variables,
 )
+from voxlift.app.runtime.jobs import Job, run_jobs
 from voxlift.app.runtime.supervisor import PARENT
 
 LOCAL = ClusterSettings(name="local", workers=2, threads=1)
@@ -43,7 +42,7 @@ echo "Submitted batch job $!"
 NAPPING = """
 import sys, time
 from voxlift.app.config.schema import ClusterSettings
-from voxlift.app.runtime.cluster import Job, run_jobs
+from voxlift.app.runtime.jobs import Job, run_jobs
 def main():
     def nap(context):
         context.report("napping")
