@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -43,6 +44,9 @@ def find_problems(settings: ReportSettings) -> list[str]:
         problems.append(
             "run: expected the folder of one finished run; or runs: a folder with runs. Set one of both."
         )
+    given = [key for key in ("external", "sample_size") if getattr(settings, key) is not None]
+    if settings.run is None:
+        problems += [f"{key}: expected run=RUN, too, whose checklist it fills." for key in given]
     return problems
 
 
@@ -74,7 +78,9 @@ def _write_checklist(settings: ReportSettings) -> int:
     from voxlift.app.report.run_page import describe_task
 
     own = load_settings(run)
-    checklist = build_checklist(run, own, read_json(run.metrics))
+    checklist = build_checklist(
+        run, own, read_json(run.metrics), external=read_external(settings, run), planned=read_plan(settings)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     paths = write_checklist(checklist, f"{own.model.name} on {describe_task(own.data)}", folder)
     print_line(
@@ -83,6 +89,47 @@ def _write_checklist(settings: ReportSettings) -> int:
     )
     print_line(f"Results in {', '.join(map(str, paths))}")
     return DONE
+
+
+def read_external(settings: ReportSettings, run: RunFolder) -> dict[str, Any] | None:
+    """Return the metrics.json of an evaluation of a run on external data; None where none is named.
+
+    Raises:
+        SettingsError: The folder holds none, or one of other runs.
+    """
+    if settings.external is None:
+        return None
+    folder = Path(settings.external).expanduser()
+    found = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    if "external" not in found:
+        raise SettingsError(
+            f"external={settings.external}: expected a folder that voxlift-evaluate has written with "
+            f"run={run.path} data.table=TABLE output={folder}."
+        )
+    if [Path(path).resolve() for path in found["runs"]] != [run.path.resolve()]:
+        raise SettingsError(
+            f"external={settings.external}: expected an evaluation of {run.path}; it is one of "
+            f"{', '.join(found['runs'])}."
+        )
+    return dict(found)
+
+
+def read_plan(settings: ReportSettings) -> dict[str, Any] | None:
+    """Return the results.json of a study of the sample size; None where none is named.
+
+    Raises:
+        SettingsError: The folder holds none.
+    """
+    if settings.sample_size is None:
+        return None
+    file = Path(settings.sample_size).expanduser() / "results.json"
+    found = read_json(file) if file.is_file() else {}
+    if not any("n_per_class" in row for row in found.get("rows", ())):
+        raise SettingsError(
+            f"sample_size={settings.sample_size}: expected the folder of a finished study=sample_size, with "
+            "results.json."
+        )
+    return dict(found)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The reporting checklist of a run: items filled from its files, and those left for the authors.
 
-The items follow the sections of CLAIM 2024. Their texts are our own words. The numbers are those of the first
-edition, where an item is in both; compare with the published table before it is submitted.
+The numbers and sections are those of CLAIM 2024; the texts are our own words.
 
-Source: Tejani et al. 2024, doi:10.1148/ryai.240300; Mongan, Moy and Kahn 2020, doi:10.1148/ryai.2020200029.
+Source: Tejani et al. 2024, doi:10.1148/ryai.240300; numbers, sections and titles of its 44 items as in the
+    companion site of the RSNA (Akinci D'Antonoli et al. 2026, doi:10.1148/ryai.260835; rsna.github.io/claim).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 
 SOURCE = "CLAIM 2024 (Tejani et al., doi:10.1148/ryai.240300)"
-FIRST_EDITION = "CLAIM 2020 (Mongan et al., doi:10.1148/ryai.2020200029)"
 NOTE = (
-    f"Sections of {SOURCE}, items in the words of this program. Numbers are those of {FIRST_EDITION}, empty "
-    "for items that it did not have; the numbers of 2024 differ, so compare with the published table."
+    f"Numbers and sections of {SOURCE}, items in the words of this program: fill in the published form "
+    "before you submit."
 )
 AUTHORS = "for the authors"
 
@@ -37,13 +36,13 @@ class Item:
 
     Attributes:
         section: Of CLAIM 2024.
-        number: In the first edition; empty where it is new.
+        number: In CLAIM 2024.
         text: What is to be reported, in our own words.
         describe: Returns what the run's files say of it, empty for nothing; None: the authors answer it.
     """
 
     section: str
-    number: str
+    number: int
     text: str
     describe: Callable[[RunFacts], str] | None = None
 
@@ -77,15 +76,24 @@ class Checklist:
         return sum(bool(answer.text) for answer in self.answers)
 
 
-def build_checklist(run: RunFolder, settings: TrainSettings, metrics: Mapping[str, Any]) -> Checklist:
+def build_checklist(
+    run: RunFolder,
+    settings: TrainSettings,
+    metrics: Mapping[str, Any],
+    *,
+    external: Mapping[str, Any] | None = None,
+    planned: Mapping[str, Any] | None = None,
+) -> Checklist:
     """Return the checklist, the methods paragraph and the model card of a run that is scored.
 
     Args:
         run: Its folder, with all files but metrics.json.
         settings: Of the run.
         metrics: Content of metrics.json.
+        external: As in `RunFacts`.
+        planned: As in `RunFacts`.
     """
-    facts = RunFacts(run, settings, metrics)
+    facts = RunFacts(run, settings, metrics, external or {}, planned or {})
     answers = tuple(Answer(item, item.describe(facts) if item.describe else "") for item in ITEMS)
     return Checklist(answers, run_facts.write_methods(facts), tuple(_model_card(facts)))
 
@@ -123,7 +131,7 @@ def write_checklist(checklist: Checklist, name: str, folder: Path) -> list[Path]
 def format_checklist(checklist: Checklist, name: str) -> str:
     """Return the table of items as Markdown."""
     lines = [f"# Reporting checklist: {name}", "", checklist.note, ""]
-    lines += ["| Section | No. (2020) | Item | What the run's files say |", "|---|---|---|---|"]
+    lines += ["| Section | No. | Item | What the run's files say |", "|---|---|---|---|"]
     lines += [
         f"| {one.item.section} | {one.item.number} | {one.item.text} | {_cell(one.text) or f'*{AUTHORS}*'} |"
         for one in checklist.answers
@@ -154,6 +162,7 @@ def _model_card(facts: RunFacts) -> list[tuple[str, str]]:
         "Training data": " ".join([run_facts.describe_flow(facts), run_facts.describe_splits(facts)]),
         "Training": " ".join([run_facts.describe_training(facts), run_facts.describe_selection(facts)]),
         "Results": " ".join([run_facts.describe_results(facts), run_facts.describe_uncertainty(facts)]),
+        "External data": run_facts.describe_external(facts),
         "Calibration": run_facts.describe_calibration(facts),
         "Groups": run_facts.describe_subgroups(facts)
         or "No groups were scored apart; evaluation.by=[COLUMN] does so.",
@@ -245,53 +254,53 @@ def _describe_precision(facts: RunFacts) -> str:
 
 
 ITEMS = (
-    Item("Title and abstract", "1", "Name the study as one of AI, with the technology", _describe_technology),
+    Item("Title and abstract", 1, "Name the study as one of AI, with the technology", _describe_technology),
     Item(
         "Title and abstract",
-        "2",
+        2,
         "Structured summary of design, methods, results, conclusions",
         _describe_summary,
     ),
-    Item("Introduction", "3", "Background; intended use and role of the model"),
-    Item("Introduction", "4", "Aims and hypotheses"),
-    Item("Study design", "5", "Prospective or retrospective"),
-    Item("Study design", "6", "Goal of the study"),
-    Item("Data", "7", "Sources of the data", _describe_source),
-    Item("Data", "8", "Who was included and excluded, where and when"),
-    Item("Data", "9", "Preprocessing", run_facts.describe_preprocess),
-    Item("Data", "10", "Which parts of the data were used", _describe_subset),
-    Item("Data", "12", "De-identification"),
-    Item("Data", "13", "Missing data", _describe_missing),
-    Item("Data", "", "How images were acquired", _describe_acquisition),
-    Item("Reference standard", "14", "How the labels were obtained"),
-    Item("Reference standard", "15", "Why this reference standard"),
-    Item("Reference standard", "16", "Who labelled, and their qualification"),
-    Item("Reference standard", "", "How the test subjects were labelled"),
-    Item("Reference standard", "18", "Variability within and between raters"),
-    Item("Data partitions", "20", "How subjects were assigned to splits", run_facts.describe_splits),
-    Item("Data partitions", "21", "Level at which splits are disjoint", run_facts.describe_disjoint),
-    Item("Testing data", "19", "Planned sample size, and why"),
-    Item("Model", "22", "The model: input, layers, output", run_facts.describe_model),
-    Item("Model", "23", "Software with versions", run_facts.describe_software),
-    Item("Model", "24", "Initial weights", run_facts.describe_start),
-    Item("Training", "25", "How it was trained", run_facts.describe_training),
-    Item("Training", "26", "How the final model was selected", run_facts.describe_selection),
-    Item("Training", "27", "Ensembles, if any", lambda _: "The figures are those of one model."),
-    Item("Evaluation", "28", "Metrics", _name_metrics),
-    Item("Evaluation", "29", "Uncertainty of the metrics", run_facts.describe_uncertainty),
-    Item("Evaluation", "30", "Robustness: groups, other conditions", run_facts.describe_subgroups),
-    Item("Evaluation", "31", "Explanations of predictions", _describe_explanations),
-    Item("Evaluation", "32", "Test on internal data", _describe_internal),
-    Item("Evaluation", "32", "Test on external data"),
-    Item("Evaluation", "40", "Registration of the trial"),
-    Item("Results: data", "33", "Flow: numbers included and left out, with reasons", run_facts.describe_flow),
-    Item("Results: data", "34", "Characteristics of the subjects in each split", _describe_demographics),
-    Item("Results: performance", "35", "Metrics of the test", run_facts.describe_results),
-    Item("Results: performance", "36", "Precision of the figures; calibration", _describe_precision),
-    Item("Results: performance", "37", "Failures", run_facts.describe_failures),
-    Item("Discussion", "38", "Limitations"),
-    Item("Discussion", "39", "Implications for practice"),
-    Item("Other information", "41", "Where protocol and details can be read"),
-    Item("Other information", "", "Availability of software, model and data"),
-    Item("Other information", "42", "Funding, and the role of funders"),
+    Item("Introduction", 3, "Background; intended use and role of the model"),
+    Item("Introduction", 4, "Aims and hypotheses"),
+    Item("Study design", 5, "Prospective or retrospective"),
+    Item("Study design", 6, "Goal of the study"),
+    Item("Data", 7, "Sources of the data", _describe_source),
+    Item("Data", 8, "Who was included and excluded, where and when"),
+    Item("Data", 9, "Preprocessing", run_facts.describe_preprocess),
+    Item("Data", 10, "Which parts of the data were used", _describe_subset),
+    Item("Data", 11, "De-identification"),
+    Item("Data", 12, "Missing data", _describe_missing),
+    Item("Data", 13, "How images were acquired", _describe_acquisition),
+    Item("Reference standard", 14, "How the labels were obtained"),
+    Item("Reference standard", 15, "Why this reference standard"),
+    Item("Reference standard", 16, "Who labelled, and their qualification"),
+    Item("Reference standard", 17, "How the test subjects were labelled"),
+    Item("Reference standard", 18, "Variability within and between raters"),
+    Item("Data partitions", 19, "How subjects were assigned to splits", run_facts.describe_splits),
+    Item("Data partitions", 20, "Level at which splits are disjoint", run_facts.describe_disjoint),
+    Item("Testing data", 21, "Planned sample size, and why", run_facts.describe_planned_size),
+    Item("Model", 22, "The model: input, layers, output", run_facts.describe_model),
+    Item("Model", 23, "Software with versions", run_facts.describe_software),
+    Item("Model", 24, "Initial weights", run_facts.describe_start),
+    Item("Training", 25, "How it was trained", run_facts.describe_training),
+    Item("Training", 26, "How the final model was selected", run_facts.describe_selection),
+    Item("Training", 27, "Ensembles, if any", lambda _: "The figures are those of one model."),
+    Item("Evaluation", 28, "Metrics", _name_metrics),
+    Item("Evaluation", 29, "Uncertainty of the metrics", run_facts.describe_uncertainty),
+    Item("Evaluation", 30, "Robustness: groups, other conditions", run_facts.describe_subgroups),
+    Item("Evaluation", 31, "Explanations of predictions", _describe_explanations),
+    Item("Evaluation", 32, "Test on internal data", _describe_internal),
+    Item("Evaluation", 33, "Test on external data", run_facts.describe_external),
+    Item("Evaluation", 34, "Registration of the trial"),
+    Item("Results: data", 35, "Flow: numbers included and left out, with reasons", run_facts.describe_flow),
+    Item("Results: data", 36, "Characteristics of the subjects in each split", _describe_demographics),
+    Item("Results: performance", 37, "Metrics of the test", run_facts.describe_results),
+    Item("Results: performance", 38, "Precision of the figures; calibration", _describe_precision),
+    Item("Results: performance", 39, "Failures", run_facts.describe_failures),
+    Item("Discussion", 40, "Limitations"),
+    Item("Discussion", 41, "Implications for practice"),
+    Item("Other information", 42, "Where protocol and details can be read"),
+    Item("Other information", 43, "Availability of software, model and data"),
+    Item("Other information", 44, "Funding, and the role of funders"),
 )

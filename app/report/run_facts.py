@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from voxlift.app.config import SPLIT_NAMES, TrainSettings
 from voxlift.app.evaluation.bootstrap import RESAMPLES
-from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
+from voxlift.app.evaluation.metric_names import headline_metrics, metric_label, primary_metric
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
+from voxlift.app.report.evidence import external_verdict
 from voxlift.app.report.formatting import format_quantity, format_value, interval_of
 from voxlift.app.report.use_sections import label_of_use
 from voxlift.app.runs.configuration import describe_extensions
@@ -35,11 +36,15 @@ class RunFacts:
         run: Its folder.
         settings: Of the run.
         metrics: Content of metrics.json.
+        external: Content of the metrics.json of an evaluation of this run on external data; empty: none.
+        planned: Content of the results.json of a study of the sample size; empty: none.
     """
 
     run: RunFolder
     settings: TrainSettings
     metrics: Mapping[str, Any]
+    external: Mapping[str, Any] = field(default_factory=dict)
+    planned: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -287,6 +292,29 @@ def describe_subgroups(facts: RunFacts) -> str:
     return " ".join(texts)
 
 
+def describe_external(facts: RunFacts) -> str:
+    """Return the score on external data beside that of the internal test, and how leaks were excluded."""
+    if not facts.external:
+        return ""
+    task = facts.settings.task
+    score = external_verdict(
+        facts.external, name=facts.settings.model.name, metric=primary_metric(task.name), unit=task.unit
+    )
+    return " ".join([score, *facts.external.get("compared", [])[:1]])
+
+
+def describe_planned_size(facts: RunFacts) -> str:
+    """Return what a study of the sample size found and assumed, beside the subjects there are."""
+    if not facts.planned:
+        return ""
+    assumed = ", ".join(f"{name} {value}" for name, value in facts.planned.get("fixed", {}).items())
+    subjects = facts.metrics[facts.split]["subjects"]
+    return (
+        f"{facts.planned['recommendation']} Assumed: {assumed}. This run was scored on {subjects} subjects. "
+        "Say whether this was computed before the data were seen."
+    )
+
+
 def describe_failures(facts: RunFacts) -> str:
     """Return how many decisions of classes are wrong, and the subjects of the most confident ones."""
     task = task_of(facts.settings)
@@ -316,6 +344,7 @@ METHODS: tuple[Callable[[RunFacts], str], ...] = (
     describe_selection,
     describe_uncertainty,
     describe_results,
+    describe_external,
     describe_calibration,
     describe_use,
     describe_sets,

@@ -9,10 +9,11 @@ import pytest
 
 from commands import call_command
 from tiny import train_tiny
-from voxlift.app.files import read_rows
+from voxlift.app.files import read_rows, write_rows
 from voxlift.app.report.checklist import ITEMS, build_checklist
 from voxlift.app.runs.configuration import load_settings, write_extension
 from voxlift.app.runs.folder import RunFolder
+from voxlift.data_pipelines.phantom.write import write_phantom
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,42 @@ def test_failures_are_the_wrong_decisions_of_the_test(runs):
     assert text.startswith(f"{wrong} of {len(rows)} ")
 
 
-def test_numbers_of_the_first_edition_are_in_order_within_its_range():
-    numbers = {int(item.number) for item in ITEMS if item.number}
-    assert numbers <= set(range(1, 43))
-    assert {*range(1, 11), 12, 13, 20, 22, 25, 28, 33, 37, 42} <= numbers
+def test_the_items_are_the_44_of_the_checklist_in_its_sections():
+    assert [item.number for item in ITEMS] == list(range(1, 45))
+    sections = {number: item.section for number, item in enumerate(ITEMS, start=1)}
+    first = {7: "Data", 14: "Reference standard", 19: "Data partitions", 21: "Testing data", 22: "Model"}
+    first |= {25: "Training", 28: "Evaluation", 34: "Evaluation", 35: "Results: data", 40: "Discussion"}
+    assert {number: sections[number] for number in first} == first
+
+
+def test_external_data_and_a_planned_sample_size_fill_their_items(runs, tmp_path, capsys):
+    run, table = RunFolder(runs / "first"), tmp_path / "other.csv"
+    source = write_phantom(tmp_path / "other", task="nodule", subjects=20, seed=7)
+    rows = read_rows(source)
+    named = [row | {"participant_id": f"new-{row['participant_id']}"} for row in rows]
+    write_rows(table, [row | {"file": str(source.parent / row["file"])} for row in named])
+    other = tmp_path / "external"
+    assert call_command("evaluate", f"run={run.path}", f"data.table={table}", f"output={other}") == 0
+    plan = tmp_path / "plan"
+    plan.mkdir()
+    saved = {"rows": [{"n_per_class": 321}], "recommendation": "It takes 321.", "fixed": {"level": "0.05"}}
+    (plan / "results.json").write_text(json.dumps(saved))
+    asked = (f"run={run.path}", f"output={tmp_path / 'paper'}")
+    assert call_command("report", *asked, f"external={other}", f"sample_size={plan}") == 0
+    items = {
+        int(line.split(" | ")[1]): line.split(" | ")[3]
+        for line in (tmp_path / "paper" / "checklist.md").read_text().splitlines()
+        if line.startswith("| ") and "Section" not in line
+    }
+    metrics = json.loads((other / "metrics.json").read_text())
+    assert f"{metrics['external']['auc']:.3f}" in items[33]
+    assert "20 external subjects" in items[33]
+    assert "321" in items[21]
+    assert f"{metrics['external']['auc']:.3f}" in (tmp_path / "paper" / "methods.md").read_text()
+    assert call_command("report", f"run={runs / 'second'}", f"external={other}") == 2  # of another run
+    assert str(run.path) in capsys.readouterr().err
+    assert call_command("report", *asked, f"sample_size={other}") == 2
+    assert call_command("report", *asked, f"external={plan}") == 2
 
 
 def test_every_page_has_the_checklist(runs):
