@@ -52,7 +52,7 @@ def audit(settings: AuditSettings) -> int:
         return DONE
     from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, write_audit, write_measures
     from voxlift.app.report.terminal import print_audit
-    from voxlift.app.runtime.jobs import open_mapper
+    from voxlift.app.runtime.shards import open_mapper
     from voxlift.app.training.preflight.budgets import describe_costs
 
     folder = audit_folder(settings)

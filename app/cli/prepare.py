@@ -50,8 +50,8 @@ def prepare(settings: PrepareSettings) -> int:
     from voxlift.app.data.auto_preprocess import resolve_preparation  # these import numpy: not for --help
     from voxlift.app.data.cohort import build_preprocess, prepare_records
     from voxlift.app.data.sources import load_subjects
-    from voxlift.app.runtime.jobs import open_mapper
     from voxlift.app.runtime.logs import logging_to_file
+    from voxlift.app.runtime.shards import open_mapper
     from voxlift.app.tasks import task_of
 
     with logging_to_file():

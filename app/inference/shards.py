@@ -12,8 +12,9 @@ from voxlift.app.inference.ensemble import open_ensemble
 from voxlift.app.inference.predictor import Notice, NumberedScan, Predictor, Row, build_predictor
 from voxlift.app.runtime.cluster import open_client
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
-from voxlift.app.runtime.jobs import JobContext, run_shards, split_shards
+from voxlift.app.runtime.jobs import JobContext
 from voxlift.app.runtime.setup import import_user_modules
+from voxlift.app.runtime.shards import run_shards, split_shards
 
 ShardRows = tuple[list[Row], list[Notice]]
 
