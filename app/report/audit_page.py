@@ -189,9 +189,10 @@ def distribution_figures(pairs: Sequence[tuple[Facts, Record]], found: DatasetAu
             line = suggested.spacing[axis] if suggested else None
             dashed = "; dashed: the suggested spacing" if suggested else ""
             caption = f"{name.capitalize()} along {title}"
+            noun = "class" if found.manifest.target == "classes" else "group"
             figures.append(
                 (
-                    f"{caption}: percentage of the files of each class{dashed}.",
+                    f"{caption}: percentage of the files of each {noun}{dashed}.",
                     _draw_histogram(by_class, f"{caption} ({unit})", line, name=slugify(caption), unit=unit),
                 )
             )
@@ -216,7 +217,7 @@ def _draw_histogram(
             axes.stairs(share, edges, label=label, linewidth=1.4, **series_style(index))
         if suggested is not None:
             axes.axvline(suggested, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="suggested")
-        axes.set(xlabel=x_label, ylabel="Files of the class (%)", ylim=(0, None))
+        axes.set(xlabel=x_label, ylabel="Files (%)", ylim=(0, None))
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.grid(visible=True)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)  # covers no bar

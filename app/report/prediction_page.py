@@ -28,6 +28,7 @@ from voxlift.data_pipelines.scans import Scan
 
 MAX_ROWS = 200  # of the table on the page; the CSV file holds all
 LEFT_OUT = ("image", "map", "picture", "agreement")
+DECIDED = "decision_"  # of a finding
 
 Row = Mapping[str, Any]
 
@@ -170,6 +171,8 @@ def _sureness(row: Row, ensemble: Ensemble) -> float | None:
 def _describe_rows(rows: Sequence[Row]) -> str:
     scored = [row for row in rows if not row["reason"]]
     counts = Counter(str(row["decision"]) for row in scored if row.get("decision"))
+    findings = [name for name in (rows[0] if rows else ()) if name.startswith(DECIDED)]
+    counts.update({name.removeprefix(DECIDED): sum(int(row[name]) for row in scored) for name in findings})
     decided = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     warned = sum(bool(row["warning"]) for row in scored)
     text = f"{len(scored)} of {len(rows)} scans were scored{f': {decided}' if decided else ''}."
@@ -182,7 +185,11 @@ def _rule(ensemble: Ensemble) -> str:
 
 
 def _table_row(row: Row) -> dict[str, object]:
-    return {name: _as_number(value) for name, value in row.items() if name not in LEFT_OUT}
+    return {
+        name: str(value) if name.startswith(DECIDED) else _as_number(value)
+        for name, value in row.items()
+        if name not in LEFT_OUT
+    }
 
 
 def _as_number(value: object) -> object:

@@ -39,9 +39,9 @@ def recommend(
         action += " on a trained slice model (model.baseline=SLICE_RUN)"
     worse = sum(difference.is_worse for difference in differences.values())
     reason = (
-        f"{worse} of the other {len(differences)} are shown to score less than the best."
+        f"{worse} of the other {len(differences)} are shown to score worse than the best."
         if worse
-        else f"No other is shown to score less on these subjects{_describe_cheapest(costs, label)}."
+        else f"No other is shown to score worse on these subjects{_describe_cheapest(costs, label)}."
     )
     return (
         f"{action}: validation {one.metric_name} {format_value(one.score)} "
