@@ -24,6 +24,7 @@ from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
 from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
 from voxlift.app.config.texts import quote_argument
 from voxlift.app.errors import SettingsError
+from voxlift.app.progress import keep_pulse, pulse
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
 from voxlift.app.runtime.streams import prepare_streams
 from voxlift.app.runtime.supervisor import die_with_parent, fork_supervised
@@ -80,7 +81,8 @@ def run_command(
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
-    statuses.append(_run_guarded(lambda: _read_status(start), name, debug=False))
+    with keep_pulse(pulse):
+        statuses.append(_run_guarded(lambda: _read_status(start), name, debug=False))
     statuses.append(_run_guarded(_flush_output, name, debug=False))
     sys.exit(max(statuses))
 

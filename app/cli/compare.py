@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from voxlift.app.cli.command import run_command
 from voxlift.app.comparison.check import check_plan
 from voxlift.app.comparison.compose import config_dir_arguments
-from voxlift.app.comparison.plan import plan_comparison
+from voxlift.app.comparison.plan import Plan, plan_comparison
 from voxlift.app.comparison.run import run_trials
 from voxlift.app.comparison.selection import select_trials
 from voxlift.app.config import CompareSettings
@@ -59,6 +59,7 @@ def compare(settings: CompareSettings) -> int:
 
     if planned := describe_visible_difference(plan, margin=settings.verdict.margin):
         print_line(planned)
+    _print_budgets(settings, plan)
     outcomes = run_trials(
         plan,
         runs_folder=Path(settings.runs_folder),
@@ -83,6 +84,29 @@ def compare(settings: CompareSettings) -> int:
         trials = plan.folder / "trials.csv"
         print_line(f"Too few trainings finished for a comparison; see {trials} for each of them.")
     return next((outcome.status for outcome in outcomes if outcome.status), 0)
+
+
+def _print_budgets(settings: CompareSettings, plan: Plan) -> None:
+    """Print memory and time by `preprocess.budget` where `auto` decides and nothing is trained yet."""
+    if settings.preprocess.name != "auto" or any(trial.run.path.exists() for trial in plan.trials):
+        return
+    from voxlift.app.data.auto_preprocess import decide_grid  # numpy: not for --help
+    from voxlift.app.data.cohort import list_subjects
+    from voxlift.app.training.preflight.budgets import describe_costs, measure_budgets
+
+    choice = decide_grid(settings)
+    if choice is None:
+        return
+    trainings = {trial.model: own for trial, own in zip(plan.trials, plan.settings, strict=True)}
+    manifest, splits = list_subjects(plan.settings[0])
+    costs = measure_budgets(
+        trainings,
+        {budget: own.shape for budget, own in choice.others.items()},
+        volumes=splits.count("train"),
+        channels=len(manifest.records[0].images),
+    )
+    for line in describe_costs(costs):
+        print_line(line)
 
 
 if __name__ == "__main__":

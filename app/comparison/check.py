@@ -16,7 +16,7 @@ from voxlift.app.comparison.plan import Plan
 from voxlift.app.config import TrainSettings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import read_json, write_json
-from voxlift.app.progress import print_line
+from voxlift.app.progress import phase
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.child import python_module, run_child
@@ -50,14 +50,14 @@ def check_trainings(trainings: Mapping[str, TrainSettings]) -> None:
     """
     if not trainings:
         return
-    print_line("Checking the settings of every model")
     with TemporaryDirectory() as name:
         folder = Path(name)
         for model, settings in trainings.items():
             (folder / model).mkdir()
             save_settings(settings, RunFolder(folder / model))
         command = python_module("voxlift.app.comparison.check", name)
-        status, reason = run_child(command, log=folder / "log.txt")
+        with phase("Checking the settings of every model"):
+            status, reason = run_child(command, log=folder / "log.txt")
         if status:
             log.warning("The settings could not be checked (%s); each training checks its own.", reason)
             return

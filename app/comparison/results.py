@@ -28,7 +28,7 @@ from voxlift.app.evaluation.verdict import (
     overall_verdict,
 )
 from voxlift.app.files import read_json, write_json, write_rows
-from voxlift.app.progress import console, print_line
+from voxlift.app.progress import console, phase, print_line
 from voxlift.app.report.evidence import describe_run_subjects
 from voxlift.app.report.formatting import MISSING, format_quantity
 from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
@@ -65,8 +65,9 @@ def write_comparison(
     }
     seeds = [trial.seed for trial in next(iter(by_model.values()))]
     first = next(iter(scores.values()))[0]
-    pairs = compare_models(scores, fit_seeds=seeds, primary=first.primary, margin=margin)
-    models = summarise_trials(trials, scores, seeds)
+    with phase("Comparing the models"):
+        pairs = compare_models(scores, fit_seeds=seeds, primary=first.primary, margin=margin)
+        models = summarise_trials(trials, scores, seeds)
     settings_of = {name: load_settings(of_model[0].run).model for name, of_model in by_model.items()}
     added, ablation = find_added(pairs, settings_of), summarise_ablations(by_model, scores, seeds)
     models = {name: {**model, **_ablation_of(ablation, name)} for name, model in models.items()}
@@ -104,9 +105,10 @@ def write_comparison(
         use=compare_use(used, "test", positive=first.outputs[-1] if first.outputs else ""),
     )
     evidence = replace(evidence, sites=(warning, told))
-    report = write_comparison_page(
-        selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
-    )
+    with phase("Writing the page"):
+        report = write_comparison_page(
+            selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
+        )
     if chance:
         print_line(chance)
     print_metrics(tested, metrics=first.headline, unit=first.unit)

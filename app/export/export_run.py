@@ -18,7 +18,7 @@ from voxlift.app.inference.conversion import (
     write_saved_model,
 )
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
-from voxlift.app.progress import console, print_line
+from voxlift.app.progress import phase, print_line
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runtime.precision import rounding_tolerance
 
@@ -56,7 +56,7 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
     if file_format == "onnx" and convert_to_float32(exported):
         print_line("ONNX has no bfloat16 convolution: the export computes in float32.")
     write = write_onnx if file_format == "onnx" else write_saved_model
-    with console.status(f"Writing {file_format}"):
+    with phase(f"Writing {file_format}"):
         written = write(exported, folder)
     # Checked is the agreement with the network it was made from; reported is that with the run's network.
     predict = ensemble.task.predict

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from voxlift.app.data.auto_preprocess import auto_overrides, quote_override
 from voxlift.app.evaluation.table_one import TableOneRow
@@ -82,6 +83,7 @@ class DatasetAudit:
         table_one: The table of subjects.
         flow: Rows read, left out and used.
         grids: The suggestion for each `preprocess.budget`.
+        costs: Memory and seconds an epoch by model and budget, where they were measured.
     """
 
     name: str
@@ -91,6 +93,7 @@ class DatasetAudit:
     table_one: Sequence[TableOneRow] = ()
     flow: Sequence[Mapping[str, str | int]] = ()
     grids: Mapping[int, AutoPreprocess] = field(default_factory=dict)
+    costs: Sequence[Mapping[str, Any]] = ()
 
     @property
     def owners(self) -> list[Record]:

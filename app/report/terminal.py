@@ -20,7 +20,7 @@ from voxlift.app.evaluation.verdict import (
     short_verdict,
     shown_p_value,
 )
-from voxlift.app.progress import build_console
+from voxlift.app.progress import build_console, is_brief, print_line
 from voxlift.app.report.evidence import ablation_rows, show_subgroups
 from voxlift.app.report.findings import (
     MAX_LENGTH,
@@ -54,7 +54,19 @@ ON_PAGE_ONLY = frozenset(  # of a number: more rows than a terminal should print
 def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split of a metrics.json with their intervals."""
     blocks = {f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics}
+    if is_brief():
+        print_line(summarize_metrics(blocks, unit=metrics.get("unit", "")))
+        return
     print_metrics(blocks, unit=metrics.get("unit", ""))
+
+
+def summarize_metrics(blocks: Mapping[str, Mapping[str, object]], *, unit: str = "") -> str:
+    """Return the first metric of each block with its interval in one line."""
+    first = headline_metrics(name for one in blocks.values() for name in one)[0]
+    values = "; ".join(
+        f"{heading} {_metric_text(block, first, is_stacked=False)}" for heading, block in blocks.items()
+    )
+    return f"{metric_label(first, unit)}: {values}"
 
 
 def print_ablation(block: Mapping[str, Any] | None, *, name: str = "") -> None:

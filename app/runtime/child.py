@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import TextIO
 
+from voxlift.app.progress import pulse
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, TIMED_OUT
 from voxlift.app.runtime.supervisor import PARENT
 
@@ -72,6 +73,8 @@ def run_child(
                 env=variables,
             )
         )
+        if log is None:
+            stack.enter_context(pulse.silenced())  # the child prints here, and keeps a pulse of its own
         was_killed = stack.enter_context(_time_limit(child, seconds))
         for line in child.stderr or ():
             (file or sys.stderr).write(line)

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from voxlift.app.progress import print_line
+from voxlift.app.progress import is_brief, print_line
 
 log = logging.getLogger("voxlift")
 
+MACHINE = "voxlift.machine"  # logger of what is the same for all trainings of a process or a comparison
 ENDED = logging.CRITICAL + 1
 
 
@@ -71,5 +72,6 @@ class TerminalHandler(logging.Handler):
     """A log handler that prints messages above a running progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
-        print_line(self.format(record))
+        """Print one message; one about the machine not where each of several trainings would repeat it."""
+        if not (is_brief() and record.name == MACHINE):
+            print_line(self.format(record))

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.app.errors import SettingsError, install_extra
+from voxlift.app.progress import phase
 from voxlift.app.runtime.devices import backend_name, check_backend, gpu_capability, has_gpu
+from voxlift.app.runtime.logs import MACHINE
 from voxlift.app.runtime.precision import Precision, choose_precision, read_cpu_flags
 
 log = logging.getLogger("voxlift")
+machine = logging.getLogger(MACHINE)
 
 # Options of glibc's mallopt: mmap and trim threshold in bytes. Without them a tensor of tens of megabytes is
 # returned to the system when it is freed and mapped again page by page: a training step of ResNet-18 takes
@@ -46,10 +49,11 @@ def prepare_runtime(*, precision: str, deterministic: bool, seed: int, device: s
     Raises:
         SettingsError: `device` is `gpu` and no GPU is found.
     """
-    import_quietly()
-    import keras
+    with phase("Starting TensorFlow"):
+        import_quietly()
+        import keras
 
-    log.info("%s", prepare_processor())
+    machine.info("%s", prepare_processor())
     _select_device(device)
     _prepare_gpus()
     if deterministic:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.inference.scores import build_split_scores
+from voxlift.app.progress import phase
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.linear import LinearWeights
 from voxlift.app.runtime.devices import read_peak_memory_bytes
@@ -129,7 +130,8 @@ def fit_linear(settings: TrainSettings, cohort: Cohort) -> LinearModel:
     """
     started = time.perf_counter()
     features = build_features(settings, cohort)
-    fitted = fit_linear_head(features, cohort, balance=settings.trainer.balance != "none")
+    with phase("Fitting the linear model"):
+        fitted = fit_linear_head(features, cohort, balance=settings.trainer.balance != "none")
     return LinearModel(fitted, cohort, time.perf_counter() - started)
 
 

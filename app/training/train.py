@@ -15,7 +15,7 @@ from voxlift.app.data.columns import fit_joined
 from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
-from voxlift.app.progress import print_line
+from voxlift.app.progress import phase, print_line
 from voxlift.app.report.run_page import write_run_page
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
@@ -26,7 +26,7 @@ from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_run_subgroups
 from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
-from voxlift.app.runtime.logs import logging_to_file
+from voxlift.app.runtime.logs import MACHINE, logging_to_file
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.training.checks import refuse_seen_subjects
@@ -199,7 +199,7 @@ def _prepare_process(settings: TrainSettings, precision: str) -> Precision:
         deterministic=settings.deterministic,
         seed=settings.seed,
     )
-    log.info("Precision %s: %s", chosen.policy, chosen.reason)
+    logging.getLogger(MACHINE).info("Precision %s: %s", chosen.policy, chosen.reason)
     import_user_modules(settings.custom)
     return chosen
 
@@ -209,7 +209,8 @@ def _run_preflight(session: Session) -> Sequence[Preflight]:
         return ()
     from voxlift.app.training.preflight.check import print_budgets, run_preflight  # imports Keras
 
-    reports = run_preflight(session.stages, session.inputs)
+    with phase("Checking memory and speed"):
+        reports = run_preflight(session.stages, session.inputs)
     if session.choice is not None and reports:
         grids = {budget: own.shape for budget, own in session.choice.others.items()}
         print_budgets(reports[-1], grids, session.settings)
@@ -285,9 +286,11 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     from voxlift.app.inference.sites import evaluate_run_sites
 
     fitted.save(run)
-    scores = fitted.score(cohort)
+    with phase("Scoring the subjects of each split"):
+        scores = fitted.score(cohort)
     write_rows(run.predictions, prediction_rows(scores, cohort.task))
-    metrics = cohort.task.evaluate(scores)
+    with phase("Metrics and their intervals"):
+        metrics = cohort.task.evaluate(scores)
     metrics |= _evaluate_ablation(run, settings, cohort=cohort, fitted=fitted, scores=scores, metrics=metrics)
     metrics["cost"] = fitted.cost(cohort)
     metrics |= evaluate_sets(scores, coverage=settings.evaluation.coverage)
@@ -297,7 +300,8 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     metrics |= evaluate_run_sites(run, settings, cohort=cohort, scores=scores, network=fitted.network)
     metrics |= evaluate_run_subgroups(run, settings, scores, metrics)
     learning = write_learning(run, settings, scores=scores, cost=metrics["cost"])
-    write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
+    with phase("Writing the page"):
+        write_run_page(run, settings, cohort=cohort, scores=scores, metrics=metrics, network=fitted.network)
     write_json(run.metrics, metrics)  # last: a folder with metrics is a finished run
     print_split_metrics(metrics, name=settings.model.name)
     print_subgroups(metrics.get("subgroups", {}))

@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID
 
 from voxlift.app.config import LoggerSettings
 from voxlift.app.files import write_rows
-from voxlift.app.progress import Heartbeat, build_progress
+from voxlift.app.progress import Phase, build_progress, has_bars, pulse
 from voxlift.app.training.callbacks.stateful import StatefulCallback, StepCounter
 
 if TYPE_CHECKING:
@@ -39,30 +39,32 @@ class ShowProgress(keras.callbacks.Callback):
         self.progress: Progress = build_progress()
         self.task: TaskID | None = None
         self.epoch = 0
-        self.beat = Heartbeat("Training, batches", is_needed=self.progress.disable, say=log.info)
+        self.phase: Phase | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        if self.phase is not None:
+            pulse.leave(self.phase)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
         """Open the bar, unless an earlier phase has."""
         if self.task is None:
-            phase = self.counter.phase
+            done = self.counter.phase.first * self.steps + self.counter.phase.skip
             self.progress.start()
+            self.phase = pulse.enter("Training, batches", is_live=has_bars())
+            self.phase.update(done, self.epochs * self.steps)
             self.task = self.progress.add_task(
-                "Training",
-                total=self.epochs * self.steps,
-                completed=phase.first * self.steps + phase.skip,
-                note="",
+                "Training", total=self.epochs * self.steps, completed=done, note=""
             )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - as above
         """Advance the bar."""
         self._update(advance=1)
-        self.beat.tick(self._done(batch), self.epochs * self.steps)
+        if self.phase is not None:
+            self.phase.update(self._done(batch), self.epochs * self.steps)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Show the scores beside the bar, and log them where there is no terminal."""

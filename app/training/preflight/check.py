@@ -21,6 +21,7 @@ from voxlift.app.training.networks import Networks
 from voxlift.app.training.preflight.memory import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
 from voxlift.app.training.preflight.tables import (
     Resolution,
+    describe_memory,
     describe_rates,
     list_resolutions,
     print_memory,
@@ -33,6 +34,7 @@ from voxlift.app.training.strategy.distribute import device_count
 log = logging.getLogger("voxlift")
 
 ENGINE_BYTES = 2_000_000  # for each layer's graph and kernels in this process's memory; 1.9 to 5 MB measured
+NOTEWORTHY = 0.5  # share of the free memory above which a step is worth a look at its parts
 SHORT_SECONDS = 20.0  # a shorter training is not worth measuring
 SLOW_FLOPS = 2e10  # a second: what even a slow CPU does, so that only truly short trainings count as short
 
@@ -135,13 +137,16 @@ def check_stage(networks: Networks, data: TrainingInput) -> Preflight:
     """
     settings, network = data.settings, networks.trained
     resolutions = list_resolutions(network)
-    print_resolutions(resolutions, name=settings.model.name)
     fit = build_fit(networks, data)
     with unchanged_randomness():
         compile_network(fit)
         need = _estimate_need(networks, data, layers=sum(one.layers for one in resolutions))
         memory = find_free_memory()
-        print_memory(need, memory)
+        if settings.preflight.verbose or need.bytes > NOTEWORTHY * memory.free:
+            print_resolutions(resolutions, name=settings.model.name)
+            print_memory(need, memory)
+        else:
+            log.info("%s", describe_memory(need, memory))
         sample = resolutions[0].name if resolutions else "one sample"
         refuse_what_cannot_fit(need, memory, settings, sample=sample)
         rates = _measure_rates(network, data, flops=sum(one.flops for one in resolutions))

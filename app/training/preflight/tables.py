@@ -80,6 +80,12 @@ def print_memory(need: Need, memory: Memory) -> None:
     console.print(table)
 
 
+def describe_memory(need: Need, memory: Memory) -> str:
+    """Return a sentence on what a step needs of the memory that is free."""
+    needed, free = f"{need.bytes / 1e9:.2g} GB", f"{memory.free / 1e9:.1f} GB"
+    return f"A step needs about {needed} of the {free} free on {memory.name}."
+
+
 def describe_rates(rates: Rates) -> str:
     """Return how long an epoch will take; the training itself measures what waits for what.
 
