@@ -189,14 +189,12 @@ def fit_site(
     """
     if not sites:
         return Contestant("site", reason=reason)
-    fits = []
-    for one in runs:
-        cohort = target_sites(one.cohort, sites)
-        if len(cohort.classes) < 2:
-            return Contestant("site", reason="fewer than two sites have subjects in every split")
-        fits.append(score_features(facts.joined(FITTED[2:], cohort.records), cohort))
-    if len({fit.classes for fit in fits}) > 1:
-        return Contestant("site", reason="the seeds have different sites in every split")
+    shared = set.intersection(*(set(target_sites(one.cohort, sites).classes) for one in runs))
+    if len(shared) < 2:
+        return Contestant("site", reason="fewer than two sites have subjects in every split of every seed")
+    kept = {item: site for item, site in sites.items() if site in shared}
+    cohorts = [target_sites(one.cohort, kept) for one in runs]
+    fits = [score_features(facts.joined(FITTED[2:], cohort.records), cohort) for cohort in cohorts]
     return Contestant("site", fits, [one.seed for one in runs])
 
 

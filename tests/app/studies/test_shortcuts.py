@@ -289,6 +289,10 @@ def test_a_site_that_brightens_the_images_is_told_from_them_and_from_the_class(f
     site = fit_site(replace(facts, voxels=voxels), [one], bright)
     assert site.fits[0].classes == ("A", "B")
     assert roc_auc_score(site.fits[0].labels, site.fits[0].probabilities[:, 1]) > 0.9
+    rare = one.cohort.indices("train")[:3]  # a site that has no test subjects with this seed
+    three = bright | {records[i].item: "C" for i in rare}
+    both = fit_site(replace(facts, voxels=voxels), [one, one], three)
+    assert [fit.classes for fit in both.fits] == [("A", "B")] * 2
     by_class = {record.item: "AB"[record.label] for record in records}
     assert associate_sites([one.cohort], by_class)[0] == pytest.approx(1)
     assert associate_sites([one.cohort], by_class)[1] < 0.01
