@@ -28,7 +28,7 @@ from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import find_best_epoch, read_history
-from voxlift.app.runs.subgroups import find_case_groups
+from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import VolumeError
 
@@ -70,7 +70,8 @@ def write_comparison_page(
     anchor = {name: own[0] for name, own in scores.items()}
     cases = select_disagreements(anchor, first, settings.report.cases)
     groups = find_case_groups(run, settings, next(iter(anchor.values())))
-    cases = [{name: add_groups(case, groups) for name, case in one.items()} for one in cases]
+    names = find_case_names(run, settings)
+    cases = [{name: add_groups(case, groups, names) for name, case in one.items()} for one in cases]
     summary = ComparisonSummary(
         name=f"{' against '.join(models)} on {describe_task(settings.data)}",
         comparisons=pairs,

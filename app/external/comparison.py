@@ -37,6 +37,7 @@ from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
 from voxlift.app.progress import print_line
+from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells
@@ -53,7 +54,7 @@ from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runs.subgroups import evaluate_subgroups
+from voxlift.app.runs.subgroups import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.tasks import task_of
@@ -315,6 +316,8 @@ def _write_page(
     """Write `report.html` of a comparison on external data."""
     by_model, settings = group_by_model(scored.trials), scored.members[0].settings
     first = next(iter(scored.scores.values()))[0]
+    own = load_settings(folder)
+    case_groups, names = find_case_groups(folder, own, first), find_case_names(folder, own)
     # Also where a model of the comparison is left out here, the others keep their colours.
     colours = assign_colours(read_json(comparison / RESULTS)["models"])
     groups, forest = show_subgroups(results.get("subgroups", {}), colours=colours)
@@ -326,7 +329,10 @@ def _write_page(
         splits=count_splits(folder, scored.cohort.task, scored.cohort.classes),
         environment=read_json(scored.trials[0].run.environment),
         temperatures=read_temperatures(by_model),
-        cases=_pick_disagreements(scored, load_settings(folder).data, page.cases),
+        cases=[
+            {name: add_groups(case, case_groups, names) for name, case in volume.items()}
+            for volume in _pick_disagreements(scored, own.data, page.cases)
+        ],
         is_interactive=page.interactive,
         configs={"": show_config(folder.config.read_text(encoding="utf-8"), folder.path)},
         split=EXTERNAL,

@@ -128,14 +128,18 @@ def build_viewer(volumes: Sequence[CaseModels]) -> dict[str, Any]:
     }
 
 
-def add_groups(case: Case, groups: Mapping[str, Mapping[str, str]]) -> Case:
-    """Return the case with the groups of its subject.
+def add_groups(
+    case: Case, groups: Mapping[str, Mapping[str, str]], names: Mapping[str, str] | None = None
+) -> Case:
+    """Return the case with the groups and the name of its subject.
 
     Args:
         case: The case.
         groups: Name of a volume to the group in each column of `evaluation.by`.
+        names: Name of a volume to that of its subject, where it is another than that in the scores.
     """
-    return replace(case, facts=replace(case.facts, groups=groups.get(case.item, {})))
+    facts = replace(case.facts, groups=groups.get(case.item, {}))
+    return replace(case, facts=facts, subject=(names or {}).get(case.item, case.subject))
 
 
 def _case_data(volume: CaseModels) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
-from voxlift.app.runs.subgroups import find_case_groups
+from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def write_external_page(
     network = load_network(run.network) if settings.model.has_network else None
     errors, correct = pick_cases(scores, cohort, network, settings.report.cases)
     of_case = find_case_groups(folder, settings, scores, columns)
+    names = find_case_names(folder, settings, columns)
     blocks = {"external": metrics["external"]}
     if "internal" in metrics:
         blocks["internal test"] = metrics["internal"]
@@ -97,8 +98,8 @@ def write_external_page(
         config=show_config(folder.config.read_text(encoding="utf-8"), folder.path),
         environment=read_json(run.environment),
         temperature=temperature if isinstance(temperature, float) else None,
-        errors=[add_groups(case, of_case) for case in errors],
-        correct=[add_groups(case, of_case) for case in correct],
+        errors=[add_groups(case, of_case, names) for case in errors],
+        correct=[add_groups(case, of_case, names) for case in correct],
         is_interactive=settings.report.interactive,
         audit=[*_describe_data(folder, cohort), *metrics["compared"]],
         notes=[

@@ -29,7 +29,7 @@ from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.learning import read_learning
 from voxlift.app.runs.results import read_history
-from voxlift.app.runs.subgroups import find_case_groups
+from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks import find_task, task_of
 from voxlift.app.tasks.base import Task
 
@@ -111,7 +111,7 @@ def write_run_page(
     scores = {name: task.decide(one, metrics) for name, one in scores.items()}
     split = "test" if "test" in scores else "val"
     errors, correct = pick_cases(scores[split], cohort, network, settings.report.cases)
-    groups = find_case_groups(run, settings, scores[split])
+    groups, names = find_case_groups(run, settings, scores[split]), find_case_names(run, settings)
     summary = RunSummary(
         name=f"{settings.model.name} on {describe_task(settings.data)}",
         metrics=metric_blocks(metrics),
@@ -123,8 +123,8 @@ def write_run_page(
         environment=read_json(run.environment),
         cost=metrics["cost"],
         temperature=float(metrics["calibration"]["temperature"]) if "calibration" in metrics else None,
-        errors=[add_groups(case, groups) for case in errors],
-        correct=[add_groups(case, groups) for case in correct],
+        errors=[add_groups(case, groups, names) for case in errors],
+        correct=[add_groups(case, groups, names) for case in correct],
         is_interactive=settings.report.interactive,
         audit=describe_data(run, settings),
         notes=[*read_learning(run, settings), *_notes(cohort, metrics)],

@@ -18,6 +18,8 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text
 from voxlift.app.tasks import task_of
+from voxlift.data_pipelines.tables.manifest import is_subject_column
+from voxlift.data_pipelines.tables.values import is_missing
 
 log = logging.getLogger("voxlift")
 
@@ -120,6 +122,32 @@ def find_case_groups(
     except SettingsError:  # `evaluate_run_subgroups` has said so
         return {}
     return found
+
+
+def find_case_names(
+    run: RunFolder, settings: TrainSettings, columns: SubjectColumns | None = None
+) -> dict[str, str]:
+    """Return for each volume, by its name in the scores, its subject in the table where no column was named.
+
+    Without `data.subject_column` each file counts as a subject and is named by its path.
+
+    Args:
+        run: With `subjects.csv`.
+        settings: Of the run.
+        columns: Of the volumes; None: those of the run.
+    """
+    if settings.data.subject_column is not None:
+        return {}
+    try:
+        known = read_subjects(run, settings) if columns is None else columns
+    except SettingsError:  # the table of subjects says so
+        return {}
+    column = next(filter(is_subject_column, known.names), None)
+    if column is None:
+        return {}
+    return {
+        item: cells[column] for item, cells in known.rows.items() if not is_missing(cells.get(column, ""))
+    }
 
 
 def add_site(evaluation: EvaluationSettings, settings: TrainSettings) -> EvaluationSettings:

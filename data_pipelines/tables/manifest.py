@@ -232,7 +232,7 @@ def _name_masks(records: tuple[Record, ...]) -> tuple[Record, ...]:
 
 def _refuse_unused_subjects(table: Table, source: Path) -> None:
     """Raise an error if a table repeats its subjects, but no subject column keeps them in one split."""
-    for column in filter(_is_subject_column, table.columns):
+    for column in filter(is_subject_column, table.columns):
         names = unify_subjects([cells[column] for cells in table.rows])
         counts = Counter(name for name in names if not is_missing(name))
         repeated = [name for name, count in counts.items() if count > 1]
@@ -244,10 +244,10 @@ def _refuse_unused_subjects(table: Table, source: Path) -> None:
             )
 
 
-def _is_subject_column(column: str) -> bool:
+def is_subject_column(column: str) -> bool:
     """Return whether a column's name indicates that it names subjects.
 
-    >>> [_is_subject_column(name) for name in ("Subject ID", "patient_no", "ID", "Site", "No")]
+    >>> [is_subject_column(name) for name in ("Subject ID", "patient_no", "ID", "Site", "No")]
     [True, True, True, False, False]
     """
     return "".join(filter(str.isalpha, column.casefold())) in _SUBJECT_COLUMNS

@@ -5,13 +5,14 @@ import hashlib
 import io
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from voxlift.app.config import SettingsError
+from voxlift.app.config import DataSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import find_report_problems
 from voxlift.app.config.schema import PageSettings
 from voxlift.app.errors import refuse_problems
@@ -34,6 +35,9 @@ from voxlift.app.report.sprites import (
     find_object,
     tile_slices,
 )
+from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subgroups import find_case_names
+from voxlift.app.runs.subjects import SubjectColumns
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 AFFINE = np.array([[0.0, 2, 0, -10], [1.5, 0, 0, -20], [0, 0, 4, -30], [0, 0, 0, 1]])  # axes exchanged
@@ -140,6 +144,18 @@ def test_a_subject_with_several_volumes_is_named_with_what_tells_them_apart():
     items = ("/data/sub-1/ses-1/anat/t1.nii.gz", "/data/sub-1/ses-2/anat/t1.nii.gz", "/data/sub-2/t1.nii.gz")
     scores = Scores(["sub-1", "sub-1", "sub-2"], [0, 0, 1], [[0.5, 0.5]] * 3, ("a", "b"), items)
     assert [name_volume(scores, row) for row in range(3)] == ["sub-1 (ses-1)", "sub-1 (ses-2)", "sub-2"]
+
+
+def test_the_subject_is_that_of_the_table_where_no_column_was_named():
+    rows = {"a/x.nii": {"participant_id": "P7", "age": "4"}, "a/y.nii": {"participant_id": "n/a", "age": ""}}
+    columns, run = SubjectColumns(rows, ("age", "participant_id")), RunFolder(Path("none"))
+    settings = TrainSettings(data=DataSettings(name="manifest", label_column="state"))
+    names = find_case_names(run, settings, columns)
+    assert names == {"a/x.nii": "P7"}
+    shown = [add_groups(Case(item, "", "", (), item=item), {}, names).subject for item in rows]
+    assert shown == ["P7", "a/y.nii"]
+    settings.data.subject_column = "age"
+    assert find_case_names(run, settings, columns) == {}
 
 
 @pytest.mark.parametrize(
