@@ -1,4 +1,4 @@
-"""The commands as Python functions, for notebooks and scripts: train and compare, each in a child process."""
+"""The commands as Python functions, for notebooks and scripts, each in a child process."""
 
 from __future__ import annotations
 
@@ -44,6 +44,53 @@ class Comparison:
         return self.path / "report.html"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished run scored on external data.
+
+    Attributes:
+        path: The folder of the results.
+    """
+
+    path: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`metrics.json`: `external`, `internal`, their `difference`, calibration, the range of training."""
+        return read_json(self.path / "metrics.json")
+
+    @property
+    def report(self) -> Path:
+        """The page with tables, figures and cases."""
+        return self.path / "report.html"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        path: Its folder.
+    """
+
+    path: Path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """`results.json`: recommendation, findings, what was varied and what was held fixed."""
+        return read_json(self.path / "results.json")
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        """Rows of `table.csv`, all values as text."""
+        return read_rows(self.path / "table.csv")
+
+    @property
+    def report(self) -> Path:
+        """The page with the recommendation, tables and figures."""
+        return self.path / "report.html"
+
+
 def train(*overrides: str, run_dir: str | PurePath) -> Run:
     """Train one model as `voxlift-train` does, print its output, and open the finished run.
 
@@ -78,6 +125,41 @@ def compare(models: Sequence[str], *overrides: str, run_dir: str | PurePath) -> 
     """
     _run_command("compare", [f"models=[{','.join(models)}]", *overrides, f"run_dir={run_dir}"])
     return Comparison(Path(run_dir))
+
+
+def evaluate(run: Run | str | PurePath, *overrides: str, output: str | PurePath) -> Evaluation:
+    """Score other subjects with a finished run as `voxlift-evaluate` does, print its output, and open it.
+
+    Args:
+        run: The run, or its folder.
+        *overrides: Settings as on the command line; `data.table=other.csv` names the subjects.
+        output: The folder of the results.
+
+    Raises:
+        SettingsError: The settings or the data cannot be used, or the run was trained on these subjects.
+        UserError: The command stopped with an error.
+    """
+    folder = run.folder.path if isinstance(run, Run) else run
+    _run_command("evaluate", [f"run={folder}", *overrides, f"output={output}"])
+    return Evaluation(Path(output))
+
+
+def study(name: str, *overrides: str, run_dir: str | PurePath) -> Study:
+    """Run a study as `voxlift-study` does, print its output, and open it.
+
+    The same call resumes a study that was stopped.
+
+    Args:
+        name: Of the study, such as `complexity` or `architecture`.
+        *overrides: Settings as on the command line.
+        run_dir: The folder of the study.
+
+    Raises:
+        SettingsError: The settings or the data cannot be used.
+        UserError: The study stopped with an error.
+    """
+    _run_command("study", [f"study={name}", *overrides, f"run_dir={run_dir}"])
+    return Study(Path(run_dir))
 
 
 def _run_command(name: str, overrides: Sequence[str]) -> None:

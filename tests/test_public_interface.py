@@ -9,6 +9,7 @@ import pytest
 
 import voxlift
 from tiny import TINY, places_in
+from voxlift.app.files import read_rows, write_rows
 
 HEAVY = ("keras", "tensorflow", "jax", "torch", "sklearn", "matplotlib", "nibabel", "SimpleITK", "numpy")
 
@@ -47,6 +48,28 @@ def test_a_training_opens_as_a_run_and_a_mistake_raises_with_its_key(tmp_path, c
     assert run.metrics == json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=r"trainer\.epochs"):
         voxlift.train("trainer.epochs=none", run_dir=tmp_path / "other")
+
+
+def test_other_subjects_are_scored_with_a_run_and_those_it_was_trained_on_refused(tmp_path):
+    places = places_in(tmp_path)
+    run = voxlift.train("model=linear", *TINY, *places, run_dir=tmp_path / "run")
+    other = voxlift.write_phantom(tmp_path / "other", task="nodule", subjects=12, seed=7)
+    rows = [row | {"participant_id": f"new-{row['participant_id']}"} for row in read_rows(other)]
+    write_rows(other.with_name("new.csv"), rows)
+    found = voxlift.evaluate(run, f"data.table={other.with_name('new.csv')}", output=tmp_path / "out")
+    assert found.metrics["external"]["subjects"] == 12
+    assert found.report.stat().st_size > 10_000
+    own = next((tmp_path / "data").rglob("labels.csv"))
+    with pytest.raises(ValueError, match=r"sub-"):
+        voxlift.evaluate(run.folder.path, f"data.table={own}", output=tmp_path / "leak")
+
+
+def test_a_study_opens_with_its_table(tmp_path):
+    given = ("study.auc=[0.8,0.85]", "study.correlation=0.5", "study.prevalence=0.5")
+    found = voxlift.study("sample_size", *given, run_dir=tmp_path / "size")
+    assert found.table
+    assert found.results["recommendation"]
+    assert found.report.exists()
 
 
 @pytest.mark.slow

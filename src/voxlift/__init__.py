@@ -8,12 +8,14 @@ Networks
     plan_lift            Plan the lift of a Keras 2D network: `print(plan)` shows it, `plan.build()` builds it.
     to_3d                Lift in one call.
     register_lift_rule   Add the rule for a layer of your own.
+    verify_lift          Prove a planned lift on slices repeated along depth.
     LiftError            All layers and settings that cannot be lifted.
 
 Volumes
     load_volume          Read an image file: voxels [i, j, k] and the affine.
     prepare_volume       Read and preprocess an image file: voxels on the network's grid, and the affine.
     prepare_tensor       The same as float32 [depth, height, width, channels], as a network takes it.
+    write_phantom        Write a small synthetic data set to try things on.
     Preprocess           The settings of both: spacing, shape, intensities.
 
 Runs
@@ -21,6 +23,8 @@ Runs
     Run                  What `open_run` returns; it predicts and explains new images.
     train                Train a model, as `voxlift-train` does.
     compare              Compare models, as `voxlift-compare` does.
+    evaluate             Score external data with a finished run, as `voxlift-evaluate` does.
+    study                Run a study, as `voxlift-study` does.
     show_volume          Show a volume in a notebook, with a map over it.
 """
 
@@ -30,13 +34,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlift.app.api import compare, train
+    from voxlift.app.api import compare, evaluate, study, train
     from voxlift.app.inference.run import Run, open_run
     from voxlift.app.report.viewer import show_volume
+    from voxlift.data_pipelines.phantom.write import write_phantom
     from voxlift.data_pipelines.preprocess.prepare import prepare_tensor, prepare_volume
     from voxlift.data_pipelines.preprocess.settings import Preprocess
     from voxlift.data_pipelines.readers import load_volume
-    from voxlift.models.lifting import LiftError, plan_lift, register_lift_rule, to_3d
+    from voxlift.models.lifting import LiftError, plan_lift, register_lift_rule, to_3d, verify_lift
 
 __version__ = "0.2.0"
 
@@ -45,6 +50,7 @@ __all__ = [
     "Preprocess",
     "Run",
     "compare",
+    "evaluate",
     "load_volume",
     "open_run",
     "plan_lift",
@@ -52,8 +58,11 @@ __all__ = [
     "prepare_volume",
     "register_lift_rule",
     "show_volume",
+    "study",
     "to_3d",
     "train",
+    "verify_lift",
+    "write_phantom",
 ]
 
 _MODULES = {
@@ -61,6 +70,7 @@ _MODULES = {
     "Preprocess": "data_pipelines.preprocess.settings",
     "Run": "app.inference.run",
     "compare": "app.api",
+    "evaluate": "app.api",
     "load_volume": "data_pipelines.readers",
     "open_run": "app.inference.run",
     "plan_lift": "models.lifting",
@@ -68,8 +78,11 @@ _MODULES = {
     "prepare_volume": "data_pipelines.preprocess.prepare",
     "register_lift_rule": "models.lifting",
     "show_volume": "app.report.viewer",
+    "study": "app.api",
     "to_3d": "models.lifting",
     "train": "app.api",
+    "verify_lift": "models.lifting",
+    "write_phantom": "data_pipelines.phantom.write",
 }
 
 
