@@ -117,6 +117,8 @@ def write_comparison(
     for name, groups in subgroups.items():
         print_line(f"Subgroups of {name}")
         print_subgroups(groups)
+    if warning:
+        print_line(warning)
     for name, block in ablation.items():
         print_ablation(block, name=name)
     for line in (*(one.sentence for one in added), ranking):

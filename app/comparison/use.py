@@ -82,7 +82,7 @@ def gather_sites(saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "column": first["column"],
         "split": first["split"],
-        "sites": first["sites"],
+        "sites": sorted({site for block in blocks if block for site in block["sites"]}),
         "trainings": len(blocks),
     }
     for name in TOLD_FROM:
@@ -120,7 +120,8 @@ def describe_model_sites(models: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
                     "told in": f"{one['told']} of {one['trainings']} trainings",
                 }
             )
-            told += [f"{title} of {name}"] if one["told"] else []
+            # One training of several can tell it by chance.
+            told += [f"{title} of {name}"] if one["told"] > one["trainings"] / 2 else []
     if not rows:
         return "", ([], [])
     first = next(block for block in models.values() if block)
