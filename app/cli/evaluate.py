@@ -27,7 +27,8 @@ from voxlift.app.files import (
     refuse_unwritable,
     write_json,
 )
-from voxlift.app.progress import print_line
+from voxlift.app.inference.options import ENGINES, find_engine_problems
+from voxlift.app.progress import phase, print_line
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
@@ -58,6 +59,8 @@ def find_problems(settings: EvaluateSettings) -> list[str]:
         *find_choice_problems("on", settings.on, SPLIT_NAMES),
         *find_run_problems(settings.run),
         *find_count_problems("batch_size", settings.batch_size),
+        *find_choice_problems("engine", settings.engine, ENGINES),
+        *find_engine_problems(settings.engine),
         *find_evaluation_problems(settings.evaluation),
         *find_report_problems(settings.report),
         *_find_external_problems(settings),
@@ -93,9 +96,14 @@ def evaluate(settings: EvaluateSettings) -> int:
     run = open_finished_run(str(settings.run))
     refuse_unwritable(run.metrics, setting=f"run={settings.run}")
     import_user_modules(settings.custom)
-    metrics = score_again(
-        run, split=settings.on, batch_size=settings.batch_size, evaluation=settings.evaluation
-    )
+    with phase(f"Evaluating the {settings.on} subjects"):
+        metrics = score_again(
+            run,
+            split=settings.on,
+            batch_size=settings.batch_size,
+            engine=settings.engine,
+            evaluation=settings.evaluation,
+        )
     from voxlift.app.report.terminal import print_split_metrics, print_subgroups
 
     target = run.evaluation(settings.on)
@@ -125,6 +133,7 @@ def score_again(
     *,
     split: str,
     batch_size: int | None = None,
+    engine: str = "tensorflow",
     evaluation: EvaluationSettings | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of one split, `{split: {...}}`, from a run's model and its images.
@@ -133,6 +142,7 @@ def score_again(
         run: A finished run.
         split: `train`, `val` or `test`.
         batch_size: Volumes scored at once; None: as in the training.
+        engine: What computes the scores, see `choose_engine`.
         evaluation: With the groups that are scored apart, under `subgroups`; None: none.
 
     Raises:
@@ -156,7 +166,7 @@ def score_again(
     batch_size = batch_size or settings.trainer.batch_size
     with translate_failures(build_scoring_hint(batch_size)):
         cohort = reopen_split(settings, run, split=split)
-        scores = score_run(run, settings, cohort, split, batch_size=batch_size)
+        scores = score_run(run, settings, cohort, split, batch_size=batch_size, engine=engine)
     decided = task_of(settings).decide(scores, saved)
     metrics: dict[str, Any] = {split: evaluate_scores(decided)}
     if columns is not None:
