@@ -13,13 +13,14 @@ from commands import call_command, compose_command
 from tiny import TINY, train_tiny
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
-from voxlift.app.files import read_json, read_rows
+from voxlift.app.files import read_json, read_rows, write_rows
 from voxlift.app.inference.run import open_run
 from voxlift.app.report.case_facts import Shown
 from voxlift.app.report.case_pictures import case_picture
 from voxlift.app.report.cases import Grid, build_case
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.data_pipelines.phantom.write import write_phantom
@@ -111,6 +112,31 @@ def test_a_masked_run_goes_through_every_command(masked, tmp_path):
     assert saved["region"]["mask"] == "mask"
     assert saved["preprocess"]["mask"] == ["crop", "channel"]
     assert open_run(masked.path).predict(table).probabilities.shape == (len(lines) + 1, 2)
+
+
+@pytest.mark.slow
+def test_masks_go_through_comparison_external_data_and_a_study(work, masked, tmp_path):
+    other = write_phantom(tmp_path / "other", task="nodule", subjects=8, seed=5)
+    rows = read_rows(other)
+    for row in rows:
+        row["participant_id"] = f"ext-{row['participant_id']}"
+    write_rows(other, rows)
+    shared = (*TINY, f"data.folder={work}/data", f"cache.folder={tmp_path}/cache", *CHANNEL, *QUICK)
+    compared = tmp_path / "compared"
+    models = "models=[volume3d,linear]"
+    assert call_command("compare", *shared, models, f"run_dir={compared}") == 0
+    for name in ("volume3d", "linear"):
+        settings = load_settings(RunFolder(compared / "runs" / f"{name}-seed0"))
+        assert (settings.data.mask_column, tuple(settings.preprocess.mask)) == ("mask", ("crop", "channel"))
+    for run in (masked.path, compared):
+        output = tmp_path / f"external-{run.name}"
+        assert call_command("evaluate", f"run={run}", f"data.table={other}", f"output={output}") == 0
+        assert (output / "report.html").exists()
+    small = ("study.epochs=1", "study.seeds=[0]", "study.resamples=100", "study.permutations=1")
+    folder = (f"run_dir={tmp_path}/shortcuts", "study.site_column=none")
+    assert call_command("study", "study=shortcuts", *shared, *small, *folder) == 0
+    found = {row["contestant"]: row for row in read_rows(tmp_path / "shortcuts" / "table.csv")}
+    assert {"border", "silhouette", "shuffled_slices"} <= set(found)
 
 
 def test_a_prediction_without_the_mask_is_refused_in_words(masked, tmp_path, capsys):
