@@ -1,4 +1,4 @@
-"""Use of a two-class model against statsmodels, scikit-learn and counts by hand."""
+"""Use of a two-class model against scikit-learn and counts by hand."""
 
 import numpy as np
 import pytest

@@ -106,6 +106,20 @@ def test_calibration_in_the_large_is_zero_after_recalibration_of_a_constant_shif
     assert found["after"]["brier"] < found["before"]["brier"]
 
 
+def test_the_interval_of_the_slope_is_about_walds():
+    scores = draw_scores(600, separation=1.0, seed=4)
+    block = summarise_calibration(scores)
+    x = logit(scores.probabilities[:, 1])
+    fitted = LogisticRegression(C=1e9).fit(x[:, None], scores.labels)
+    slope = fitted.coef_[0, 0]
+    p = fitted.predict_proba(x[:, None])[:, 1]
+    design = np.stack([np.ones(600), x])
+    error = math.sqrt(np.linalg.inv((design * (p * (1 - p))) @ design.T)[1, 1])  # inverse Fisher information
+    assert block["calibration_slope"] == pytest.approx(slope, rel=1e-3)
+    low, high = block["intervals"]["calibration_slope"]
+    assert (low, high) == pytest.approx((slope - 1.96 * error, slope + 1.96 * error), rel=0.1)
+
+
 def test_the_part_of_a_recalibration_is_a_share_of_the_subjects_of_each_class():
     scores = draw_scores(100, volumes=2)
     is_part = draw_part(scores, 0.3, seed=0)

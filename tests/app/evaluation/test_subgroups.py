@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import chi2_contingency
 from sklearn.metrics import recall_score, roc_auc_score
 
+from voxlift.app.evaluation.delong import delong_interval
 from voxlift.app.evaluation.groupings import MISSING, OTHER, cut_groups
-from voxlift.app.evaluation.scores import Scores
+from voxlift.app.evaluation.scores import Scores, select_rows
 from voxlift.app.evaluation.subgroups import adjust_tests, compare_groups, evaluate_grouping
 
 NAN = math.nan
@@ -118,3 +119,13 @@ def test_holm_is_applied_over_all_columns_and_metrics():
     adjust_tests({"sex": sex, "age": age})
     assert sex["tests"]["auc"]["p_holm"] == pytest.approx(0.02)
     assert age["tests"]["auc"]["p_holm"] == pytest.approx(0.04)
+
+
+def test_the_interval_of_a_group_is_about_delongs_of_its_own_subjects():
+    scores, _ = draw_scores(300, shift=1.0, seed=5)
+    is_first = np.arange(300) % 2 == 0
+    grouping = cut_groups("sex", ["F" if one else "M" for one in is_first])
+    for block in evaluate_grouping([scores], [grouping])["groups"]:
+        rows = np.flatnonzero(is_first if block["group"] == "F" else ~is_first)
+        expected = delong_interval(select_rows(scores, rows))
+        assert block["intervals"]["auc"] == pytest.approx(expected, abs=0.02)
