@@ -1,7 +1,8 @@
-"""Training steps on a GPU: throughput, memory, precision, the largest batch that fits, agreement.
+"""Training and inference on a GPU: throughput, memory, precision, the largest batch that fits, agreement.
 
     python benchmarks/gpu_step.py                             TensorFlow, all networks at 96^3 and 128^3
     KERAS_BACKEND=jax python benchmarks/gpu_step.py           the same on JAX, without TensorFlow
+    KERAS_BACKEND=jax python benchmarks/gpu_step.py --torch   and PyTorch's twin: channels last, compiled
     python benchmarks/gpu_step.py --network demo --side 16 --batch 2 --limit 4     a trial on a CPU
 
 The networks are the demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Required are Keras, its
@@ -29,7 +30,7 @@ if importlib.util.find_spec("voxlift") is None:
     # An installed package, or one on PYTHONPATH, is preferred.
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-NETWORKS = ("demo", "resnet18", "densenet121")  # those of step_networks.py
+NETWORKS = ("demo", "cnn", "resnet18", "densenet121")  # those of step_networks.py
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 COLUMNS = (
     "device",
@@ -40,12 +41,27 @@ COLUMNS = (
     "batch",
     "ms_per_step",
     "volumes_per_s",
+    "infer_volumes_per_s",
+    "share_of_peak",
+    "compile_s",
     "peak_mb",
     "largest_batch",
     "loss",
     "differs_from_float32",
 )
 WARM_UP, STEPS = 3, 10
+TRAINING_FLOPS = 3  # forward passes that a training step costs: one, and two for the gradients
+# Dense FLOP/s of the makers' data sheets: float32 (TF32 where the card has it), and 16 bits.
+PEAKS = {
+    "H200": (494e12, 989e12),
+    "H100": (494e12, 989e12),
+    "A100": (156e12, 312e12),
+    "L40S": (183e12, 362e12),
+    "A10": (62e12, 125e12),
+    "L4": (60e12, 121e12),
+    "V100": (15.7e12, 125e12),
+    "T4": (8.1e12, 65e12),
+}
 COMPARED_VOLUMES = 2  # volumes whose logits are compared: few, so that they need less memory than a step
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OOM when allocating")
 
@@ -65,6 +81,9 @@ def main() -> int:
         for side in options.side:
             rows += compare_precisions(network, side, options)
             write_csv(options.output, rows)  # after each network, so that an interruption loses nothing
+            if options.torch:
+                rows += compare_precisions(network, side, options, engine="torch")
+                write_csv(options.output, rows)
     print_table(rows)
     print(f"Table in {options.output}")
     return 0
@@ -82,19 +101,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=256, help="largest batch to try")
     parser.add_argument("--timeout", type=float, default=600, help="seconds allowed for one measurement")
     parser.add_argument("--output", type=Path, default=Path("gpu_step.csv"))
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch's twin too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def compare_precisions(network: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def compare_precisions(
+    network: str, side: int, options: argparse.Namespace, *, engine: str = ""
+) -> list[dict[str, Any]]:
     """Return one row per precision, with the untrained network's logits compared to those in float32.
 
     Args:
         network: One of `NETWORKS`.
         side: Voxels along each axis.
         options: Options of the command line.
+        engine: `torch` for the twin; else Keras on its backend.
     """
-    tasks = [{"network": network, "side": side, "precision": precision} for precision in options.precision]
+    own = {"engine": engine} if engine else {}
+    tasks = [
+        {"network": network, "side": side, "precision": precision, **own} for precision in options.precision
+    ]
     return add_agreement([measure_row(task, options) for task in tasks])
 
 
@@ -105,7 +131,7 @@ def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, 
         task: Network, side in voxels and precision.
         options: Options of the command line.
     """
-    label = f"{task['network']} {task['side']}^3 {task['precision']}"
+    label = " ".join([task.get("engine", "keras"), task["network"], f"{task['side']}^3", task["precision"]])
 
     def attempt(batch: int, steps: int) -> dict[str, Any] | str:
         try:
@@ -122,7 +148,10 @@ def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, 
     if isinstance(result, str):
         return {**task, "batch": options.batch, "ms_per_step": result}
     print(f"{label}: {result['volumes_per_s']} volumes/s", file=sys.stderr)
-    return {**task, **result, "largest_batch": find_largest_batch(fits, options.batch, options.limit)}
+    row = {**task, **result}
+    # A line after each figure: what was measured is in the log even where the machine is taken away.
+    print("csv," + ",".join(str(row.get(column, "")) for column in COLUMNS), flush=True)
+    return {**row, "largest_batch": find_largest_batch(fits, options.batch, options.limit)}
 
 
 def add_agreement(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -211,6 +240,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         Milliseconds per step, volumes per second, peak in MB (10^6 bytes), the last loss, and logits
         [volumes][classes].
     """
+    if task.get("engine") == "torch":
+        return measure_torch(task)
     import keras
     import numpy as np
 
@@ -228,13 +259,132 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         loss = float(model.train_on_batch(voxels, labels))  # reading the loss waits for the device
         seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds[warm_up:]))
+    peak = peak_bytes()
+    inference = time_calls(lambda: model.predict_on_batch(voxels)) if is_timed else 0.0
     return {
         "device": device_name(),
         "backend": keras.backend.backend(),
+        **describe_step(task, batch=batch, step=median, inference=inference, first=seconds[0], peak=peak),
+        "share_of_peak": share_of_peak(device_name(), task["precision"], count_flops(model, task) / median),
+        "loss": loss,
+        "logits": logits,
+    }
+
+
+def describe_step(
+    task: dict[str, Any], *, batch: int, step: float, inference: float, first: float, peak: int
+) -> dict[str, Any]:
+    """Return the figures that both frameworks have.
+
+    Args:
+        task: As of `measure`.
+        batch: Volumes of a step.
+        step: Seconds of a training step.
+        inference: Seconds of a forward pass, 0 where it was not timed.
+        first: Seconds of the first step, with what is compiled in it.
+        peak: Bytes of memory.
+    """
+    return {
         "batch": batch,
-        "ms_per_step": round(1000 * median, 2),
-        "volumes_per_s": round(batch / median, 2),
-        "peak_mb": round(peak_bytes() / 1e6),
+        "ms_per_step": round(1000 * step, 2),
+        "volumes_per_s": round(batch / step, 2),
+        "infer_volumes_per_s": round(batch / inference, 2) if inference else "",
+        "compile_s": round(first - step, 1) if task["steps"] > 1 else "",
+        "peak_mb": round(peak / 1e6),
+    }
+
+
+def time_calls(call: Callable[[], Any]) -> float:
+    """Return the median seconds of a call that waits for its result."""
+    import numpy as np
+
+    seconds = []
+    for _ in range(WARM_UP + STEPS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[WARM_UP:]))
+
+
+def count_flops(model: Any, task: dict[str, Any]) -> float:  # noqa: ANN401 - untyped Keras
+    """Return the floating-point operations of a training step."""
+    from voxlift.models.complexity import model_cost
+
+    return TRAINING_FLOPS * task["batch"] * float(model_cost(model, (*[task["side"]] * 3, 1)).flops)
+
+
+def share_of_peak(device: str, precision: str, rate: float) -> float | str:
+    """Return the share of the card's peak, empty for a card that is not listed.
+
+    >>> share_of_peak("NVIDIA H100 80GB HBM3", "mixed_bfloat16", 98.9e12)
+    0.1
+    """
+    peaks = next((peaks for name, peaks in PEAKS.items() if name in device), None)
+    return "" if peaks is None else round(rate / peaks[precision != "float32"], 4)
+
+
+def measure_torch(task: dict[str, Any]) -> dict[str, Any]:
+    """Return the same of PyTorch's twin: channels last, autocast, torch.compile, fused AdamW.
+
+    Args:
+        task: As of `measure`.
+    """
+    import numpy as np
+    import torch
+    from step_networks import build_torch
+
+    has_gpu = torch.cuda.is_available()
+    kind = "cuda" if has_gpu else "cpu"
+    device = torch.device(kind)
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")  # TF32, which JAX and TensorFlow use by default
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    dtype = {"mixed_bfloat16": torch.bfloat16, "mixed_float16": torch.float16}.get(task["precision"])
+    batch, side = task["batch"], task["side"]
+    layout = torch.channels_last_3d
+    network = build_torch(torch, task["network"], 2).to(device, memory_format=layout)
+    compiled = torch.compile(network)
+    voxels = torch.randn(batch, 1, side, side, side, device=device).to(memory_format=layout)
+    labels = torch.arange(batch, device=device) % 2
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
+    scaler = torch.amp.GradScaler(kind, enabled=dtype is torch.float16)
+
+    def run_network() -> Any:  # noqa: ANN401 - a tensor
+        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
+            return compiled(voxels).float()
+
+    def train() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(run_network(), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return float(loss.item())  # waits for the device
+
+    def infer() -> Any:  # noqa: ANN401 - a tensor
+        with torch.inference_mode():
+            return run_network()[:COMPARED_VOLUMES].cpu()
+
+    is_timed = task["steps"] > 1
+    network.eval()
+    inference = time_calls(infer) if is_timed else 0.0
+    logits = infer().tolist() if is_timed else []
+    network.train()
+    warm_up = WARM_UP if is_timed else 0
+    seconds, loss = [], 0.0
+    for _ in range(warm_up + task["steps"]):
+        started = time.perf_counter()
+        loss = train()
+        seconds.append(time.perf_counter() - started)
+    import resource
+
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if has_gpu else resident
+    median = float(np.median(seconds[warm_up:]))
+    return {
+        "device": torch.cuda.get_device_name() if has_gpu else cpu_name(),
+        "backend": "torch compiled",
+        **describe_step(task, batch=batch, step=median, inference=inference, first=seconds[0], peak=peak),
         "loss": loss,
         "logits": logits,
     }

@@ -1,4 +1,4 @@
-"""Time and memory of each phase of a training on many tiny volumes: what does a volume cost in a large data set?
+"""Time and memory of each phase of a training on many tiny volumes: is the cost of a volume constant?
 
     python benchmarks/scale.py                                    1 000, 10 000 and 100 000 volumes
     python benchmarks/scale.py --volumes 1000 4000 --profile      with the slowest functions of each size

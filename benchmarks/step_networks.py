@@ -1,6 +1,8 @@
 """The networks of `train_step.py`: lifted ones of Keras, and the same written in PyTorch or from MONAI."""
 
 import importlib
+import importlib.util
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 Tensor: TypeAlias = Any  # frameworks are imported late
@@ -83,6 +85,8 @@ def convolve_and_normalise(x: Tensor, filters: int, *, size: int = 3, stride: in
 def build_torch(torch: Torch, network: str, classes: int) -> Model:
     """Return the network of `build_keras` in PyTorch: the CNN written here, the others from MONAI.
 
+    Without MONAI, ResNet-18 is written here too.
+
     Args:
         torch: The module.
         network: As for `build_keras`.
@@ -90,6 +94,8 @@ def build_torch(torch: Torch, network: str, classes: int) -> Model:
     """
     if network in FLAT:
         return build_torch_cnn(torch, FLAT[network], classes)
+    if network == "resnet18" and importlib.util.find_spec("monai") is None:
+        return build_torch_resnet18(torch, classes)
     nets = importlib.import_module("monai.networks.nets")
     if network == "resnet18":
         return nets.resnet18(
@@ -117,3 +123,38 @@ def build_torch_cnn(torch: Torch, filters: tuple[int, ...], classes: int) -> Mod
         channels = width
     head = [nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Dropout(DROPOUT), nn.Linear(channels, classes)]
     return nn.Sequential(*layers, *head)
+
+
+def build_torch_resnet18(torch: Torch, classes: int) -> Model:
+    """Return the 3D ResNet-18 of `build_resnet18` in PyTorch.
+
+    Args:
+        torch: The module.
+        classes: Number of logits.
+    """
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        """Two convolutions of 3 with a shortcut."""
+
+        def __init__(self, before: int, after: int) -> None:
+            super().__init__()
+            stride = 1 if before == after else 2
+            self.first = _torch_convolution(nn, before, after, stride=stride)
+            self.second = _torch_convolution(nn, after, after)
+            is_same = before == after
+            self.shortcut = nn.Identity() if is_same else _torch_convolution(nn, before, after, 1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.second(nn.functional.relu(self.first(x)))
+            return nn.functional.relu(y + self.shortcut(x))
+
+    stem = [_torch_convolution(nn, 1, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool3d(3, 2, padding=1)]
+    widths = [64, *(width for width in RESNET18 for _ in range(2))]
+    blocks = [Block(before, after) for before, after in pairwise(widths)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(512, classes))
+
+
+def _torch_convolution(nn: Any, before: int, after: int, size: int = 3, stride: int = 1) -> Model:  # noqa: ANN401
+    convolution = nn.Conv3d(before, after, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm3d(after))
