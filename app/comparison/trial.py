@@ -11,7 +11,6 @@ from voxlift.app.errors import SettingsError, refuse_problems
 from voxlift.app.files import read_json
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.results import count_epochs
 
 RESULTS = "comparison.json"
 
@@ -175,6 +174,8 @@ def mean_costs(trials: Sequence[Trial], keys: Sequence[str] | None = None) -> di
         trials: Finished trials, at least one.
         keys: Costs to average, in this order; None takes all.
     """
+    from voxlift.app.runs.results import count_epochs  # numpy and scipy: not for --help
+
     costs = [count_epochs(read_json(trial.run.metrics)["cost"]) for trial in trials]
     shared = [key for key in keys or costs[0] if all(key in cost for cost in costs)]
     return {key: sum(cost[key] for cost in costs) / len(costs) for key in shared}

@@ -254,7 +254,7 @@ def describe_more(found: Verdict, compared: Comparison) -> str:
         return ""
     if found.power is None:
         return f"About {found.more_subjects} more subjects without a difference would make them equivalent."
-    aim = f"to find a difference of {compared.margin:g} with {100 * found.power:.0f} % power"
+    aim = f"to find a difference of {compared.margin:.3g} with {100 * found.power:.0f} % power"
     if found.more_subjects is not None:
         return f"About {found.more_subjects} more subjects are needed {aim}."
     seeds = f"about {found.more_seeds} more seeds are" if found.more_seeds else "far more seeds are"
@@ -291,7 +291,7 @@ def _numbers(found: Verdict, compared: Comparison) -> str:
     if found.verdict == "equivalent":
         level = f"{(2 * compared.level - 1) * 100:g} % interval"
         interval = f"{level} {_signed(one.equivalence_low)} to {_signed(one.equivalence_high)}"
-        return f"{difference} ({interval}, within the margin of {compared.margin:g})"
+        return f"{difference} ({interval}, within the margin of {compared.margin:.3g})"
     interval = f"{compared.level * 100:g} % interval {_signed(one.low)} to {_signed(one.high)}"
     return f"{difference} ({interval}, p {_p_equals(compared.adjusted['bootstrap'])})"
 
