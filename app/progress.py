@@ -185,8 +185,9 @@ class Pulse:
 
 @contextmanager
 def keep_pulse(pulse: Pulse, *, every: float = 1.0) -> Iterator[None]:
-    """Check a pulse in a thread of its own until the end of the block."""
-    ended = threading.Event()
+    """Check a pulse in a thread of its own from now until the end of the block."""
+    ended, pulse.began = threading.Event(), pulse.clock()
+    pulse.note_output()
 
     def watch() -> None:
         while not ended.wait(every):

@@ -94,7 +94,8 @@ def explain_no_temperature(validation: Scores) -> str:
         return (
             f"the prevalence is shifted: the mean probability of {validation.classes[worst]} is "
             f"{predicted[worst]:.2f}, but its share of validation is {observed[worst]:.2f}, which a bias "
-            "(a shift of the logits) corrects, but no temperature"
+            "(a shift of the logits) corrects, but no temperature; evaluation.recalibrate of "
+            "voxlift-evaluate fits both, slope and bias, on a table of other subjects"
         )
     return "the scores do not separate the classes better at any temperature"
 

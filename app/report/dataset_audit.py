@@ -35,7 +35,7 @@ from voxlift.data_pipelines.tables.manifest import (
     load_manifest,
     load_rows_unchecked,
 )
-from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
+from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES, describe_several_labels
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
 TABLE_ONE, FLOW, MEASURED = "audit.table1.csv", "audit.flow.csv", "audit.measures.csv"
@@ -110,7 +110,7 @@ def audit_dataset(settings: AuditSettings, mapper: Mapper | None = None) -> Data
             suggest=None if settings.data.name == "medmnist3d" else suggest,  # it has its own preprocessing
             progress=count,
         )
-    findings = (*about_table, *audit.findings, *_notes(manifest), *_left_out(manifest))
+    findings = (*about_table, *audit.findings, *_notes(manifest), *_mixed(manifest), *_left_out(manifest))
     table_one, flow = describe_table(manifest, named=settings.evaluation.describe)
     return DatasetAudit(
         dataset_name(settings.data),
@@ -174,6 +174,12 @@ def _notes(manifest: Manifest) -> list[Finding]:
         Finding(kind, "warning" if kind in SUBJECT_NOTES else "note", note, (str(manifest.source),))
         for kind, note in manifest.notes.items()
     ]
+
+
+def _mixed(manifest: Manifest) -> list[Finding]:
+    """Return a note on subjects whose scans have several classes, with what follows."""
+    message = describe_several_labels(manifest.records) if manifest.target in {"classes", "grades"} else ""
+    return [Finding("several_labels", "note", message, (str(manifest.source),))] if message else []
 
 
 def _left_out(manifest: Manifest) -> list[Finding]:

@@ -66,6 +66,7 @@ ADVICE = MappingProxyType(
         "mixed_dtype": "All voxels are converted to floating point before training.",
         "spacing_outlier": "Resample to one spacing, as suggested, and look at these files.",
         "shape_outlier": "Crop or pad to one shape, as suggested, and look at these files.",
+        "several_labels": "Intended where scans of one person are compared, as before and after a treatment.",
         "rows_left_out": "Check the label column and data.classes if this is not intended.",
     }
 )

@@ -105,6 +105,21 @@ def describe_files_of_subjects(files: Iterable[str]) -> str:
     )
 
 
+def describe_several_labels(records: Iterable[Record]) -> str:
+    """Return a sentence on the subjects whose scans have several labels, with what follows; maybe empty."""
+    labels_of = defaultdict[str, set[int]](set)
+    for record in records:
+        labels_of[record.subject].add(record.label)
+    several = sorted(subject for subject, labels in labels_of.items() if len(labels) > 1)
+    if not several:
+        return ""
+    return (
+        f"{len(several)} of {len(labels_of)} subjects have scans of several labels: {list_some(several)}. "
+        "All scans of a subject stay in one split; metrics are by scan, with intervals by subject. Of two "
+        "classes evaluation.paired_within=subject adds how often the right scan of a subject scores higher."
+    )
+
+
 def name_by_class(subjects: Mapping[str, Sequence[str]]) -> tuple[bool, str]:
     """Return whether the subjects of a folder per class need the class in their name, and a sentence on it.
 

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from voxlift.app.progress import SILENT_SECONDS, TERMINAL_SECONDS, Pulse, format_seconds
+from voxlift.app.progress import SILENT_SECONDS, TERMINAL_SECONDS, Pulse, format_seconds, keep_pulse
 
 SCRIPT = """
 from voxlift.app.progress import counted_bar, phase, print_line, progress_bar
@@ -121,3 +122,16 @@ def strip_codes(text):
     import re
 
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_the_silence_before_a_command_does_not_count():
+    clock = FakeClock()
+    clock.now = 1000.0
+    with keep_pulse(clock.pulse, every=0.001):
+        time.sleep(0.05)
+    assert clock.lines == []
+    with keep_pulse(clock.pulse, every=0.001):
+        clock.now += SILENT_SECONDS
+        time.sleep(0.2)
+    assert len(clock.lines) == 1
+    assert format_seconds(SILENT_SECONDS) in clock.lines[0]

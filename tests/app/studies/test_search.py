@@ -31,6 +31,7 @@ with (run / "history.csv").open("w") as history:
 """
 STUDY = [
     "study=search",
+    "study.space.augment=null",
     "study.space.optimizer.learning_rate=null",
     "study.space.optimizer.weight_decay=null",
     "study.space.trainer.batch_size=null",

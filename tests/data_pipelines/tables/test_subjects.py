@@ -1,9 +1,15 @@
 """One person is one subject however the name is written, or the doubt is reported; never silently two."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest, load_rows_unchecked
-from voxlift.data_pipelines.tables.subjects import find_similar_subjects, unify_subjects
+from voxlift.data_pipelines.tables.subjects import (
+    describe_several_labels,
+    find_similar_subjects,
+    unify_subjects,
+)
 
 
 def load(tmp_path, names, *, delimiter=",", reader=load_manifest):
@@ -131,3 +137,13 @@ def test_files_of_one_subject_in_a_folder_per_class_are_reported(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert "sub-01 (2)" in load_manifest(tmp_path).notes["files_of_one_subject"]
+
+
+def test_subjects_with_scans_of_several_labels_are_named_once_with_what_follows():
+    rows = [
+        SimpleNamespace(subject=subject, label=label) for subject, label in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    sentence = describe_several_labels(rows)
+    assert sentence.startswith("1 of 2 subjects")
+    assert "evaluation.paired_within=subject" in sentence
+    assert describe_several_labels(rows[1:]) == ""
