@@ -104,7 +104,8 @@ class SplitSettings:
         by: Column of the table, such as `site`, all of whose rows with one value are in one split; null:
             splits are by subject.
         leave_out: Column, such as `site`, each of whose values is a fold: `splits.fold` tests the subjects of
-            one, in alphabetical order; `voxlift-compare` runs them all. null: no such folds.
+            one, in alphabetical order; `voxlift-compare` runs them all, and so do the studies that score test
+            subjects (`learning_curve`, `shortcuts`) unless `splits.fold` is given. null: no such folds.
         calibration: Fraction of the subjects that are taken out of training and only calibrate prediction
             sets, 0 to 0.5; 0: no sets.
     """
