@@ -17,6 +17,7 @@ from voxlift.app.data.cohort import Cohort
 from voxlift.app.errors import UserError
 from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
+from voxlift.app.progress import phase
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import FIRST_EPOCH
@@ -129,14 +130,17 @@ def fit_networks(run: RunFolder, stage: Stage, data: TrainingInput) -> FittedNet
     Raises:
         UserError: The loss or the validation scores are not finite; the best weights so far were saved.
     """
-    settings, networks = stage.settings, _take_networks(stage)
+    settings = stage.settings
+    with phase("Building the network"):
+        networks = _take_networks(stage)
     warn_of_mirrors(read_augment(settings.augment), data.cohort.classes)
     is_writer = not is_follower(settings)
     checkpoints = Checkpoints(run.checkpoints) if is_writer else ReadOnlyCheckpoints(run.checkpoints)
     started = time.perf_counter()
     if checkpoints.is_empty:
         batches = global_batches(data.batches) if settings.strategy == "hosts" else data.batches
-        recalibrate_lifted(networks.trained, batches, settings.model)
+        with phase("Measuring the statistics of a lifted network"):
+            recalibrate_lifted(networks.trained, batches, settings.model)
     recalibration_seconds = time.perf_counter() - started
     callbacks = _build_callbacks(run, data, is_writer=is_writer)
     try:

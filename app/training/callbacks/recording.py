@@ -42,6 +42,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.phase: Phase | None = None
 
     def __enter__(self) -> Self:
+        self.phase = pulse.enter("Compiling, and reading the first batch")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,6 +54,8 @@ class ShowProgress(keras.callbacks.Callback):
         """Open the bar, unless an earlier phase has."""
         if self.task is None:
             done = self.counter.phase.first * self.steps + self.counter.phase.skip
+            if self.phase is not None:
+                pulse.leave(self.phase)
             self.progress.start()
             self.phase = pulse.enter("Training, batches", is_live=has_bars())
             self.phase.update(done, self.epochs * self.steps)
