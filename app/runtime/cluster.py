@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config.checks import find_choice_problems, find_range_problems
@@ -135,6 +135,7 @@ def _start_cluster(settings: ClusterSettings, *, jobs: int) -> Any:  # noqa: ANN
 
 def _submit_workers(cluster: Any, workers: int, settings: ClusterSettings) -> None:  # noqa: ANN401 - Dask's own
     """Submit one job per worker; Dask submits lost ones again, and gives up those that have nothing to do."""
+    from distributed.core import Status
 
     async def submit() -> None:
         await cluster
@@ -145,8 +146,9 @@ def _submit_workers(cluster: Any, workers: int, settings: ClusterSettings) -> No
     try:
         cluster.sync(submit)
     except (RuntimeError, OSError) as error:
-        with suppress(AssertionError):  # which Dask raises for jobs that were never submitted
-            cluster.close()
+        for job in cluster.workers.values():
+            job.status = Status.failed  # else Dask asserts that it has ended, and does not close
+        cluster.close()
         raise SettingsError(f"cluster={settings.name}: the job was not taken. {error}") from error
     cluster.adapt(minimum_jobs=1, maximum_jobs=workers, target_duration="1ms")
     print_line(f"{workers} jobs submitted to {settings.name}; work begins as the queue starts them")
