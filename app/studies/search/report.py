@@ -107,7 +107,7 @@ def recommend(
     """
     value = f"validation {metric_label(metric)} {format_value(found.search.best_value)}"
     if found.search.best_trial.user_attrs.get(GIVEN):
-        return f"Keep the given settings: no trial reached more ({value})."
+        return f"Keep the given settings: no trial scored better ({value})."
     if difference is None:
         return f"Best trial, with {value} on one seed and not checked on others: {command}"
     interval = format_interval(difference.low, difference.high)
