@@ -5,6 +5,7 @@ when it is ready and one per request on standard input, and ends with its input.
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -50,6 +51,7 @@ def main() -> int:
     builders = {"tensorflow": build_keras, "torch": build_torch}
     built = builders[framework](case)
     steps: dict[tuple[str, str], Step] = {}
+    compiling: dict[tuple[str, str], float] = {}
     ready = {
         "framework": framework,
         "parameters": built.parameters,
@@ -60,11 +62,13 @@ def main() -> int:
         request = json.loads(line)
         key = (request["implementation"], request["mode"])
         if key not in steps:
+            began = time.perf_counter()
             steps[key] = built.build_step(*key)
-            steps[key]()  # traces and allocates
+            steps[key]()  # traces, compiles and allocates
             steps[key]()
+            compiling[key] = time.perf_counter() - began
         times = time_steps(steps[key], most=request["steps"], seconds=request["seconds"])
-        print(json.dumps({"times": times}), file=replies, flush=True)
+        print(json.dumps({"times": times, "compiling": compiling[key]}), file=replies, flush=True)
     return 0
 
 
@@ -204,7 +208,7 @@ def convolve(
 
 
 def build_torch(case: Case) -> Framework:
-    """Return the network of PyTorch in both memory formats.
+    """Return the network of PyTorch in both memory formats, compiled, and converted to OpenVINO.
 
     Raises:
         SystemExit: If PyTorch or MONAI is not installed.
@@ -221,13 +225,55 @@ def build_torch(case: Case) -> Framework:
     torch.set_num_threads(case.threads)
 
     def build_step(name: str, mode: str) -> Step:
-        return build_torch_step(torch, case, last="last" in name, training=mode == "training")
+        if name == "openvino":
+            return build_openvino_step(torch, case)
+        is_compiled = name == "torch compiled"
+        last = is_compiled or "last" in name
+        return build_torch_step(torch, case, last=last, training=mode == "training", is_compiled=is_compiled)
 
     parameters = sum(weight.numel() for weight in network.parameters())
-    return Framework(parameters, ("torch contiguous", "torch channels last"), build_step)
+    names = ("torch contiguous", "torch channels last", "torch compiled")
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    return Framework(parameters, (*names, "openvino") if has_openvino else names, build_step)
 
 
-def build_torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> Step:  # noqa: ANN401 - the module
+def build_openvino_step(torch: Any, case: Case) -> Step:  # noqa: ANN401 - the module
+    """Return a step of inference in OpenVINO, of the network of PyTorch.
+
+    Args:
+        torch: The module.
+        case: Network, precision and sizes.
+    """
+    import openvino
+    import step_networks
+
+    network = step_networks.build_torch(torch, case.network, CLASSES).eval()
+    voxels = torch.randn(case.batch, 1, *[case.side] * 3)
+    model = openvino.convert_model(network, example_input=voxels, input=[list(voxels.shape)])
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if case.precision == "bfloat16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": case.threads,
+    }
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    with torch.inference_mode():
+        expected = network(voxels).numpy()
+    found = compiled(voxels.numpy())[0]
+    allowed = (0.05 if case.precision == "bfloat16" else 1e-3) * max(1.0, float(abs(expected).max()))
+    if abs(found - expected).max() > allowed:
+        raise RuntimeError("OpenVINO computes other logits than the network that it was made from.")
+    values = voxels.numpy()
+    return lambda: compiled(values)[0]
+
+
+def build_torch_step(
+    torch: Any,  # noqa: ANN401 - the module
+    case: Case,
+    *,
+    last: bool,
+    training: bool,
+    is_compiled: bool = False,
+) -> Step:
     """Return the same step in PyTorch.
 
     Args:
@@ -235,6 +281,7 @@ def build_torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> S
         case: Network, precision and sizes.
         last: Whether the memory format is channels last.
         training: Whether a step trains or scores.
+        is_compiled: Whether torch.compile compiles it, for inference with frozen weights.
     """
     import step_networks
 
@@ -244,10 +291,15 @@ def build_torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> S
     labels = torch.zeros(case.batch, dtype=torch.long)
     is_half = case.precision == "bfloat16"
     network.train(training)
+    call = network
+    if is_compiled:
+        importlib.import_module("torch._inductor.config").freezing = not training
+        call = torch.compile(network)
 
     def infer() -> float:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            return network(voxels).float().sum().item()
+        # Frozen weights need no_grad: under inference_mode Inductor does not freeze.
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            return call(voxels).float().sum().item()
 
     if not training:
         return infer
@@ -256,7 +308,7 @@ def build_torch_step(torch: Any, case: Case, *, last: bool, training: bool) -> S
     def train() -> float:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            loss = torch.nn.functional.cross_entropy(network(voxels).float(), labels)
+            loss = torch.nn.functional.cross_entropy(call(voxels).float(), labels)
         loss.backward()
         optimizer.step()
         return loss.item()

@@ -6,8 +6,10 @@
 
 Each framework runs in a process of its own, so that their threads do not disturb each other; the processes
 take turns, and the best step of each implementation counts. The *bound* is the same convolutions, forward and
-both gradients, with nothing between them. PyTorch runs in both memory formats, with its fused AdamW; the
-faster one counts. On a virtual machine run it under a tool that keeps the CPUs awake.
+both gradients, with nothing between them. PyTorch runs in both memory formats with its fused AdamW, of which
+the faster counts, and compiled: torch.compile, channels last, weights frozen for inference. OpenVINO runs the
+network of PyTorch, for inference. What they compile before the first step is stated apart. On a virtual
+machine run it under a tool that keeps the CPUs awake.
 """
 
 import argparse
@@ -27,6 +29,8 @@ PRECISIONS = ("float32", "bfloat16")
 MODES = ("training", "inference")
 BOUND = "convolutions alone"
 OURS = "voxlift"
+COMPILED = "torch compiled"
+OPENVINO = "openvino"
 
 
 @dataclass
@@ -53,8 +57,8 @@ class Worker:
         reply: dict[str, Any] = json.loads(line)
         return reply
 
-    def time_steps(self, name: str, mode: str, *, steps: int, seconds: float) -> list[float]:
-        """Return the seconds of each step of one implementation.
+    def time_steps(self, name: str, mode: str, *, steps: int, seconds: float) -> tuple[list[float], float]:
+        """Return the seconds of each step of one implementation, and those before the first one.
 
         Args:
             name: Of the implementation.
@@ -66,7 +70,8 @@ class Worker:
         if self.process.stdin:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        return list(self.receive()["times"])
+        reply = self.receive()
+        return list(reply["times"]), float(reply["compiling"])
 
 
 def main() -> int:
@@ -94,6 +99,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="maximum of seconds per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--without-torch", action="store_true", help="without PyTorch")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has PyTorch")
+    parser.add_argument("--side", type=int, help="voxels along each axis, for a trial; default: by network")
     parser.add_argument("--quick", action="store_true", help="short measurements, two rounds")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 4)
@@ -132,8 +139,9 @@ def start_worker(
         precision: `float32` or `bfloat16`.
         options: Options of the command line.
     """
-    command = [sys.executable, str(Path(__file__).with_name("step_worker.py")), framework, network, precision]
-    command += [str(NETWORKS[network]), str(options.batch), str(options.threads)]
+    python = options.torch_python if framework == "torch" else sys.executable
+    command = [python, str(Path(__file__).with_name("step_worker.py")), framework, network, precision]
+    command += [str(options.side or NETWORKS[network]), str(options.batch), str(options.threads)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Worker(process)
         if process.stdin:
@@ -163,13 +171,18 @@ def run_case(
         workers: One per framework, ready.
         options: Options of the command line.
     """
-    times: dict[str, list[float]] = {name: [] for worker in workers for name in worker.names}
+    times: dict[str, list[float]] = {}
+    compiling: dict[str, float] = {}
     for _ in range(options.rounds):
         for worker in workers:
             for name in worker.names:
-                times[name] += worker.time_steps(name, mode, steps=options.steps, seconds=options.seconds)
+                if name == OPENVINO and mode == "training":
+                    continue
+                found = worker.time_steps(name, mode, steps=options.steps, seconds=options.seconds)
+                times.setdefault(name, []).extend(found[0])
+                compiling[name] = found[1]
     best = {name: min(values) for name, values in times.items()}
-    size = NETWORKS[network]
+    size = options.side or NETWORKS[network]
     print(
         f"\n{network} {size}^3, batch {options.batch}, {precision}, {mode}, "
         f"{workers[0].facts['parameters']:,} parameters"
@@ -177,23 +190,32 @@ def run_case(
     for name, seconds in sorted(best.items(), key=lambda item: item[1]):
         print(
             f"  {name:28} best {seconds * 1e3:8.1f} ms  median {statistics.median(times[name]) * 1e3:8.1f} ms"
-            f" {options.batch / seconds:8.1f} volumes/s {best[BOUND] / seconds:5.0%} of the bound"
+            f" {options.batch / seconds:8.1f} volumes/s {best[BOUND] / seconds:5.0%} of the bound,"
+            f" {compiling[name]:.1f} s before the first"
         )
-    torch_times = [seconds for name, seconds in best.items() if name.startswith("torch")]
+    torch_times = [
+        seconds for name, seconds in best.items() if name.startswith("torch ") and name != COMPILED
+    ]
     return {
         "case": f"{network} {size}^3 {precision} {mode}",
         "ours": options.batch / best[OURS],
         "torch": options.batch / min(torch_times) if torch_times else None,
+        **{name: options.batch / best[name] for name in (COMPILED, OPENVINO) if name in best},
         "share": best[BOUND] / best[OURS],
     }
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
-    """Print one line per case: both rates, their ratio, and the share of the bound."""
-    print(f"\n{'case':42} {'voxlift':>9} {'torch':>9} {'ratio':>6} {'of the bound':>13}   (volumes/s)")
+    """Print one line per case: all rates, ours divided by the best other one, and the share of the bound."""
+    others = ("torch", COMPILED, OPENVINO)
+    heads = " ".join(f"{name:>14}" for name in (OURS, *others))
+    print(f"\n{'case':42} {heads} {'ratio':>6} {'of the bound':>13}   (volumes/s)")
     for row in rows:
-        torch = f"{row['torch']:9.1f} {row['ours'] / row['torch']:6.2f}" if row["torch"] else f"{'':16}"
-        print(f"{row['case']:42} {row['ours']:9.1f} {torch} {row['share']:13.0%}", flush=True)
+        rates = [row.get(name) for name in others]
+        shown = " ".join(f"{rate:14.1f}" if rate else f"{'':14}" for rate in (row["ours"], *rates))
+        known = [rate for rate in rates if rate]
+        ratio = f"{row['ours'] / max(known):6.2f}" if known else f"{'':6}"
+        print(f"{row['case']:42} {shown} {ratio} {row['share']:13.0%}", flush=True)
 
 
 if __name__ == "__main__":
