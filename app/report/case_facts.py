@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TypeAlias
@@ -161,16 +161,27 @@ def _describe_class(scores: Scores, row: int) -> Shown:
 
 
 def name_volume(scores: Predictions, row: int) -> str:
+    """Return the subject of a row, see `name_scan`."""
+    return name_scan(scores.subjects, scores.items, row)
+
+
+def name_scan(subjects: Sequence[str], items: Sequence[str], row: int) -> str:
     """Return the subject of a row; of several volumes with the parts of the path that tell them apart.
 
-    As `sub-01 (ses-02)`.
+    >>> name_scan(["sub-01", "sub-01"], ["sub-01/ses-1/T1.nii", "sub-01/ses-2/T1.nii"], 1)
+    'sub-01 (ses-2)'
+
+    Args:
+        subjects: Of every volume.
+        items: Names of the volumes, of the same length.
+        row: Of the volume.
     """
-    subject = scores.subjects[row]
-    same = [item for name, item in zip(scores.subjects, scores.items, strict=False) if name == subject]
+    subject = subjects[row]
+    same = [item for name, item in zip(subjects, items, strict=False) if name == subject]
     if len(same) < 2:
         return subject
-    own = PurePath(split_item(scores.items[row])[0]).parts
-    different = [PurePath(split_item(item)[0]) for item in same if item != scores.items[row]]
+    own = PurePath(split_item(items[row])[0]).parts
+    different = [PurePath(split_item(item)[0]) for item in same if item != items[row]]
     others = {part for path in different for part in path.parts}
     told = [part for part in own if part not in others]
-    return f"{subject} ({'/'.join(told) or scores.items[row]})"
+    return f"{subject} ({'/'.join(told) or items[row]})"

@@ -16,7 +16,7 @@ from voxlift.app.inference.maps import METHOD_NAMES, explain_scan
 from voxlift.app.inference.predictor import Predictor, scan_key
 from voxlift.app.inference.scans import prepare_scan
 from voxlift.app.progress import progress_bar
-from voxlift.app.report.case_facts import CaseFacts
+from voxlift.app.report.case_facts import CaseFacts, name_scan
 from voxlift.app.report.case_viewer import CaseModels, lay_out_cases
 from voxlift.app.report.cases import Case, build_grid, cut_case, place_sprite
 from voxlift.app.report.formatting import show_path
@@ -48,13 +48,17 @@ def write_prediction_page(
         return None
     ensemble, folder = predictor.ensemble, predictor.maps.folder
     scored = [i for i, row in enumerate(rows) if not row["reason"]]
+    subjects, items = zip(*(scan_key(scan) for scan in scans), strict=True)
+    names = [name_scan(subjects, items, index) for index in range(len(scans))]
     groups = choose_scans({i: _sureness(rows[i], ensemble) for i in scored}, settings.report.cases)
     shown: list[tuple[str, list[CaseModels]]] = []
     with progress_bar("Writing the page", sum(len(own) for _, own in groups)) as advance:
         for heading, own in groups:
             volumes: list[CaseModels] = []
             for index in own:
-                volumes += [{"": case} for case in _build_cases(rows[index], scans[index], predictor)]
+                volumes += [
+                    {"": case} for case in _build_cases(rows[index], scans[index], predictor, names[index])
+                ]
                 advance()
             shown.append((heading, volumes))
     cases = lay_out_cases(shown, is_interactive=settings.report.interactive)
@@ -70,7 +74,9 @@ def write_prediction_page(
         "cases": cases,
         "viewer": cases.viewer,
         "method": METHOD_NAMES["occlusion" if predictor.maps.method == "occlusion" else "gradcam"],
-        "predictions": table_cells([_table_row(row) for row in rows[:MAX_ROWS]]),
+        "predictions": table_cells(
+            [{**_table_row(row), "subject": name} for row, name in zip(rows[:MAX_ROWS], names, strict=False)]
+        ),
         "rows": len(rows),
     }
     return write_page("prediction.html.j2", predictor.maps.folder / "report.html", values)
@@ -94,7 +100,7 @@ def choose_scans(sureness: Mapping[int, float | None], count: int) -> list[tuple
     return [(f"Surest {word}", order[:surest]), (f"Least sure {word}", order[::-1][:least])]
 
 
-def _build_cases(row: Row, scan: Scan, predictor: Predictor) -> list[Case]:
+def _build_cases(row: Row, scan: Scan, predictor: Predictor, name: str) -> list[Case]:
     """Return the case of one scan; none where it can no longer be read."""
     ensemble, options = predictor.ensemble, predictor.maps
     shape = tuple(predictor.networks[0].input_shape[1:])
@@ -121,7 +127,7 @@ def _build_cases(row: Row, scan: Scan, predictor: Predictor) -> list[Case]:
         name=METHOD_NAMES[found.method],
     )
     case = Case(
-        subject=scan_key(scan)[0],
+        subject=name,
         truth=describe_prediction(row, ensemble, task.map_title(output, prediction, names)[1]),
         decided="",
         planes=(),

@@ -212,7 +212,7 @@ def view_classes(
         curves = _model_curves(pooled, split, is_pooled=fits > 1, colours=colours)
     return ResultViews(
         curves=curves,
-        curve_note=_class_note(left_out, has_ring=first.is_binary and fits == 1),
+        curve_note=_class_note(left_out, pooled if first.is_binary and fits == 1 else {}),
         calibrations=_class_calibrations(models, temperatures, is_single=is_single, colours=colours),
         confusions=_confusions(models),
         decision=decision,
@@ -298,8 +298,18 @@ def one_class(scores: Scores, klass: int) -> Scores:
     )
 
 
-def _class_note(left_out: int, *, has_ring: bool) -> str:
-    ring = " Ring: the decision threshold." if has_ring else ""
+def _class_note(left_out: int, decided: Mapping[str, Scores]) -> str:
+    """Return the note below the curves.
+
+    Args:
+        left_out: Classes without a curve.
+        decided: Model to the scores of two classes whose threshold is drawn.
+    """
+    ring = ""
+    if decided:
+        positive = next(iter(decided.values())).classes[1]
+        thresholds = ", ".join(f"{name} {one.threshold:.3f}".strip() for name, one in decided.items())
+        ring = f" Ring: the decision threshold; {positive} from this probability on: {thresholds}."
     rest = f" The {left_out} rarest classes are not drawn." if left_out else ""
     return (
         f"Bands: pointwise 95 % intervals from a bootstrap over subjects.{ring} Dashed: chance (ROC) and the "
