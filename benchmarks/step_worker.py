@@ -247,6 +247,10 @@ def build_openvino_step(torch: Any, case: Case) -> Step:  # noqa: ANN401 - the m
     import openvino
     import step_networks
 
+    if (
+        sys.modules.get("tensorflow", openvino) is None
+    ):  # the conversion asks for it, and forgives its absence
+        del sys.modules["tensorflow"]
     network = step_networks.build_torch(torch, case.network, CLASSES).eval()
     voxels = torch.randn(case.batch, 1, *[case.side] * 3)
     model = openvino.convert_model(network, example_input=voxels, input=[list(voxels.shape)])
