@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import ndtri, softmax
 
 from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, calibration_pairs
@@ -65,6 +64,8 @@ def fit_temperature(validation: Scores) -> Temperature:
         return _mean_log_loss(logits / np.exp(log_temperature), validation.labels)
 
     bounds = tuple(np.log(TEMPERATURES))
+    from scipy.optimize import minimize_scalar  # slow; only where something is fitted
+
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     is_at_bound = bool(min(abs(best.x - bounds[0]), abs(best.x - bounds[1])) < 1e-3)
     # In a separated validation any sharpening lowers the loss, until rounding ends the search.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from voxlift.app.evaluation.scores import (
     ClassFits,
@@ -156,6 +155,8 @@ def subject_components(fits: ClassFits) -> Components:
 def structural_components(values: Floats, is_positive: Flags) -> tuple[Floats, Floats]:
     """Return the share of negatives below each positive, and of positives above each negative."""
     positives, negatives = values[is_positive], values[~is_positive]
+    from scipy.stats import rankdata  # slow; only where something is evaluated
+
     ranks = rankdata(np.concatenate((positives, negatives)))
     share_below = (ranks[: len(positives)] - rankdata(positives)) / len(negatives)
     share_above = 1 - (ranks[len(positives) :] - rankdata(negatives)) / len(positives)

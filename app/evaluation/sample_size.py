@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+import scipy  # its submodules are imported when they are used
 
 from voxlift.app.evaluation.bootstrap import draw_subjects, subject_strata
 from voxlift.app.evaluation.delong import differences_by_seed
@@ -67,15 +67,15 @@ class DifferenceVariance:
             return 1.0
         shift = abs(difference) / math.sqrt(one.variance)
         if math.isinf(one.degrees_of_freedom):
-            bound = float(stats.norm.ppf(1 - alpha / 2))
-            return float(stats.norm.sf(bound - shift) + stats.norm.cdf(-bound - shift))
-        bound = float(stats.t.ppf(1 - alpha / 2, one.degrees_of_freedom))
+            bound = float(scipy.stats.norm.ppf(1 - alpha / 2))
+            return float(scipy.stats.norm.sf(bound - shift) + scipy.stats.norm.cdf(-bound - shift))
+        bound = float(scipy.stats.t.ppf(1 - alpha / 2, one.degrees_of_freedom))
         return _noncentral_power(bound, one.degrees_of_freedom, shift)
 
 
 def _noncentral_power(bound: float, freedom: float, shift: float) -> float:
     """Return P(|T| > bound) for a noncentral t; of so large a shift that scipy has no value, 1."""
-    power = float(stats.nct.sf(bound, freedom, shift) + stats.nct.cdf(-bound, freedom, shift))
+    power = float(scipy.stats.nct.sf(bound, freedom, shift) + scipy.stats.nct.cdf(-bound, freedom, shift))
     return power if math.isfinite(power) else 1.0
 
 
@@ -264,7 +264,7 @@ def planned_variance(aucs: tuple[float, float], correlation: float, *, prevalenc
     Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; normal scores: Obuchowski and McClish
         1997, doi:10.1002/(SICI)1097-0258(19970715)16:13<1529::AID-SIM565>3.0.CO;2-H.
     """
-    a, b = (float(stats.norm.ppf(auc)) for auc in aucs)
+    a, b = (float(scipy.stats.norm.ppf(auc)) for auc in aucs)
     own = sum(_joint_moment(one, one, 1.0) - auc**2 for one, auc in zip((a, b), aucs, strict=True))
     shared = _joint_moment(a, b, correlation) - aucs[0] * aucs[1]
     return max(0.0, own - 2 * shared) * (1 / prevalence + 1 / (1 - prevalence))
@@ -277,7 +277,7 @@ def _joint_moment(a: float, b: float, correlation: float) -> float:
     of a positive and of a negative, and only the positive's half is shared.
     """
     half = correlation / 2
-    return float(stats.multivariate_normal.cdf([a, b], mean=[0, 0], cov=[[1, half], [half, 1]]))
+    return float(scipy.stats.multivariate_normal.cdf([a, b], mean=[0, 0], cov=[[1, half], [half, 1]]))
 
 
 def planned_error(numbers: Sequence[float]) -> tuple[float, float]:
@@ -340,4 +340,4 @@ def smallest_visible_difference(counts: Sequence[int], *, alpha: float = 0.05) -
         for count in classes
         if 0 < count < total
     ]
-    return float(stats.norm.ppf(1 - alpha / 2) * np.mean(errors)) if errors else math.nan
+    return float(scipy.stats.norm.ppf(1 - alpha / 2) * np.mean(errors)) if errors else math.nan

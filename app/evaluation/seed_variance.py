@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from voxlift.app.evaluation.scores import Floats
 
@@ -21,10 +20,14 @@ class MeanVariance:
 
     def half_width(self, level: float) -> float:
         """Return half the width of the interval of that level, by Student's t."""
+        from scipy import stats  # slow; only where something is evaluated
+
         return math.sqrt(self.variance) * float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom))
 
     def p_value(self, difference: float) -> float:
         """Return the two-sided p-value of a difference from 0."""
+        from scipy import stats  # slow; only where something is evaluated
+
         return float(2 * stats.t.sf(abs(difference) / math.sqrt(self.variance), self.degrees_of_freedom))
 
 
@@ -67,6 +70,8 @@ def widen_draws(draws: Floats, centre: float, by_seed: Sequence[float], *, level
     total = add_seed_variance(own, by_seed)
     if math.isinf(total.degrees_of_freedom):
         return draws
+    from scipy import stats  # as above
+
     deviation = total.half_width(level) / float(stats.norm.ppf((1 + level) / 2))
     if own <= 1e-18:
         quantiles = stats.norm.ppf((np.arange(len(draws)) + 0.5) / len(draws))

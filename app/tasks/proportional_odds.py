@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from voxlift.app.tasks.base import LinearOptions
@@ -41,6 +40,8 @@ def fit_proportional_odds(
     loss = PenalisedLoss(features, labels, weights, 1 / (fit.strength * len(labels)))
     share = np.cumsum(counts + 0.5)[:-1] / (counts + 0.5).sum()
     cuts = np.log(share / (1 - share))
+    from scipy.optimize import minimize  # slow; only where something is fitted
+
     found = minimize(
         loss.value,
         np.concatenate([np.zeros(features.shape[1]), cuts[:1], np.log(np.diff(cuts))]),

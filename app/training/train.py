@@ -16,7 +16,6 @@ from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import phase, print_line
-from voxlift.app.report.run_page import write_run_page
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
@@ -284,6 +283,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     from voxlift.app.evaluation.clinical_use import evaluate_use
     from voxlift.app.evaluation.conformal import evaluate_sets
     from voxlift.app.inference.sites import evaluate_run_sites
+    from voxlift.app.report.run_page import write_run_page  # Matplotlib: not before the first step
 
     fitted.save(run)
     with phase("Scoring the subjects of each split"):

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
+import scipy  # its submodules are imported when they are used
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact, mannwhitneyu
 
 from voxlift.data_pipelines.audit.findings import Case, Finding
 from voxlift.data_pipelines.volume import Array
@@ -80,7 +80,7 @@ def separation(values: NDArray[np.float64], labels: Array, label: int) -> tuple[
     inside, outside = values[labels == label], values[labels != label]
     if inside.size == 0 or outside.size == 0 or np.ptp(values) == 0:
         return 0.5, 1.0
-    result = mannwhitneyu(inside, outside, alternative="two-sided")
+    result = scipy.stats.mannwhitneyu(inside, outside, alternative="two-sided")
     area = float(result.statistic) / (inside.size * outside.size)
     return max(area, 1 - area), float(result.pvalue)
 
@@ -102,4 +102,4 @@ def exact_association(has_property: Array, labels: Array, label: int) -> float:
     )
     if min(table.sum(axis=0)) == 0 or min(table.sum(axis=1)) == 0:
         return 1.0
-    return float(fisher_exact(table).pvalue)
+    return float(scipy.stats.fisher_exact(table).pvalue)
