@@ -43,6 +43,8 @@ def build_console() -> Console:
     Brackets and colons, as in `[/AD]` or `:x:`, are text: a class or a file may have any name.
     """
     terminal = WatchedConsole(highlight=False, markup=False, emoji=False)
+    if terminal.is_dumb_terminal:
+        terminal.height = terminal.height  # rich then takes the width of COLUMNS, too, instead of 80
     if terminal.is_terminal:
         return terminal
     return WatchedConsole(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH, no_color=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from voxlift.app.config import EvaluateSettings, TrainSettings
 from voxlift.app.data.cohort import Cohort
+from voxlift.app.data.sources import describe_left_out
 from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.evaluate import evaluate_scores
@@ -128,6 +129,8 @@ def gather_external(
         SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
     """
     manifest = load_external(settings, classes)
+    if manifest.left_out:  # labels that the run does not know, for example
+        print_line(f"Rows left out of {manifest.source}: {describe_left_out(manifest)}")
     compares = settings.evaluation.same_names == "refuse"
     refuse_trained_names(manifest, trained, compare_names=compares)
     cohort = prepare_external(manifest, settings)
