@@ -20,6 +20,7 @@ def test_notebooks_are_small_and_name_no_machine(path):
     assert len(text) < LIMIT_KIB * 1024
     assert not re.search(r"/(home|tmp|root|Users|work)/", text)
     assert '"execution":' not in text
+    assert not re.search(r"voxlift\.(app|models|data_pipelines|conf)\b", text)  # the public interface alone
 
 
 @pytest.mark.slow
