@@ -21,7 +21,7 @@ def test_a_site_is_told_where_most_trainings_tell_it():
     assert "one" in warning
     assert "other" not in warning
     assert "told in" in headings
-    assert [row[-1] for row in rows] == ["2 of 2 trainings", "1 of 4 trainings"]
+    assert [row[-1][0] for row in rows] == ["2 of 2 trainings", "1 of 4 trainings"]
     assert gather_sites([site_block(0.5, told=False), {}]) == {}
     assert describe_model_sites({"one": {}})[0] == ""
 
