@@ -29,9 +29,13 @@ COLUMN_KEYS = (  # text, or an interpolation
     "data.label_columns",
     "data.subject_column",
     "data.split_column",
+    "data.mask_column",
     "model.columns",
+    "image_columns",  # of voxlift-predict
+    "subject_column",
+    "mask_column",
 )
-LIST_KEYS = ("data.classes", "data.image_columns", "data.label_columns", "model.columns")
+LIST_KEYS = ("data.classes", "data.image_columns", "data.label_columns", "model.columns", "image_columns")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 _MISSING = re.compile(r"\\*\?\?\?")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
@@ -90,6 +94,8 @@ def quote_argument(argument: str) -> str:
     data.classes=["true","a[1]","x, y"]
     >>> print(quote_argument("data.label_column=1.10"), quote_argument("data.classes=[AD,0]"))
     data.label_column="1.10" data.classes=[AD,0]
+    >>> print(quote_argument("image_columns=[{id}/{id}_T1w.nii.gz]"))
+    image_columns=["{id}/{id}_T1w.nii.gz"]
 
     Args:
         argument: In Hydra's grammar, or with names that are not.
