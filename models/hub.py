@@ -5,11 +5,13 @@ family has one published architecture of moderate size, with random weights.
 """
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 CLASSES = 1000  # of ImageNet, for a head without a number of classes
 SUFFIXES = ("ImageClassifier", "Backbone")
@@ -133,6 +135,73 @@ def build_hub_network(
     if weights is not None:
         _load_weights(model, weights)
     return model
+
+
+def find_preset(name: str) -> Path | None:
+    """Return the folder of a preset that `keras_hub:FOLDER` names; None where it is the name of a class.
+
+    Args:
+        name: What follows the colon.
+    """
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def build_preset(
+    folder: Path,
+    *,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    include_top: bool = False,  # noqa: ARG001  # as other networks have it
+    classes: int | None = None,  # noqa: ARG001
+    weights: str | Path | None = None,
+    include_preprocessing: bool = False,  # noqa: ARG001
+) -> keras.Model:
+    """Return the backbone in the folder of a preset of keras_hub, with its weights.
+
+    Args:
+        folder: What `save_to_preset` wrote, or keras_hub downloaded.
+        input_shape: Height, width and channels of an image; None: as saved.
+        include_top: A preset gives its backbone, without a head.
+        classes: As other networks have it.
+        weights: None; the folder has them.
+        include_preprocessing: As other networks have it; see `read_preset_scaling`.
+
+    Raises:
+        ValueError: If keras_hub is not installed, the folder holds no image network, or it does not accept
+            images of this shape.
+    """
+    if weights is not None:
+        raise ValueError("a preset has its own weights; leave weights out.")
+    models = _import_models()
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        key = "input_shape" if config.get("class_name") == "EfficientNetBackbone" else "image_shape"
+        shape = {} if input_shape is None else {key: tuple(input_shape)}
+        model = models.Backbone.from_preset(str(folder), **shape)
+        return keras.Model(model.input, model.output, name=model.name)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the content of a folder makes keras_hub raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"expected the folder of an image network that save_to_preset of keras_hub wrote: {reason}"
+        ) from error
+
+
+def read_preset_scaling(folder: Path) -> tuple[float, float] | None:
+    """Return what black and white photographs become before the network of a preset; None if it has none.
+
+    Args:
+        folder: Of the preset, whose image converter states it, as the mean over red, green and blue.
+    """
+    _import_models()
+    try:
+        converter = importlib.import_module("keras_hub.layers").ImageConverter.from_preset(str(folder))
+    except Exception:  # noqa: BLE001  # a preset without a converter fails in many ways
+        return None
+    scale = 1.0 if converter.scale is None else converter.scale
+    offset = 0.0 if converter.offset is None else converter.offset
+    return float(np.mean(offset)), float(np.mean(np.asarray(scale) * 255.0 + np.asarray(offset)))
 
 
 def _import_models() -> ModuleType:

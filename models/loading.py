@@ -3,10 +3,11 @@
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ def find_zoo_network(name: str) -> Callable[..., keras.Model]:
     """Return the constructor of a network of another library.
 
     Args:
-        name: Library and class, such as `kimm:RegNetY002` or `keras_hub:ResNetBackbone`.
+        name: Library and class, such as `kimm:RegNetY002` or `keras_hub:ResNetBackbone`, or `keras_hub:` and
+            the folder of a preset.
 
     Raises:
         ValueError: If the library is not installed, or it has no such network.
     """
     library, _, network = name.partition(":")
+    preset = hub.find_preset(network) if library == "keras_hub" and network else None
+    if preset is not None:
+        return functools.partial(hub.build_preset, preset)
+    if library == "keras_hub" and network not in hub.NAMES and importlib.util.find_spec(library):
+        raise ValueError(_unknown_network_message(library, network, hub.NAMES))  # the import takes seconds
     try:
         models = importlib.import_module(ZOOS[library])
     except ImportError as error:
@@ -53,11 +60,16 @@ def find_zoo_network(name: str) -> Callable[..., keras.Model]:
     if library == "keras_hub" and build is not None:
         return functools.partial(hub.build_hub_network, network)
     if build is None:
-        close = difflib.get_close_matches(network, names, n=3)
-        raise ValueError(
-            f"{library} has no network {network!r}. Similar names: {', '.join(close) or 'none'}."
-        )
+        raise ValueError(_unknown_network_message(library, network, names))
     return build
+
+
+def _unknown_network_message(library: str, network: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(network, names, n=3)
+    preset = " The weights of a preset are given as keras_hub:FOLDER, with its config.json and "
+    return f"{library} has no network {network!r}. Similar names: {', '.join(close) or 'none'}." + (
+        f"{preset}model.weights.h5." if library == "keras_hub" else ""
+    )
 
 
 def build_zoo_network(name: str, **settings: Any) -> keras.Model:  # noqa: ANN401  # as its constructor takes them
@@ -72,12 +84,48 @@ def build_zoo_network(name: str, **settings: Any) -> keras.Model:  # noqa: ANN40
             arguments.
     """
     build = find_zoo_network(name)
+    if name.startswith("kimm:") and settings.get("weights") is not None:
+        return _load_kimm_network(name, build, **settings)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of networks that have no trained weights
             return build(**settings)
-    except (ValueError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a bare Exception where a download fails, and KeyError and OSError of files
         raise ValueError(f"{name} refuses these settings: {first_line(error)}") from error
+
+
+def _load_kimm_network(
+    name: str,
+    build: Callable[..., keras.Model],
+    *,
+    weights: str | Path,
+    **settings: Any,  # noqa: ANN401  # as its constructor takes them
+) -> keras.Model:
+    """Return a network of kimm with weights; networks of which kimm has none ignore that argument.
+
+    Raises:
+        ValueError: If there are no such weights.
+    """
+    file = Path(weights).expanduser()
+    offered = [each[0] for each in getattr(build, "available_weights", [])]
+    if not file.is_file() and str(weights) not in offered:
+        raise ValueError(
+            f"{name} has no weights {str(weights)!r}; kimm offers {', '.join(offered) or 'none'} for it. Give "
+            "a weights file of the network."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            model = build(weights=None if file.is_file() else str(weights), **settings)
+        if file.is_file():
+            model.load_weights(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # a bare Exception where a download fails, and others of files
+        raise ValueError(f"{name} does not accept the weights {weights}: {first_line(error)}") from error
+    return model
 
 
 def read_network(file: Path) -> keras.Model:

@@ -396,19 +396,23 @@ def _find_spacing_problems(settings: TrainSettings) -> list[str]:
 def _find_weights_problems(settings: TrainSettings) -> list[str]:
     """Return one sentence for each problem with trained weights, but those of their file."""
     model, preprocess = settings.model, settings.preprocess
-    if model.weights is None or not model.has_network:
+    if not model.has_given_weights or not model.has_network:
         return []
-    problems = []
+    problems, key = [], f"model.weights={model.weights}"
+    if model.has_preset:
+        key = f"model.baseline={model.baseline}"
+        if model.weights is not None:
+            problems.append(f"model.weights={model.weights}: {key} has its own; remove the key.")
     if model.builder is not None or model.baseline in {"cnn", "resnet", "tutorial"}:
         name = "a function of yours" if model.builder is not None else f"model.baseline={model.baseline}"
         problems.append(
-            f"model.weights={model.weights}: expected a network of keras.applications, as in "
+            f"{key}: expected a network of keras.applications, kimm or keras_hub, as in "
             f"model.baseline=ResNet50; received {name}. A trained network of your own is given as "
             "model.baseline=FILE.keras."
         )
     if preprocess.window_hu is None and preprocess.zscore == "none" and preprocess.name != "auto":
         problems.append(
-            f"model.weights={model.weights}: expected a known range of voxels, which becomes that of the "
+            f"{key}: expected a known range of voxels, which becomes that of the "
             f"photographs; preprocess={preprocess.name} has none. Set 'preprocess.window_hu=[LOW,HIGH]' or "
             "preprocess.zscore=whole."
         )

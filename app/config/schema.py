@@ -6,6 +6,7 @@ The classes are not frozen because Hydra overrides their fields; nothing changes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -184,11 +185,13 @@ class ModelSettings:
         kind: `slice` or `volume` network; or without a network `linear` (of voxels), `embedding` (of vectors
             from `data.embeddings`) or `table` (of columns).
         baseline: The 2D network: `cnn`, `resnet`, `tutorial`, a name of keras.applications, a .keras file or
-            the folder of a finished slice run. A 3D .keras file is trained by `kind=volume` as it is.
+            the folder of a finished slice run; or kimm:NAME, keras_hub:NAME, or keras_hub:FOLDER, a preset
+            with its weights. A 3D .keras file is trained by `kind=volume` as it is.
         builder: The user's own 2D network in place of `baseline`: `_target_`, the full name of a function of
             `input_shape` and `classes` that returns a Keras model, and its further arguments.
-        weights: Trained weights of a network of keras.applications: `imagenet` (in ~/.keras/models, or models
-            in $KERAS_HOME; else a download), or a weights file of the network without its top; null: none.
+        weights: Trained weights of a network of keras.applications or kimm: `imagenet` (in ~/.keras/models,
+            or models in $KERAS_HOME; else a download); or a weights file of the network without its top, of
+            keras_hub too, whose input is then 0 to 1; null: none.
         filters: Filters of each stage of `cnn` and `resnet`.
         filter_scale: Factor of all filter counts, 0.01 to 16; at most 1 for any other network.
         head: Of `cnn` and `resnet`: `pool` (global average) or `flatten` (a weight for every position).
@@ -242,6 +245,17 @@ class ModelSettings:
     def has_network(self) -> bool:
         """Whether a network is trained; other models are fitted at once, without Keras."""
         return self.kind in NETWORK_KINDS
+
+    @property
+    def has_given_weights(self) -> bool:
+        """Whether the network is built with trained weights."""
+        return self.weights is not None or self.has_preset
+
+    @property
+    def has_preset(self) -> bool:
+        """Whether `baseline` is `keras_hub:FOLDER`, a network with its weights."""
+        library, _, folder = self.baseline.partition(":")
+        return library == "keras_hub" and bool(folder) and Path(folder).expanduser().is_dir()
 
     @property
     def reads_columns(self) -> bool:

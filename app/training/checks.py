@@ -72,6 +72,8 @@ def check_baseline(model: ModelSettings) -> None:
     problems = []
     if source is not None and source.is_dir():
         problems = check_slice_run(source, key="model.baseline")
+    elif model.baseline.startswith("keras_hub:") and "/" in model.baseline:
+        problems = _find_preset_problems(model)
     elif (source is not None and not source.is_file()) or (source is None and "/" in model.baseline):
         place = Path(model.baseline).expanduser()
         missing = f"model.baseline={model.baseline}: expected a .keras file or a run folder; found none."
@@ -79,6 +81,15 @@ def check_baseline(model: ModelSettings) -> None:
     problems += _find_weights_problems(model, source)
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def _find_preset_problems(model: ModelSettings) -> list[str]:
+    """Return a sentence if `keras_hub:FOLDER` names no preset; nothing is loaded."""
+    folder = Path(model.baseline.partition(":")[2]).expanduser()
+    missing = [name for name in ("config.json", "model.weights.h5") if not (folder / name).is_file()]
+    found = f"it lacks {' and '.join(missing)}" if folder.is_dir() else "there is no such folder"
+    expected = f"model.baseline={model.baseline}: expected the folder of a preset of keras_hub"
+    return [f"{expected}, as save_to_preset writes it; {found}."] if missing else []
 
 
 def _find_weights_problems(model: ModelSettings, source: Path | None) -> list[str]:
@@ -93,7 +104,8 @@ def _find_weights_problems(model: ModelSettings, source: Path | None) -> list[st
             f"model.baseline={source}: expected the defaults of model.filter_scale and model.depth_kernel; "
             "it is a 3D network, which is not lifted."
         )
-    if model.kind == "volume" and is_trained and not is_volume and model.init == "random":
+    freezes_own = model.builder is not None and model.freeze_epochs > 0  # the function gives trained weights
+    if model.kind == "volume" and (is_trained or freezes_own) and not is_volume and model.init == "random":
         problems.append("model.init=random discards the trained 2D weights; set model.init=centre or mean.")
     if model.frozen and not is_trained and model.builder is None:
         problems.append(

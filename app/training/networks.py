@@ -344,7 +344,7 @@ def _build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int
     if model.baseline in CONFIGURABLE:
         filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
         options |= {"filters": filters, "dropout": model.dropout, "head": model.head}
-    if model.weights is not None:
+    if model.has_given_weights:
         options |= {"weights": model.weights, **_describe_range(spec.preprocess)}
     folder = Path(model.baseline).expanduser()
     source = str(folder / "model.keras") if folder.is_dir() else model.baseline

@@ -49,16 +49,27 @@ def is_volume_file(source: Path | None) -> bool:
         with zipfile.ZipFile(source) as file:
             if file.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
                 return False
-            layers = json.loads(file.read("config.json"))["config"]["layers"]
-        takes_volumes = any(len(layer["config"].get("batch_shape") or ()) == 5 for layer in layers)
-        return takes_volumes and not any(layer["class_name"] == "FoldSlices" for layer in layers)
+            config = json.loads(file.read("config.json"))["config"]
+        is_sliced = any(layer["class_name"] == "FoldSlices" for layer in config["layers"])
+        return len(_read_input_shape(config)) == 5 and not is_sliced
     except UNREADABLE:
         return False  # loading it says what is wrong
 
 
+def _read_input_shape(config: dict[str, Any]) -> list[int | None]:
+    """Return the shape of a network's first input, with the batch, from its description in a file."""
+    layers = config["layers"]
+    inputs = config.get("input_layers")  # [name, 0, 0] for one input, a list of such for several
+    if inputs is None:  # a sequential network begins with its input
+        return list(layers[0]["config"]["batch_shape"])
+    name = inputs[0] if isinstance(inputs[0], str) else inputs[0][0]
+    (entry,) = [layer for layer in layers if layer["config"].get("name") == name]
+    return list(entry["config"]["batch_shape"])
+
+
 def has_trained_weights(model: ModelSettings) -> bool:
     """Return whether a network starts from trained 2D weights, by the time it is trained itself."""
-    return model.pretrain or model.weights is not None or trained_source(model.baseline) is not None
+    return model.pretrain or model.has_given_weights or trained_source(model.baseline) is not None
 
 
 def load_trained(source: Path) -> Any:  # noqa: ANN401 - Keras ships no types

@@ -173,7 +173,7 @@ def trains_slices_first(model: ModelSettings) -> bool:
 
     Frozen features need no more training where the network has the weights of `model.weights`.
     """
-    is_made_from_slices = model.kind == "volume" or (pools_features(model) and model.weights is None)
+    is_made_from_slices = model.kind == "volume" or (pools_features(model) and not model.has_given_weights)
     return model.pretrain and is_made_from_slices and trained_source(model.baseline) is None
 
 
@@ -201,7 +201,7 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         columns=[],
         join_columns=False,
         # An untrained network has nothing to keep.
-        freeze_epochs=0 if settings.model.weights is None else settings.model.freeze_epochs,
+        freeze_epochs=settings.model.freeze_epochs if settings.model.has_given_weights else 0,
     )
     return replace(settings, model=model)
 

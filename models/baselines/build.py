@@ -10,10 +10,12 @@ import keras
 from voxlift.models.baselines.pretrained import (
     build_application,
     build_trained_application,
+    build_trained_zoo_baseline,
     build_zoo_baseline,
     load_baseline,
 )
 from voxlift.models.baselines.small import Shape, build_cnn, build_resnet, build_tutorial
+from voxlift.models.hub import find_preset
 from voxlift.models.loading import application_names, find_zoo_network, is_zoo_name
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
@@ -40,8 +42,8 @@ def build_baseline(
 
     Args:
         name: `cnn`, `resnet`, `tutorial`, a name of `keras.applications` or of another library
-            (`kimm:RegNetY002`), a `.keras` file, or a run folder that holds a `model.keras`. A saved slice
-            model gives its 2D network, as it was saved.
+            (`kimm:RegNetY002`, or `keras_hub:` and the folder of a preset), a `.keras` file, or a run folder
+            that holds a `model.keras`. A saved slice model gives its 2D network, as it was saved.
         input_shape: Height, width and channels of a slice.
         classes: Number of classes; two classes have two logits.
         filters: Channels per stage of `cnn` (3 to 5), `resnet` (2 to 5) or `tutorial` (2).
@@ -49,10 +51,10 @@ def build_baseline(
         head: Of `cnn` and `resnet`: `pool` (global average, the default), or `flatten` (a weight for every
             position).
         activation: Of `cnn` and `resnet`.
-        weights: For a name of `keras.applications`: None, `imagenet` (from Keras's cache, else a download),
-            or a weights file of the network without its top.
-        value_range: With `weights`: the values of the slices that become black and white.
-        is_clipped: With `weights`: whether values outside of the range are clipped to it.
+        weights: For a name of `keras.applications` or of another library: None, `imagenet` (from Keras's
+            cache, else a download), or a weights file of the network without its top. A preset has its own.
+        value_range: With trained weights: the values of the slices that become black and white.
+        is_clipped: With trained weights: whether values outside of the range are clipped to it.
 
     Raises:
         ValueError: If the name is unknown, a setting does not belong to the network, or a saved network has
@@ -74,8 +76,11 @@ def build_baseline(
         given |= {"value_range": value_range, "is_clipped": is_clipped}
         return build_trained_application(name, input_shape, classes, **given)
     if is_zoo_name(name):
-        _check_settings(name, given, allowed={"dropout"})
-        return build_zoo_baseline(name, input_shape, classes, **given)
+        _check_settings(name, given, allowed={"weights", "dropout"})
+        if weights is None and find_preset(name.partition(":")[2]) is None:
+            return build_zoo_baseline(name, input_shape, classes, **given)
+        given |= {"value_range": value_range, "is_clipped": is_clipped}
+        return build_trained_zoo_baseline(name, input_shape, classes, **given)
     path = Path(name)
     if path.suffix == ".keras" or path.is_dir():
         _check_settings(name, given, allowed=set())

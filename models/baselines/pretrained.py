@@ -1,6 +1,7 @@
 """Networks of `keras.applications`, untrained or with trained weights, and saved 2D networks."""
 
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from voxlift.models.backend import Tensor
 from voxlift.models.baselines.small import Shape, add_head
 from voxlift.models.copying import copy_network, copy_weights
 from voxlift.models.heads import strip_ending
+from voxlift.models.hub import find_preset, read_preset_scaling
 from voxlift.models.lifting.types import Model
 from voxlift.models.loading import build_zoo_network, first_line, read_network
 from voxlift.models.slice_model import unwrap_slices
@@ -101,9 +103,78 @@ def build_trained_application(
     features = _load_application(name, (*input_shape[:2], 3), weights)
     images = keras.Input(input_shape, name=features.inputs[0].name)
     scaled = scale_input(images, read_scaling(name), value_range=value_range, is_clipped=is_clipped)
+    return _adapt_trained(features, images, scaled, classes, dropout)
+
+
+def build_trained_zoo_baseline(
+    name: str,
+    input_shape: Shape,
+    classes: int,
+    *,
+    weights: str | Path | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    is_clipped: bool = False,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Return a network of another library with trained weights and a new head of float32 logits.
+
+    Scaling and stem are those of `build_trained_application`.
+
+    Args:
+        name: Library and class, such as `kimm:RegNetY002`, or `keras_hub:` and the folder of a preset.
+        input_shape: Height, width and channels of a slice.
+        classes: Units of the head.
+        weights: `imagenet` (of kimm: from Keras's cache, else a download), or a weights file of the network
+            without its top; None: those of the preset.
+        value_range: The values of the slices that become black and white.
+        is_clipped: Whether values outside of the range are clipped to it.
+        dropout: Rate before the head.
+
+    Raises:
+        ValueError: If the weights are not available or do not fit, or the slices are too small.
+    """
+    settings = {"include_top": False, "include_preprocessing": False, "weights": weights}
+    features = build_zoo_network(name, input_shape=(*input_shape[:2], 3), **settings)
+    images = keras.Input(input_shape, name=features.inputs[0].name)
+    scaling = read_zoo_scaling(name, (*input_shape[:2], 3))
+    scaled = scale_input(images, scaling, value_range=value_range, is_clipped=is_clipped)
+    return _adapt_trained(features, images, scaled, classes, dropout)
+
+
+def _adapt_trained(
+    features: Model, images: Tensor, scaled: Tensor, classes: int, dropout: float
+) -> keras.Model:
+    """Return the network from other images to logits; it reads the class token of a vision transformer."""
     adapted = copy_network(features, images, entry=scaled)
     copy_weights(features, adapted)
-    return keras.Model(images, add_head(adapted.outputs[0], classes, dropout), name=features.name)
+    x = adapted.outputs[0]
+    x = x[:, 0] if len(x.shape) == 3 else x
+    return keras.Model(images, add_head(x, classes, dropout), name=features.name)
+
+
+def read_zoo_scaling(name: str, input_shape: Shape) -> tuple[float, float]:
+    """Return what black and white photographs become before a network of another library.
+
+    It is measured on the preprocessing layers of kimm, and read from the image converter of a preset. Where
+    keras_hub states none, it is 0 and 1.
+
+    Args:
+        name: Library and class, or `keras_hub:` and the folder of a preset.
+        input_shape: Height, width and three channels of an image that the network accepts.
+    """
+    library, _, network = name.partition(":")
+    if library == "keras_hub":
+        preset = find_preset(network)
+        return (None if preset is None else read_preset_scaling(preset)) or (0.0, 1.0)
+    whole = build_zoo_network(name, input_shape=input_shape, include_top=False, include_preprocessing=True)
+    steps = itertools.takewhile(
+        lambda layer: isinstance(layer, layers.Rescaling | layers.Normalization), whole.layers[1:]
+    )
+    photographs = np.stack([np.full((1, 1, 3), value, np.float32) for value in (0.0, WHITE)])
+    for step in steps:
+        photographs = keras.ops.convert_to_numpy(step(photographs))
+    black, white = (float(np.mean(photograph)) for photograph in photographs)
+    return black, white
 
 
 def read_scaling(name: str) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import pytest
 
 from voxlift.models.backend import value_and_gradients
 from voxlift.models.baselines import build_baseline, explain_unknown_baseline
+from voxlift.models.heads import head_layer
 from voxlift.models.loading import application_names
 from voxlift.models.slice_model import wrap_slices
 
@@ -191,6 +192,54 @@ def test_a_network_of_keras_hub_gives_float32_logits(name):
     pytest.importorskip("keras_hub")
     shape = (32, 48, 1)
     assert_gives_logits(build_baseline(f"keras_hub:{name}", input_shape=shape, classes=3), 3, shape)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_preset_on_disk_gives_its_features_of_photographs_scaled_as_it_states(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    saved = hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 6],
+        stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="basic_block",
+        image_shape=(None, None, 3),
+    )
+    saved.save_to_preset(str(tmp_path))
+    scale, offset = 1 / 50, -2.0
+    hub.layers.ResNetImageConverter(scale=scale, offset=offset).save_to_preset(str(tmp_path))
+    network = build_baseline(
+        f"keras_hub:{tmp_path}", input_shape=(32, 48, 1), classes=3, value_range=(-1.0, 1.0)
+    )
+    assert_gives_logits(network, 3, (32, 48, 1))
+    slices = np.random.default_rng(0).uniform(-1, 1, (2, 32, 48, 1)).astype(np.float32)
+    photographs = np.repeat((slices + 1) / 2 * 255 * scale + offset, 3, axis=-1)
+    pooled = np.mean(saved(photographs), axis=(1, 2))
+    features = keras.Model(network.input, head_layer(network).input)(slices)
+    np.testing.assert_allclose(features, pooled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:LCNet035:UserWarning")
+def test_weights_of_another_library_come_from_a_file_behind_its_own_scaling(tmp_path):
+    kimm = pytest.importorskip("kimm")
+    saved = kimm.models.LCNet035(
+        include_top=False, include_preprocessing=False, weights=None, input_shape=(32, 40, 3)
+    )
+    saved.save_weights(tmp_path / "lcnet.weights.h5")
+    network = build_baseline(
+        "kimm:LCNet035", input_shape=(32, 40, 1), classes=2, weights=tmp_path / "lcnet.weights.h5"
+    )
+    slices = np.random.default_rng(0).uniform(0, 1, (2, 32, 40, 1)).astype(np.float32)
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.sqrt([0.229, 0.224, 0.225])  # as kimm has them
+    low, high = np.mean(-mean / deviation), np.mean((1 - mean) / deviation)
+    scaled = slices * (high - low) + low
+    pooled = np.mean(saved(np.repeat(scaled, 3, axis=-1)), axis=(1, 2))
+    features = keras.Model(network.input, head_layer(network).input)(slices)
+    np.testing.assert_allclose(features, pooled, rtol=1e-3, atol=1e-4)
+    for name in ("kimm:LCNet035", "keras_hub:ResNetBackbone"):  # neither is left with random weights
+        with pytest.raises(ValueError, match="imagenet"):
+            build_baseline(name, input_shape=(32, 40, 1), classes=2, weights="imagenet")
 
 
 def test_a_name_of_another_library_that_cannot_be_built_is_reported():

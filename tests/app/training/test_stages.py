@@ -186,7 +186,10 @@ def test_freezing_an_untrained_network_is_refused(slice_run):
     with pytest.raises(SettingsError, match=r"model.freeze_epochs=2: expected 0.*experiment=inflated"):
         composed("model=volume3d", "model.freeze_epochs=2")
     check_baseline(volume_model(slice_run.baseline, freeze_epochs=2))
-    check_baseline(volume_model("cnn", freeze_epochs=2, builder={"_target_": "mine.with_weights"}))
+    mine = {"_target_": "mine.with_weights"}
+    check_baseline(volume_model("cnn", freeze_epochs=2, builder=mine))
+    with pytest.raises(SettingsError, match=r"model\.init=random"):  # the body that is frozen
+        check_baseline(volume_model("cnn", freeze_epochs=2, builder=mine, init="random"))
     assert slice_settings(composed("model=inflated", "model.freeze_epochs=2")).model.freeze_epochs == 0
 
 

@@ -32,6 +32,12 @@ def save_lifted(file, *, channels=3, classes=2, head="pool", softmax=False):
     return network
 
 
+def save_sequential(file, shape):
+    """A sequential network in a file, in which another network, of the same rank, is nested."""
+    nested = keras.Sequential([keras.Input(shape), keras.layers.ReLU()])
+    keras.Sequential([keras.Input(shape), nested, keras.layers.Flatten(), keras.layers.Dense(2)]).save(file)
+
+
 def build(file, *, channels=1, classes=("a", "b"), shape=SHAPE):
     settings = read_settings(compose_command("train", "model=volume3d", f"model.baseline={file}"))
     (stage,) = build_stages(settings, InputSpec((*shape, channels), classes))
@@ -62,8 +68,13 @@ def test_a_saved_slice_model_is_a_2d_network_to_lift(tmp_path):
         "cnn", input_shape=(12, 16, 1), classes=2, filters=(3, 4, 5), head="pool", dropout=0.0
     )
     wrap_slices(flat, input_shape=(*SHAPE, 1)).save(tmp_path / "slices.keras")
+    flat.save(tmp_path / "flat.keras")
     save_lifted(tmp_path / "lifted.keras", channels=1)
-    assert [is_volume_file(tmp_path / f"{name}.keras") for name in ("slices", "lifted")] == [False, True]
+    save_sequential(tmp_path / "sequential.keras", (*SHAPE, 1))
+    save_sequential(tmp_path / "sequential2d.keras", (*SHAPE[1:], 1))
+    kinds = {path.stem: is_volume_file(path) for path in tmp_path.glob("*.keras")}
+    three_d = {"lifted", "sequential"}
+    assert kinds == {name: name in three_d for name in (*three_d, "slices", "flat", "sequential2d")}
     settings = compose_command(
         "train", "model=volume3d", "model.init=centre", f"model.baseline={tmp_path}/slices.keras"
     )
