@@ -112,8 +112,8 @@ def _load_kimm_network(
     offered = [each[0] for each in getattr(build, "available_weights", [])]
     if not file.is_file() and str(weights) not in offered:
         raise ValueError(
-            f"{name} has no weights {str(weights)!r}; kimm offers {', '.join(offered) or 'none'} for it. Give "
-            "a weights file of the network."
+            f"{name} has no weights {str(weights)!r}; kimm offers {', '.join(offered) or 'none'} for it. "
+            "Give a weights file of the network."
         )
     try:
         with warnings.catch_warnings():
