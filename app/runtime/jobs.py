@@ -142,9 +142,10 @@ def run_on_workers(
     try:
         ends = as_completed([submit(index) for index in islice(waiting, slots)])
         for future in ends:
+            end = _read_end(future, settings)  # first: a result is on its worker, which the next job may end
             for index in islice(waiting, 1):
                 ends.add(submit(index))
-            yield indices.pop(future), _read_end(future, settings)  # no result is kept
+            yield indices.pop(future), end  # no result is kept
     finally:
         client.unsubscribe_topic("all")  # else its end is an event to a closed client
         client.cancel(list(indices))
