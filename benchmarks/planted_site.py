@@ -3,9 +3,9 @@
     python benchmarks/planted_site.py DATA OUTPUT
 
 DATA is the folder with `labels.csv`. OUTPUT receives `site_a.csv`, the table of the first half with the files
-as they are; `site_b.csv` with the scans of the second half in `site_b/`; and `sites.csv`, both halves. The column `shift` says what was
-planted there: `none`, `grid` (3 x 2 x 2 mm in place of 1 mm), `axes` (stored as PIR in place of LAS), or
-`thickness` (the mask grown by 3 mm). Halves and shifts are drawn by a fixed seed.
+as they are; `site_b.csv` with the scans of the second half in `site_b/`; and `sites.csv`, both halves. The
+column `shift` says what was planted there: `none`, `grid` (3 x 2 x 2 mm in place of 1 mm), `axes` (stored as
+PIR in place of LAS), or `thickness` (the mask grown by 3 mm). Halves and shifts are drawn by a fixed seed.
 """
 
 import argparse

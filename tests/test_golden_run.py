@@ -54,6 +54,7 @@ def digest_run(run):
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = [{**row, "image": Path(row["image"]).name} for row in csv.DictReader(file)]
     metrics = without_costs(json.loads((run / "metrics.json").read_text(encoding="utf-8")))
+    metrics["cost"]["best_epoch"] -= metrics["cost"].pop("first_epoch")  # recorded when the first was 0
     values = {"predictions": rows, "metrics": metrics}
     return {name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in values.items()}
 

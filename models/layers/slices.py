@@ -300,8 +300,8 @@ class AggregateSlices(keras.layers.Layer):
 def _log_softmax(values: Tensor, *, axis: int) -> Tensor:
     """Return the log-softmax of values [B, N, K] along axis 1 or 2.
 
-    That axis is the last one of a matrix meanwhile: OpenVINO (2026.4) moves a transposition past a log-softmax
-    without changing the axis of the latter, but not past a reshape.
+    That axis is the last one of a matrix meanwhile: OpenVINO (2026.4) moves a transposition past a
+    log-softmax without changing the axis of the latter, but not past a reshape.
     """
     last = ops.swapaxes(values, 1, 2) if axis == 1 else values
     rows = ops.log_softmax(ops.reshape(last, (-1, last.shape[2])), axis=-1)

@@ -121,8 +121,6 @@ def test_the_volumes_of_folds_are_counted_together_each_by_its_own_limits():
     both = measure_coverage(tests, limits)
     assert both["coverage"] == pytest.approx(np.mean([one["coverage"] for one in singles]))
     assert both["n"] == 120
-    assert both["sizes"] == {
-        size: sum(one["sizes"][size] for one in singles) for size in singles[0]["sizes"]
-    }
+    assert both["sizes"] == {size: sum(one["sizes"][size] for one in singles) for size in singles[0]["sizes"]}
     low, high = both["interval"]
     assert low < both["coverage"] < high
