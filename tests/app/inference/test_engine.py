@@ -126,6 +126,7 @@ def test_an_engine_that_workers_or_the_backend_cannot_share_is_refused(monkeypat
     assert any("KERAS_BACKEND" in problem for problem in find_engine_problems("openvino"))
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_predictions_maps_and_evaluations_agree_in_both_engines(runs, tmp_path):
     run = runs["volume3d"]

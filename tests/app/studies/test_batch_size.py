@@ -118,7 +118,7 @@ def test_only_a_batch_that_the_memory_holds_is_recommended(stand_in, run_study):
 
 def test_a_trial_that_fails_for_another_reason_ends_the_search_without_a_limit(stand_in, run_study):
     one = stand_in(lambda _: 1.0, ANSWERS)
-    one.failures = {"fit-64": (TIMED_OUT, "no end within 600 s")}
+    one.failures = {"fit-55": (TIMED_OUT, "no end within 600 s")}
     folder = run_study(*SHORT)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["memory"]["fits"] == 0

@@ -152,6 +152,7 @@ def test_fewer_than_three_sizes_and_keys_that_the_study_sets_are_refused(stand_i
         run_study(*STUDY, "splits.train_fraction=0.5", "run_dir=other")
 
 
+@pytest.mark.slow
 def test_every_point_is_trained_with_each_site_left_out_and_scored_over_all_of_them(study_once):
     sites = [
         "study=learning_curve",

@@ -108,7 +108,7 @@ def test_a_linear_model_finds_what_the_images_show(options, metric, least, brigh
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"][metric] > least
     maps = sorted(path.name for path in run.glob("weights*.nii.gz"))
-    assert maps[0] in {"weights.nii.gz", "weights_late.nii.gz", "weights_odd.nii.gz"}
+    assert maps[0] in {"weights.nii.gz", "weights_higher-grade.nii.gz", "weights_odd.nii.gz"}
     assert call_command("evaluate", f"run={run}") == 0
 
 
