@@ -124,7 +124,7 @@ def test_a_trial_that_fails_for_another_reason_ends_the_search_without_a_limit(s
     assert results["memory"]["fits"] == 0
     assert results["memory"]["fails"] is None
     assert results["memory"]["unanswered"] == 55
-    assert any("batch of 64" in one and "no end within 600 s" in one for one in results["findings"])
+    assert any("batch of 55" in one and "no end within 600 s" in one for one in results["findings"])
     assert "no end within 600 s" in (folder / "report.html").read_text(encoding="utf-8")
     assert "trainer.batch_size=16" in results["recommendation"]  # the fastest, not known to fail
     assert not (folder / "measurements" / "fit-55" / "answer.json").exists()  # the next call tries again
