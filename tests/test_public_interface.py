@@ -50,6 +50,7 @@ def test_a_training_opens_as_a_run_and_a_mistake_raises_with_its_key(tmp_path, c
         voxlift.train("trainer.epochs=none", run_dir=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_other_subjects_are_scored_with_a_run_and_those_it_was_trained_on_refused(tmp_path):
     places = places_in(tmp_path)
     run = voxlift.train("model=linear", *TINY, *places, run_dir=tmp_path / "run")

@@ -60,7 +60,7 @@ def folder(tmp_path, monkeypatch):
         unregister_lift_rule(module.Gain)
 
 
-@pytest.mark.parametrize("model", ["slice2d", "volume3d"])
+@pytest.mark.parametrize("model", [pytest.param("slice2d", marks=pytest.mark.slow), "volume3d"])
 def test_a_users_network_is_trained_resumed_scored_explained_and_exported(model, folder, capsys):
     start = ("-P", "-m", "voxlift.app.cli.train", *TINY, *QUICK, *places_in(folder, "run"))
     done = run_python(*start, f"model={model}", BUILDER, "custom=[mynets]", cwd=folder)

@@ -128,6 +128,7 @@ def test_results_hold_the_laws_what_twice_the_subjects_bring_and_the_crossing(fi
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_stopped_study_resumes_and_a_size_that_one_model_lacks_is_left_out(stand_in, run_study):
     def fail_half(settings):
         is_missing = settings.splits.train_fraction == 0.5 and settings.model.kind == "slice"

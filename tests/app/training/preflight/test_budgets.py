@@ -1,5 +1,7 @@
 """Memory and time by `preprocess.budget` are measured without the images, and scaled where time is short."""
 
+import pytest
+
 from commands import compose_command, run_python
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import to_settings
@@ -18,6 +20,7 @@ def compose_model(name):
     return to_settings(compose_command("train", *overrides), TrainSettings)
 
 
+@pytest.mark.slow
 def test_each_model_has_its_cost_at_each_grid(tmp_path):
     for model in ("slice2d", "volume3d"):
         (tmp_path / model).mkdir()

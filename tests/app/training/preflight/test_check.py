@@ -20,7 +20,7 @@ def losses(found):
     return [(row["loss"], row["val_loss"]) for row in read_rows(found.history)]
 
 
-@pytest.mark.parametrize("model", ["slice2d", "volume3d"])
+@pytest.mark.parametrize("model", [pytest.param("slice2d", marks=pytest.mark.slow), "volume3d"])
 def test_the_same_history_with_and_without(model, folder, monkeypatch):
     monkeypatch.setattr(
         "voxlift.app.training.preflight.check.SHORT_SECONDS", 0.0
