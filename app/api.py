@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A finished comparison.
+class Results:
+    """What a command has written.
 
     Attributes:
-        path: Its folder.
+        path: The folder.
     """
 
     path: Path
+
+    @property
+    def report(self) -> Path:
+        """The page with tables and figures."""
+        return self.path / "report.html"
+
+
+class Comparison(Results):
+    """A finished comparison."""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -38,42 +47,18 @@ class Comparison:
         """The runs that were compared."""
         return [open_run(row["run"]) for row in read_rows(self.path / "trials.csv")]
 
-    @property
-    def report(self) -> Path:
-        """The page with verdict, tables and figures."""
-        return self.path / "report.html"
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A finished run scored on external data.
-
-    Attributes:
-        path: The folder of the results.
-    """
-
-    path: Path
+class Evaluation(Results):
+    """A finished run scored on external data."""
 
     @property
     def metrics(self) -> dict[str, Any]:
         """`metrics.json`: `external`, `internal`, their `difference`, calibration, the range of training."""
         return read_json(self.path / "metrics.json")
 
-    @property
-    def report(self) -> Path:
-        """The page with tables, figures and cases."""
-        return self.path / "report.html"
 
-
-@dataclass(frozen=True)
-class Study:
-    """A finished study.
-
-    Attributes:
-        path: Its folder.
-    """
-
-    path: Path
+class Study(Results):
+    """A finished study."""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -84,11 +69,6 @@ class Study:
     def table(self) -> list[dict[str, str]]:
         """Rows of `table.csv`, all values as text."""
         return read_rows(self.path / "table.csv")
-
-    @property
-    def report(self) -> Path:
-        """The page with the recommendation, tables and figures."""
-        return self.path / "report.html"
 
 
 def train(*overrides: str, run_dir: str | PurePath) -> Run:

@@ -70,7 +70,7 @@ def decide_grid(settings: TrainSettings) -> AutoChoice | None:
     """
     if settings.preprocess.name != "auto":
         return None
-    choice = _decide(_Key(settings))
+    choice = _decide(_identify(settings))
     check_settings(replace(settings, preprocess=choice.settings))
     return choice
 
@@ -89,23 +89,21 @@ def resolve_preparation(settings: PrepareSettings) -> PrepareSettings:
     """
     if settings.preprocess.name != "auto":
         return settings
-    return replace(settings, preprocess=_decide(_Key(settings)).settings)
+    return replace(settings, preprocess=_decide(_identify(settings)).settings)
 
 
+@dataclass(frozen=True)
 class _Key:
     """Settings, equal to others that name the same images: the trainings of a comparison read them once."""
 
-    def __init__(self, settings: TrainSettings | PrepareSettings) -> None:
-        self.settings = settings
-        table = Path(str(settings.data.table)).expanduser()
-        changed = table.stat().st_mtime_ns if table.exists() else 0
-        self.identity = repr((settings.data, settings.task, settings.preprocess, changed))
+    identity: str
+    settings: TrainSettings | PrepareSettings = field(compare=False)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.identity == other.identity
 
-    def __hash__(self) -> int:
-        return hash(self.identity)
+def _identify(settings: TrainSettings | PrepareSettings) -> _Key:
+    table = Path(str(settings.data.table)).expanduser()
+    changed = table.stat().st_mtime_ns if table.exists() else 0
+    return _Key(repr((settings.data, settings.task, settings.preprocess, changed)), settings)
 
 
 @functools.lru_cache(maxsize=8)

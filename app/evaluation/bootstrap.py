@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,8 +101,8 @@ def metric_block(
     values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> dict[str, object]:
     """Return metrics, and under `intervals` name -> [low, high], with None for what JSON cannot hold."""
-    finite: dict[str, object] = {name: _finite_or_none(value) for name, value in values.items()}
-    return finite | {"intervals": {name: [*map(_finite_or_none, pair)] for name, pair in intervals.items()}}
+    finite: dict[str, object] = {name: finite_or_none(value) for name, value in values.items()}
+    return finite | {"intervals": {name: [*map(finite_or_none, pair)] for name, pair in intervals.items()}}
 
 
 def point_metrics(scores: Predictions | Fits) -> dict[str, float]:
@@ -200,5 +201,6 @@ def mean_over_fits(draws: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     return means
 
 
-def _finite_or_none(value: float) -> float | int | None:
-    return value if math.isfinite(value) else None
+def finite_or_none(value: Any) -> Any:  # noqa: ANN401 - a number, or text that is kept
+    """Return a value that JSON can hold: None for nan and the infinities."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ import numpy as np
 
 from voxlift.app.evaluation.bootstrap import (
     RESAMPLES,
+    finite_or_none,
     percentile_interval,
     point_metrics,
     resample_models,
@@ -21,7 +22,6 @@ from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.recalibration import (
-    finite_or_none,
     list_outcomes,
     pick_metrics,
     recalibrate,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from voxlift.app.evaluation.bootstrap import RESAMPLES
+from voxlift.app.evaluation.bootstrap import RESAMPLES, finite_or_none, metric_block, subject_strata
 from voxlift.app.evaluation.calibration import apply_temperature, fit_temperature
 from voxlift.app.evaluation.calibration_line import CalibrationLine, apply_line, fit_line, line_draws
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
@@ -164,17 +164,11 @@ def draw_part(scores: Predictions, fraction: float, *, seed: int) -> Flags:
     Raises:
         ScoresError: There are too few subjects to divide.
     """
-    names, (rows,) = index_subjects([scores])
-    own = scores.labels if scores.is_stratified else np.zeros(len(scores))
-    labels: dict[int, set[int]] = {}
-    for row, label in zip(rows, own, strict=True):
-        labels.setdefault(int(row), set()).add(int(label))
-    strata: dict[tuple[int, ...], list[int]] = {}
-    for subject in range(len(names)):
-        strata.setdefault(tuple(sorted(labels[subject])), []).append(subject)
+    _, (rows,) = index_subjects([scores])
+    strata = subject_strata([scores])
     rng = np.random.default_rng(seed)
-    chosen = np.zeros(len(names), bool)
-    for _, subjects in sorted(strata.items()):
+    chosen = np.zeros(len(strata), bool)
+    for subjects in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata)):
         if len(subjects) < 2:
             of_class = " of each class" if scores.is_stratified else ""
             raise ScoresError(
@@ -191,17 +185,12 @@ def pick_metrics(metrics: Mapping[str, float], names: Sequence[str]) -> dict[str
     return {name: finite_or_none(metrics[name]) for name in names if name in metrics}
 
 
-def finite_or_none(value: Any) -> Any:  # noqa: ANN401 - a number, or text that is kept
-    """Return a value that JSON can hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _with_intervals(
     scores: Predictions, draws: Callable[[Any, Floats], Mapping[str, Floats]], resamples: int, seed: int
 ) -> dict[str, Any]:
-    values, intervals = resample_metrics([scores], draws, resamples=resamples, seed=seed, is_stratified=False)
-    block: dict[str, Any] = {name: finite_or_none(value) for name, value in values.items()}
-    return block | {"intervals": {name: [*map(finite_or_none, pair)] for name, pair in intervals.items()}}
+    return metric_block(
+        *resample_metrics([scores], draws, resamples=resamples, seed=seed, is_stratified=False)
+    )
 
 
 def _line_only(scores: Scores, weights: Floats) -> dict[str, Floats]:

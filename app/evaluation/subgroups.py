@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -14,6 +13,7 @@ from voxlift.app.evaluation.bootstrap import (
     RESAMPLES,
     draw_subjects,
     mean_over_fits,
+    metric_block,
     percentile_interval,
     subject_strata,
 )
@@ -189,8 +189,7 @@ def _build_block(
     block["too_small"] = _describe_smallness(keys, min_subjects)
     if not block["too_small"]:
         values, intervals = resample_metrics(own, metrics, resamples=resamples, seed=seed)
-        block |= {metric: _finite_or_none(value) for metric, value in values.items()}
-        block["intervals"] = {metric: [*map(_finite_or_none, pair)] for metric, pair in intervals.items()}
+        block |= metric_block(values, intervals)
     return block
 
 
@@ -273,7 +272,3 @@ def _score_group(
     return mean_over_fits(
         [metrics(fit, ((own >= 0) & is_member[:, own]).astype(np.float64)) for fit, own in pairs]
     )
-
-
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 from voxlift.app.config import PredictSettings
@@ -53,23 +53,18 @@ def _score_shard(
     """
     os.environ.update(context.environment)  # before TensorFlow is imported for the worker's first shard
     workers = settings.workers or context.threads
-    predictor = replace(_load(_Key(settings)), seen=seen, workers=workers, notices=[])
+    predictor = replace(_load(_Key(repr(settings), settings)), seen=seen, workers=workers, notices=[])
     with translate_failures(build_scoring_hint(predictor.batch_size)):
         rows = [row for batch in predictor.predict(scans) for row in batch]
     return rows, predictor.notices or []
 
 
+@dataclass(frozen=True)
 class _Key:
     """Settings of a prediction, equal where they load the same networks."""
 
-    def __init__(self, settings: PredictSettings) -> None:
-        self.settings, self.identity = settings, repr(settings)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.identity == other.identity
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
+    identity: str
+    settings: PredictSettings = field(compare=False)
 
 
 @lru_cache(maxsize=1)

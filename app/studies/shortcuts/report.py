@@ -68,7 +68,7 @@ NOTE_INTERVALS = (
 )
 NOTE_CLASSES = (
     "Of {count} classes the AUC is the mean over classes, each against the rest; the test is that of the "
-    "class that is told best, with the p-value multiplied by {count} (Bonferroni)."
+    "class that is separated best, with the p-value multiplied by {count} (Bonferroni)."
 )
 NOTE_ZERO_WIDTH = (
     "An interval of zero width says that every resample of these test subjects gives this AUC; it is no "
