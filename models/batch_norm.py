@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.models.backend import Tensor
-from voxlift.models.layers import ChannelBias, FewPositionsConv3D, FusedBatchNormalization
+from voxlift.models.layers import ChannelBias, FewChannelsConv3D, FewPositionsConv3D, FusedBatchNormalization
 from voxlift.models.lifting.graph import Call, Graph, ends_of, history_of, is_network, read_graph, walk_layers
 
 Layer: TypeAlias = Any  # Keras ships no types
 Model: TypeAlias = Any
 
-CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, FewPositionsConv3D)
+CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    FewChannelsConv3D,
+    FewPositionsConv3D,
+)
 NORMALISATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 

@@ -94,13 +94,15 @@ RULES: dict[str, Rule] = {
     **{f"Global{kind}Pooling{rank}D": _global_pooling for kind in ("Max", "Average") for rank in (1, 2, 3)},
     **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
     "ACSConv3D": _acs,
+    "FewChannelsConv3D": _convolution,
     "FewPositionsConv3D": _convolution,
     "Dense": _dense,
     "MultiHeadAttention": _attention,
     "TokenAttention3D": _attention,
 }
 HAS_BIAS = frozenset(
-    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D", "FewPositionsConv3D"}
+    {"ACSConv3D", "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "DepthwiseConv3D"}
+    | {"FewChannelsConv3D", "FewPositionsConv3D"}
     | {f"{kind}{rank}D" for kind in ("Conv", "SeparableConv") for rank in (1, 2, 3)}
     | {f"Conv{rank}DTranspose" for rank in (1, 2, 3)}
 )

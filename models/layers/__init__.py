@@ -1,6 +1,6 @@
 """Keras layers of Voxlift; importing this package registers them all, so that saved networks load.
 
-Convolutions of volumes (depthwise, separable, ACS, and one for volumes of few voxels), trilinear upsampling,
+Convolutions of volumes (depthwise, separable, ACS, of few voxels, of few channels), trilinear upsampling,
 concatenation that repeats single slices, slices of padding that repeat those beside them, fused batch
 normalisation, attention and embeddings for tokens of volumes, columns of a table, and the layers of the slice
 model.
@@ -11,6 +11,7 @@ from voxlift.models.layers.attention import TokenAttention3D, TokenEmbedding3D
 from voxlift.models.layers.columns import JoinColumns, RepeatColumns
 from voxlift.models.layers.concatenate import RepeatingConcatenate3D
 from voxlift.models.layers.depthwise import DepthwiseConv3D, SeparableConv3D
+from voxlift.models.layers.few_channels import FewChannelsConv3D
 from voxlift.models.layers.few_positions import FewPositionsConv3D
 from voxlift.models.layers.normalization import ChannelBias, FusedBatchNormalization
 from voxlift.models.layers.outputs import CumulativeLogits, TargetScale
@@ -25,6 +26,7 @@ __all__ = [
     "ChannelBias",
     "CumulativeLogits",
     "DepthwiseConv3D",
+    "FewChannelsConv3D",
     "FewPositionsConv3D",
     "FoldSlices",
     "ForegroundSlices",

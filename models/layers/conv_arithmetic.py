@@ -78,6 +78,29 @@ def compute_padding_before(size: Tensor, *, kernel: int, stride: int, dilation: 
     return _at_least_zero((outputs - 1) * stride + extent - size) // 2
 
 
+def pad_for_windows(
+    inputs: Tensor, *, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: str
+) -> tuple[Tensor, list[list[slice]]]:
+    """Return padded inputs, and per spatial axis the voxels that each tap of a kernel reads, as slices.
+
+    Args:
+        inputs: Tensor [B, D, H, W, C] of known sizes.
+        sizes: Of the convolution's output, in voxels along depth, height and width.
+        kernel: Taps along depth, height and width.
+        strides: Voxels from output to output.
+        padding: `valid` or `same`.
+    """
+    amounts, spans = [], []
+    for size, outputs, taps, stride in zip(inputs.shape[1:4], sizes, kernel, strides, strict=True):
+        before = 0
+        if padding == "same":
+            before = compute_padding_before(size, kernel=taps, stride=stride, dilation=1)
+        extent = (outputs - 1) * stride + 1
+        amounts.append((before, max(extent + taps - 1 - size - before, 0)))
+        spans.append([slice(tap, tap + extent, stride) for tap in range(taps)])
+    return ops.pad(inputs, [(0, 0), *amounts, (0, 0)]), spans
+
+
 def crop_or_pad(inputs: Tensor, spans: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Return the voxels from start to stop along each spatial axis, with zeros outside the input.
 

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor, convolve_volumes, float32_kernel_gradient, has_custom_convolution
-from voxlift.models.layers.conv_arithmetic import compute_padding_before
+from voxlift.models.layers.conv_arithmetic import pad_for_windows
 
 FEW_POSITIONS = 8  # up to so many output voxels a matrix product is faster than the convolution kernel
 MANY_WEIGHTS = 2**20  # from so many weights on, reading and reordering them dominates a convolution's time
@@ -85,17 +85,13 @@ class FewPositionsConv3D(keras.layers.Conv3D):
 
     def _extract_patches(self, inputs: Tensor) -> Tensor:
         """Return one row per output voxel with the voxels under the kernel: [B * positions, taps * C]."""
-        output_sizes = self.compute_output_shape(inputs.shape)[1:4]
-        padding, spans = [], []
-        axes = zip(inputs.shape[1:4], output_sizes, self.kernel_size, self.strides, strict=True)
-        for size, outputs, taps, stride in axes:
-            before = 0
-            if self.padding == "same":
-                before = compute_padding_before(size, kernel=taps, stride=stride, dilation=1)
-            extent = (outputs - 1) * stride + 1
-            padding.append((before, max(extent + taps - 1 - size - before, 0)))
-            spans.append([slice(tap, tap + extent, stride) for tap in range(taps)])
-        padded = ops.pad(inputs, [(0, 0), *padding, (0, 0)])
+        padded, spans = pad_for_windows(
+            inputs,
+            sizes=self.compute_output_shape(inputs.shape)[1:4],
+            kernel=self.kernel_size,
+            strides=self.strides,
+            padding=self.padding,
+        )
         columns = ops.concatenate([padded[(slice(None), *span)] for span in product(*spans)], axis=-1)
         return ops.reshape(columns, (-1, columns.shape[-1]))
 

@@ -5,7 +5,15 @@ from typing import Any
 
 import keras
 
-from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FewPositionsConv3D, SeparableConv3D
+from voxlift.models.backend import prefers_stacked_taps
+from voxlift.models.layers import (
+    ACSConv3D,
+    DepthwiseConv3D,
+    FewChannelsConv3D,
+    FewPositionsConv3D,
+    SeparableConv3D,
+)
+from voxlift.models.layers.few_channels import FEW_CHANNELS
 from voxlift.models.layers.few_positions import benefits_from_few_positions
 from voxlift.models.lifting.inflate import centre_tap, inflate
 from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, weight_transfer
@@ -173,8 +181,11 @@ def _choose_class(
         return ACSConv3D, {**changes, "kernel_size": call.config["kernel_size"]}  # the kernel stays 2D
     changes = {**changes, **move_weight_axes(call.config, "kernel")}
     kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
-    is_few = benefits_from_few_positions(call.spec.shape[1:4], output.shape[1:4], kernel_shape)
-    return FewPositionsConv3D if call.is_fused and is_few else keras.layers.Conv3D, changes
+    if call.is_fused and benefits_from_few_positions(call.spec.shape[1:4], output.shape[1:4], kernel_shape):
+        return FewPositionsConv3D, changes
+    if call.is_fused and kernel_shape[3] <= FEW_CHANNELS and prefers_stacked_taps():
+        return FewChannelsConv3D, changes
+    return keras.layers.Conv3D, changes
 
 
 def _has_views(config: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
