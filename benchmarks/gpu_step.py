@@ -7,19 +7,23 @@
 
 The networks are the demo's baseline, a lifted ResNet-18 and a lifted DenseNet-121. Required are Keras, its
 backend, rich and, of this project, `src`, `models` and `benchmarks/step_networks.py`. Every measurement runs
-in a process of its own, so that neither memory nor an error of the device affects the next. The table is
-printed as Markdown and written as CSV.
+in a process of its own, so that neither memory nor an error of the device affects the next. The volumes are
+on the device before the clock starts, for each framework. Inference is that of `voxlift-predict`: the
+normalisations are folded into the convolutions. The table is printed as Markdown and written as CSV.
 """
 
 import argparse
 import csv
+import fcntl
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,7 @@ COLUMNS = (
     "differs_from_float32",
 )
 WARM_UP, STEPS = 3, 10
+PROFILED, LISTED_KERNELS = 3, 25
 TRAINING_FLOPS = 3  # forward passes that a training step costs: one, and two for the gradients
 # Dense FLOP/s of the makers' data sheets: float32 (TF32 where the card has it), and 16 bits.
 PEAKS = {
@@ -102,6 +107,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=600, help="seconds allowed for one measurement")
     parser.add_argument("--output", type=Path, default=Path("gpu_step.csv"))
     parser.add_argument("--torch", action="store_true", help="measure PyTorch's twin too")
+    parser.add_argument("--processes", type=int, default=1, help="2: import the next while one measures")
+    parser.add_argument(
+        "--profile", type=Path, help="folder for the kernels of three steps, with their times"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -117,11 +126,14 @@ def compare_precisions(
         options: Options of the command line.
         engine: `torch` for the twin; else Keras on its backend.
     """
-    own = {"engine": engine} if engine else {}
+    own: dict[str, Any] = {"engine": engine} if engine else {}
+    if options.profile:
+        own["profile"] = str(options.profile)
     tasks = [
         {"network": network, "side": side, "precision": precision, **own} for precision in options.precision
     ]
-    return add_agreement([measure_row(task, options) for task in tasks])
+    with ThreadPoolExecutor(options.processes) as executor:
+        return add_agreement(list(executor.map(lambda task: measure_row(task, options), tasks)))
 
 
 def measure_row(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -240,27 +252,61 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         Milliseconds per step, volumes per second, peak in MB (10^6 bytes), the last loss, and logits
         [volumes][classes].
     """
+    import numpy  # noqa: F401, ICN001 - imported, with the framework, before the device is taken
+
     if task.get("engine") == "torch":
-        return measure_torch(task)
+        import torch  # noqa: F401
+
+        with own_device():
+            return measure_torch(task)
+    import keras  # noqa: F401
+
+    with own_device():
+        prepare_device()
+        return measure_keras(task)
+
+
+@contextmanager
+def own_device() -> Iterator[None]:
+    """Wait until no other measurement of this script uses the device."""
+    with Path(__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def measure_keras(task: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of `measure` for a lifted network of Keras.
+
+    Args:
+        task: As of `measure`.
+    """
     import keras
     import numpy as np
 
-    prepare_device()
+    from voxlift.models.batch_norm import fold_batch_norm
+
     model = build_compiled(task["network"], task["side"], task["precision"])
     batch, side = task["batch"], task["side"]
-    voxels = np.random.default_rng(0).normal(size=(batch, side, side, side, 1)).astype("float32")
-    labels = np.arange(batch) % 2
+    random = np.random.default_rng(0).normal(size=(batch, side, side, side, 1)).astype("float32")
+    voxels = keras.ops.convert_to_tensor(random)
+    labels = keras.ops.convert_to_tensor(np.arange(batch) % 2)
     is_timed = task["steps"] > 1
-    logits = model.predict_on_batch(voxels[:COMPARED_VOLUMES]).tolist() if is_timed else []
+    folded = fold_batch_norm(model)
+    infer = make_inference(folded, voxels)
+    inference = time_calls(infer) if is_timed else 0.0
+    logits = infer()[:COMPARED_VOLUMES].tolist() if is_timed else []
     warm_up = WARM_UP if is_timed else 0
+    train = make_train_step(model, voxels, labels)
     seconds, loss = [], 0.0
     for _ in range(warm_up + task["steps"]):
         started = time.perf_counter()
-        loss = float(model.train_on_batch(voxels, labels))  # reading the loss waits for the device
+        loss = train()
         seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds[warm_up:]))
     peak = peak_bytes()
-    inference = time_calls(lambda: model.predict_on_batch(voxels)) if is_timed else 0.0
+    if is_timed and "profile" in task:
+        write_jax_profile(train, task)
+        write_jax_profile(infer, {**task, "network": f"{task['network']}-infer"})
     return {
         "device": device_name(),
         "backend": keras.backend.backend(),
@@ -304,6 +350,127 @@ def time_calls(call: Callable[[], Any]) -> float:
         call()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[WARM_UP:]))
+
+
+def make_inference(model: Any, voxels: Any) -> Callable[[], Any]:  # noqa: ANN401 - untyped
+    """Return a function that returns the logits [B, classes] in main memory, one compiled call on JAX.
+
+    Args:
+        model: A Keras model.
+        voxels: Tensor [B, D, H, W, 1] on the device.
+    """
+    import keras
+    import numpy as np
+
+    if keras.backend.backend() != "jax":
+        return lambda: model.predict_on_batch(voxels)
+    import jax
+
+    lists = (model.trainable_variables, model.non_trainable_variables)
+    values = [[variable.value for variable in variables] for variables in lists]
+    compiled = jax.jit(lambda values, x: model.stateless_call(*values, x, training=False)[0])
+    return lambda: np.asarray(compiled(values, voxels), np.float32)
+
+
+def make_train_step(model: Any, voxels: Any, labels: Any) -> Callable[[], float]:  # noqa: ANN401 - untyped
+    """Return a function that trains one step and waits for its loss.
+
+    On JAX the whole step is one compiled call, like the one inside `fit`, which hides Python's share behind
+    the device's work; `train_on_batch` does not.
+
+    Args:
+        model: A compiled Keras model.
+        voxels: Tensor [B, D, H, W, 1] on the device.
+        labels: Tensor [B].
+    """
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return lambda: float(model.train_on_batch(voxels, labels))
+    import jax
+
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+
+    def compute_loss(weights: Any, others: Any, state: Any) -> Any:  # noqa: ANN401 - lists of arrays
+        logits, others = model.stateless_call(weights, others, voxels, training=True)
+        loss = model.loss(labels, logits)
+        with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, state, strict=True))):
+            return optimizer.scale_loss(loss), (loss, others)  # scaled in float16 only
+
+    def update(weights: Any, others: Any, state: Any) -> Any:  # noqa: ANN401 - lists of arrays
+        (_, (loss, others)), gradients = jax.value_and_grad(compute_loss, has_aux=True)(
+            weights, others, state
+        )
+        weights, state = optimizer.stateless_apply(state, gradients, weights)
+        return loss, (weights, state, others)
+
+    compiled = jax.jit(update, donate_argnums=(0, 1, 2))
+    lists = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    values = [[variable.value for variable in variables] for variables in lists]
+
+    def train() -> float:
+        nonlocal values
+        loss, (weights, state, others) = compiled(*values)
+        values = [weights, others, state]
+        return float(loss)  # waits for the device
+
+    return train
+
+
+def write_jax_profile(call: Callable[[], Any], task: dict[str, Any]) -> None:
+    """Write the longest kernels of three calls on JAX, with their milliseconds a call.
+
+    Args:
+        call: Waits for its result.
+        task: As of `measure`, with the folder `profile`.
+    """
+    import gzip
+    import tempfile
+
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            for _ in range(PROFILED):
+                call()
+        (trace,) = Path(folder).rglob("perfetto_trace.json.gz")
+        events = json.loads(gzip.decompress(trace.read_bytes()))
+    events = events["traceEvents"] if isinstance(events, dict) else events
+    devices = {
+        event["pid"]
+        for event in events
+        if event.get("name") == "process_name" and "/device:" in event["args"]["name"]
+    }
+    streams = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event.get("name") == "thread_name" and event["args"]["name"].startswith("Stream")
+    }
+    kernels: dict[str, float] = {}
+    for event in events:
+        if event.get("pid") in devices and (event["pid"], event.get("tid")) in streams and "dur" in event:
+            details = event.get("args", {})
+            name = f"{details.get('hlo_op', '')} {event['name']}"
+            kernels[name] = kernels.get(name, 0.0) + event["dur"] / 1000
+    write_kernels(kernels, task)
+
+
+def write_kernels(kernels: dict[str, float], task: dict[str, Any]) -> None:
+    """Write a table of kernels, the longest first.
+
+    Args:
+        kernels: Milliseconds of `PROFILED` calls by name.
+        task: As of `measure`, with the folder `profile`.
+    """
+    folder = Path(task["profile"])
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "-".join([task.get("engine", "keras"), task["network"], str(task["side"]), task["precision"]])
+    longest = sorted(kernels.items(), key=lambda kernel: -kernel[1])[:LISTED_KERNELS]
+    lines = [f"{milliseconds / PROFILED:10.3f} {kernel[:200]}" for kernel, milliseconds in longest]
+    total = sum(kernels.values()) / PROFILED
+    with (folder / "kernels.txt").open("a", encoding="utf-8") as file:
+        file.write("\n".join([f"# {name}: {total:.2f} ms a call on the device", *lines, ""]))
 
 
 def count_flops(model: Any, task: dict[str, Any]) -> float:  # noqa: ANN401 - untyped Keras
@@ -381,6 +548,8 @@ def measure_torch(task: dict[str, Any]) -> dict[str, Any]:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if has_gpu else resident
     median = float(np.median(seconds[warm_up:]))
+    if is_timed and "profile" in task:
+        write_torch_profile(train, task)
     return {
         "device": torch.cuda.get_device_name() if has_gpu else cpu_name(),
         "backend": "torch compiled",
@@ -388,6 +557,22 @@ def measure_torch(task: dict[str, Any]) -> dict[str, Any]:
         "loss": loss,
         "logits": logits,
     }
+
+
+def write_torch_profile(call: Callable[[], Any], task: dict[str, Any]) -> None:
+    """Write the longest kernels of three calls on PyTorch, with their milliseconds a call.
+
+    Args:
+        call: Waits for its result.
+        task: As of `measure`, with the folder `profile`.
+    """
+    import torch
+
+    with torch.profiler.profile() as profiler:
+        for _ in range(PROFILED):
+            call()
+    averages = profiler.key_averages()
+    write_kernels({event.key: event.self_device_time_total / 1000 for event in averages}, task)
 
 
 def build_compiled(network: str, side: int, precision: str) -> Any:  # noqa: ANN401 - untyped Keras
