@@ -9,9 +9,11 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -105,11 +107,36 @@ def build_keras(case: Case) -> Framework:
     protect_shallow_convolutions(model)
 
     def build_step(name: str, mode: str) -> Step:
+        if name == "voxlift openvino":
+            return build_converted_step(model, case)
         build = build_keras_step if name == "voxlift" else build_convolutions_step
         return build(model, case, training=mode == "training")
 
     parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
-    return Framework(parameters, ("voxlift", "convolutions alone"), build_step)
+    names = ("voxlift", "voxlift openvino", "convolutions alone")
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    return Framework(parameters, names if has_openvino else (names[0], names[2]), build_step)
+
+
+def build_converted_step(model: Model, case: Case) -> Step:
+    """Return a step of inference as `voxlift-predict engine=openvino` computes it.
+
+    Args:
+        model: The lifted network.
+        case: Network, precision and sizes.
+    """
+    import numpy as np
+
+    from voxlift.app.inference.engine import convert_network
+    from voxlift.models.batch_norm import fold_batch_norm
+
+    shape = (case.batch, *[case.side] * 3, 1)
+    voxels = np.random.default_rng(0).normal(size=shape).astype("float32")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        converted, _ = convert_network(fold_batch_norm(model), file, (voxels,), None)
+    return lambda: converted.predict_on_batch(voxels)
 
 
 def build_keras_step(model: Model, case: Case, *, training: bool) -> Step:

@@ -8,8 +8,8 @@ Each framework runs in a process of its own, so that their threads do not distur
 take turns, and the best step of each implementation counts. The *bound* is the same convolutions, forward and
 both gradients, with nothing between them. PyTorch runs in both memory formats with its fused AdamW, of which
 the faster counts, and compiled: torch.compile, channels last, weights frozen for inference. OpenVINO runs the
-network of PyTorch, for inference. What they compile before the first step is stated apart. On a virtual
-machine run it under a tool that keeps the CPUs awake.
+network of PyTorch, for inference, and as `engine=openvino` ours. What they compile before the first step is
+stated apart. On a virtual machine run it under a tool that keeps the CPUs awake.
 """
 
 import argparse
@@ -31,6 +31,7 @@ BOUND = "convolutions alone"
 OURS = "voxlift"
 COMPILED = "torch compiled"
 OPENVINO = "openvino"
+CONVERTED = "voxlift openvino"
 
 
 @dataclass
@@ -176,7 +177,7 @@ def run_case(
     for _ in range(options.rounds):
         for worker in workers:
             for name in worker.names:
-                if name == OPENVINO and mode == "training":
+                if name in {OPENVINO, CONVERTED} and mode == "training":
                     continue
                 found = worker.time_steps(name, mode, steps=options.steps, seconds=options.seconds)
                 times.setdefault(name, []).extend(found[0])
@@ -200,21 +201,22 @@ def run_case(
         "case": f"{network} {size}^3 {precision} {mode}",
         "ours": options.batch / best[OURS],
         "torch": options.batch / min(torch_times) if torch_times else None,
-        **{name: options.batch / best[name] for name in (COMPILED, OPENVINO) if name in best},
+        **{name: options.batch / best[name] for name in (CONVERTED, COMPILED, OPENVINO) if name in best},
         "share": best[BOUND] / best[OURS],
     }
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
-    """Print one line per case: all rates, ours divided by the best other one, and the share of the bound."""
+    """Print one line per case: all rates, our best by the best other, and the share of the bound."""
     others = ("torch", COMPILED, OPENVINO)
-    heads = " ".join(f"{name:>14}" for name in (OURS, *others))
+    heads = " ".join(f"{name:>16}" for name in (OURS, CONVERTED, *others))
     print(f"\n{'case':42} {heads} {'ratio':>6} {'of the bound':>13}   (volumes/s)")
     for row in rows:
+        ours = [row["ours"], row.get(CONVERTED)]
         rates = [row.get(name) for name in others]
-        shown = " ".join(f"{rate:14.1f}" if rate else f"{'':14}" for rate in (row["ours"], *rates))
+        shown = " ".join(f"{rate:16.1f}" if rate else f"{'':16}" for rate in (*ours, *rates))
         known = [rate for rate in rates if rate]
-        ratio = f"{row['ours'] / max(known):6.2f}" if known else f"{'':6}"
+        ratio = f"{max(filter(None, ours)) / max(known):6.2f}" if known else f"{'':6}"
         print(f"{row['case']:42} {shown} {ratio} {row['share']:13.0%}", flush=True)
 
 
