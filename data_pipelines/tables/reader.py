@@ -14,9 +14,7 @@ from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.suggest import closest_name
-from voxlift.data_pipelines.tables.delimited import split_rows
-from voxlift.data_pipelines.tables.encoding import decode_text
-from voxlift.data_pipelines.tables.workbook import is_workbook, read_workbook
+from voxlift.data_pipelines.tables.formats import decode_text, is_workbook, read_workbook, split_rows
 
 MAX_BYTES = 256 * 1024 * 1024  # of a table's file: a larger one is an image or an archive
 INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # soft hyphen, zero widths, marks

@@ -1,24 +1,33 @@
-r"""Split the text of a table into cells, and refuse quotes that hide rows.
+r"""Split the file of a table into rows of text cells: delimited text, or a sheet of an Excel workbook.
 
-Pandas splits. It cannot tell a cell that spans lines from a stray quote that hides the rows behind it, so the
-lines of the file are counted against those that the rows take up. Only `\n`, `\r\n` and `\r` end a line: a
-vertical tab or another separator inside a cell is text.
+Text is UTF-8, or UTF-16 with a byte order mark, else Windows-1252. Pandas splits it. It cannot tell a cell
+that spans lines from a stray quote that hides the rows behind it, so the lines of the file are counted
+against those that the rows take up. Only `\n`, `\r\n` and `\r` end a line: a vertical tab or another
+separator inside a cell is text. Of a workbook the first visible sheet is read.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
+import datetime as dt
+import functools
 import io
+import logging
 import re
+import unicodedata
+import warnings
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 # Of delimiters that suit a table equally well the first is taken: a tab wins over a comma inside a name.
 DELIMITERS = ("\t", ",", ";")
@@ -188,3 +197,160 @@ def _describe_quote(path: Path, where: str) -> ManifestError:
         f'{path}: a quote (") is not closed, or stands inside a cell, {where}. Put the whole cell in quotes, '
         "and write each quote inside it twice; or remove the quote."
     )
+
+
+log = logging.getLogger("voxlift")
+
+OLD_EXCEL = b"\xd0\xcf\x11\xe0"  # how the container of an .xls file begins
+_CONTROLS = frozenset("\t\r\n\v\f\x1c\x1d\x1e\x1f")  # that stand in texts
+
+
+def decode_text(raw: bytes, path: Path) -> str:
+    """Return the text of a table's file.
+
+    Args:
+        raw: Content of the file.
+        path: The file, for messages.
+
+    Raises:
+        ManifestError: It is no text.
+    """
+    if raw.startswith(OLD_EXCEL):
+        raise ManifestError(f"The table {path} is an old Excel file. Save it as .xlsx or as CSV in UTF-8.")
+    # Excel's "Unicode text" is UTF-16 with a byte order mark.
+    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = raw.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = _decode_windows(raw, path, error)
+    if "\0" in text:
+        raise ManifestError(f"The table {path} contains binary data. Export it as CSV or TSV text.")
+    return text
+
+
+def _decode_windows(raw: bytes, path: Path, error: UnicodeDecodeError) -> str:
+    """Decode what Western European spreadsheets save as CSV by default, with a warning."""
+    with contextlib.suppress(UnicodeDecodeError):
+        text = raw.decode("cp1252")
+        if not any(unicodedata.category(char) == "Cc" for char in set(text) - _CONTROLS):
+            _warn_of_windows(path, list_some(sorted({char for char in text if not char.isascii()})))
+            return text
+    raise ManifestError(
+        f"The table {path} is not UTF-8 text (byte {error.start}). Save it as CSV in UTF-8, or as .xlsx."
+    ) from error
+
+
+@functools.cache  # a command reads its table several times, and warns once
+def _warn_of_windows(path: Path, characters: str) -> None:
+    log.warning(
+        "%s is not UTF-8; it was read as Windows-1252, with the characters %s. If they look wrong, save "
+        "it as CSV in UTF-8.",
+        path,
+        characters,
+    )
+
+
+MAX_UNPACKED = 128 * 1024 * 1024  # bytes of all parts together: a larger one is no table, or hostile
+MAX_RATIO, PLAIN_BYTES = (
+    100,
+    2 * 1024 * 1024,
+)  # of unpacked to packed bytes, of a larger part: sheets reach 20
+MAX_CELLS = 5_000_000
+
+
+def is_workbook(content: bytes) -> bool:
+    """Return whether a file's content is an archive, as a workbook is."""
+    return content.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(content))
+
+
+def read_workbook(content: bytes, path: Path) -> tuple[list[list[str]], str]:
+    """Return the cells of each row of the first visible sheet, and a note on other sheets.
+
+    Numbers are written as in a CSV export (`7`, `67.5`), dates in ISO 8601, truth values as TRUE and FALSE.
+
+    Args:
+        content: Of the file.
+        path: The file, for messages.
+
+    Raises:
+        ManifestError: It is no workbook, or too large.
+    """
+    _check_archive(content, path)
+    import openpyxl  # type: ignore[import-untyped]  # noqa: PLC0415 - `--help` and a configuration error answer without it
+
+    try:
+        with warnings.catch_warnings():  # of styles and extensions that concern no cell
+            warnings.simplefilter("ignore")
+            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
+            rows = _read_sheet(sheets[0], path)
+    except ManifestError:
+        raise
+    except Exception as error:
+        raise ManifestError(
+            f"The workbook {path} cannot be read ({type(error).__name__}). Save it again, or as CSV in UTF-8."
+        ) from error
+    others = [repr(sheet.title) for sheet in sheets[1:]]
+    note = f"The sheet {sheets[0].title!r} was read, and not {list_some(others)}."
+    return rows, note if others else ""
+
+
+def _check_archive(content: bytes, path: Path) -> None:
+    """Raise an error unless the archive holds a workbook of moderate size."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            sizes = {part.filename: part.file_size for part in archive.infolist()}
+            packed = {part.filename: part.compress_size for part in archive.infolist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise ManifestError(f"The workbook {path} is damaged. Save it again, or as CSV in UTF-8.") from error
+    if "xl/workbook.xml" not in sizes:
+        raise ManifestError(
+            f"The table {path} is an archive without an Excel workbook. Save it as .xlsx, or as CSV in UTF-8."
+        )
+    bombs = [name for name, size in sizes.items() if size > PLAIN_BYTES and size > MAX_RATIO * packed[name]]
+    if bombs:
+        raise ManifestError(
+            f"The workbook {path} holds a part that unpacks to more than {MAX_RATIO} times its size "
+            f"({bombs[0]}), as no table does. Save it again, or as CSV in UTF-8."
+        )
+    if sum(sizes.values()) > MAX_UNPACKED:
+        raise ManifestError(
+            f"The workbook {path} unpacks to {sum(sizes.values()) / 1e6:.0f} MB. Expected at most "
+            f"{MAX_UNPACKED / 1e6:.0f} MB; save its table as CSV in UTF-8."
+        )
+
+
+def _read_sheet(sheet: Any, path: Path) -> list[list[str]]:  # noqa: ANN401 - openpyxl has no types
+    """Return the text of all rows, padded to the width of the first that is not blank."""
+    sheet.reset_dimensions()  # the file may state a wrong extent
+    rows: list[list[str]] = []
+    cells, width = 0, 0
+    for values in sheet.iter_rows(values_only=True):
+        row = list(map(_to_text, values))
+        while row and not row[-1]:
+            row.pop()
+        width = width or len(row)
+        cells += 1 + max(len(row), width)
+        if cells > MAX_CELLS:
+            raise ManifestError(
+                f"The workbook {path} has more than {MAX_CELLS:,} cells. Save it as CSV in UTF-8."
+            )
+        rows.append(row + [""] * (width - len(row)))
+    return rows
+
+
+def _to_text(value: object) -> str:
+    """Return a cell's value as its CSV export would write it.
+
+    >>> [_to_text(value) for value in (None, True, 7.0, 67.5, dt.datetime(2024, 5, 1))]
+    ['', 'TRUE', '7', '67.5', '2024-05-01']
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, dt.datetime):
+        return value.isoformat(" ").removesuffix(" 00:00:00")
+    return str(value)
