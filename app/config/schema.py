@@ -26,7 +26,8 @@ class DataSettings:
 
     Attributes:
         name: `phantom`, `manifest` or `medmnist3d`.
-        task: Task of the phantom: `nodule` or `chirality`.
+        task: Task of the phantom: `nodule` or `chirality` (classes), `winding` (grades), `pitch` (a number) or
+            `signs` (findings).
         subjects: Number of phantom subjects.
         folder: Folder for the generated or converted NIfTI files of `phantom` and `medmnist3d`.
         table: CSV, TSV, .xlsx, or a folder with one sub-folder per class.
@@ -212,7 +213,8 @@ class ModelSettings:
         pretrain: Whether to train the 2D network on slices first, then lift it, or pool its features. It is
             not done where `baseline` is trained.
         rate_factor: Factor of `optimizer.learning_rate` for trained weights.
-        freeze_epochs: First epochs in which only the head of a network with trained weights is trained.
+        freeze_epochs: First epochs in which only the head of a network with trained weights is trained; with
+            `pretrain` those of both stages, where `weights` or `builder` gives the trained weights.
         frozen: Whether the 2D network of `aggregate=gated_attention` keeps its weights throughout. Its
             features are computed in every step, and so of augmented volumes.
     """
