@@ -19,7 +19,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.tables.manifest import is_subject_column
-from voxlift.data_pipelines.tables.values import is_missing
+from voxlift.data_pipelines.tables.reader import is_missing
 
 log = logging.getLogger("voxlift")
 

@@ -26,8 +26,7 @@ from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
 from voxlift.data_pipelines.suggest import closest_name
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest
-from voxlift.data_pipelines.tables.reader import read_table
-from voxlift.data_pipelines.tables.values import is_missing, is_number
+from voxlift.data_pipelines.tables.reader import is_missing, is_number, read_table
 
 OWN_COLUMNS = ("subject", "image", "split", "row")
 AXES = ("depth", "height", "width")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voxlift.app.tasks.base import Head, LinearOptions, Loss, ScoredRows
 from voxlift.app.tasks.classes import Classes
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.tables.values import is_number
+from voxlift.data_pipelines.tables.reader import is_number
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings

@@ -14,7 +14,7 @@ from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.geometry import corner_distance_mm, is_same_grid
 from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.tables.manifest import Manifest
-from voxlift.data_pipelines.tables.values import is_number
+from voxlift.data_pipelines.tables.reader import is_number
 
 MAX_FORMS_OFF_MM = 0.5
 OUTLIER_FACTOR = 1.5

@@ -28,6 +28,7 @@ from voxlift.data_pipelines.errors import ManifestError, list_some
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger("voxlift")
 
 # Of delimiters that suit a table equally well the first is taken: a tab wins over a comma inside a name.
 DELIMITERS = ("\t", ",", ";")
@@ -36,6 +37,14 @@ _QUOTED = re.compile(r'"[^"]*"?')
 _BLANKS_AFTER_QUOTE = re.compile(r'"[ \t]+(?=[\t,;\n]|\Z)')
 _COMMAS_IN_NUMBERS = re.compile(r"(?:[^,]|(?<=[0-9]),(?=[0-9]))*")
 _DECLARED = re.compile(r'"?sep=([\t,;|:])"?\s*')  # a first line by which Excel declares the delimiter
+OLD_EXCEL = b"\xd0\xcf\x11\xe0"  # how the container of an .xls file begins
+_CONTROLS = frozenset("\t\r\n\v\f\x1c\x1d\x1e\x1f")  # that stand in texts
+MAX_UNPACKED = 128 * 1024 * 1024  # bytes of all parts together: a larger one is no table, or hostile
+MAX_RATIO, PLAIN_BYTES = (
+    100,
+    2 * 1024 * 1024,
+)  # of unpacked to packed bytes, of a larger part: sheets reach 20
+MAX_CELLS = 5_000_000
 
 
 def split_rows(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str, str]:
@@ -199,12 +208,6 @@ def _describe_quote(path: Path, where: str) -> ManifestError:
     )
 
 
-log = logging.getLogger("voxlift")
-
-OLD_EXCEL = b"\xd0\xcf\x11\xe0"  # how the container of an .xls file begins
-_CONTROLS = frozenset("\t\r\n\v\f\x1c\x1d\x1e\x1f")  # that stand in texts
-
-
 def decode_text(raw: bytes, path: Path) -> str:
     """Return the text of a table's file.
 
@@ -248,14 +251,6 @@ def _warn_of_windows(path: Path, characters: str) -> None:
         path,
         characters,
     )
-
-
-MAX_UNPACKED = 128 * 1024 * 1024  # bytes of all parts together: a larger one is no table, or hostile
-MAX_RATIO, PLAIN_BYTES = (
-    100,
-    2 * 1024 * 1024,
-)  # of unpacked to packed bytes, of a larger part: sheets reach 20
-MAX_CELLS = 5_000_000
 
 
 def is_workbook(content: bytes) -> bool:

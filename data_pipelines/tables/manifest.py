@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.tables.reader import Table, read_table
+from voxlift.data_pipelines.tables.reader import Table, is_missing, read_table
 from voxlift.data_pipelines.tables.regions import Region, name_mask
 from voxlift.data_pipelines.tables.row_checks import (
     Label,
@@ -33,7 +33,6 @@ from voxlift.data_pipelines.tables.rows import (
 )
 from voxlift.data_pipelines.tables.subjects import unify_subjects
 from voxlift.data_pipelines.tables.targets import interpret_labels
-from voxlift.data_pipelines.tables.values import is_missing
 
 __all__ = [
     "Manifest",

@@ -13,7 +13,7 @@ from voxlift.data_pipelines.paths import (
     is_absent,
     is_system_entry,
 )
-from voxlift.data_pipelines.tables.values import is_missing
+from voxlift.data_pipelines.tables.reader import is_missing
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 

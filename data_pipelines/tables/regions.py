@@ -8,8 +8,7 @@ from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.patterns import fields_of, find_paths
-from voxlift.data_pipelines.tables.reader import Table
-from voxlift.data_pipelines.tables.values import is_missing, is_number
+from voxlift.data_pipelines.tables.reader import Table, is_missing, is_number
 
 SPACES = ("RAS", "LPS")
 BAD_CENTRE = "centre is no number"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
+from voxlift.data_pipelines.tables.reader import is_missing
 from voxlift.data_pipelines.tables.regions import BAD_CENTRE, Region
 from voxlift.data_pipelines.tables.rows import SPLITS, Row, find_split
-from voxlift.data_pipelines.tables.values import is_missing
 
 Label = tuple[int, tuple[float, ...]]  # class index and targets of a record; nan is always `math.nan`
 

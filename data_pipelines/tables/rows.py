@@ -23,7 +23,7 @@ from voxlift.data_pipelines.paths import (
     list_entries,
 )
 from voxlift.data_pipelines.tables.patterns import fields_of, fill_pattern, find_paths
-from voxlift.data_pipelines.tables.reader import Table, read_table, require_columns
+from voxlift.data_pipelines.tables.reader import Table, is_missing, read_table, require_columns
 from voxlift.data_pipelines.tables.regions import NO_REGIONS, Region, RegionColumns, find_regions
 from voxlift.data_pipelines.tables.subjects import (
     describe_files_of_subjects,
@@ -31,7 +31,6 @@ from voxlift.data_pipelines.tables.subjects import (
     name_by_class,
     unify_subjects,
 )
-from voxlift.data_pipelines.tables.values import is_missing
 
 SPLITS = ("train", "val", "test")
 CALIBRATION = "calibration"  # the split of subjects that only calibrate prediction sets; never in a table

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
-from voxlift.data_pipelines.tables.reader import read_table
+from voxlift.data_pipelines.tables.reader import is_missing, read_table
 from voxlift.data_pipelines.tables.split_checks import CHECKS
 from voxlift.data_pipelines.tables.splits import assign_splits
-from voxlift.data_pipelines.tables.values import is_missing
 
 
 def read_sites(manifest: Manifest, column: str, *, setting: str) -> tuple[str, ...]:

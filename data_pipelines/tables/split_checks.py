@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
+from voxlift.data_pipelines.tables.reader import is_number
 from voxlift.data_pipelines.tables.rows import CALIBRATION, SPLITS
-from voxlift.data_pipelines.tables.values import is_number
 
 log = logging.getLogger("voxlift")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.tables.values import (
+from voxlift.data_pipelines.tables.reader import (
     describe_unusable_number,
     index_labels,
     is_missing,

@@ -10,7 +10,7 @@ NAMES = {
     "manifest.TableOptions": "tables.rows.TableOptions",
     "manifest.load_manifest": "tables.manifest.load_manifest",
     "tables.ManifestError": "errors.ManifestError",
-    "labels.index_labels": "tables.values.index_labels",
+    "labels.index_labels": "tables.reader.index_labels",
     "scans.find_scans": "scans.find_scans",
     "readers.load_volume": "readers.load.load_volume",
     "readers.read_stored": "readers.load.read_stored",
