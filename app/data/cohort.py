@@ -37,11 +37,13 @@ from voxlift.data_pipelines.parallel import Mapper
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.rows import CALIBRATION
-from voxlift.data_pipelines.tables.sites import group_by_site, leave_site_out, read_sites
 from voxlift.data_pipelines.tables.splits import (
     assign_splits,
+    group_by_site,
     keep_for_calibration,
     keep_training_fraction,
+    leave_site_out,
+    read_sites,
     select_records,
 )
 from voxlift.data_pipelines.tables.subjects import refuse_leaks

@@ -1,7 +1,7 @@
 """Assign subjects to train, val and test: stratified by label, independent of the order of rows.
 
 Classes and grades are stratified by class, a number by its quantiles, and findings iteratively, so that a
-rare finding is in every split (`stratify`).
+rare finding is in every split (`stratify_iteratively`).
 
 A subject's stratum is the most frequent label of its volumes (of equally frequent ones the lowest class
 index). Fractions are of the subjects to be split: all of them, or, where the table has its own split column,
@@ -11,6 +11,9 @@ per split, except that every class gives each split at least one subject, howeve
 Repeated cross-validation is `assign_splits(..., folds=5, fold=k, seed=s)` for each k and each s. Nested
 cross-validation keeps, for each outer fold, the records outside its test split (`select_records`) and calls
 `assign_splits(..., folds=4, fold=j)` on those: no inner fold ever sees an outer test subject.
+
+A site is the value of a column of the table. Splits keep a site together where it takes the place of the
+subject (`group_by_site`), or hold one site out (`leave_site_out`).
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.manifest import Manifest
+from voxlift.data_pipelines.tables.reader import is_missing, read_table
 from voxlift.data_pipelines.tables.rows import CALIBRATION
 from voxlift.data_pipelines.tables.split_checks import CHECKS
-from voxlift.data_pipelines.tables.stratify import stratify_iteratively
 
 Strata = Mapping[str, int | tuple[bool, ...]]  # by subject: its stratum, or marks of findings
 MOST_BINS = 10  # of a number
@@ -317,3 +321,143 @@ def _split_by_table(
     present = set(chosen.values())
     missing = {split: fraction for split, fraction in fractions.items() if split not in present}
     return chosen | _split_by_fraction(trained, missing, np.random.default_rng(seed))
+
+
+def stratify_iteratively(
+    marks: NDArray[np.bool_], shares: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the part [S] of each subject, so that every label is in every part as far as there are enough.
+
+    The label with the fewest subjects left is distributed first, each of its subjects to the part that lacks
+    most of it; of equal parts to the one that lacks most subjects, then at random. Other than in the source,
+    a part with a share above 0 wants at least one subject of each label, at the cost of the largest part.
+
+    Args:
+        marks: [S, L] whether a subject has a label; a subject may have none.
+        shares: Of the subjects, for each part; they sum to 1.
+        rng: Orders the subjects, and decides between equal parts.
+
+    Source: Sechidis, Tsoumakas and Vlahavas (2011), On the stratification of multi-label data,
+    doi:10.1007/978-3-642-23808-6_10.
+    """
+    parts = np.full(len(marks), -1, np.int64)
+    counts = marks.sum(axis=0).astype(np.float64)
+    wanted = np.stack([_wanted_counts(count, shares) for count in counts], axis=1).reshape(len(shares), -1)
+    room = np.asarray(shares) * len(marks)  # [P]
+    order = rng.permutation(len(marks))
+    while (parts < 0).any():
+        left = order[parts[order] < 0]
+        per_label = marks[left].sum(axis=0)
+        labels = np.flatnonzero(per_label)
+        label = int(labels[per_label[labels].argmin()]) if len(labels) else None
+        for row in left if label is None else left[marks[left, label]]:
+            part = _choose_part(room if label is None else wanted[:, label], room, shares, rng)
+            parts[row] = part
+            wanted[part, marks[row]] -= 1
+            room[part] -= 1
+    return parts
+
+
+def _wanted_counts(count: float, shares: Sequence[float]) -> NDArray[np.float64]:
+    """Return how many subjects of a label each part wants [P]: its share, at least one of a share above 0.
+
+    >>> _wanted_counts(4, (0.8, 0.1, 0.1)).tolist()
+    [2.0, 1.0, 1.0]
+    """
+    fractions = np.asarray(shares, np.float64)
+    wanted = np.where(fractions > 0, np.maximum(count * fractions, 1.0), 0.0)
+    largest = int(fractions.argmax())
+    wanted[largest] = max(1.0, count - (wanted.sum() - wanted[largest]))
+    return wanted
+
+
+def _choose_part(
+    wanted: NDArray[np.float64], room: NDArray[np.float64], shares: Sequence[float], rng: np.random.Generator
+) -> int:
+    """Return the part that lacks most of a label, then most subjects, then any; none with the share 0."""
+    open_parts = np.flatnonzero(np.asarray(shares) > 0)
+    most = open_parts[wanted[open_parts] >= wanted[open_parts].max() - 1e-9]
+    most = most[room[most] >= room[most].max() - 1e-9]
+    return int(rng.choice(most))
+
+
+def read_sites(manifest: Manifest, column: str, *, setting: str) -> tuple[str, ...]:
+    """Return the site of each record.
+
+    Args:
+        manifest: The records, of a table.
+        column: Of the sites.
+        setting: That names the column, for the message.
+
+    Raises:
+        ManifestError: There is no such column, a cell is empty, or a subject is at two sites.
+    """
+    if manifest.source.is_dir():
+        raise ManifestError(f"{setting}={column}: {manifest.source} is a folder per class, without columns.")
+    table = read_table(manifest.source)
+    if column not in table.columns:
+        raise ManifestError(
+            f"{setting}={column}: expected a column of {manifest.source}; it has {list_some(table.columns)}."
+        )
+    cell_of = dict(zip(table.lines, (row[column].strip() for row in table.rows), strict=True))
+    sites = tuple(cell_of[record.row] for record in manifest.records)
+    empty = [
+        str(record.row) for record, site in zip(manifest.records, sites, strict=True) if is_missing(site)
+    ]
+    if empty:
+        raise ManifestError(
+            f"{setting}={column}: {len(empty)} used rows of {manifest.source} have no site: "
+            f"{list_some(empty)}. Fill the cells, for example with a site of their own."
+        )
+    _refuse_travellers(manifest, sites, f"{setting}={column}")
+    return sites
+
+
+def _refuse_travellers(manifest: Manifest, sites: Sequence[str], setting: str) -> None:
+    found = defaultdict[str, set[str]](set)
+    for record, site in zip(manifest.records, sites, strict=True):
+        found[record.subject].add(site)
+    several = [f"{name} ({', '.join(sorted(own))})" for name, own in found.items() if len(own) > 1]
+    if several:
+        raise ManifestError(
+            f"{setting}: {len(several)} subjects are at two sites, so these cannot be kept apart: "
+            f"{list_some(several)}. Give each subject one site, or leave the others out."
+        )
+
+
+def group_by_site(manifest: Manifest, sites: Sequence[str]) -> Manifest:
+    """Return the records with their site in place of their subject, so that splits keep sites together."""
+    pairs = zip(manifest.records, sites, strict=True)
+    return replace(manifest, records=tuple(replace(record, subject=site) for record, site in pairs))
+
+
+def leave_site_out(
+    manifest: Manifest, sites: Sequence[str], *, fold: int, val: float, seed: int, by_site: bool = False
+) -> tuple[str, ...]:
+    """Return splits with one site as the test, and validation subjects from the other sites.
+
+    Args:
+        manifest: The records, without splits of their own.
+        sites: One per record.
+        fold: Index of the test site, in alphabetical order.
+        val: Fraction of all subjects for validation.
+        seed: Of the draw of validation subjects.
+        by_site: Whether validation consists of whole sites, too.
+
+    Raises:
+        ManifestError: There is no such fold, or a split that no model could be trained or scored on.
+    """
+    names = sorted(set(sites))
+    if len(names) < 2 or fold >= len(names):
+        listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
+        raise ManifestError(f"splits.fold={fold}: expected the number of a site among {listed}.")
+    rest = [index for index, site in enumerate(sites) if site != names[fold]]
+    own = replace(manifest, records=tuple(manifest.records[index] for index in rest))
+    subjects = [len({record.subject for record in part.records}) for part in (manifest, own)]
+    fraction = min(val * subjects[0] / subjects[1], 0.9)
+    part = group_by_site(own, [sites[index] for index in rest]) if by_site else own
+    inner = assign_splits(part, val=fraction, test=0.0, seed=seed)
+    chosen: Mapping[int, str] = dict(zip(rest, inner, strict=True))
+    splits = tuple(chosen.get(index, "test") for index in range(len(sites)))
+    CHECKS[manifest.target][1](manifest, splits)
+    return splits
