@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from voxlift.app.errors import SettingsError, refuse_problems, shorten
-from voxlift.data_pipelines.atomic import atomic_write
+from voxlift.data_pipelines.files import atomic_write
 
 NAMES = "surrogateescape"
 """How the bytes of a file's name that are not UTF-8 are kept in text, as Python keeps them in paths."""

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from voxlift.data_pipelines.paths import escape_name
+from voxlift.data_pipelines.files import escape_name
 
 SILENT_SECONDS = 30.0  # after which a line is printed into a log
 TERMINAL_SECONDS = 10.0  # after which a line is printed on a terminal

@@ -20,8 +20,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.tables.rows import SPLITS
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.paths import (
+from voxlift.data_pipelines.files import (
     DICOM_DIRECTORY,
     IMAGE_SUFFIXES,
     FolderWalk,

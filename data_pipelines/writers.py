@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxlift.data_pipelines.atomic import atomic_write
+from voxlift.data_pipelines.files import atomic_write
 from voxlift.data_pipelines.geometry import Grid, from_tensor_axes, is_sheared
 from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.readers import read_stored

@@ -25,7 +25,7 @@ from voxlift.app.runs.configuration import TRIALS, find_finished_run, has_same_s
 from voxlift.app.runtime.child import python_module, run_child
 from voxlift.app.runtime.exit_status import LOST, USER_ERROR
 from voxlift.app.runtime.jobs import Job, JobContext, JobEnd, run_jobs
-from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.files import remove_leftovers
 
 TRAIN = tuple(python_module("voxlift.app.cli.train"))
 

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.errors import closest_name
 
 SCHEMA = "_schema.yaml"
 HELP_WIDTH = 100  # columns

@@ -17,7 +17,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.errors import list_some
-from voxlift.data_pipelines.paths import find_real_path
+from voxlift.data_pipelines.files import find_real_path
 from voxlift.data_pipelines.tables.manifest import Manifest, split_item
 from voxlift.data_pipelines.tables.subjects import find_similar_subjects
 from voxlift.data_pipelines.volume import VolumeError

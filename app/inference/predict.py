@@ -23,8 +23,7 @@ from voxlift.app.progress import print_line, progress_bar
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
-from voxlift.data_pipelines.atomic import remove_leftovers
-from voxlift.data_pipelines.paths import find_real_path, is_absent
+from voxlift.data_pipelines.files import find_real_path, is_absent, remove_leftovers
 from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.scans import Scan
 from voxlift.data_pipelines.tables.manifest import split_item

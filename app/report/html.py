@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from voxlift.app.files import write_text
-from voxlift.data_pipelines.paths import escape_name
+from voxlift.data_pipelines.files import escape_name
 
 
 def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:

@@ -24,7 +24,7 @@ from voxlift.app.tasks.base import Task
 from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
 from voxlift.data_pipelines.cache.metadata import TrainingRange, VolumeSummary, find_training_range
 from voxlift.data_pipelines.errors import list_some
-from voxlift.data_pipelines.paths import find_real_path
+from voxlift.data_pipelines.files import find_real_path
 from voxlift.data_pipelines.preprocess.region import read_mask
 from voxlift.data_pipelines.readers.identity import identify_image
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, split_images

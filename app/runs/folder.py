@@ -9,7 +9,7 @@ from pathlib import Path
 from voxlift.app.config import SettingsError
 from voxlift.app.files import refuse_unwritable
 from voxlift.app.runs.suggestions import describe_used_folder, suggest_runs
-from voxlift.data_pipelines.atomic import is_leftover, remove_leftovers
+from voxlift.data_pipelines.files import is_leftover, remove_leftovers
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.runtime.precision import protect_scoring
 from voxlift.app.runtime.setup import import_quietly
-from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
+from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 
 
 def load_network(path: Path) -> Any:  # noqa: ANN401 - Keras ships no types

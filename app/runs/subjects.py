@@ -22,9 +22,8 @@ from voxlift.app.evaluation.table_one import TableOneRow, describe_columns, tabl
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of
-from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.paths import IMAGE_SUFFIXES
-from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.errors import ManifestError, closest_name, list_some
+from voxlift.data_pipelines.files import IMAGE_SUFFIXES
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest
 from voxlift.data_pipelines.tables.reader import is_missing, is_number, read_table
 

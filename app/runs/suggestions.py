@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from voxlift.app.runtime.failures import format_resume
-from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.errors import closest_name
 
 MAX_SUGGESTIONS = 6
 LOCATIONS = {  # of run folders below a folder, and a sentence about that folder

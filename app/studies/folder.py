@@ -23,7 +23,7 @@ from voxlift.app.config.texts import dump_settings
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_config
 from voxlift.app.runs.folder import refuse_used_folder
-from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.files import remove_leftovers
 
 # Keys that do not identify a study: filled in from the budget, or free to be raised.
 IGNORED_KEYS = ("study.budget", "study.budgets", "study.trials", "study.confirm_seeds")

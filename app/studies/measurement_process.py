@@ -17,7 +17,7 @@ from voxlift.app.runtime.child import python_module, run_child
 from voxlift.app.runtime.exit_status import TIMED_OUT
 from voxlift.app.runtime.failures import is_out_of_memory
 from voxlift.app.studies.folder import StudyFolder
-from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.files import remove_leftovers
 
 Answer = dict[str, Any]
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import SettingsError
 from voxlift.app.files import write_beside
 from voxlift.app.runs.folder import RunFolder
-from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.files import remove_leftovers
 from voxlift.data_pipelines.npz import read_npz
 
 

@@ -18,7 +18,7 @@ from voxlift.app.runs.configuration import load_settings, save_settings, write_e
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.training.strategy.hosts.connect import is_launched, leads
-from voxlift.data_pipelines.atomic import remove_leftovers
+from voxlift.data_pipelines.files import remove_leftovers
 
 log = logging.getLogger("voxlift")
 

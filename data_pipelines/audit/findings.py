@@ -11,8 +11,8 @@ import numpy as np
 
 from voxlift.data_pipelines.audit.facts import Facts, are_masks
 from voxlift.data_pipelines.errors import list_some
+from voxlift.data_pipelines.files import is_absent
 from voxlift.data_pipelines.geometry import corner_distance_mm, is_same_grid
-from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.tables.manifest import Manifest
 from voxlift.data_pipelines.tables.reader import is_number
 

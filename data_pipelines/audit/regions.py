@@ -10,8 +10,8 @@ import numpy as np
 
 from voxlift.data_pipelines.audit.facts import Facts
 from voxlift.data_pipelines.audit.findings import Finding
+from voxlift.data_pipelines.files import is_absent
 from voxlift.data_pipelines.geometry import is_same_grid, spacing_of
-from voxlift.data_pipelines.paths import is_absent
 from voxlift.data_pipelines.preprocess.region import (
     Mask,
     RegionError,

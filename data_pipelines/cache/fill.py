@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.cache.format import (
     CacheFormat,
     Shape,
@@ -36,6 +35,7 @@ from voxlift.data_pipelines.cache.format import (
     wider_dtype,
 )
 from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
+from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.parallel import Mapper, map_by_threads
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.cache.format import PreparedVolumes
+from voxlift.data_pipelines.files import atomic_write
 from voxlift.data_pipelines.geometry import axcodes_of, ras_geometry
 from voxlift.data_pipelines.preprocess.prepare import read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess

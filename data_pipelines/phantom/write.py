@@ -21,8 +21,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write, remove_leftovers
 from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.phantom.scenes import Field, draw_mask, draw_scene
 from voxlift.data_pipelines.phantom.tasks import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from isal import igzip_lib
 
-from voxlift.data_pipelines.paths import find_kind
+from voxlift.data_pipelines.files import find_kind
 from voxlift.data_pipelines.volume import Array, VolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"

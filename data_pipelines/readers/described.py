@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlift.data_pipelines.paths import find_kind
+from voxlift.data_pipelines.files import find_kind
 from voxlift.data_pipelines.readers.decompress import (
     MAX_BYTES,
     MAX_DEFLATE_RATIO,

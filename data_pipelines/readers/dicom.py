@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK
 
 from voxlift.data_pipelines.errors import list_some
-from voxlift.data_pipelines.paths import DICOM_DIRECTORY, is_file, is_utf8, linked_as_ascii, list_entries
+from voxlift.data_pipelines.files import DICOM_DIRECTORY, is_file, is_utf8, linked_as_ascii, list_entries
 from voxlift.data_pipelines.readers.decompress import MAX_BYTES
 from voxlift.data_pipelines.readers.dicom_frames import (
     VALUE_TAGS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlift.data_pipelines.files import is_file, is_folder
 from voxlift.data_pipelines.geometry import reorient_grid, stored_grid
-from voxlift.data_pipelines.paths import is_file, is_folder
 from voxlift.data_pipelines.readers.dicom_frames import find_missed_scaling
 from voxlift.data_pipelines.readers.metaimage import changes_itk_values, find_metaimage_files
 from voxlift.data_pipelines.readers.nrrd import changes_itk_geometry, find_nrrd_files

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxlift.data_pipelines.paths import is_folder
+from voxlift.data_pipelines.files import is_folder
 from voxlift.data_pipelines.readers.decompress import is_cut_gzip, read_head
 from voxlift.data_pipelines.readers.dicom import read_dicom_file, read_dicom_series
 from voxlift.data_pipelines.readers.metaimage import read_metaimage

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from voxlift.data_pipelines.paths import is_file
+from voxlift.data_pipelines.files import is_file
 from voxlift.data_pipelines.readers.decompress import is_gzip, read_head, read_voxels
 from voxlift.data_pipelines.readers.header_checks import (
     check_affine,

@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from voxlift.data_pipelines.paths import is_file
+from voxlift.data_pipelines.files import is_file
 
 HEAD_BYTES = 540
 _METAIMAGE = re.compile(

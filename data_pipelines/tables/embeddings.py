@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlift.data_pipelines.atomic import atomic_write
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.files import atomic_write
 from voxlift.data_pipelines.npz import read_npz
 from voxlift.data_pipelines.tables.manifest import Record, join_images
 from voxlift.data_pipelines.tables.reader import read_table

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.paths import (
-    is_absent,
-    is_system_entry,
-)
+from voxlift.data_pipelines.files import is_absent, is_system_entry
 from voxlift.data_pipelines.tables.reader import is_missing
 
 _FIELD = re.compile(r"\{([^{}]+)\}")

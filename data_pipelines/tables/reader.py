@@ -20,8 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.errors import ManifestError, closest_name, list_some
 from voxlift.data_pipelines.tables.formats import decode_text, is_workbook, read_workbook, split_rows
 
 if TYPE_CHECKING:

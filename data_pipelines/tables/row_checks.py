@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
-from voxlift.data_pipelines.paths import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
+from voxlift.data_pipelines.files import IMAGE_SUFFIXES, find_real_path, is_absent, is_file
 from voxlift.data_pipelines.tables.reader import is_missing
 from voxlift.data_pipelines.tables.regions import BAD_CENTRE, Region
 from voxlift.data_pipelines.tables.rows import SPLITS, Row, find_split

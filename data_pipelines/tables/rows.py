@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.paths import (
+from voxlift.data_pipelines.files import (
     DICOM_DIRECTORY,
     IMAGE_SUFFIXES,
     FolderWalk,

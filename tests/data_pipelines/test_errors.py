@@ -2,7 +2,7 @@
 
 import pytest
 
-from voxlift.data_pipelines.suggest import closest_name
+from voxlift.data_pipelines.errors import closest_name
 
 KEYS = ["seed", "run_dir", "trainer.epochs", "trainer.batch_size", "model.init", "output", "format"]
 
