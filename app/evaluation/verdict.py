@@ -217,8 +217,8 @@ def describe_chance(blocks: Mapping[str, Mapping[str, object]], primary: str) ->
         return ""
     label = metric_in_text(primary)
     return (
-        f"No model is shown to be better than chance: the 95 % interval of the {label} of each reaches down "
-        f"to {chance:g}. A difference between them says little."
+        f"No model is shown to be better than chance: no 95 % interval of the {label} lies wholly above "
+        f"{chance:g}. A difference between them says little."
     )
 
 
@@ -336,9 +336,9 @@ def has_too_few_subjects(compared: Comparison) -> bool:
     return _smallest_group(compared) < MIN_SUBJECTS
 
 
-def shown_p_value(compared: Comparison, test: str = "bootstrap") -> float:
+def shown_p_value(compared: Comparison) -> float:
     """Return the adjusted p-value of a pair for a table; nan below a verdict refused for few subjects."""
-    return math.nan if has_too_few_subjects(compared) else compared.adjusted.get(test, math.nan)
+    return math.nan if has_too_few_subjects(compared) else compared.adjusted.get("bootstrap", math.nan)
 
 
 def _smallest_group(compared: Comparison) -> float:

@@ -137,7 +137,7 @@ def build_case(
     item: str = "",
     columns: NDArray[np.float32] | None = None,
 ) -> Case:
-    """Return one volume cut through its mask, the maximum of Grad-CAM of what is explained, or its middle.
+    """Return one volume cut through its mask, the maximum of Grad-CAM on the object, or the object's middle.
 
     Args:
         subject: Its name.
@@ -186,12 +186,25 @@ def cut_case(case: Case, at: Voxel) -> Case:
 
 
 def share_planes(cases: Mapping[str, Case]) -> dict[str, Case]:
-    """Return the cases of the models of one volume, cut through the same voxel where their grids agree."""
-    merged = merge_sprites(cases)
-    if merged is None:
+    """Return the cases of the models of one volume, cut through the same voxel or place in mm."""
+    merged, sprites = merge_sprites(cases), [case.sprite for case in cases.values()]
+    if merged is not None:
+        at = find_object(merged)
+        return {name: cut_case(case, at) for name, case in cases.items()}
+    if not all(sprite is not None and sprite.has_world for sprite in sprites):
         return dict(cases)
-    at = find_object(merged)
-    return {name: cut_case(case, at) for name, case in cases.items()}
+    first = next(sprite for sprite in sprites if sprite is not None)
+    place = first.affine @ [*find_object(first)[::-1], 1.0]
+    return {
+        name: cut_case(case, _voxel_at(case.sprite, place)) for name, case in cases.items() if case.sprite
+    }
+
+
+def _voxel_at(sprite: Sprite, place: NDArray[np.float64]) -> Voxel:
+    """Return the voxel of a sprite nearest to a place in mm, [x, y, z, 1]."""
+    index = np.rint(np.linalg.inv(sprite.affine) @ place)[:3][::-1]
+    depth, height, width = (int(n) for n in np.clip(index, 0, np.array(sprite.image.shape) - 1))
+    return depth, height, width
 
 
 def merge_sprites(cases: Mapping[str, Case]) -> Sprite | None:

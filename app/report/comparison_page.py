@@ -102,7 +102,6 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "margin_unit": unit if comparisons[0].primary in WITH_UNIT else "",
         "pairs": tables.comparison_rows(comparisons),
         "has_mcnemar": any(one.mcnemar for one in comparisons),
-        "has_wilcoxon": any(one.wilcoxon for one in comparisons),
         "finding_tests": tables.table_cells(tables.finding_rows(comparisons)),
         "details": [(one.first, one.second, tables.difference_rows(one, unit)) for one in comparisons],
         "rows": tables.metric_rows(summary.metrics, unit),

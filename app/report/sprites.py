@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter, label, zoom
 
+from voxlift.data_pipelines.preprocess.foreground import otsu_threshold
 from voxlift.data_pipelines.volume import Affine
 
 MAX_SIDE = 96  # voxels
@@ -146,20 +147,42 @@ def resized_affine(affine: Affine, shape: Sequence[int], new: Voxel) -> Affine:
 
 
 def find_object(sprite: Sprite) -> Voxel:
-    """Return the voxel that shows most: of a mask its middle, of maps their maximum, else of the object.
+    """Return the voxel that shows most: the middle of a mask, the maximum of maps on the object, or its middle.
 
-    Several maps count by their sum, so that the planes of a volume are the same for all models.
+    The maximum of a coarse map can lie beside the object. Several maps count by their sum, so that the planes
+    of a volume are the same for all models.
     """
     weights = [sprite.overlays[name].astype(np.float64) for name in sprite.masks]
     maps = [levels for name, levels in sprite.overlays.items() if name not in sprite.masks]
     if weights and any(one.any() for one in weights):
         return _middle(sum(weights, np.zeros(sprite.image.shape)))
+    is_object = find_object_voxels(sprite.image)
     if any(one.any() for one in maps):
         total = np.sum([one.astype(np.float64) for one in maps], axis=0)
+        on_object = np.where(is_object, total, 0)
+        total = on_object if on_object.any() else total
         depth, height, width = np.unravel_index(int(total.argmax()), total.shape)
         return int(depth), int(height), int(width)
-    levels = sprite.image.astype(np.float64)
-    return _middle(np.abs(levels - np.median(levels)))
+    return _middle(is_object.astype(np.float64))
+
+
+def find_object_voxels(image: Bytes) -> NDArray[np.bool_]:
+    """Return the largest connected part that differs from the edge of a volume; all voxels if none does.
+
+    Every plane through the middle of a connected part passes through it.
+
+    Args:
+        image: Levels [D, H, W].
+    """
+    smooth = gaussian_filter(image.astype(np.float64), 1, mode="nearest")
+    edge = np.median(np.concatenate([np.take(smooth, (0, -1), axis).ravel() for axis in range(3)]))
+    contrast = np.abs(smooth - edge)
+    if contrast.max() == 0:
+        return np.ones(image.shape, bool)
+    parts, _ = label(contrast >= otsu_threshold(contrast))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(parts == sizes.argmax())
 
 
 def encode_sprite(sprite: Sprite, *, limit: int = MAX_BYTES) -> dict[str, Any]:

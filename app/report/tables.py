@@ -271,7 +271,6 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "interval": format_interval(found.low, found.high),
             "p": format_p_value(shown_p_value(one)),
             "verdict": short_verdict(one),
-            "p_wilcoxon": format_p_value(shown_p_value(one, "wilcoxon")),
             "only_second": MISSING if one.mcnemar is None else str(one.mcnemar.only_second),
             "only_first": MISSING if one.mcnemar is None else str(one.mcnemar.only_first),
             "first": one.first,
@@ -282,7 +281,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def finding_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """Return the difference of each finding's AUC in each pair, with p-values; none for other predictions."""
+    """Return the difference of each finding's AUC in each pair, with its p-value; none without findings."""
     rows = []
     for one in comparisons:
         for name, tests in (one.findings or {}).items():
@@ -290,18 +289,14 @@ def finding_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             if found is None:
                 continue
             is_few = has_too_few_subjects(one)
-            p_values = {
-                key: math.nan if is_few else tests.adjusted.get(key, math.nan)
-                for key in ("bootstrap", "delong")
-            }
+            p_value = math.nan if is_few else tests.adjusted.get("bootstrap", math.nan)
             interval = format_interval(found.low, found.high)
             rows.append(
                 {
                     "finding": name,
                     "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
                     "difference": f"{format_signed(found.difference)} {interval}",
-                    "p, bootstrap": format_p_value(p_values["bootstrap"]),
-                    "p, DeLong": format_p_value(p_values["delong"]),
+                    "p": format_p_value(p_value),
                 }
             )
     return rows

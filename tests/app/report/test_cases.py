@@ -106,10 +106,38 @@ def test_a_case_is_never_larger_than_its_bounds(shape):
 def test_the_planes_go_through_the_mask_else_the_map_else_the_object():
     shape = (8, 9, 10)
     image, mask, heat = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    image[5:8, 6:9, 1:4], mask[1, 2, 3], heat[4, 5, 6] = 1, 1, 1
-    assert find_object(build_sprite(image)) == (6, 7, 2)
-    assert find_object(build_sprite(image, maps={"m": heat})) == (4, 5, 6)
+    image[5:8, 5:8, 2:5], mask[1, 2, 3], heat[7, 6, 4], heat[0, 8, 9] = 1, 1, 0.4, 1
+    assert find_object(build_sprite(image)) == (6, 6, 3)
+    assert find_object(build_sprite(image, maps={"m": heat})) == (7, 6, 4)  # not the maximum in the corner
+    assert find_object(build_sprite(np.ones(shape), maps={"m": heat})) == (0, 8, 9)  # no object to miss
     assert find_object(build_sprite(image, maps={"m": heat}, masks={"k": mask})) == (1, 2, 3)
+
+
+def test_every_plane_without_a_mask_or_map_cuts_the_object():
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 1, (20, 24, 28))
+    image[3:9, 3:9, 3:20] += 12  # an angle, whose centre of mass lies beside it, and a smaller blob
+    image[3:9, 3:20, 3:9] += 12
+    image[14:18, 18:22, 22:26] += 12
+    at = find_object(build_sprite(image))
+    is_object = image > 6
+    is_object[14:18] = False
+    assert all(np.take(is_object, place, axis).any() for axis, place in enumerate(at))
+
+
+def test_models_on_other_grids_are_cut_at_the_same_place_in_mm():
+    fine, coarse = np.zeros((16, 16, 16)), np.zeros((8, 8, 8))
+    fine[10:14, 4:8, 6:10], coarse[5:7, 2:4, 3:5] = 1, 1
+    grids = {"fine": np.diag([1.0, 1, 1, 1]), "coarse": np.diag([2.0, 2, 2, 1])}
+    grids["coarse"][:3, 3] = 0.5  # the same field of view
+    voxels = {"fine": fine, "coarse": coarse}
+    cases = {
+        name: Case("s", "", "", (), sprite=place_sprite(voxels[name][..., None], Grid(affine), None))
+        for name, affine in grids.items()
+    }
+    planes = {name: case.planes for name, case in share_planes(cases).items()}
+    for small, large in zip(planes["coarse"], planes["fine"], strict=True):
+        np.testing.assert_array_equal(np.kron(small, np.ones((2, 2))), large)
 
 
 def test_the_models_of_a_volume_are_cut_through_the_same_voxel():
