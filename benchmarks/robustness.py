@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlift.data_pipelines.geometry import axcodes_of, is_axcodes, spacing_of
+from voxlift.data_pipelines.geometry import axcodes_of, spacing_of
 from voxlift.data_pipelines.preprocess.prepare import Preprocess, prepare_volume
-from voxlift.data_pipelines.preprocess.settings import preset
+from voxlift.data_pipelines.preprocess.settings import is_axcodes, preset
 from voxlift.data_pipelines.readers import load_volume
 from voxlift.data_pipelines.volume import VolumeError
 

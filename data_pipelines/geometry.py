@@ -89,12 +89,6 @@ def ras_geometry(shape: tuple[int, ...], affine: Affine) -> tuple[Triple, Millim
     return (depth, height, width), spacing_of(grid_affine(grid, affine))
 
 
-def is_axcodes(text: str) -> bool:
-    """Return whether the text names one direction on each of the three world axes."""
-    axes = sorted("RAS"["RLAPSI".find(code) // 2] for code in text if code in "RLAPSI")
-    return axes == ["A", "R", "S"] and len(text) == 3
-
-
 def grid_affine(grid: Grid, affine: Affine) -> Affine:
     """Return the affine of a grid, index -> world mm, from the affine of the stored grid that it samples.
 

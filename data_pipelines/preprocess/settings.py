@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from voxlift.data_pipelines.geometry import is_axcodes
 from voxlift.data_pipelines.readers.decompress import MAX_BYTES
 from voxlift.data_pipelines.readers.header_checks import TimeAxis
 from voxlift.data_pipelines.readers.nifti import Prefer
@@ -128,6 +127,12 @@ def _grid_problems(settings: Preprocess) -> list[str]:
     if not settings.foreground_margin_mm >= 0:
         problems.append(f"foreground_margin_mm is {settings.foreground_margin_mm}, expected 0 or more")
     return problems
+
+
+def is_axcodes(text: str) -> bool:
+    """Return whether the text names one direction on each of the three world axes."""
+    axes = sorted("RAS"["RLAPSI".find(code) // 2] for code in text if code in "RLAPSI")
+    return axes == ["A", "R", "S"] and len(text) == 3
 
 
 def _intensity_problems(settings: Preprocess) -> list[str]:

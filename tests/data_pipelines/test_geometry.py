@@ -12,7 +12,6 @@ from voxlift.data_pipelines.geometry import (
     fit_grid,
     from_tensor_axes,
     grid_affine,
-    is_axcodes,
     is_same_grid,
     is_sheared,
     ras_geometry,
@@ -23,6 +22,7 @@ from voxlift.data_pipelines.geometry import (
     stretch_grid,
     to_tensor_axes,
 )
+from voxlift.data_pipelines.preprocess.settings import is_axcodes
 
 CODES = [
     "".join(pair[side] for pair, side in zip(order, sides, strict=True))
