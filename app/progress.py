@@ -186,10 +186,16 @@ class Pulse:
 
 
 @contextmanager
-def keep_pulse(pulse: Pulse, *, every: float = 1.0) -> Iterator[None]:
-    """Check a pulse in a thread of its own from now until the end of the block."""
-    ended, pulse.began = threading.Event(), pulse.clock()
-    pulse.note_output()
+def keep_pulse(pulse: Pulse, *, every: float = 1.0, since: float | None = None) -> Iterator[None]:
+    """Check a pulse in a thread of its own from now until the end of the block.
+
+    Args:
+        pulse: To check.
+        every: Seconds between checks.
+        since: When the silence began, on the clock of the pulse; None: now.
+    """
+    ended = threading.Event()
+    pulse.began = pulse.last = pulse.clock() if since is None else since
 
     def watch() -> None:
         while not ended.wait(every):

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from voxlift import __version__
+from voxlift.app.cli import STARTED
 from voxlift.app.config import register_schemas
 from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
 from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
@@ -81,7 +82,7 @@ def run_command(
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
-    with keep_pulse(pulse):
+    with keep_pulse(pulse, since=STARTED):
         statuses.append(_run_guarded(lambda: _read_status(start), name, debug=False))
     statuses.append(_run_guarded(_flush_output, name, debug=False))
     sys.exit(max(statuses))

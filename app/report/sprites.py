@@ -147,7 +147,7 @@ def resized_affine(affine: Affine, shape: Sequence[int], new: Voxel) -> Affine:
 
 
 def find_object(sprite: Sprite) -> Voxel:
-    """Return the voxel that shows most: the middle of a mask, the maximum of maps on the object, or its middle.
+    """Return the voxel that shows most: a mask's middle, the maximum of maps on the object, or its middle.
 
     The maximum of a coarse map can lie beside the object. Several maps count by their sum, so that the planes
     of a volume are the same for all models.

@@ -135,3 +135,11 @@ def test_the_silence_before_a_command_does_not_count():
         time.sleep(0.2)
     assert len(clock.lines) == 1
     assert format_seconds(SILENT_SECONDS) in clock.lines[0]
+
+
+def test_the_imports_of_a_command_count_as_silence():
+    clock = FakeClock()
+    clock.now = SILENT_SECONDS
+    with keep_pulse(clock.pulse, every=0.001, since=0.0):
+        time.sleep(0.2)
+    assert len(clock.lines) == 1
