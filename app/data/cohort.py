@@ -30,8 +30,7 @@ from voxlift.app.progress import console, counted_bar, is_brief, print_line, pro
 from voxlift.app.tasks import find_task, task_of
 from voxlift.app.tasks.base import Head, Task
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
-from voxlift.data_pipelines.cache.format import PreparedVolumes
-from voxlift.data_pipelines.cache.metadata import VolumeMetadata, load_metadata
+from voxlift.data_pipelines.cache.format import PreparedVolumes, VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.parallel import Mapper
 from voxlift.data_pipelines.preprocess.settings import Preprocess

@@ -23,7 +23,7 @@ from voxlift.app.runs.results import read_scores
 from voxlift.app.tasks import task_of
 from voxlift.app.training.without_network import WITHOUT_NETWORK
 from voxlift.data_pipelines.cache.format import PreparedVolumes
-from voxlift.data_pipelines.cache.metadata import find_out_of_range
+from voxlift.data_pipelines.audit.prepared import find_out_of_range
 
 
 def score_run(

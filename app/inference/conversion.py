@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from voxlift.data_pipelines.cache.metadata import TrainingRange
+    from voxlift.data_pipelines.audit.prepared import TrainingRange
 
 
 DEFAULT_SIDE = 16  # voxels along an axis for which the network accepts any size

@@ -29,7 +29,7 @@ from voxlift.app.runtime.precision import FLOAT32_TOLERANCE, rounding_tolerance
 from voxlift.app.runtime.setup import count_usable_cpus
 
 if TYPE_CHECKING:
-    from voxlift.data_pipelines.cache.metadata import TrainingRange
+    from voxlift.data_pipelines.audit.prepared import TrainingRange
 
 # A conversion takes some seconds: `auto` tries it where the network itself would compute longer than this.
 MIN_SECONDS = 30.0

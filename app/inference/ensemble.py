@@ -20,7 +20,7 @@ from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_temperature
 from voxlift.app.tasks import task_of
-from voxlift.data_pipelines.cache.metadata import TrainingRange
+from voxlift.data_pipelines.audit.prepared import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 if TYPE_CHECKING:

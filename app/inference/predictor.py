@@ -29,7 +29,7 @@ from voxlift.app.inference.scans import PreparedScan, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
 from voxlift.app.progress import phase
 from voxlift.app.runs.networks import volume_shape
-from voxlift.data_pipelines.cache.metadata import find_out_of_range
+from voxlift.data_pipelines.audit.prepared import find_out_of_range
 from voxlift.data_pipelines.parallel import map_in_order
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.scans import Scan

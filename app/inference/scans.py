@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import PredictSettings, SettingsError
 from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import Ensemble, image_columns
-from voxlift.data_pipelines.cache.format import choose_dtype
-from voxlift.data_pipelines.cache.metadata import VolumeSummary, summarize_volume
+from voxlift.data_pipelines.cache.format import VolumeSummary, choose_dtype, summarize_volume
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess

@@ -14,8 +14,7 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.inference.overlay import three_planes
 from voxlift.app.report.case_facts import CaseFacts, CaseRow, Shown, describe_row, name_volume, rank_cases
 from voxlift.app.report.sprites import Sprite, Voxel, build_sprite, find_object
-from voxlift.data_pipelines.cache.format import PreparedVolumes
-from voxlift.data_pipelines.cache.metadata import load_metadata
+from voxlift.data_pipelines.cache.format import PreparedVolumes, load_metadata
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import Affine, VolumeError

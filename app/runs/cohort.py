@@ -21,8 +21,13 @@ from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.precision import Precision
 from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
-from voxlift.data_pipelines.audit.sanity import check_prepared, value_range
-from voxlift.data_pipelines.cache.metadata import TrainingRange, VolumeSummary, find_training_range
+from voxlift.data_pipelines.audit.prepared import (
+    TrainingRange,
+    check_prepared,
+    find_training_range,
+    value_range,
+)
+from voxlift.data_pipelines.cache.format import VolumeSummary
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.files import find_real_path
 from voxlift.data_pipelines.preprocess.region import read_mask

@@ -4,7 +4,7 @@ A file's name is the hash of everything that its voxels depend on: path, size an
 source file, of its mask, and of every file that a header refers to, the centre, every preprocessing setting,
 and the version of this format. A changed setting or file thus gives another name, and nothing stale is
 served. Files are written atomically: neither a kill nor two runs at once leave half a file. Beside each file
-lies its metadata, see `cache.metadata`.
+lies its metadata, see `cache.format`.
 
 All volumes of a data set are stored in one type. The first one decides which; where a later one needs a
 wider type, the data set is stored in that one, and a small file keeps the outcome for the next run.
@@ -30,11 +30,12 @@ from voxlift.data_pipelines.cache.format import (
     choose_dtype,
     describe_size,
     encode_format,
+    extract_metadata,
     format_shape,
     read_format,
     wider_dtype,
+    write_metadata,
 )
-from voxlift.data_pipelines.cache.metadata import extract_metadata, write_metadata
 from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.parallel import Mapper, map_by_threads

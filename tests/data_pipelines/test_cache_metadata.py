@@ -8,8 +8,7 @@ import pytest
 
 from scans import SHAPE, write_scan
 from voxlift.data_pipelines.cache import fill_cache
-from voxlift.data_pipelines.cache.format import PreparedVolumes
-from voxlift.data_pipelines.cache.metadata import load_metadata, summarize_volume
+from voxlift.data_pipelines.cache.format import PreparedVolumes, load_metadata, summarize_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
 from voxlift.data_pipelines.readers.identity import hash_image

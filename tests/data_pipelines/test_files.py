@@ -1,4 +1,4 @@
-"""What a path is, is decided before it is opened, each real file once; a killed writer leaves no half of a file."""
+"""A path is looked at before it is opened; a file is found once; a killed writer leaves no half of a file."""
 
 import errno
 import os

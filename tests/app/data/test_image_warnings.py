@@ -5,7 +5,7 @@ import numpy as np
 
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.runs.cohort import warn_about_images
-from voxlift.data_pipelines.cache.metadata import VolumeSummary
+from voxlift.data_pipelines.cache.format import VolumeSummary
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
 
