@@ -26,8 +26,8 @@ class DataSettings:
 
     Attributes:
         name: `phantom`, `manifest` or `medmnist3d`.
-        task: Task of the phantom: `nodule` or `chirality` (classes), `winding` (grades), `pitch` (a number) or
-            `signs` (findings).
+        task: Task of the phantom: `nodule` or `chirality` (classes), `winding` (grades), `pitch` (a number),
+            or `signs` (findings).
         subjects: Number of phantom subjects.
         folder: Folder for the generated or converted NIfTI files of `phantom` and `medmnist3d`.
         table: CSV, TSV, .xlsx, or a folder with one sub-folder per class.
@@ -509,7 +509,8 @@ class PreflightSettings:
         enabled: Whether to estimate memory and speed before the training.
         overfit_batch: Whether to check also that the model can overfit one batch.
         lift: Whether to check a lifted network against the 2D one, on repeated slices.
-        verbose: Whether to print the tables of layers and memory also where nothing in them needs a look.
+        verbose: Whether to print the tables of splits, layers and memory also where nothing in them needs a
+            look.
     """
 
     enabled: bool = True

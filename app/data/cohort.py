@@ -6,6 +6,7 @@ All errors in the user's data are reported here, without TensorFlow and before t
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -49,6 +50,10 @@ from voxlift.data_pipelines.tables.subjects import refuse_leaks
 from voxlift.data_pipelines.volume import VolumeError
 
 log = logging.getLogger("voxlift")
+
+FEW_SUBJECTS = 10  # of a class in a split, below which the table of splits is worth a look
+COUNTS = re.compile(r"\d+( \(\d+\))?|\d+, \d+")  # cells of `Task.split_rows` with subjects
+OF_EACH = {"class": " of each class", "finding": " with and without each finding"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def find_subjects(settings: TrainSettings) -> tuple[Manifest, tuple[str, ...]]:
     """
     build_preprocess(settings.preprocess, settings.data)  # wrong settings are refused before any file is read
     manifest, splits = list_subjects(settings)
-    print_splits(manifest, splits, choice=settings.splits)
+    print_splits(manifest, splits, choice=settings.splits, is_verbose=settings.preflight.verbose)
     return manifest, splits
 
 
@@ -358,13 +363,18 @@ def _refuse_own_splits(manifest: Manifest, column: str) -> None:
         )
 
 
-def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings) -> None:
-    """Print what is in each split: subjects of each class or with each finding, or the range of the number.
+def print_splits(
+    manifest: Manifest, splits: Sequence[str], *, choice: SplitSettings, is_verbose: bool = False
+) -> None:
+    """Print what is in each split: in a line, or in a table where few subjects are worth a look.
+
+    The table has the subjects of each class or with each finding, or the range of the number.
 
     Args:
         manifest: The records.
         splits: One per record.
         choice: The fold, if any, which the title names.
+        is_verbose: Whether to print the table in any case.
     """
     from rich.table import Table
 
@@ -372,10 +382,12 @@ def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSett
     fold = f", splits.fold={choice.fold} by {choice.leave_out}" if choice.leave_out else fold
     unit = choice.by or "subject"
     heading, *rows = find_task(manifest.target).split_rows(manifest, splits)
-    if is_brief():
+    fewest = _fewest_subjects(rows)
+    if is_brief() or not (is_verbose or fewest < FEW_SUBJECTS):
         counts = Counter(splits)
         volumes = ", ".join(f"{name} {counts[name]}" for name in (*SPLIT_NAMES, CALIBRATION) if counts[name])
-        print_line(f"Splits, by {unit}{fold}: {volumes} volumes")
+        least = "" if is_brief() else f", at least {fewest} subjects{OF_EACH.get(heading[0], '')} in each"
+        print_line(f"Splits, by {unit}{fold}: {volumes} volumes{least}")
         return
     table = Table(heading[0], title=f"Splits, by {unit}{fold}")
     for split in heading[1:]:
@@ -383,3 +395,13 @@ def print_splits(manifest: Manifest, splits: Sequence[str], *, choice: SplitSett
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _fewest_subjects(rows: Sequence[Sequence[str]]) -> int:
+    """Return the smallest count of subjects in a table of splits, see `Task.split_rows`.
+
+    >>> _fewest_subjects([("liver", "40", "12 (15)"), ("edema", "3, 49", "7, 5"), ("range", "1 to 2")])
+    3
+    """
+    cells = [cell.partition(" (")[0] for row in rows for cell in row[1:] if COUNTS.fullmatch(cell)]
+    return min((int(count) for cell in cells for count in cell.split(", ")), default=0)

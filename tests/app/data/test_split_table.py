@@ -28,6 +28,17 @@ def test_each_class_has_a_row_with_its_subjects_and_volumes_per_split(capsys):
     assert numbers["heart"] == ["1", "1"]
 
 
+def test_many_subjects_of_each_class_are_a_line_unless_the_table_is_asked_for(capsys):
+    records = tuple(Record(f"s{row}", (Path(f"/{row}.nii"),), row % 2, None, row) for row in range(60))
+    manifest = Manifest(records, ("liver", "heart"), {}, Path("t.csv"))
+    splits = ["train"] * 20 + ["val"] * 20 + ["test"] * 20
+    print_splits(manifest, splits, choice=SplitSettings())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert [word for word in line.replace(",", "").split() if word.isdigit()] == ["20", "20", "20", "10"]
+    print_splits(manifest, splits, choice=SplitSettings(), is_verbose=True)
+    assert len(capsys.readouterr().out.splitlines()) > 4
+
+
 @pytest.mark.parametrize(("folds", "title"), [(0, "Splits"), (5, "splits.fold=2")])
 def test_the_title_names_the_fold(capsys, folds, title):
     records = tuple(Record(f"s{row}", (Path(f"/{row}.nii"),), row % 2, None, row) for row in range(6))
