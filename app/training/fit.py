@@ -23,10 +23,11 @@ from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import FIRST_EPOCH
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise
-from voxlift.app.training.callbacks.early_stopping import EarlyStopping, ScoreValidation
 from voxlift.app.training.callbacks.monitoring import (
+    EarlyStopping,
     InputClock,
     LogLearningRate,
+    ScoreValidation,
     SplitStepTime,
     StopOnNonFinite,
     WatchLossScale,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.devices import backend_name
-from voxlift.app.training.callbacks.early_stopping import EarlyStopping
+from voxlift.app.training.callbacks.monitoring import EarlyStopping
 from voxlift.app.training.callbacks.stateful import (
     StatefulCallback,
     StepCounter,

@@ -1,4 +1,4 @@
-"""What is watched during a training: the loss, its scale, the learning rate, the wait for input."""
+"""Validation and early stopping, and what else is watched: the loss, its scale, the learning rate, the input."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from voxlift.app.errors import UserError
 from voxlift.app.training.callbacks.stateful import StatefulCallback, StepCounter
-from voxlift.app.training.checkpoints import Position
+from voxlift.app.training.checkpoints import (
+    Arrays,
+    Position,
+)
+from voxlift.models.optimizers import averaged_weights
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("voxlift")
 
 MAX_NAMED = 16  # subjects in a message
+BOUND = 0.1  # input is the bottleneck above this share of a step spent waiting for it
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -108,9 +114,6 @@ class LogLearningRate(keras.callbacks.Callback):
         """Read it from the schedule."""
         if logs is not None:
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-
-BOUND = 0.1  # input is the bottleneck above this share of a step spent waiting for it
 
 
 class InputClock:
@@ -208,3 +211,86 @@ examples a second, the network could take 25). Fewer augmentations, a faster dis
         f"{examples / max(elapsed - waited, 1e-9):.3g}). Fewer augmentations, a faster disk or more cores "
         "help."
     )
+
+
+class EarlyStopping(StatefulCallback):
+    """Keeps the weights of the best epoch, and stops after `patience` epochs without a better one (0: never).
+
+    Ties in the monitored metric (AUC is often 1.0 on few volumes) go to the lower validation loss.
+    """
+
+    state_key = "KeepBest"  # its name in checkpoints of version 0.1
+
+    def __init__(self, monitor: str, *, patience: int, lower_is_better: bool = False) -> None:
+        super().__init__()
+        self.monitor = monitor
+        self.sign = -1.0 if lower_is_better else 1.0
+        self.patience = patience
+        self.best: tuple[float, float] = (-np.inf, -np.inf)
+        self.best_epoch = -1
+        self.epochs_run = 0
+        self.stopped = False
+        self.weights: list[NDArray[np.float32]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compare this epoch with the best one so far."""
+        standing = self._standing(logs or {})
+        self.epochs_run += 1
+        if standing > self.best:
+            self.best, self.best_epoch = standing, epoch
+            with averaged_weights(self.model):  # the weights that were scored
+                self.weights = self.model.get_weights()
+        elif self.patience and epoch - self.best_epoch >= self.patience:
+            log.info(
+                "No better %s for %d epochs: stopped after epoch %d", self.monitor, self.patience, epoch + 1
+            )
+            self.stopped = self.model.stop_training = True
+
+    def _standing(self, logs: dict[str, float]) -> tuple[float, float]:
+        """Return (metric, minus loss): larger is better, and NaN is worse than any number."""
+        loss = -logs.get("val_loss", np.inf)
+        metric = loss if self.monitor == "loss" else self.sign * logs.get(f"val_{self.monitor}", np.nan)
+        return (-np.inf if np.isnan(metric) else metric, -np.inf if np.isnan(loss) else loss)
+
+    def restore_best(self, network: Any) -> bool:  # noqa: ANN401 - untyped Keras
+        """Give the network its best weights, and return whether there are any."""
+        if self.weights:
+            network.set_weights(self.weights)
+        return bool(self.weights)
+
+    def arrays(self) -> Arrays:
+        """Return the best weights, named as in a checkpoint."""
+        return {f"{number:05d}": weight for number, weight in enumerate(self.weights)}
+
+    def load_best(self, arrays: Arrays) -> None:
+        """Take the best weights from a checkpoint."""
+        self.weights = [arrays[name] for name in sorted(arrays)]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the best scores and the patience used; the weights are saved separately."""
+        names = ("best", "best_epoch", "epochs_run", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the best scores and the patience used."""
+        self.best = (float(state["best"][0]), float(state["best"][1]))
+        self.best_epoch, self.epochs_run = int(state["best_epoch"]), int(state["epochs_run"])
+        self.stopped = bool(state["stopped"])
+
+
+class ScoreValidation(keras.callbacks.Callback):
+    """Adds `val_loss` and the task's other monitors, such as `val_auc`, per volume, to each epoch's logs.
+
+    Slice models are scored per volume too, so that both kinds select their best epoch by the same measure.
+    Where the weights are averaged, it is the average that is scored.
+    """
+
+    def __init__(self, score: Callable[[], dict[str, float]]) -> None:
+        super().__init__()
+        self.score = score
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Score the validation volumes."""
+        if logs is not None:
+            with averaged_weights(self.model):
+                logs.update({f"val_{name}": value for name, value in self.score().items()})

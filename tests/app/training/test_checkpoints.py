@@ -12,7 +12,7 @@ import pytest
 
 from voxlift.app.config import SettingsError
 from voxlift.app.files import write_beside
-from voxlift.app.training.callbacks.early_stopping import EarlyStopping
+from voxlift.app.training.callbacks.monitoring import EarlyStopping
 from voxlift.app.training.callbacks.stateful import restore_states
 from voxlift.app.training.checkpoints import (
     Checkpoint,

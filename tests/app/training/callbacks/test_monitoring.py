@@ -12,9 +12,10 @@ import tensorflow as tf
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.precision import keep_logits_precise
-from voxlift.app.training.callbacks.early_stopping import EarlyStopping, ScoreValidation
 from voxlift.app.training.callbacks.monitoring import (
+    EarlyStopping,
     InputClock,
+    ScoreValidation,
     SplitStepTime,
     StopOnNonFinite,
     WatchLossScale,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.files import read_rows
-from voxlift.app.training.callbacks.early_stopping import EarlyStopping
+from voxlift.app.training.callbacks.monitoring import EarlyStopping
 from voxlift.app.training.callbacks.recording import WriteHistory
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position
