@@ -29,7 +29,7 @@ from voxlift.app.files import (
 )
 from voxlift.app.inference.options import ENGINES, find_engine_problems
 from voxlift.app.progress import phase, print_line
-from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.configuration import describe_extensions, load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
@@ -110,6 +110,8 @@ def evaluate(settings: EvaluateSettings) -> int:
     write_json(target, metrics)
     print_split_metrics(metrics, name=load_settings(run).model.name)
     print_subgroups(metrics.get("subgroups", {}))
+    for sentence in describe_extensions(run):
+        print_line(sentence)
     print_line(f"Results in {target}")
     return DONE
 

@@ -13,7 +13,7 @@ from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import refuse_problems
 from voxlift.app.files import read_json, refuse_unwritable
 from voxlift.app.progress import print_line
-from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.configuration import describe_extensions, load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
@@ -87,6 +87,8 @@ def _write_checklist(settings: ReportSettings) -> int:
         f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; the others "
         "are left for the authors."
     )
+    for sentence in describe_extensions(run):
+        print_line(sentence)
     print_line(f"Results in {', '.join(map(str, paths))}")
     return DONE
 

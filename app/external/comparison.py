@@ -36,7 +36,7 @@ from voxlift.app.external.run import (
 from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
-from voxlift.app.progress import print_line
+from voxlift.app.progress import phase, print_line
 from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
@@ -47,7 +47,7 @@ from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.report.style import assign_colours
 from voxlift.app.report.tables import table_cells
-from voxlift.app.report.terminal import print_comparisons, print_metrics
+from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
 from voxlift.app.report.use_sections import compare_use
 from voxlift.app.runs.columns import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
@@ -122,7 +122,8 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     check_reported_columns(settings)
     trained = find_trained_volumes([trial.run for trial in trials])
     manifest, cohort = gather_external(settings, ensembles[0].classes, trained)
-    with translate_failures(build_scoring_hint(asked.batch_size or own.trainer.batch_size)):
+    hint = build_scoring_hint(asked.batch_size or own.trainer.batch_size)
+    with phase("Scoring the external data"), translate_failures(hint):
         scored = replace(_score_trials(asked, trials, members, cohort, trained), notes=tuple(notes))
     folder = RunFolder(Path(str(asked.output)).expanduser())
     columns = write_external_setup(folder, settings, cohort=cohort, manifest=manifest)
@@ -130,18 +131,26 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     results["compared"] = describe_comparison(trained, asked)
     write_rows(folder.predictions, _prediction_rows(scored))
     table = describe_with_external([trials[0].run], own, columns, cohort, named=asked.evaluation.describe)
-    _write_page(
-        folder,
-        scored,
-        results,
-        pairs,
-        comparison=comparison,
-        table=table_one_cells(table),
-        page=asked.report,
-    )
+    with phase("Writing the page"):
+        _write_page(
+            folder,
+            scored,
+            results,
+            pairs,
+            comparison=comparison,
+            table=table_one_cells(table),
+            page=asked.report,
+        )
     write_json(folder.path / RESULTS, results)
     print_metrics({name: model[EXTERNAL] for name, model in results["models"].items()})
     print_comparisons(pairs)
+    for name, groups in results.get("subgroups", {}).items():
+        print_line(f"Subgroups of {name}")
+        print_subgroups(groups)
+    known = results["training_range"]
+    print_line(f"{known['outside']} of {known['volumes']} scans lie outside the training range.")
+    for sentence in describe_resumed(scored.trials):
+        print_line(sentence)
     print_line(f"Results in {folder.path}, report {folder.report}")
     return 0
 
