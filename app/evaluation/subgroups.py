@@ -18,7 +18,6 @@ from voxlift.app.evaluation.bootstrap import (
     subject_strata,
 )
 from voxlift.app.evaluation.calibration_line import line_draws
-from voxlift.app.evaluation.groupings import MISSING, Grouping
 from voxlift.app.evaluation.metrics import metric_draws
 from voxlift.app.evaluation.paired_tests import holm
 from voxlift.app.evaluation.scores import (
@@ -31,6 +30,7 @@ from voxlift.app.evaluation.scores import (
     index_subjects,
     select_rows,
 )
+from voxlift.app.evaluation.table_one import MISSING, Grouping
 from voxlift.app.evaluation.verdict import MIN_SUBJECTS
 
 MetricDraws: TypeAlias = Callable[[Any, Floats], Mapping[str, Floats]]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.evaluation.groupings import MISSING as MISSING_CELLS
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
+from voxlift.app.evaluation.table_one import MISSING as MISSING_CELLS
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_rows

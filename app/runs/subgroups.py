@@ -11,9 +11,9 @@ import numpy as np
 
 from voxlift.app.config import EvaluationSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import split_request
-from voxlift.app.evaluation.groupings import Grouping, cut_groups
 from voxlift.app.evaluation.scores import Fits, Predictions
 from voxlift.app.evaluation.subgroups import MetricDraws, adjust_tests, evaluate_grouping, group_draws
+from voxlift.app.evaluation.table_one import Grouping, cut_groups
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text

@@ -17,8 +17,7 @@ from voxlift.app.config import SPLIT_NAMES, EvaluationSettings, SettingsError, T
 from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import locate_table, table_options
-from voxlift.app.evaluation.groupings import Value
-from voxlift.app.evaluation.table_one import TableOneRow, describe_columns, table_rows
+from voxlift.app.evaluation.table_one import TableOneRow, Value, describe_columns, table_rows
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of

@@ -12,7 +12,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.config.overrides import remove_keys
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.evaluation.groupings import Value
+from voxlift.app.evaluation.table_one import Value
 from voxlift.app.progress import progress_bar
 from voxlift.app.runs.cohort import reopen_cohort
 from voxlift.app.runs.configuration import load_settings

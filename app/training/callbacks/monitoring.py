@@ -1,4 +1,4 @@
-"""Validation and early stopping, and what else is watched: the loss, its scale, the learning rate, the input."""
+"""Validation and early stopping, and what else is watched: loss, loss scale, learning rate, wait for input."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from voxlift.app.errors import UserError
 from voxlift.app.training.callbacks.stateful import StatefulCallback, StepCounter
-from voxlift.app.training.checkpoints import (
-    Arrays,
-    Position,
-)
+from voxlift.app.training.checkpoints import Arrays, Position
 from voxlift.models.optimizers import averaged_weights
 
 if TYPE_CHECKING:

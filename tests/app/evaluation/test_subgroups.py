@@ -8,9 +8,9 @@ from scipy.stats import chi2_contingency
 from sklearn.metrics import recall_score, roc_auc_score
 
 from voxlift.app.evaluation.delong import delong_interval
-from voxlift.app.evaluation.groupings import MISSING, OTHER, cut_groups
 from voxlift.app.evaluation.scores import Scores, select_rows
 from voxlift.app.evaluation.subgroups import adjust_tests, compare_groups, evaluate_grouping
+from voxlift.app.evaluation.table_one import MISSING, OTHER, cut_groups
 
 NAN = math.nan
 
