@@ -1,4 +1,4 @@
-"""Validation and early stopping, and what else is watched: loss, loss scale, learning rate, wait for input."""
+"""Validation and early stopping, and what else is watched: loss, loss scale, learning rate, input."""
 
 from __future__ import annotations
 

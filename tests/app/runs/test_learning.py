@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from voxlift.app.evaluation.learning import assess_learning, describe_learning
+from voxlift.app.runs.learning import assess_learning, describe_learning
 from voxlift.app.evaluation.scores import Scores
 
 
