@@ -49,7 +49,7 @@ from voxlift.app.report.style import assign_colours
 from voxlift.app.report.tables import table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
 from voxlift.app.report.use_sections import compare_use
-from voxlift.app.runs.columns import join_new_columns
+from voxlift.app.runs.cohort import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network

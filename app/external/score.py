@@ -15,15 +15,14 @@ from voxlift.app.files import read_rows
 from voxlift.app.inference.ensemble import EnsembleMember
 from voxlift.app.inference.scores import score_split
 from voxlift.app.progress import print_line
-from voxlift.app.runs.cohort import read_training_range
-from voxlift.app.runs.columns import join_new_columns
+from voxlift.app.runs.cohort import join_new_columns, read_training_range
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.networks import load_network, volume_shape
 from voxlift.app.runs.results import read_scores
 from voxlift.app.tasks import task_of
 from voxlift.app.training.without_network import WITHOUT_NETWORK
-from voxlift.data_pipelines.cache.format import PreparedVolumes
 from voxlift.data_pipelines.audit.prepared import find_out_of_range
+from voxlift.data_pipelines.cache.format import PreparedVolumes
 
 
 def score_run(

@@ -13,8 +13,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
-from voxlift.app.runs.cohort import read_training_range
-from voxlift.app.runs.columns import load_joined_encoder
+from voxlift.app.runs.cohort import load_joined_encoder, read_training_range
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runs.networks import load_network, volume_shape

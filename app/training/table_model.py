@@ -19,7 +19,7 @@ from voxlift.app.data.columns import Cells, ColumnEncoder, check_model_columns, 
 from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.scores import build_split_scores
-from voxlift.app.runs.columns import load_encoder
+from voxlift.app.runs.cohort import load_encoder
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.devices import read_peak_memory_bytes
