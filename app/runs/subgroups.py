@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text
 from voxlift.app.tasks import task_of
+from voxlift.data_pipelines.files import IMAGE_SUFFIXES
 from voxlift.data_pipelines.tables.manifest import is_subject_column
 from voxlift.data_pipelines.tables.reader import is_missing
 
@@ -129,7 +132,8 @@ def find_case_names(
 ) -> dict[str, str]:
     """Return for each volume, by its name in the scores, its subject in the table where no column was named.
 
-    Without `data.subject_column` each file counts as a subject and is named by its path.
+    Without `data.subject_column` each file counts as a subject and is named by its path. The subject is in a
+    column with a usual name for it, or in one with another name in each cell that is a part of the file's.
 
     Args:
         run: With `subjects.csv`.
@@ -142,12 +146,25 @@ def find_case_names(
         known = read_subjects(run, settings) if columns is None else columns
     except SettingsError:  # the table of subjects says so
         return {}
-    column = next(filter(is_subject_column, known.names), None)
+    usual, naming = filter(is_subject_column, known.names), filter(partial(_names_files, known), known.names)
+    column = next(usual, None) or next(naming, None)
     if column is None:
         return {}
     return {
         item: cells[column] for item, cells in known.rows.items() if not is_missing(cells.get(column, ""))
     }
+
+
+def _names_files(known: SubjectColumns, column: str) -> bool:
+    """Return whether a column has in each row another word, a part of the name of that row's file."""
+    cells = {item: row.get(column, "") for item, row in known.rows.items()}
+    if len(set(cells.values())) < max(2, len(cells)):
+        return False
+    return all(
+        re.search(rf"(?<![A-Za-z0-9]){re.escape(cell)}(?![A-Za-z0-9])", item) is not None
+        and not cell.lower().endswith(IMAGE_SUFFIXES)  # that is the column of the files
+        for item, cell in cells.items()
+    )
 
 
 def add_site(evaluation: EvaluationSettings, settings: TrainSettings) -> EvaluationSettings:

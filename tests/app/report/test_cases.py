@@ -182,6 +182,13 @@ def test_the_subject_is_that_of_the_table_where_no_column_was_named():
     assert names == {"a/x.nii": "P7"}
     shown = [add_groups(Case(item, "", "", (), item=item), {}, names).subject for item in rows]
     assert shown == ["P7", "a/y.nii"]
+    named = {
+        f"data/{code}_t1.nii": {"file": f"{code}_t1.nii", "No": str(row), "Kennung": code}
+        for row, code in enumerate(("A-1", "A-12", "B-3"))
+    }
+    unusual = SubjectColumns(named, ("file", "No", "Kennung"))
+    assert list(find_case_names(run, settings, unusual).values()) == ["A-1", "A-12", "B-3"]
+    assert find_case_names(run, settings, SubjectColumns(named, ("file", "No"))) == {}
     settings.data.subject_column = "age"
     assert find_case_names(run, settings, columns) == {}
 
