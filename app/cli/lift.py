@@ -19,7 +19,7 @@ from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import UserError, refuse_problems
 from voxlift.app.files import find_output_file_problems
 from voxlift.app.progress import print_line
-from voxlift.app.runs.networks import save_network
+from voxlift.app.runs.folder import save_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.precision import rounding_tolerance

@@ -25,8 +25,7 @@ from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings, mark_extension
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import find_best_epoch, read_history
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks import task_of

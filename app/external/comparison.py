@@ -51,8 +51,7 @@ from voxlift.app.report.terminal import print_comparisons, print_metrics, print_
 from voxlift.app.report.use_sections import compare_use
 from voxlift.app.runs.cohort import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external

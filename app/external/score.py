@@ -16,8 +16,7 @@ from voxlift.app.inference.ensemble import EnsembleMember
 from voxlift.app.inference.scores import score_split
 from voxlift.app.progress import print_line
 from voxlift.app.runs.cohort import join_new_columns, read_training_range
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network, volume_shape
+from voxlift.app.runs.folder import RunFolder, load_network, volume_shape
 from voxlift.app.runs.results import read_scores
 from voxlift.app.tasks import task_of
 from voxlift.app.training.without_network import WITHOUT_NETWORK

@@ -13,7 +13,7 @@ from voxlift.app.inference.ensemble import load_networks, open_ensemble
 from voxlift.app.inference.predictor import scan_key
 from voxlift.app.inference.scans import find_input_scans, prepare_scan, take_batches
 from voxlift.app.progress import print_line, progress_bar
-from voxlift.app.runs.networks import volume_shape
+from voxlift.app.runs.folder import volume_shape
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file

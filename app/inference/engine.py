@@ -23,7 +23,7 @@ from voxlift.app.inference.conversion import (
 )
 from voxlift.app.inference.options import has_openvino
 from voxlift.app.progress import print_line
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.devices import backend_name, has_gpu
 from voxlift.app.runtime.precision import FLOAT32_TOLERANCE, rounding_tolerance
 from voxlift.app.runtime.setup import count_usable_cpus

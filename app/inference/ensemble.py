@@ -15,8 +15,7 @@ from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.cohort import load_joined_encoder, read_training_range
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.runs.networks import load_network, volume_shape
+from voxlift.app.runs.folder import RunFolder, load_network, open_finished_run, volume_shape
 from voxlift.app.runs.results import read_temperature
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.audit.prepared import TrainingRange

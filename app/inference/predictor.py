@@ -28,7 +28,7 @@ from voxlift.app.inference.options import resolve_explain_method
 from voxlift.app.inference.scans import PreparedScan, prepare_scan, take_batches
 from voxlift.app.inference.test_time_augmentation import View
 from voxlift.app.progress import phase
-from voxlift.app.runs.networks import volume_shape
+from voxlift.app.runs.folder import volume_shape
 from voxlift.data_pipelines.audit.prepared import find_out_of_range
 from voxlift.data_pipelines.parallel import map_in_order
 from voxlift.data_pipelines.preprocess.settings import Preprocess

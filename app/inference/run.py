@@ -30,8 +30,7 @@ from voxlift.app.inference.ensemble import (
 )
 from voxlift.app.inference.scans import PreparedScan, find_input_scans, prepare_scan
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.runs.networks import load_network, volume_shape
+from voxlift.app.runs.folder import RunFolder, load_network, open_finished_run, volume_shape
 from voxlift.app.runs.results import read_history, read_scores
 from voxlift.app.tasks import task_of
 from voxlift.data_pipelines.volume import Affine, VolumeError

@@ -42,8 +42,7 @@ from voxlift.app.report.run_page import (
 from voxlift.app.report.tables import TableCells, table_cells
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.configuration import describe_extensions
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns
 

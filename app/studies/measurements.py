@@ -22,8 +22,7 @@ from voxlift.app.config import ModelSettings, TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort
 from voxlift.app.files import read_json, write_json
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.studies.gradient_noise import estimate_noise_scale, gradient_products

@@ -18,8 +18,7 @@ from voxlift.app.errors import UserError
 from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
 from voxlift.app.progress import phase
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import save_trained
+from voxlift.app.runs.folder import RunFolder, save_trained
 from voxlift.app.runs.results import FIRST_EPOCH
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.precision import keep_logits_precise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, PreprocessSettings, SettingsError
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.precision import protect_training
 from voxlift.app.tasks import find_task
 from voxlift.app.tasks.base import Head, Task

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, SettingsError
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 
 if TYPE_CHECKING:
     from voxlift.app.training.networks import InputSpec

@@ -18,9 +18,8 @@ from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
-from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder
+from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder, save_trained
 from voxlift.app.runs.learning import write_learning
-from voxlift.app.runs.networks import save_trained
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_run_subgroups
 from voxlift.app.runs.subjects import check_reported_columns

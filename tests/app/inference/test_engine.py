@@ -16,7 +16,7 @@ from voxlift.app.inference import engine as engines
 from voxlift.app.inference.conversion import given_inputs, random_inputs
 from voxlift.app.inference.engine import choose_engine
 from voxlift.app.inference.options import find_engine_problems
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.data_pipelines.pipeline import evaluation_volumes
 
 needs_openvino = pytest.mark.skipif(not engines.has_openvino(), reason="needs the extra openvino")

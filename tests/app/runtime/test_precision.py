@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.precision import protect_pooling, protect_shallow_convolutions
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift

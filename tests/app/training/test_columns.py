@@ -21,7 +21,7 @@ from voxlift.app.inference.ablation import mean_volume
 from voxlift.app.inference.run import open_run
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.tasks import find_task
 from voxlift.app.training.checks import check_slice_run
 from voxlift.app.training.networks import InputSpec, build_networks

@@ -12,7 +12,7 @@ from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.inference.run import open_run
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.training.networks import InputSpec
 from voxlift.app.training.stages import build_stages, slice_settings, trains_slices_first
 from voxlift.models.baselines import build_baseline

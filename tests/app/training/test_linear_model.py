@@ -21,8 +21,8 @@ from voxlift.app.files import read_rows, write_rows
 from voxlift.app.inference.run import open_run
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
+from voxlift.app.runs.folder import load_network
 from voxlift.app.runs.linear import LinearWeights
-from voxlift.app.runs.networks import load_network
 from voxlift.app.training import linear_head
 from voxlift.app.training.linear_head import fit_linear_head
 from voxlift.app.training.linear_model import Vectors

@@ -20,8 +20,7 @@ from voxlift.app.report.case_pictures import case_picture
 from voxlift.app.report.cases import Grid, build_case
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.data_pipelines.phantom.write import write_phantom
 

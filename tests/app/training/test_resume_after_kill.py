@@ -15,7 +15,7 @@ import pytest
 from tiny import places_in
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import load_network
 from voxlift.app.training.checkpoints import Checkpoints, read_arrays
 
 ROOT = Path(__file__).parents[3]

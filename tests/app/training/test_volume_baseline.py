@@ -8,8 +8,7 @@ from commands import call_command, compose_command
 from tiny import TINY, places_in
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.training.networks import InputSpec
 from voxlift.app.training.pretrained import is_volume_file
 from voxlift.app.training.stages import build_stages

@@ -10,8 +10,7 @@ from commands import call_command, compose_command
 from tiny import places_in
 from voxlift.app.cli.train import read_settings
 from voxlift.app.files import read_rows
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.networks import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.training.networks import InputSpec
 from voxlift.app.training.stages import build_stages
 
