@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from voxlift.app.cli.command import run_command
 from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_given_overrides, refuse_unread_columns, to_settings
+from voxlift.app.runs.configuration import reopen_settings
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.training.checks import check_training
-from voxlift.app.training.resume import is_resumed_by_other_host, reopen_settings
-from voxlift.app.training.strategy.hosts.connect import train_on_hosts
+from voxlift.app.training.strategy.hosts.connect import is_resumed_by_other_host, train_on_hosts
 
 
 def main() -> None:

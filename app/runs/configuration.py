@@ -1,9 +1,16 @@
-"""`config.yaml` of a run folder: the resolved configuration, and whether it was resumed for more epochs."""
+"""`config.yaml` of a run folder: the resolved configuration, how it is compared, and how a run is resumed.
+
+`resume=RUN_DIR` opens a killed training again, with its own settings and precision. `train` then takes the
+usual steps; `fit_loop` restores weights and position from the newest checkpoint. A run may be resumed for
+more epochs, which is noted.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +20,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from voxlift import __version__
-from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.config.overrides import list_changes
+from voxlift.app.config import SettingsError, TrainSettings, check_settings
+from voxlift.app.config.overrides import key_of, list_changes
 from voxlift.app.config.texts import dump_settings, restore_settings
 from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, read_rows, write_json, write_text
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.suggestions import suggest_runs
+from voxlift.data_pipelines.files import remove_leftovers
+
+log = logging.getLogger("voxlift")
+
 
 Settings = TypeVar("Settings")
 UNREADABLE = (  # what reading YAML of any content into a schema raises
@@ -31,6 +43,15 @@ UNREADABLE = (  # what reading YAML of any content into a schema raises
     AttributeError,
     RecursionError,
 )
+TRIALS = "trials.csv"  # a comparison's table of its trainings, updated after each
+LOCATIONS = ("*", "*/runs/*")  # of run folders below `runs_folder`: single runs, and those of comparisons
+MAX_BYTES = 2**20
+MAX_NODES = 20_000
+MAX_DEPTH = 40
+INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # `\${` is text
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Keys that may stand beside `resume=`, with those of `hosts`; any other would be another training.
+RESUME_KEYS = ("resume", "trainer.epochs", "custom", "debug")
 
 
 def save_settings(settings: TrainSettings, run: RunFolder) -> None:
@@ -71,10 +92,6 @@ def read_config(file: Path, schema: Callable[[Any], Settings], *, expected: str)
     if not isinstance(settings, type(defaults)):
         raise SettingsError(f"{file}: expected {expected}.")
     return settings
-
-
-TRIALS = "trials.csv"  # a comparison's table of its trainings, updated after each
-LOCATIONS = ("*", "*/runs/*")  # of run folders below `runs_folder`: single runs, and those of comparisons
 
 
 def find_finished_run(wanted: TrainSettings, runs_folder: Path) -> RunFolder | None:
@@ -196,13 +213,6 @@ def _is_newer_than_table(run: RunFolder, wanted: TrainSettings) -> bool:
     return not table.is_file() or table.stat().st_mtime <= run.config.stat().st_mtime
 
 
-MAX_BYTES = 2**20
-MAX_NODES = 20_000
-MAX_DEPTH = 40
-INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # `\${` is text
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def load_yaml(file: Path) -> Any:  # noqa: ANN401 - a configuration of OmegaConf
     """Return a YAML file as a configuration of OmegaConf.
 
@@ -238,3 +248,80 @@ def _find_problems(text: str) -> Iterator[str]:
             yield f"line {line} has more than {MAX_DEPTH} levels"
         if nodes > MAX_NODES:
             yield f"it has more than {MAX_NODES} values"
+
+
+def reopen_settings(
+    path: str, *, overrides: Sequence[str], epochs: int, custom: Sequence[str] = ()
+) -> tuple[RunFolder, TrainSettings]:
+    """Return the folder of a run and its own settings, with the epochs that were asked for.
+
+    Args:
+        path: The run folder.
+        overrides: The command line, as `key=value`.
+        epochs: `trainer.epochs` of the command line, used if it is among the overrides.
+        custom: Modules to import. Those in the run's configuration are not: it may be another user's.
+
+    Raises:
+        SettingsError: No run began there, or something else than more epochs is asked for.
+    """
+    run = RunFolder(Path(path).expanduser())
+    keys = [key_of(override) for override in overrides]
+    others = [key for key in keys if key not in RESUME_KEYS and not key.startswith("hosts.")]
+    if others:
+        raise SettingsError(
+            f"resume={path} uses the configuration of that run: {', '.join(others)} cannot be changed (only "
+            "trainer.epochs may be raised). For other settings start a new training in another run_dir."
+        )
+    if not run.config.exists():
+        raise SettingsError(
+            f"resume={path}: expected the folder of a training; "
+            + (f"it has no {run.config.name}. " if run.path.exists() else "there is no such folder. ")
+            + suggest_runs(run.path)
+        )
+    settings = _load_checked(run)
+    wanted = epochs if "trainer.epochs" in keys else settings.trainer.epochs
+    if wanted < settings.trainer.epochs:
+        raise SettingsError(
+            f"trainer.epochs={wanted}: expected at least the {settings.trainer.epochs} epochs of that run."
+        )
+    trainer = replace(settings.trainer, epochs=wanted)
+    return run, replace(settings, trainer=trainer, run_dir=str(run.path), custom=list(custom))
+
+
+def _load_checked(run: RunFolder) -> TrainSettings:
+    """Return the settings of a run, whose values a damaged or edited file may have changed."""
+    settings = load_settings(run)
+    try:
+        check_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{run.config}: expected settings of a training.\n{shorten(error)}") from error
+    return settings
+
+
+def is_complete(run: RunFolder, settings: TrainSettings) -> bool:
+    """Return whether the run is finished and no more epochs are asked for."""
+    return run.is_finished and load_settings(run).trainer.epochs >= settings.trainer.epochs
+
+
+def reopen_run(run: RunFolder, settings: TrainSettings) -> None:
+    """Mark the run as unfinished, and save the number of epochs that it has now."""
+    done = len(read_rows(run.history)) if run.history.exists() else 0
+    remove_leftovers(run.path)
+    log.info("Resuming %s after %d of %d epochs", run.path, done, settings.trainer.epochs)
+    if run.is_finished:
+        run.metrics.replace(run.previous_metrics)
+    planned = load_settings(run).trainer.epochs
+    if planned != settings.trainer.epochs:
+        write_extension(run, settings, planned=planned, trained=done)
+        save_settings(settings, run)
+
+
+def saved_precision(run: RunFolder, settings: TrainSettings) -> str:
+    """Return the policy that the run began with; `auto` might choose another one on this machine.
+
+    Raises:
+        SettingsError: The file that holds it is damaged.
+    """
+    if not run.environment.exists():  # killed before it was written, so nothing has been trained yet
+        return settings.precision
+    return str(read_json(run.environment).get("precision", settings.precision))

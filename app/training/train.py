@@ -18,6 +18,7 @@ from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
+from voxlift.app.runs.configuration import is_complete, reopen_run, saved_precision
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder, save_trained
 from voxlift.app.runs.learning import write_learning
 from voxlift.app.runs.results import prediction_rows
@@ -30,7 +31,6 @@ from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
 from voxlift.app.training.checks import refuse_seen_subjects
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import InputSpec, input_spec
-from voxlift.app.training.resume import is_complete, reopen_run, saved_precision
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
 from voxlift.app.training.strategy.hosts.agree import (

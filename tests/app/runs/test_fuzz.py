@@ -13,12 +13,11 @@ from voxlift.app.config.overrides import to_settings
 from voxlift.app.files import write_json, write_rows
 from voxlift.app.report.run_page import count_splits
 from voxlift.app.runs.cohort import read_training_range
-from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.configuration import load_settings, reopen_settings, save_settings, saved_precision
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.linear import LinearWeights
 from voxlift.app.runs.results import read_history, read_scores, read_temperature
 from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Position
-from voxlift.app.training.resume import reopen_settings, saved_precision
 
 SECONDS, KILOBYTES = 10, 500_000
 MAX_SHOWN = 4000  # characters of a message

@@ -16,11 +16,11 @@ from voxlift.app.runs.configuration import (
     has_same_settings,
     load_settings,
     refuse_other_run,
+    reopen_settings,
     save_settings,
     write_extension,
 )
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.training.resume import reopen_settings
 
 
 def finished_run(folder, **changes):

@@ -17,7 +17,13 @@ from voxlift.app.config import (
 )
 from voxlift.app.errors import UserError
 from voxlift.app.files import write_beside, write_json
-from voxlift.app.runs.configuration import load_settings, save_settings
+from voxlift.app.runs.configuration import (
+    is_complete,
+    load_settings,
+    reopen_run,
+    reopen_settings,
+    save_settings,
+)
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.failures import (
     build_resume_hint,
@@ -25,7 +31,6 @@ from voxlift.app.runtime.failures import (
     build_training_hint,
     translate_failures,
 )
-from voxlift.app.training.resume import is_complete, reopen_run, reopen_settings
 
 
 class ResourceExhaustedError(Exception):

@@ -110,6 +110,12 @@ def leads(hosts: HostsSettings, environment: Mapping[str, str] = os.environ) -> 
     )
 
 
+def is_resumed_by_other_host(path: str, hosts: HostsSettings, environment: Mapping[str, str]) -> bool:
+    """Return whether only host 0 has the run folder, which then sends what this host needs."""
+    has_folder = RunFolder(Path(path).expanduser()).config.exists()
+    return not has_folder and is_launched(hosts, environment) and not leads(hosts, environment)
+
+
 def train_on_hosts(settings: TrainSettings | None, hosts: HostsSettings, *, resumes: bool = False) -> int:
     """Train or resume on this host, together with the others; the process ends here after an error.
 
