@@ -18,7 +18,7 @@ from voxlift.app.inference.scores import build_split_scores
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.studies.shortcuts.features import FileFacts, VoxelFacts, build_header, standardise
 from voxlift.app.training.linear_head import fit_linear_head
-from voxlift.app.training.linear_model import Vectors
+from voxlift.app.training.without_network import Vectors
 from voxlift.data_pipelines.tables.manifest import Record
 
 FITTED = ("header", "histogram", "border", "background", "silhouette", "blurred")

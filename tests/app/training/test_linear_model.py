@@ -25,7 +25,7 @@ from voxlift.app.runs.folder import load_network
 from voxlift.app.runs.linear import LinearWeights
 from voxlift.app.training import linear_head
 from voxlift.app.training.linear_head import fit_linear_head
-from voxlift.app.training.linear_model import Vectors
+from voxlift.app.training.without_network import Vectors
 from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.preprocess.prepare import prepare_volume
 from voxlift.data_pipelines.tables.manifest import Record
