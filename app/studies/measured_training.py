@@ -16,10 +16,9 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, gather_cohort
 from voxlift.app.runtime.setup import prepare_runtime
 from voxlift.app.training.fit import build_fit
-from voxlift.app.training.fit_loop import NetworkFit, compile_network
+from voxlift.app.training.fit_loop import NetworkFit, compile_network, scale_learning_rate
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks, build_networks, input_spec, is_trained_on_slices
-from voxlift.app.training.optimizers import scale_learning_rate
 
 Batch = tuple[Any, ...]  # voxels, labels, and sample weights if any
 

@@ -34,10 +34,9 @@ from voxlift.app.training.callbacks.monitoring import (
 from voxlift.app.training.callbacks.recording import ShowProgress, WriteHistory, WriteMlflow, WriteTensorBoard
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
-from voxlift.app.training.fit_loop import NetworkFit, fit_network
+from voxlift.app.training.fit_loop import NetworkFit, fit_network, scale_learning_rate
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.optimizers import scale_learning_rate
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.hosts.agree import is_follower

@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 
 from voxlift.app.config import OptimizerSettings, SettingsError, TrainerSettings
-from voxlift.app.training.fit_loop import NetworkFit, compile_network
-from voxlift.app.training.optimizers import Steps, build_optimizer, build_schedule, undecayed_weights
+from voxlift.app.training.fit_loop import (
+    NetworkFit,
+    Steps,
+    build_optimizer,
+    build_schedule,
+    compile_network,
+    undecayed_weights,
+)
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import ACSConv3D, DepthwiseConv3D, FusedBatchNormalization, SeparableConv3D
 from voxlift.models.losses import build_loss

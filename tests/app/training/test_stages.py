@@ -20,7 +20,7 @@ from voxlift.app.tasks.base import Head
 from voxlift.app.training.checks import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.networks import build_networks, input_spec
-from voxlift.app.training.optimizers import scale_learning_rate
+from voxlift.app.training.fit_loop import scale_learning_rate
 from voxlift.app.training.stages import (
     Stage,
     build_stages,
