@@ -1,12 +1,13 @@
-"""The preflight of a training: network, memory, speed, and whether it can overfit one batch."""
+"""The preflight of a training: network, memory, speed, and whether it can overfit one batch; on the terminal."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -18,18 +19,13 @@ from voxlift.app.training.fit import build_fit
 from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.preflight.memory import MARGIN, Need, refuse_what_cannot_fit, slot_bytes
-from voxlift.app.training.preflight.tables import (
-    Resolution,
-    describe_memory,
-    describe_rates,
-    list_resolutions,
-    print_memory,
-    print_resolutions,
-)
 from voxlift.app.training.preflight.trial_steps import OverfitResult, Rates, measure_rates, overfit_batch
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.distribute import device_count
+
+if TYPE_CHECKING:
+    from voxlift.models.memory import TrainingMemory
+
 
 log = logging.getLogger("voxlift")
 
@@ -37,6 +33,12 @@ ENGINE_BYTES = 2_000_000  # for each layer's graph and kernels in this process's
 NOTEWORTHY = 0.5  # share of the free memory above which a step is worth a look at its parts
 SHORT_SECONDS = 20.0  # a shorter training is not worth measuring
 SLOW_FLOPS = 2e10  # a second: what even a slow CPU does, so that only truly short trainings count as short
+WEIGHT_BYTES = 4
+MARGIN = 0.9  # of what is free: the estimate misses the workspaces of kernels
+REDUCIBLE = (
+    "preprocess.shape (or a coarser preprocess.spacing), model.filters, or precision=mixed_bfloat16, "
+    "which halves the activations"
+)
 
 
 @dataclass(frozen=True)
@@ -200,3 +202,188 @@ def _overfit(fit: NetworkFit, data: TrainingInput) -> OverfitResult:
         raise SettingsError(f"{result.sentence} (preflight.overfit_batch=false trains nevertheless.)")
     log.info("%s", result.sentence)
     return result
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one step of training and of scoring need.
+
+    Attributes:
+        training: Of a step.
+        batch: Samples of a batch, as the network takes them: slices or volumes.
+        per_setting: Samples of a batch for each unit of `trainer.batch_size`.
+        scoring: Of scoring a batch.
+        engine: Graph and kernels, whatever the batch.
+    """
+
+    training: TrainingMemory
+    batch: int
+    per_setting: int
+    scoring: int
+    engine: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """The larger of training and scoring, which do not happen at the same time, plus the engine's."""
+        return max(self.training.total(self.batch), self.scoring) + self.engine
+
+
+def slot_bytes(network: Any) -> int:  # noqa: ANN401 - untyped Keras
+    """Return the bytes of the optimizer of a compiled network: moments, averages, accumulated gradients."""
+    optimizer = network.optimizer
+    if not optimizer.built:
+        optimizer.build(network.trainable_variables)
+    return sum(WEIGHT_BYTES * math.prod(variable.shape) for variable in optimizer.variables)
+
+
+def refuse_what_cannot_fit(need: Need, memory: Memory, settings: TrainSettings, *, sample: str) -> None:
+    """Pass when the estimate leaves a margin.
+
+    Args:
+        need: Of the network.
+        memory: What is free.
+        settings: Of the training.
+        sample: The shape of one sample, for the message.
+
+    Raises:
+        SettingsError: With the batch size that would fit, or what to reduce where none would.
+    """
+    free = int(MARGIN * memory.free)
+    if need.bytes <= free:
+        return
+    batch = settings.trainer.batch_size
+    fitting = min(need.training.largest_batch(free - need.engine) // need.per_setting, batch)
+    while fitting and need.scoring * fitting // batch > free - need.engine:
+        fitting -= 1
+    lacking = (
+        f"The training does not fit: trainer.batch_size={batch} ({need.batch} x {sample}) needs about "
+        f"{_gb(need.bytes)} ({describe_parts(need)}), and {memory.name} has {_gb(memory.free)} free."
+    )
+    if not fitting:
+        raise SettingsError(f"{lacking} Even a batch of one does not fit: reduce {REDUCIBLE}.")
+    steps = -(-batch // fitting)
+    raise SettingsError(
+        f"{lacking} trainer.batch_size={fitting} would fit; with trainer.accumulate={steps} as well, "
+        f"{steps} such batches make one step."
+    )
+
+
+def describe_parts(need: Need) -> str:
+    """Return the parts of the sum in words, largest first."""
+    training = need.training
+    parts: Sequence[tuple[str, int]] = (
+        ("activations", need.batch * training.per_sample),
+        ("weights", training.weights),
+        ("gradients", training.gradients),
+        ("optimizer", training.slots),
+        ("graph and kernels", need.engine),
+        ("scoring", need.scoring if need.scoring > training.total(need.batch) else 0),
+    )
+    largest = sorted((part for part in parts if part[1]), key=lambda part: -part[1])
+    return ", ".join(f"{name} {_gb(size)}" for name, size in largest)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Consecutive layers whose outputs have the same sides; costs of one sample and a forward pass.
+
+    Attributes:
+        sides: Depth, height, width of a volume; height, width of a slice; empty for a vector.
+        channels: The most channels of an output.
+        layers: How many layers.
+        parameters: Weights of these layers.
+        flops: Floating-point operations.
+        activation_bytes: Size of the outputs.
+    """
+
+    sides: tuple[int, ...]
+    channels: int
+    layers: int
+    parameters: int
+    flops: int
+    activation_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The sides, such as 16x32x32."""
+        return "x".join(map(str, self.sides)) or "vector"
+
+
+def list_resolutions(network: Any) -> tuple[Resolution, ...]:  # noqa: ANN401 - untyped Keras
+    """Return the layers of a Functional or Sequential network by resolution, in the order of computation."""
+    from voxlift.models.complexity import VIEWS, layer_costs
+
+    costs = [cost for cost in layer_costs(network) if cost.kind not in VIEWS]
+    groups = itertools.groupby(costs, key=lambda cost: cost.output_shape[1:-1])
+    return tuple(_sum_costs(tuple(sides), list(members)) for sides, members in groups)
+
+
+def print_resolutions(resolutions: Sequence[Resolution], *, name: str) -> None:
+    """Print a row for each resolution, and their sum."""
+    table = Table("output", title=f"{name}, for one sample and a forward pass")
+    for column in ("channels", "layers", "parameters", "MFLOP", "MB"):
+        table.add_column(column, justify="right")
+    for one in resolutions:
+        table.add_row(one.name, str(one.channels), *_figures(one))
+    table.add_section()
+    table.add_row("all", "", *_figures(*resolutions))
+    console.print(table)
+
+
+def print_memory(need: Need, memory: Memory) -> None:
+    """Print what a step needs, with what is free."""
+    training = need.training
+    table = Table("memory of a step", title=f"{memory.free / 1e9:.1f} GB free on {memory.name}")
+    table.add_column("MB", justify="right")
+    rows = (
+        (f"activations and their gradients, batch {need.batch}", need.batch * training.per_sample),
+        ("weights", training.weights),
+        ("gradients", training.gradients),
+        ("optimizer", training.slots),
+        ("graph and kernels", need.engine),
+        ("scoring, not at the same time", need.scoring),
+    )
+    for name, size in rows:
+        table.add_row(name, f"{size / 1e6:,.1f}")
+    console.print(table)
+
+
+def describe_memory(need: Need, memory: Memory) -> str:
+    """Return a sentence on what a step needs of the memory that is free."""
+    needed, free = f"{need.bytes / 1e9:.2g} GB", f"{memory.free / 1e9:.1f} GB"
+    return f"A step needs about {needed} of the {free} free on {memory.name}."
+
+
+def describe_rates(rates: Rates) -> str:
+    """Return how long an epoch will take; the training itself measures what waits for what.
+
+    >>> describe_rates(Rates(0.05, 0.1, steps_per_epoch=20, shares_cores=False))
+    'Input 20 batches/s, compute 10 batches/s: 20 steps per epoch, about 2 s.'
+    """
+    both = f"Input {1 / rates.input_seconds:.3g} batches/s, compute {1 / rates.compute_seconds:.3g} batches/s"
+    epoch = f"{rates.steps_per_epoch} steps per epoch, about {rates.epoch_seconds:.3g} s"
+    return f"{both}: {epoch}."
+
+
+def _sum_costs(sides: tuple[int, ...], costs: Sequence[Any]) -> Resolution:
+    return Resolution(
+        sides=sides,
+        channels=max(cost.output_shape[-1] for cost in costs),
+        layers=len(costs),
+        parameters=sum(cost.parameters for cost in costs),
+        flops=sum(cost.flops for cost in costs),
+        activation_bytes=sum(cost.activation_bytes for cost in costs),
+    )
+
+
+def _figures(*resolutions: Resolution) -> tuple[str, ...]:
+    return (
+        str(sum(one.layers for one in resolutions)),
+        f"{sum(one.parameters for one in resolutions):,}",
+        f"{sum(one.flops for one in resolutions) / 1e6:,.1f}",
+        f"{sum(one.activation_bytes for one in resolutions) / 1e6:,.1f}",
+    )

@@ -8,7 +8,7 @@ from tiny import train_tiny
 from voxlift.app.config import SettingsError
 from voxlift.app.files import read_rows
 from voxlift.app.runtime.devices import Memory
-from voxlift.app.training.preflight.memory import MARGIN
+from voxlift.app.training.preflight.check import MARGIN
 
 
 @pytest.fixture(scope="module")

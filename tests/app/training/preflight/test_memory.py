@@ -6,7 +6,7 @@ import pytest
 
 from voxlift.app.config import SettingsError, TrainerSettings, TrainSettings
 from voxlift.app.runtime.devices import Memory
-from voxlift.app.training.preflight.memory import Need, describe_parts, refuse_what_cannot_fit
+from voxlift.app.training.preflight.check import Need, describe_parts, refuse_what_cannot_fit
 from voxlift.models.memory import TrainingMemory
 
 MB = 10**6

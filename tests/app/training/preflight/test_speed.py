@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from voxlift.app.training.preflight.tables import describe_rates
+from voxlift.app.training.preflight.check import describe_rates
 from voxlift.app.training.preflight.trial_steps import (
     Rates,
     measure_input,
