@@ -12,7 +12,7 @@ from voxlift.app.config import SPLIT_NAMES, DataSettings, TrainSettings
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.inference.sites import describe_sites
+from voxlift.app.inference.scores import describe_sites
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
 from voxlift.app.report.case_viewer import add_groups, lay_out_cases

@@ -281,7 +281,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     """
     from voxlift.app.evaluation.clinical_use import evaluate_use
     from voxlift.app.evaluation.conformal import evaluate_sets
-    from voxlift.app.inference.sites import evaluate_run_sites
+    from voxlift.app.inference.scores import evaluate_run_sites
     from voxlift.app.report.run_page import write_run_page  # Matplotlib: not before the first step
 
     fitted.save(run)

@@ -1,4 +1,4 @@
-"""The preflight of a training: network, memory, speed, and whether it can overfit one batch; on the terminal."""
+"""The preflight of a training: network, memory, speed, whether it can overfit a batch; on the terminal."""
 
 from __future__ import annotations
 
