@@ -14,7 +14,7 @@ from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.devices import check_backend
 from voxlift.app.runtime.setup import import_quietly
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
-from voxlift.app.training.strategy.hosts.connect import check_hosts
+from voxlift.app.training.strategy.hosts import check_hosts
 from voxlift.data_pipelines.files import find_real_path
 
 if TYPE_CHECKING:

@@ -39,12 +39,8 @@ from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage
-from voxlift.app.training.strategy.hosts.agree import is_follower
-from voxlift.app.training.strategy.hosts.data_parallel import (
-    build_shared_scorer,
-    copy_weights,
-    global_batches,
-)
+from voxlift.app.training.strategy.distribute import build_shared_scorer, copy_weights, global_batches
+from voxlift.app.training.strategy.hosts import is_follower
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -32,7 +32,7 @@ from voxlift.app.training.networks import (
 )
 from voxlift.app.training.pretrained import has_trained_weights, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
-from voxlift.app.training.strategy.hosts.data_parallel import single_process
+from voxlift.app.training.strategy.distribute import single_process
 
 if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Manifest

@@ -33,7 +33,7 @@ from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import InputSpec, input_spec
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early
 from voxlift.app.training.strategy.distribute import on_one_process, prepare_devices
-from voxlift.app.training.strategy.hosts.agree import (
+from voxlift.app.training.strategy.hosts import (
     agree_on_precision,
     agree_on_subjects,
     is_follower,

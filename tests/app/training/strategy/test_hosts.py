@@ -17,16 +17,17 @@ from voxlift.app.config import (
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
 from voxlift.app.runtime.supervisor import ProcessEnd
-from voxlift.app.training.strategy.hosts import agree
-from voxlift.app.training.strategy.hosts.agree import differing_keys, process_zero_first
-from voxlift.app.training.strategy.hosts.connect import (
+from voxlift.app.training.strategy import hosts as agree
+from voxlift.app.training.strategy.distribute import interleave
+from voxlift.app.training.strategy.hosts import (
     check_hosts,
     describe_exit,
+    differing_keys,
     find_hosts_problems,
     is_launched,
     leads,
+    process_zero_first,
 )
-from voxlift.app.training.strategy.hosts.data_parallel import interleave
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
 
