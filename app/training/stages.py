@@ -31,8 +31,7 @@ from voxlift.app.training.networks import (
     pools_features,
 )
 from voxlift.app.training.pretrained import has_trained_weights, load_trained, trained_source
-from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices
-from voxlift.app.training.strategy.distribute import single_process
+from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices, single_process
 
 if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Manifest
@@ -112,6 +111,8 @@ def build_stages(
     if not trains_slices_first(settings.model):
         return (_build_stage(settings, spec, run, is_last=True),)
     first = _build_stage(slice_settings(settings), spec.images_alone, run, is_last=False)
+    if settings.model.builder is not None and run is None:
+        log.info("%s", _describe_builder(settings.model))
     network = first.take_networks().own
     if settings.model.kind == "slice":
         return first, Stage(settings, spec, build=partial(pool_networks, settings.model, spec, network))
@@ -200,10 +201,29 @@ def slice_settings(settings: TrainSettings) -> TrainSettings:
         rate_factor=1.0,
         columns=[],
         join_columns=False,
-        # An untrained network has nothing to keep.
-        freeze_epochs=settings.model.freeze_epochs if settings.model.has_given_weights else 0,
+        # An untrained network has nothing to keep; of a function of the user only this key says that it is
+        # trained.
+        freeze_epochs=settings.model.freeze_epochs if _may_be_trained(settings.model) else 0,
     )
     return replace(settings, model=model)
+
+
+def _may_be_trained(model: ModelSettings) -> bool:
+    """Return whether the 2D network may have trained weights before it is trained on slices."""
+    return model.has_given_weights or model.builder is not None
+
+
+def _describe_builder(model: ModelSettings) -> str:
+    """Return what the slice stage does with weights that a function of the user's has loaded."""
+    if model.freeze_epochs:
+        return (
+            f"model.freeze_epochs={model.freeze_epochs}: in the first epochs of both stages only the head "
+            "of the network of model.builder is trained"
+        )
+    return (
+        "All weights of the network of model.builder are trained on slices first, those that the function "
+        "has loaded as well; model.freeze_epochs=N trains only the head in the first N epochs of both stages"
+    )
 
 
 def copy_from_comparison(folder: RunFolder, wanted: TrainSettings) -> bool:

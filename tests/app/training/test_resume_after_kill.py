@@ -14,8 +14,7 @@ import pytest
 
 from tiny import places_in
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.folder import load_network
+from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.training.checkpoints import Checkpoints, read_arrays
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +44,14 @@ KINDS = {
         "model.freeze_epochs=1",
         "precision=float32",
         "augment=none",
+    ],
+    "builder": [
+        "model=volume3d",
+        "model.builder={_target_: voxlift.models.baselines.small.build_cnn, filters: [4, 6, 8]}",
+        "model.init=centre",
+        "model.freeze_epochs=1",
+        "precision=float32",
+        "augment=light",
     ],
 }
 CLOCKS = {"seconds", "input_seconds", "compute_seconds"}  # what no two runs share
@@ -151,7 +158,7 @@ def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbro
 @pytest.mark.parametrize("trial", range(20))
 def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, train, unbroken):
     rng = random.Random(trial)  # noqa: S311 - a repeatable choice, no secret
-    kind, what = ("volume3d", "inflated", "slice2d")[trial % 3], rng.choice(("batch", "batch", "file"))
+    kind, what = tuple(KINDS)[trial % len(KINDS)], rng.choice(("batch", "batch", "file"))
     reference, counted = unbroken(kind)
     run = RunFolder(folder / f"trial{trial}")
     first = rng.randint(1, counted[what])

@@ -19,8 +19,8 @@ from voxlift.app.tasks import find_task
 from voxlift.app.tasks.base import Head
 from voxlift.app.training.checks import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
-from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.fit_loop import scale_learning_rate
+from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.stages import (
     Stage,
     build_stages,
@@ -190,7 +190,10 @@ def test_freezing_an_untrained_network_is_refused(slice_run):
     check_baseline(volume_model("cnn", freeze_epochs=2, builder=mine))
     with pytest.raises(SettingsError, match=r"model\.init=random"):  # the body that is frozen
         check_baseline(volume_model("cnn", freeze_epochs=2, builder=mine, init="random"))
-    assert slice_settings(composed("model=inflated", "model.freeze_epochs=2")).model.freeze_epochs == 0
+    inflated = ("model=inflated", "model.freeze_epochs=2")
+    assert slice_settings(composed(*inflated)).model.freeze_epochs == 0
+    own = slice_settings(composed(*inflated, "model.builder={_target_: mine.with_weights}"))
+    assert own.model.freeze_epochs == 2  # the function gives them
 
 
 def test_a_baseline_that_is_no_finished_slice_run_is_refused(tmp_path):
