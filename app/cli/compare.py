@@ -90,8 +90,8 @@ def _print_budgets(settings: CompareSettings, plan: Plan) -> None:
     """Print memory and time by `preprocess.budget` where `auto` decides and nothing is trained yet."""
     if settings.preprocess.name != "auto" or any(trial.run.path.exists() for trial in plan.trials):
         return
-    from voxlift.app.data.auto_preprocess import decide_grid  # numpy: not for --help
     from voxlift.app.data.cohort import list_subjects
+    from voxlift.app.data.sources import decide_grid  # numpy: not for --help
     from voxlift.app.training.preflight.budgets import describe_costs, measure_budgets
 
     choice = decide_grid(settings)

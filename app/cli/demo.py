@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from voxlift.app.data.cohort import build_preprocess
-from voxlift.app.data.sources import load_subjects
+from voxlift.app.data.sources import build_preprocess, load_subjects
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.progress import console, print_line
 from voxlift.app.report.demo_figure import write_demo_figure

@@ -47,9 +47,12 @@ def prepare(settings: PrepareSettings) -> int:
     if settings.cluster.dry_run:
         print_line(format_job_script(settings.cluster))
         return DONE
-    from voxlift.app.data.auto_preprocess import resolve_preparation  # these import numpy: not for --help
-    from voxlift.app.data.cohort import build_preprocess, prepare_records
-    from voxlift.app.data.sources import load_subjects
+    from voxlift.app.data.cohort import prepare_records
+    from voxlift.app.data.sources import (
+        build_preprocess,
+        load_subjects,
+        resolve_preparation,  # these import numpy: not for --help
+    )
     from voxlift.app.runtime.logs import logging_to_file
     from voxlift.app.runtime.shards import open_mapper
     from voxlift.app.tasks import task_of

@@ -30,7 +30,7 @@ def compose_training(overrides: Sequence[str]) -> TrainSettings:
             "strategy=hosts: expected strategy=single or strategy=mirrored; only voxlift-train trains on "
             "several hosts."
         )
-    from voxlift.app.data.auto_preprocess import resolve_preprocess  # numpy: not for --help
+    from voxlift.app.data.sources import resolve_preprocess  # numpy: not for --help
 
     return resolve_preprocess(settings)
 

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from voxlift.app.config import (
     SPLIT_NAMES,
     CacheSettings,
-    DataSettings,
-    PreprocessSettings,
-    SettingsError,
     SplitSettings,
     TrainSettings,
 )
 from voxlift.app.data.columns import JoinedColumns
-from voxlift.app.data.sources import load_subjects
+from voxlift.app.data.sources import build_preprocess, load_subjects
 from voxlift.app.progress import console, counted_bar, is_brief, print_line, progress_bar
 from voxlift.app.tasks import find_task, task_of
 from voxlift.app.tasks.base import Head, Task
@@ -215,30 +212,6 @@ def _refuse_lost(lost: Sequence[str], problems: Sequence[str]) -> None:
             f"Without the bad files no training image is left of {list_some(lost)}:\n"
             f"{explain_problems(problems, is_any_left=True)}"
         )
-
-
-def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
-    """Return the preprocessing of the settings.
-
-    Raises:
-        SettingsError: Settings that are invalid or contradict each other.
-    """
-    values = {**asdict(settings), "time_axis": data.time_axis}
-    del values["name"], values["budget"]
-    values["spacing"] = None if settings.spacing == "native" else settings.spacing
-    values["mask"] = _mask_uses(settings, data)
-    try:
-        return Preprocess(**values)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _mask_uses(settings: PreprocessSettings, data: DataSettings) -> tuple[str, ...]:
-    """Return what masks or centres are for; nothing where the data have none."""
-    if not data.mask_column and not data.centre_columns:
-        return ()
-    uses = "crop" if settings.mask is None else settings.mask
-    return tuple(use for use in ([uses] if isinstance(uses, str) else uses) if use != "none")
 
 
 def prepare_records(

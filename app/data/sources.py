@@ -1,23 +1,55 @@
-"""Load the manifest that the data settings name; phantom and MedMNIST files are written on first use."""
+"""What the groups `data`, `preprocess` and `augment` name: a table, a preprocessing, an augmentation.
+
+Phantom and MedMNIST files are written on first use. For `preprocess=auto` some images are read; grid and
+intensities are decided from them, and become plain settings.
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from voxlift.app.config import DataSettings
-from voxlift.app.progress import counted_bar, progress_bar
+from voxlift.app.config import (
+    DataSettings,
+    PrepareSettings,
+    PreprocessSettings,
+    SettingsError,
+    TrainSettings,
+    check_settings,
+)
+from voxlift.app.config.overrides import format_override
+from voxlift.app.config.schema import NOT_DECIDED
+from voxlift.app.progress import counted_bar, phase, print_line, progress_bar
+from voxlift.app.tasks import task_of
 from voxlift.app.tasks.base import Task
-from voxlift.data_pipelines.tables.manifest import Manifest, TableOptions, load_manifest
+from voxlift.data_pipelines.augment import Augment
+from voxlift.data_pipelines.preprocess.auto import (
+    AutoPreprocess,
+    Probe,
+    decide_preprocess,
+    probe_records,
+)
+from voxlift.data_pipelines.preprocess.settings import PRESETS, Preprocess
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, TableOptions, load_manifest
 from voxlift.data_pipelines.tables.reader import read_table, require_columns
 from voxlift.data_pipelines.tables.regions import RegionColumns
 from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES
 
 log = logging.getLogger("voxlift")
+
+BUDGETS = (64, 96, 128)  # cubed: a first look, the usual, as fine as most GPUs allow
+KIND_NAMES = {
+    "ct": "computed tomography",
+    "mri": "grey scale as in MRI",
+    "signed": "a map around 0",
+    "mask": "masks",
+}
 
 
 def load_subjects(data: DataSettings, task: Task, *, allow_absent: bool = False) -> Manifest:
@@ -135,3 +167,227 @@ def _with_written_columns(data: DataSettings, table: Path, classes: tuple[str, .
         split_column="split" if has_split else None,
         classes=list(data.classes or classes),
     )
+
+
+@dataclass(frozen=True)
+class AutoChoice:
+    """What `preprocess=auto` stands for.
+
+    Attributes:
+        settings: The plain settings.
+        decided: What they were decided from.
+        others: The decision for the other budgets, by budget.
+    """
+
+    settings: PreprocessSettings
+    decided: AutoPreprocess
+    others: dict[int, AutoPreprocess] = field(default_factory=dict)
+
+
+def decide_grid(settings: TrainSettings) -> AutoChoice | None:
+    """Return what `preprocess=auto` stands for; None where another preprocessing was chosen.
+
+    They are printed once, and decided once for all trainings of a process on the same images.
+
+    Args:
+        settings: Checked; checked again with what was decided.
+
+    Raises:
+        VolumeError, ManifestError: No image could be read, or the table cannot be used.
+        SettingsError: What was decided does not go with other settings.
+    """
+    if settings.preprocess.name != "auto":
+        return None
+    choice = _decide(_identify(settings))
+    check_settings(replace(settings, preprocess=choice.settings))
+    return choice
+
+
+def resolve_preprocess(settings: TrainSettings) -> TrainSettings:
+    """Return settings with plain ones in place of `preprocess=auto`; raises as `decide_grid`."""
+    choice = decide_grid(settings)
+    return settings if choice is None else replace(settings, preprocess=choice.settings)
+
+
+def resolve_preparation(settings: PrepareSettings) -> PrepareSettings:
+    """Return settings with what a training would decide in place of `preprocess=auto`.
+
+    Raises:
+        VolumeError, ManifestError: No image could be read, or the table cannot be used.
+    """
+    if settings.preprocess.name != "auto":
+        return settings
+    return replace(settings, preprocess=_decide(_identify(settings)).settings)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Settings, equal to others that name the same images: the trainings of a comparison read them once."""
+
+    identity: str
+    settings: TrainSettings | PrepareSettings = field(compare=False)
+
+
+def _identify(settings: TrainSettings | PrepareSettings) -> _Key:
+    table = Path(str(settings.data.table)).expanduser()
+    changed = table.stat().st_mtime_ns if table.exists() else 0
+    return _Key(repr((settings.data, settings.task, settings.preprocess, changed)), settings)
+
+
+@functools.lru_cache(maxsize=8)
+def _decide(key: _Key) -> AutoChoice:
+    """Decide and print; the cache makes it once for equal settings."""
+    settings, asked = key.settings, key.settings.preprocess
+    probes = probe_table(settings.data, asked, task_of(settings), workers=settings.cache.workers)
+    choice = choose_preprocess(probes, asked, settings.data)
+    for line in describe_choice(choice, asked.budget):
+        print_line(line)
+    return choice
+
+
+def probe_table(
+    data: DataSettings, preprocess: PreprocessSettings, task: Task, *, workers: int = 0
+) -> tuple[Probe, ...]:
+    """Return probes of some images of a table.
+
+    Raises:
+        VolumeError, ManifestError: No image could be read, or the table cannot be used.
+    """
+    located = locate_table(data)
+    options = replace(table_options(located, task), allow_absent=True)
+    records = load_manifest(str(located.table), options).records
+    return probe_images(records, preprocess, data, workers=workers)
+
+
+def probe_images(
+    records: Sequence[Record], preprocess: PreprocessSettings, data: DataSettings, *, workers: int = 0
+) -> tuple[Probe, ...]:
+    """Return probes of some of the records, whatever their split: no label is used.
+
+    Raises:
+        VolumeError: No image could be read.
+    """
+    with phase("Reading some images to decide the preprocessing"):
+        reading = build_preprocess(replace(preprocess, spacing="native", shape=None), data)
+        return tuple(probe_records(records, reading, workers=workers or os.cpu_count() or 1))
+
+
+def as_auto(asked: PreprocessSettings) -> PreprocessSettings:
+    """Return `preprocess=auto` with what it leaves as it is: how files are read, and the budget."""
+    return PreprocessSettings(name="auto", **{key: getattr(asked, key) for key in NOT_DECIDED})
+
+
+def choose_preprocess(probes: Sequence[Probe], asked: PreprocessSettings, data: DataSettings) -> AutoChoice:
+    """Return the plain settings that the probes lead to, with those of the other budgets beside them.
+
+    Args:
+        probes: Of some records.
+        asked: The budget, and how files are read, which stays.
+        data: Whether it names masks or centres.
+    """
+    has_region = "crop" in build_preprocess(replace(asked, spacing="native", shape=None), data).mask
+    decide = functools.partial(decide_preprocess, probes, has_region=has_region)
+    decided = decide(asked.budget)
+    return AutoChoice(
+        _as_settings(decided, asked),
+        decided,
+        {budget: decide(budget) for budget in sorted({asked.budget, *BUDGETS})},
+    )
+
+
+def _as_settings(decided: AutoPreprocess, asked: PreprocessSettings) -> PreprocessSettings:
+    values = {**PRESETS[decided.preset], **decided.values}
+    lists: dict[str, Any] = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
+    return replace(asked, name=decided.preset, **lists)
+
+
+def auto_overrides(decided: AutoPreprocess) -> list[str]:
+    """Return the plain settings as overrides of a training."""
+    values = [format_override(f"preprocess.{key}", _plain(value)) for key, value in decided.values.items()]
+    return [f"preprocess={decided.preset}", *values]
+
+
+def _plain(value: object) -> object:
+    """Return a value with whole numbers written without a point."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def quote_override(override: str) -> str:
+    """Return an override as it is written in a shell."""
+    return f"'{override}'" if any(mark in override for mark in "[{ ") else override
+
+
+def describe_choice(choice: AutoChoice, budget: int) -> list[str]:
+    """Return sentences about the decision, the last with the settings that it stands for."""
+    decided = choice.decided
+    what = f"preprocess=auto: {decided.probed} images read; {KIND_NAMES[decided.kind]}"
+    crop = ""
+    if decided.values.get("foreground_crop"):
+        crop = f"; the content fills {decided.content:.0%} of an image and is cropped to"
+    lines = [f"{what}{crop}."]
+    if decided.cropped:
+        lines.append(
+            f"The content of {decided.cropped} of them is larger than this grid, which cuts its border."
+        )
+    grids = list_grids(choice.others)
+    lines.append(f"Grid (depth, height, width) by preprocess.budget, here {budget}: {grids}.")
+    return [*lines, f"It stands for: {' '.join(map(quote_override, auto_overrides(decided)))}"]
+
+
+def list_grids(by_budget: Mapping[int, AutoPreprocess]) -> str:
+    """Return the grid of each budget in words; equal ones are named together."""
+    grids: dict[str, list[str]] = {}
+    for one, own in by_budget.items():
+        grids.setdefault(f"{_sides(own.shape)} at {_mm(own.spacing)} mm", []).append(str(one))
+    return "; ".join(f"{' or '.join(budgets)}: {grid}" for grid, budgets in grids.items())
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return "x".join(f"{value:.3g}" for value in spacing)
+
+
+def build_preprocess(settings: PreprocessSettings, data: DataSettings) -> Preprocess:
+    """Return the preprocessing of the settings.
+
+    Raises:
+        SettingsError: Settings that are invalid or contradict each other.
+    """
+    values = {**asdict(settings), "time_axis": data.time_axis}
+    del values["name"], values["budget"]
+    values["spacing"] = None if settings.spacing == "native" else settings.spacing
+    values["mask"] = _mask_uses(settings, data)
+    try:
+        return Preprocess(**values)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _mask_uses(settings: PreprocessSettings, data: DataSettings) -> tuple[str, ...]:
+    """Return what masks or centres are for; nothing where the data have none."""
+    if not data.mask_column and not data.centre_columns:
+        return ()
+    uses = "crop" if settings.mask is None else settings.mask
+    return tuple(use for use in ([uses] if isinstance(uses, str) else uses) if use != "none")
+
+
+def read_augment(augment: Mapping[str, Any]) -> Augment:
+    """Return the augmentation settings as a checked value.
+
+    Raises:
+        SettingsError: A field is unknown or out of range.
+    """
+    fields: dict[str, Any] = {key: value for key, value in augment.items() if key != "name"}
+    try:
+        chosen = Augment(**fields)
+        chosen.check()
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"augment: {error}") from error
+    return chosen

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.data.cohort import build_preprocess
+from voxlift.app.data.sources import build_preprocess
 from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.cohort import load_joined_encoder, read_training_range

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError
-from voxlift.app.data.augmentation import read_augment
+from voxlift.app.data.sources import read_augment
 
 SPATIAL_AXES = (1, 2, 3)  # depth, height, width of [B, D, H, W, C]
 SHIFT = 1  # voxels: small compared with any structure of interest

@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError, TrainSettings
-from voxlift.app.data.auto_preprocess import as_auto, choose_preprocess, probe_images
-from voxlift.app.data.sources import describe_left_out, locate_table, table_options
+from voxlift.app.data.sources import (
+    as_auto,
+    choose_preprocess,
+    describe_left_out,
+    locate_table,
+    probe_images,
+    table_options,
+)
 from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import counted_bar, phase, progress_bar

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from voxlift.app.data.auto_preprocess import auto_overrides, quote_override
+from voxlift.app.data.sources import auto_overrides, quote_override
 from voxlift.app.evaluation.table_one import TableOneRow
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
 from voxlift.data_pipelines.audit.regions import RegionFacts

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
-from voxlift.app.data.auto_preprocess import list_grids
+from voxlift.app.data.sources import list_grids
 from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import (

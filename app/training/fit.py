@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import ModelSettings, TrainSettings
 from voxlift.app.config.overrides import flatten
-from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
 from voxlift.app.data.cohort import Cohort
+from voxlift.app.data.sources import read_augment
 from voxlift.app.errors import UserError
 from voxlift.app.files import read_json
 from voxlift.app.inference.scores import build_validation_scorer, score_split, scoring_cost
@@ -35,7 +35,7 @@ from voxlift.app.training.callbacks.recording import ShowProgress, WriteHistory,
 from voxlift.app.training.callbacks.stateful import StepCounter
 from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyCheckpoints
 from voxlift.app.training.fit_loop import NetworkFit, fit_network, scale_learning_rate
-from voxlift.app.training.input import TrainingInput
+from voxlift.app.training.input import TrainingInput, warn_of_mirrors
 from voxlift.app.training.networks import Networks
 from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
-from voxlift.app.data.cohort import build_preprocess
 from voxlift.app.data.columns import fit_joined
+from voxlift.app.data.sources import build_preprocess
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.precision import rounding_tolerance

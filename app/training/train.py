@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voxlift.app.config import TrainSettings
-from voxlift.app.data.auto_preprocess import AutoChoice, decide_grid
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
 from voxlift.app.data.columns import fit_joined
+from voxlift.app.data.sources import AutoChoice, decide_grid
 from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows

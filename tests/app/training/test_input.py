@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from voxlift.app.config import ModelSettings, TrainerSettings, TrainSettings
-from voxlift.app.data.augmentation import read_augment, warn_of_mirrors
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.training.input import TrainingInput
+from voxlift.app.data.sources import read_augment
+from voxlift.app.training.input import TrainingInput, warn_of_mirrors
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
