@@ -10,7 +10,7 @@ import pytest
 
 from commands import compose_command, own_environment
 from voxlift.app.cli.study import append_open_key
-from voxlift.app.config.texts import quote_argument
+from voxlift.app.config.overrides import quote_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

@@ -23,7 +23,7 @@ from voxlift.app.cli import STARTED
 from voxlift.app.config import register_schemas
 from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
 from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
-from voxlift.app.config.texts import quote_argument
+from voxlift.app.config.overrides import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.progress import keep_pulse, pulse
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from voxlift.app.config.keys import suggest, suggest_key
-from voxlift.app.config.texts import quote_text
+from voxlift.app.config.overrides import quote_text
 from voxlift.app.errors import FixableError
 from voxlift.data_pipelines.errors import DataError
 

@@ -21,8 +21,7 @@ from yaml import YAMLError
 
 from voxlift import __version__
 from voxlift.app.config import SettingsError, TrainSettings, check_settings
-from voxlift.app.config.overrides import key_of, list_changes
-from voxlift.app.config.texts import dump_settings, restore_settings
+from voxlift.app.config.overrides import dump_settings, key_of, list_changes, restore_settings
 from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, read_rows, write_json, write_text
 from voxlift.app.runs.folder import RunFolder

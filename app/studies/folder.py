@@ -17,9 +17,8 @@ from pathlib import Path
 
 from voxlift.app.config import SettingsError
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.config.overrides import list_changes, list_result_settings
+from voxlift.app.config.overrides import dump_settings, list_changes, list_result_settings
 from voxlift.app.config.studies import STUDIES
-from voxlift.app.config.texts import dump_settings
 from voxlift.app.files import write_text
 from voxlift.app.runs.configuration import read_config
 from voxlift.app.runs.folder import refuse_used_folder

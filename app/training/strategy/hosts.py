@@ -28,8 +28,7 @@ from omegaconf import OmegaConf
 
 from voxlift.app.config import HostsSettings, LoggerSettings, SettingsError, TrainSettings
 from voxlift.app.config.messages import describe_error, is_user_error
-from voxlift.app.config.overrides import flatten
-from voxlift.app.config.texts import dump_settings, restore_settings
+from voxlift.app.config.overrides import dump_settings, flatten, restore_settings
 from voxlift.app.errors import UserError, refuse_problems
 from voxlift.app.progress import console, print_line
 from voxlift.app.runs.folder import RunFolder

@@ -8,8 +8,13 @@ from omegaconf import OmegaConf
 
 from commands import compose_command
 from voxlift.app.config import DataSettings, TrainSettings
-from voxlift.app.config.overrides import format_override, to_settings
-from voxlift.app.config.texts import dump_settings, quote_argument, restore_settings
+from voxlift.app.config.overrides import (
+    dump_settings,
+    format_override,
+    quote_argument,
+    restore_settings,
+    to_settings,
+)
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 
