@@ -97,8 +97,7 @@ def build_keras(case: Case) -> Framework:
     import step_networks
     import tensorflow as tf
 
-    from voxlift.app.runtime.precision import protect_shallow_convolutions
-    from voxlift.app.runtime.setup import prepare_processor
+    from voxlift.app.runtime.setup import prepare_processor, protect_shallow_convolutions
 
     prepare_processor()  # as every command does
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)

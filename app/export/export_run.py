@@ -20,7 +20,7 @@ from voxlift.app.inference.conversion import (
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.progress import phase, print_line
 from voxlift.app.runs.folder import load_network
-from voxlift.app.runtime.precision import rounding_tolerance
+from voxlift.app.runtime.setup import rounding_tolerance
 
 COPIED_FILES = ("contract.schema.json", "score_image.py")
 

@@ -25,8 +25,7 @@ from voxlift.app.inference.options import has_openvino
 from voxlift.app.progress import print_line
 from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.devices import backend_name, has_gpu
-from voxlift.app.runtime.precision import FLOAT32_TOLERANCE, rounding_tolerance
-from voxlift.app.runtime.setup import count_usable_cpus
+from voxlift.app.runtime.setup import FLOAT32_TOLERANCE, count_usable_cpus, rounding_tolerance
 
 if TYPE_CHECKING:
     from voxlift.data_pipelines.audit.prepared import TrainingRange

@@ -10,8 +10,7 @@ from typing import Any
 from voxlift.app.config import SettingsError
 from voxlift.app.files import refuse_unwritable
 from voxlift.app.runs.suggestions import describe_used_folder, suggest_runs
-from voxlift.app.runtime.precision import protect_scoring
-from voxlift.app.runtime.setup import import_quietly
+from voxlift.app.runtime.setup import import_quietly, protect_scoring
 from voxlift.data_pipelines.files import atomic_write, is_leftover, remove_leftovers
 
 

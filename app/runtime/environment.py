@@ -13,8 +13,7 @@ import psutil
 
 from voxlift import __version__
 from voxlift.app.runtime.devices import backend_name, list_device_names
-from voxlift.app.runtime.precision import Precision
-from voxlift.app.runtime.setup import prepare_processor
+from voxlift.app.runtime.setup import Precision, prepare_processor
 
 PACKAGES = ("tensorflow", "keras", "numpy", "nibabel", "SimpleITK", "scikit-learn", "scipy", "hydra-core")
 

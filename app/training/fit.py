@@ -21,7 +21,7 @@ from voxlift.app.progress import phase
 from voxlift.app.runs.folder import RunFolder, save_trained
 from voxlift.app.runs.results import FIRST_EPOCH
 from voxlift.app.runtime.devices import read_peak_memory_bytes
-from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.runtime.setup import keep_logits_precise
 from voxlift.app.training.callbacks.monitoring import (
     EarlyStopping,
     InputClock,

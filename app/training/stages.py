@@ -16,8 +16,7 @@ from voxlift.app.data.columns import fit_joined
 from voxlift.app.data.sources import build_preprocess
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runtime.precision import rounding_tolerance
-from voxlift.app.runtime.setup import unchanged_randomness
+from voxlift.app.runtime.setup import rounding_tolerance, unchanged_randomness
 from voxlift.app.tasks import task_of
 from voxlift.app.training.checks import check_name
 from voxlift.app.training.networks import (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from voxlift.app.runs.folder import load_network
-from voxlift.app.runtime.precision import protect_pooling, protect_shallow_convolutions
+from voxlift.app.runtime.setup import protect_pooling, protect_shallow_convolutions
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
 from voxlift.models.slice_model import wrap_slices

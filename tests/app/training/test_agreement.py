@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
-from voxlift.app.runtime.precision import protect_pooling, protect_shallow_convolutions
+from voxlift.app.runtime.setup import protect_pooling, protect_shallow_convolutions
 from voxlift.app.training.fit_loop import NetworkFit, compile_network
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift

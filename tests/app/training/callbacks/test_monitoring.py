@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from voxlift.app.config import OptimizerSettings, TrainerSettings
 from voxlift.app.errors import UserError
-from voxlift.app.runtime.precision import keep_logits_precise
+from voxlift.app.runtime.setup import keep_logits_precise
 from voxlift.app.training.callbacks.monitoring import (
     EarlyStopping,
     InputClock,
