@@ -27,8 +27,8 @@ from voxlift.app.config.overrides import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.progress import keep_pulse, pulse
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
+from voxlift.app.runtime.failures import die_with_parent, fork_supervised
 from voxlift.app.runtime.streams import prepare_streams
-from voxlift.app.runtime.supervisor import die_with_parent, fork_supervised
 from voxlift.data_pipelines.files import escape_name
 
 Settings = TypeVar("Settings")

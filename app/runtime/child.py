@@ -14,7 +14,7 @@ from typing import TextIO
 
 from voxlift.app.progress import pulse
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, TIMED_OUT
-from voxlift.app.runtime.supervisor import PARENT
+from voxlift.app.runtime.failures import PARENT
 
 
 def python_module(name: str, *arguments: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 The keys of `hosts` say where this process stands, or JAX finds that out from Slurm, Open MPI and the like.
 When a process is lost, JAX raises an error in the others, or aborts them: the process that supervises the
-command (`runtime.supervisor`) then reports it.
+command (`runtime.failures`) then reports it.
 
 What the processes exchange besides gradients (settings, agreement, failures, files) passes by the collective
 operations of `jax.experimental.multihost_utils`, in which every process takes part at the same point of the
@@ -34,8 +34,8 @@ from voxlift.app.progress import console, print_line
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.devices import backend_name, check_backend
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
+from voxlift.app.runtime.failures import send_hints, sent_hints
 from voxlift.app.runtime.streams import keep_stdout_for_python
-from voxlift.app.runtime.supervisor import send_hints, sent_hints
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort

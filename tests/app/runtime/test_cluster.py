@@ -25,8 +25,8 @@ from voxlift.app.runtime.cluster import (
     format_job_script,
     thread_variables,
 )
+from voxlift.app.runtime.failures import PARENT
 from voxlift.app.runtime.jobs import Job, run_jobs
-from voxlift.app.runtime.supervisor import PARENT
 
 LOCAL = ClusterSettings(name="local", workers=2, threads=1)
 SLURM = ClusterSettings(
@@ -161,7 +161,7 @@ def test_threads_of_a_job():
 
 
 def test_a_command_of_ours_dies_with_the_process_that_started_it(tmp_path):
-    waiting = "from voxlift.app.runtime.supervisor import die_with_parent as d; d(); import os, time; "
+    waiting = "from voxlift.app.runtime.failures import die_with_parent as d; d(); import os, time; "
     waiting += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     variables = f"{{**os.environ, {PARENT!r}: str(os.getpid())}}"
     starter = (

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from voxlift.app.runtime.supervisor import ProcessEnd, _count_memory_kills, send_hints
+from voxlift.app.runtime.failures import ProcessEnd, _count_memory_kills, send_hints
 
 ROOT = Path(__file__).parents[3]
 COMMAND = """

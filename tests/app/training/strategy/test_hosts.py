@@ -16,7 +16,7 @@ from voxlift.app.config import (
 )
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
-from voxlift.app.runtime.supervisor import ProcessEnd
+from voxlift.app.runtime.failures import ProcessEnd
 from voxlift.app.training.strategy import hosts as agree
 from voxlift.app.training.strategy.distribute import interleave
 from voxlift.app.training.strategy.hosts import (
