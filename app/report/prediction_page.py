@@ -75,7 +75,12 @@ def write_prediction_page(
         "viewer": cases.viewer,
         "method": METHOD_NAMES["occlusion" if predictor.maps.method == "occlusion" else "gradcam"],
         "predictions": table_cells(
-            [{**_table_row(row), "subject": name} for row, name in zip(rows[:MAX_ROWS], names, strict=False)]
+            _drop_empty(
+                [
+                    {**_table_row(row), "subject": name}
+                    for row, name in zip(rows[:MAX_ROWS], names, strict=False)
+                ]
+            )
         ),
         "rows": len(rows),
     }
@@ -196,6 +201,12 @@ def _table_row(row: Row) -> dict[str, object]:
         for name, value in row.items()
         if name not in LEFT_OUT
     }
+
+
+def _drop_empty(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return rows without the columns that are empty in all of them."""
+    kept = {name for row in rows for name, value in row.items() if value not in ("", None)}
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
 
 
 def _as_number(value: object) -> object:

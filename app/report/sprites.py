@@ -20,6 +20,7 @@ MAX_SIDE = 96  # voxels
 MAX_BYTES = 1_500_000  # of one case on a page, with all its maps
 RANGE = (0.1, 99.9)  # percentiles that become 0 and 255
 WINDOW = (1.0, 99.0)  # percentiles of the window at first
+SURFACE = 0.2  # of the faces of a volume, from which on a part counts as background
 MAP_LEVELS = 64  # more cannot be told apart in an overlay, and need twice the space
 
 Bytes = NDArray[np.uint8]
@@ -156,33 +157,38 @@ def find_object(sprite: Sprite) -> Voxel:
     maps = [levels for name, levels in sprite.overlays.items() if name not in sprite.masks]
     if weights and any(one.any() for one in weights):
         return _middle(sum(weights, np.zeros(sprite.image.shape)))
-    is_object = find_object_voxels(sprite.image)
+    parts = find_objects(sprite.image)
     if any(one.any() for one in maps):
         total = np.sum([one.astype(np.float64) for one in maps], axis=0)
-        on_object = np.where(is_object, total, 0)
+        on_object = np.where(parts > 0, total, 0)
         total = on_object if on_object.any() else total
         depth, height, width = np.unravel_index(int(total.argmax()), total.shape)
         return int(depth), int(height), int(width)
-    return _middle(is_object.astype(np.float64))
+    largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return _middle((parts == largest).astype(np.float64))
 
 
-def find_object_voxels(image: Bytes) -> NDArray[np.bool_]:
-    """Return the largest connected part that differs from the edge of a volume; all voxels if none does.
+def find_objects(image: Bytes) -> NDArray[np.int64]:
+    """Return a number for each connected part of a volume that is no background, and 0 for the background.
 
+    Bright and dark parts (by Otsu's threshold) that make up much of the surface of the volume are background:
+    air around a head, or the chest around a nodule. Where no other part is left, all voxels are one object.
     Every plane through the middle of a connected part passes through it.
 
     Args:
         image: Levels [D, H, W].
     """
     smooth = gaussian_filter(image.astype(np.float64), 1, mode="nearest")
-    edge = np.median(np.concatenate([np.take(smooth, (0, -1), axis).ravel() for axis in range(3)]))
-    contrast = np.abs(smooth - edge)
-    if contrast.max() == 0:
-        return np.ones(image.shape, bool)
-    parts, _ = label(contrast >= otsu_threshold(contrast))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray(parts == sizes.argmax())
+    if smooth.min() == smooth.max():
+        return np.ones(image.shape, np.int64)
+    is_bright, found = smooth > otsu_threshold(smooth), np.zeros(image.shape, np.int64)
+    for side in (is_bright, ~is_bright):
+        parts, _ = label(side)
+        surface = np.concatenate([np.take(parts, (0, -1), axis).ravel() for axis in range(3)])
+        share = np.bincount(surface, minlength=parts.max() + 1) / surface.size
+        is_kept = (share < SURFACE)[parts] & (parts > 0)
+        found[is_kept] = parts[is_kept] + found.max()
+    return found if found.any() else np.ones(image.shape, np.int64)
 
 
 def encode_sprite(sprite: Sprite, *, limit: int = MAX_BYTES) -> dict[str, Any]:

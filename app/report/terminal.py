@@ -21,7 +21,7 @@ from voxlift.app.evaluation.verdict import (
     shown_p_value,
 )
 from voxlift.app.progress import build_console, is_brief, print_line
-from voxlift.app.report.evidence import ablation_rows, show_subgroups
+from voxlift.app.report.evidence import GroupTable, ablation_rows, show_subgroups
 from voxlift.app.report.findings import (
     MAX_LENGTH,
     DatasetAudit,
@@ -147,17 +147,22 @@ def print_subgroups(subgroups: Mapping[str, Any], *, console: Console | None = N
     target = console or build_console()
     tables, _ = show_subgroups({"": subgroups}, has_figure=False)
     for group in tables:
-        table = Table(
-            box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title=group.title, title_justify="left"
-        )
-        table.add_column("group")
-        for heading in ("subjects", *group.headings):
-            table.add_column(heading, justify="right")
-        for name, _, subjects, _, too_small, cells in group.rows:
-            texts = [f"{value} {interval}".strip() for value, interval in cells]
-            table.add_row(name, subjects, *([too_small] if too_small else texts))
+        table = _subgroup_table(group, separator=" ")
+        if target.measure(table).maximum > target.width:  # an interval goes below its value
+            table = _subgroup_table(group, separator="\n")
         target.print(table)
-        target.print(Text(group.tests))
+        target.print(Text(group.tests), soft_wrap=not target.is_terminal)
+
+
+def _subgroup_table(group: GroupTable, *, separator: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title=group.title, title_justify="left")
+    table.add_column("group")
+    for heading in ("subjects", *group.headings):
+        table.add_column(heading, justify="right")
+    for name, _, subjects, _, too_small, cells in group.rows:
+        texts = [f"{value}{separator}{interval}".strip() for value, interval in cells]
+        table.add_row(name, subjects, *([too_small] if too_small else texts))
+    return table
 
 
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:

@@ -151,16 +151,17 @@ def decision_curve_figure(models: Mapping[str, Mapping[str, Any]]) -> CaptionedF
         axes.set(xlim=(0, 1), ylim=(-0.25 * top, top), xlabel="Threshold probability", ylabel="Net benefit")
         axes.legend(loc="upper right")
         markup = svg_markup(figure, name="decision-curve", title="Decision curve")
-    texts = [_say_where_useful(name or "the model", use) for name, use in models.items()]
+    texts = [_say_where_useful(name or "The model", use) for name, use in models.items()]
     drawn = " with a 95 % band (bootstrap over subjects)" if is_single else ""
     return f"Decision curve{drawn}, beside treating all and nobody. {' '.join(texts)}", markup
 
 
 def _say_where_useful(name: str, use: Mapping[str, Any]) -> str:
     ranges = find_useful_range(use["decision_curve"])
-    texts = ", ".join(f"{low:.2f} to {high:.2f}" for low, high in ranges)
-    start = name[0].upper() + name[1:]
-    return f"{start} is above both at thresholds {texts}." if ranges else f"{start} is nowhere above both."
+    ends = [(f"{low:.2f}", f"{high:.2f}") for low, high in ranges]
+    texts = ", ".join(low if low == high else f"{low} to {high}" for low, high in ends)
+    word = "threshold" if len(ends) == 1 and ends[0][0] == ends[0][1] else "thresholds"
+    return f"{name} is above both at {word} {texts}." if ranges else f"{name} is nowhere above both."
 
 
 def _describe_sets(models: Mapping[str, Mapping[str, Any] | None], split: str) -> tuple[TableCells, str]:

@@ -84,9 +84,8 @@ def write_study_results(results: StudyResults, folder: StudyFolder, *, trials: S
     report = render_study_page(page, folder.report, figures=folder.figures)
     document = _build_json(results) if results.document is None else results.document
     write_json(folder.results, document)  # last: a folder with results is a finished study
-    console.print(f"\n{results.recommendation}", markup=False)
-    for finding in results.findings:
-        console.print(f"- {finding}", markup=False)
+    for sentence in (f"\n{results.recommendation}", *(f"- {finding}" for finding in results.findings)):
+        console.print(sentence, soft_wrap=not console.is_terminal)
     print_line(f"Results in {folder.path}, report {report}")
 
 

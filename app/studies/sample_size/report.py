@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
+from voxlift.app.report.formatting import show_path
 from voxlift.app.report.study_page import StudyFigure, TextTable
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import StudyResults, write_study_results
@@ -62,7 +63,7 @@ def report_sample_size(settings: StudySettings, folder: StudyFolder, plans: Sequ
             ("verdict.margin", f"{first.margin:g}"),
             ("level of the test", f"{first.alpha:.3g}"),
             ("prevalence", f"{first.prevalence:.3g}"),
-            ("source", str(settings.run or "planned values")),
+            ("source", show_path(settings.run, folder.path) if settings.run else "planned values"),
         ],
         rows=[row for plan in plans for row in build_rows(plan)],
         more={"widths": [row for plan in plans for row in build_width_rows(plan, plans)]},
