@@ -23,8 +23,7 @@ from voxlift.app.runs.folder import save_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.setup import import_user_modules, rounding_tolerance
-from voxlift.app.training.checks import check_slice_run
-from voxlift.app.training.pretrained import load_trained
+from voxlift.app.training.baseline import check_slice_run, load_trained
 
 if TYPE_CHECKING:
     from voxlift.models.lifting import LiftPlan

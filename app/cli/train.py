@@ -11,7 +11,7 @@ from voxlift.app.config import HostsSettings, SettingsError, TrainSettings
 from voxlift.app.config.overrides import list_given_overrides, refuse_unread_columns, to_settings
 from voxlift.app.runs.configuration import reopen_settings
 from voxlift.app.runtime.devices import check_backend
-from voxlift.app.training.checks import check_training
+from voxlift.app.training.baseline import check_training
 from voxlift.app.training.strategy.hosts import is_resumed_by_other_host, train_on_hosts
 
 

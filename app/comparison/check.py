@@ -84,7 +84,7 @@ def find_problem(settings: TrainSettings) -> str:
     from voxlift.app.config.messages import is_user_error
     from voxlift.app.data.cohort import find_subjects
     from voxlift.app.runtime.setup import import_user_modules, prepare_runtime
-    from voxlift.app.training.checks import refuse_seen_subjects
+    from voxlift.app.training.baseline import refuse_seen_subjects
     from voxlift.app.training.stages import build_stages_early
     from voxlift.app.training.without_network import check_model
 

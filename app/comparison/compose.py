@@ -14,7 +14,7 @@ from voxlift.app.config import PreprocessSettings, SettingsError, TrainSettings
 from voxlift.app.config.keys import suggest
 from voxlift.app.config.overrides import format_override, remove_keys, to_settings
 from voxlift.app.config.schema import NOT_DECIDED
-from voxlift.app.training.checks import check_training
+from voxlift.app.training.baseline import check_training
 
 
 def compose_training(overrides: Sequence[str]) -> TrainSettings:

@@ -30,7 +30,6 @@ from voxlift.data_pipelines.files import remove_leftovers
 
 log = logging.getLogger("voxlift")
 
-
 Settings = TypeVar("Settings")
 UNREADABLE = (  # what reading YAML of any content into a schema raises
     OmegaConfBaseException,

@@ -22,6 +22,7 @@ from voxlift.app.runs.folder import RunFolder, save_trained
 from voxlift.app.runs.results import FIRST_EPOCH
 from voxlift.app.runtime.devices import read_peak_memory_bytes
 from voxlift.app.runtime.setup import keep_logits_precise
+from voxlift.app.training.baseline import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.callbacks.monitoring import (
     EarlyStopping,
     InputClock,
@@ -37,7 +38,6 @@ from voxlift.app.training.checkpoints import Checkpoints, Position, ReadOnlyChec
 from voxlift.app.training.fit_loop import NetworkFit, fit_network, scale_learning_rate
 from voxlift.app.training.input import TrainingInput, warn_of_mirrors
 from voxlift.app.training.networks import Networks
-from voxlift.app.training.pretrained import has_trained_weights, is_volume_file, trained_source
 from voxlift.app.training.stages import Stage
 from voxlift.app.training.strategy.distribute import build_shared_scorer, copy_weights, global_batches
 from voxlift.app.training.strategy.hosts import is_follower

@@ -17,8 +17,8 @@ from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.setup import protect_training
 from voxlift.app.tasks import find_task
 from voxlift.app.tasks.base import Head, Task
+from voxlift.app.training.baseline import is_volume_file, load_trained, prepare_trained, trained_source
 from voxlift.app.training.builder import build_users_network
-from voxlift.app.training.pretrained import is_volume_file, load_trained, prepare_trained, trained_source
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort

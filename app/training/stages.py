@@ -18,7 +18,7 @@ from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.setup import rounding_tolerance, unchanged_randomness
 from voxlift.app.tasks import task_of
-from voxlift.app.training.checks import check_name
+from voxlift.app.training.baseline import check_name, has_trained_weights, load_trained, trained_source
 from voxlift.app.training.networks import (
     InputSpec,
     Networks,
@@ -29,7 +29,6 @@ from voxlift.app.training.networks import (
     pool_networks,
     pools_features,
 )
-from voxlift.app.training.pretrained import has_trained_weights, load_trained, trained_source
 from voxlift.app.training.strategy.distribute import build_distributed, prepare_devices, single_process
 
 if TYPE_CHECKING:

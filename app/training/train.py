@@ -27,7 +27,7 @@ from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import MACHINE, logging_to_file
 from voxlift.app.runtime.setup import Precision, import_user_modules, prepare_runtime
-from voxlift.app.training.checks import refuse_seen_subjects
+from voxlift.app.training.baseline import refuse_seen_subjects
 from voxlift.app.training.input import TrainingInput
 from voxlift.app.training.networks import InputSpec, input_spec
 from voxlift.app.training.stages import Stage, build_stages, build_stages_early

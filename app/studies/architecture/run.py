@@ -24,7 +24,7 @@ from voxlift.app.studies.trainings import (
     run_trainings,
     select_finished,
 )
-from voxlift.app.training.pretrained import trained_source
+from voxlift.app.training.baseline import trained_source
 
 SLICES = "slices"  # label of the slice models that kernels are inflated from
 # Keys of the model that its fingerprint covers: they change the structure or the initial weights.

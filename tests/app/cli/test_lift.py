@@ -13,7 +13,7 @@ from voxlift.app.config import LiftSettings, ModelSettings, TrainSettings
 from voxlift.app.files import write_json
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder, save_network
-from voxlift.app.training.pretrained import load_trained
+from voxlift.app.training.baseline import load_trained
 from voxlift.models.baselines import build_baseline
 from voxlift.models.heads import append_cuts, append_scale, has_ending
 from voxlift.models.lifting import LiftError

@@ -17,7 +17,7 @@ from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import find_task
 from voxlift.app.tasks.base import Head
-from voxlift.app.training.checks import check_baseline, refuse_seen_subjects
+from voxlift.app.training.baseline import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.fit_loop import scale_learning_rate
 from voxlift.app.training.networks import build_networks, input_spec

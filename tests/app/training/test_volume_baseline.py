@@ -9,8 +9,8 @@ from tiny import TINY, places_in
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.runs.folder import RunFolder, load_network
+from voxlift.app.training.baseline import is_volume_file
 from voxlift.app.training.networks import InputSpec
-from voxlift.app.training.pretrained import is_volume_file
 from voxlift.app.training.stages import build_stages
 from voxlift.models import to_3d
 from voxlift.models.baselines import build_baseline
