@@ -6,12 +6,14 @@
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from voxlift.app.report.case_facts import CaseFacts
+from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case, Grid, cut_case, place_sprite
 from voxlift.app.report.html import write_page
 from voxlift.app.report.run_page import RunSummary, run_page_values
@@ -72,6 +74,27 @@ def written_page(tmp_path_factory):
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
     return write_page("run.html.j2", path, run_page_values(summary)).as_uri()
+
+
+def compared(index, *, other):
+    """A volume of two models, which differ in what they say of its class."""
+    one = case(index, is_wrong=False)
+    told = {"first": 0.5, "second": other}
+    return {name: replace(one, facts=replace(one.facts, rated=value)) for name, value in told.items()}
+
+
+def test_cases_of_a_comparison_are_sorted_by_the_disagreement_of_the_models(browser, tmp_path):
+    volumes = [compared(index, other=other) for index, other in enumerate((0.6, 0.1, 0.7))]
+    section = lay_out_cases([("", volumes)])
+    values = {**run_page_values(RunSummary(name="x", metrics={"test": {"n": 3}})), "cases": section}
+    path = write_page("run.html.j2", tmp_path / "report.html", {**values, "viewer": section.viewer})
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("#viewer[data-ready='0']")
+    page.locator("[data-sort]").select_option("disagreement")
+    shown = [card.get_attribute("data-case") for card in page.locator("[data-case]:visible").all()]
+    assert shown == ["1", "2", "0"]
+    page.close()
 
 
 @pytest.fixture(name="page")
