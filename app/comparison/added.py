@@ -13,7 +13,7 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import Verdict, decide
-from voxlift.app.report.formatting import format_interval, format_signed
+from voxlift.app.report.tables import format_interval, format_signed
 from voxlift.app.runs.results import read_ablation
 
 ANSWERS = {"better": "yes", "worse": "no, it is worse", "equivalent": "no", "cannot tell": "cannot tell"}

@@ -11,8 +11,7 @@ from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.scores import Fits
 from voxlift.app.files import read_json
-from voxlift.app.report.formatting import format_interval, format_value
-from voxlift.app.report.tables import TableCells, table_cells
+from voxlift.app.report.tables import TableCells, format_interval, format_value, table_cells
 
 TOLD_FROM = {"score": "the score", "features": "the features of the network"}
 

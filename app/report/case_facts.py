@@ -13,7 +13,7 @@ from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.grades import Grades
 from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.scores import Predictions, Scores
-from voxlift.app.report.formatting import format_value
+from voxlift.app.report.tables import format_value
 from voxlift.data_pipelines.tables.manifest import split_item
 
 SUREST = "with the highest predicted probability"

@@ -12,8 +12,14 @@ from voxlift.app.evaluation.table_one import MISSING as MISSING_CELLS
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import format_p_value
 from voxlift.app.files import read_rows
-from voxlift.app.report.formatting import format_interval, format_signed, format_value, interval_of
-from voxlift.app.report.tables import TableCells, table_cells
+from voxlift.app.report.tables import (
+    TableCells,
+    format_interval,
+    format_signed,
+    format_value,
+    interval_of,
+    table_cells,
+)
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import describe_subjects, read_subjects
 

@@ -21,15 +21,6 @@ from voxlift.app.report.evidence import (
     table_one_cells,
     value_and_interval,
 )
-from voxlift.app.report.formatting import (
-    MISSING,
-    format_interval,
-    format_signed,
-    format_value,
-    interval_of,
-    show_config,
-    show_path,
-)
 from voxlift.app.report.html import timestamp
 from voxlift.app.report.run_page import (
     RunSummary,
@@ -39,7 +30,17 @@ from voxlift.app.report.run_page import (
     describe_thresholds,
     render_run_page,
 )
-from voxlift.app.report.tables import TableCells, table_cells
+from voxlift.app.report.tables import (
+    MISSING,
+    TableCells,
+    format_interval,
+    format_signed,
+    format_value,
+    interval_of,
+    show_config,
+    show_path,
+    table_cells,
+)
 from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder, load_network

@@ -18,7 +18,6 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, score_metrics
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.report.formatting import interval_of
 from voxlift.app.report.style import (
     INK,
     MUTED,
@@ -31,7 +30,7 @@ from voxlift.app.report.style import (
     series_style,
     svg_markup,
 )
-from voxlift.app.report.tables import Row
+from voxlift.app.report.tables import Row, interval_of
 
 CaptionedFigure: TypeAlias = tuple[str, Markup]
 

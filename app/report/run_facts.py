@@ -13,7 +13,7 @@ from voxlift.app.evaluation.metric_names import headline_metrics, metric_label, 
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.report.evidence import external_verdict
-from voxlift.app.report.formatting import format_quantity, format_value, interval_of
+from voxlift.app.report.tables import format_quantity, format_value, interval_of
 from voxlift.app.report.use_sections import label_of_use
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder

@@ -14,7 +14,6 @@ from voxlift.app.evaluation.curves import precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.numbers import AGREEMENT, Numbers
 from voxlift.app.evaluation.scores import Floats, Scores
-from voxlift.app.report.formatting import format_value
 from voxlift.app.report.style import (
     INK,
     MUTED,
@@ -28,6 +27,7 @@ from voxlift.app.report.style import (
     series_style,
     svg_markup,
 )
+from voxlift.app.report.tables import format_value
 
 DEFAULT_THRESHOLD = 0.5  # of scores for which none was chosen
 COLUMNS = 2  # of a grid: its panels are then as readable on a phone as the other figures

@@ -33,7 +33,7 @@ from voxlift.app.report.findings import (
     summarize_audit,
     truncate_line,
 )
-from voxlift.app.report.formatting import format_interval, format_value, has_zero_width, interval_of
+from voxlift.app.report.tables import format_interval, format_value, has_zero_width, interval_of
 
 ZERO_WIDTH_NOTE = (
     "\N{DAGGER} every resample gave this value: the interval has zero width and does not measure uncertainty"

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from voxlift.app.evaluation.clinical_use import find_useful_range
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.report.figures import CaptionedFigure
-from voxlift.app.report.formatting import MISSING, format_interval, format_value, interval_of
 from voxlift.app.report.style import (
     INK,
     MUTED,
@@ -23,7 +22,14 @@ from voxlift.app.report.style import (
     series_style,
     svg_markup,
 )
-from voxlift.app.report.tables import TableCells, table_cells
+from voxlift.app.report.tables import (
+    MISSING,
+    TableCells,
+    format_interval,
+    format_value,
+    interval_of,
+    table_cells,
+)
 
 NOTHING: TableCells = ([], [])
 CURVE_ROOM = 1.15  # of the net benefit above the prevalence

@@ -27,7 +27,7 @@ from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.evaluation.paired import compare_models, default_margin
 from voxlift.app.evaluation.verdict import Verdict, decide, format_p_value, shown_p_value
 from voxlift.app.progress import progress_bar
-from voxlift.app.report.formatting import format_interval, format_value
+from voxlift.app.report.tables import format_interval, format_value
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runtime.jobs import run_jobs

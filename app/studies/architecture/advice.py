@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from voxlift.app.report.formatting import format_interval, format_quantity, format_signed, format_value
+from voxlift.app.report.tables import format_interval, format_quantity, format_signed, format_value
 from voxlift.app.studies.architecture.points import BASE, COSTS, Variant
 from voxlift.app.studies.trainings import PointDifference, PointScore, choose_cheapest, name_metric
 

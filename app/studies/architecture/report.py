@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.report.formatting import format_quantity
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_quantity
 from voxlift.app.studies.architecture.advice import (
     describe_duplicates,
     describe_factors,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from voxlift.app.report.formatting import format_quantity, format_signed, format_value
+from voxlift.app.report.tables import format_quantity, format_signed, format_value
 from voxlift.app.studies.batch_size.points import (
     AccumulatedBatch,
     BatchFindings,

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.report.formatting import format_quantity, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_quantity, format_value
 from voxlift.app.studies.batch_size.advice import choose_point, describe_findings, recommend, select_fitting
 from voxlift.app.studies.batch_size.figures import draw_cost, draw_scores, draw_stability
 from voxlift.app.studies.batch_size.points import BatchFindings, BatchPoint

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from voxlift.app.report.formatting import format_quantity
 from voxlift.app.report.style import assign_colours, figure_style, series_marker, series_style
+from voxlift.app.report.tables import format_quantity
 from voxlift.app.studies.complexity.laws import (
     QUANTITIES,
     ModelCost,

@@ -7,9 +7,9 @@ from typing import Any
 
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.report.formatting import format_quantity
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_quantity
 from voxlift.app.studies.complexity.figures import draw_costs, draw_ratios
 from voxlift.app.studies.complexity.laws import (
     QUANTITIES,

@@ -17,9 +17,9 @@ from voxlift.app.evaluation.paired import Comparison, compare_models
 from voxlift.app.evaluation.paired_tests import holm
 from voxlift.app.evaluation.scores import Fits, Floats
 from voxlift.app.evaluation.verdict import decide, format_p_value, short_verdict, shown_p_value
-from voxlift.app.report.formatting import format_interval, format_signed, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_interval, format_signed, format_value
 from voxlift.app.runs.results import read_scores
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.learning_curve.curves import Crossing, Curve, build_curves, find_crossing

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voxlift.app.config.commands import StudySettings
-from voxlift.app.report.formatting import show_path
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import show_path
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import StudyResults, write_study_results
 from voxlift.app.studies.sample_size.figures import draw_power, draw_width, subject_grid

@@ -8,9 +8,9 @@ from typing import Any
 
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
-from voxlift.app.report.formatting import format_interval, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_interval, format_value
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import NOTE_SPLIT, StudyResults, describe_fixed, write_study_results
 from voxlift.app.studies.search.figures import draw_importance, draw_progress, draw_slices

@@ -11,9 +11,9 @@ from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.commands import StudySettings
 from voxlift.app.evaluation.verdict import decide, format_p_value
-from voxlift.app.report.formatting import format_interval, format_signed, format_value
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.study_page import StudyFigure, TextTable
+from voxlift.app.report.tables import format_interval, format_signed, format_value
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.outputs import StudyResults, describe_fixed, write_study_results
 from voxlift.app.studies.shortcuts.contestants import FITTED, Contestant, SeedRun

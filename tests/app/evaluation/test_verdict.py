@@ -19,8 +19,7 @@ from voxlift.app.evaluation.verdict import (
     run_verdict,
     short_verdict,
 )
-from voxlift.app.report.formatting import MISSING
-from voxlift.app.report.tables import comparison_rows, finding_rows
+from voxlift.app.report.tables import MISSING, comparison_rows, finding_rows
 from voxlift.app.studies.trainings import compare_with_reference
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import yaml
 
 from voxlift.app.report.audit_page import histogram_edges
-from voxlift.app.report.formatting import show_config
-from voxlift.app.report.tables import cost_rows, split_configs
+from voxlift.app.report.tables import cost_rows, show_config, split_configs
 
 
 def test_parameters_are_rounded_where_they_are_a_mean_over_folds():
