@@ -42,9 +42,8 @@ from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.evidence import Evidence, show_subgroups, table_one_cells
 from voxlift.app.report.external_page import count_reasons, describe_models_external
-from voxlift.app.report.html import timestamp
+from voxlift.app.report.pages import assign_colours, timestamp
 from voxlift.app.report.run_page import count_splits, describe_task
-from voxlift.app.report.style import assign_colours
 from voxlift.app.report.tables import show_config, show_path, table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
 from voxlift.app.report.use_sections import compare_use

@@ -24,8 +24,15 @@ from voxlift.app.report.findings import (
     suggested_overrides,
     summarize_audit,
 )
-from voxlift.app.report.html import write_page
-from voxlift.app.report.style import INK, figure_style, new_axes, series_style, slugify, svg_markup
+from voxlift.app.report.pages import (
+    INK,
+    figure_style,
+    new_axes,
+    series_style,
+    slugify,
+    svg_markup,
+    write_page,
+)
 from voxlift.app.report.tables import show_path, table_cells
 from voxlift.data_pipelines.audit import Facts
 from voxlift.data_pipelines.audit.targets import describe_targets, page_groups

@@ -17,7 +17,7 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.files import write_text
 from voxlift.app.report import run_facts
-from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.run_facts import RunFacts
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks import task_of

@@ -16,9 +16,8 @@ from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case
 from voxlift.app.report.evidence import Evidence
 from voxlift.app.report.figures import difference_figure, forest_figure, learning_curve_figures
-from voxlift.app.report.html import write_page
+from voxlift.app.report.pages import SERIES, assign_colours, write_page
 from voxlift.app.report.result_views import view_results
-from voxlift.app.report.style import SERIES, assign_colours
 from voxlift.app.report.tables import Row
 
 

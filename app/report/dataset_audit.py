@@ -23,7 +23,7 @@ from voxlift.app.evaluation.table_one import table_rows
 from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import counted_bar, phase, progress_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
-from voxlift.app.report.html import timestamp
+from voxlift.app.report.pages import timestamp
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks import task_of

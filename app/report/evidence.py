@@ -231,7 +231,7 @@ def _forests(
     if metric is None:
         return []
     from voxlift.app.report.figures import forest_figure  # Matplotlib: not for the terminal
-    from voxlift.app.report.style import assign_colours
+    from voxlift.app.report.pages import assign_colours
 
     label, colours = metric_label(metric), colours or assign_colours(models)
     of_row = {name: colours[model] for name, model in owners.items()}

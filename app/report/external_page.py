@@ -21,7 +21,7 @@ from voxlift.app.report.evidence import (
     table_one_cells,
     value_and_interval,
 )
-from voxlift.app.report.html import timestamp
+from voxlift.app.report.pages import timestamp
 from voxlift.app.report.run_page import (
     RunSummary,
     count_splits,

@@ -18,7 +18,7 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, score_metrics
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.report.style import (
+from voxlift.app.report.pages import (
     INK,
     MUTED,
     PAPER,

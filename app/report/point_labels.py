@@ -11,7 +11,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from voxlift.app.report.style import INK, MUTED
+from voxlift.app.report.pages import INK, MUTED
 
 Point: TypeAlias = tuple[float, float, str]  # x and y in data units, and the name
 Pixels: TypeAlias = NDArray[np.float64]  # x and y

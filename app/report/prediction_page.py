@@ -19,7 +19,7 @@ from voxlift.app.progress import progress_bar
 from voxlift.app.report.case_facts import CaseFacts, name_scan
 from voxlift.app.report.case_viewer import CaseModels, lay_out_cases
 from voxlift.app.report.cases import Case, build_grid, cut_case, place_sprite
-from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.sprites import find_object
 from voxlift.app.report.tables import show_path, table_cells
 from voxlift.app.runs.configuration import describe_extensions

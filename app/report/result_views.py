@@ -25,7 +25,7 @@ from voxlift.app.report.figures import (
     macro_roc_figure,
     select_classes,
 )
-from voxlift.app.report.style import assign_colours, slugify
+from voxlift.app.report.pages import assign_colours, slugify
 from voxlift.app.report.tables import format_signed, format_value
 from voxlift.app.report.task_figures import (
     bland_altman_figure,

@@ -21,7 +21,7 @@ from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
 from voxlift.app.report.evidence import Evidence, describe_run_subjects
 from voxlift.app.report.figures import learning_curve_figures
-from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row, show_config
 from voxlift.app.report.use_sections import describe_use

@@ -17,7 +17,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label, primary_metric
 from voxlift.app.files import read_json, refuse_unwritable, write_rows
-from voxlift.app.report.html import timestamp, write_page
+from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.tables import format_interval, format_quantity, format_value, interval_of
 from voxlift.app.runs.configuration import load_settings, mark_extension

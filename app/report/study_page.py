@@ -9,8 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from voxlift.app.report.html import write_page
-from voxlift.app.report.style import export_figure, figure_style, svg_markup
+from voxlift.app.report.pages import export_figure, figure_style, svg_markup, write_page
 from voxlift.app.report.tables import TableCells, flat_rows
 
 
@@ -21,7 +20,7 @@ class StudyFigure:
     Attributes:
         name: File name without ending, and id on the page.
         caption: What it shows.
-        figure: The figure, drawn with the colours of `report.style`.
+        figure: The figure, drawn with the colours of `report.pages`.
     """
 
     name: str

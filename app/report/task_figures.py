@@ -14,7 +14,7 @@ from voxlift.app.evaluation.curves import precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.numbers import AGREEMENT, Numbers
 from voxlift.app.evaluation.scores import Floats, Scores
-from voxlift.app.report.style import (
+from voxlift.app.report.pages import (
     INK,
     MUTED,
     PAPER,

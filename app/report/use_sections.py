@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from voxlift.app.evaluation.clinical_use import find_useful_range
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.report.figures import CaptionedFigure
-from voxlift.app.report.style import (
+from voxlift.app.report.pages import (
     INK,
     MUTED,
     SERIES,

@@ -12,7 +12,7 @@ from voxlift.app.comparison.trial import Trial, describe_resumed
 from voxlift.app.config import TrainSettings
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, print_line
-from voxlift.app.report.html import timestamp
+from voxlift.app.report.pages import timestamp
 from voxlift.app.report.study_page import StudySummary, render_study_page
 from voxlift.app.report.tables import show_config
 from voxlift.app.studies.folder import StudyFolder

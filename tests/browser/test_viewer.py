@@ -15,7 +15,7 @@ from PIL import Image
 from voxlift.app.report.case_facts import CaseFacts
 from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case, Grid, cut_case, place_sprite
-from voxlift.app.report.html import write_page
+from voxlift.app.report.pages import write_page
 from voxlift.app.report.run_page import RunSummary, run_page_values
 from voxlift.app.report.sprites import find_object
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from voxlift.app.report.pages import INK, MUTED, PAPER, SERIES, figure_style, series_marker
 from voxlift.app.report.point_labels import label_points
-from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style, series_marker
 from voxlift.app.report.tables import format_quantity
 from voxlift.app.studies.architecture.points import BASE, COSTS, Variant
 from voxlift.app.studies.trainings import PointDifference, PointScore, long_metric_name

@@ -10,7 +10,7 @@ from typing import Any
 from voxlift.app.comparison.trial import Outcome
 from voxlift.app.config import TrainSettings
 from voxlift.app.config.overrides import format_override, format_value, get_value
-from voxlift.app.report.style import slugify
+from voxlift.app.report.pages import slugify
 
 BASE = "base"
 

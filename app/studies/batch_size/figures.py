@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, series_marker, series_style
+from voxlift.app.report.pages import INK, MUTED, SERIES, figure_style, series_marker, series_style
 from voxlift.app.studies.batch_size.points import AccumulatedBatch, BatchPoint, MemorySearch
 from voxlift.app.studies.trainings import PointScore, long_metric_name
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from voxlift.app.report.style import assign_colours, figure_style, series_marker, series_style
+from voxlift.app.report.pages import assign_colours, figure_style, series_marker, series_style
 from voxlift.app.report.tables import format_quantity
 from voxlift.app.studies.complexity.laws import (
     QUANTITIES,

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison
-from voxlift.app.report.style import (
+from voxlift.app.report.pages import (
     INK,
     MUTED,
     assign_colours,

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from voxlift.app.evaluation.sample_size import DifferenceVariance
 from voxlift.app.evaluation.scores import Floats
-from voxlift.app.report.style import MUTED, figure_style, legend_label, new_axes, series_style
+from voxlift.app.report.pages import MUTED, figure_style, legend_label, new_axes, series_style
 from voxlift.app.studies.sample_size.plan import POWERS, PairPlan, find_need, find_width
 
 POINTS = 120  # of each line

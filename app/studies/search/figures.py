@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from voxlift.app.evaluation.metric_names import metric_label
-from voxlift.app.report.style import INK, MUTED, PAPER, SERIES, figure_style
+from voxlift.app.report.pages import INK, MUTED, PAPER, SERIES, figure_style
 from voxlift.app.studies.settings import Choices, Range
 
 WIDTH = 7.2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from voxlift.app.report.style import INK, MUTED, SERIES, figure_style, new_axes
+from voxlift.app.report.pages import INK, MUTED, SERIES, figure_style, new_axes
 from voxlift.app.studies.shortcuts.results import CHANCE, Interval, Result
 
 

@@ -35,9 +35,9 @@ from voxlift.app.report.figures import (
     roc_figure,
     select_classes,
 )
+from voxlift.app.report.pages import SERIES, assign_colours
 from voxlift.app.report.result_views import pool_fits, view_results
 from voxlift.app.report.run_page import RunSummary, count_splits, render_run_page, write_run_page
-from voxlift.app.report.style import SERIES, assign_colours
 from voxlift.app.report.task_figures import bland_altman_figure, curve_grid, scatter_figure
 from voxlift.app.runs.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""The style of all figures, and the colours that a page or a file gives them.
+"""Render a page as one self-contained HTML file, and give its figures their style and colours.
 
 Matplotlib draws with placeholder colours that occur nowhere else. The SVG in a page replaces them by the CSS
 variables of the page, so that a figure follows its light, dark or print colours; a figure in a file gets the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,16 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
+
+from voxlift.app.files import write_text
+from voxlift.data_pipelines.files import escape_name
 
 INK, MUTED, RULE, PAPER = "#010203", "#010204", "#010205", "#010206"  # placeholders
 SERIES = tuple(f"#0102{number:02x}" for number in range(16, 24))
@@ -210,3 +215,30 @@ def slugify(text: str) -> str:
     'spacing-along-depth-mm'
     """
     return re.sub(r"[^a-zA-Z0-9]+", "-", str(escape(text))).strip("-").lower()
+
+
+def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
+    """Write a page atomically and return its path; UTF-8, no script, no external resources.
+
+    Args:
+        template: File name in `templates/`.
+        path: Where the page is written.
+        values: Everything that the template needs.
+
+    Raises:
+        OSError: Names the path, as on a full disk.
+    """
+    environment = Environment(
+        loader=PackageLoader("voxlift.app.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(path, escape_name(environment.get_template(template).render(values)))
+    return path
+
+
+def timestamp() -> str:
+    """Return the local time to the minute, as it is printed on a page."""
+    return time.strftime("%Y-%m-%d %H:%M")
