@@ -26,6 +26,12 @@ def test_every_public_name_is_there_documented_and_complete():
         assert name in voxlift.__doc__, name
 
 
+def test_keras_is_imported_without_the_start_lines_of_tensorflow():
+    code = "from voxlift import keras; print(keras.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("keras", "")
+
+
 def test_another_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="plan_lfit"):
         _ = voxlift.plan_lfit

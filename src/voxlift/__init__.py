@@ -10,6 +10,7 @@ Networks
     register_lift_rule   Add the rule for a layer of your own.
     verify_lift          Prove a planned lift on slices repeated along depth.
     LiftError            All layers and settings that cannot be lifted.
+    keras                Keras, imported without TensorFlow's start lines; a failed import shows them.
 
 Volumes
     load_volume          Read an image file: voxels [i, j, k] and the affine.
@@ -34,6 +35,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import keras
+
     from voxlift.app.api import compare, evaluate, study, train
     from voxlift.app.inference.run import Run, open_run
     from voxlift.app.report.viewer import show_volume
@@ -51,6 +54,7 @@ __all__ = [
     "Run",
     "compare",
     "evaluate",
+    "keras",
     "load_volume",
     "open_run",
     "plan_lift",
@@ -88,6 +92,9 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under the name
     """Import a public name when it is first used (PEP 562)."""
+    if name == "keras":
+        importlib.import_module("voxlift.app.runtime.setup").import_quietly()
+        return importlib.import_module(name)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
