@@ -29,10 +29,9 @@ from voxlift.app.evaluation.verdict import (
 )
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.progress import console, phase, print_line
-from voxlift.app.report.evidence import describe_run_subjects
+from voxlift.app.report.evidence import compare_use, describe_run_subjects
 from voxlift.app.report.tables import MISSING, format_quantity
 from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
-from voxlift.app.report.use_sections import compare_use
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 from voxlift.app.runs.subgroups import evaluate_model_subgroups

@@ -16,12 +16,13 @@ from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import (
     Evidence,
-    external_verdict,
+    describe_use,
     show_subgroups,
     table_one_cells,
     value_and_interval,
 )
 from voxlift.app.report.pages import timestamp
+from voxlift.app.report.run_facts import external_verdict
 from voxlift.app.report.run_page import (
     RunSummary,
     count_splits,
@@ -41,7 +42,6 @@ from voxlift.app.report.tables import (
     show_path,
     table_cells,
 )
-from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names

@@ -9,12 +9,22 @@ from typing import Any
 
 from voxlift.app.config import SPLIT_NAMES, TrainSettings
 from voxlift.app.evaluation.bootstrap import RESAMPLES
-from voxlift.app.evaluation.metric_names import headline_metrics, metric_label, primary_metric
+from voxlift.app.evaluation.metric_names import (
+    headline_metrics,
+    is_lower_better,
+    metric_label,
+    primary_metric,
+)
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.report.evidence import external_verdict
-from voxlift.app.report.tables import format_quantity, format_value, interval_of
-from voxlift.app.report.use_sections import label_of_use
+from voxlift.app.report.evidence import label_of_use
+from voxlift.app.report.tables import (
+    format_interval,
+    format_quantity,
+    format_signed,
+    format_value,
+    interval_of,
+)
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import find_best_epoch, scores_from_rows
@@ -356,3 +366,38 @@ METHODS: tuple[Callable[[RunFacts], str], ...] = (
 def write_methods(facts: RunFacts) -> str:
     """Return the methods paragraph, with all its figures."""
     return " ".join(text for describe in METHODS if (text := describe(facts)))
+
+
+def external_verdict(metrics: Mapping[str, Any], *, name: str, metric: str = "auc", unit: str = "") -> str:
+    """Return the sentences above the page on external data.
+
+    Args:
+        metrics: Content of metrics.json.
+        name: Of the model.
+        metric: Of the verdict.
+        unit: Of a predicted number.
+    """
+    block, difference = metrics["external"], metrics.get("difference", {}).get(metric)
+    low, high = interval_of(block, metric) or (None, None)
+    value = f"{format_value(block.get(metric))} {format_interval(low, high)}"
+    sentences = [f"{name}: {metric_label(metric, unit)} {value} on {block['subjects']} external subjects."]
+    if difference and difference["low"] is not None:
+        interval = format_interval(difference["low"], difference["high"])
+        gap = f"{format_signed(difference['difference'])} {interval}"
+        if difference["low"] <= 0 <= difference["high"]:
+            sentences.append(f"No difference from its own test subjects is shown: {gap}.")
+        else:
+            is_lower = difference["high"] < 0
+            word = "better" if is_lower == is_lower_better(metric) else "worse"
+            way = "lower" if is_lower else "higher"
+            sentences.append(f"That is {way}, so {word}, than on its own test subjects: {gap}.")
+    known = metrics["training_range"]
+    if known["outside"]:
+        share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
+        kinds: dict[str, int] = {}
+        for reason, count in known.get("reasons", {}).items():  # along the axes together
+            kind = reason.partition(" along ")[0]
+            kinds[kind] = max(kinds.get(kind, 0), count)
+        reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+        sentences.append(f"{share}{f': {reasons}' if reasons else ''}.")
+    return " ".join(sentences)

@@ -19,12 +19,11 @@ from voxlift.app.report.case_viewer import add_groups, lay_out_cases
 from voxlift.app.report.cases import Case, pick_cases
 from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import describe_data
-from voxlift.app.report.evidence import Evidence, describe_run_subjects
+from voxlift.app.report.evidence import Evidence, describe_run_subjects, describe_use
 from voxlift.app.report.figures import learning_curve_figures
 from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row, show_config
-from voxlift.app.report.use_sections import describe_use
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.learning import read_learning
 from voxlift.app.runs.results import read_history
