@@ -110,9 +110,8 @@ def _describe_grid(same: Sequence[BudgetCost]) -> str:
     first, budgets = same[0], " or ".join(str(one.budget) for one in same)
     seconds = first.epoch_seconds
     spent = format_seconds(seconds) if seconds >= 10 else f"{seconds:.2g} s"
-    return (
-        f"{budgets} ({'x'.join(map(str, first.shape))}): {first.memory / 1e9:.2f} GB a step, {spent} an epoch"
-    )
+    memory = f"{first.memory / 1e9:.2f} GB" if first.memory >= 1e8 else f"{first.memory / 1e6:.0f} MB"
+    return f"{budgets} ({'x'.join(map(str, first.shape))}): {memory} a step, {spent} an epoch"
 
 
 def main() -> int:
