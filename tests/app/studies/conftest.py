@@ -18,7 +18,7 @@ from voxlift.app.comparison import compose as comparison_compose
 from voxlift.app.comparison import run as comparison_run
 from voxlift.app.config import register_schemas
 from voxlift.app.files import write_json, write_rows
-from voxlift.app.report import style
+from voxlift.app.report import pages
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.studies import measurement_process, trainings
@@ -154,7 +154,7 @@ def predictions(quality, *, seed, subjects=80, split="val"):
 def install_stand_in(monkeypatch, folder, score, answers):
     """Replace child processes by a stand-in, in a working directory of its own."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)  # drawing, resampling and composing take most of the time
+    monkeypatch.setattr(pages, "DOTS_PER_INCH", 30)  # drawing, resampling and composing take most of the time
     monkeypatch.setattr(trainings, "RESAMPLES", 500)
     once = functools.cache(lambda name, overrides: compose(name, overrides=list(overrides)))
     monkeypatch.setattr(comparison_compose, "compose", lambda name, overrides: once(name, tuple(overrides)))

@@ -18,7 +18,7 @@ from voxlift.app.comparison.compose import compose_training
 from voxlift.app.comparison.trial import Outcome, Trial
 from voxlift.app.config.studies import CONTESTANTS
 from voxlift.app.data.cohort import gather_cohort
-from voxlift.app.report import style
+from voxlift.app.report import pages
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_scores
@@ -178,7 +178,7 @@ def finished(tmp_path_factory, run_study):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(tmp_path_factory.mktemp("shortcuts"))
         monkeypatch.setattr(shortcuts_run, "run_trainings", train_here)
-        monkeypatch.setattr(style, "DOTS_PER_INCH", 30)
+        monkeypatch.setattr(pages, "DOTS_PER_INCH", 30)
         own = ["study=shortcuts", "model=linear", "study.seeds=[0,1]", "study.resamples=100"]
         yield run_study(*own, "study.permutations=1", "run_dir=out")
 
@@ -211,7 +211,7 @@ def test_the_model_is_scored_on_the_subjects_of_its_own_run(finished):
 
 def test_of_three_classes_the_auc_is_the_mean_of_each_against_the_rest(run_study, tmp_path, monkeypatch):
     monkeypatch.setattr(shortcuts_run, "run_trainings", train_here)
-    monkeypatch.setattr(style, "DOTS_PER_INCH", 30)
+    monkeypatch.setattr(pages, "DOTS_PER_INCH", 30)
     table = write_planted(tmp_path, plant_mark_of_first, classes=("low", "middle", "high"))
     own = ["study=shortcuts", "model=linear", "study.seeds=[0]", "study.resamples=100"]
     few = ["study.permutations=1", "study.contestants=[border,mirrored,shuffled_labels]"]
