@@ -61,7 +61,7 @@ DRAW = """
 import sys
 from pathlib import Path
 from matplotlib.figure import Figure
-from voxlift.app.report.style import export_figure, figure_style
+from voxlift.app.report.pages import export_figure, figure_style
 with figure_style():
     figure = Figure(figsize=(2, 2))
     figure.add_subplot().set_title("a_b % $x")

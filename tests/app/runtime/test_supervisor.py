@@ -12,7 +12,7 @@ from voxlift.app.runtime.failures import ProcessEnd, _count_memory_kills, send_h
 ROOT = Path(__file__).parents[3]
 COMMAND = """
 import os, signal, sys, time
-from voxlift.app.runtime.supervisor import fork_supervised, send_hints
+from voxlift.app.runtime.failures import fork_supervised, send_hints
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
 fork_supervised()
 send_hints(setting="batch_size=8", fix="Fix: batch_size=4.")

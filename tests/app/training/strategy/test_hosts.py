@@ -17,7 +17,7 @@ from voxlift.app.config import (
 from voxlift.app.errors import UserError
 from voxlift.app.runtime.exit_status import CRASH, INTERRUPTED, LOST, USER_ERROR
 from voxlift.app.runtime.failures import ProcessEnd
-from voxlift.app.training.strategy import hosts as agree
+from voxlift.app.training.strategy import hosts
 from voxlift.app.training.strategy.distribute import interleave
 from voxlift.app.training.strategy.hosts import (
     check_hosts,
@@ -122,8 +122,8 @@ def exchange(monkeypatch):
             theirs = left.pop(0)
             return [*theirs[:index], text, *theirs[index:]]
 
-        monkeypatch.setattr(agree, "gather_texts", gather)
-        monkeypatch.setattr(agree, "is_leader", lambda: index == 0)
+        monkeypatch.setattr(hosts, "gather_texts", gather)
+        monkeypatch.setattr(hosts, "is_leader", lambda: index == 0)
         return sent
 
     return stand_as
@@ -155,7 +155,7 @@ def test_no_other_host_begins_when_host_0_has_failed(exchange):
 
 
 def test_a_single_host_exchanges_nothing(monkeypatch):
-    monkeypatch.setattr(agree, "gather_texts", lambda _: pytest.fail("there is nobody"))
+    monkeypatch.setattr(hosts, "gather_texts", lambda _: pytest.fail("there is nobody"))
     with process_zero_first(TrainSettings()):
         pass
 
