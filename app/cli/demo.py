@@ -22,7 +22,7 @@ from voxlift.app.report.demo_figure import write_demo_figure
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.child import python_module
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.preprocess.prepare import prepare_tensor
 
 FOLDER = Path("runs/demo")

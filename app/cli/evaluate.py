@@ -34,7 +34,7 @@ from voxlift.app.runs.folder import RunFolder, open_finished_run
 from voxlift.app.runtime.exit_status import DONE
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.setup import import_user_modules
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 
 def main() -> None:

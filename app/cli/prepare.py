@@ -55,7 +55,7 @@ def prepare(settings: PrepareSettings) -> int:
     )
     from voxlift.app.runtime.logs import logging_to_file
     from voxlift.app.runtime.shards import open_mapper
-    from voxlift.app.tasks import task_of
+    from voxlift.app.tasks.base import task_of
 
     with logging_to_file():
         settings = resolve_preparation(settings)

@@ -28,7 +28,7 @@ from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import find_best_epoch, read_history
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.volume import VolumeError
 
 if TYPE_CHECKING:

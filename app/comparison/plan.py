@@ -17,7 +17,7 @@ from voxlift.app.errors import refuse_problems
 from voxlift.app.progress import print_line
 from voxlift.app.runs.configuration import refuse_other_run
 from voxlift.app.runs.folder import refuse_used_folder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 OWN_KEYS = (
     "models",

@@ -21,7 +21,7 @@ from voxlift.app.config.schema import (
     VerdictSettings,
 )
 from voxlift.app.errors import SettingsError, install_extra, refuse_problems
-from voxlift.app.tasks import TASK_NAMES, task_of
+from voxlift.app.tasks.base import TASK_NAMES, task_of
 
 MASK_USES = ("crop", "channel", "blank")
 DATA_NAMES = ("phantom", "manifest", "medmnist3d")

@@ -23,7 +23,7 @@ from omegaconf._utils import get_omega_conf_dumper
 from voxlift.app.config.commands import TrainSettings
 from voxlift.app.config.schema import NOT_DECIDED, DataSettings, ModelSettings, PreprocessSettings
 from voxlift.app.errors import SettingsError
-from voxlift.app.tasks import TASK_NAMES, task_of
+from voxlift.app.tasks.base import TASK_NAMES, task_of
 from voxlift.data_pipelines.augment import Augment
 
 Settings = TypeVar("Settings")

@@ -25,8 +25,7 @@ from voxlift.app.config import (
 from voxlift.app.data.columns import JoinedColumns
 from voxlift.app.data.sources import build_preprocess, load_subjects
 from voxlift.app.progress import console, counted_bar, is_brief, print_line, progress_bar
-from voxlift.app.tasks import find_task, task_of
-from voxlift.app.tasks.base import Head, Task
+from voxlift.app.tasks.base import Head, Task, find_task, task_of
 from voxlift.data_pipelines.cache.fill import CachedVolumes, explain_problems, fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes, VolumeMetadata, load_metadata
 from voxlift.data_pipelines.errors import ManifestError, list_some

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.sources import check_columns, locate_table
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.tables.manifest import Record
 from voxlift.data_pipelines.tables.reader import is_missing, is_number, parse_limit, read_columns
 

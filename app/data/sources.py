@@ -26,8 +26,7 @@ from voxlift.app.config import (
 from voxlift.app.config.overrides import format_override
 from voxlift.app.config.schema import NOT_DECIDED
 from voxlift.app.progress import counted_bar, phase, print_line, progress_bar
-from voxlift.app.tasks import task_of
-from voxlift.app.tasks.base import Task
+from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.augment import Augment
 from voxlift.data_pipelines.preprocess.auto import (
     AutoPreprocess,

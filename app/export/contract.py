@@ -8,7 +8,7 @@ from typing import Any
 from voxlift import __version__
 from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import EnsembleMember, image_columns
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.cache.format import NORMALISED
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 

@@ -53,7 +53,7 @@ from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subgroups import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.app.training.without_network import check_model
 from voxlift.data_pipelines.errors import ManifestError
 

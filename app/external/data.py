@@ -15,7 +15,7 @@ from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.files import find_real_path
 from voxlift.data_pipelines.tables.manifest import Manifest, split_item

@@ -18,7 +18,7 @@ from voxlift.app.progress import print_line
 from voxlift.app.runs.cohort import join_new_columns, read_training_range
 from voxlift.app.runs.folder import RunFolder, load_network, volume_shape
 from voxlift.app.runs.results import read_scores
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.app.training.without_network import WITHOUT_NETWORK
 from voxlift.data_pipelines.audit.prepared import find_out_of_range
 from voxlift.data_pipelines.cache.format import PreparedVolumes

@@ -17,7 +17,7 @@ from voxlift.app.runs.cohort import load_joined_encoder, read_training_range
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, load_network, open_finished_run, volume_shape
 from voxlift.app.runs.results import read_temperature
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.audit.prepared import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 

@@ -32,7 +32,7 @@ from voxlift.app.inference.scans import PreparedScan, find_input_scans, prepare_
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, load_network, open_finished_run, volume_shape
 from voxlift.app.runs.results import read_history, read_scores
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.volume import Affine, VolumeError
 from voxlift.data_pipelines.writers import resample_to_source
 

@@ -20,7 +20,7 @@ from voxlift.app.report import run_facts
 from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.run_facts import RunFacts
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 SOURCE = "CLAIM 2024 (Tejani et al., doi:10.1148/ryai.240300)"
 NOTE = (

@@ -26,8 +26,7 @@ from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.pages import timestamp
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import describe_table
-from voxlift.app.tasks import task_of
-from voxlift.app.tasks.base import Task
+from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
 from voxlift.data_pipelines.audit.measures import lose_record, measure_record
 from voxlift.data_pipelines.audit.regions import region_row

@@ -28,7 +28,7 @@ from voxlift.app.report.tables import (
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import find_best_epoch, scores_from_rows
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", "calibration": "calibration"}
 INTENSITIES = {

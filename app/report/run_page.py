@@ -28,8 +28,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.learning import read_learning
 from voxlift.app.runs.results import read_history
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names
-from voxlift.app.tasks import find_task, task_of
-from voxlift.app.tasks.base import Task
+from voxlift.app.tasks.base import Task, find_task, task_of
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort

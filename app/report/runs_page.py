@@ -22,7 +22,7 @@ from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.tables import format_interval, format_quantity, format_value, interval_of
 from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 COLUMNS = ("data", "model", "seconds")  # that are sorted by besides metrics
 SHOWN_APART = ("data.name", "model.name", "task.name")

@@ -21,8 +21,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import read_subjects, saved_name, write_subjects
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.setup import Precision
-from voxlift.app.tasks import task_of
-from voxlift.app.tasks.base import Task
+from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.audit.prepared import (
     TrainingRange,
     check_prepared,

@@ -16,8 +16,7 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.files import read_json, read_rows
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import find_task, task_of
-from voxlift.app.tasks.base import ScoredRows, Task
+from voxlift.app.tasks.base import ScoredRows, Task, find_task, task_of
 from voxlift.data_pipelines.tables.manifest import Record
 
 log = logging.getLogger("voxlift")

@@ -20,7 +20,7 @@ from voxlift.app.data.sources import locate_table, table_options
 from voxlift.app.evaluation.table_one import TableOneRow, Value, describe_columns, table_rows
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.errors import ManifestError, closest_name, list_some
 from voxlift.data_pipelines.files import IMAGE_SUFFIXES
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest

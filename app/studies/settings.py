@@ -25,7 +25,7 @@ from voxlift.app.config.studies import (
 )
 from voxlift.app.errors import refuse_problems
 from voxlift.app.runtime.cluster import find_cluster_problems
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 
 if TYPE_CHECKING:
     from voxlift.app.tasks.base import Task

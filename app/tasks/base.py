@@ -1,7 +1,9 @@
-"""`Task`: what a module may ask about what is predicted.
+"""`Task`: what a module may ask about what is predicted, and how the task of a name is found.
+
+A module asks the object; it never asks for the task's name.
 
 `names` are always the names of the outputs in order: of the classes, the grades, the findings, or the number.
- `labels` are int64 [N] class indices, or float64 [N, T] targets in which nan is unknown. `outputs` are
+`labels` are int64 [N] class indices, or float64 [N, T] targets in which nan is unknown. `outputs` are
 what the network returns, [N, K]; `predictions` are probabilities or numbers, float64 [N, K].
 """
 
@@ -12,16 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from voxlift.app.config import DataSettings, TrainerSettings, TrainSettings
     from voxlift.app.evaluation.scores import Predictions
     from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
+
 Loss = Callable[[Any, Any], Any]
 Label = tuple[int, tuple[float, ...]]  # class index, targets: as in a `Record`
+TASK_NAMES = ("classes", "findings", "grades", "number")
 
 
 @dataclass(frozen=True)
@@ -359,3 +363,32 @@ class Task(ABC):
         Raises:
             ValueError, KeyError: The row is damaged.
         """
+
+
+def find_task(name: str, unit: str = "", *, is_paired: bool = False, top_k: int = 5) -> Task:
+    """Return the task of a name of `TASK_NAMES`.
+
+    Args:
+        name: Of the task.
+        unit: Of a number.
+        is_paired: Of classes, as in `Scores`.
+        top_k: Of classes, as in `Scores`.
+    """
+    # Late: `--help` and the schema answer without numpy.
+    from voxlift.app.tasks.classes import Classes
+    from voxlift.app.tasks.findings import FindingsTask
+    from voxlift.app.tasks.grades import GradesTask
+    from voxlift.app.tasks.number import NumberTask
+
+    tasks: tuple[Task, ...] = (Classes(is_paired, top_k), FindingsTask(), GradesTask(), NumberTask(unit))
+    return next(task for task in tasks if task.name == name)
+
+
+def task_of(settings: Any) -> Task:  # noqa: ANN401 - any settings with the group `task`
+    """Return the task that the settings of a command name."""
+    task = settings.task
+    if not hasattr(settings, "evaluation"):  # of a command that scores nothing
+        return find_task(task.name, task.unit)
+    evaluation = settings.evaluation
+    is_paired = evaluation.paired_within is not None
+    return find_task(task.name, task.unit, is_paired=is_paired, top_k=evaluation.top_k)

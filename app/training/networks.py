@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from voxlift.app.config import ModelSettings, PreprocessSettings, SettingsError
 from voxlift.app.runs.folder import load_network
 from voxlift.app.runtime.setup import protect_training
-from voxlift.app.tasks import find_task
-from voxlift.app.tasks.base import Head, Task
+from voxlift.app.tasks.base import Head, Task, find_task
 from voxlift.app.training.baseline import is_volume_file, load_trained, prepare_trained, trained_source
 from voxlift.app.training.builder import build_users_network
 

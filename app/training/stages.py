@@ -17,7 +17,7 @@ from voxlift.app.data.sources import build_preprocess
 from voxlift.app.runs.configuration import find_in_comparison, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.setup import rounding_tolerance, unchanged_randomness
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.app.training.baseline import check_name, has_trained_weights, load_trained, trained_source
 from voxlift.app.training.networks import (
     InputSpec,

@@ -16,7 +16,7 @@ from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_rows
 from voxlift.app.runs.cohort import read_training_range, warn_about_images, write_cohort, write_training_range
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import task_of
+from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.audit.prepared import find_training_range
 from voxlift.data_pipelines.readers.nifti import read_nifti
 from voxlift.data_pipelines.tables.manifest import ManifestError, Record

@@ -13,8 +13,7 @@ from voxlift.app.config import DataSettings, SettingsError, TrainerSettings, Tra
 from voxlift.app.config.overrides import list_changes
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.runs.results import prediction_rows, scores_from_rows
-from voxlift.app.tasks import TASK_NAMES, find_task, task_of
-from voxlift.app.tasks.base import LinearOptions, ScoredRows
+from voxlift.app.tasks.base import TASK_NAMES, LinearOptions, ScoredRows, find_task, task_of
 from voxlift.data_pipelines.tables.manifest import Record
 
 RNG = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from voxlift.app.inference.run import open_run
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import load_network
-from voxlift.app.tasks import find_task
+from voxlift.app.tasks.base import find_task
 from voxlift.app.training.baseline import check_slice_run
 from voxlift.app.training.networks import InputSpec, build_networks
 from voxlift.app.training.stages import build_stages, slice_settings

@@ -6,7 +6,7 @@ import pytest
 from commands import compose_command
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
-from voxlift.app.tasks import find_task
+from voxlift.app.tasks.base import find_task
 from voxlift.app.training.baseline import check_baseline, check_name
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.train import train

@@ -15,8 +15,7 @@ from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import load_settings, save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks import find_task
-from voxlift.app.tasks.base import Head
+from voxlift.app.tasks.base import Head, find_task
 from voxlift.app.training.baseline import check_baseline, refuse_seen_subjects
 from voxlift.app.training.fit import recalibrate_lifted, slice_model_cost
 from voxlift.app.training.fit_loop import scale_learning_rate

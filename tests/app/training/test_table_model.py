@@ -17,7 +17,7 @@ from voxlift.app.config import SettingsError
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder, open_finished_run
-from voxlift.app.tasks import find_task
+from voxlift.app.tasks.base import find_task
 from voxlift.app.training.train import train
 from voxlift.app.training.without_network import coefficient_rows, fit_table_model
 from voxlift.data_pipelines.errors import ManifestError
