@@ -84,10 +84,10 @@ class Preprocess:
             # Lists from a configuration file become tuples, so that the settings can be hashed and compared.
             object.__setattr__(self, name, None if value is None else tuple(value))
         object.__setattr__(self, "mask", tuple(self.mask))
-        check_settings(self)
+        check_preprocess(self)
 
 
-def check_settings(settings: Preprocess) -> None:
+def check_preprocess(settings: Preprocess) -> None:
     """Raise if settings are invalid or contradict each other.
 
     Raises:
