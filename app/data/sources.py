@@ -10,6 +10,7 @@ import csv
 import functools
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -82,6 +83,19 @@ def locate_table(data: DataSettings) -> DataSettings:
     if data.name == "manifest":
         return data
     return _write_phantom(data) if data.name == "phantom" else _write_medmnist(data)
+
+
+def dataset_name(data: DataSettings) -> str:
+    """Return a short name of the data set for a folder: that of a table with its parent folder.
+
+    >>> dataset_name(DataSettings(name="manifest", table="/data/lesions/labels.csv"))
+    'lesions-labels'
+    """
+    if data.name == "phantom":
+        return f"phantom-{data.task}"
+    path = Path(str(data.npz if data.name == "medmnist3d" else data.table)).expanduser().absolute()
+    parts = [path.stem] if data.name == "medmnist3d" or path.is_dir() else [path.parent.name, path.stem]
+    return re.sub(r"[^\w.-]+", "_", "-".join(part for part in parts if part)) or data.name
 
 
 def table_options(data: DataSettings, task: Task) -> TableOptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -10,21 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.config import AuditSettings, DataSettings, SettingsError, TrainSettings
+from voxlift.app.config import AuditSettings, DataSettings, SettingsError
 from voxlift.app.data.sources import (
     as_auto,
     choose_preprocess,
+    dataset_name,
     describe_left_out,
     locate_table,
     probe_images,
     table_options,
 )
 from voxlift.app.evaluation.table_one import table_rows
-from voxlift.app.files import read_json, read_rows, refuse_unwritable, write_json, write_rows
+from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.progress import counted_bar, phase, progress_bar
 from voxlift.app.report.findings import DatasetAudit, suggested_overrides
 from voxlift.app.report.pages import timestamp
-from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
@@ -44,8 +43,6 @@ from voxlift.data_pipelines.tables.subjects import SUBJECT_NOTES, describe_sever
 
 JSON, CSV, PAGE = "audit.json", "audit.csv", "audit.html"
 TABLE_ONE, FLOW, MEASURED = "audit.table1.csv", "audit.flow.csv", "audit.measures.csv"
-MAX_FINDINGS = 12  # on the page of a run; the audit's own page has all of them
-NO_AUDIT = "No audit was found: voxlift-audit checks headers, copies and confounding."
 GEOMETRY = ("shape", "spacing", "axcodes", "dtype", "kind", "channels")
 
 
@@ -68,19 +65,6 @@ def audit_folder(settings: AuditSettings) -> Path:
             f"{', '.join(others[:3])}{' and more' * (len(others) > 3)}; choose another output."
         )
     return folder
-
-
-def dataset_name(data: DataSettings) -> str:
-    """Return a short name of the data set for a folder: that of a table with its parent folder.
-
-    >>> dataset_name(DataSettings(name="manifest", table="/data/lesions/labels.csv"))
-    'lesions-labels'
-    """
-    if data.name == "phantom":
-        return f"phantom-{data.task}"
-    path = Path(str(data.npz if data.name == "medmnist3d" else data.table)).expanduser().absolute()
-    parts = [path.stem] if data.name == "medmnist3d" or path.is_dir() else [path.parent.name, path.stem]
-    return re.sub(r"[^\w.-]+", "_", "-".join(part for part in parts if part)) or data.name
 
 
 def audit_dataset(settings: AuditSettings, mapper: Mapper | None = None) -> DatasetAudit:
@@ -244,45 +228,3 @@ def _format_fact(value: object) -> str:
 
 def _count_values(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
-    """Return sentences on the data of a run, with the findings of its audit if there is one.
-
-    That is the audit which `voxlift-audit` writes below `runs_folder` by default; one that is older than the
-    table of labels is ignored.
-    """
-    rows = read_rows(run.splits)
-    subjects = len({row["subject"] for row in rows})
-    sentences = [
-        f"{len(rows)} volumes of {subjects} subjects were read and prepared.",
-        "No subject and no image is in two splits: names and hashes of the voxels were compared.",
-    ]
-    if run.left_out.exists():
-        left_out = read_rows(run.left_out)
-        sentences.append(f"{len(left_out)} unusable files were left out; left_out.csv lists the reasons.")
-    found = _read_audit(settings)
-    return [*sentences, *([NO_AUDIT] if found is None else _describe_audit(found))]
-
-
-def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:
-    path = Path(settings.runs_folder) / f"audit-{dataset_name(settings.data)}" / JSON
-    table = Path(str(settings.data.table)).expanduser()
-    try:
-        if table.is_file() and table.stat().st_mtime > path.stat().st_mtime:
-            return None
-        return read_json(path)
-    except (OSError, SettingsError):
-        return None
-
-
-def _describe_audit(found: dict[str, Any]) -> list[str]:
-    findings = found.get("findings", [])
-    counts = Counter(str(one.get("severity")) for one in findings)
-    counted = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
-    files = f"{found.get('files')} files, {found.get('unreadable')} of them unreadable"
-    sentences = [f"Audit of {found.get('created')}: {files}; {counted or 'nothing was found'}."]
-    sentences += [f"{one.get('severity')}: {one.get('message')}" for one in findings[:MAX_FINDINGS]]
-    if len(findings) > MAX_FINDINGS:
-        sentences.append(f"and {len(findings) - MAX_FINDINGS} more, on the page of the audit")
-    return sentences

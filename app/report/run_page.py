@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlift.app.config import SPLIT_NAMES, DataSettings, TrainSettings
+from voxlift.app.config import SPLIT_NAMES, DataSettings, SettingsError, TrainSettings
+from voxlift.app.data.sources import dataset_name
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
@@ -18,7 +19,7 @@ from voxlift.app.report.case_facts import case_headings
 from voxlift.app.report.case_viewer import add_groups, lay_out_cases
 from voxlift.app.report.cases import Case, pick_cases
 from voxlift.app.report.checklist import Checklist, build_checklist
-from voxlift.app.report.dataset_audit import describe_data
+from voxlift.app.report.dataset_audit import JSON as AUDIT
 from voxlift.app.report.evidence import Evidence, describe_run_subjects, describe_use
 from voxlift.app.report.figures import learning_curve_figures
 from voxlift.app.report.pages import timestamp, write_page
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
 
 
+MAX_FINDINGS = 12  # of the audit; its own page has all of them
+NO_AUDIT = "No audit was found: voxlift-audit checks headers, copies and confounding."
 CLASSES = find_task("classes")
 
 
@@ -271,3 +274,45 @@ def _calibration_table(scores: Predictions | None, temperature: float | None) ->
     if classes is None or temperature is None:
         return None
     return tables.calibration_table({"": classes[0]}, {"": [temperature]})
+
+
+def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
+    """Return sentences on the data of a run, with the findings of its audit if there is one.
+
+    That is the audit which `voxlift-audit` writes below `runs_folder` by default; one that is older than the
+    table of labels is ignored.
+    """
+    rows = read_rows(run.splits)
+    subjects = len({row["subject"] for row in rows})
+    sentences = [
+        f"{len(rows)} volumes of {subjects} subjects were read and prepared.",
+        "No subject and no image is in two splits: names and hashes of the voxels were compared.",
+    ]
+    if run.left_out.exists():
+        left_out = read_rows(run.left_out)
+        sentences.append(f"{len(left_out)} unusable files were left out; left_out.csv lists the reasons.")
+    found = _read_audit(settings)
+    return [*sentences, *([NO_AUDIT] if found is None else _describe_audit(found))]
+
+
+def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:
+    path = Path(settings.runs_folder) / f"audit-{dataset_name(settings.data)}" / AUDIT
+    table = Path(str(settings.data.table)).expanduser()
+    try:
+        if table.is_file() and table.stat().st_mtime > path.stat().st_mtime:
+            return None
+        return read_json(path)
+    except (OSError, SettingsError):
+        return None
+
+
+def _describe_audit(found: dict[str, Any]) -> list[str]:
+    findings = found.get("findings", [])
+    counts = Counter(str(one.get("severity")) for one in findings)
+    counted = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items())
+    files = f"{found.get('files')} files, {found.get('unreadable')} of them unreadable"
+    sentences = [f"Audit of {found.get('created')}: {files}; {counted or 'nothing was found'}."]
+    sentences += [f"{one.get('severity')}: {one.get('message')}" for one in findings[:MAX_FINDINGS]]
+    if len(findings) > MAX_FINDINGS:
+        sentences.append(f"and {len(findings) - MAX_FINDINGS} more, on the page of the audit")
+    return sentences

@@ -14,7 +14,8 @@ from rich.console import Console
 from commands import call_command, compose_command, run_python
 from scans import write_scan
 from voxlift.app.config import AuditSettings, DataSettings, SettingsError
-from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, dataset_name, write_audit
+from voxlift.app.data.sources import dataset_name
+from voxlift.app.report.dataset_audit import audit_dataset, audit_folder, write_audit
 from voxlift.app.report.findings import (
     format_finding,
     group_findings,
