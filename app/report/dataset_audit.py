@@ -1,4 +1,4 @@
-"""Audit the data set that the settings name, write the folder of the audit, and read it for other pages."""
+"""Audit the data set that the settings name, and write the folder of the audit."""
 
 from __future__ import annotations
 

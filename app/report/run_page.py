@@ -26,8 +26,7 @@ from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row, show_config
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.learning import read_learning
-from voxlift.app.runs.results import read_history
+from voxlift.app.runs.results import read_history, read_learning
 from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks.base import Task, find_task, task_of
 

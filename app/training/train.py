@@ -20,8 +20,7 @@ from voxlift.app.report.terminal import print_ablation, print_split_metrics, pri
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.configuration import is_complete, reopen_run, saved_precision
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder, save_trained
-from voxlift.app.runs.learning import write_learning
-from voxlift.app.runs.results import prediction_rows
+from voxlift.app.runs.results import prediction_rows, write_learning
 from voxlift.app.runs.subgroups import evaluate_run_subgroups
 from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from voxlift.app.runs.learning import assess_learning, describe_learning
 from voxlift.app.evaluation.scores import Scores
+from voxlift.app.runs.results import assess_learning, describe_learning
 
 
 def scores_of(count, *, signal, seed):
