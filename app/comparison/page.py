@@ -16,11 +16,10 @@ from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
 from voxlift.app.report.case_facts import CaseRow
-from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.pages import timestamp
-from voxlift.app.report.run_page import count_splits, describe_data, describe_task
+from voxlift.app.report.run_page import add_groups, count_splits, describe_data, describe_task
 from voxlift.app.report.tables import format_value, show_config, show_path
 from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings, mark_extension

@@ -37,13 +37,12 @@ from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
 from voxlift.app.progress import phase, print_line
-from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
 from voxlift.app.report.evidence import Evidence, compare_use, show_subgroups, table_one_cells
 from voxlift.app.report.external_page import count_reasons, describe_models_external
 from voxlift.app.report.pages import assign_colours, timestamp
-from voxlift.app.report.run_page import count_splits, describe_task
+from voxlift.app.report.run_page import add_groups, count_splits, describe_task
 from voxlift.app.report.tables import show_config, show_path, table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
 from voxlift.app.runs.cohort import join_new_columns

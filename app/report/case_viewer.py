@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -126,20 +126,6 @@ def build_viewer(volumes: Sequence[CaseModels]) -> dict[str, Any]:
         ],
         "filters": _find_filters(cases),
     }
-
-
-def add_groups(
-    case: Case, groups: Mapping[str, Mapping[str, str]], names: Mapping[str, str] | None = None
-) -> Case:
-    """Return the case with the groups and the name of its subject.
-
-    Args:
-        case: The case.
-        groups: Name of a volume to the group in each column of `evaluation.by`.
-        names: Name of a volume to that of its subject, where it is another than that in the scores.
-    """
-    facts = replace(case.facts, groups=groups.get(case.item, {}))
-    return replace(case, facts=facts, subject=(names or {}).get(case.item, case.subject))
 
 
 def _case_data(volume: CaseModels) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import MIN_SUBJECTS, format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
-from voxlift.app.report.case_viewer import add_groups
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import (
     Evidence,
@@ -25,6 +24,7 @@ from voxlift.app.report.pages import timestamp
 from voxlift.app.report.run_facts import external_verdict
 from voxlift.app.report.run_page import (
     RunSummary,
+    add_groups,
     count_splits,
     describe_baseline,
     describe_task,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from voxlift.app.files import read_json, read_rows
 from voxlift.app.inference.scores import describe_sites
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
-from voxlift.app.report.case_viewer import add_groups, lay_out_cases
+from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case, pick_cases
 from voxlift.app.report.checklist import Checklist, build_checklist
 from voxlift.app.report.dataset_audit import JSON as AUDIT
@@ -138,6 +138,20 @@ def write_run_page(
         created=timestamp(),
     )
     return render_run_page(summary, run.report)
+
+
+def add_groups(
+    case: Case, groups: Mapping[str, Mapping[str, str]], names: Mapping[str, str] | None = None
+) -> Case:
+    """Return the case with the groups and the name of its subject.
+
+    Args:
+        case: The case.
+        groups: Name of a volume to the group in each column of `evaluation.by`.
+        names: Name of a volume to that of its subject, where it is another than that in the scores.
+    """
+    facts = replace(case.facts, groups=groups.get(case.item, {}))
+    return replace(case, facts=facts, subject=(names or {}).get(case.item, case.subject))
 
 
 def metric_blocks(metrics: Mapping[str, Any]) -> dict[str, Any]:

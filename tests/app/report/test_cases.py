@@ -23,10 +23,10 @@ from voxlift.app.evaluation.scores import Scores
 from voxlift.app.report import cases as building
 from voxlift.app.report.case_facts import describe_row, name_volume
 from voxlift.app.report.case_pictures import MAP_OPACITY, blend_map, case_picture, colour_bar
-from voxlift.app.report.case_viewer import add_groups, lay_out_cases
+from voxlift.app.report.case_viewer import lay_out_cases
 from voxlift.app.report.cases import Case, Grid, cut_case, pick_cases, place_sprite, share_planes
 from voxlift.app.report.pages import write_page
-from voxlift.app.report.run_page import RunSummary, run_page_values
+from voxlift.app.report.run_page import RunSummary, add_groups, run_page_values
 from voxlift.app.report.sprites import (
     MAX_BYTES,
     MAX_SIDE,
