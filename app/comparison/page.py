@@ -15,6 +15,7 @@ from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
+from voxlift.app.inference.scores import find_case_groups, find_case_names
 from voxlift.app.report.case_facts import CaseRow
 from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
@@ -25,7 +26,6 @@ from voxlift.app.runs.cohort import reopen_split
 from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import find_best_epoch, read_history
-from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.volume import VolumeError
 

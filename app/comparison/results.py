@@ -28,13 +28,13 @@ from voxlift.app.evaluation.verdict import (
     overall_verdict,
 )
 from voxlift.app.files import read_json, write_json, write_rows
+from voxlift.app.inference.scores import evaluate_model_subgroups
 from voxlift.app.progress import console, phase, print_line
 from voxlift.app.report.evidence import compare_use, describe_run_subjects
 from voxlift.app.report.tables import MISSING, format_quantity
 from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
-from voxlift.app.runs.subgroups import evaluate_model_subgroups
 
 VALIDATION_RESAMPLES = 500
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")

@@ -36,6 +36,7 @@ from voxlift.app.external.run import (
 from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
+from voxlift.app.inference.scores import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page
@@ -49,7 +50,6 @@ from voxlift.app.runs.cohort import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runs.subgroups import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.tasks.base import task_of

@@ -36,6 +36,7 @@ from voxlift.app.external.score import (
 )
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
+from voxlift.app.inference.scores import evaluate_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
 from voxlift.app.report.terminal import print_metrics, print_subgroups
@@ -43,7 +44,6 @@ from voxlift.app.runs.cohort import write_cohort
 from voxlift.app.runs.configuration import describe_extensions, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runs.subgroups import evaluate_subgroups
 from voxlift.app.runs.subjects import (
     SubjectColumns,
     build_flow,

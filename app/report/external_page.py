@@ -12,6 +12,7 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import MIN_SUBJECTS, format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
+from voxlift.app.inference.scores import find_case_groups, find_case_names
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import (
     Evidence,
@@ -44,7 +45,6 @@ from voxlift.app.report.tables import (
 )
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder, load_network
-from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.runs.subjects import SubjectColumns
 
 if TYPE_CHECKING:

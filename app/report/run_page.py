@@ -13,7 +13,7 @@ from voxlift.app.data.sources import dataset_name
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.inference.scores import describe_sites
+from voxlift.app.inference.scores import describe_sites, find_case_groups, find_case_names
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
 from voxlift.app.report.case_viewer import lay_out_cases
@@ -27,7 +27,6 @@ from voxlift.app.report.result_views import ResultViews, view_results
 from voxlift.app.report.tables import Row, show_config
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history, read_learning
-from voxlift.app.runs.subgroups import find_case_groups, find_case_names
 from voxlift.app.tasks.base import Task, find_task, task_of
 
 if TYPE_CHECKING:

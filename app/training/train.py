@@ -15,13 +15,13 @@ from voxlift.app.data.sources import AutoChoice, decide_grid
 from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
+from voxlift.app.inference.scores import evaluate_run_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
 from voxlift.app.runs.configuration import is_complete, reopen_run, saved_precision
 from voxlift.app.runs.folder import RunFolder, create_run, refuse_used_folder, save_trained
 from voxlift.app.runs.results import prediction_rows, write_learning
-from voxlift.app.runs.subgroups import evaluate_run_subgroups
 from voxlift.app.runs.subjects import check_reported_columns
 from voxlift.app.runtime.failures import build_resume_hint, build_training_hint, translate_failures
 from voxlift.app.runtime.logs import MACHINE, logging_to_file
