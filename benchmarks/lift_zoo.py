@@ -32,9 +32,10 @@ SIDES = {  # the smallest that they accept
     "InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "kimm:InceptionV3": 75, "kimm:Xception": 71,
     "kimm:MobileViTXXS": 64, "kimm:MobileViTV2W050": 64,
     "kimm:GhostNetV2W100": 64, "kimm:GhostNetV3W050": 64, "kimm:VGG11": 224,
-    "keras_hub:VGGImageClassifier": 224, "keras_hub:SwinTransformerImageClassifier": 224,
+    "keras_hub:SwinTransformerImageClassifier": 224,
     "keras_hub:MiTImageClassifier": 64, "keras_hub:CSPNetImageClassifier": 64,
 }  # fmt: skip
+HEAD_SIDES = {"keras_hub:VGGImageClassifier": 224}  # the same of those with a head that alone needs more
 ZOOS = ("applications", "kimm", "kimm-all", "keras_hub")
 FAMILIES = (  # of kimm, its smallest network of each
     "ConvMixer736D32", "ConvNeXtAtto", "DenseNet121", "EfficientNetB0", "EfficientNetLiteB0",
@@ -210,8 +211,8 @@ def verify_network(name: str, lifts: list[tuple[str, str]]) -> None:
 
     from voxlift.models.lifting import LiftError, load_network, randomise_network
 
-    side = SIDES.get(name, SIDE)
     for head in dict.fromkeys(head for _, head in lifts):
+        side = ({**SIDES, **HEAD_SIDES} if head == "with" else SIDES).get(name, SIDE)
         keras.backend.clear_session()
         options = {"input_shape": (side, side, 3), "include_top": head == "with"}
         network = load_network(name, **options, **({"classes": 10} if head == "with" else {}))

@@ -180,5 +180,9 @@ def _import_zoos(file: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message that is not empty, or the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of an error's message, with the next one where it ends with a colon.
+
+    Without a message it is the name of the error's class.
+    """
+    first, second = (*(line.strip() for line in str(error).splitlines() if line.strip()), "", "")[:2]
+    return f"{first} {second}" if first.endswith(":") else first or type(error).__name__

@@ -33,9 +33,10 @@ def build_users_network(
     build = _find_function(builder)
     try:
         inspect.signature(build).bind(input_shape=input_shape, classes=classes)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # a ValueError with a cause where a further argument is unknown
         raise SettingsError(
-            f"model.builder: expected {name} to be {FORM}, with the other keys as its arguments; {error}."
+            f"model.builder: expected {name} to be {FORM}, with the other keys as its arguments; "
+            f"{error.__cause__ or error}."
         ) from error
     try:
         network = build(input_shape=input_shape, classes=classes)

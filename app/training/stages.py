@@ -309,6 +309,8 @@ def describe_proof(proof: LiftProof) -> str:
         f"Lift of {proof.network} on repeated slices: {proof.verdict}, difference {proof.difference:.1e} "
         f"({proof.seconds:.1f} s)"
     )
+    if proof.verdict == "no signal":
+        return f"{line}; two different slices give nearly equal outputs, so that this shows little"
     if proof.is_proved or not proof.inexact:
         return line
     layer, reason = next(iter(proof.inexact.items()))

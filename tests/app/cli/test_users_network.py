@@ -147,6 +147,8 @@ def test_an_unusable_network_is_refused_before_any_image_is_read(case, folder, c
 def test_a_builder_in_another_form_and_a_missing_module_are_refused(capsys):
     assert call_command("train", *TINY, "model.builder=mynets.build") == 2
     assert "_target_" in capsys.readouterr().err
+    assert call_command("train", *TINY, BUILDER.replace("width", "widht")) == 2
+    assert "widht" in capsys.readouterr().err
     assert call_command("train", *TINY, BUILDER, "model.baseline=resnet") == 2
     assert "model.baseline=resnet" in capsys.readouterr().err
     assert call_command("evaluate", "run=.", "custom=[not_there]") == 2
