@@ -22,7 +22,13 @@ from voxlift import __version__
 from voxlift.app.cli import STARTED
 from voxlift.app.config import register_schemas
 from voxlift.app.config.keys import SCHEMA, list_known_keys, register_choices
-from voxlift.app.config.messages import describe_dashed, describe_error, is_dashed, is_user_error
+from voxlift.app.config.messages import (
+    describe_dashed,
+    describe_error,
+    is_dashed,
+    is_user_error,
+    put_options_first,
+)
 from voxlift.app.config.overrides import quote_argument
 from voxlift.app.errors import SettingsError
 from voxlift.app.progress import keep_pulse, pulse
@@ -67,7 +73,7 @@ def run_command(
     register_schemas()
     register_choices()
     _handle_dashed_arguments(sys.argv[1:], name)
-    sys.argv[1:] = map(quote_argument, sys.argv[1:])
+    sys.argv[1:] = put_options_first([quote_argument(one) for one in sys.argv[1:]])
     statuses: list[int] = []
 
     def run(cfg: DictConfig) -> int:
@@ -82,7 +88,7 @@ def run_command(
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)
-    with keep_pulse(pulse, since=STARTED):
+    with keep_pulse(pulse, since=STARTED.pop() if STARTED else None):
         statuses.append(_run_guarded(lambda: _read_status(start), name, debug=False))
     statuses.append(_run_guarded(_flush_output, name, debug=False))
     sys.exit(max(statuses))

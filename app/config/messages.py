@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import re
 import shlex
 import sys
@@ -44,6 +45,9 @@ FILE_ERRORS = {  # why a file or folder could not be used, and what to do
 }
 PLAIN = re.compile(r"[\w.+/@%:?|*-]+")  # an item of a list that needs no quotes of its own
 HYDRA_OPTIONS = ("cfg", "package", "config-path", "config-name", "config-dir", "experimental-rerun", "info")
+OPTIONS_WITH_VALUE = frozenset(
+    (*(f"--{name}" for name in HYDRA_OPTIONS if name != "info"), "-c", "-p", "-cp", "-cn", "-cd")
+)
 PATH_KEYS: Mapping[str, str] = MappingProxyType(  # the key that a path alone was probably meant for
     {
         "audit": "data=manifest data.table",
@@ -134,6 +138,22 @@ def is_dashed(argument: str, keys: Collection[str]) -> bool:
     name, separator, _ = argument.removeprefix("--").partition("=")
     is_setting = name in keys or "." in name or (bool(separator) and name not in HYDRA_OPTIONS)
     return argument.startswith("--") and is_setting
+
+
+def put_options_first(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with Hydra's options before the settings; between settings Hydra refuses them.
+
+    >>> put_options_first(["model=mine", "--config-dir=conf", "seed=1", "-cd", "conf", "-m"])
+    ['--config-dir=conf', '-cd', 'conf', '-m', 'model=mine', 'seed=1']
+    """
+    if "--info" in arguments:  # it would take a setting behind it for its own value
+        return list(arguments)
+    options, settings, rest = list[str](), list[str](), iter(arguments)
+    for argument in rest:
+        (options if argument.startswith("-") else settings).append(argument)
+        if argument in OPTIONS_WITH_VALUE:
+            options.extend(itertools.islice(rest, 1))
+    return [*options, *settings]
 
 
 def describe_dashed(argument: str) -> str:
