@@ -8,11 +8,11 @@ from typing import Any
 
 from voxlift.app.comparison.trial import Trial
 from voxlift.app.config import ModelSettings
-from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.verdict import Verdict, decide
+from voxlift.app.inference.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.report.tables import format_interval, format_signed
 from voxlift.app.runs.results import read_ablation
 

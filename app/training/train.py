@@ -12,9 +12,9 @@ from voxlift.app.config import TrainSettings
 from voxlift.app.data.cohort import Cohort, find_subjects, prepare_subjects
 from voxlift.app.data.columns import fit_joined
 from voxlift.app.data.sources import AutoChoice, decide_grid
-from voxlift.app.evaluation.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
+from voxlift.app.inference.ablation import ALL_INPUTS, summarise_ablation
 from voxlift.app.inference.scores import evaluate_run_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
