@@ -129,7 +129,7 @@ def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tens
             name = f"{prefix}{operation.name}"
             if isinstance(operation, keras.Model):
                 return _walk(operation, args[0], f"{name}/", visit)
-            outputs = operation.compute_output_spec(*args, **kwargs)
+            outputs = _output_spec(operation, args, kwargs)
             visit(operation, name, (args, kwargs), outputs)
             return outputs
 
@@ -138,6 +138,35 @@ def _walk(model: keras.Model, inputs: Tensor, prefix: str, visit: Visit) -> Tens
     # Keras's own execution of the graph, which clone_model uses too; symbolic, so nothing is computed.
     graph = model._functional if isinstance(model, keras.Sequential) else model  # noqa: SLF001
     return graph._run_through_graph(inputs, operation_fn=wrap)  # noqa: SLF001
+
+
+class _InPrecision(keras.layers.Layer):
+    """Run a function with the variables cast as in a call of a layer, which Keras does in a call alone."""
+
+    def __init__(self, function: Callable[[], Tensor], dtype: keras.DTypePolicy) -> None:
+        super().__init__(dtype=dtype)
+        self._function = function
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def compute_output_spec(self, inputs: Tensor) -> Tensor:  # noqa: ARG002  # only that there are inputs counts
+        return self._function()
+
+
+def _output_spec(operation: Any, args: Any, kwargs: Any) -> Tensor:  # noqa: ANN401  # Keras's operations are untyped
+    kind, base = type(operation), keras.layers.Layer
+    is_mixed = isinstance(operation, base) and operation.compute_dtype != operation.variable_dtype
+    traces_call = is_mixed and (
+        kind.compute_output_spec is base.compute_output_spec
+        and kind.compute_output_shape is base.compute_output_shape
+    )
+    if not traces_call or not operation.autocast:
+        return operation.compute_output_spec(*args, **kwargs)
+    tensor = next(leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor))
+    return _InPrecision(lambda: operation.compute_output_spec(*args, **kwargs), operation.dtype_policy)(
+        tensor
+    )
 
 
 def _cost(operation: Any, name: str, inputs: Tensor, outputs: Tensor, *, is_new: bool) -> LayerCost:  # noqa: ANN401

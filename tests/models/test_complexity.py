@@ -121,3 +121,27 @@ def test_a_layer_is_counted_without_being_built():
         2 * 35 * 4 * 4 * 3 + 420
     )
     assert layer_flops("Dropout", {}, [(1, 5)], (1, 5)) == 0
+
+
+@keras.saving.register_keras_serializable("test_complexity")
+class ScaleByMean(layers.Layer):
+    """A user's layer that states no output shape, so that Keras traces its call."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        axes = tuple(range(1, len(inputs.shape) - 1))
+        return inputs * keras.ops.mean(inputs, axis=axes, keepdims=True) * self.scale
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_layers_that_state_no_output_shape_are_counted_in_each_precision(policy):
+    inputs = keras.Input((4, 6, 5, 3))
+    outputs = ScaleByMean(name="scaled", dtype=policy)(inputs)
+    model = keras.Model(inputs, layers.Dense(2, dtype=policy)(outputs))
+    saved = model.to_json()
+    costs = {cost.name: cost for cost in layer_costs(model)}
+    assert costs["scaled"].output_shape == (1, 4, 6, 5, 3)
+    assert costs["scaled"].parameters == 3
+    assert model.to_json() == saved
