@@ -18,7 +18,7 @@ from voxlift.app.config import (
 from voxlift.app.config.overrides import to_settings
 from voxlift.app.errors import UserError, refuse_problems
 from voxlift.app.files import find_output_file_problems
-from voxlift.app.progress import print_line
+from voxlift.app.progress import console, print_line
 from voxlift.app.runs.folder import save_network
 from voxlift.app.runs.suggestions import suggest_runs
 from voxlift.app.runtime.exit_status import DONE
@@ -64,7 +64,7 @@ def lift(settings: LiftSettings) -> int:
     keras.utils.set_random_seed(settings.seed)
     network = _load(settings)
     plan = _plan(settings, network if settings.classes is None else _without_ending(network))
-    print_line(str(plan))
+    print_line(plan.format(console.width) if console.is_terminal else str(plan))
     if settings.plan_only or settings.output is None:
         return DONE
     network = plan.build()

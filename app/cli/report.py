@@ -89,7 +89,7 @@ def _write_checklist(settings: ReportSettings) -> int:
     )
     for sentence in describe_extensions(run):
         print_line(sentence)
-    print_line(f"Results in {', '.join(map(str, paths))}")
+    print_line(f"Results in {paths[0]}; beside it {', '.join(path.name for path in paths[1:])}")
     return DONE
 
 

@@ -21,6 +21,7 @@ MAX_BYTES = 1_500_000  # of one case on a page, with all its maps
 RANGE = (0.1, 99.9)  # percentiles that become 0 and 255
 WINDOW = (1.0, 99.0)  # percentiles of the window at first
 SURFACE = 0.2  # of the faces of a volume, from which on a part counts as background
+OWN_SURFACE = 0.4  # of the voxels of a part, from which on it lies on the faces
 MAP_LEVELS = 64  # more cannot be told apart in an overlay, and need twice the space
 
 Bytes = NDArray[np.uint8]
@@ -171,9 +172,9 @@ def find_object(sprite: Sprite) -> Voxel:
 def find_objects(image: Bytes) -> NDArray[np.int64]:
     """Return a number for each connected part of a volume that is no background, and 0 for the background.
 
-    Bright and dark parts (by Otsu's threshold) that make up much of the surface of the volume are background:
-    air around a head, or the chest around a nodule. Where no other part is left, all voxels are one object.
-    Every plane through the middle of a connected part passes through it.
+    Bright and dark parts (by Otsu's threshold) that make up much of the surface of the volume, or lie largely
+    on it, are background: air around a head, or the chest around a nodule. Where no other part is left, all
+    voxels are one object. Every plane through the middle of a connected part passes through it.
 
     Args:
         image: Levels [D, H, W].
@@ -185,8 +186,10 @@ def find_objects(image: Bytes) -> NDArray[np.int64]:
     for side in (is_bright, ~is_bright):
         parts, _ = label(side)
         surface = np.concatenate([np.take(parts, (0, -1), axis).ravel() for axis in range(3)])
-        share = np.bincount(surface, minlength=parts.max() + 1) / surface.size
-        is_kept = (share < SURFACE)[parts] & (parts > 0)
+        on_surface = np.bincount(surface, minlength=parts.max() + 1)
+        own = OWN_SURFACE * np.bincount(parts.ravel())
+        is_inside = on_surface < np.minimum(SURFACE * surface.size, own)
+        is_kept = is_inside[parts] & (parts > 0)
         found[is_kept] = parts[is_kept] + found.max()
     return found if found.any() else np.ones(image.shape, np.int64)
 

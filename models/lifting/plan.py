@@ -14,7 +14,7 @@ from voxlift.models.lifting.errors import LiftError, Problem, UnsupportedError, 
 from voxlift.models.lifting.graph import Graph, read_graph
 from voxlift.models.lifting.inflate import SCHEMES
 from voxlift.models.lifting.planner import GraphPlan, Planner
-from voxlift.models.lifting.report import format_plan, plan_rows
+from voxlift.models.lifting.report import WIDTH, format_plan, plan_rows
 from voxlift.models.lifting.types import Model, Tensor, TensorSpec, Value, plain_spec, volume_spec
 
 
@@ -65,8 +65,16 @@ class LiftPlan:
         """Layers that can differ from 2D on a volume that is constant along depth, with the reason."""
         return {row["layer"]: row["inexact"] for row in self.rows() if row["inexact"]}
 
+    def format(self, width: int = WIDTH) -> str:
+        """Return the plan as text, which `print(plan)` shows with 110 characters a line.
+
+        Args:
+            width: Characters of a line.
+        """
+        return format_plan(self.graph, self.rows(), self.settings, width)
+
     def __str__(self) -> str:
-        return format_plan(self.graph, self.rows(), self.settings)
+        return self.format()
 
 
 def plan_lift(

@@ -25,20 +25,21 @@ def plan_rows(graph: GraphPlan) -> list[Row]:
     return [_row(step, step.lifted) for step in graph.walk() if step.lifted is not None]
 
 
-def format_plan(graph: GraphPlan, rows: list[Row], settings: Mapping[str, Any]) -> str:
-    """Return a plan as plain text of at most 110 columns: title, table, totals, remarks.
+def format_plan(graph: GraphPlan, rows: list[Row], settings: Mapping[str, Any], width: int = WIDTH) -> str:
+    """Return a plan as plain text: title, table, totals, remarks.
 
     Args:
         graph: The plan of the network.
         rows: The result of `plan_rows` for it.
         settings: The arguments of `plan_lift`.
+        width: Characters of a line.
     """
     sizes = ", ".join(_format_shape(spec.shape) for spec in graph.inputs)
     policy, init = settings["depth_policy"], settings["init"]
     title = f"{graph.model.name} in 3D: input {sizes}, depth_policy={policy}, init={init}"
-    lines = [title, "", *_table(rows).splitlines(), "", *_totals(rows), *_remarks(rows)]
+    lines = [title, "", *_table(rows, width).splitlines(), "", *_totals(rows), *_remarks(rows)]
     return "\n".join(
-        textwrap.fill(line, WIDTH, subsequent_indent="    ") if len(line) > WIDTH else line for line in lines
+        textwrap.fill(line, width, subsequent_indent="    ") if len(line) > width else line for line in lines
     )
 
 
@@ -86,7 +87,7 @@ def _flops(
     return layer_flops(layer_class.__name__, config, shapes[:-1], shapes[-1])
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[Row], width: int) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("layer", "2D", "3D", "window"):
         table.add_column(title, overflow="fold")
@@ -107,7 +108,7 @@ def _table(rows: list[Row]) -> str:
     page = io.StringIO()
     console = Console(
         file=page,
-        width=WIDTH,
+        width=width,
         color_system=None,
         force_jupyter=False,
         emoji=False,

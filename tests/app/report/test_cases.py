@@ -106,9 +106,9 @@ def test_a_case_is_never_larger_than_its_bounds(shape):
 def test_the_planes_go_through_the_mask_else_the_map_else_the_object():
     shape = (8, 9, 10)
     image, mask, heat = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    image[5:8, 5:8, 2:5], mask[1, 2, 3], heat[7, 6, 4], heat[0, 8, 9] = 1, 1, 0.4, 1
-    assert find_object(build_sprite(image)) == (6, 6, 3)
-    assert find_object(build_sprite(image, maps={"m": heat})) == (7, 6, 4)  # not the maximum in the corner
+    image[4:7, 5:8, 2:5], mask[1, 2, 3], heat[6, 6, 3], heat[0, 8, 9] = 1, 1, 0.4, 1
+    assert find_object(build_sprite(image)) == (5, 6, 3)
+    assert find_object(build_sprite(image, maps={"m": heat})) == (6, 6, 3)  # not the maximum in the corner
     assert find_object(build_sprite(np.ones(shape), maps={"m": heat})) == (0, 8, 9)  # no object to miss
     assert find_object(build_sprite(image, maps={"m": heat}, masks={"k": mask})) == (1, 2, 3)
 
