@@ -41,7 +41,9 @@ def find_problems(settings: ExportSettings) -> list[str]:
     problems = find_choice_problems("format", settings.format, FORMATS)
     problems += find_run_problems(settings.run)
     if settings.output is None:
-        problems.append("output: expected a new or empty folder; set output=FOLDER.")
+        problems.append(
+            "output: expected the folder to write to, new or empty, received nothing; set output=FOLDER."
+        )
     else:
         problems += find_output_folder_problems(settings.output)
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]

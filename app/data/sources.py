@@ -30,6 +30,7 @@ from voxlift.app.progress import counted_bar, phase, print_line, progress_bar
 from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.augment import Augment
 from voxlift.data_pipelines.preprocess.auto import (
+    AIR_HU,
     AutoPreprocess,
     Probe,
     decide_preprocess,
@@ -334,6 +335,17 @@ def quote_override(override: str) -> str:
     return f"'{override}'" if any(mark in override for mark in "[{ ") else override
 
 
+def describe_kinds(decided: AutoPreprocess) -> list[str]:
+    """Return a sentence about images that look like another kind than the one decided on, if any do."""
+    if not decided.others:
+        return []
+    counts = {decided.kind: decided.probed - sum(decided.others.values()), **decided.others}
+    looks = ", ".join(f"{count} like {KIND_NAMES[kind]}" for kind, count in counts.items())
+    presets = " or ".join(f"preprocess={'none' if kind == 'signed' else kind}" for kind in counts)
+    reason = f" Values of {AIR_HU:g} or below are taken for CT." if "ct" in counts else ""
+    return [f"By their values, {looks}.{reason} All are prepared alike: choose {presets} if this is wrong."]
+
+
 def describe_choice(choice: AutoChoice, budget: int) -> list[str]:
     """Return sentences about the decision, the last with the settings that it stands for."""
     decided = choice.decided
@@ -341,7 +353,7 @@ def describe_choice(choice: AutoChoice, budget: int) -> list[str]:
     crop = ""
     if decided.values.get("foreground_crop"):
         crop = f"; the content fills {decided.content:.0%} of an image and is cropped to"
-    lines = [f"{what}{crop}."]
+    lines = [f"{what}{crop}.", *describe_kinds(decided)]
     if decided.cropped:
         lines.append(
             f"The content of {decided.cropped} of them is larger than this grid, which cuts its border."

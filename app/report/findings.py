@@ -29,8 +29,8 @@ ADVICE = MappingProxyType(
         "absent": "Relative paths start from data.root, by default the folder of the table; "
         "data.on_bad_file=skip leaves these rows out.",
         "nonfinite": "They are filled with the padding value; preprocess.nonfinite=error refuses them.",
-        "no_finite_voxel": "Remove the file: it has no voxel to train on.",
-        "constant": "Remove the file: a constant image has no information.",
+        "no_finite_voxel": "Replace the file, or leave it out with data.on_bad_file=skip.",
+        "constant": "Remove the row: a constant image has no information.",
         "empty_mask": "Correct for a subject without anything to mark; otherwise fix the file.",
         "mask_absent": "Relative paths start from data.root, by default the folder of the table; "
         "data.on_bad_file=skip leaves these rows out.",

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
-from voxlift.app.data.sources import list_grids
+from voxlift.app.data.sources import describe_kinds, list_grids
 from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import (
@@ -42,7 +42,6 @@ COUNTS = {"n": "Volumes", "subjects": "Subjects", "threshold": "Threshold"}
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 MAX_EXAMPLES = 3
 SINGLE_LENGTH = 600  # characters of a finding that is the only one of its kind and ends with how to fix it
-WITH_ADVICE = ("absent", "unreadable", "similar_classes", "small_class")  # kinds whose advice is printed
 
 
 ON_PAGE_ONLY = frozenset(  # of a number: more rows than a terminal should print
@@ -194,13 +193,15 @@ def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:
         target.print(_findings_table(groups, found))
     target.print(Text(summarize_audit(found), style="bold"))
     for group in groups:
-        if group.spoils and group.kind in WITH_ADVICE:
+        if group.spoils and group.advice:
             target.print(Text(f"  {group.name}: {group.advice}"), soft_wrap=True)
     overrides = suggested_overrides(found.audit)
     if overrides:
         target.print("Suggested settings for training (depth, height, width):")
         target.print(Text(f"  {' '.join(overrides)}"), soft_wrap=True)
         target.print(Text(f"  By preprocess.budget: {list_grids(found.grids)}"), soft_wrap=True)
+        for line in describe_kinds(found.audit.suggested) if found.audit.suggested else []:
+            target.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def _findings_table(groups: Sequence[FindingGroup], found: DatasetAudit) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class AutoPreprocess:
         cropped: Number of probed records whose content is larger than the grid.
         probed: Number of probed records.
         content: Median part of the image that its content fills.
+        others: Kinds that some of the probed records are, other than `kind`, with their number.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class AutoPreprocess:
     cropped: int
     probed: int
     content: float
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,7 +218,8 @@ def decide_preprocess(probes: Sequence[Probe], budget: int, *, has_region: bool 
     values |= _choose_intensities(kind, probes, is_coarser=is_coarser)
     too_large = (extents > np.array(shape) * spacing * 1.001).any(axis=1)
     preset = "none" if kind == "signed" else kind
-    return AutoPreprocess(kind, preset, values, int(too_large.sum()), len(probes), content)
+    others = {name: count for name, count in counts.items() if name != kind}
+    return AutoPreprocess(kind, preset, values, int(too_large.sum()), len(probes), content, others)
 
 
 def _choose_intensities(kind: str, probes: Sequence[Probe], *, is_coarser: bool) -> dict[str, Any]:

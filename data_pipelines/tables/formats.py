@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.data_pipelines.errors import ManifestError, list_some
+from voxlift.data_pipelines.files import has_image_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,6 +221,10 @@ def decode_text(raw: bytes, path: Path) -> str:
     """
     if raw.startswith(OLD_EXCEL):
         raise ManifestError(f"The table {path} is an old Excel file. Save it as .xlsx or as CSV in UTF-8.")
+    if has_image_name(path):
+        raise ManifestError(
+            f"{path} is an image, not a table. Expected a CSV, TSV or .xlsx with a row for each image."
+        )
     # Excel's "Unicode text" is UTF-16 with a byte order mark.
     is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

@@ -275,8 +275,17 @@ def rows_of_folder(root: Path) -> tuple[list[Row], str]:
             f"data.label_column and 'data.image_column=\"{BIDS_PATTERN}\"'."
         )
     if not found:
+        found_here = sum(has_image_name(path) for path in list_entries(root))
+        lacking = (
+            f"has {found_here} images, but no folder for each class" if found_here else "contains no images"
+        )
+        table = (
+            " For images without such folders, set data.table to a table that names them."
+            if found_here
+            else ""
+        )
         raise ManifestError(
-            f"The folder {root} contains no images. Expected {root.name}/CLASS/FILE, with files ending in "
+            f"The folder {root} {lacking}.{table} Expected {root.name}/CLASS/FILE, with files ending in "
             f"{', '.join(IMAGE_SUFFIXES)} or a folder per DICOM series."
         )
     names: dict[str, list[str]] = defaultdict(list)

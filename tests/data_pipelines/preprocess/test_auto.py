@@ -97,6 +97,12 @@ def test_a_map_around_zero_keeps_its_sign_and_masks_their_thin_parts():
     assert "interpolation" not in decide_preprocess([probe(kind="mask")], 128).values
 
 
+def test_images_that_look_like_another_kind_are_counted():
+    decided = decide_preprocess([probe(kind="ct"), probe(), probe(), probe(kind="mask")], 64)
+    assert (decided.kind, decided.others) == ("mri", {"ct": 1, "mask": 1})
+    assert decide_preprocess([probe()], 64).others == {}
+
+
 def test_images_on_disk_give_a_grid_that_holds_their_content(tmp_path):
     records = []
     for number in range(3):

@@ -441,3 +441,15 @@ def test_an_audit_reads_the_rows_that_training_refuses(folder):
     assert manifest.left_out == {"image missing": 1, "label missing": 1}
     with pytest.raises(ManifestError):
         load_manifest(table, options)
+
+
+def test_an_image_given_as_the_table_is_named_as_an_image(folder):
+    image = folder / "scan.nii.gz"
+    image.write_bytes(b"\x1f\x8b\x08\x00\x80\xff")
+    with pytest.raises(ManifestError, match="is an image, not a table"):
+        load(image)
+
+
+def test_images_without_class_folders_ask_for_a_table(folder):
+    with pytest.raises(ManifestError, match=r"has 4 images.*data\.table"):
+        load(folder / "images")
