@@ -1,31 +1,27 @@
 """Subjects are split by fraction or fold, stratified, reproducibly, and never across splits."""
 
-from collections import Counter
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.split_checks import split_table
-from voxlift.data_pipelines.tables.splits import assign_splits, keep_training_fraction, select_records
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+
 import numpy as np
 import pytest
+
 from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.split_checks import count_findings
-from voxlift.data_pipelines.tables.splits import assign_splits, quantile_bins, stratify_iteratively
-import numpy as np
-import pytest
-from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest
-from voxlift.data_pipelines.tables.splits import assign_splits, group_by_site, leave_site_out, read_sites
+from voxlift.data_pipelines.tables.manifest import Manifest, Record, TableOptions, load_manifest
+from voxlift.data_pipelines.tables.split_checks import count_findings, split_table
+from voxlift.data_pipelines.tables.splits import (
+    assign_splits,
+    group_by_site,
+    keep_training_fraction,
+    leave_site_out,
+    quantile_bins,
+    read_sites,
+    select_records,
+    stratify_iteratively,
+)
 
 
 def make(sizes, *, volumes=1, splits=None):
