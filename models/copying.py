@@ -33,7 +33,11 @@ def copy_network(
     def copy(layer: Layer) -> Layer:
         if not isinstance(layer, keras.Layer):
             return layer  # an operation, such as a sum written with +
-        return (replaced or {}).get(layer.name) or type(layer).from_config(_average_channels(layer))
+        if layer.name in (replaced or {}):
+            return (replaced or {})[layer.name]
+        copied = type(layer).from_config(_average_channels(layer))
+        copied.name = layer.name  # blocks of keras_hub's MobileNet append to the name in their configuration
+        return copied
 
     def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever a layer takes
         args = keras.tree.map_structure(lambda value: first if value is images else value, args)

@@ -215,7 +215,7 @@ def _load_weights(model: keras.Model, weights: str | Path) -> None:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ValueError(
-            f"weights must be a file, received {str(weights)!r}. Load a preset with keras_hub, save it with "
-            "model.save('name.keras'), and give that file as the network."
+            f"expected a weights file, received {str(weights)!r}. Save a preset with keras_hub's "
+            "save_to_preset(FOLDER), and give keras_hub:FOLDER as the network."
         )
     model.load_weights(path)

@@ -7,6 +7,7 @@ import pytest
 from voxlift.models.backend import value_and_gradients
 from voxlift.models.baselines import build_baseline, explain_unknown_baseline
 from voxlift.models.heads import head_layer
+from voxlift.models.hub import ARCHITECTURES
 from voxlift.models.loading import application_names
 from voxlift.models.slice_model import wrap_slices
 
@@ -220,7 +221,7 @@ def test_a_preset_on_disk_gives_its_features_of_photographs_scaled_as_it_states(
     np.testing.assert_allclose(features, pooled, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:LCNet035:UserWarning")
+@pytest.mark.filterwarnings("ignore:LCNet035:UserWarning", "ignore::DeprecationWarning")
 def test_weights_of_another_library_come_from_a_file_behind_its_own_scaling(tmp_path):
     kimm = pytest.importorskip("kimm")
     saved = kimm.models.LCNet035(
@@ -235,6 +236,18 @@ def test_weights_of_another_library_come_from_a_file_behind_its_own_scaling(tmp_
     low, high = np.mean(-mean / deviation), np.mean((1 - mean) / deviation)
     scaled = slices * (high - low) + low
     pooled = np.mean(saved(np.repeat(scaled, 3, axis=-1)), axis=(1, 2))
+    features = keras.Model(network.input, head_layer(network).input)(slices)
+    np.testing.assert_allclose(features, pooled, rtol=1e-3, atol=1e-4)
+    hub = pytest.importorskip("keras_hub")
+    saved = hub.models.MobileNetBackbone(**ARCHITECTURES["MobileNet"], image_shape=(None, None, 3))
+    saved.save_weights(tmp_path / "hub.weights.h5")
+    network = build_baseline(
+        "keras_hub:MobileNetBackbone",
+        input_shape=(32, 40, 1),
+        classes=2,
+        weights=tmp_path / "hub.weights.h5",
+    )
+    pooled = np.mean(saved(np.repeat(slices, 3, axis=-1)), axis=(1, 2))  # its scale is unknown: 0 to 1
     features = keras.Model(network.input, head_layer(network).input)(slices)
     np.testing.assert_allclose(features, pooled, rtol=1e-3, atol=1e-4)
     for name in ("kimm:LCNet035", "keras_hub:ResNetBackbone"):  # neither is left with random weights
