@@ -43,6 +43,7 @@ from voxlift.app.report.comparison_page import ComparisonSummary, render_compari
 from voxlift.app.report.evidence import Evidence, compare_use, show_subgroups, table_one_cells
 from voxlift.app.report.external_page import count_reasons, describe_models_external
 from voxlift.app.report.pages import assign_colours, timestamp
+from voxlift.app.report.run_facts import describe_range
 from voxlift.app.report.run_page import add_groups, count_splits, describe_task
 from voxlift.app.report.tables import show_config, show_path, table_cells
 from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
@@ -142,8 +143,7 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     for name, groups in results.get("subgroups", {}).items():
         print_line(f"Subgroups of {name}")
         print_subgroups(groups)
-    known = results["training_range"]
-    print_line(f"{known['outside']} of {known['volumes']} scans lie outside the training range.")
+    print_line(describe_range(results["training_range"]))
     for sentence in describe_resumed(scored.trials):
         print_line(sentence)
     print_line(f"Results in {folder.path}, report {folder.report}")

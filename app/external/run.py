@@ -39,6 +39,7 @@ from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.scores import evaluate_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
+from voxlift.app.report.run_facts import describe_range
 from voxlift.app.report.terminal import print_metrics, print_subgroups
 from voxlift.app.runs.cohort import write_cohort
 from voxlift.app.runs.configuration import describe_extensions, save_settings
@@ -250,8 +251,7 @@ def print_results(metrics: dict[str, Any], name: str, scores: Predictions) -> No
             f"{metric_label(scores.primary, scores.unit)}, external minus internal: "
             f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
         )
-    known = metrics["training_range"]
-    print_line(f"{known['outside']} of {known['volumes']} scans lie outside the training range.")
+    print_line(describe_range(metrics["training_range"]))
     if "problem" in metrics.get("recalibration", {}):
         print_line(f"No recalibration: {metrics['recalibration']['problem']}")
     if "subgroups" in metrics:

@@ -200,9 +200,13 @@ def view_classes(
     first = next(iter(pooled.values()))
     is_single, fits = len(models) == 1 and "" in models, len(next(iter(models.values())))
     at = "at the decision threshold" + ("" if is_single else " of its model")
-    decision = f"Each volume is decided {at}, chosen on validation."
-    if not first.is_binary:
-        decision = MOST_PROBABLE
+    decision = MOST_PROBABLE
+    if first.is_binary:
+        negative, positive = first.classes
+        decision = (
+            f"Each volume is decided {at}, chosen on validation. Sensitivity, PPV, F1 and average precision "
+            f"are of {positive}, the second class; data.classes=[{positive},{negative}] turns them round."
+        )
     left_out = select_classes(first)[1]
     if len(select_classes(first)[0]) >= MANY_CLASSES:
         curves = _many_curves(pooled, split, colours)

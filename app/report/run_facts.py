@@ -391,13 +391,17 @@ def external_verdict(metrics: Mapping[str, Any], *, name: str, metric: str = "au
             word = "better" if is_lower == is_lower_better(metric) else "worse"
             way = "lower" if is_lower else "higher"
             sentences.append(f"That is {way}, so {word}, than on its own test subjects: {gap}.")
-    known = metrics["training_range"]
-    if known["outside"]:
-        share = f"{known['outside']} of {known['volumes']} scans lie outside the range of its training scans"
-        kinds: dict[str, int] = {}
-        for reason, count in known.get("reasons", {}).items():  # along the axes together
-            kind = reason.partition(" along ")[0]
-            kinds[kind] = max(kinds.get(kind, 0), count)
-        reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
-        sentences.append(f"{share}{f': {reasons}' if reasons else ''}.")
+    if metrics["training_range"]["outside"]:
+        sentences.append(describe_range(metrics["training_range"]))
     return " ".join(sentences)
+
+
+def describe_range(known: Mapping[str, Any]) -> str:
+    """Return how many scans lie outside the training range, and in what, in one sentence."""
+    kinds: dict[str, int] = {}
+    for reason, count in known.get("reasons", {}).items():  # along the axes together
+        kind = reason.partition(" along ")[0]
+        kinds[kind] = max(kinds.get(kind, 0), count)
+    reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+    share = f"{known['outside']} of {known['volumes']} scans lie outside the range of the training scans"
+    return f"{share}{f': {reasons}' if reasons else ''}."

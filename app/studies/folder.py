@@ -115,7 +115,8 @@ def _choose_path(settings: StudySettings) -> Path:
     given, defaults = (list_result_settings(one, but=IGNORED_KEYS) for one in (settings, default))
     changed = {key: value for key, value in given.items() if value != defaults.get(key)}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    stem = f"study-{settings.study.name}-{settings.data.task or settings.data.name}-{digest}"
+    data = Path(settings.run).name if settings.run else settings.data.task or settings.data.name
+    stem = f"study-{settings.study.name}-{data}-{digest}"
     return Path(settings.runs_folder) / stem
 
 

@@ -159,6 +159,12 @@ def test_a_key_that_an_upgrade_adds_leaves_the_names_of_studies_as_they_are(tmp_
     assert study_folder._choose_path(grown) != before.path
 
 
+def test_a_study_of_a_comparison_is_named_after_it(tmp_path, composed):
+    with composed("study=sample_size", "study.auc=[0.8,0.9]", f"runs_folder={tmp_path}") as settings:
+        of_run = replace(settings, run="runs/first")
+    assert study_folder._choose_path(of_run).name.startswith("study-sample_size-first-")
+
+
 @pytest.mark.parametrize("text", ["study: {name: knitting}", "[1, 2]", "study: {name: search, yarn: 3}", "{"])
 def test_a_folder_with_another_configuration_is_refused_by_its_file(text, tmp_path, composed):
     (tmp_path / "config.yaml").write_text(text)
