@@ -26,7 +26,10 @@ TOLERANCE = 1e-4  # relative, in float32; what mixes positions differs by far mo
 PROBE_SCALES = (1.0, 30.0)  # small and large values: a layer may act on one of them only
 BATCH, DEPTH, HEIGHT, WIDTH = 2, 3, 4, 5
 NOTE = "proved to act on each position alone"
-FIX = "Use supported layers instead, or register your own rule: register_lift_rule(LayerClass, rule)."
+FIX = (
+    "Use supported layers instead, or register your own rule: register_lift_rule(LayerClass, rule), "
+    "see docs/how-to/lift-your-own-layer.md."
+)
 
 _DIFFERENCES: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()  # by layer and rank
 
