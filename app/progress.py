@@ -172,7 +172,8 @@ class Pulse:
         """End a phase; ending it twice does nothing."""
         if phase in self.phases:
             self.phases.remove(phase)
-            self.note_output()
+            if phase.is_live:  # its bar was seen; of others nothing was printed
+                self.note_output()
 
     @contextmanager
     def silenced(self) -> Iterator[None]:

@@ -41,10 +41,19 @@ def test_one_long_phase_without_a_count_gets_a_line_about_every_thirty_seconds()
     assert len(clock.lines) == 3
     assert all(line.startswith("Fitting: ") for line in clock.lines)
     clock.pulse.leave(current)
-    clock.run(29)
+    clock.run(19)
     assert len(clock.lines) == 3
     clock.run(1)
     assert not clock.lines[-1].startswith("Fitting")
+
+
+def test_many_short_phases_that_print_nothing_are_one_silence():
+    clock = FakeClock()
+    for name in ("Scoring", "Drawing", "Writing"):
+        current = clock.pulse.enter(name)
+        clock.run(20)
+        clock.pulse.leave(current)
+    assert [line.partition(":")[0] for line in clock.lines] == ["Drawing", "Writing"]
 
 
 def test_a_count_comes_with_the_time_left_and_that_of_a_resumed_training_with_its_own():
