@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Collection
@@ -146,10 +147,25 @@ def read_network(file: Path) -> keras.Model:
     except MemoryError:
         raise
     except Exception as error:  # whatever the content of a file makes Keras raise
+        unknown = _find_unregistered(file)
+        reason = f"it holds {', '.join(unknown)}, which nothing registered." if unknown else first_line(error)
         raise ValueError(
-            f"{file} cannot be loaded: {first_line(error)} Save it with model.save('name.keras'), and "
+            f"{file} cannot be loaded: {reason} Save it with model.save('name.keras'), and "
             "import the modules that define its custom layers first."
         ) from error
+
+
+def _find_unregistered(file: Path) -> list[str]:
+    """Return the registered names (`PACKAGE>CLASS`) in a `.keras` file that Keras does not know."""
+    names = dict.fromkeys(re.findall(r'"registered_name": "([^"]+>[^"]+)"', _read_config(file)))
+    return [name for name in names if keras.saving.get_registered_object(name) is None]
+
+
+def _read_config(file: Path) -> str:
+    with zipfile.ZipFile(file) as archive:
+        if "config.json" not in archive.namelist():
+            return ""
+        return archive.read("config.json").decode(errors="replace")
 
 
 def _import_zoos(file: Path) -> None:
@@ -161,12 +177,7 @@ def _import_zoos(file: Path) -> None:
     Raises:
         ValueError: If such a library is not installed.
     """
-    with zipfile.ZipFile(file) as archive:
-        text = (
-            archive.read("config.json").decode(errors="replace")
-            if "config.json" in archive.namelist()
-            else ""
-        )
+    text = _read_config(file)
     for library, module in ZOOS.items():
         if f'"{library}>' in text or f'"{library}.' in text:
             try:

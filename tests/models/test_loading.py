@@ -29,6 +29,19 @@ def test_a_saved_network_is_loaded_without_its_compilation(tmp_path):
     assert not network.compiled
 
 
+def test_layers_that_nothing_registered_are_named(tmp_path):
+    class Twice(keras.layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    names = keras.saving.get_custom_objects()
+    keras.saving.register_keras_serializable("elsewhere")(Twice)
+    keras.Sequential([keras.Input((3,)), Twice()]).save(tmp_path / "own.keras")
+    del names["elsewhere>Twice"]
+    with pytest.raises(ValueError, match="elsewhere>Twice"):
+        read_network(tmp_path / "own.keras")
+
+
 def test_the_library_of_a_networks_layers_is_imported_or_named(tmp_path, monkeypatch):
     kimm = pytest.importorskip("kimm")
     file = tmp_path / "scaled.keras"
