@@ -101,6 +101,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "margin_unit": unit if comparisons[0].primary in WITH_UNIT else "",
         "pairs": tables.comparison_rows(comparisons),
         "has_mcnemar": any(one.mcnemar for one in comparisons),
+        "other_tests": _list_other_tests(comparisons),
         "finding_tests": tables.table_cells(tables.finding_rows(comparisons)),
         "details": [(one.first, one.second, tables.difference_rows(one, unit)) for one in comparisons],
         "rows": tables.metric_rows(summary.metrics, unit),
@@ -117,6 +118,14 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
         "hues": {name: 1 + place % len(SERIES) for name, place in colours.items()},
         **_figure_values(summary, colours),
     }
+
+
+def _list_other_tests(comparisons: Sequence[Comparison]) -> str:
+    """Return the tests, besides the bootstrap, that comparison.json holds of any pair."""
+    tests = {"McNemar": "mcnemar", "DeLong": "delong", "Wilcoxon": "wilcoxon"}
+    return ", ".join(
+        name for name, key in tests.items() if any(getattr(one, key) is not None for one in comparisons)
+    )
 
 
 def _setting_values(configs: Mapping[str, str]) -> dict[str, Any]:

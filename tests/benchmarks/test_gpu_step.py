@@ -51,7 +51,9 @@ def test_a_network_that_does_not_fit_is_a_row_and_logits_are_compared(bench, mon
         }
 
     monkeypatch.setattr(bench, "measure_in_child", answer)
-    options = argparse.Namespace(precision=bench.PRECISIONS, batch=4, limit=64, timeout=1.0)
+    options = argparse.Namespace(
+        profile=None, processes=1, precision=bench.PRECISIONS, batch=4, limit=64, timeout=1.0
+    )
     rows = bench.compare_precisions("demo", 16, options)
     assert [row.get("largest_batch") for row in rows] == [6, 6, None]
     assert [row.get("differs_from_float32") for row in rows] == [0, 0.02, None]
@@ -71,7 +73,9 @@ def test_out_of_memory_is_a_result_and_another_failure_is_an_error(code, errors,
     monkeypatch.setattr(bench.subprocess, "run", child(1, "ImportError: no module"))
     with pytest.raises(bench.MeasurementError, match="no module"):
         bench.measure_in_child({}, timeout=1)
-    options = argparse.Namespace(precision=["float32"], batch=4, limit=64, timeout=1.0)
+    options = argparse.Namespace(
+        profile=None, processes=1, precision=["float32"], batch=4, limit=64, timeout=1.0
+    )
     assert bench.compare_precisions("demo", 16, options)[0]["ms_per_step"] == "fails"
 
 
@@ -85,7 +89,9 @@ def test_a_larger_batch_that_fails_or_takes_too_long_keeps_the_row(bench, monkey
         return argparse.Namespace(returncode=failed, stdout=json.dumps(row), stderr="no algorithm")
 
     monkeypatch.setattr(bench.subprocess, "run", child)
-    options = argparse.Namespace(precision=["float32"], batch=4, limit=64, timeout=1.0)
+    options = argparse.Namespace(
+        profile=None, processes=1, precision=["float32"], batch=4, limit=64, timeout=1.0
+    )
     (row,) = bench.compare_precisions("demo", 16, options)
     assert row["largest_batch"] == 6
     with pytest.raises(bench.MeasurementError, match="1 s"):
