@@ -89,7 +89,8 @@ def describe_splits(facts: RunFacts) -> str:
             subjects = len({row["subject"] for row in own})
             counts = Counter(group for row in own for group in task.groups_of(row, names))
             groups = ", ".join(f"{count} {name}" for name, count in counts.items())
-            parts.append(f"{SPLIT_TITLES.get(split, split)} {subjects} ({groups})")
+            volumes = "" if len(own) == subjects else f" with {len(own)} volumes"  # which the groups count
+            parts.append(f"{SPLIT_TITLES.get(split, split)} {subjects}{volumes} ({groups})")
     how = (
         "as the table says" if settings.data.split_column else f"at random, stratified (seed {settings.seed})"
     )
