@@ -6,7 +6,6 @@ All errors in the user's data are reported here, without TensorFlow and before t
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -48,8 +47,6 @@ from voxlift.data_pipelines.volume import VolumeError
 log = logging.getLogger("voxlift")
 
 FEW_SUBJECTS = 10  # of a class in a split, below which the table of splits is worth a look
-COUNTS = re.compile(r"\d+( \(\d+\))?|\d+, \d+")  # cells of `Task.split_rows` with subjects
-OF_EACH = {"class": " of each class", "finding": " with and without each finding"}
 
 
 @dataclass(frozen=True)
@@ -353,27 +350,18 @@ def print_splits(
     fold = f", splits.fold={choice.fold} of 0 to {choice.folds - 1}" if choice.folds else ""
     fold = f", splits.fold={choice.fold} by {choice.leave_out}" if choice.leave_out else fold
     unit = choice.by or "subject"
-    heading, *rows = find_task(manifest.target).split_rows(manifest, splits)
-    fewest = _fewest_subjects(rows)
+    task = find_task(manifest.target)
+    fewest, of_each = task.fewest_subjects(manifest, splits)
     if is_brief() or not (is_verbose or fewest < FEW_SUBJECTS):
         counts = Counter(splits)
         volumes = ", ".join(f"{name} {counts[name]}" for name in (*SPLIT_NAMES, CALIBRATION) if counts[name])
-        least = "" if is_brief() else f", at least {fewest} subjects{OF_EACH.get(heading[0], '')} in each"
+        least = "" if is_brief() else f", at least {fewest} subjects{of_each} in each"
         print_line(f"Splits, by {unit}{fold}: {volumes} volumes{least}")
         return
+    heading, *rows = task.split_rows(manifest, splits)
     table = Table(heading[0], title=f"Splits, by {unit}{fold}")
     for split in heading[1:]:
         table.add_column(split, justify="right")
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _fewest_subjects(rows: Sequence[Sequence[str]]) -> int:
-    """Return the smallest count of subjects in a table of splits, see `Task.split_rows`.
-
-    >>> _fewest_subjects([("liver", "40", "12 (15)"), ("edema", "3, 49", "7, 5"), ("range", "1 to 2")])
-    3
-    """
-    cells = [cell.partition(" (")[0] for row in rows for cell in row[1:] if COUNTS.fullmatch(cell)]
-    return min((int(count) for cell in cells for count in cell.split(", ")), default=0)

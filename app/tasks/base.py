@@ -175,6 +175,15 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def fewest_subjects(self, manifest: Manifest, splits: Sequence[str]) -> tuple[int, str]:
+        """Return the smallest number of subjects that any split has, and of what, such as ` of each class`.
+
+        Args:
+            manifest: The records.
+            splits: One per record.
+        """
+
+    @abstractmethod
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return a group [N] of each volume, 0 ... G - 1, which `trainer.balance` gives the same weight."""
 

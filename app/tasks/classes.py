@@ -94,6 +94,12 @@ class Classes(Task):
             rows.append((name, *(format_count(count.subjects, count.volumes) for count in own)))
         return rows
 
+    def fewest_subjects(self, manifest: Manifest, splits: Sequence[str]) -> tuple[int, str]:
+        """Return the smallest number of subjects of a class in a split."""
+        from voxlift.data_pipelines.tables.split_checks import split_table
+
+        return min(count.subjects for count in split_table(manifest, splits)), " of each class"
+
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class indices."""
         return labels

@@ -86,6 +86,13 @@ class FindingsTask(Task):
             rows.append((name, *(f"{has}, {lacks}" for has, lacks in pairs)))
         return rows
 
+    def fewest_subjects(self, manifest: Manifest, splits: Sequence[str]) -> tuple[int, str]:
+        """Return the smallest number of subjects with or without a finding in a split."""
+        from voxlift.data_pipelines.tables.split_checks import count_findings
+
+        counts = count_findings(manifest, splits)
+        return min(min(pair) for pair in counts.values()), " with and without each finding"
+
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return a group for each rarest finding of a volume, and one for volumes without any."""
         order = np.argsort(np.nansum(labels, axis=0))  # rarest first

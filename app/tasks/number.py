@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,11 @@ class NumberTask(Task):
             ("mean \N{PLUS-MINUS SIGN} SD", *(_format_spread(values[split]) for split in present)),
             ("range", *(f"{values[split].min():.4g} to {values[split].max():.4g}" for split in present)),
         ]
+
+    def fewest_subjects(self, manifest: Manifest, splits: Sequence[str]) -> tuple[int, str]:
+        """Return the smallest number of subjects of a split."""
+        own = {(split, one.subject) for one, split in zip(manifest.records, splits, strict=True)}
+        return min(Counter(split for split, _ in own).values()), ""
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return the quantile of each number."""

@@ -4,6 +4,7 @@ import pytest
 
 from voxlift.app.config import SplitSettings
 from voxlift.app.data.cohort import print_splits
+from voxlift.app.tasks.base import find_task
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
@@ -54,3 +55,18 @@ def test_class_names_are_printed_as_they_are(capsys):
     print_splits(Manifest(records, classes, {}, Path("t.csv")), splits, choice=SplitSettings())
     printed = capsys.readouterr().out
     assert all(name in printed for name in classes)
+
+
+def test_the_fewest_subjects_of_a_split_are_those_of_the_task():
+    rows = [("a", 0.0, "train"), ("a", 1.0, "train"), ("b", 1.0, "train"), ("c", 1.0, "train")]
+    rows += [("d", 0.0, "val"), ("e", 0.0, "val"), ("f", 1.0, "val"), ("g", 1.0, "val"), ("h", 1.0, "val")]
+    splits = [split for *_, split in rows]
+    records = tuple(
+        Record(subject, (Path(f"/{row}.nii"),), int(value), None, row, targets=(value,))
+        for row, (subject, value, _) in enumerate(rows)
+    )
+    manifest = Manifest(records, ("liver", "heart"), {}, Path("t.csv"))
+    assert find_task("classes").fewest_subjects(manifest, splits)[0] == 1  # subject a alone has class 0
+    one = Manifest(records, ("liver",), {}, Path("t.csv"))
+    assert find_task("findings").fewest_subjects(one, splits)[0] == 1
+    assert find_task("number").fewest_subjects(one, splits)[0] == 3  # a, b, c; a has two volumes
