@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
@@ -76,6 +77,11 @@ def compute_padding_before(size: Tensor, *, kernel: int, stride: int, dilation: 
         return (extent - 1) // 2
     outputs = (size + stride - 1) // stride
     return _at_least_zero((outputs - 1) * stride + extent - size) // 2
+
+
+def is_plain(layer: Any) -> bool:  # noqa: ANN401 - Keras ships no types
+    """Return whether a convolution has one group, no dilation, and channels last."""
+    return layer.groups == 1 and set(layer.dilation_rate) == {1} and layer.data_format == "channels_last"
 
 
 def pad_for_windows(

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor, prefers_stacked_taps
-from voxlift.models.layers.conv_arithmetic import pad_for_windows
+from voxlift.models.layers.conv_arithmetic import is_plain, pad_for_windows
 
 FEW_CHANNELS = 4  # up to so many input channels a GPU's convolution leaves its matrix units idle
 MOST_STACKED = 64  # channels up to which taps are stacked: the stack of a 7x7x7 kernel would not fit memory
@@ -31,14 +31,18 @@ class FewChannelsConv3D(keras.layers.Conv3D):
             inputs: Tensor [B, D, H, W, C] in the compute dtype.
             kernel: Tensor [kd, kh, kw, C, filters] in the compute dtype.
         """
-        is_plain = self.groups == 1 and set(self.dilation_rate) == {1} and self.data_format == "channels_last"
         is_known = None not in inputs.shape[1:4]
-        if not (is_plain and is_known and inputs.shape[-1] <= FEW_CHANNELS and prefers_stacked_taps()):
+        if not (is_known and is_plain(self) and benefits_from_stacked_taps(inputs.shape[-1])):
             return super().convolution_op(inputs, kernel)
         sizes = self.compute_output_shape(inputs.shape)[1:4]
         return convolve_stacked(
             inputs, ops.convert_to_tensor(kernel), sizes=sizes, strides=self.strides, padding=self.padding
         )
+
+
+def benefits_from_stacked_taps(channels: int) -> bool:
+    """Return whether a convolution of so many input channels is faster as `FewChannelsConv3D`."""
+    return channels <= FEW_CHANNELS and prefers_stacked_taps()
 
 
 def convolve_stacked(

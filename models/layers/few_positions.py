@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from voxlift.models.backend import Tensor, convolve_volumes, float32_kernel_gradient, has_custom_convolution
-from voxlift.models.layers.conv_arithmetic import pad_for_windows
+from voxlift.models.layers.conv_arithmetic import is_plain, pad_for_windows
 
 FEW_POSITIONS = 8  # up to so many output voxels a matrix product is faster than the convolution kernel
 MANY_WEIGHTS = 2**20  # from so many weights on, reading and reordering them dominates a convolution's time
@@ -51,8 +51,7 @@ class FewPositionsConv3D(keras.layers.Conv3D):
     @property
     def uses_custom_kernels(self) -> bool:
         """Whether settings, backend and device allow the other kernels, so that few slices are safe."""
-        is_plain = self.groups == 1 and set(self.dilation_rate) == {1} and self.data_format == "channels_last"
-        return is_plain and has_custom_convolution(self.compute_dtype)
+        return is_plain(self) and has_custom_convolution(self.compute_dtype)
 
     def _is_few(self, inputs: Tensor) -> bool:
         positions = self._positions(inputs)

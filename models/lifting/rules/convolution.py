@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 
-from voxlift.models.backend import prefers_stacked_taps
 from voxlift.models.layers import (
     ACSConv3D,
     DepthwiseConv3D,
@@ -13,7 +12,7 @@ from voxlift.models.layers import (
     FewPositionsConv3D,
     SeparableConv3D,
 )
-from voxlift.models.layers.few_channels import FEW_CHANNELS
+from voxlift.models.layers.few_channels import benefits_from_stacked_taps
 from voxlift.models.layers.few_positions import benefits_from_few_positions
 from voxlift.models.lifting.inflate import centre_tap, inflate
 from voxlift.models.lifting.rules.base import LayerCall, Lifted, copy_weights, weight_transfer
@@ -183,7 +182,7 @@ def _choose_class(
     kernel_shape = (*changes["kernel_size"], *call.weight_shapes[0][2:])
     if call.is_fused and benefits_from_few_positions(call.spec.shape[1:4], output.shape[1:4], kernel_shape):
         return FewPositionsConv3D, changes
-    if call.is_fused and kernel_shape[3] <= FEW_CHANNELS and prefers_stacked_taps():
+    if call.is_fused and benefits_from_stacked_taps(kernel_shape[3]):
         return FewChannelsConv3D, changes
     return keras.layers.Conv3D, changes
 

@@ -10,7 +10,6 @@ from voxlift.models import backend
 from voxlift.models.baselines import build_baseline
 from voxlift.models.layers import FewChannelsConv3D, few_channels
 from voxlift.models.lifting import to_3d
-from voxlift.models.lifting.rules import convolution
 
 SHAPES = [  # input, kernel, strides; the axes stacked of the last ones are width and height, and width
     ((2, 5, 7, 6, 1), 3, 1),
@@ -25,8 +24,7 @@ SHAPES = [  # input, kernel, strides; the axes stacked of the last ones are widt
 @pytest.fixture(name="stacked")
 def stacked_fixture(monkeypatch):
     """Stack taps on this device."""
-    for module in (few_channels, convolution):
-        monkeypatch.setattr(module, "prefers_stacked_taps", lambda: True)
+    monkeypatch.setattr(few_channels, "prefers_stacked_taps", lambda: True)
 
 
 @pytest.mark.usefixtures("stacked")
