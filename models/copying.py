@@ -28,20 +28,20 @@ def copy_network(
     Raises:
         ValueError: Its layers do not accept these images.
     """
-    first = images if entry is None else entry
+    first, new = images if entry is None else entry, replaced or {}
 
     def copy(layer: Layer) -> Layer:
         if not isinstance(layer, keras.Layer):
             return layer  # an operation, such as a sum written with +
-        if layer.name in (replaced or {}):
-            return (replaced or {})[layer.name]
+        if layer.name in new:
+            return new[layer.name]
         copied = type(layer).from_config(_average_channels(layer))
         copied.name = layer.name  # blocks of keras_hub's MobileNet append to the name in their configuration
         return copied
 
     def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever a layer takes
         args = keras.tree.map_structure(lambda value: first if value is images else value, args)
-        is_new = any(layer is other for other in (replaced or {}).values())
+        is_new = any(layer is other for other in new.values())
         return layer(*args) if is_new else layer(*args, **kwargs)  # a softmax is called with a mask
 
     functional = keras.Model(network.inputs[0], network.outputs[0], name=network.name)

@@ -336,9 +336,16 @@ def has_too_few_subjects(compared: Comparison) -> bool:
     return _smallest_group(compared) < MIN_SUBJECTS
 
 
-def shown_p_value(compared: Comparison) -> float:
-    """Return the adjusted p-value of a pair for a table; nan below a verdict refused for few subjects."""
-    return math.nan if has_too_few_subjects(compared) else compared.adjusted.get("bootstrap", math.nan)
+def shown_p_value(compared: Comparison, adjusted: Mapping[str, float] | None = None) -> float:
+    """Return the adjusted p-value of a pair for a table; nan below a verdict refused for few subjects.
+
+    Args:
+        compared: The pair.
+        adjusted: The p-values of one of its findings; None: of the pair.
+    """
+    if has_too_few_subjects(compared):
+        return math.nan
+    return (compared.adjusted if adjusted is None else adjusted).get("bootstrap", math.nan)
 
 
 def _smallest_group(compared: Comparison) -> float:

@@ -21,7 +21,7 @@ from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metric
 from voxlift.app.evaluation.metrics import weighted_confusion
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.evaluation.verdict import format_p_value, has_too_few_subjects, short_verdict, shown_p_value
+from voxlift.app.evaluation.verdict import format_p_value, short_verdict, shown_p_value
 from voxlift.app.runs.results import count_epochs
 
 MISSING = "\N{EN DASH}"
@@ -364,15 +364,13 @@ def finding_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             found = one.differences.get(f"auc[{name}]")
             if found is None:
                 continue
-            is_few = has_too_few_subjects(one)
-            p_value = math.nan if is_few else tests.adjusted.get("bootstrap", math.nan)
             interval = format_interval(found.low, found.high)
             rows.append(
                 {
                     "finding": name,
                     "pair": f"{one.second} \N{MINUS SIGN} {one.first}",
                     "difference": f"{format_signed(found.difference)} {interval}",
-                    "p": format_p_value(p_value),
+                    "p": format_p_value(shown_p_value(one, tests.adjusted)),
                 }
             )
     return rows

@@ -40,6 +40,19 @@ from voxlift.data_pipelines.volume import Volume
 from voxlift.data_pipelines.writers import save_volume
 
 
+def score_outputs(cohort: Cohort, outputs: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the scores of each split that holds subjects.
+
+    Args:
+        cohort: Whose volumes.
+        outputs: Of the linear model for every volume of the cohort, [N, K].
+    """
+    return {
+        split: build_split_scores(cohort, split, cohort.task.predict_linear(outputs[cohort.indices(split)]))
+        for split in cohort.present
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class LinearModel:
     """A fitted linear model.
@@ -67,12 +80,7 @@ class LinearModel:
 
     def score(self, cohort: Cohort) -> dict[str, Any]:
         """Return the scores of each split that holds subjects."""
-        return {
-            split: build_split_scores(
-                cohort, split, cohort.task.predict_linear(self.fitted.logits[cohort.indices(split)])
-            )
-            for split in cohort.present
-        }
+        return score_outputs(cohort, self.fitted.logits)
 
     def cost(self, cohort: Cohort) -> dict[str, float]:  # noqa: ARG002 - as all fitted models
         """Return the number of weights, the chosen C, seconds of the fit, and memory of the process."""
@@ -243,12 +251,7 @@ class TableModel:
 
     def score(self, cohort: Cohort) -> dict[str, Any]:
         """Return the scores of each split that holds subjects."""
-        return {
-            split: build_split_scores(
-                cohort, split, self.task.predict_linear(self.outputs[cohort.indices(split)])
-            )
-            for split in cohort.present
-        }
+        return score_outputs(cohort, self.outputs)
 
     def cost(self, cohort: Cohort) -> dict[str, float]:
         """Return the number of coefficients, the seconds of the fit, and the memory of the process."""
