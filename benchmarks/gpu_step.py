@@ -295,14 +295,8 @@ def measure_keras(task: dict[str, Any]) -> dict[str, Any]:
     infer = make_inference(folded, voxels)
     inference = time_calls(infer) if is_timed else 0.0
     logits = infer()[:COMPARED_VOLUMES].tolist() if is_timed else []
-    warm_up = WARM_UP if is_timed else 0
     train = make_train_step(model, voxels, labels)
-    seconds, loss = [], 0.0
-    for _ in range(warm_up + task["steps"]):
-        started = time.perf_counter()
-        loss = train()
-        seconds.append(time.perf_counter() - started)
-    median = float(np.median(seconds[warm_up:]))
+    first, median, loss = time_training(train, task)
     peak = peak_bytes()
     if is_timed and "profile" in task:
         write_jax_profile(train, task)
@@ -310,7 +304,7 @@ def measure_keras(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "device": device_name(),
         "backend": keras.backend.backend(),
-        **describe_step(task, batch=batch, step=median, inference=inference, first=seconds[0], peak=peak),
+        **describe_step(task, batch=batch, step=median, inference=inference, first=first, peak=peak),
         "share_of_peak": share_of_peak(device_name(), task["precision"], count_flops(model, task) / median),
         "loss": loss,
         "logits": logits,
@@ -338,6 +332,24 @@ def describe_step(
         "compile_s": round(first - step, 1) if task["steps"] > 1 else "",
         "peak_mb": round(peak / 1e6),
     }
+
+
+def time_training(train: Callable[[], float], task: dict[str, Any]) -> tuple[float, float, float]:
+    """Return the seconds of the first step (which compiles), the median seconds, and the last loss.
+
+    Args:
+        train: Trains one step, waits for its loss and returns it.
+        task: As of `measure`.
+    """
+    import numpy as np
+
+    warm_up = WARM_UP if task["steps"] > 1 else 0
+    seconds, loss = [], 0.0
+    for _ in range(warm_up + task["steps"]):
+        started = time.perf_counter()
+        loss = train()
+        seconds.append(time.perf_counter() - started)
+    return seconds[0], float(np.median(seconds[warm_up:])), loss
 
 
 def time_calls(call: Callable[[], Any]) -> float:
@@ -436,24 +448,30 @@ def write_jax_profile(call: Callable[[], Any], task: dict[str, Any]) -> None:
                 call()
         (trace,) = Path(folder).rglob("perfetto_trace.json.gz")
         events = json.loads(gzip.decompress(trace.read_bytes()))
-    events = events["traceEvents"] if isinstance(events, dict) else events
-    devices = {
-        event["pid"]
-        for event in events
-        if event.get("name") == "process_name" and "/device:" in event["args"]["name"]
-    }
-    streams = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event.get("name") == "thread_name" and event["args"]["name"].startswith("Stream")
-    }
+    write_kernels(sum_kernels(events["traceEvents"] if isinstance(events, dict) else events), task)
+
+
+def sum_kernels(events: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the milliseconds of each kernel that ran on a stream of a device.
+
+    >>> names = [{"name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}}]
+    >>> names += [{"name": "thread_name", "pid": 1, "tid": 2, "args": {"name": "Stream #2"}}]
+    >>> sum_kernels([*names, {"pid": 1, "tid": 2, "name": "gemm", "dur": 500}, {"pid": 3, "dur": 1}])
+    {'gemm': 0.5}
+
+    Args:
+        events: Of a trace in the Chrome format, durations in microseconds.
+    """
+    own = [event for event in events if event.get("name") in {"process_name", "thread_name"}]
+    named = {(event["name"], event["pid"], event.get("tid")): event["args"]["name"] for event in own}
+    devices = {pid for (kind, pid, _), name in named.items() if kind == "process_name" and "/device:" in name}
     kernels: dict[str, float] = {}
     for event in events:
-        if event.get("pid") in devices and (event["pid"], event.get("tid")) in streams and "dur" in event:
-            details = event.get("args", {})
-            name = f"{details.get('hlo_op', '')} {event['name']}"
+        thread = named.get(("thread_name", event.get("pid"), event.get("tid")), "")
+        if "dur" in event and event["pid"] in devices and thread.startswith("Stream"):
+            name = f"{event.get('args', {}).get('hlo_op', '')} {event['name']}".strip()
             kernels[name] = kernels.get(name, 0.0) + event["dur"] / 1000
-    write_kernels(kernels, task)
+    return kernels
 
 
 def write_kernels(kernels: dict[str, float], task: dict[str, Any]) -> None:
@@ -496,7 +514,6 @@ def measure_torch(task: dict[str, Any]) -> dict[str, Any]:
     Args:
         task: As of `measure`.
     """
-    import numpy as np
     import torch
     from step_networks import build_torch
 
@@ -537,23 +554,17 @@ def measure_torch(task: dict[str, Any]) -> dict[str, Any]:
     inference = time_calls(infer) if is_timed else 0.0
     logits = infer().tolist() if is_timed else []
     network.train()
-    warm_up = WARM_UP if is_timed else 0
-    seconds, loss = [], 0.0
-    for _ in range(warm_up + task["steps"]):
-        started = time.perf_counter()
-        loss = train()
-        seconds.append(time.perf_counter() - started)
+    first, median, loss = time_training(train, task)
     import resource
 
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if has_gpu else resident
-    median = float(np.median(seconds[warm_up:]))
     if is_timed and "profile" in task:
         write_torch_profile(train, task)
     return {
         "device": torch.cuda.get_device_name() if has_gpu else cpu_name(),
         "backend": "torch compiled",
-        **describe_step(task, batch=batch, step=median, inference=inference, first=seconds[0], peak=peak),
+        **describe_step(task, batch=batch, step=median, inference=inference, first=first, peak=peak),
         "loss": loss,
         "logits": logits,
     }
@@ -571,8 +582,9 @@ def write_torch_profile(call: Callable[[], Any], task: dict[str, Any]) -> None:
     with torch.profiler.profile() as profiler:
         for _ in range(PROFILED):
             call()
-    averages = profiler.key_averages()
-    write_kernels({event.key: event.self_device_time_total / 1000 for event in averages}, task)
+    # Operations have the time of their kernels, too: count the kernels alone.
+    kernels = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
+    write_kernels({event.key: event.self_device_time_total / 1000 for event in kernels}, task)
 
 
 def build_compiled(network: str, side: int, precision: str) -> Any:  # noqa: ANN401 - untyped Keras

@@ -112,9 +112,13 @@ def build_keras(case: Case) -> Framework:
         return build(model, case, training=mode == "training")
 
     parameters = sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
-    names = ("voxlift", "voxlift openvino", "convolutions alone")
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    return Framework(parameters, names if has_openvino else (names[0], names[2]), build_step)
+    names = ("voxlift", *(["voxlift openvino"] if has_openvino() else []), "convolutions alone")
+    return Framework(parameters, names, build_step)
+
+
+def has_openvino() -> bool:
+    """Return whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def build_converted_step(model: Model, case: Case) -> Step:
@@ -259,8 +263,7 @@ def build_torch(case: Case) -> Framework:
 
     parameters = sum(weight.numel() for weight in network.parameters())
     names = ("torch contiguous", "torch channels last", "torch compiled")
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    return Framework(parameters, (*names, "openvino") if has_openvino else names, build_step)
+    return Framework(parameters, (*names, "openvino") if has_openvino() else names, build_step)
 
 
 def build_openvino_step(torch: Any, case: Case) -> Step:  # noqa: ANN401 - the module
