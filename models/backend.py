@@ -228,7 +228,8 @@ def _tensorflow_gradients(
     function: Callable[..., Tensor], tensors: tuple[Tensor, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     tf = importlib.import_module("tensorflow")
-    with tf.GradientTape() as tape:
+    # Without the weights that it would watch by itself: their gradients would be computed, too.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
         for tensor in tensors:
             tape.watch(tensor)
         value = function(*tensors)

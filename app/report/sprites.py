@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,11 @@ class Sprite:
     has_sides: bool = False
     overlays: Mapping[str, Bytes] = field(default_factory=dict)
     masks: Sequence[str] = ()
+
+    @cached_property
+    def parts(self) -> NDArray[np.int64]:
+        """The objects of the image, see `find_objects`."""
+        return find_objects(self.image)
 
 
 def build_sprite(
@@ -158,7 +164,7 @@ def find_object(sprite: Sprite) -> Voxel:
     maps = [levels for name, levels in sprite.overlays.items() if name not in sprite.masks]
     if weights and any(one.any() for one in weights):
         return _middle(sum(weights, np.zeros(sprite.image.shape)))
-    parts = find_objects(sprite.image)
+    parts = sprite.parts
     if any(one.any() for one in maps):
         total = np.sum([one.astype(np.float64) for one in maps], axis=0)
         on_object = np.where(parts > 0, total, 0)
@@ -241,7 +247,7 @@ def tile_slices(levels: Bytes) -> Bytes:
 def png_address(picture: NDArray[np.uint8]) -> str:
     """Return a grey [H, W] or coloured [H, W, RGB] picture as the data address of a PNG."""
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG", optimize=True)
+    Image.fromarray(picture).save(stream, "PNG", compress_level=5)  # 9 saves 1 to 3 % in eight times the time
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
