@@ -71,11 +71,13 @@ def measure_voxlift(files: list[Path], cache: Path) -> dict[str, Rates]:
         files: The volumes.
         cache: An empty folder.
     """
+    from voxlift.app.runtime.setup import keep_freed_memory
     from voxlift.data_pipelines.cache.fill import fill_cache
     from voxlift.data_pipelines.cache.format import PreparedVolumes
     from voxlift.data_pipelines.pipeline import TrainingOptions, training_volumes
     from voxlift.data_pipelines.preprocess.settings import preset
 
+    keep_freed_memory()  # as every command does
     settings = preset("ct", spacing=SPACING, shape=SHAPE, window_hu=WINDOW)
     # One file into another folder first: imports and thread pools are start-up.
     fill_cache([(files[0],)], settings, folder=cache / "warm", workers=WORKERS)

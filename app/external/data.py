@@ -18,6 +18,7 @@ from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.files import find_real_path
+from voxlift.data_pipelines.readers.identity import is_comparable
 from voxlift.data_pipelines.tables.manifest import Manifest, split_item
 from voxlift.data_pipelines.tables.subjects import find_similar_subjects
 from voxlift.data_pipelines.volume import VolumeError
@@ -208,26 +209,31 @@ def _add_run(run: RunFolder, found: TrainedVolumes) -> None:
         for image in split_item(row["image"]):
             found.files.setdefault(find_real_path(image), f"{row['subject']}, {where}")
     texts = {row["image"]: f"{row['subject']}, {row['split']} of {run.path.name}" for row in rows}
-    if run.images.exists():
-        _add_saved_hashes(read_json(run.images), texts, found)
-    else:
+    if not _add_saved_hashes(run, texts, found):
         _add_computed_hashes(run, texts, found, splits=tuple({row["split"]: None for row in rows}))
 
 
-def _add_saved_hashes(saved: Mapping[str, Any], texts: Mapping[str, str], found: TrainedVolumes) -> None:
-    for image, known in saved.items():
-        if image in texts and isinstance(known, dict):
-            for file in known.get("files", ()):
-                found.files.setdefault(Path(str(file[0])), texts[image])
-            for digest in str(known.get("voxels", "")).split("+"):
-                if digest and not digest.startswith("blank "):
-                    found.voxels.setdefault(digest, texts[image])
+def _add_saved_hashes(run: RunFolder, texts: Mapping[str, str], found: TrainedVolumes) -> bool:
+    """Add the files and hashes that a run saved; return whether hashes of now can be compared with them."""
+    saved = read_json(run.images) if run.images.exists() else {}
+    known = {name: one for name, one in saved.items() if name in texts and isinstance(one, dict)}
+    hashes: dict[str, str] = {}
+    for name, one in known.items():
+        for file in one.get("files", ()):
+            found.files.setdefault(Path(str(file[0])), texts[name])
+        digests = (digest for digest in str(one.get("voxels", "")).split("+") if digest)
+        hashes |= {digest: texts[name] for digest in digests if not digest.startswith("blank ")}
+    if not known or not is_comparable(hashes):
+        return False
+    for digest, text in hashes.items():
+        found.voxels.setdefault(digest, text)
+    return True
 
 
 def _add_computed_hashes(
     run: RunFolder, texts: Mapping[str, str], found: TrainedVolumes, *, splits: Sequence[str]
 ) -> None:
-    """Hash the images of a run that saved no hashes; a note where they are no longer there."""
+    """Hash the images of a run that saved no hashes of this kind; a note where they are no longer there."""
     try:
         for split in splits:
             cohort = reopen_split(load_settings(run), run, split=split)
@@ -237,6 +243,6 @@ def _add_computed_hashes(
                         found.voxels.setdefault(digest, f"{record.subject}, {split} of {run.path.name}")
     except (SettingsError, VolumeError, OSError) as error:
         found.notes.append(
-            f"{run.path.name} saved no hashes of its images, and they cannot be read now ({error}): the new "
-            f"images were compared with its {len(texts)} by name only, not by voxels."
+            f"{run.path.name} saved no hashes of its images that can be compared, and they cannot be read "
+            f"now ({error}): the new images were compared with its {len(texts)} by name only, not by voxels."
         )

@@ -169,7 +169,7 @@ def prepare_processor() -> Processor:
         threads=threads,
         threads_reason=reason,
         onednn=os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
-        keeps_memory=_keep_freed_memory(),
+        keeps_memory=keep_freed_memory(),
     )
 
 
@@ -219,7 +219,7 @@ def _set_threads() -> tuple[int, str]:
     return threads, reason
 
 
-def _keep_freed_memory() -> bool:
+def keep_freed_memory() -> bool:
     """Let malloc keep what is freed; return False without glibc, or where the user has set malloc."""
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in MALLOC_VARIABLES):
         return False

@@ -25,7 +25,7 @@ from voxlift.data_pipelines.files import atomic_write
 from voxlift.data_pipelines.geometry import axcodes_of, ras_geometry
 from voxlift.data_pipelines.preprocess.prepare import read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
-from voxlift.data_pipelines.readers.identity import hash_image, is_blank
+from voxlift.data_pipelines.readers.identity import hash_image, is_blank, is_comparable
 from voxlift.data_pipelines.volume import Affine, Array, Stored, VolumeError
 
 Shape = tuple[int, int, int, int]  # depth, height, width, channels
@@ -135,7 +135,7 @@ def read_format(path: Path) -> CacheFormat | None:
         saved = json.loads(path.read_text(encoding="utf-8"))
         depth, height, width, channels = map(int, saved["shape"])
         dtype = str(saved["dtype"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return CacheFormat((depth, height, width, channels), dtype) if dtype in DTYPES else None
 
@@ -298,10 +298,12 @@ def _compute_metadata(
 
 
 def _read_metadata(file: Path) -> VolumeMetadata | None:
-    """Return the metadata of a prepared file; None where there is none, or none that can be read."""
+    """Return the metadata of a prepared file; None where there is none that can be read and compared."""
     try:
         saved = json.loads(_metadata_path(file).read_text(encoding="utf-8"))
         summary, affine = saved["summary"], saved.get("affine")
+        if not is_comparable(saved["voxel_hashes"]):
+            return None
         return VolumeMetadata(
             tuple(saved["voxel_hashes"]),
             VolumeSummary(
@@ -312,7 +314,7 @@ def _read_metadata(file: Path) -> VolumeMetadata | None:
             ),
             None if affine is None else tuple(map(tuple, affine)),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from isal import isal_zlib
 
 from voxlift.data_pipelines.files import is_file, is_folder
 from voxlift.data_pipelines.geometry import reorient_grid, stored_grid
@@ -15,6 +17,9 @@ from voxlift.data_pipelines.readers.nrrd import changes_itk_geometry, find_nrrd_
 from voxlift.data_pipelines.readers.recognise import HEAD_BYTES, find_format
 from voxlift.data_pipelines.volume import Array, Stored, VolumeError, real_values
 
+HASH_KIND = "2:"  # before each hash; those of earlier versions had nothing
+WHOLE_BYTES = 1_000_000  # of float32 voxels: up to here every voxel is hashed, above it checksums of blocks
+BLOCK_BYTES = 65_536
 _HEADERS = (".hdr", ".hdr.gz", ".img", ".img.gz", ".mhd", ".nhdr")
 _HALVES = (".hdr", ".hdr.gz", ".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
 
@@ -39,16 +44,40 @@ def hash_image(stored: Stored) -> str:
     header is a copy.
     """
     voxels = _in_ras(stored)
-    # One type for all: 7 stored as uint8 and 7.0 stored as float64 are the same voxel.
+    digest = hashlib.blake2b(str(voxels.shape).encode(), digest_size=16)
+    plane_bytes = 4 * voxels[:, :, :1].size
+    is_large = plane_bytes * voxels.shape[2] > WHOLE_BYTES
+    step = max(1, WHOLE_BYTES // max(1, plane_bytes))
+    for start in range(0, voxels.shape[2], step):
+        planes = _real_planes(voxels[:, :, start : start + step], stored)
+        digest.update(_checksums(planes) if is_large else planes.tobytes())
+    return HASH_KIND + digest.hexdigest()
+
+
+def is_comparable(hashes: Iterable[str | None]) -> bool:
+    """Return whether hashes are of the kind that `hash_image` gives now; earlier versions gave others."""
+    return all(one is None or one.startswith(HASH_KIND) for one in hashes)
+
+
+def _real_planes(voxels: Array, stored: Stored) -> Array:
+    """Return the real values of planes [W, H, D, ...] as bytes [D, plane]: 7 as uint8 is the voxel 7.0."""
     with np.errstate(over="ignore", invalid="ignore"):
         real = voxels.astype(np.float64) * stored.slope + stored.inter if stored.is_scaled else voxels
-        values = real.astype(np.float32, order="F")
+        values = np.ascontiguousarray(np.moveaxis(real.T, -3, 0), np.float32)  # the first axis is the fastest
     if real.dtype.kind == "f":
-        values += np.float32(0)  # -0.0 becomes 0.0
+        values = values + np.float32(0)  # -0.0 becomes 0.0
         values[np.isnan(values)] = np.nan  # one bit pattern for all
-    digest = hashlib.blake2b(str(values.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(values.T).data)
-    return digest.hexdigest()
+    return values.reshape(len(values), -1).view(np.uint8)
+
+
+def _checksums(planes: Array) -> bytes:
+    """Return checksums of the blocks of each plane, twenty times faster than a hash of all.
+
+    Different images have many blocks that differ; of one block alone, one change in 2^32 is missed.
+    """
+    starts = range(0, planes.shape[1], BLOCK_BYTES)
+    sums = [isal_zlib.crc32(plane[start : start + BLOCK_BYTES]) for plane in planes for start in starts]
+    return np.array(sums, "<u4").tobytes()
 
 
 def is_blank(stored: Stored) -> bool:

@@ -11,7 +11,7 @@ from voxlift.data_pipelines.cache import fill_cache
 from voxlift.data_pipelines.cache.format import PreparedVolumes, load_metadata, summarize_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
-from voxlift.data_pipelines.readers.identity import hash_image
+from voxlift.data_pipelines.readers.identity import HASH_KIND, hash_image
 
 SETTINGS = Preprocess(window_hu=(0.0, 100.0))
 
@@ -50,13 +50,16 @@ def test_filling_keeps_the_hashes_of_the_images_and_the_summary_of_the_stored_vo
         assert one.summary == expected_summary(paths, file, volumes)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[1]", '{"voxel_hashes": [null]}'])
-def test_absent_or_damaged_metadata_is_computed_once_and_kept(images, tmp_path, text):
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", '{"voxel_hashes": [null]}', "earlier"])
+def test_absent_damaged_or_earlier_metadata_is_computed_once_and_kept(images, tmp_path, text):
     volumes = fill(images, tmp_path / "cache")
     before = load_metadata(images, volumes, SETTINGS)
     damaged = Path(f"{volumes.files[1]}.json")
+    saved = damaged.read_text()
     damaged.unlink()
-    if text is not None:
+    if text == "earlier":
+        damaged.write_text(saved.replace(HASH_KIND, ""))
+    elif text is not None:
         damaged.write_text(text)
     decoded = []
     for _ in range(2):

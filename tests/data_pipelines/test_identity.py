@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlift.data_pipelines.readers.identity import find_reading, hash_image, identify_image, is_blank
+from voxlift.data_pipelines.readers.identity import (
+    WHOLE_BYTES,
+    find_reading,
+    hash_image,
+    identify_image,
+    is_blank,
+)
 from voxlift.data_pipelines.volume import Stored
 
 
@@ -56,8 +62,10 @@ def image_of(voxels, affine=None, **scaling):
     return Stored(voxels, np.eye(4) if affine is None else affine, Path("a.nii"), "nifti1", **scaling)
 
 
-def test_the_hash_is_of_the_real_values_in_ras():
-    voxels = np.random.default_rng(0).integers(0, 99, (3, 4, 5)).astype(np.int16)
+@pytest.mark.parametrize("shape", [(3, 4, 5), (64, 65, 66), (3, 4, 5, 2), (50, 51, 52, 2)])
+def test_the_hash_is_of_the_real_values_in_ras(shape):
+    voxels = np.random.default_rng(0).integers(0, 99, shape).astype(np.int16)
+    assert (4 * voxels.size > WHOLE_BYTES) == (shape[0] > 3)
     reference = hash_image(image_of(voxels))
     flipped = np.diag([-1.0, 2.0, 3.0, 1.0])
     same = [
@@ -71,7 +79,7 @@ def test_the_hash_is_of_the_real_values_in_ras():
     other[1, 2, 3] += 1
     assert hash_image(image_of(other)) != reference
     assert hash_image(image_of(voxels[::-1])) != reference
-    assert hash_image(image_of(voxels.reshape(5, 4, 3))) != reference
+    assert hash_image(image_of(voxels.reshape(*shape[2::-1], *shape[3:]))) != reference
 
 
 def test_all_nans_and_both_zeros_are_alike():

@@ -14,7 +14,7 @@ from tiny import train_tiny
 from voxlift.app.comparison.results import write_comparison
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Outcome, Trial, build_trial_row
-from voxlift.app.files import read_json, read_rows, write_rows
+from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.run import open_run
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
@@ -163,6 +163,18 @@ def test_a_run_of_an_older_version_is_compared_by_voxels_all_the_same(run, table
     assert evaluate(old.path, copied, tmp_path / "out") == 2
     assert evaluate(old.path, table, tmp_path / "out") == 0
     assert read_json(tmp_path / "out" / "metrics.json")["training_range"]["compared"] is False
+
+
+def test_hashes_that_an_earlier_version_saved_are_computed_anew(run, table, tmp_path):
+    old = RunFolder(tmp_path / "old")
+    shutil.copytree(run.path, old.path)
+    saved = read_json(old.images)
+    write_json(old.images, {image: known | {"voxels": "0" * 32} for image, known in saved.items()})
+    copied, _ = leaking_table(
+        tmp_path, run, table, "train", lambda row: {"participant_id": "x", "file": copy_turned(row, tmp_path)}
+    )
+    assert evaluate(old.path, copied, tmp_path / "out") == 2
+    assert evaluate(old.path, table, tmp_path / "out") == 0
 
 
 def test_a_planted_shift_is_found(run, table, tmp_path):
