@@ -12,6 +12,7 @@ import numpy as np
 from voxlift.app.comparison.selection import SelectedTrials
 from voxlift.app.comparison.trial import Trial, group_by_model
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
@@ -81,7 +82,7 @@ def write_comparison_page(
             name: show_config(first[name].config.read_text(encoding="utf-8"), folder) for name in models
         },
         environment=read_json(run.environment),
-        temperatures=read_temperatures(by_model),
+        calibrations=read_calibrations(by_model),
         trainings=mark_resumed(
             [build_training_row(trial, folder, pairs[0].primary) for trial in selected.trials],
             [trial.run for trial in selected.trials],
@@ -96,15 +97,15 @@ def write_comparison_page(
     return render_comparison_page(summary, folder / "report.html")
 
 
-def read_temperatures(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list[float]]:
-    """Return the temperature of each training; nothing where a run of an earlier version has none."""
+def read_calibrations(by_model: Mapping[str, Sequence[Trial]]) -> dict[str, list[Calibration]]:
+    """Return the calibration of each training; nothing where a run of an earlier version has none."""
     blocks = {
         name: [read_json(trial.run.metrics).get("calibration") for trial in trials]
         for name, trials in by_model.items()
     }
     if any(block is None for own in blocks.values() for block in own):
         return {}
-    return {name: [float(block["temperature"]) for block in own if block] for name, own in blocks.items()}
+    return {name: [Calibration.from_json(block) for block in own if block] for name, own in blocks.items()}
 
 
 def build_training_row(trial: Trial, folder: Path, primary: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from voxlift.app.evaluation.bootstrap import RESAMPLES, bootstrap_intervals, metric_block
-from voxlift.app.evaluation.calibration import apply_temperature, fit_temperature
+from voxlift.app.evaluation.calibration import apply_calibration, fit_calibration
 from voxlift.app.evaluation.metrics import confusion_rates, score_metrics
 from voxlift.app.evaluation.scores import Floats, Predictions, Scores, ScoresError, average_by_subject
 
@@ -23,8 +23,8 @@ def evaluate_splits(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
     The decision threshold of two classes is chosen on validation: `threshold`, with `threshold_reason`.
     `val` and `test` hold metrics per volume; where subjects have several volumes, `by_subject` holds those
-    of each subject's mean probability. `calibration` holds the temperature fitted on validation, and the
-    metrics that it changes, before and after scaling.
+    of each subject's mean probability. `calibration` holds the temperature (and bias) fitted on validation,
+    and the metrics that these change, before and after scaling.
 
     Args:
         scores: Split name to its scores; `val` is among them.
@@ -32,15 +32,15 @@ def evaluate_splits(scores: Mapping[str, Scores]) -> dict[str, Any]:
     threshold, reason = choose_validation_threshold(scores["val"])
     evaluated = {split: scores[split] for split in ("val", "test") if split in scores}
     blocks = {split: evaluate_scores(one, threshold=threshold) for split, one in evaluated.items()}
-    temperature = fit_temperature(scores["val"])
+    fitted = fit_calibration(scores["val"])
     calibration = {
-        "temperature": temperature.value,
+        **fitted.value.as_json(),
         "fitted_on": "val",
-        "at_bound": temperature.at_bound,
+        "at_bound": fitted.at_bound,
         **{
             split: {
                 "before": _calibration_block(blocks[split]),
-                "after": _calibration_block(evaluate_scores(apply_temperature(one, temperature.value))),
+                "after": _calibration_block(evaluate_scores(apply_calibration(one, fitted.value))),
             }
             for split, one in evaluated.items()
         },

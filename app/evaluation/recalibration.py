@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from voxlift.app.evaluation.bootstrap import RESAMPLES, finite_or_none, metric_block, subject_strata
-from voxlift.app.evaluation.calibration import apply_temperature, fit_temperature
+from voxlift.app.evaluation.calibration import apply_calibration, fit_calibration
 from voxlift.app.evaluation.calibration_line import CalibrationLine, apply_line, fit_line, line_draws
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
 from voxlift.app.evaluation.findings import Findings
@@ -91,7 +91,8 @@ def recalibrate(
     """Return the calibration of the remaining subjects before and after recalibration on a part of them.
 
     Two classes, and each finding: logistic recalibration, an intercept and a slope on the logit. Several
-    classes, and grades: a temperature. Numbers: the line of measured on predicted.
+    classes, and grades: a temperature, with a bias where that is not enough. Numbers: the line of measured on
+    predicted.
 
     Args:
         scores: Of all external subjects.
@@ -130,8 +131,8 @@ def _(part: Scores) -> Correction:
     if part.is_binary:
         line = fit_line(part)
         return _line_values(line), lambda scores: apply_line(scores, line)
-    temperature = fit_temperature(part).value
-    return {"temperature": temperature}, lambda scores: apply_temperature(scores, temperature)
+    calibration = fit_calibration(part).value
+    return calibration.as_json(), lambda scores: apply_calibration(scores, calibration)
 
 
 @fit_correction.register

@@ -16,6 +16,7 @@ VERSION = 1  # increase it if a program for the old version would misread the ne
 REGION_VERSION = 2  # with masks or centres, which a program for the first version would ignore
 TASK_VERSION = 3  # of other tasks than classes, whose outputs a program for the others would misread
 COLUMNS_VERSION = 4  # with columns of the table as a second input, of any task, with or without a region
+BIAS_VERSION = 5  # calibrated probabilities need a bias, which a program for the others would leave out
 MEANINGS = {
     "classes": "scores whose softmax is the probability of each class",
     "findings": "scores whose sigmoid is the probability of each finding",
@@ -44,7 +45,7 @@ def build_contract(
     """Return the contract of an export, as `contract.schema.json` describes it.
 
     Args:
-        member: The run, with threshold and temperature.
+        member: The run, with threshold and calibration.
         preprocess: Its preprocessing.
         file: Name of the model's file, beside the contract.
         file_format: `saved_model` or `onnx`.
@@ -74,7 +75,8 @@ def build_contract(
         **({"task": _describe_task(member)} if task.name != "classes" else {}),
         "classes": list(names) if task.target == "classes" else [],
         "threshold": member.threshold,
-        "temperature": member.temperature,
+        "temperature": None if member.calibration is None else member.calibration.temperature,
+        **({"bias": list(member.calibration.bias)} if member.calibration and member.calibration.bias else {}),
         "channels": list(image_columns(member.settings)),
         "preprocess": {**_describe_preprocess(preprocess), "rounded_to": rounded_dtype(preprocess)},
         **(_describe_region(member) if preprocess.mask else {}),
@@ -95,6 +97,8 @@ def _describe_columns_input(member: EnsembleMember, input_names: tuple[str, ...]
 
 
 def _find_version(member: EnsembleMember, preprocess: Preprocess) -> int:
+    if member.calibration is not None and member.calibration.bias:
+        return BIAS_VERSION
     if member.encoder is not None:
         return COLUMNS_VERSION
     if member.settings.task.name != "classes":

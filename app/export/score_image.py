@@ -46,7 +46,8 @@ def main() -> None:
 
 def describe_classes(scores: Array, contract: Mapping[str, Any]) -> list[str]:
     """Return the probability of each class, uncalibrated and calibrated, and the decision."""
-    probabilities, calibrated = softmax(scores), softmax(scores / contract["temperature"])
+    bias = np.array(contract.get("bias", 0.0))
+    probabilities, calibrated = softmax(scores), softmax(scores / contract["temperature"] + bias)
     lines = [
         f"{name}\t{one:.6f}\tcalibrated {other:.6f}"
         for name, one, other in zip(contract["classes"], probabilities, calibrated, strict=True)

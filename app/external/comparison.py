@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from voxlift.app.comparison.page import rank_disagreements, read_temperatures
+from voxlift.app.comparison.page import rank_disagreements, read_calibrations
 from voxlift.app.comparison.trial import Trial, describe_resumed, group_by_model
 from voxlift.app.comparison.use import summarise_use
 from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
@@ -332,7 +332,7 @@ def _write_page(
         metrics={name: model[EXTERNAL] for name, model in results["models"].items()},
         splits=count_splits(folder, scored.cohort.task, scored.cohort.classes),
         environment=read_json(scored.trials[0].run.environment),
-        temperatures=read_temperatures(by_model),
+        calibrations=read_calibrations(by_model),
         cases=[
             {name: add_groups(case, case_groups, names) for name, case in volume.items()}
             for volume in _pick_disagreements(scored, own.data, page.cases)

@@ -11,6 +11,7 @@ from typing import Any
 from voxlift.app.config import EvaluateSettings, TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import describe_left_out
+from voxlift.app.evaluation.calibration import Calibration, list_calibrations
 from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.evaluate import evaluate_scores
@@ -193,11 +194,11 @@ def build_metrics(
     if len(internal) == 1:
         metrics["internal"] = evaluate_scores(internal[0])
     if ensemble.is_calibrated:
-        temperatures = [member.temperature or 1.0 for member in ensemble.members]
+        calibrations = [member.calibration or Calibration() for member in ensemble.members]
         metrics["calibration"] = {
-            "temperature": temperatures[0] if len(temperatures) == 1 else temperatures,
+            **(calibrations[0].as_json() if len(calibrations) == 1 else list_calibrations(calibrations)),
             "fitted_on": "val",
-            EXTERNAL: {"after": evaluate_scores(calibrate_scores(scores, temperatures))},
+            EXTERNAL: {"after": evaluate_scores(calibrate_scores(scores, calibrations))},
         }
     if used := evaluate_use(decided, prevalence=asked.evaluation.prevalence):
         metrics["use"] = used

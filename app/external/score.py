@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.cohort import Cohort
-from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.calibration import Calibration, apply_calibration
 from voxlift.app.evaluation.scores import AnyPredictions, replace_fields
 from voxlift.app.files import read_rows
 from voxlift.app.inference.ensemble import EnsembleMember
@@ -109,10 +109,10 @@ def average_scores(members: Sequence[AnyPredictions]) -> AnyPredictions:
     return replace_fields(members[0], {predicted: mean})
 
 
-def calibrate_scores(members: Sequence[Any], temperatures: Sequence[float]) -> Any:  # noqa: ANN401 - of classes
-    """Return the mean over models of their probabilities after each one's temperature."""
-    pairs = zip(members, temperatures, strict=True)
-    return average_scores([apply_temperature(one, temperature) for one, temperature in pairs])
+def calibrate_scores(members: Sequence[Any], calibrations: Sequence[Calibration]) -> Any:  # noqa: ANN401 - of classes
+    """Return the mean over models of their probabilities after each one's calibration."""
+    pairs = zip(members, calibrations, strict=True)
+    return average_scores([apply_calibration(one, calibration) for one, calibration in pairs])
 
 
 def read_internal_scores(members: Sequence[EnsembleMember], carried: Mapping[str, Any]) -> list[Any]:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.sources import build_preprocess
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.files import read_json
 from voxlift.app.inference.test_time_augmentation import View, build_views
 from voxlift.app.runs.cohort import load_joined_encoder, read_training_range
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder, load_network, open_finished_run, volume_shape
-from voxlift.app.runs.results import read_temperature
+from voxlift.app.runs.results import read_calibration
 from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.audit.prepared import TrainingRange
 from voxlift.data_pipelines.preprocess.settings import Preprocess
@@ -35,8 +36,8 @@ class EnsembleMember:
         settings: Its own settings, read from the folder.
         preprocess: Its preprocessing.
         thresholds: Chosen on validation: on the probability of class 1, or one for each finding; empty: none.
-        temperature: Divisor of its logits for calibrated probabilities; 1 where none could be fitted, None
-            for predictions other than of classes.
+        calibration: Of its logits for calibrated probabilities; neutral where none could be fitted, None for
+            predictions other than of classes.
         training_range: Spacing, size and intensities of its training volumes; None for an older run.
         encoder: How its network takes columns of the table; None where it takes none.
     """
@@ -45,7 +46,7 @@ class EnsembleMember:
     settings: TrainSettings
     preprocess: Preprocess
     thresholds: tuple[float, ...]
-    temperature: float | None
+    calibration: Calibration | None
     training_range: TrainingRange | None
     encoder: ColumnEncoder | None = None
 
@@ -120,8 +121,8 @@ class Ensemble:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the members have temperatures."""
-        return all(member.temperature is not None for member in self.members)
+        """Whether the members have a calibration."""
+        return all(member.calibration is not None for member in self.members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ class BatchScores:
 
     Attributes:
         predictions: [B, K], probabilities or numbers, the mean over members and views.
-        calibrated: [B, K], probabilities of classes after each member's temperature; None for other tasks.
+        calibrated: [B, K], probabilities of classes after each member's calibration; None for other tasks.
         spread: [B], the largest standard deviation of a prediction over members; 0 for one member.
         decisions: [B] class indices, or [B, K] findings, see `Task.decide_rows`.
     """
@@ -219,8 +220,8 @@ def score_batch(
             for view in views
         ]
         plain.append(np.mean([task.predict(one) for one in outputs], axis=0))
-        if member.temperature is not None:
-            scaled.append(np.mean([task.predict(one / member.temperature) for one in outputs], axis=0))
+        if member.calibration is not None:
+            scaled.append(np.mean([task.predict(member.calibration.scale(one)) for one in outputs], axis=0))
     predictions = np.mean(plain, axis=0)
     return BatchScores(
         predictions=predictions,
@@ -246,7 +247,7 @@ def _open_member(path: str, *, allow_table: bool) -> EnsembleMember:
         settings=settings,
         preprocess=build_preprocess(settings.preprocess, settings.data),
         thresholds=task_of(settings).thresholds(read_json(run.metrics)),
-        temperature=read_temperature(run) if settings.task.name == "classes" else None,
+        calibration=read_calibration(run) if settings.task.name == "classes" else None,
         training_range=read_training_range(run),
         encoder=load_joined_encoder(run, settings),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from voxlift.app.config import PredictSettings
+from voxlift.app.evaluation.calibration import list_calibrations
 from voxlift.app.files import NAMES, format_rows, read_json, read_rows, write_json, write_rows, write_text
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
 from voxlift.app.inference.options import resolve_explain_method
@@ -185,14 +186,16 @@ def _describe_table(rows: Sequence[Row], predictor: Predictor, settings: Predict
 
 
 def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
-    """Return what the columns hold: of classes their names, thresholds and temperatures, as always."""
+    """Return what the columns hold: of classes their names, thresholds and calibrations."""
     task, names = ensemble.task, list(ensemble.classes)
     if task.name == "classes":
+        listed = list_calibrations([one.calibration for one in ensemble.members if one.calibration])
         return {
             "classes": names,
             "threshold": ensemble.threshold,
             "thresholds": [member.threshold for member in ensemble.members],
-            "temperatures": [member.temperature for member in ensemble.members],
+            "temperatures": listed["temperature"],
+            **({"biases": listed["bias"]} if "bias" in listed else {}),
         }
     unit = ensemble.members[0].settings.task.unit
     return {
@@ -264,9 +267,9 @@ def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     rule = ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)
     kind = "Prediction" if ensemble.task.name == "number" else "Decision"
     print_line(f"{kind}: {rule}{mean}.")
-    temperatures = [one.temperature for one in ensemble.members if one.temperature is not None]
-    if any(value != 1 for value in temperatures):
-        values = ", ".join(f"{value:.3f}" for value in temperatures)
+    calibrations = [one.calibration for one in ensemble.members if one.calibration is not None]
+    if not all(one.is_neutral for one in calibrations):
+        values = "; ".join(one.describe(ensemble.classes) for one in calibrations)
         print_line(f"Calibrated probabilities: temperature {values}, fitted on validation.")
     if settings.tta != "none":
         print_line(f"Test-time augmentation: {settings.tta}; predictions are means over the views.")

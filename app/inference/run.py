@@ -48,7 +48,7 @@ class ScanPredictions:
         subjects: N names: the table's subject, or the path below the folder.
         images: N image paths, several channels joined as in `predictions.csv`.
         probabilities: [N, K] float64; nan where a scan could not be scored; [N, 0] for a number.
-        calibrated: [N, K] float64, after the temperature fitted on the run's validation; nan as above; [N, 0]
+        calibrated: [N, K] float64, after the calibration fitted on the run's validation; nan as above; [N, 0]
             for predictions other than of classes.
         decisions: N names of a class or grade, or of the findings present, joined by "; "; "" where not
             scored, and for a number.

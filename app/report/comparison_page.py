@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import WITH_UNIT, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
@@ -35,7 +36,7 @@ class ComparisonSummary:
         splits: Rows of the table of splits.
         configs: Model name to its resolved configuration as YAML text.
         environment: As in `RunSummary`.
-        temperatures: Model name to the temperature of each fold and seed, fitted on validation; empty for
+        calibrations: Model name to the calibration of each fold and seed, fitted on validation; empty for
             none.
         trainings: Rows of the table of trainings: model, seed, scores, path.
         cases: Volumes on which the models disagree most: per volume, model name to its case.
@@ -57,7 +58,7 @@ class ComparisonSummary:
     splits: Sequence[Row] = ()
     configs: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
-    temperatures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    calibrations: Mapping[str, Sequence[Calibration]] = field(default_factory=dict)
     trainings: Sequence[Row] = ()
     cases: Sequence[Mapping[str, Case]] = ()
     is_interactive: bool = True
@@ -80,7 +81,7 @@ def comparison_page_values(summary: ComparisonSummary) -> dict[str, Any]:
     unit = next(iter(summary.models.values()))[0].unit
     chance = describe_chance(summary.metrics, comparisons[0].primary)
     colours = summary.colours or assign_colours(summary.models)
-    views = view_results(summary.models, summary.split, temperatures=summary.temperatures, colours=colours)
+    views = view_results(summary.models, summary.split, calibrations=summary.calibrations, colours=colours)
     cases = lay_out_cases([("", summary.cases)], is_interactive=summary.is_interactive)
     return {
         "title": summary.name,
@@ -140,7 +141,7 @@ def _figure_values(summary: ComparisonSummary, colours: Mapping[str, int]) -> di
     """Return the figures of the page, and the values that their captions need."""
     comparisons = summary.comparisons
     label = metric_label(comparisons[0].primary, next(iter(summary.models.values()))[0].unit)
-    classes = fits_of(Scores, *summary.models.values()) if summary.temperatures else None
+    classes = fits_of(Scores, *summary.models.values()) if summary.calibrations else None
     models = dict(zip(summary.models, classes or [], strict=False))
     return {
         "primary": label,
@@ -153,6 +154,6 @@ def _figure_values(summary: ComparisonSummary, colours: Mapping[str, int]) -> di
             colours=colours,
         ),
         "difference": difference_figure(comparisons, name="difference", title=f"Differences of {label}"),
-        "temperature": tables.calibration_table(models, summary.temperatures) if models else None,
+        "temperature": tables.calibration_table(models, summary.calibrations) if models else None,
         "histories": learning_curve_figures(summary.histories, colours=colours),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import TrainSettings
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
@@ -85,7 +86,7 @@ def write_external_page(
     blocks = {"external": metrics["external"]}
     if "internal" in metrics:
         blocks["internal test"] = metrics["internal"]
-    temperature = metrics.get("calibration", {}).get("temperature")
+    calibration = metrics.get("calibration", {})
     groups, forest = show_subgroups({"": metrics.get("subgroups", {})})
     table = Path(str(settings.data.table)).name
     summary = RunSummary(
@@ -97,7 +98,7 @@ def write_external_page(
         splits=count_splits(folder, cohort.task, cohort.classes),
         config=show_config(folder.config.read_text(encoding="utf-8"), folder.path),
         environment=read_json(run.environment),
-        temperature=temperature if isinstance(temperature, float) else None,
+        calibration=Calibration.from_json(calibration) if len(metrics["runs"]) == 1 and calibration else None,
         errors=[add_groups(case, of_case, names) for case in errors],
         correct=[add_groups(case, of_case, names) for case in correct],
         is_interactive=settings.report.interactive,

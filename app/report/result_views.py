@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.calibration import Calibration, apply_calibration
 from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.grades import Grades, cut_scores
 from voxlift.app.evaluation.metrics import score_metrics
@@ -81,7 +81,7 @@ def view_results(
     models: Models,
     split: str,
     *,
-    temperatures: Mapping[str, Sequence[float]] | None = None,
+    calibrations: Mapping[str, Sequence[Calibration]] | None = None,
     colours: Mapping[str, int] | None = None,
 ) -> ResultViews:
     """Return what a page shows of the predictions of one run, or of several models on the same volumes.
@@ -89,7 +89,7 @@ def view_results(
     Args:
         models: At least one.
         split: Of the predictions, for captions.
-        temperatures: Of classes: model name to the temperature of each fold and seed; None: none was fitted.
+        calibrations: Of classes: model name to the calibration of each fold and seed; None: none was fitted.
         colours: Model name to the index of its series; None: see `assign_colours`.
     """
     colours = colours or assign_colours(models)
@@ -103,7 +103,7 @@ def view_results(
     classes = fits_of(Scores, *fits)
     if classes is None:
         raise TypeError(f"Expected predictions of one kind, received {[type(one[0]) for one in fits]}.")
-    return view_classes(dict(zip(models, classes, strict=True)), split, temperatures or {}, colours)
+    return view_classes(dict(zip(models, classes, strict=True)), split, calibrations or {}, colours)
 
 
 def view_numbers(
@@ -192,7 +192,7 @@ def view_grades(
 def view_classes(
     models: Mapping[str, Sequence[Scores]],
     split: str,
-    temperatures: Mapping[str, Sequence[float]],
+    calibrations: Mapping[str, Sequence[Calibration]],
     colours: Mapping[str, int],
 ) -> ResultViews:
     """Return curves, calibration and confusion matrices of classes."""
@@ -217,7 +217,7 @@ def view_classes(
     return ResultViews(
         curves=curves,
         curve_note=_class_note(left_out, pooled if first.is_binary and fits == 1 else {}),
-        calibrations=_class_calibrations(models, temperatures, is_single=is_single, colours=colours),
+        calibrations=_class_calibrations(models, calibrations, is_single=is_single, colours=colours),
         confusions=_confusions(models),
         decision=decision,
         resampling=OF_CLASSES,
@@ -323,26 +323,28 @@ def _class_note(left_out: int, decided: Mapping[str, Scores]) -> str:
 
 def _class_calibrations(
     models: Mapping[str, Sequence[Scores]],
-    temperatures: Mapping[str, Sequence[float]],
+    calibrations: Mapping[str, Sequence[Calibration]],
     *,
     is_single: bool,
     colours: Mapping[str, int],
 ) -> list[CaptionedFigure]:
-    """Return calibration as predicted and after temperature scaling, in one figure for a single run."""
+    """Return calibration as predicted and after scaling, in one figure for a single run."""
     pooled = {name: pool_fits(fits) for name, fits in models.items()}
     if is_single:
         series = {"as predicted": pooled[""]}
-        if temperatures:
-            series["temperature-scaled"] = apply_temperature(pooled[""], temperatures[""][0])
+        if calibrations:
+            series["bias-corrected" if calibrations[""][0].bias else "temperature-scaled"] = (
+                apply_calibration(pooled[""], calibrations[""][0])
+            )
         return [calibration_figure(series, name="calibration", title="Calibration")]
     title = "Calibration as predicted"
     found = [calibration_figure(pooled, name="calibration", title=title, colours=colours)]
-    if temperatures:
+    if calibrations:
         scaled = {
-            name: pool_fits([apply_temperature(*pair) for pair in zip(fits, temperatures[name], strict=True)])
+            name: pool_fits([apply_calibration(*pair) for pair in zip(fits, calibrations[name], strict=True)])
             for name, fits in models.items()
         }
-        title = "Calibration after temperature scaling, fitted on validation"
+        title = "Calibration after scaling fitted on validation"
         found.append(calibration_figure(scaled, name="calibration-scaled", title=title, colours=colours))
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from voxlift.app.config import SPLIT_NAMES, TrainSettings
 from voxlift.app.evaluation.bootstrap import RESAMPLES
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import (
     headline_metrics,
     is_lower_better,
@@ -254,7 +255,7 @@ def _with_interval(block: Mapping[str, Any], name: str, unit: str = "", *, label
 
 
 def describe_calibration(facts: RunFacts) -> str:
-    """Return the temperature, and the calibration errors with and without it."""
+    """Return the temperature and bias, and the calibration errors with and without it."""
     found = facts.metrics.get("calibration")
     if not found or facts.split not in found:
         return ""
@@ -263,7 +264,8 @@ def describe_calibration(facts: RunFacts) -> str:
         f"{metric_label(name)} {format_value(before[name])} before and {format_value(after[name])} after"
         for name in ("brier", "ece")
     )
-    return f"Temperature scaling (fitted on validation: {found['temperature']:.3f}): {changes}."
+    fitted = Calibration.from_json(found).describe(facts.settings.data.classes)
+    return f"Temperature scaling (fitted on validation: {fitted}): {changes}."
 
 
 def describe_use(facts: RunFacts) -> str:

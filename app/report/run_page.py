@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import SPLIT_NAMES, DataSettings, SettingsError, TrainSettings
 from voxlift.app.data.sources import dataset_name
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
@@ -53,7 +54,7 @@ class RunSummary:
         environment: Versions, device, precision; nested mappings are shown as `a.b`.
         cost: Any of `parameters`, `flops`, `seconds_per_epoch`, `seconds_per_volume`, `peak_memory_bytes`,
             or others.
-        temperature: Fitted on validation, as metrics.json holds it; None leaves its effect out.
+        calibration: Fitted on validation, as metrics.json holds it; None leaves its effect out.
         errors: Wrong decisions with the highest predicted probability.
         correct: Correct decisions with the highest predicted probability.
         is_interactive: Whether the cases can be scrolled in a browser.
@@ -74,7 +75,7 @@ class RunSummary:
     config: str = ""
     environment: Mapping[str, object] = field(default_factory=dict)
     cost: Mapping[str, object] = field(default_factory=dict)
-    temperature: float | None = None
+    calibration: Calibration | None = None
     errors: Sequence[Case] = ()
     correct: Sequence[Case] = ()
     is_interactive: bool = True
@@ -120,7 +121,7 @@ def write_run_page(
         config=show_config(run.config.read_text(encoding="utf-8"), run.path),
         environment=read_json(run.environment),
         cost=metrics["cost"],
-        temperature=float(metrics["calibration"]["temperature"]) if "calibration" in metrics else None,
+        calibration=Calibration.from_json(metrics["calibration"]) if "calibration" in metrics else None,
         errors=[add_groups(case, groups, names) for case in errors],
         correct=[add_groups(case, groups, names) for case in correct],
         is_interactive=settings.report.interactive,
@@ -247,8 +248,8 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
     unit = scores.unit if scores is not None else ""
     views, headings = ResultViews(), ("Errors", "Correct decisions")
     if scores is not None:
-        known = {} if summary.temperature is None else {"": [summary.temperature]}
-        views = view_results({"": [scores]}, summary.split, temperatures=known)
+        known = {} if summary.calibration is None else {"": [summary.calibration]}
+        views = view_results({"": [scores]}, summary.split, calibrations=known)
         headings = case_headings(scores)
     groups = zip(headings, (summary.errors, summary.correct), strict=True)
     cases = lay_out_cases(
@@ -276,16 +277,16 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "cases": cases,
         "viewer": cases.viewer,
         "configs": {"": summary.config} if summary.config else {},
-        "temperature": _calibration_table(scores, summary.temperature),
+        "temperature": _calibration_table(scores, summary.calibration),
         "views": views,
     }
 
 
-def _calibration_table(scores: Predictions | None, temperature: float | None) -> Any:  # noqa: ANN401
+def _calibration_table(scores: Predictions | None, calibration: Calibration | None) -> Any:  # noqa: ANN401
     classes = fits_of(Scores, [scores]) if scores is not None else None
-    if classes is None or temperature is None:
+    if classes is None or calibration is None:
         return None
-    return tables.calibration_table({"": classes[0]}, {"": [temperature]})
+    return tables.calibration_table({"": classes[0]}, {"": [calibration]})
 
 
 def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:

@@ -15,7 +15,7 @@ import yaml
 
 from voxlift.app.config.overrides import flatten
 from voxlift.app.evaluation.bootstrap import point_metrics
-from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.calibration import Calibration, apply_calibration
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metrics, metric_label, metric_range
 from voxlift.app.evaluation.metrics import weighted_confusion
@@ -157,11 +157,11 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """Calibration before and after temperature scaling.
+    """Calibration metrics before and after scaling.
 
     Attributes:
         headings: Names of the metrics.
-        rows: Per model its name, its temperature, and (before, after) of each metric.
+        rows: Per model its name, its temperature with the bias, and (before, after) of each metric.
     """
 
     headings: list[str]
@@ -263,22 +263,31 @@ def confusion_rows(fits: Sequence[Scores]) -> list[tuple[str, list[tuple[int, fl
 
 
 def calibration_table(
-    models: Mapping[str, Sequence[Scores]], temperatures: Mapping[str, Sequence[float]]
+    models: Mapping[str, Sequence[Scores]], calibrations: Mapping[str, Sequence[Calibration]]
 ) -> CalibrationTable:
     """Return the temperature of each model, and its calibration metrics before and after scaling.
 
     Args:
         models: Name to scores, one per fold and seed; the table shows means over them.
-        temperatures: Name to the temperature of each of those, fitted on its validation subjects.
+        calibrations: Name to the calibration of each of those, fitted on its validation subjects.
     """
     rows = []
     for name, fits in models.items():
-        pairs = zip(fits, temperatures[name], strict=True)
+        pairs = zip(fits, calibrations[name], strict=True)
         before = point_metrics(fits)
-        after = point_metrics([apply_temperature(one, value) for one, value in pairs])
+        after = point_metrics([apply_calibration(one, value) for one, value in pairs])
         changes = [(format_value(before[key]), format_value(after[key])) for key in CALIBRATION_METRICS]
-        rows.append((name, format_value(float(np.mean(temperatures[name]))), changes))
+        rows.append((name, _describe_fitted(calibrations[name], fits[0].classes), changes))
     return CalibrationTable([metric_label(key) for key in CALIBRATION_METRICS], rows)
+
+
+def _describe_fitted(calibrations: Sequence[Calibration], classes: Sequence[str]) -> str:
+    """Return the temperature with the bias; of several their mean, and how many have a bias."""
+    if len(calibrations) == 1:
+        return calibrations[0].describe(classes)
+    mean = format_value(float(np.mean([one.temperature for one in calibrations])))
+    biased = sum(bool(one.bias) for one in calibrations)
+    return f"{mean}, {biased} of {len(calibrations)} with a bias" if biased else mean
 
 
 def split_configs(configs: Mapping[str, str]) -> tuple[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""Results of a run, read from its folder: history, scores, temperature, and whether the model has learnt."""
+"""Results of a run, read from its folder: history, scores, calibration, and whether the model has learnt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import EvaluationSettings, SettingsError, TrainSettings
 from voxlift.app.errors import shorten
 from voxlift.app.evaluation.bootstrap import bootstrap_intervals
-from voxlift.app.evaluation.calibration import explain_no_temperature, fit_temperature
+from voxlift.app.evaluation.calibration import Calibration, explain_no_calibration, fit_calibration
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.scores import Predictions
@@ -103,26 +103,26 @@ def read_ablation(run: RunFolder) -> dict[str, Any]:
         ) from error
 
 
-def read_temperature(run: RunFolder) -> float:
-    """Return the temperature fitted on the validation of a finished run; 1 where none could be fitted.
+def read_calibration(run: RunFolder) -> Calibration:
+    """Return the calibration fitted on the validation of a finished run; a neutral one where none could be.
 
     Only classes have one.
     """
     metrics = read_json(run.metrics)
     calibration = metrics.get("calibration")
     if "task" in metrics:
-        return 1.0
+        return Calibration()
     if calibration is None:  # a run of a version that saved none
-        fitted = fit_temperature(read_scores(run, split="val"))
-        calibration = {"temperature": fitted.value, "at_bound": fitted.at_bound}
+        fitted = fit_calibration(read_scores(run, split="val"))
+        calibration = fitted.value.as_json() | {"at_bound": fitted.at_bound}
     if calibration["at_bound"]:
         log.info(
             "%s: no temperature could be fitted, since %s; the calibrated probabilities equal the "
             "uncalibrated ones.",
             run.path,
-            explain_no_temperature(read_scores(run, split="val")),
+            explain_no_calibration(read_scores(run, split="val")),
         )
-    return float(calibration["temperature"])
+    return Calibration.from_json(calibration)
 
 
 def prediction_rows(scores: Mapping[str, Predictions], task: Task = CLASSES) -> list[dict[str, Any]]:

@@ -12,14 +12,17 @@ import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from commands import compose_command
 from voxlift.app.cli.export import export, read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.errors import UserError
+from voxlift.app.evaluation.calibration import Calibration, apply_calibration
+from voxlift.app.evaluation.scores import Scores
 from voxlift.app.export import export_run
 from voxlift.app.export.contract import rounded_dtype
-from voxlift.app.export.score_image import prepare_image
+from voxlift.app.export.score_image import describe_classes, prepare_image
 from voxlift.app.files import read_rows
 from voxlift.app.inference.conversion import Difference, convert_to_float32
 from voxlift.app.runs.folder import RunFolder
@@ -79,6 +82,21 @@ def test_the_example_scores_an_image_without_voxlift(file_format, runs, tmp_path
     assert float(printed["nodule"]) == pytest.approx(float(row["p_nodule"]), abs=1e-4)
     threshold = read_json(run.metrics)["threshold"]
     assert printed["decision"] == ("nodule" if float(row["p_nodule"]) >= threshold else "vessel")
+
+
+def test_a_bias_is_in_the_contract_and_in_the_example(runs, tmp_path):
+    run = RunFolder(shutil.copytree(runs["volume3d"].path, tmp_path / "run"))
+    metrics, fitted = read_json(run.metrics), Calibration(1.5, (-0.75, 0.75))
+    metrics["calibration"] |= {"at_bound": False, **fitted.as_json()}
+    run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    contract = export_to(tmp_path / "out", run, "onnx")
+    jsonschema.validate(contract, read_json(tmp_path / "out" / "contract.schema.json"))
+    assert contract["contract"] == 5
+    logits = np.array([0.3, -0.4])
+    cells = [line.split("\t") for line in describe_classes(logits, contract)[:2]]
+    scores = Scores(["s"], [0], softmax(logits)[None], contract["classes"])
+    expected = apply_calibration(scores, fitted).probabilities[0]
+    assert [float(one[2].split()[-1]) for one in cells] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from matplotlib.image import imread
 from commands import compose_command
 from voxlift.app.cli.predict import predict, read_settings
 from voxlift.app.config import SettingsError
-from voxlift.app.evaluation.calibration import apply_temperature
+from voxlift.app.evaluation.calibration import apply_calibration
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.inference import predictor
 from voxlift.app.inference.ensemble import open_ensemble
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.results import read_scores, read_temperature
+from voxlift.app.runs.results import read_calibration, read_scores
 from voxlift.data_pipelines.parallel import map_in_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -90,7 +90,7 @@ def test_an_ensemble_is_the_mean_of_its_members_with_their_spread(runs, table, t
 def test_calibrated_probabilities_are_those_of_the_runs_temperature(runs, table, tmp_path):
     run = runs["volume3d"]
     rows = predicted(run, table, tmp_path / "out.csv")
-    expected = apply_temperature(read_scores(run, split="test"), read_temperature(run)).probabilities[:, 1]
+    expected = apply_calibration(read_scores(run, split="test"), read_calibration(run)).probabilities[:, 1]
     np.testing.assert_allclose([float(row["calibrated_nodule"]) for row in rows], expected, atol=1e-6)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from voxlift.app.config import DataSettings, TrainSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
-from voxlift.app.evaluation.calibration import Reliability, fit_temperature
+from voxlift.app.evaluation.calibration import Calibration, Reliability, fit_calibration
 from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.paired import compare_models
@@ -94,7 +94,7 @@ def run_summary(classes=("benign", "malignant"), **changes):
         "config": "model:\n  name: volume3d\n  filters: [16, 32, 64]\n",
         "environment": {"python": "3.11", "device": {"name": "CPU", "precision": "float32"}},
         "cost": COST,
-        "temperature": fit_temperature(validation).value,
+        "calibration": fit_calibration(validation).value,
         "errors": [case(i, maps=True) for i in range(3)],
         "correct": [case(i, maps=False) for i in range(3)],
         "audit": ["2 of 227 volumes have another orientation (LAS)"],
@@ -114,7 +114,7 @@ def comparison_summary(classes=("benign", "malignant")):
         comparisons=compare_models(models, fit_seeds=[4, 5], resamples=200),
         models=models,
         metrics=summarise_models(models, fit_seeds=[4, 5], resamples=200),
-        temperatures={name: [1.8, 2.2] for name in models},
+        calibrations={name: [Calibration(1.8), Calibration(2.2)] for name in models},
         trainings=[{"model": name, "seed": "4", "validation AUC": 0.81, "run": "runs/x"} for name in models],
         cases=[{name: case(i, maps=False) for name in models} for i in range(4)],
         costs=dict.fromkeys(models, COST),
@@ -204,7 +204,7 @@ def test_run_page_has_the_verdict_first_and_every_value_in_its_section(pages):
     expected = {
         "metrics": ["ROC AUC", f"{summary.metrics['test']['auc']:.3f}"],
         "curves": ["ROC AUC", "malignant"],
-        "calibration": [f"{summary.temperature:.3f}"],
+        "calibration": [f"{summary.calibration.temperature:.3f}"],
         "confusion": ["benign", "malignant", str(np.sum((test.labels == 0) & (test.decisions == 0)))],
         "learning": ["Epoch"],
         "cases": ["sub-000", "benign", "malignant", "0.970"],

@@ -16,7 +16,7 @@ from voxlift.app.runs.cohort import read_training_range
 from voxlift.app.runs.configuration import load_settings, reopen_settings, save_settings, saved_precision
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.linear import LinearWeights
-from voxlift.app.runs.results import read_history, read_scores, read_temperature
+from voxlift.app.runs.results import read_calibration, read_history, read_scores
 from voxlift.app.training.checkpoints import Checkpoint, Checkpoints, Position
 
 SECONDS, KILOBYTES = 10, 500_000
@@ -160,7 +160,7 @@ def run_targets(folder):
     return [
         (run.predictions, partial(read_scores, run, split="val")),
         (run.metrics, partial(read_scores, run, split="val")),
-        (run.metrics, partial(read_temperature, run)),
+        (run.metrics, partial(read_calibration, run)),
         (run.splits, partial(count_splits, run)),
         (run.history, partial(read_history, run)),
         (run.environment, partial(saved_precision, run, TrainSettings())),

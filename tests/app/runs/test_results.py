@@ -7,15 +7,16 @@ import pytest
 
 from score_sets import build_scores
 from voxlift.app.config import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
+from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.evaluate import evaluate_splits
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import (
     prediction_rows,
+    read_calibration,
     read_history,
     read_scores,
-    read_temperature,
     scores_from_rows,
 )
 
@@ -58,12 +59,12 @@ def test_scores_of_a_finished_run_are_decided_at_the_threshold_of_its_validation
 
 def test_the_temperature_is_read_from_metrics_json_and_fitted_only_where_an_older_run_has_none(run):
     metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
-    fitted = metrics["calibration"]["temperature"]
-    assert read_temperature(run) == fitted != 1
+    fitted = Calibration.from_json(metrics["calibration"])
+    assert read_calibration(run) == fitted != Calibration()
     write_json(run.metrics, {**metrics, "calibration": {"temperature": 3.5, "at_bound": False}})
-    assert read_temperature(run) == 3.5
+    assert read_calibration(run) == Calibration(3.5)
     write_json(run.metrics, {name: value for name, value in metrics.items() if name != "calibration"})
-    assert read_temperature(run) == fitted
+    assert read_calibration(run) == fitted
 
 
 def test_a_run_without_epochs_has_no_history(run):
