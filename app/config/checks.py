@@ -11,6 +11,7 @@ from voxlift.app.config.commands import AuditSettings, PrepareSettings, TrainSet
 from voxlift.app.config.schema import (
     MODEL_KINDS,
     NOT_DECIDED,
+    STAGES,
     DataSettings,
     EvaluationSettings,
     HostsSettings,
@@ -305,9 +306,9 @@ def find_model_problems(model: ModelSettings) -> list[str]:
 
 
 def _find_baseline_problems(model: ModelSettings) -> list[str]:
-    """Return a sentence for each setting that only `cnn` and `resnet` can follow."""
-    if model.builder is None and model.baseline in {"cnn", "resnet"}:
-        return []
+    """Return a sentence for each setting that the 2D network cannot follow."""
+    if model.has_stages:
+        return _find_filter_problems(model)
     name = "model.builder" if model.builder is not None else f"model.baseline={model.baseline}"
     problems = []
     if model.head != "pool":
@@ -318,6 +319,14 @@ def _find_baseline_problems(model: ModelSettings) -> list[str]:
             "only be reduced, and only when it is lifted; expected up to 1, with a volume model."
         )
     return problems
+
+
+def _find_filter_problems(model: ModelSettings) -> list[str]:
+    fewest, most = STAGES[model.baseline]
+    if fewest <= len(model.filters) <= most and min(model.filters) >= 1:
+        return []
+    expected = f"expected {fewest} to {most} positive counts with model.baseline={model.baseline}"
+    return [f"model.filters={list(model.filters)}: {expected}, one for each stage."]
 
 
 def _find_builder_problems(model: ModelSettings) -> list[str]:

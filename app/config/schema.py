@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 NETWORK_KINDS = ("slice", "volume")
+STAGES = {"cnn": (3, 5), "resnet": (2, 5)}  # of the baselines whose filters, dropout and head can be set
 MODEL_KINDS = (*NETWORK_KINDS, "linear", "embedding", "table")
 # What preprocess=auto leaves as it is: how files are read, what masks are for, and its own budget.
 NOT_DECIDED = (
@@ -247,6 +248,11 @@ class ModelSettings:
     def has_network(self) -> bool:
         """Whether a network is trained; other models are fitted at once, without Keras."""
         return self.kind in NETWORK_KINDS
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether filters, dropout and head are those of the settings."""
+        return self.builder is None and self.baseline in STAGES
 
     @property
     def has_given_weights(self) -> bool:

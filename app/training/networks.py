@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("voxlift")
 
 STANDARD_RANGE = 3.0  # standard deviations that become black and white for trained weights
-CONFIGURABLE = ("cnn", "resnet")  # 2D networks whose filters, dropout and head the settings decide
 
 
 @dataclass(frozen=True)
@@ -294,7 +293,7 @@ def plan_volume(model: ModelSettings, spec: InputSpec, network: Any, **changes: 
     policy: Any = model.depth_policy
     if model.depth_kernel is not None:
         policy = with_depth_kernel(policy, model.depth_kernel)
-    if model.filter_scale != 1 and (model.builder is not None or model.baseline not in CONFIGURABLE):
+    if model.filter_scale != 1 and not model.has_stages:
         changes["filters"] = model.filter_scale
     return plan_lift(
         network,
@@ -340,7 +339,7 @@ def _build_2d(model: ModelSettings, spec: InputSpec, input_shape: tuple[int, int
     from voxlift.models.baselines import build_baseline
 
     options: dict[str, Any] = {"input_shape": input_shape, "classes": spec.units}
-    if model.baseline in CONFIGURABLE:
+    if model.has_stages:
         filters = tuple(max(1, round(count * model.filter_scale)) for count in model.filters)
         options |= {"filters": filters, "dropout": model.dropout, "head": model.head}
     if model.has_given_weights:

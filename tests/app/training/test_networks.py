@@ -6,10 +6,13 @@ import pytest
 from commands import compose_command
 from voxlift.app.cli.train import read_settings
 from voxlift.app.config import DataSettings, ModelSettings, SettingsError, TrainSettings, check_settings
+from voxlift.app.config.checks import find_model_problems
+from voxlift.app.config.schema import STAGES
 from voxlift.app.tasks.base import find_task
 from voxlift.app.training.baseline import check_baseline, check_name
 from voxlift.app.training.networks import build_networks, input_spec
 from voxlift.app.training.train import train
+from voxlift.models.baselines import build_baseline
 
 
 def settings_of(**changes):
@@ -49,6 +52,19 @@ def test_a_flat_head_has_a_weight_for_every_place():
     assert network.get_layer("logits").kernel.shape == (2 * 3 * 4 * 8, 2)
     pooled = build_networks(settings_of(), input_spec(cohort_of((8, 12, 16, 1)))).trained
     assert pooled.get_layer("logits").kernel.shape == (8, 2)
+
+
+@pytest.mark.parametrize("baseline", list(STAGES))
+def test_counts_of_filters_are_refused_at_the_door_that_the_baseline_refuses(baseline):
+    for counts in ([4] * 1, [4] * 2, [4] * 3, [4] * 5, [4] * 6, [4, 0, 4]):
+        try:
+            build_baseline(baseline, input_shape=(32, 32, 1), classes=2, filters=counts)
+        except ValueError:
+            is_built = False
+        else:
+            is_built = True
+        model = ModelSettings(name="v", kind="volume", baseline=baseline, filters=counts)
+        assert (find_model_problems(model) == []) == is_built, counts
 
 
 def test_what_another_network_cannot_follow_is_said_at_the_door():
