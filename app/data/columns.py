@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.data.sources import check_columns, locate_table
 from voxlift.app.tasks.base import task_of
+from voxlift.data_pipelines.errors import list_some
 from voxlift.data_pipelines.tables.manifest import Record
 from voxlift.data_pipelines.tables.reader import is_missing, is_number, parse_limit, read_columns
 
@@ -184,6 +185,14 @@ def _fit_column(name: str, cells: Sequence[Any]) -> NumberColumn | WordColumn:
     plain = [cell for cell in known if not isinstance(cell, str) or is_number(cell)]
     if len(plain) >= len(known) / 2 and all(math.isfinite(_number(cell)) for cell in known):
         return _fit_number(name, np.array([_number(cell) for cell in cells], np.float64))
+    if len(plain) > len(known) / 2:
+        others = dict.fromkeys(str(cell) for cell in known if not math.isfinite(_number(cell)))
+        log.warning(
+            "The column %s counts as words, since these cells are no numbers: %s. Correct or empty them, and "
+            "it counts as a number.",
+            name,
+            list_some(map(repr, others)),
+        )
     words = tuple(sorted({_word(cell) for cell in cells}))
     if len(words) > max(MANY_WORDS, len(cells) / 2):
         log.warning(

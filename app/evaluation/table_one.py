@@ -266,7 +266,21 @@ def _are_codes(numbers: Sequence[float]) -> bool:
 def _find_quantiles(numbers: Sequence[float], quantiles: int) -> tuple[float, ...]:
     """Return the cuts between groups of about equal size; fewer where many numbers are equal."""
     cuts = np.quantile(numbers, np.arange(1, quantiles) / quantiles) if numbers else np.empty(0)
-    return tuple(float(cut) for cut in np.unique(cuts) if cut > min(numbers))
+    return tuple(_round_cut(float(cut), numbers) for cut in np.unique(cuts) if cut > min(numbers))
+
+
+def _round_cut(cut: float, numbers: Sequence[float]) -> float:
+    """Return the number with the fewest decimals that parts the same numbers.
+
+    >>> _round_cut(34.3333, [33.0, 34.0, 35.0]), _round_cut(0.527, [0.512, 0.538])
+    (35.0, 0.52)
+    """
+    low, high = max(n for n in numbers if n < cut), min(n for n in numbers if n >= cut)
+    for decimals in range(7):
+        rounded = round((math.floor(low * 10**decimals) + 1) / 10**decimals, decimals)
+        if low < rounded <= high:
+            return rounded
+    return cut
 
 
 def _name_ranges(cuts: Sequence[float]) -> list[str]:

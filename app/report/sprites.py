@@ -58,7 +58,7 @@ class Sprite:
     masks: Sequence[str] = ()
 
     @cached_property
-    def parts(self) -> NDArray[np.int64]:
+    def objects(self) -> NDArray[np.int64]:
         """The objects of the image, see `find_objects`."""
         return find_objects(self.image)
 
@@ -164,7 +164,7 @@ def find_object(sprite: Sprite) -> Voxel:
     maps = [levels for name, levels in sprite.overlays.items() if name not in sprite.masks]
     if weights and any(one.any() for one in weights):
         return _middle(sum(weights, np.zeros(sprite.image.shape)))
-    parts = sprite.parts
+    parts = sprite.objects
     if any(one.any() for one in maps):
         total = np.sum([one.astype(np.float64) for one in maps], axis=0)
         on_object = np.where(parts > 0, total, 0)

@@ -77,6 +77,14 @@ def test_a_limit_counts_as_its_number_in_a_column_of_numbers_alone():
     np.testing.assert_allclose(encoder.encode(cells[2:3]), encoder.encode(as_number))
 
 
+def test_the_cells_that_turn_a_column_of_numbers_into_words_are_named(caplog):
+    cells = np.array([["50"], ["61"], ["sixty"], [""], ["72"]], object)
+    assert isinstance(fit_encoder(cells, ("age",)).columns[0], WordColumn)
+    assert "age" in caplog.text
+    assert "'sixty'" in caplog.text
+    assert "'61'" not in caplog.text
+
+
 def test_what_training_has_not_seen_is_named(cells):
     encoder = fit_encoder(cells[TRAIN], NAMES)
     assert encoder.find_unusual(["", "", "50", "a"]) == []

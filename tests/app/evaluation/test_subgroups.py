@@ -35,6 +35,7 @@ def test_numbers_are_cut_at_edges_and_at_quantiles_and_words_by_name():
     assert cut.codes.tolist() == [0, 0, 1, 2, 2, 3]
     many = cut_groups("age", [float(x) / 2 for x in range(90)], quantiles=3)
     assert np.bincount(many.codes).tolist() == [30, 30, 30]
+    assert many.names == ("below 15", "15 to below 30", "30 and above")
     assert cut_groups("sex", ["M", "F", "M"]).names == ("F", "M")
     assert cut_groups("grade", [2.0, 1.0, 2.0]).names == ("1", "2")  # codes are categories
     crowded = cut_groups("site", [f"{i:02d}" for i in range(20)] + ["00", "19"])
