@@ -277,7 +277,8 @@ def _round_cut(cut: float, numbers: Sequence[float]) -> float:
     """
     low, high = max(n for n in numbers if n < cut), min(n for n in numbers if n >= cut)
     for decimals in range(7):
-        rounded = round((math.floor(low * 10**decimals) + 1) / 10**decimals, decimals)
+        scale = 10.0**decimals
+        rounded = round((math.floor(low * scale) + 1) / scale, decimals)
         if low < rounded <= high:
             return rounded
     return cut
