@@ -24,6 +24,7 @@ from voxlift.app.evaluation.seed_variance import widen_draws
 
 RESAMPLES = 2000
 BLOCK_SIZE = 4_000_000  # weights held at once (32 MB), however many volumes there are
+CURVE_BLOCK_SIZE = 2_000_000  # the same of `draw_weights` (16 MB)
 
 
 def bootstrap_intervals(
@@ -167,6 +168,23 @@ def draw_subjects(strata: Integers, *, resamples: int, seed: int, block: int) ->
             probability = np.full(len(subjects), 1 / len(subjects))
             drawn[:, subjects] = rng.multinomial(len(subjects), probability, size=size)
         yield drawn
+
+
+def draw_weights(fits: Fits, *, resamples: int, seed: int) -> Iterator[list[Floats]]:
+    """Yield blocks of weights [b, N] of the rows of each fit; a subject is drawn as often in all of them."""
+    _, rows = index_subjects(fits)
+    block = max(1, CURVE_BLOCK_SIZE // max(map(len, fits)))
+    for drawn in draw_subjects(subject_strata(fits), resamples=resamples, seed=seed, block=block):
+        yield [drawn[:, own] for own in rows]
+
+
+def two_sided_p(draws: Floats) -> float:
+    """Return twice the smaller share of draws [B] on either side of 0, with one added to both counts."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return math.nan
+    below, above = int((finite <= 1e-12).sum()), int((finite >= -1e-12).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))
 
 
 def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from voxlift.app.evaluation.bootstrap import (
     RESAMPLES,
-    draw_subjects,
+    draw_weights,
     mean_over_fits,
     metric_block,
-    subject_strata,
+    percentile_interval,
 )
 from voxlift.app.evaluation.calibration_line import line_draws
 from voxlift.app.evaluation.metrics import cumulative_rates, divide, rank_scores
@@ -24,13 +24,11 @@ from voxlift.app.evaluation.scores import (
     Scores,
     as_fits,
     fits_of,
-    index_subjects,
 )
 
 FIXED = (0.8, 0.9, 0.95)  # specificities at which sensitivity is reported, and the reverse
 THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)  # of the decision curve
 CURVE_RESAMPLES = 500
-BLOCK_SIZE = 2_000_000  # weights held at once (16 MB)
 
 
 def evaluate_use(
@@ -65,8 +63,8 @@ def evaluate_use(
         return mean_over_fits([_every_draw(fit, one, share) for fit, one in pairs])
 
     values = {name: float(value[0]) for name, value in draw([np.ones((1, len(fit))) for fit in fits]).items()}
-    drawn = [draw(weights) for weights in _draw_weights(fits, resamples, seed)]
-    intervals = {name: _interval(np.concatenate([one[name] for one in drawn])) for name in values}
+    drawn = [draw(weights) for weights in draw_weights(fits, resamples=resamples, seed=seed)]
+    intervals = {name: percentile_interval(np.concatenate([one[name] for one in drawn])) for name in values}
     return {
         "prevalence": share,
         "prevalence_of_subjects": own,
@@ -128,7 +126,7 @@ def decision_curve(
         return mean_over_fits(benefits)["benefit"]
 
     model = draw([np.ones((1, len(fit))) for fit in fits])
-    bands = [draw(weights) for weights in _draw_weights(fits, resamples, seed)]
+    bands = [draw(weights) for weights in draw_weights(fits, resamples=resamples, seed=seed)]
     low, high = np.nanquantile(np.concatenate(bands), [0.025, 0.975], axis=0)
     curves = {
         "threshold": THRESHOLDS,
@@ -178,19 +176,3 @@ def _every_draw(scores: Scores, weights: Floats, prevalence: float) -> dict[str,
     line = line_draws(scores, weights)
     calibration = {name: line[name] for name in ("calibration_intercept", "calibration_slope")}
     return calibration | use_draws(scores, weights, prevalence)
-
-
-def _draw_weights(fits: ClassFits, resamples: int, seed: int) -> Iterator[list[Floats]]:
-    """Yield blocks of weights [b, N] of the rows of each fit; a subject is drawn as often in all of them."""
-    _, rows = index_subjects(fits)
-    block = max(1, BLOCK_SIZE // max(map(len, fits)))
-    for drawn in draw_subjects(subject_strata(fits), resamples=resamples, seed=seed, block=block):
-        yield [drawn[:, own] for own in rows]
-
-
-def _interval(values: Floats) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return float(low), float(high)

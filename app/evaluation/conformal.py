@@ -30,17 +30,17 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Every label that each volume may have, with how badly it fits the prediction.
+    """Every label that each volume may have, with its nonconformity score: how badly it fits the prediction.
 
     Attributes:
         names: J names of labels.
-        misfit: [N, J], the larger the worse the label fits.
+        nonconformity: [N, J], the larger the worse the label fits.
         is_true: [N, J] whether the table says so.
         choices: How many of the J labels exclude each other: all of the classes, or two of each finding.
     """
 
     names: tuple[str, ...]
-    misfit: Floats
+    nonconformity: Floats
     is_true: Flags
     choices: int
 
@@ -60,10 +60,10 @@ def _of_classes(scores: Scores) -> Candidates:
 @list_candidates.register
 def _of_findings(scores: Findings) -> Candidates:
     names = tuple(f"{name}={value}" for name in scores.names for value in (0, 1))
-    misfit = np.stack([scores.probabilities, 1 - scores.probabilities], axis=2)
+    nonconformity = np.stack([scores.probabilities, 1 - scores.probabilities], axis=2)
     is_true = np.stack([scores.labels == 0, scores.labels == 1], axis=2)
     rows = len(scores)
-    return Candidates(names, misfit.reshape(rows, -1), is_true.reshape(rows, -1), 2)
+    return Candidates(names, nonconformity.reshape(rows, -1), is_true.reshape(rows, -1), 2)
 
 
 @list_candidates.register
@@ -73,17 +73,17 @@ def _of_a_number(scores: Numbers) -> Candidates:
 
 
 def find_limits(
-    misfit: Floats, is_true: Flags, subjects: tuple[str, ...], *, coverage: float, seed: int = 0
+    nonconformity: Floats, is_true: Flags, subjects: tuple[str, ...], *, coverage: float, seed: int = 0
 ) -> tuple[Floats, Integers]:
-    """Return the largest misfit of a label that stays in a set, per label [J], and the subjects it is from.
+    """Return the largest nonconformity that a label may have in a set [J], and the subjects it is from [J].
 
-    Of n subjects with a label it is the k-th smallest misfit, k = ceil((n + 1) * coverage), so that a new
-    subject with this label has it in its set with at least this probability. With k above n (below 9 subjects
-    at 90 %) there is no such limit: it is infinite, and the label is in every set. Of a subject with several
-    volumes one is drawn.
+    Of n subjects with a label it is the k-th smallest nonconformity, k = ceil((n + 1) * coverage), so that a
+    new subject with this label has it in its set with at least this probability. With k above n (below 9
+    subjects at 90 %) there is no such limit: it is infinite, and the label is in every set. Of a subject with
+    several volumes one is drawn.
 
     Args:
-        misfit: [N, J] of the calibration volumes.
+        nonconformity: [N, J] of the calibration volumes.
         is_true: [N, J].
         subjects: N names.
         coverage: Above 0 and below 1.
@@ -94,8 +94,8 @@ def find_limits(
     """
     order = np.random.default_rng(seed).permutation(len(subjects))
     limits, counts = [], []
-    for label in range(misfit.shape[1]):
-        drawn = {subjects[row]: misfit[row, label] for row in order if is_true[row, label]}
+    for label in range(nonconformity.shape[1]):
+        drawn = {subjects[row]: nonconformity[row, label] for row in order if is_true[row, label]}
         ordered = np.sort(np.array(list(drawn.values())))
         rank = math.ceil(round((len(ordered) + 1) * coverage, 9))
         limits.append(float(ordered[rank - 1]) if rank <= len(ordered) else math.inf)
@@ -108,13 +108,13 @@ def evaluate_sets(scores: Mapping[str, Predictions], *, coverage: float) -> dict
 
     Args:
         scores: By split; `calibration` holds the subjects that were used for nothing else.
-        coverage: That is promised.
+        coverage: That is promised, above 0 and below 1.
     """
     if CALIBRATION not in scores:
         return {}
     own = scores[CALIBRATION]
     found = list_candidates(own)
-    limits, counts = find_limits(found.misfit, found.is_true, own.subjects, coverage=coverage)
+    limits, counts = find_limits(found.nonconformity, found.is_true, own.subjects, coverage=coverage)
     block: dict[str, Any] = {
         "coverage": coverage,
         "subjects": len(set(own.subjects)),
@@ -147,13 +147,11 @@ def measure_coverage(
     fits = as_fits(scores)
     every = [limits] if isinstance(limits, Mapping) else list(limits)
     found = [list_candidates(fit) for fit in fits]
-    first, counted = (
-        found[0],
-        [
-            one.misfit <= np.array([own[name] for name in one.names])
-            for one, own in zip(found, every, strict=True)
-        ],
-    )
+    first = found[0]
+    counted = [
+        one.nonconformity <= np.array([own[name] for name in one.names])
+        for one, own in zip(found, every, strict=True)
+    ]
     in_set, known = np.concatenate(counted), np.concatenate([one.is_true for one in found])
     covered = in_set & known
     block = _share(fits, covered.sum(axis=1), known.sum(axis=1))

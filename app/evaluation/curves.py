@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlift.app.evaluation.bootstrap import draw_subjects, subject_strata
+from voxlift.app.evaluation.bootstrap import draw_weights
 from voxlift.app.evaluation.metrics import Ranking, cumulative_rates, rank_scores
-from voxlift.app.evaluation.scores import Flags, Floats, Scores, ScoresError, index_subjects
+from voxlift.app.evaluation.scores import Flags, Floats, Scores, ScoresError
 
 BAND_RESAMPLES = 500
 MACRO_POINTS = 201
-BLOCK_SIZE = 2_000_000  # weights held at once (16 MB)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ def roc_curve(scores: Scores, *, klass: int = 1, resamples: int = BAND_RESAMPLES
     grid = np.linspace(0, 1, 101)
     sensitivity, false_positive_rate, _ = cumulative_rates(ranking, is_positive, np.ones((1, len(scores))))
     bands = []
-    for weights in _draw_weights(scores, resamples, seed):
+    for (weights,) in draw_weights([scores], resamples=resamples, seed=seed):
         y, x, _ = cumulative_rates(ranking, is_positive, weights)
         bands.append([np.interp(grid, np.r_[0, f], np.r_[0, h]) for f, h in zip(x, y, strict=True)])
     return Curve(np.r_[0, false_positive_rate[0]], np.r_[0, sensitivity[0]], grid, *_band(bands))
@@ -72,7 +71,8 @@ def macro_roc_curve(
             curves.append([np.interp(grid, np.r_[0, f], np.r_[0, h]) for f, h in zip(x, y, strict=True)])
         return np.asarray(np.mean(curves, axis=0))
 
-    bands = [list(mean_curves(weights)) for weights in _draw_weights(scores, resamples, seed)]
+    drawn = draw_weights([scores], resamples=resamples, seed=seed)
+    bands = [list(mean_curves(weights)) for (weights,) in drawn]
     return Curve(grid, mean_curves(np.ones((1, len(scores))))[0], grid, *_band(bands))
 
 
@@ -84,7 +84,7 @@ def precision_recall_curve(
     grid = np.linspace(0.01, 1, 100)
     recall, _, precision = cumulative_rates(ranking, is_positive, np.ones((1, len(scores))))
     bands = []
-    for weights in _draw_weights(scores, resamples, seed):
+    for (weights,) in draw_weights([scores], resamples=resamples, seed=seed):
         x, _, y = cumulative_rates(ranking, is_positive, weights)
         # Precision at the first tie group that reaches the recall: linear interpolation would be optimistic.
         reached = [np.searchsorted(own, grid - 1e-12) for own in x]
@@ -97,14 +97,6 @@ def _rank_class(scores: Scores, klass: int) -> tuple[Ranking, Flags]:
     if is_positive.all() or not is_positive.any():
         raise ScoresError(f"A curve needs volumes of class {scores.classes[klass]} and of another class.")
     return rank_scores(scores.probabilities[:, klass]), is_positive
-
-
-def _draw_weights(scores: Scores, resamples: int, seed: int) -> list[Floats]:
-    """Return blocks [b, N] of how often each volume is drawn."""
-    _, (rows,) = index_subjects([scores])
-    block = max(1, BLOCK_SIZE // len(scores))
-    drawn = draw_subjects(subject_strata([scores]), resamples=resamples, seed=seed, block=block)
-    return [weights[:, rows] for weights in drawn]
 
 
 def _band(draws: list[list[Floats]]) -> tuple[Floats, Floats]:

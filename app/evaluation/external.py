@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +14,7 @@ from voxlift.app.evaluation.bootstrap import (
     percentile_interval,
     point_metrics,
     resample_models,
+    two_sided_p,
 )
 from voxlift.app.evaluation.delong import delong_unpaired
 from voxlift.app.evaluation.evaluate import choose_threshold, evaluate_scores
@@ -29,7 +29,6 @@ from voxlift.app.evaluation.recalibration import (
 )
 from voxlift.app.evaluation.scores import (
     Fits,
-    Floats,
     Predictions,
     Scores,
     ScoresError,
@@ -76,7 +75,7 @@ def unpaired_differences(
                 "difference": after - before,
                 "low": low,
                 "high": high,
-                "p_value": _two_sided_p(drawn),
+                "p_value": two_sided_p(drawn),
                 "method": "two bootstraps over subjects",
             }
             found[name] = {key: finite_or_none(value) for key, value in block.items()}
@@ -162,11 +161,13 @@ def evaluate_external(
     if len(internal) == 1:
         found["calibration_internal"] = summarise_calibration(internal[0], resamples=resamples)
     if recalibrated_part:
-        found["recalibration"] = _recalibrate_or_say(external, recalibrated_part, resamples, seed)
+        found["recalibration"] = _recalibrate_or_explain(external, recalibrated_part, resamples, seed)
     return found
 
 
-def _recalibrate_or_say(external: Predictions, fraction: float, resamples: int, seed: int) -> dict[str, Any]:
+def _recalibrate_or_explain(
+    external: Predictions, fraction: float, resamples: int, seed: int
+) -> dict[str, Any]:
     """Return the recalibration; or why there is none, since the other figures are worth more than it."""
     try:
         return recalibrate(external, fraction, resamples=resamples, seed=seed)
@@ -198,12 +199,3 @@ def _compare_outcomes(internal: Fits, external: Fits, level: float) -> dict[str,
         values = ("difference", "low", "high", "p_value")
         found["auc" if is_only else f"auc[{name}]"] = {one: finite_or_none(result[one]) for one in values}
     return found
-
-
-def _two_sided_p(draws: Floats) -> float:
-    """Return twice the smaller share of draws on either side of 0, with one added to both counts."""
-    finite = draws[np.isfinite(draws)]
-    if not len(finite):
-        return math.nan
-    below, above = int((finite <= 0).sum()), int((finite >= 0).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))

@@ -31,9 +31,8 @@ def score_metrics(scores: Predictions, *, threshold: float | None = None) -> dic
     is predicted, `auc`, `average_precision` and the rates are unweighted means over classes against the
     rest, and `auc[NAME]`, `sensitivity[NAME]` ... give each class; with more classes than `scores.top_k`,
     `top5_accuracy` (with that number) is added. `forced_choice` is added where `scores.is_paired`. All other
-    metrics are per volume; the Brier
-    score lies in 0..1 for two classes and 0..2 for more; `ece` takes ten equal bins of the positive class'
-    probability (two classes) or of the predicted class' probability (more).
+    metrics are per volume; the Brier score lies in 0..1 for two classes and 0..2 for more; `ece` takes ten
+    equal bins of the positive class' probability (two classes) or of the predicted class' probability (more).
 
     Args:
         scores: Labels and probabilities.

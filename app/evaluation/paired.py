@@ -15,6 +15,7 @@ from voxlift.app.evaluation.bootstrap import (
     percentile_interval,
     point_metrics,
     resample_models,
+    two_sided_p,
 )
 from voxlift.app.evaluation.delong import DeLong
 from voxlift.app.evaluation.mcnemar import McNemar
@@ -251,7 +252,7 @@ def paired_differences(
             difference=second - first,
             low=low,
             high=high,
-            p_value=_two_sided_p(drawn),
+            p_value=two_sided_p(drawn),
             equivalence_low=low_90,
             equivalence_high=high_90,
             equivalence_p=_equivalence_p(drawn_90, margin),
@@ -268,14 +269,6 @@ def _equivalence_p(draws: Floats, margin: float) -> float:
         return math.nan
     beyond = max(int((finite >= margin).sum()), int((finite <= -margin).sum()))
     return min(1.0, (beyond + 1) / (len(finite) + 1))
-
-
-def _two_sided_p(draws: Floats) -> float:
-    finite = draws[np.isfinite(draws)]
-    if not len(finite):
-        return float("nan")
-    below, above = int((finite <= 1e-12).sum()), int((finite >= -1e-12).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (len(finite) + 1))
 
 
 def _pair_names(names: tuple[str, ...], reference: str | None) -> list[tuple[str, str]]:

@@ -64,10 +64,10 @@ def pair_tests(first: Fits, second: Fits, *, fit_seeds: Sequence[int] | None, le
 
 def smallest_class(fits: ClassFits) -> int:
     """Return the number of subjects of the rarest class that occurs, over all folds and seeds."""
-    carried = {
+    labelled = {
         (subject, int(label)) for fit in fits for subject, label in zip(fit.subjects, fit.labels, strict=True)
     }
-    return min(Counter(label for _, label in carried).values())
+    return min(Counter(label for _, label in labelled).values())
 
 
 def adjust_findings(

@@ -1,4 +1,4 @@
-"""Whether the site of a volume can be told from the model's score or features."""
+"""Whether a linear model predicts the site of a volume from the network's score or features."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def select_sites(sites: Sequence[str], subjects: Sequence[str], *, least: int) -
     return np.isin(names, kept) if len(kept) > 1 else np.zeros(len(names), bool)
 
 
-def tell_sites(
+def predict_sites(
     features: Floats, sites: Sequence[str], subjects: Sequence[str], labels: Integers, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Return how well a linear model tells the site, cross-validated by subject: ROC AUC with its interval.
+    """Return how well a linear model predicts the site, cross-validated by subject: ROC AUC with interval.
 
     Sites with more cases have other scores for a good reason. So the AUC, of each site against the rest, is
     taken among volumes of the same label only, then averaged over labels and sites, weighted by the pairs.
@@ -49,18 +49,18 @@ def tell_sites(
     from sklearn.preprocessing import StandardScaler
 
     names, codes = np.unique(np.array(sites, dtype=object).astype(str), return_inverse=True)
-    told = np.zeros((len(codes), len(names)))
+    logits = np.zeros((len(codes), len(names)))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(features, codes, np.array(subjects)):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         model.fit(features[train], codes[train])
-        probabilities = np.log(np.maximum(model.predict_proba(features[test]), 1e-12))
-        told[np.ix_(test, model.classes_)] = probabilities
+        probabilities = model.predict_proba(features[test])
+        logits[np.ix_(test, model.classes_)] = np.log(np.maximum(probabilities, 1e-12))
     unique, rows = np.unique(np.array(subjects).astype(str), return_inverse=True)
     strata = np.array([codes[rows == index][0] for index in range(len(unique))], np.int64)
     drawn = np.concatenate([*draw_subjects(strata, resamples=RESAMPLES, seed=seed, block=RESAMPLES)])
-    value = _auc_within_labels(told, codes, labels, np.ones((1, len(codes))))
-    low, high = percentile_interval(_auc_within_labels(told, codes, labels, drawn[:, rows]))
+    value = _auc_within_labels(logits, codes, labels, np.ones((1, len(codes))))
+    low, high = percentile_interval(_auc_within_labels(logits, codes, labels, drawn[:, rows]))
     return {
         "auc": float(value[0]) if math.isfinite(value[0]) else None,
         "interval": [low, high] if math.isfinite(low) else None,
@@ -68,18 +68,18 @@ def tell_sites(
     }
 
 
-def _auc_within_labels(told: Floats, codes: Integers, labels: Integers, weights: Floats) -> Floats:
+def _auc_within_labels(logits: Floats, codes: Integers, labels: Integers, weights: Floats) -> Floats:
     """Return the AUC [B] of each site against the rest among volumes of one label, averaged by pairs."""
     total, pairs = np.zeros(len(weights)), np.zeros(len(weights))
     for label in np.unique(labels):
         own = labels == label
-        for site in range(told.shape[1]):
+        for site in range(logits.shape[1]):
             is_site = codes[own] == site
             if not is_site.any() or is_site.all():
                 continue
             drawn = weights[:, own]
             count = (drawn @ is_site.astype(float)) * (drawn @ (~is_site).astype(float))
-            auc = weighted_roc_auc(rank_scores(told[own, site]), is_site, drawn)
+            auc = weighted_roc_auc(rank_scores(logits[own, site]), is_site, drawn)
             total += np.where(count > 0, np.nan_to_num(auc) * count, 0.0)
             pairs += count
     return divide(total, pairs)

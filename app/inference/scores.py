@@ -18,7 +18,7 @@ from voxlift.app.config import EvaluationSettings, SettingsError, TrainSettings
 from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.scores import Fits, Floats, Predictions, Scores, ScoresError
-from voxlift.app.evaluation.sites import FOLDS, select_sites, tell_sites
+from voxlift.app.evaluation.sites import FOLDS, predict_sites, select_sites
 from voxlift.app.evaluation.subgroups import MetricDraws, adjust_tests, evaluate_grouping, group_draws
 from voxlift.app.evaluation.table_one import Grouping, cut_groups
 from voxlift.app.runs.configuration import load_settings
@@ -204,28 +204,30 @@ def evaluate_run_sites(
     labels = own.labels if isinstance(own, Scores) else np.zeros(len(own), np.int64)
     names, subjects = [sites[row] for row in chosen], [own.subjects[row] for row in chosen]
     found: dict[str, Any] = {"column": column, "split": split, "sites": sorted(set(names))}
-    found["score"] = tell_sites(_score_features(own)[chosen], names, subjects, labels[chosen])
+    found["score"] = predict_sites(_score_features(own)[chosen], names, subjects, labels[chosen])
     features = None if network is None else _extract_features(network, cohort, split, settings)
     if features is not None:
-        found["features"] = tell_sites(features[chosen], names, subjects, labels[chosen])
+        found["features"] = predict_sites(features[chosen], names, subjects, labels[chosen])
     return {"sites": found}
 
 
 def describe_sites(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each thing that the site can be told from; a warning where it can."""
+    """Return a sentence with the AUC of the site by score and by features; a warning if it beats chance."""
     found = metrics.get("sites")
     if found is None:
         return []
-    texts, told = [], []
+    texts, predicting = [], []
     for name, title in (("score", "the score"), ("features", "the features of the network")):
         one = found.get(name)
         if one and one["auc"] is not None and one["interval"]:
             low, high = one["interval"]
             texts.append(f"{title}: ROC AUC {one['auc']:.3f} [{low:.3f}, {high:.3f}]")
-            told += [title] if one["can_be_told"] else []
+            predicting += [title] if one["can_be_told"] else []
     if not texts:
         return []
-    start = f"Warning: the site can be told from {' and '.join(told)}" if told else "No site could be told"
+    start = "No site could be told"
+    if predicting:
+        start = f"Warning: the site can be told from {' and '.join(predicting)}"
     how = (
         f"{found['column']}, {len(found['sites'])} sites, {found['split']} subjects of the same label; "
         "linear model, cross-validated"

@@ -320,7 +320,7 @@ class Task(ABC):
 
         Args:
             prediction: [K] of the scan.
-            limits: Largest misfit of each label in a set, as app/evaluation/conformal.py finds them.
+            limits: Largest nonconformity of each label in a set, as app/evaluation/conformal.py finds them.
             names: Of the outputs.
         """
         pairs = zip(names, prediction, strict=True)

@@ -239,8 +239,8 @@ class FindingsTask(Task):
         """Return `0`, `1`, `0|1` or nothing for each finding."""
         cells = {}
         for name, p in zip(names, prediction, strict=True):
-            misfits = (p, 1 - p)  # of absence, of presence
-            held = [str(value) for value in (0, 1) if misfits[value] <= limits[f"{name}={value}"]]
+            nonconformity = (p, 1 - p)  # of absence, of presence
+            held = [str(value) for value in (0, 1) if nonconformity[value] <= limits[f"{name}={value}"]]
             cells[f"set_{name}"] = "|".join(held)
         return cells
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from voxlift.data_pipelines.readers import load_volume
     from voxlift.models.lifting import LiftError, plan_lift, register_lift_rule, to_3d, verify_lift
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "LiftError",

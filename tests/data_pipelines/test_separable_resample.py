@@ -8,7 +8,6 @@ from voxlift.data_pipelines.geometry import Grid
 from voxlift.data_pipelines.preprocess import resample as resample_module
 from voxlift.data_pipelines.preprocess.resample import is_separable, resample_separable
 
-SHAPE = (9, 11, 13)
 ORDERS = list(itertools.permutations(range(3)))
 
 

@@ -21,11 +21,11 @@ def simulated(seed, volumes, separation=1.5, share=0.2):
 
 def test_the_limit_is_the_order_statistic_and_below_nine_subjects_there_is_none():
     for count, rank in ((9, 9), (10, 10), (19, 18), (99, 90)):
-        misfit = np.random.default_rng(count).random((count, 1))
+        nonconformity = np.random.default_rng(count).random((count, 1))
         names = tuple(map(str, range(count)))
-        limits, counts = find_limits(misfit, np.ones((count, 1), bool), names, coverage=0.9)
-        assert (limits[0], counts[0]) == (np.sort(misfit[:, 0])[rank - 1], count)
-    limits, _ = find_limits(misfit[:8], np.ones((8, 1), bool), names[:8], coverage=0.9)
+        limits, counts = find_limits(nonconformity, np.ones((count, 1), bool), names, coverage=0.9)
+        assert (limits[0], counts[0]) == (np.sort(nonconformity[:, 0])[rank - 1], count)
+    limits, _ = find_limits(nonconformity[:8], np.ones((8, 1), bool), names[:8], coverage=0.9)
     assert limits[0] == math.inf
 
 

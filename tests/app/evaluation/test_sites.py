@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from voxlift.app.evaluation.sites import _auc_within_labels, select_sites, tell_sites
+from voxlift.app.evaluation.sites import _auc_within_labels, select_sites, predict_sites
 
 
 def site_data(seed, *, shift, prevalence=(0.5, 0.5), volumes=160):
@@ -16,10 +16,12 @@ def site_data(seed, *, shift, prevalence=(0.5, 0.5), volumes=160):
 
 
 def test_a_shift_between_sites_is_found_and_other_prevalence_alone_is_not():
-    found = tell_sites(*site_data(0, shift=1.5))
+    found = predict_sites(*site_data(0, shift=1.5))
     assert found["can_be_told"]
     assert found["interval"][0] < found["auc"] < found["interval"][1]
-    told = [tell_sites(*site_data(seed, shift=0, prevalence=(0.2, 0.8)))["can_be_told"] for seed in range(10)]
+    told = [
+        predict_sites(*site_data(seed, shift=0, prevalence=(0.2, 0.8)))["can_be_told"] for seed in range(10)
+    ]
     assert sum(told) <= 2
 
 
