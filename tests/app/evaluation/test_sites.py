@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from voxlift.app.evaluation.sites import _auc_within_labels, select_sites, predict_sites
+from voxlift.app.evaluation.sites import _auc_within_labels, predict_sites, select_sites
 
 
 def site_data(seed, *, shift, prevalence=(0.5, 0.5), volumes=160):
