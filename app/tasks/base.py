@@ -184,6 +184,21 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def describe_visible_difference(
+        self, records: Sequence[Record], names: tuple[str, ...], *, margin: float | None
+    ) -> str:
+        """Return what difference of two models these test subjects could show, as a sentence without its end.
+
+        Args:
+            records: One of each test subject.
+            names: Of the outputs.
+            margin: Smallest difference that matters, in the unit of the metric; None: the task's own.
+
+        Returns:
+            The difference, the subjects that the margin needs, and what is assumed; empty where it is unknown.
+        """
+
+    @abstractmethod
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return a group [N] of each volume, 0 ... G - 1, which `trainer.balance` gives the same weight."""
 

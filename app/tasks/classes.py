@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 def format_count(subjects: int, volumes: int) -> str:
     """Return a number of subjects, with that of their volumes where it differs."""
     return f"{subjects} ({volumes} volumes)" if volumes != subjects else f"{subjects}"
+
+
+def count_classes(records: Sequence[Record], names: Sequence[str]) -> list[int]:
+    """Return the number of records of each class."""
+    return [sum(record.label == index for record in records) for index in range(len(names))]
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,29 @@ class Classes(Task):
         from voxlift.data_pipelines.tables.split_checks import split_table
 
         return min(count.subjects for count in split_table(manifest, splits)), " of each class"
+
+    def describe_visible_difference(
+        self, records: Sequence[Record], names: tuple[str, ...], *, margin: float | None
+    ) -> str:
+        """Return the difference of AUC; empty where a class has no subject."""
+        from voxlift.app.evaluation.paired import MARGIN
+        from voxlift.app.evaluation.sample_size import (
+            ASSUMED_AUC,
+            planned_subjects,
+            smallest_visible_difference,
+        )
+
+        counts, aim = count_classes(records, names), margin or MARGIN
+        visible = smallest_visible_difference(counts)
+        if math.isnan(visible):
+            return ""
+        listed = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
+        return (
+            f"With {sum(counts)} test subjects ({listed}), differences of AUC below {visible:.2f} cannot be "
+            f"told; one of {aim:g} needs about {planned_subjects(aim)} of each class for 80 % power. "
+            "voxlift-study study=sample_size computes it from results. "
+            f"Assumed: AUC {ASSUMED_AUC:g}"
+        )
 
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class indices."""

@@ -93,6 +93,33 @@ class FindingsTask(Task):
         counts = count_findings(manifest, splits)
         return min(min(pair) for pair in counts.values()), " with and without each finding"
 
+    def describe_visible_difference(
+        self,
+        records: Sequence[Record],
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+        *,
+        margin: float | None,
+    ) -> str:
+        """Return the difference of the mean AUC of findings; that of dependent findings is an upper bound."""
+        from voxlift.app.evaluation.paired import MARGIN
+        from voxlift.app.evaluation.sample_size import (
+            ASSUMED_AUC,
+            planned_subjects,
+            smallest_visible_difference,
+        )
+
+        aim = margin or MARGIN
+        outcomes = [[int((own == value).sum()) for value in (0, 1)] for own in self.labels(records).T]
+        visible = [one for one in map(smallest_visible_difference, outcomes) if math.isfinite(one)]
+        if not visible:
+            return ""
+        return (
+            f"With {len(records)} test subjects, differences of the mean AUC of the findings below "
+            f"{np.mean(visible):.2f} cannot be told, somewhat smaller ones if the findings are independent. "
+            f"One of {aim:g} in a finding needs about {planned_subjects(aim)} subjects with it and as many "
+            f"without it for 80 % power. Assumed: AUC {ASSUMED_AUC:g}"
+        )
+
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return a group for each rarest finding of a volume, and one for volumes without any."""
         order = np.argsort(np.nansum(labels, axis=0))  # rarest first

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlift.app.tasks.base import Head, LinearOptions, Loss, ScoredRows
-from voxlift.app.tasks.classes import Classes
+from voxlift.app.tasks.classes import Classes, count_classes
 from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.tables.reader import is_number
 
 if TYPE_CHECKING:
     from voxlift.app.config import DataSettings, TrainerSettings
     from voxlift.app.evaluation.scores import Scores
+    from voxlift.data_pipelines.tables.manifest import Record
 
 
 class GradesTask(Classes):
@@ -58,6 +59,24 @@ class GradesTask(Classes):
                 f"task=grades: expected three grades or more; received {list_some(names)}. Two are "
                 "task=classes."
             )
+
+    def describe_visible_difference(
+        self, records: Sequence[Record], names: tuple[str, ...], *, margin: float | None
+    ) -> str:
+        """Return the difference of the quadratic kappa; empty with fewer than two grades."""
+        from voxlift.app.evaluation.paired import MARGIN
+        from voxlift.app.evaluation.sample_size import DifferenceVariance, planned_kappa, required_subjects
+
+        counts, aim = count_classes(records, names), margin or MARGIN
+        if sum(count > 0 for count in counts) < 2:
+            return ""
+        (kappa, error), subjects = planned_kappa(counts), sum(counts)
+        variance = DifferenceVariance(error**2 * subjects)
+        return (
+            f"With {subjects} test subjects, differences of the quadratic kappa below "
+            f"{variance.width(subjects) / 2:.2f} cannot be told; one of {aim:g} needs about "
+            f"{required_subjects(variance, aim, power=0.8)} for 80 % power. Assumed: kappa {kappa:.2f}"
+        )
 
     def plan_head(self, names: tuple[str, ...], labels: NDArray[Any]) -> Head:
         """Return one value, and cuts that give each grade its frequency in training where the value is 0."""

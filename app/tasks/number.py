@@ -104,6 +104,28 @@ class NumberTask(Task):
         own = {(split, one.subject) for one, split in zip(manifest.records, splits, strict=True)}
         return min(Counter(split for split, _ in own).values()), ""
 
+    def describe_visible_difference(
+        self,
+        records: Sequence[Record],
+        names: tuple[str, ...],  # noqa: ARG002 - as all tasks
+        *,
+        margin: float | None,
+    ) -> str:
+        """Return the difference of the mean absolute error; empty with fewer than two subjects."""
+        from voxlift.app.evaluation.sample_size import DifferenceVariance, planned_error, required_subjects
+
+        if len(records) < 2:
+            return ""
+        error, per_subject = planned_error([record.targets[0] for record in records])
+        variance, aim = DifferenceVariance(per_subject), margin or error / 10
+        in_unit = f" {self.unit}" if self.unit else ""
+        return (
+            f"With {len(records)} test subjects, differences of the mean absolute error below "
+            f"{variance.width(len(records)) / 2:.3g}{in_unit} cannot be told; one of {aim:.3g} needs about "
+            f"{required_subjects(variance, aim, power=0.8)} for 80 % power. Assumed: errors as of always "
+            f"predicting the median, {error:.3g}{in_unit}"
+        )
+
     def strata(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Return the quantile of each number."""
         from voxlift.data_pipelines.tables.splits import quantile_bins  # reads images: not for a check

@@ -1,9 +1,4 @@
-"""Rows and objects come back as they were written; a missing or broken file is named."""
-
-import pytest
-
-from voxlift.app.errors import SettingsError
-from voxlift.app.files import read_json, read_rows, write_json, write_rows, write_text
+"""Rows and objects come back as they were written; a path that cannot be read or made is refused early."""
 
 import json
 
@@ -15,7 +10,12 @@ from voxlift.app.files import (
     find_output_file_problems,
     find_output_folder_problems,
     find_path_problems,
+    read_json,
+    read_rows,
     refuse_unwritable,
+    write_json,
+    write_rows,
+    write_text,
 )
 
 

@@ -1,4 +1,4 @@
-"""A command that prints nothing for long says what it is doing, however long one phase takes."""
+"""A command that prints nothing for long reports what it is doing; lines are printed whole and unchanged."""
 
 import os
 import subprocess
@@ -7,9 +7,15 @@ import time
 
 import pytest
 
-from voxlift.app.progress import SILENT_SECONDS, TERMINAL_SECONDS, Pulse, format_seconds, keep_pulse
-
-from voxlift.app.progress import PIPE_WIDTH, print_line
+from voxlift.app.progress import (
+    PIPE_WIDTH,
+    SILENT_SECONDS,
+    TERMINAL_SECONDS,
+    Pulse,
+    format_seconds,
+    keep_pulse,
+    print_line,
+)
 
 SCRIPT = """
 from voxlift.app.progress import counted_bar, phase, print_line, progress_bar

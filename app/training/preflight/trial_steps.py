@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 SECONDS = 1.0  # of each measurement, about
-SPEED_STEPS = 4  # the first of them compiles
+SLOW_STEP = 0.25  # seconds, from which on one step after the first is measure enough
 BOUND = 1.1  # input is the bottleneck where it is this many times slower than compute
 
 
@@ -92,9 +92,11 @@ def measure_input(batches: tf.data.Dataset, *, at_most: int) -> tuple[Any, float
 
 
 def measure_compute(network: Any, batch: Any) -> float:  # noqa: ANN401 - untyped Keras, any batch
-    """Return the seconds of one training step on a batch in memory; the fastest of a few."""
+    """Return the seconds of one training step on a batch in memory; the fastest of three, or a slow one."""
     timer = _TimeSteps()
-    repeat(network, batch, steps=SPEED_STEPS, callback=timer)
+    repeat(network, batch, steps=2, callback=timer)  # the first compiles
+    if timer.seconds[-1] < SLOW_STEP:
+        repeat(network, batch, steps=2, callback=timer)
     return min(timer.seconds[1:])
 
 

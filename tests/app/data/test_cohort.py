@@ -11,24 +11,22 @@ import pytest
 from commands import run_python
 from scans import SHAPE, write_scan
 from voxlift.app.config import DataSettings, PreprocessSettings, SettingsError, SplitSettings, TrainSettings
-from voxlift.app.data.cohort import exclude_outer_fold, gather_cohort, prepare_cohort, split_subjects
+from voxlift.app.data.cohort import (
+    exclude_outer_fold,
+    gather_cohort,
+    prepare_cohort,
+    print_splits,
+    split_subjects,
+)
 from voxlift.app.data.sources import load_subjects
 from voxlift.app.files import read_rows
 from voxlift.app.runs.cohort import read_training_range, warn_about_images, write_cohort, write_training_range
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.tasks.base import task_of
+from voxlift.app.tasks.base import find_task, task_of
 from voxlift.data_pipelines.audit.prepared import find_training_range
 from voxlift.data_pipelines.readers.nifti import read_nifti
-from voxlift.data_pipelines.tables.manifest import ManifestError, Record
+from voxlift.data_pipelines.tables.manifest import Manifest, ManifestError, Record
 from voxlift.data_pipelines.volume import VolumeError
-from pathlib import Path
-
-import pytest
-
-from voxlift.app.config import SplitSettings
-from voxlift.app.data.cohort import print_splits
-from voxlift.app.tasks.base import find_task
-from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""New scans are scored with the numbers of the run itself, and an unusable scan does not stop the others."""
+"""New scans get the scores of the run itself; unusable ones do not stop the others, seen ones are named."""
 
 import csv
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -14,18 +15,13 @@ from commands import compose_command
 from voxlift.app.cli.predict import predict, read_settings
 from voxlift.app.config import SettingsError
 from voxlift.app.evaluation.calibration import apply_calibration
-from voxlift.app.files import read_rows, write_rows
+from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.inference import predictor
 from voxlift.app.inference.ensemble import open_ensemble
+from voxlift.app.inference.predict import find_seen
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_calibration, read_scores
 from voxlift.data_pipelines.parallel import map_in_order
-
-from types import SimpleNamespace
-
-from voxlift.app.files import write_json, write_rows
-from voxlift.app.inference.predict import find_seen
-from voxlift.app.runs.folder import RunFolder
 from voxlift.data_pipelines.scans import Scan
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

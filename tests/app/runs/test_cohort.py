@@ -1,29 +1,22 @@
-"""A resumed run notices which of its images changed, and never trains on voxels that are in two splits."""
+"""A resumed run notices which of its images changed; voxels in two splits and blank volumes are reported."""
 
 import json
 import logging
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scans import SHAPE, random_voxels, write_scan
 from voxlift.app.config import PreprocessSettings, SettingsError, TrainSettings
-from voxlift.app.data.cohort import prepare_cohort
-from voxlift.app.runs.cohort import reopen_cohort, write_cohort, write_images
+from voxlift.app.data.cohort import Cohort, prepare_cohort
+from voxlift.app.runs.cohort import reopen_cohort, warn_about_images, write_cohort, write_images
 from voxlift.app.runs.folder import RunFolder
-from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.manifest import Record
-import logging
-from pathlib import Path
-
-import numpy as np
-
-from voxlift.app.data.cohort import Cohort
-from voxlift.app.runs.cohort import warn_about_images
 from voxlift.data_pipelines.cache.format import VolumeSummary
+from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.tables.manifest import Record
 

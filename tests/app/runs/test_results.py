@@ -4,28 +4,25 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss, roc_auc_score
 
 from score_sets import build_scores
 from voxlift.app.config import DataSettings, ModelSettings, PreprocessSettings, TrainSettings
 from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.evaluate import evaluate_splits
+from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import (
+    assess_learning,
+    describe_learning,
     prediction_rows,
     read_calibration,
     read_history,
     read_scores,
     scores_from_rows,
 )
-
-import numpy as np
-import pytest
-from sklearn.metrics import log_loss, roc_auc_score
-
-from voxlift.app.evaluation.scores import Scores
-from voxlift.app.runs.results import assess_learning, describe_learning
 
 
 def scores_of(seed):

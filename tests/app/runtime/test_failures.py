@@ -1,25 +1,29 @@
-"""Out-of-memory and disk-full errors are recognised in the words of every library, and kept apart."""
+"""Lack of memory, a full disk, signals and crashes are distinguished, and each ends in a message."""
 
 import errno
 import importlib
 import os
+import re
+import signal
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from commands import call_command
 from voxlift.app.config.messages import describe_error
 from voxlift.app.errors import UserError
-from voxlift.app.runtime.failures import MemoryHint, is_disk_full, is_out_of_memory, translate_failures
-
-import os
-import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
-from voxlift.app.runtime.failures import ProcessEnd, _count_memory_kills, send_hints
+from voxlift.app.runtime.failures import (
+    MemoryHint,
+    ProcessEnd,
+    _count_memory_kills,
+    is_disk_full,
+    is_out_of_memory,
+    send_hints,
+    translate_failures,
+)
 
 
 class ResourceExhaustedError(Exception):

@@ -1,20 +1,16 @@
-"""Threads and malloc are set for what the process may use, unless the user has set them."""
+"""Threads, malloc and precision suit the device: what its kernels cannot compute is computed in float32."""
 
 import json
 import subprocess
 import sys
-
-import pytest
-
-from voxlift.app.runtime import setup
-from voxlift.app.runtime.setup import count_usable_cpus
 
 import keras
 import numpy as np
 import pytest
 
 from voxlift.app.runs.folder import load_network
-from voxlift.app.runtime.setup import protect_pooling, protect_shallow_convolutions
+from voxlift.app.runtime import setup
+from voxlift.app.runtime.setup import count_usable_cpus, protect_pooling, protect_shallow_convolutions
 from voxlift.models.baselines import build_baseline
 from voxlift.models.lifting import plan_lift
 from voxlift.models.slice_model import wrap_slices

@@ -1,6 +1,7 @@
-"""The study of the batch size with a stand-in for trainings and measurements."""
+"""The study of the batch size with a stand-in for trainings, and the search for the largest batch."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -9,14 +10,9 @@ import pytest
 from voxlift.app.config import SettingsError
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runtime.exit_status import TIMED_OUT
+from voxlift.app.studies.batch_size.memory import bisect_largest, fit_peak_memory
 from voxlift.app.studies.batch_size.points import build_points, scale_rate
 from voxlift.app.studies.gradient_noise import NoiseScale
-
-import itertools
-
-import pytest
-
-from voxlift.app.studies.batch_size.memory import bisect_largest, fit_peak_memory
 
 LIMIT = 40  # volumes that fit into the memory of the stand-in
 STUDY = [

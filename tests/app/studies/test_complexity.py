@@ -1,17 +1,13 @@
-"""The study of complexity with a stand-in whose costs follow known laws."""
+"""The study of complexity with a stand-in whose costs follow known laws, and the fit of such a power law."""
 
 import csv
 import json
-
-import pytest
-
-from voxlift.app.studies.complexity.laws import ModelCost, compute_ratios, fit_laws
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from voxlift.app.studies.complexity.laws import fit_power_law
+from voxlift.app.studies.complexity.laws import ModelCost, compute_ratios, fit_laws, fit_power_law
 
 STUDY = ["study=complexity", "study.scales=[0.5,1.0,2.0]", "run_dir=out"]
 

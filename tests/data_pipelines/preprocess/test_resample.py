@@ -1,5 +1,6 @@
-"""Resampling is exact where only voxels are copied, and agrees with nibabel and SimpleITK elsewhere."""
+"""Resampling copies exactly where it can, and agrees with nibabel and SimpleITK elsewhere, also separably."""
 
+import itertools
 from itertools import product
 
 import nibabel as nib
@@ -9,15 +10,13 @@ import SimpleITK
 from nibabel.processing import resample_from_to
 
 from voxlift.data_pipelines.geometry import Grid, crop_grid, fit_grid, reorient_grid, stored_grid
-from voxlift.data_pipelines.preprocess.resample import antialias_sigmas, resample
-
-import itertools
-
-import numpy as np
-
-from voxlift.data_pipelines.geometry import Grid
 from voxlift.data_pipelines.preprocess import resample as resample_module
-from voxlift.data_pipelines.preprocess.resample import is_separable, resample_separable
+from voxlift.data_pipelines.preprocess.resample import (
+    antialias_sigmas,
+    is_separable,
+    resample,
+    resample_separable,
+)
 
 SHAPE = (9, 11, 13)
 

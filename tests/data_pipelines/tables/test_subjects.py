@@ -1,24 +1,26 @@
-"""One person is one subject however the name is written, or the doubt is reported; never silently two."""
+"""One person is one subject however the name is written, or the doubt is reported; no leak passes."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from voxlift.data_pipelines.tables.manifest import TableOptions, load_manifest, load_rows_unchecked
+from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.tables.manifest import (
+    Manifest,
+    Record,
+    TableOptions,
+    load_manifest,
+    load_rows_unchecked,
+)
 from voxlift.data_pipelines.tables.subjects import (
     describe_several_labels,
     find_similar_subjects,
+    find_voxel_leaks,
+    refuse_leaks,
     unify_subjects,
 )
-
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
-
-from voxlift.data_pipelines.errors import ManifestError
-from voxlift.data_pipelines.tables.manifest import Manifest, Record
-from voxlift.data_pipelines.tables.subjects import find_voxel_leaks, refuse_leaks
 
 
 def load(tmp_path, names, *, delimiter=",", reader=load_manifest):

@@ -1,22 +1,15 @@
-"""The preflight of whole runs: it changes nothing that a seed gives, and refuses before it writes."""
+"""The preflight changes nothing that a seed gives, and refuses what cannot fit before it writes."""
 
 import json
-
-import pytest
-
-from tiny import train_tiny
-from voxlift.app.config import SettingsError
-from voxlift.app.files import read_rows
-from voxlift.app.runtime.devices import Memory
-from voxlift.app.training.preflight.check import MARGIN
-
 import re
 
 import pytest
 
+from tiny import train_tiny
 from voxlift.app.config import SettingsError, TrainerSettings, TrainSettings
+from voxlift.app.files import read_rows
 from voxlift.app.runtime.devices import Memory
-from voxlift.app.training.preflight.check import Need, describe_parts, refuse_what_cannot_fit
+from voxlift.app.training.preflight.check import MARGIN, Need, describe_parts, refuse_what_cannot_fit
 from voxlift.models.memory import TrainingMemory
 
 

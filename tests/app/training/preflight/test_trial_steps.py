@@ -1,4 +1,4 @@
-"""Rates are measured without a trace: weights, statistics and seeds stay; a slow side is named."""
+"""Trial steps measure input and compute, and overfit one batch; nothing of them stays in the network."""
 
 import time
 from dataclasses import replace
@@ -11,17 +11,13 @@ import tensorflow as tf
 from voxlift.app.training.preflight.check import describe_rates
 from voxlift.app.training.preflight.trial_steps import (
     Rates,
+    likely_causes,
     measure_input,
     measure_rates,
     out_of_memory,
+    overfit_batch,
     unchanged,
 )
-
-import keras
-import numpy as np
-import pytest
-
-from voxlift.app.training.preflight.trial_steps import likely_causes, overfit_batch
 
 
 def network():
