@@ -187,7 +187,7 @@ class Task(ABC):
     def describe_visible_difference(
         self, records: Sequence[Record], names: tuple[str, ...], *, margin: float | None
     ) -> str:
-        """Return what difference of two models these test subjects could show, as a sentence without its end.
+        """Return what difference of two models these test subjects could show, without the full stop.
 
         Args:
             records: One of each test subject.
@@ -195,7 +195,7 @@ class Task(ABC):
             margin: Smallest difference that matters, in the unit of the metric; None: the task's own.
 
         Returns:
-            The difference, the subjects that the margin needs, and what is assumed; empty where it is unknown.
+            The difference, the subjects that the margin needs, what is assumed; empty where that is unknown.
         """
 
     @abstractmethod
