@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from voxlift.app.comparison.plan import Plan
 from voxlift.app.comparison.trial import Outcome, Trial, describe_resumed, group_by_model
-from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label, primary_metric
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_label
 from voxlift.app.files import read_json
+from voxlift.app.tasks.base import find_task
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def select_models(
 
 def find_primary(trial: Trial) -> str:
     """Return the key of the primary metric of a finished trial."""
-    return primary_metric(str(read_json(trial.run.metrics).get("task", "classes")))
+    return find_task(str(read_json(trial.run.metrics).get("task", "classes"))).primary
 
 
 def _rank(trial: Trial) -> tuple[float, float]:

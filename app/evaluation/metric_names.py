@@ -45,7 +45,6 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
     }
 )
 TOP_K = re.compile(r"top(\d+)_accuracy")
-PRIMARY = {"grades": "kappa_quadratic", "number": "mae"}  # of the other tasks it is the AUC
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "mae", "rmse", "mae_grades", "error_sd"})
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(  # of the metrics that are not within 0..1
     {
@@ -72,15 +71,6 @@ WITH_UNIT = frozenset(  # metrics of a number that have its unit
         "mae_gain",
     }
 )
-
-
-def primary_metric(task: str) -> str:
-    """Return the key of the metric that the verdict on a task is about.
-
-    >>> primary_metric("findings"), primary_metric("number")
-    ('auc', 'mae')
-    """
-    return PRIMARY.get(task, "auc")
 
 
 def is_lower_better(name: str) -> bool:

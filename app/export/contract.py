@@ -17,17 +17,6 @@ REGION_VERSION = 2  # with masks or centres, which a program for the first versi
 TASK_VERSION = 3  # of other tasks than classes, whose outputs a program for the others would misread
 COLUMNS_VERSION = 4  # with columns of the table as a second input, of any task, with or without a region
 BIAS_VERSION = 5  # calibrated probabilities need a bias, which a program for the others would leave out
-MEANINGS = {
-    "classes": "scores whose softmax is the probability of each class",
-    "findings": "scores whose sigmoid is the probability of each finding",
-    "grades": "log-probabilities of the grades, whose softmax is the probability of each grade",
-    "number": "the number in its own unit",
-}
-DECISIONS = {
-    "findings": "a finding whose probability is at least its threshold",
-    "grades": "the median grade: the lowest one above which all grades together have a probability below 0.5",
-    "number": "the number is the prediction",
-}
 AXES = ["batch", "depth", "height", "width", "channels"]
 
 
@@ -69,10 +58,10 @@ def build_contract(
                 "name": output_name,
                 "dtype": "float32",
                 "shape": [None, len(names)],
-                "meaning": MEANINGS[task.name],
+                "meaning": task.outputs_meaning,
             },
         },
-        **({"task": _describe_task(member)} if task.name != "classes" else {}),
+        **({} if task.is_nominal else {"task": _describe_task(member)}),
         "classes": list(names) if task.target == "classes" else [],
         "threshold": member.threshold,
         "temperature": None if member.calibration is None else member.calibration.temperature,
@@ -101,7 +90,7 @@ def _find_version(member: EnsembleMember, preprocess: Preprocess) -> int:
         return BIAS_VERSION
     if member.encoder is not None:
         return COLUMNS_VERSION
-    if member.settings.task.name != "classes":
+    if not task_of(member.settings).is_nominal:
         return TASK_VERSION
     return REGION_VERSION if preprocess.mask else VERSION
 
@@ -117,7 +106,7 @@ def _describe_task(member: EnsembleMember) -> dict[str, Any]:
         "activation": task.activation,
         "unit": member.settings.task.unit or None,
         "thresholds": thresholds,
-        "decision": DECISIONS[task.name],
+        "decision": task.decision_rule,
     }
 
 

@@ -77,7 +77,7 @@ def _export_into(folder: Path, ensemble: Ensemble, file_format: str) -> Differen
             "largest_score_difference": difference.scores,
             **(
                 {"largest_probability_difference": difference.probabilities}
-                if ensemble.task.name != "number"
+                if ensemble.task.has_probabilities
                 else {}
             ),
         },

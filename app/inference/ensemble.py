@@ -53,7 +53,7 @@ class EnsembleMember:
     @property
     def threshold(self) -> float | None:
         """Decision threshold of two classes; None where none was chosen."""
-        return self.thresholds[0] if self.settings.task.name == "classes" and self.thresholds else None
+        return self.thresholds[0] if task_of(self.settings).is_nominal and self.thresholds else None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Ensemble:
     @property
     def threshold(self) -> float | None:
         """Mean of the members' thresholds of two classes; None where the most probable class is taken."""
-        return self.thresholds[0] if self.task.name == "classes" and self.thresholds else None
+        return self.thresholds[0] if self.task.is_nominal and self.thresholds else None
 
     @property
     def joined_columns(self) -> tuple[str, ...]:
@@ -242,12 +242,13 @@ def image_columns(settings: TrainSettings) -> tuple[str, ...]:
 def _open_member(path: str, *, allow_table: bool) -> EnsembleMember:
     run = open_finished_run(path, allow_table=allow_table)
     settings = load_settings(run)
+    task = task_of(settings)
     return EnsembleMember(
         run=run,
         settings=settings,
         preprocess=build_preprocess(settings.preprocess, settings.data),
-        thresholds=task_of(settings).thresholds(read_json(run.metrics)),
-        calibration=read_calibration(run) if settings.task.name == "classes" else None,
+        thresholds=task.thresholds(read_json(run.metrics)),
+        calibration=read_calibration(run) if task.is_nominal else None,
         training_range=read_training_range(run),
         encoder=load_joined_encoder(run, settings),
     )

@@ -188,7 +188,7 @@ def _describe_table(rows: Sequence[Row], predictor: Predictor, settings: Predict
 def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
     """Return what the columns hold: of classes their names, thresholds and calibrations."""
     task, names = ensemble.task, list(ensemble.classes)
-    if task.name == "classes":
+    if task.is_nominal:
         listed = list_calibrations([one.calibration for one in ensemble.members if one.calibration])
         return {
             "classes": names,
@@ -208,12 +208,9 @@ def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
 
 def count_decisions(rows: Sequence[Row], ensemble: Ensemble) -> dict[str, int]:
     """Return how many scans were decided as each class, or to have each finding; nothing for a number."""
-    if ensemble.task.name == "findings":
-        found = [name for name in ensemble.classes for row in rows if str(row[f"decision_{name}"]) == "1"]
-    else:
-        found = [row["decision"] for row in rows if row.get("decision")]
-    counts = Counter(found)
-    return {name: counts[name] for name in ensemble.classes if counts[name]}
+    task, names = ensemble.task, ensemble.classes
+    counts = Counter(name for row in rows for name in task.decided_names(row, names))
+    return {name: counts[name] for name in names if counts[name]}
 
 
 def _warn_of_missing_files(scans: Sequence[Scan], settings: PredictSettings) -> None:
@@ -265,7 +262,7 @@ def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     """Print how classes are predicted, and for which runs the training range is unknown."""
     mean = f", from the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
     rule = ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)
-    kind = "Prediction" if ensemble.task.name == "number" else "Decision"
+    kind = "Decision" if ensemble.task.has_probabilities else "Prediction"
     print_line(f"{kind}: {rule}{mean}.")
     calibrations = [one.calibration for one in ensemble.members if one.calibration is not None]
     if not all(one.is_neutral for one in calibrations):

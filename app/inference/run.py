@@ -203,16 +203,19 @@ class Run:
             batch_size=batch_size or self.settings.trainer.batch_size,
         )
         rows = [row for batch in predictor.predict(enumerate(scans, start=1)) for row in batch]
+        task = self._ensemble.task
         return ScanPredictions(
             classes=self.classes,
             subjects=tuple(row["subject"] for row in rows),
             images=tuple(row["image"] for row in rows),
             probabilities=self._table(rows, "p_"),
             calibrated=self._table(rows, "calibrated_"),
-            decisions=tuple(self._decision(row) for row in rows),
+            decisions=tuple("; ".join(task.decided_names(row, self.classes)) for row in rows),
             warnings=tuple(row["warning"] for row in rows),
             reasons=tuple(row["reason"] for row in rows),
-            values=self._table(rows, "prediction")[:, 0] if self.task == "number" else np.empty(0),
+            values=np.empty(0)
+            if self._ensemble.task.has_probabilities
+            else self._table(rows, "prediction")[:, 0],
         )
 
     def explain(
@@ -274,12 +277,6 @@ class Run:
     @property
     def _probability_columns(self) -> tuple[str, ...]:
         return ("prediction", *(f"p_{name}" for name in self.classes))
-
-    def _decision(self, row: dict[str, Any]) -> str:
-        """Return the decided class of a row, or the findings that it is decided to have."""
-        if self.task != "findings":
-            return str(row.get("decision", ""))
-        return "; ".join(name for name in self.classes if row[f"decision_{name}"] == 1)
 
     def _table(self, rows: Sequence[dict[str, Any]], prefix: str) -> NDArray[np.float64]:
         """Return the columns that begin with a prefix as [N, K] float64, nan where a row was not scored."""

@@ -170,7 +170,7 @@ def _prediction(row: Row, ensemble: Ensemble) -> NDArray[np.float64]:
 
 def _sureness(row: Row, ensemble: Ensemble) -> float | None:
     """Return the probability of the decision, of findings that of the least sure one; None for a number."""
-    if ensemble.task.name == "number":
+    if not ensemble.task.has_probabilities:
         return None
     prediction = _prediction(row, ensemble)
     if row.get("decision"):
@@ -190,7 +190,7 @@ def _describe_rows(rows: Sequence[Row]) -> str:
 
 
 def _rule(ensemble: Ensemble) -> str:
-    kind = "Prediction" if ensemble.task.name == "number" else "Decision"
+    kind = "Decision" if ensemble.task.has_probabilities else "Prediction"
     return f"{kind}: {ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)}."
 
 

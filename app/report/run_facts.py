@@ -14,7 +14,6 @@ from voxlift.app.evaluation.metric_names import (
     headline_metrics,
     is_lower_better,
     metric_label,
-    primary_metric,
 )
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.files import read_json, read_rows
@@ -226,8 +225,7 @@ def describe_software(facts: RunFacts) -> str:
 
 def describe_uncertainty(facts: RunFacts) -> str:
     """Return how intervals were made."""
-    task = task_of(facts.settings)
-    strata = ", stratified by class" if task.name == "classes" else ""
+    strata = ", stratified by class" if task_of(facts.settings).is_nominal else ""
     return (
         f"Intervals are 95 % percentile intervals of {RESAMPLES} bootstrap resamples of subjects{strata}; "
         "all volumes of a subject are drawn together."
@@ -309,9 +307,11 @@ def describe_external(facts: RunFacts) -> str:
     """Return the score on external data beside that of the internal test, and how leaks were excluded."""
     if not facts.external:
         return ""
-    task = facts.settings.task
     score = external_verdict(
-        facts.external, name=facts.settings.model.name, metric=primary_metric(task.name), unit=task.unit
+        facts.external,
+        name=facts.settings.model.name,
+        metric=task_of(facts.settings).primary,
+        unit=facts.settings.task.unit,
     )
     return " ".join([score, *facts.external.get("compared", [])[:1]])
 
@@ -332,7 +332,7 @@ def describe_failures(facts: RunFacts) -> str:
     """Return how many decisions of classes are wrong, and the subjects of the most confident ones."""
     task = task_of(facts.settings)
     page = "report.html shows cases with their images"
-    if task.name != "classes" or not facts.run.predictions.exists():
+    if not task.is_nominal or not facts.run.predictions.exists():
         return f"{page[0].upper()}{page[1:]}."
     names = task.names(facts.settings.data)
     rows = read_rows(facts.run.predictions)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
-from voxlift.app.evaluation.metric_names import is_lower_better, metric_label, primary_metric
+from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.files import read_json, refuse_unwritable, write_rows
 from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.run_page import describe_task
@@ -56,7 +56,7 @@ class ListedRun:
         """Return the key of the metric that is shown: the wanted one, or that of the task without it."""
         if isinstance(self.block.get(wanted), float):
             return wanted
-        return primary_metric(task_of(self.settings).name)
+        return task_of(self.settings).primary
 
 
 def find_runs(folder: Path) -> list[ListedRun]:

@@ -298,7 +298,7 @@ def _architecture_problems(study: ArchitectureStudy) -> list[str]:
 
 def _metric_problems(study: Any, task: Task) -> list[str]:  # noqa: ANN401 - of any study
     """Return a sentence where a study asks for a metric that the task has not."""
-    if isinstance(study, ShortcutsStudy) and task.name != "classes":
+    if isinstance(study, ShortcutsStudy) and not task.is_nominal:
         return [
             (
                 "study=shortcuts: expected task=classes, whose AUC it compares; received "

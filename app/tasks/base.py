@@ -86,7 +86,13 @@ class Task(ABC):
         lower_is_better: Those of the monitors.
         activation: What turns outputs into predictions: `softmax`, `sigmoid` or `linear`.
         ending: Class name of the layer that `finish` appends; empty: none.
+        map_kind: What a map explains, see `models.explain.grad_cam`.
         has_pairs: Whether the scans of one subject can be compared with each other.
+        is_nominal: Whether it predicts classes without an order: those are resampled within each class, and
+            have a calibration and, if they are two, a threshold.
+        has_probabilities: Whether predictions are probabilities, from which decisions follow; else numbers.
+        outputs_meaning: What a network's outputs are, for other programs.
+        decision_rule: How predictions become a decision, for other programs.
     """
 
     name: ClassVar[str]
@@ -99,6 +105,15 @@ class Task(ABC):
     map_kind: ClassVar[str] = "class"
     ending: ClassVar[str] = ""
     has_pairs: ClassVar[bool] = False
+    is_nominal: ClassVar[bool] = False
+    has_probabilities: ClassVar[bool] = True
+    outputs_meaning: ClassVar[str]
+    decision_rule: ClassVar[str]
+
+    @property
+    def primary(self) -> str:
+        """Key of the metric that a verdict is about: the first of the monitors."""
+        return self.monitors[0]
 
     def choose_loss(self, asked: str) -> str:
         """Return the name of the loss; of the task's own for `auto`."""
@@ -106,7 +121,7 @@ class Task(ABC):
 
     def choose_monitor(self, asked: str) -> str:
         """Return the metric that selects the best epoch; the task's own for `auto`."""
-        return self.monitors[0] if asked == "auto" else asked
+        return self.primary if asked == "auto" else asked
 
     def find_problems(self, settings: TrainSettings) -> list[str]:
         """Return one sentence for each setting that this task cannot use."""
@@ -323,6 +338,15 @@ class Task(ABC):
         self, prediction: NDArray[np.float64], decision: NDArray[np.int64], names: tuple[str, ...]
     ) -> dict[str, Any]:
         """Return the cells of `scan_columns` for one scan, from its predictions [K] and its decision."""
+
+    def decided_names(self, row: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
+        """Return the class, grade or findings that a scan was decided to have; none without a decision.
+
+        Args:
+            row: With the cells of `scan_columns`, as values or as text.
+            names: Of the outputs.
+        """
+        return [str(row["decision"])] if row.get("decision") else []
 
     def set_columns(self, names: tuple[str, ...]) -> list[str]:  # noqa: ARG002 - as all tasks
         """Return the columns of a new scan's prediction set."""

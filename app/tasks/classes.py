@@ -47,6 +47,11 @@ class Classes(Task):
     losses = ("cross_entropy", "focal")
     monitors: ClassVar[tuple[str, ...]] = ("auc", "loss", "balanced_accuracy", "accuracy")
     has_pairs = True
+    is_nominal = True
+    outputs_meaning = "scores whose softmax is the probability of each class"
+    decision_rule = (
+        "the most probable class; of two the second where its probability is at least the threshold"
+    )
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return a sentence where findings are named."""

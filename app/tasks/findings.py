@@ -28,6 +28,8 @@ class FindingsTask(Task):
     monitors = ("auc", "loss", "average_precision", "balanced_accuracy")
     activation = "sigmoid"
     map_kind = "finding"
+    outputs_meaning = "scores whose sigmoid is the probability of each finding"
+    decision_rule = "a finding whose probability is at least its threshold"
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return sentences where the columns are not named, or keys of classes are."""
@@ -255,6 +257,10 @@ class FindingsTask(Task):
         """Return 1 or 0, and the probability, of each finding."""
         decided = {f"decision_{name}": int(one) for name, one in zip(names, decision, strict=True)}
         return decided | {f"p_{name}": float(p) for name, p in zip(names, prediction, strict=True)}
+
+    def decided_names(self, row: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+        """Return the findings that are decided to be present."""
+        return [name for name in names if str(row.get(f"decision_{name}")) == "1"]
 
     def set_columns(self, names: tuple[str, ...]) -> list[str]:
         """Return `set_NAME` for each finding."""

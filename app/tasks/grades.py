@@ -30,6 +30,11 @@ class GradesTask(Classes):
     map_kind = "cut"
     ending = "CumulativeLogits"
     has_pairs = False
+    is_nominal = False
+    outputs_meaning = "log-probabilities of the grades, whose softmax is the probability of each grade"
+    decision_rule = (
+        "the median grade: the lowest one above which all grades together have a probability below 0.5"
+    )
 
     def find_data_problems(self, data: DataSettings) -> list[str]:
         """Return sentences where the order of the grades is not known, or findings are named."""

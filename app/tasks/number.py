@@ -38,6 +38,9 @@ class NumberTask(Task):
     activation = "linear"
     map_kind = "number"
     ending = "TargetScale"
+    has_probabilities = False
+    outputs_meaning = "the number in its own unit"
+    decision_rule = "the number is the prediction"
 
     def find_problems(self, settings: TrainSettings) -> list[str]:
         """Return also a sentence where labels are to be smoothed."""
