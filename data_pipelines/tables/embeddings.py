@@ -142,15 +142,6 @@ def _read_hdf5(path: Path) -> Vectors:
     return _group_arrays(arrays)
 
 
-READERS: dict[str, Callable[[Path], Vectors]] = {
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".npz": _read_npz,
-    ".h5": _read_hdf5,
-    ".hdf5": _read_hdf5,
-}
-
-
 def _group_arrays(arrays: dict[str, NDArray[Any]]) -> Vectors:
     """Return vectors by name, from an array under each name or from columns of names beside `vectors`."""
     if VALUES not in arrays:

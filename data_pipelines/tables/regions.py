@@ -10,7 +10,6 @@ from voxlift.data_pipelines.errors import ManifestError
 from voxlift.data_pipelines.tables.patterns import fields_of, find_paths
 from voxlift.data_pipelines.tables.reader import Table, is_missing, is_number
 
-SPACES = ("RAS", "LPS")
 BAD_CENTRE = "centre is no number"
 
 Images = tuple[Path, ...]
@@ -24,7 +23,7 @@ class Region:
     Attributes:
         mask: File of its mask; None for a point.
         centre: Point in world mm, RAS+; None for a mask.
-        name: What tells the record from others of the same images; empty where there are none.
+        name: What distinguishes the record from others of the same images; empty where there are none.
     """
 
     mask: Path | None = None
@@ -150,7 +149,7 @@ def read_centre(texts: Sequence[str], columns: RegionColumns) -> tuple[Region | 
 
 
 def name_centre(centre: Point) -> str:
-    """Return a point as text, which tells the records of one image from each other.
+    """Return a point as text, which distinguishes the records of one image.
 
     >>> name_centre((12.5, -3.0, 40.25))
     '12.5,-3,40.25'
