@@ -18,6 +18,7 @@ from voxlift.data_pipelines.geometry import (
     reorient_grid,
     stored_grid,
 )
+from voxlift.data_pipelines.preprocess.auto import MASK_LABELS
 from voxlift.data_pipelines.preprocess.resample import resample
 from voxlift.data_pipelines.readers import read_stored
 from voxlift.data_pipelines.readers.identity import hash_image
@@ -25,8 +26,7 @@ from voxlift.data_pipelines.volume import Affine, Stored, VolumeError, real_valu
 
 THUMBNAIL_PIXELS = 96
 SHEAR_TOLERANCE = 1e-3
-MASK_LABELS = 20
-MASK_MEAN_FRACTION = 0.25
+MASK_MEAN_FRACTION = 0.25  # of the maximum: masks are mostly background
 MOST_FILES = 0.9
 
 

@@ -30,7 +30,7 @@ from voxlift.data_pipelines.volume import Stored, VolumeError, channels_of
 MAX_PROBED = 24  # records that are read, evenly spread over the table
 KINDS = ("ct", "mri", "signed", "mask")  # where channels differ, the first of these counts
 AIR_HU = -200.0  # only CT has whole numbers so far below 0: the lung, and the air around the body
-MASK_LABELS = 20
+MASK_LABELS = 20  # largest value of a mask: whole numbers above it are intensities
 SIGNED_SHARE = 0.05  # of the largest value: smaller negative values are ringing of an interpolation
 WORTH_CROPPING = 0.8  # a box of content above this part of the image saves too little
 COVERED = 95  # percentile of the extents that the grid covers
