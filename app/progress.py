@@ -133,7 +133,7 @@ class Pulse:
     Args:
         seconds: Of silence after which a line is printed.
         clock: Returns seconds.
-        say: Prints a line.
+        write: Prints a line.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class Pulse:
         seconds: float,
         *,
         clock: Callable[[], float] = time.monotonic,
-        say: Callable[[str], None] | None = None,
+        write: Callable[[str], None] | None = None,
     ) -> None:
         self.seconds, self.clock = seconds, clock
-        self.say = print_line if say is None else say
+        self.write = print_line if write is None else write
         self.phases: list[Phase] = []  # the innermost last
         self.began = self.last = clock()
         self.is_silenced = False
@@ -161,7 +161,7 @@ class Pulse:
         elif self.clock() - self.last >= self.seconds:
             current = phases[-1] if phases else Phase("At work", started=self.began)
             self.note_output()
-            self.say(current.describe(self.clock()))
+            self.write(current.describe(self.clock()))
 
     def enter(self, description: str, *, is_live: bool = False) -> Phase:
         """Begin a phase within those that have begun."""
@@ -200,7 +200,7 @@ def keep_pulse(pulse: Pulse, *, every: float = 1.0, since: float | None = None) 
 
     def watch() -> None:
         while not ended.wait(every):
-            with suppress(OSError, ValueError):  # of a closed pipe the command itself will hear
+            with suppress(OSError, ValueError):  # of a closed pipe, which the command meets as well
                 pulse.check()
 
     thread = threading.Thread(target=watch, name="pulse", daemon=True)

@@ -168,7 +168,7 @@ class FolderWalk:
         self._seen: set[Path] | None = None  # real paths; collected when the first link is met
 
     def entries(self, folder: Path) -> list[Path]:
-        """Return the entries of the top folder or one below it, without what stands elsewhere already."""
+        """Return the entries of the top folder or one below it, without what was listed before."""
         if folder not in self._plain:
             return [path for path in list_entries(folder) if self._is_first(path)]
         plain = {path for path in list_entries(folder) if not path.is_symlink()}

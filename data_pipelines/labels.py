@@ -1,4 +1,4 @@
-"""The documented import path of the label index; see `tables.values`."""
+"""The documented import path of the label index; see `tables.reader`."""
 
 from voxlift.data_pipelines.tables.reader import index_labels
 

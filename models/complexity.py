@@ -16,9 +16,8 @@ from voxlift.models.flops import RULES, Shape, layer_flops
 Visit: TypeAlias = Callable[[Any, str, Tensor, Tensor], None]
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-VIEWS = frozenset(
-    {"Flatten", "InputLayer", "Reshape", "UnfoldSlices"}
-)  # their outputs share memory with inputs
+# Their outputs share memory with their inputs.
+VIEWS = frozenset({"Flatten", "InputLayer", "Reshape", "UnfoldSlices"})
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ NEEDS_NOTHING = frozenset(
     | {"GlobalAveragePooling2D", "GlobalAveragePooling3D", "AveragePooling2D", "AveragePooling3D"}
     | {f"{kind}{rank}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for rank in (2, 3)}
 )
-DROPOUTS = frozenset(
-    {"Dropout", "SpatialDropout2D", "SpatialDropout3D"}
-)  # they keep a mask, one byte per value
+# They keep a mask, one byte per value.
+DROPOUTS = frozenset({"Dropout", "SpatialDropout2D", "SpatialDropout3D"})
 ATTENTIONS = frozenset({"MultiHeadAttention", "TokenAttention3D"})
 NEEDS_OUTPUT = frozenset({"relu", "relu6", "sigmoid", "tanh", "softmax", "elu", "leaky_relu"})
 NEEDS_BOTH = frozenset(
@@ -117,9 +116,8 @@ class _KeptTensors:
         self.attention_bytes = 0
         self.transient = 0
         self.trained: set[int] = set()  # tensors that depend on trainable weights
-        self.sizes: dict[
-            int, int
-        ] = {}  # bytes of each tensor, in the precision of the operation that computes it
+        # Bytes of each tensor, in the precision of the operation that computes it.
+        self.sizes: dict[int, int] = {}
         self.base: dict[int, int] = {}  # of a view: the tensor whose memory it shares
         self.tensors: list[Tensor] = []  # kept alive, so that no two have the same id
 

@@ -34,6 +34,7 @@ READ_BY: dict[str, Callable[[ModelSettings], bool]] = {  # which models read a k
     "model.columns": lambda model: model.reads_columns,
     "data.embeddings": lambda model: model.kind == "embedding",
 }
+# They change no result.
 NEUTRAL_KEYS = (
     "run_dir",
     "runs_folder",
@@ -43,7 +44,7 @@ NEUTRAL_KEYS = (
     "evaluation",
     "report",
     "preprocess.budget",  # its decision is saved as plain settings
-)  # they change no result
+)
 # conf/preprocess/default.yaml, and ct.yaml
 DEFAULT_PREPROCESS = PreprocessSettings(
     name="default",

@@ -221,7 +221,7 @@ def prepare_records(
     Args:
         records: The records.
         preprocess: The preprocessing.
-        cache: Where prepared volumes lie, and how large they may be.
+        cache: The folder of prepared volumes, and how large it may be.
         mapper: Prepares them in other processes; None: by threads.
 
     Raises:
@@ -237,7 +237,7 @@ def prepare_records(
             workers=cache.workers,
             mapper=mapper,
             advance=advance,
-            say=log.info,
+            report=log.info,
         )
 
 

@@ -48,8 +48,8 @@ class Phase:
 def plan_phases(start: Position, *, epochs: int, unfreeze: int = 0) -> list[Phase]:
     """Return the phases that are left to train.
 
-    An epoch that was broken off is a piece of its own, since it is shorter; so are the epochs before the
-    unfreeze, since the network is compiled anew after them.
+    An interrupted epoch is a phase of its own, since it is shorter; so are the epochs before the unfreezing,
+    since the network is compiled anew after them.
 
     Args:
         start: Where the training resumes.
@@ -171,7 +171,7 @@ class Checkpoints:
                 path.unlink()
 
     def _all(self) -> list[Path]:
-        """All checkpoints, oldest first."""
+        """Return all checkpoints, oldest first."""
         return sorted(self.folder.glob("at-*.npz"), key=_position_of)
 
     def _at(self, position: Position) -> Path:
@@ -248,7 +248,7 @@ def files_to_resume(run: RunFolder) -> list[Path]:
     """Return the files that every process needs to resume a run, with those of its slice stage.
 
     Raises:
-        SettingsError: it has checkpoints, and not one of them can be read.
+        SettingsError: It has checkpoints, and not one of them can be read.
     """
     first = run.slice_model
     return [*_needed(run), *(_needed(first) if first.path.is_dir() else []), *_results(first)]

@@ -188,9 +188,8 @@ def _take_networks(stage: Stage) -> Networks:
     if stage.build is not None:
         import keras
 
-        keras.utils.set_random_seed(
-            stage.settings.seed
-        )  # the same draws, whatever was trained or read before
+        # The same draws, whatever was trained or read before.
+        keras.utils.set_random_seed(stage.settings.seed)
     networks = stage.take_networks()
     keep_logits_precise(networks.trained)
     keep_logits_precise(networks.own)

@@ -286,7 +286,7 @@ def build_optimizer(
         ema: Momentum of the average of the weights; 0 keeps none.
 
     Raises:
-        SettingsError: an unknown name, or options that the optimiser does not take.
+        SettingsError: An unknown name, or options that the optimiser does not take.
     """
     kind = _optimizer_class(settings.name)
     arguments = {

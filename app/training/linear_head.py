@@ -83,9 +83,8 @@ def fit_linear_head(features: Features, cohort: Cohort, *, balance: bool) -> Lin
     for block in blocks:
         scaled = _scale_block(features, block, mean, scale)
         gram += scaled @ scaled.T
-    unit = (
-        float(np.mean(np.diag(gram)[train])) or 1.0
-    )  # mean squared norm: C then means the same for any size
+    # The mean squared norm: C then means the same for any size.
+    unit = float(np.mean(np.diag(gram)[train])) or 1.0
     gram /= unit
     dual, intercept, strength = _select_strength(gram, cohort, balance=balance)
     weights = np.empty((count, len(intercept)), np.float32)

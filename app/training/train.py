@@ -98,9 +98,8 @@ def train(settings: TrainSettings, run: RunFolder | None = None) -> int:
         path = share_run_path(settings, run.path)
         resume = build_resume_hint(path, settings.custom)
         with translate_failures(build_training_hint(settings.trainer), resume):
-            _write_setup(
-                session, session.settings, run, session.cohort
-            )  # first: from then on the run can be resumed
+            # First: from then on the run can be resumed.
+            _write_setup(session, session.settings, run, session.cohort)
             # The plan of a second stage reads the weights that the fit of the first one leaves.
             for stage, data in zip(session.stages, session.inputs, strict=True):
                 _train_stage(session, stage, data, run)

@@ -109,7 +109,7 @@ def fill_cache(
     workers: int = 0,
     mapper: Mapper | None = None,
     advance: Callable[[], None] = lambda: None,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> CachedVolumes:
     """Prepare every record once and return where the results are.
 
@@ -122,7 +122,7 @@ def fill_cache(
         workers: Threads; 0 means one per CPU. Reading and resampling release Python's lock.
         mapper: Prepares the records in other processes; None: by threads.
         advance: Called once per record.
-        say: Called with the size as text before anything is written.
+        report: Called with the size as text before anything is written.
 
     Returns:
         One file per record, and a sentence per record that could not be prepared.
@@ -139,7 +139,7 @@ def fill_cache(
     if cache_format is None:
         cache_format, first = _learn_format(sources, settings)
     mapper = map_by_threads(workers) if mapper is None else mapper
-    fill = partial(_fill, sources, keys, settings, folder=folder, max_gb=max_gb, mapper=mapper, say=say)
+    fill = partial(_fill, sources, keys, settings, folder=folder, max_gb=max_gb, mapper=mapper, report=report)
     files, outcomes = fill(cache_format=cache_format, first=first, advance=advance)
     while (needed := _widest_dtype(cache_format, outcomes)) != cache_format.dtype:
         # A volume does not fit into the first one's type: all are stored in the type that holds it.
@@ -230,11 +230,11 @@ def _fill(
     max_gb: float,
     mapper: Mapper,
     advance: Callable[[], None],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[list[Path], list[_Outcome]]:
     """Make one pass over all records in one format; return the file and the outcome of each."""
     files = [folder / f"{key}.{cache_format.dtype}" for key in keys]
-    say(describe_size(files, cache_format, folder=folder))
+    report(describe_size(files, cache_format, folder=folder))
     check_size(files, cache_format, folder=folder, max_gb=max_gb)
     try:
         folder.mkdir(parents=True, exist_ok=True)

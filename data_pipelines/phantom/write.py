@@ -1,4 +1,4 @@
-"""Write the phantom data set: NIfTI files whose labels only a volume tells, for each task.
+"""Write the phantom data set: NIfTI files whose labels only a volume shows, for each task.
 
 The files are as heterogeneous as a real archive's: int16 with different slopes and intercepts, stored in
 several axis orders and anisotropic spacings. Subjects come in pairs, one of each class, that share this

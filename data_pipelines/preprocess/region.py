@@ -28,9 +28,8 @@ INSIDE = 0.5
 """A mask's voxels of this value or more are inside: it suits 0 and 1, labels 1, 2, ... and probabilities."""
 EDGE = 1e-3  # voxels: headers store float32, so that edges are rounded
 
-Edges = NDArray[
-    np.float64
-]  # [2, 3]: lower and upper edge of a box, in voxels; voxel n covers n - 0.5 to n + 0.5
+# [2, 3]: lower and upper edge of a box, in voxels; voxel n covers n - 0.5 to n + 0.5.
+Edges = NDArray[np.float64]
 
 
 class RegionError(VolumeError):

@@ -1,7 +1,7 @@
 r"""Split the file of a table into rows of text cells: delimited text, or a sheet of an Excel workbook.
 
-Text is UTF-8, or UTF-16 with a byte order mark, else Windows-1252. Pandas splits it. It cannot tell a cell
-that spans lines from a stray quote that hides the rows behind it, so the lines of the file are counted
+Text is UTF-8, or UTF-16 with a byte order mark, else Windows-1252. Pandas splits it. It cannot distinguish
+a cell that spans lines from a stray quote that hides the rows after it, so the lines of the file are counted
 against those that the rows take up. Only `\n`, `\r\n` and `\r` end a line: a vertical tab or another
 separator inside a cell is text. Of a workbook the first visible sheet is read.
 """
@@ -41,10 +41,8 @@ _DECLARED = re.compile(r'"?sep=([\t,;|:])"?\s*')  # a first line by which Excel 
 OLD_EXCEL = b"\xd0\xcf\x11\xe0"  # how the container of an .xls file begins
 _CONTROLS = frozenset("\t\r\n\v\f\x1c\x1d\x1e\x1f")  # that stand in texts
 MAX_UNPACKED = 128 * 1024 * 1024  # bytes of all parts together: a larger one is no table, or hostile
-MAX_RATIO, PLAIN_BYTES = (
-    100,
-    2 * 1024 * 1024,
-)  # of unpacked to packed bytes, of a larger part: sheets reach 20
+MAX_RATIO = 100  # of unpacked to packed bytes, of a part above `PLAIN_BYTES`: sheets reach 20
+PLAIN_BYTES = 2 * 1024 * 1024
 MAX_CELLS = 5_000_000
 
 
@@ -152,7 +150,7 @@ def _read_frame(text: str, delimiter: str, path: Path) -> pd.DataFrame:
         keep_default_na=False,
         skip_blank_lines=False,
         skipinitialspace=True,
-        engine="python",  # the C engine does not tell a missing cell from an empty one
+        engine="python",  # the C engine reads a missing cell as an empty one
         on_bad_lines=cut,
     )
 

@@ -122,7 +122,7 @@ def join_images(images: Iterable[Path]) -> str:
 
 
 def name_item(images: Iterable[Path], region: Region | None) -> str:
-    """Return the images of a volume as text, with what tells its region from others in the same images.
+    """Return the images of a volume as text, with what distinguishes its region from others there.
 
     >>> name_item([Path("t1.nii")], Region(centre=(1.0, 2.0, 3.0), name="1,2,3"))
     't1.nii@1,2,3'

@@ -151,7 +151,7 @@ def read_rows(source: Path, options: TableOptions) -> tuple[list[Row], dict[str,
 def _refuse_folder(source: Path, options: TableOptions) -> None:
     if options.target != "classes":
         raise ManifestError(
-            f"{source} is a folder per class, which tells classes only. Set data.table to a table with the "
+            f"{source} is a folder per class, which names classes only. Set data.table to a table with the "
             f"columns of the {options.target}, or use task=classes or task=grades."
         )
     if options.regions.needed:
@@ -254,8 +254,7 @@ def rows_of_folder(root: Path) -> tuple[list[Row], str]:
     """Return one row per image of `CLASS/file` or `CLASS/subject/file`, maybe below `train`, `val`, `test`.
 
     Files in one subject folder share the subject; a note names the subjects that are in several classes. A
-    folder that contains files but no known image is a DICOM
-    series.
+    folder that contains files but no known image is a DICOM series.
 
     Raises:
         ManifestError: The folder contains no images.

@@ -330,7 +330,7 @@ def stratify_iteratively(
 
     The label with the fewest subjects left is distributed first, each of its subjects to the part that lacks
     most of it; of equal parts to the one that lacks most subjects, then at random. Other than in the source,
-    a part with a share above 0 wants at least one subject of each label, at the cost of the largest part.
+    a part with a share above 0 gets at least one subject of each label, at the cost of the largest part.
 
     Args:
         marks: [S, L] whether a subject has a label; a subject may have none.
@@ -342,7 +342,7 @@ def stratify_iteratively(
     """
     parts = np.full(len(marks), -1, np.int64)
     counts = marks.sum(axis=0).astype(np.float64)
-    wanted = np.stack([_wanted_counts(count, shares) for count in counts], axis=1).reshape(len(shares), -1)
+    desired = np.stack([_desired_counts(count, shares) for count in counts], axis=1).reshape(len(shares), -1)
     room = np.asarray(shares) * len(marks)  # [P]
     order = rng.permutation(len(marks))
     while (parts < 0).any():
@@ -351,32 +351,32 @@ def stratify_iteratively(
         labels = np.flatnonzero(per_label)
         label = int(labels[per_label[labels].argmin()]) if len(labels) else None
         for row in left if label is None else left[marks[left, label]]:
-            part = _choose_part(room if label is None else wanted[:, label], room, shares, rng)
+            part = _choose_part(room if label is None else desired[:, label], room, shares, rng)
             parts[row] = part
-            wanted[part, marks[row]] -= 1
+            desired[part, marks[row]] -= 1
             room[part] -= 1
     return parts
 
 
-def _wanted_counts(count: float, shares: Sequence[float]) -> NDArray[np.float64]:
-    """Return how many subjects of a label each part wants [P]: its share, at least one of a share above 0.
+def _desired_counts(count: float, shares: Sequence[float]) -> NDArray[np.float64]:
+    """Return the desired number of subjects of a label in each part [P], at least one for a share above 0.
 
-    >>> _wanted_counts(4, (0.8, 0.1, 0.1)).tolist()
+    >>> _desired_counts(4, (0.8, 0.1, 0.1)).tolist()
     [2.0, 1.0, 1.0]
     """
     fractions = np.asarray(shares, np.float64)
-    wanted = np.where(fractions > 0, np.maximum(count * fractions, 1.0), 0.0)
+    desired = np.where(fractions > 0, np.maximum(count * fractions, 1.0), 0.0)
     largest = int(fractions.argmax())
-    wanted[largest] = max(1.0, count - (wanted.sum() - wanted[largest]))
-    return wanted
+    desired[largest] = max(1.0, count - (desired.sum() - desired[largest]))
+    return desired
 
 
 def _choose_part(
-    wanted: NDArray[np.float64], room: NDArray[np.float64], shares: Sequence[float], rng: np.random.Generator
+    desired: NDArray[np.float64], room: NDArray[np.float64], shares: Sequence[float], rng: np.random.Generator
 ) -> int:
     """Return the part that lacks most of a label, then most subjects, then any; none with the share 0."""
     open_parts = np.flatnonzero(np.asarray(shares) > 0)
-    most = open_parts[wanted[open_parts] >= wanted[open_parts].max() - 1e-9]
+    most = open_parts[desired[open_parts] >= desired[open_parts].max() - 1e-9]
     most = most[room[most] >= room[most].max() - 1e-9]
     return int(rng.choice(most))
 

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from voxlift.data_pipelines.tables.manifest import Manifest, Record
 
 
-SUBJECT_NOTES = (
-    "similar_subjects",
-    "shared_folders",
-    "files_of_one_subject",
-)  # kinds of notes on names that may leak
+# Kinds of notes on names that may leak.
+SUBJECT_NOTES = ("similar_subjects", "shared_folders", "files_of_one_subject")
 _BIDS_SUBJECT = re.compile(r"(?:^|.*/)(sub-[A-Za-z0-9]+)[_/].*")
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*[1-9][0-9]*")

@@ -13,9 +13,8 @@ from voxlift.models.layers.conv_arithmetic import is_plain, pad_for_windows
 
 FEW_POSITIONS = 8  # up to so many output voxels a matrix product is faster than the convolution kernel
 MANY_WEIGHTS = 2**20  # from so many weights on, reading and reordering them dominates a convolution's time
-SAFE_POSITIONS = (
-    64  # up to so many output voxels an unsafe filter gradient is a product, else a float32 convolution
-)
+# Up to so many output voxels an unsafe filter gradient is a product, else a float32 convolution.
+SAFE_POSITIONS = 64
 
 
 @keras.saving.register_keras_serializable(package="voxlift")

@@ -33,7 +33,7 @@ class FakeClock:
 
     def __init__(self, seconds=SILENT_SECONDS):
         self.now, self.lines = 0.0, []
-        self.pulse = Pulse(seconds, clock=lambda: self.now, say=self.lines.append)
+        self.pulse = Pulse(seconds, clock=lambda: self.now, write=self.lines.append)
 
     def run(self, seconds):
         """Let time pass, a check each second as `keep_pulse` does."""

@@ -10,7 +10,7 @@ are mixed up.
 With `strategy=hosts` each process holds all weights and computes its part of a batch. JAX sees one batch that
 lies on the devices of all processes, and one step on it: loss, gradients, clipping, dropout and the
 statistics of batch normalisation are those of the whole batch. Scores and the like are computed by each
-process alone, with a local copy of the network that has the same weights. How the processes meet is in
+process alone, with a local copy of the network that has the same weights. How the processes connect is in
 `hosts`.
 """
 
@@ -81,7 +81,7 @@ def build_distributed(settings: TrainSettings, build: Callable[[], Networks]) ->
 
 @contextmanager
 def on_one_process(settings: TrainSettings, *, name: str, is_last: bool) -> Iterator[bool]:
-    """Tell inside whether this process does work that one process is enough for.
+    """Yield whether this process does work that one process is enough for.
 
     Args:
         settings: Of the run.
@@ -156,7 +156,7 @@ def _build_mirrored(settings: TrainSettings, build: Callable[[], Networks]) -> N
 
 
 def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras
-    """Let the optimiser of a compiled network meet gradients that are summed over all its devices."""
+    """Give the optimiser of a compiled network gradients that are summed over all its devices."""
     import tensorflow as tf
 
     optimizer = network.optimizer
@@ -173,13 +173,13 @@ def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras
 
 
 def is_mirrored(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
-    """Whether a network was built to be spread over several devices."""
+    """Return whether a network was built to be distributed over several devices."""
     strategy = getattr(network, "distribute_strategy", None)  # TensorFlow's engine alone has it
     return strategy is not None and strategy.num_replicas_in_sync > 1
 
 
 def scope_of(network: Any) -> AbstractContextManager[Any]:  # noqa: ANN401 - untyped Keras
-    """Where the optimiser of a network must be made: its variables lie beside the weights."""
+    """Return the scope for making a network's optimiser, whose variables then lie beside the weights."""
     if not is_mirrored(network):
         return nullcontext()
     scope: AbstractContextManager[Any] = network.distribute_strategy.scope()
@@ -214,7 +214,7 @@ def _split_cpu(count: int) -> None:
     """Let TensorFlow see the CPU as several devices.
 
     Raises:
-        SettingsError: it has been used as one already, in this process.
+        SettingsError: It has been used as one already, in this process.
     """
     import tensorflow as tf
 

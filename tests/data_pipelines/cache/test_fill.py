@@ -236,7 +236,7 @@ def test_a_data_set_is_stored_in_the_type_that_its_widest_volume_needs(order, tm
         for index, place in zip(kept, range(count), strict=True):
             np.testing.assert_array_equal(read_back(cached, place)[..., 0], arrays[index].T)
         again = []
-        assert fill_cache(images, Preprocess(), folder=tmp_path / "cache", say=again.append) == cached
+        assert fill_cache(images, Preprocess(), folder=tmp_path / "cache", report=again.append) == cached
         assert len(again) == 1
         assert "to be prepared" not in again[0]
 
@@ -298,7 +298,7 @@ def test_the_size_is_reported_before_anything_is_written(images, tmp_path):
         assert not (tmp_path / "cache").exists()
         reported.append(text)
 
-    fill_cache(images, SETTINGS, folder=tmp_path / "cache", say=report)
+    fill_cache(images, SETTINGS, folder=tmp_path / "cache", report=report)
     for fact in ("3 volumes", "5x7x11x1 float16", "2.3 kB", str(tmp_path / "cache")):
         assert fact in reported[0]
 
