@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
 from voxlift.app.evaluation.paired import Comparison, Difference
 from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
@@ -36,13 +37,13 @@ def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test"
         return _number_verdict(metrics, name=name, split=split, unit=unit)
     key, chance = ("kappa_quadratic", 0.0) if "kappa_quadratic" in metrics else ("auc", CHANCE_AUC)
     label = metric_in_text(key)
-    # Several classes have an AUC each too, and a correlation of all.
+    # Several classes have an AUC each, too, but also the Matthews correlation of all, which findings lack.
     is_of_findings = "mcc" not in metrics and any(name.startswith("auc[") for name in metrics)
     is_of_findings = is_of_findings and key == "auc"
     if is_of_findings:
         label = f"mean {label} of the findings"
     value, subjects = metrics.get(key), metrics.get("subjects", metrics.get("n"))
-    bounds = _interval_of(metrics, key)
+    bounds = interval_of(metrics, key)
     if not isinstance(value, int | float) or bounds is None:
         return f"{name} has no {label} on the {split} split: the split holds a single class."
     low, high = bounds
@@ -66,7 +67,7 @@ def run_verdict(metrics: Mapping[str, object], *, name: str, split: str = "test"
 
 def _number_verdict(metrics: Mapping[str, object], *, name: str, split: str, unit: str) -> str:
     """Return a sentence on the error of a number, beside that of always predicting the training median."""
-    error, bounds, gain = metrics["mae"], _interval_of(metrics, "mae"), _interval_of(metrics, "mae_gain")
+    error, bounds, gain = metrics["mae"], interval_of(metrics, "mae"), interval_of(metrics, "mae_gain")
     where = f"on {metrics.get('subjects', metrics.get('n'))} {split} subjects"
     if not isinstance(error, int | float) or bounds is None:
         return f"{name} has no mean absolute error {where}."
@@ -111,7 +112,7 @@ class Verdict:
 
     @property
     def remark(self) -> str:
-        """What follows the word: that the difference does not matter, or what is missing to tell."""
+        """What follows the word: that the difference does not matter, or what is missing for a decision."""
         if self.by_less_than_matters:
             return ", by less than matters"
         if self.more_subjects is not None:
@@ -212,7 +213,7 @@ def describe_chance(blocks: Mapping[str, Mapping[str, object]], primary: str) ->
         primary: The metric of the verdict.
     """
     chance = CHANCES.get(primary)
-    bounds = [_interval_of(block, primary) for block in blocks.values()]
+    bounds = [interval_of(block, primary) for block in blocks.values()]
     if chance is None or not bounds or any(pair is None or pair[0] > chance for pair in bounds):
         return ""
     label = metric_in_text(primary)
@@ -272,6 +273,16 @@ def format_p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def describe_p_value(value: float) -> str:
+    """Return a p-value with its letter, for a sentence.
+
+    >>> describe_p_value(0.0004), describe_p_value(0.0312)
+    ('p < 0.001', 'p = 0.031')
+    """
+    text = format_p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def _statement(found: Verdict, compared: Comparison) -> str:
     """Return who is better, worse or equivalent, without the metric."""
     first, second = compared.first, compared.second
@@ -293,7 +304,7 @@ def _numbers(found: Verdict, compared: Comparison) -> str:
         interval = f"{level} {_signed(one.equivalence_low)} to {_signed(one.equivalence_high)}"
         return f"{difference} ({interval}, within the margin of {compared.margin:.3g})"
     interval = f"{compared.level * 100:g} % interval {_signed(one.low)} to {_signed(one.high)}"
-    return f"{difference} ({interval}, p {_p_equals(compared.adjusted['bootstrap'])})"
+    return f"{difference} ({interval}, {describe_p_value(compared.adjusted['bootstrap'])})"
 
 
 def _round_up(count: int) -> int:
@@ -378,16 +389,3 @@ def _size(compared: Comparison) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _p_equals(value: float) -> str:
-    text = format_p_value(value)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
-    intervals = metrics.get("intervals")
-    pair = intervals.get(name) if isinstance(intervals, Mapping) else None
-    if not pair or pair[0] is None or pair[1] is None:
-        return None
-    return float(pair[0]), float(pair[1])

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxlift.app.config import SettingsError, TrainSettings
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.clinical_use import find_useful_range
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.table_one import MISSING as MISSING_CELLS
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
-from voxlift.app.evaluation.verdict import format_p_value
+from voxlift.app.evaluation.verdict import describe_p_value
 from voxlift.app.files import read_rows
 from voxlift.app.report.tables import (
     MISSING,
@@ -24,7 +25,6 @@ from voxlift.app.report.tables import (
     format_interval,
     format_signed,
     format_value,
-    interval_of,
     table_cells,
 )
 from voxlift.app.runs.folder import RunFolder
@@ -203,7 +203,7 @@ def sentence_of_tests(tests: Mapping[str, Mapping[str, Any]]) -> str:
     known = {name: test["p_holm"] for name, test in tests.items() if test.get("p_holm") is not None}
     if not known:
         return "The groups were not tested: fewer than two of them have figures."
-    texts = [f"{metric_label(name)} p {_equals(value)}" for name, value in known.items()]
+    texts = [f"{metric_label(name)} {describe_p_value(value)}" for name, value in known.items()]
     return f"Differences between the groups: {', '.join(texts)}."
 
 
@@ -260,11 +260,6 @@ def value_and_interval(block: Mapping[str, Any], name: str) -> tuple[str, str]:
 
 def _without(cells: Mapping[str, str]) -> dict[str, str]:
     return {name: cell for name, cell in cells.items() if name not in ("variable", "statistic")}
-
-
-def _equals(value: float) -> str:
-    text = format_p_value(value)
-    return text if text.startswith("<") else f"= {text}"
 
 
 @dataclass(frozen=True)
@@ -398,12 +393,12 @@ def decision_curve_figure(models: Mapping[str, Mapping[str, Any]]) -> CaptionedF
         axes.set(xlim=(0, 1), ylim=(-0.25 * top, top), xlabel="Threshold probability", ylabel="Net benefit")
         axes.legend(loc="upper right")
         markup = svg_markup(figure, name="decision-curve", title="Decision curve")
-    texts = [_say_where_useful(name or "The model", use) for name, use in models.items()]
+    texts = [_describe_useful_range(name or "The model", use) for name, use in models.items()]
     drawn = " with a 95 % band (bootstrap over subjects)" if is_single else ""
     return f"Decision curve{drawn}, beside treating all and nobody. {' '.join(texts)}", markup
 
 
-def _say_where_useful(name: str, use: Mapping[str, Any]) -> str:
+def _describe_useful_range(name: str, use: Mapping[str, Any]) -> str:
     ranges = find_useful_range(use["decision_curve"])
     ends = [(f"{low:.2f}", f"{high:.2f}") for low, high in ranges]
     texts = ", ".join(low if low == high else f"{low} to {high}" for low, high in ends)

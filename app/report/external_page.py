@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import TrainSettings
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions
@@ -39,7 +40,6 @@ from voxlift.app.report.tables import (
     format_interval,
     format_signed,
     format_value,
-    interval_of,
     show_config,
     show_path,
     table_cells,

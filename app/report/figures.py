@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.calibration import Reliability, reliability_bins
 from voxlift.app.evaluation.curves import Curve, macro_roc_curve, precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metric_names import metric_label
@@ -30,7 +31,7 @@ from voxlift.app.report.pages import (
     series_style,
     svg_markup,
 )
-from voxlift.app.report.tables import Row, interval_of
+from voxlift.app.report.tables import Row
 
 CaptionedFigure: TypeAlias = tuple[str, Markup]
 

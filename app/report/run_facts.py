@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxlift.app.config import SPLIT_NAMES, TrainSettings
-from voxlift.app.evaluation.bootstrap import RESAMPLES
+from voxlift.app.evaluation.bootstrap import RESAMPLES, interval_of
 from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import (
     headline_metrics,
@@ -23,7 +23,6 @@ from voxlift.app.report.tables import (
     format_quantity,
     format_signed,
     format_value,
-    interval_of,
 )
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder

@@ -15,11 +15,12 @@ from markupsafe import Markup
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.files import read_json, refuse_unwritable, write_rows
 from voxlift.app.report.pages import timestamp, write_page
 from voxlift.app.report.run_page import describe_task
-from voxlift.app.report.tables import format_interval, format_quantity, format_value, interval_of
+from voxlift.app.report.tables import format_interval, format_quantity, format_value
 from voxlift.app.runs.configuration import load_settings, mark_extension
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.tasks.base import task_of

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from voxlift.app.config.overrides import flatten
-from voxlift.app.evaluation.bootstrap import point_metrics
+from voxlift.app.evaluation.bootstrap import interval_of, point_metrics
 from voxlift.app.evaluation.calibration import Calibration, apply_calibration
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metrics, metric_label, metric_range
@@ -69,15 +69,6 @@ def format_interval(low: object, high: object) -> str:
     """Return both ends in brackets, or nothing where one is undefined."""
     ends = [format_value(end) for end in (low, high)]
     return "" if MISSING in ends else f"[{ends[0]}, {ends[1]}]"
-
-
-def interval_of(metrics: Mapping[str, object], name: str) -> tuple[float, float] | None:
-    """Return the interval of a metric in a block of metrics.json; None where it is missing or undefined."""
-    intervals = metrics.get("intervals")
-    pair = intervals.get(name) if isinstance(intervals, Mapping) else None
-    if not pair or any(not isinstance(end, int | float) or not math.isfinite(end) for end in pair):
-        return None
-    return float(pair[0]), float(pair[1])
 
 
 def has_zero_width(metrics: Mapping[str, object], name: str) -> bool:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.data.sources import describe_kinds, list_grids
+from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import (
@@ -33,7 +34,7 @@ from voxlift.app.report.findings import (
     summarize_audit,
     truncate_line,
 )
-from voxlift.app.report.tables import format_interval, format_value, has_zero_width, interval_of
+from voxlift.app.report.tables import format_interval, format_value, has_zero_width
 
 ZERO_WIDTH_NOTE = (
     "\N{DAGGER} every resample gave this value: the interval has zero width and does not measure uncertainty"
