@@ -79,7 +79,7 @@ def roc_figure(
         axes.plot([0, 1], [0, 1], **DASHED)
         for label, (scores, positive) in series.items():
             metrics, index = one_against_rest(scores, positive), colours[label]
-            _draw_curve(axes, roc_curve(scores, klass=positive), index, f"{label}  {metrics['auc']:.3f}")
+            draw_curve(axes, roc_curve(scores, klass=positive), index, f"{label}  {metrics['auc']:.3f}")
             if scores.is_binary and show_threshold:
                 axes.plot(
                     1 - metrics["specificity"], metrics["sensitivity"], marker="o", markersize=6,
@@ -115,7 +115,7 @@ def macro_roc_figure(
         for label, scores in series.items():
             area = np.mean([one_against_rest(scores, klass)["auc"] for klass in classes])
             curve = macro_roc_curve(scores, classes=classes)
-            _draw_curve(axes, curve, colours[label], f"{label}  {area:.3f}".strip())
+            draw_curve(axes, curve, colours[label], f"{label}  {area:.3f}".strip())
         _format_unit_square(
             axes, "False positive rate (1 \N{MINUS SIGN} specificity)", "Sensitivity, mean of the classes"
         )
@@ -147,7 +147,7 @@ def precision_recall_figure(
             axes.plot([0, 1], [prevalence, prevalence], **DASHED)
             curve = precision_recall_curve(scores, klass=positive)
             text = f"{label}  {metrics['average_precision']:.3f}"
-            _draw_curve(axes, curve, colours[label], text, steps=True)
+            draw_curve(axes, curve, colours[label], text, steps=True)
         _format_unit_square(axes, "Recall (sensitivity)", "Precision (PPV)")
         # Where few are positive the curves lie low: no corner is free in every figure.
         axes.legend(loc="best", title="Average precision", alignment="left")
@@ -354,7 +354,16 @@ def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: st
         return svg_markup(figure, name=name, title=title)
 
 
-def _draw_curve(axes: Axes, curve: Curve, index: int, label: str, *, steps: bool = False) -> None:
+def draw_curve(axes: Axes, curve: Curve, index: int, label: str, *, steps: bool = False) -> None:
+    """Draw a curve with its band.
+
+    Args:
+        axes: Where it is drawn.
+        curve: The curve.
+        index: Of its series, for the colour.
+        label: Entry of the legend.
+        steps: Whether its points are joined by steps instead of lines.
+    """
     style = series_style(index)
     axes.fill_between(curve.grid, curve.low, curve.high, color=style["color"], alpha=0.14, linewidth=0)
     axes.plot(

@@ -7,12 +7,15 @@ print colours.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import itertools
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -218,7 +221,7 @@ def slugify(text: str) -> str:
 
 
 def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
-    """Write a page atomically and return its path; UTF-8, no script, no external resources.
+    """Write a page atomically and return its path; UTF-8, without external resources.
 
     Args:
         template: File name in `templates/`.
@@ -237,6 +240,17 @@ def write_page(template: str, path: Path, values: Mapping[str, Any]) -> Path:
     )
     write_text(path, escape_name(environment.get_template(template).render(values)))
     return path
+
+
+def read_script(name: str) -> tuple[Markup, str]:
+    """Return a script of `templates/`, and its source for the security policy of the page.
+
+    Args:
+        name: File name.
+    """
+    text = files("voxlift.app.report").joinpath("templates", name).read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return Markup(text), f"'sha256-{digest}'"  # noqa: S704 - a file of this package
 
 
 def timestamp() -> str:

@@ -151,12 +151,7 @@ def view_findings(
     return ResultViews(
         curves=_grids(panels, f"{split} split, a panel for each finding", colours),
         curve_note=_grid_note(len(known) - len(shown), has_ring=len(models) == 1),
-        calibrations=[
-            calibration_figure(
-                series, name=f"calibration-{k}", title=f"Calibration of {outcome}", colours=colours
-            )
-            for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
-        ],
+        calibrations=_panel_calibrations(panels, colours),
         decision=f"{decision} Averages over findings are unweighted; unknown cells count for nothing.",
         outcomes=first.names,
         outcome_title="Each finding",
@@ -175,12 +170,7 @@ def view_grades(
     return ResultViews(
         curves=_grids(panels, f"{split} split, a panel for each cut between grades", colours),
         curve_note=_grid_note(0, has_ring=False),
-        calibrations=[
-            calibration_figure(
-                series, name=f"calibration-{k}", title=f"Calibration of {outcome}", colours=colours
-            )
-            for k, (outcome, series) in enumerate(list(panels.items())[:MAX_CURVES])
-        ],
+        calibrations=_panel_calibrations(panels, colours),
         confusions=_confusions(models),
         decision="The predicted grade is the median of its probabilities.",
         outcomes=first.cuts,
@@ -205,7 +195,7 @@ def view_classes(
         negative, positive = first.classes
         decision = (
             f"Each volume is decided {at}, chosen on validation. Sensitivity, PPV, F1 and average precision "
-            f"are of {positive}, the second class; data.classes=[{positive},{negative}] turns them round."
+            f"are of {positive}, the second class; data.classes=[{positive},{negative}] swaps the classes."
         )
     left_out = select_classes(first)[1]
     if len(select_classes(first)[0]) >= MANY_CLASSES:
@@ -366,6 +356,19 @@ def _grids(
         )
         for kind, title in titles.items()
         if shown
+    ]
+
+
+def _panel_calibrations(
+    panels: Mapping[str, Mapping[str, Scores]], colours: Mapping[str, int]
+) -> list[CaptionedFigure]:
+    """Return a reliability diagram of each of the first outcomes, with all models."""
+    shown = list(panels.items())[:MAX_CURVES]
+    return [
+        calibration_figure(
+            series, name=f"calibration-{k}", title=f"Calibration of {outcome}", colours=colours
+        )
+        for k, (outcome, series) in enumerate(shown)
     ]
 
 

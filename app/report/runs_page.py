@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,14 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
 from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
 from voxlift.app.files import read_json, refuse_unwritable, write_rows
-from voxlift.app.report.pages import timestamp, write_page
+from voxlift.app.report.pages import read_script, timestamp, write_page
 from voxlift.app.report.run_page import describe_task
 from voxlift.app.report.tables import format_interval, format_quantity, format_value
 from voxlift.app.runs.configuration import load_settings, mark_extension
@@ -136,6 +132,7 @@ def write_runs_page(folder: Path, *, sort: str = "data", output: str | None = No
     write_rows(
         target / "runs.csv", [_row(one, own, sort) for one, own in zip(runs, differences, strict=True)]
     )
+    script, policy = read_script("sort.js")
     values = {
         "title": f"Runs in {folder.name or folder}",
         "created": timestamp(),
@@ -145,16 +142,10 @@ def write_runs_page(folder: Path, *, sort: str = "data", output: str | None = No
             _cells(one, own, sort, folder=folder, target=target)
             for one, own in zip(runs, differences, strict=True)
         ],
-        **_load_script(),
+        "script": script,
+        "policy": policy,
     }
     return write_page("runs.html.j2", target / "runs.html", values)
-
-
-def _load_script() -> dict[str, object]:
-    """Return the script that sorts tables, and its hash, which the page's security policy needs."""
-    text = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return {"script": Markup(text), "policy": Markup(f"'sha256-{digest}'")}  # noqa: S704 - our own file
 
 
 def _row(one: ListedRun, differences: Mapping[str, str], sort: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,6 +13,7 @@ from voxlift.app.evaluation.curves import precision_recall_curve, roc_curve
 from voxlift.app.evaluation.metrics import score_metrics
 from voxlift.app.evaluation.numbers import AGREEMENT, Numbers
 from voxlift.app.evaluation.scores import Floats, Scores
+from voxlift.app.report.figures import DASHED, draw_curve
 from voxlift.app.report.pages import (
     INK,
     MUTED,
@@ -21,10 +21,8 @@ from voxlift.app.report.pages import (
     SERIES,
     assign_colours,
     figure_style,
-    legend_label,
     new_axes,
     series_marker,
-    series_style,
     svg_markup,
 )
 from voxlift.app.report.tables import format_value
@@ -32,7 +30,6 @@ from voxlift.app.report.tables import format_value
 DEFAULT_THRESHOLD = 0.5  # of scores for which none was chosen
 COLUMNS = 2  # of a grid: its panels are then as readable on a phone as the other figures
 PANEL = 2.3  # inches
-DASHED: Any = {"color": MUTED, "linewidth": 0.7, "linestyle": (0, (2, 2))}
 TICKS = (0, 0.5, 1.0)
 CURVES = {
     "roc": ("auc", "False positive rate", "Sensitivity"),
@@ -78,12 +75,10 @@ def _draw_panel(
 ) -> None:
     metric = CURVES[kind][0]
     for label, scores in series.items():
-        metrics, style = score_metrics(scores), series_style(colours[label])
+        metrics = score_metrics(scores)
         curve = roc_curve(scores) if kind == "roc" else precision_recall_curve(scores)
-        axes.fill_between(curve.grid, curve.low, curve.high, color=style["color"], alpha=0.14, linewidth=0)
-        text = legend_label(f"{label}  {format_value(metrics[metric])}".strip())
-        drawstyle = "default" if kind == "roc" else "steps-pre"
-        axes.plot(curve.x, curve.y, label=text, drawstyle=drawstyle, **style)
+        text = f"{label}  {format_value(metrics[metric])}".strip()
+        draw_curve(axes, curve, colours[label], text, steps=kind == "pr")
         if kind == "roc" and len(series) == 1 and scores.threshold != DEFAULT_THRESHOLD:
             _draw_threshold(axes, metrics)
         if kind == "pr":
