@@ -5,7 +5,7 @@ from keras import layers
 
 from voxlift.models.backend import Tensor
 from voxlift.models.join import find_join, image_features
-from voxlift.models.layers.outputs import ENDINGS
+from voxlift.models.layers.outputs import OUTPUT_LAYERS
 from voxlift.models.layers.slices import FoldSlices, UnfoldSlices
 from voxlift.models.slice_model import is_slice_model, unwrap_slices
 
@@ -42,7 +42,7 @@ def _find_features(network: keras.Model) -> Tensor:
         return network.outputs[0]  # a map: the network has no head
     if find_join(network) is not None:
         return image_features(network)
-    own = [layer for layer in network.layers if layer.weights and not isinstance(layer, ENDINGS)]
+    own = [layer for layer in network.layers if layer.weights and not isinstance(layer, OUTPUT_LAYERS)]
     head = own[-1] if own else None
     if head is None or isinstance(head, keras.Model) or isinstance(head.input, list):
         raise ValueError(f"{network.name}: expected a last layer with weights and one input, as a head has.")

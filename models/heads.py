@@ -1,11 +1,11 @@
-"""What follows the dense layer of a head: append it to a network, remove it, and find the dense layer."""
+"""The output layer that may follow the dense layer of a head: append it, remove it, find the dense layer."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from voxlift.models.layers.outputs import ENDINGS, CumulativeLogits, TargetScale
+from voxlift.models.layers.outputs import OUTPUT_LAYERS, CumulativeLogits, TargetScale
 
 
 def append_scale(network: keras.Model, *, scale: float, offset: float) -> keras.Model:
@@ -18,21 +18,21 @@ def append_cuts(network: keras.Model, cuts: Sequence[float]) -> keras.Model:
     return _append(network, CumulativeLogits(cuts, name="cumulative_logits"))
 
 
-def has_ending(network: keras.Model) -> bool:
-    """Return whether something follows the dense layer of the network's head."""
-    return isinstance(network.layers[-1], ENDINGS)
+def has_output_layer(network: keras.Model) -> bool:
+    """Return whether an output layer follows the dense layer of the head."""
+    return isinstance(network.layers[-1], OUTPUT_LAYERS)
 
 
-def strip_ending(network: keras.Model) -> keras.Model:
+def strip_output_layer(network: keras.Model) -> keras.Model:
     """Return the network up to its dense layer, with shared weights; itself where nothing follows."""
-    if not has_ending(network):
+    if not has_output_layer(network):
         return network
     return keras.Model(_inputs(network), network.layers[-1].input, name=network.name)
 
 
 def head_layer(network: keras.Model) -> Any:  # noqa: ANN401 - untyped Keras
-    """Return the last layer of a network that is no ending: the dense layer of its head."""
-    return next(layer for layer in reversed(network.layers) if not isinstance(layer, ENDINGS))
+    """Return the dense layer of a head: the last layer that is no output layer."""
+    return next(layer for layer in reversed(network.layers) if not isinstance(layer, OUTPUT_LAYERS))
 
 
 def set_bias(network: keras.Model, values: Sequence[float]) -> None:
@@ -42,13 +42,13 @@ def set_bias(network: keras.Model, values: Sequence[float]) -> None:
         bias.assign(values)
 
 
-def _append(network: keras.Model, ending: Any) -> keras.Model:  # noqa: ANN401 - untyped Keras
-    if has_ending(network):
+def _append(network: keras.Model, layer: Any) -> keras.Model:  # noqa: ANN401 - untyped Keras
+    if has_output_layer(network):
         return network
     head = network.layers[-1]
     if head.compute_dtype in {"float16", "bfloat16"}:
         head.dtype_policy = "float32"
-    return keras.Model(_inputs(network), ending(network.outputs[0]), name=network.name)
+    return keras.Model(_inputs(network), layer(network.outputs[0]), name=network.name)
 
 
 def _inputs(network: keras.Model) -> Any:  # noqa: ANN401 - untyped Keras

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from voxlift.models.backend import Tensor
-from voxlift.models.heads import has_ending
+from voxlift.models.heads import has_output_layer
 from voxlift.models.layers.columns import JoinColumns
 
 UNITS = 32  # of the hidden layer, which lets the columns change what a feature of the image means
@@ -29,7 +29,7 @@ def join_columns(network: keras.Model, *, width: int, units: int = UNITS) -> ker
         ValueError: The network ends otherwise.
     """
     head = network.layers[-1]
-    if has_ending(network) or not isinstance(head, layers.Dense) or len(head.input.shape) != 2:
+    if has_output_layer(network) or not isinstance(head, layers.Dense) or len(head.input.shape) != 2:
         raise ValueError(
             f"{network.name}: expected a network that ends with a dense layer on features [B, F], to which "
             f"the columns are joined; it ends with {type(head).__name__}."

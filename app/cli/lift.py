@@ -63,7 +63,7 @@ def lift(settings: LiftSettings) -> int:
 
     keras.utils.set_random_seed(settings.seed)
     network = _load(settings)
-    plan = _plan(settings, network if settings.classes is None else _without_ending(network))
+    plan = _plan(settings, network if settings.classes is None else _without_output_layer(network))
     print_line(plan.format(console.width) if console.is_terminal else str(plan))
     if settings.plan_only or settings.output is None:
         return DONE
@@ -97,16 +97,16 @@ def _load(settings: LiftSettings) -> Any:  # noqa: ANN401 - untyped Keras
     )
 
 
-def _without_ending(network: Any) -> Any:  # noqa: ANN401 - untyped Keras
+def _without_output_layer(network: Any) -> Any:  # noqa: ANN401 - untyped Keras
     """Return the network up to its dense layer, which a new head replaces."""
-    from voxlift.models.heads import has_ending, strip_ending
+    from voxlift.models.heads import has_output_layer, strip_output_layer
 
-    if has_ending(network):
+    if has_output_layer(network):
         print_line(
             f"classes: the layer {network.layers[-1].name} of another task, which follows the last dense "
             "layer, is removed."
         )
-    return strip_ending(network)
+    return strip_output_layer(network)
 
 
 def _plan(settings: LiftSettings, network: Any) -> LiftPlan:  # noqa: ANN401 - as above

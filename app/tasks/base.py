@@ -85,7 +85,7 @@ class Task(ABC):
         monitors: Allowed values of `trainer.monitor`; `auto` is the first.
         lower_is_better: Those of the monitors.
         activation: What turns outputs into predictions: `softmax`, `sigmoid` or `linear`.
-        ending: Class name of the layer that `finish` appends; empty: none.
+        output_layer: Class name of the layer that `finish` appends; empty: none.
         map_kind: What a map explains, see `models.explain.grad_cam`.
         has_pairs: Whether the scans of one subject can be compared with each other.
         is_nominal: Whether it predicts classes without an order: those are resampled within each class, and
@@ -103,7 +103,7 @@ class Task(ABC):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     activation: ClassVar[str] = "softmax"
     map_kind: ClassVar[str] = "class"
-    ending: ClassVar[str] = ""
+    output_layer: ClassVar[str] = ""
     has_pairs: ClassVar[bool] = False
     is_nominal: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = True

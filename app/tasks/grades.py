@@ -28,7 +28,7 @@ class GradesTask(Classes):
     monitors = ("kappa_quadratic", "loss", "mae_grades", "auc", "accuracy", "balanced_accuracy")
     lower_is_better = frozenset({"loss", "mae_grades"})
     map_kind = "cut"
-    ending = "CumulativeLogits"
+    output_layer = "CumulativeLogits"
     has_pairs = False
     is_nominal = False
     outputs_meaning = "log-probabilities of the grades, whose softmax is the probability of each grade"

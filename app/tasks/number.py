@@ -37,7 +37,7 @@ class NumberTask(Task):
     lower_is_better = frozenset({"loss", "mae", "rmse"})
     activation = "linear"
     map_kind = "number"
-    ending = "TargetScale"
+    output_layer = "TargetScale"
     has_probabilities = False
     outputs_meaning = "the number in its own unit"
     decision_rule = "the number is the prediction"

@@ -266,7 +266,7 @@ def prepare_trained(network: Any, source: Path, spec: InputSpec) -> tuple[Any, d
         source: Its file or run folder.
         spec: The volumes and outputs that are wanted.
     """
-    from voxlift.models.heads import has_ending, strip_ending
+    from voxlift.models.heads import has_output_layer, strip_output_layer
 
     depth, height, width, channels = spec.shape
     changes: dict[str, Any] = {"logits": True}
@@ -274,14 +274,16 @@ def prepare_trained(network: Any, source: Path, spec: InputSpec) -> tuple[Any, d
         changes["input_shape"] = (depth, height, width)
     if network.input_shape[3] != channels:
         changes["channels"] = channels
-    stripped = strip_ending(network)
+    stripped = strip_output_layer(network)
     is_own = _has_outputs(stripped, source, spec)
     if not is_own:
         changes["classes"] = spec.units
         log.info("%s was trained on other classes: the head starts from new weights", source)
     _log_precision(network, source)
-    keeps_ending = is_own and has_ending(network) and type(network.layers[-1]).__name__ == spec.task.ending
-    return network if keeps_ending else stripped, changes
+    keeps_output_layer = (
+        is_own and has_output_layer(network) and type(network.layers[-1]).__name__ == spec.task.output_layer
+    )
+    return network if keeps_output_layer else stripped, changes
 
 
 def _has_outputs(network: Any, source: Path, spec: InputSpec) -> bool:  # noqa: ANN401 - untyped Keras

@@ -31,7 +31,7 @@ from voxlift.app.training.checkpoints import (
 )
 from voxlift.app.training.strategy.distribute import is_mirrored, scope_of, sum_before_clipping
 from voxlift.models.join import HIDDEN_NAME
-from voxlift.models.layers.outputs import ENDINGS
+from voxlift.models.layers.outputs import OUTPUT_LAYERS
 from voxlift.models.losses import Loss
 from voxlift.models.optimizers import FusedAdamW, add_weight_averaging
 
@@ -208,7 +208,7 @@ def find_body(network: Any) -> Body:  # noqa: ANN401 - untyped Keras
     layers = [
         layer
         for layer in network._flatten_layers(include_self=False)  # noqa: SLF001 - Keras has no public walk into nested networks
-        if layer._trainable_variables and not isinstance(layer, ENDINGS)  # noqa: SLF001 - its own alone
+        if layer._trainable_variables and not isinstance(layer, OUTPUT_LAYERS)  # noqa: SLF001 - its own alone
     ]
     body = [layer for layer in layers[:-1] if layer.name != HIDDEN_NAME]
     return Body(tuple(layer for layer in body if layer.trainable))

@@ -114,16 +114,16 @@ def input_spec(cohort: Cohort) -> InputSpec:
 
 
 def _join_columns(network: Any, width: int) -> Any:  # noqa: ANN401 - untyped Keras
-    """Return a network with a second input, the columns; a task's ending must follow again.
+    """Return a network with a second input, the columns; a task's output layer must follow again.
 
     Raises:
         SettingsError: The network does not end with a dense layer.
     """
-    from voxlift.models.heads import strip_ending
+    from voxlift.models.heads import strip_output_layer
     from voxlift.models.join import join_columns
 
     try:
-        return join_columns(strip_ending(network), width=width)
+        return join_columns(strip_output_layer(network), width=width)
     except ValueError as error:
         raise SettingsError(f"model.join_columns: {error}") from error
 
@@ -258,12 +258,12 @@ def _load_volume_networks(source: Path, spec: InputSpec) -> Networks:
     Raises:
         SettingsError: It does not fit.
     """
-    from voxlift.models.heads import strip_ending
+    from voxlift.models.heads import strip_output_layer
     from voxlift.models.volume_network import adapt_volume_network
 
     try:
         network, has_new_head = adapt_volume_network(
-            strip_ending(load_network(source)), input_shape=spec.shape, classes=spec.units
+            strip_output_layer(load_network(source)), input_shape=spec.shape, classes=spec.units
         )
     except ValueError as error:
         raise SettingsError(f"model.baseline={source}: {error}") from error

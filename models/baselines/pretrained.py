@@ -17,7 +17,7 @@ from keras import layers
 from voxlift.models.backend import Tensor
 from voxlift.models.baselines.small import Shape, add_head
 from voxlift.models.copying import copy_network, copy_weights
-from voxlift.models.heads import strip_ending
+from voxlift.models.heads import strip_output_layer
 from voxlift.models.hub import find_preset, read_preset_scaling
 from voxlift.models.lifting.types import Model
 from voxlift.models.loading import build_zoo_network, first_line, read_network
@@ -269,7 +269,7 @@ def load_baseline(path: Path, input_shape: Shape, classes: int) -> keras.Model:
             f"{file} expects slices of shape {received[1:]}, but the data has {input_shape}. "
             "Set preprocess.shape and the image columns to those of that network."
         )
-    if tuple(strip_ending(network).output_shape) != (None, classes):
+    if tuple(strip_output_layer(network).output_shape) != (None, classes):
         raise ValueError(
             f"{file} has an output of shape {tuple(network.output_shape)}, but the data has {classes} "
             "classes. Train it on the same classes, or give it a new head."

@@ -85,4 +85,4 @@ class CumulativeLogits(keras.layers.Layer):
         return {**super().get_config(), "cuts": self.cuts}
 
 
-ENDINGS = (TargetScale, CumulativeLogits)  # what follows the dense layer of a head
+OUTPUT_LAYERS = (TargetScale, CumulativeLogits)  # they follow the dense layer of a head

@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from voxlift.models.baselines import build_baseline
 from voxlift.models.features import build_feature_extractor
-from voxlift.models.heads import append_cuts, append_scale, head_layer, strip_ending
+from voxlift.models.heads import append_cuts, append_scale, head_layer, strip_output_layer
 from voxlift.models.layers import AggregateSlices
 from voxlift.models.lifting import plan_lift
 from voxlift.models.slice_model import wrap_slices
@@ -51,7 +51,7 @@ def test_saving_and_lifting_keep_what_the_network_predicts(tmp_path, finish):
     repeated = np.repeat(SLICES[:, None], 5, axis=1)
     np.testing.assert_allclose(lifted.predict(repeated, verbose=0), expected, rtol=1e-4, atol=1e-4)
     assert finish(lifted) is lifted  # it has its ending
-    stripped = strip_ending(lifted)
+    stripped = strip_output_layer(lifted)
     assert stripped.output_shape == (None, 1)
     assert isinstance(head_layer(lifted), keras.layers.Dense)
     assert build_feature_extractor(lifted).output_shape == build_feature_extractor(stripped).output_shape

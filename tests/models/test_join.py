@@ -10,7 +10,7 @@ from voxlift.models.batch_norm import fold_batch_norm
 from voxlift.models.complexity import model_cost
 from voxlift.models.explain import grad_cam, occlusion_map
 from voxlift.models.features import build_feature_extractor
-from voxlift.models.heads import append_cuts, append_scale, strip_ending
+from voxlift.models.heads import append_cuts, append_scale, strip_output_layer
 from voxlift.models.join import find_join, join_columns
 from voxlift.models.lifting import plan_lift
 from voxlift.models.loading import read_network
@@ -68,14 +68,14 @@ def test_endings_of_other_tasks_follow_the_joined_head(inputs):
     with pytest.raises(ValueError, match="ends with TargetScale"):
         join_columns(append_scale(one, scale=2.0, offset=50.0), width=3)
     images = inputs[0][:, 0]
-    joined = join_columns(strip_ending(append_scale(one, scale=2.0, offset=50.0)), width=3)
+    joined = join_columns(strip_output_layer(append_scale(one, scale=2.0, offset=50.0)), width=3)
     number = append_scale(joined, scale=2.0, offset=50.0)
     np.testing.assert_allclose(
         number([images, inputs[1]]), 2 * np.asarray(joined([images, inputs[1]])) + 50, rtol=1e-5
     )
     grades = append_cuts(joined, (-1.0, 1.0))
     np.testing.assert_allclose(np.exp(grades([images, inputs[1]])).sum(axis=1), 1, atol=1e-5)
-    assert find_join(strip_ending(grades)) is not None
+    assert find_join(strip_output_layer(grades)) is not None
 
 
 @pytest.mark.parametrize("kind", ["lifted", "slices", "pooled"])

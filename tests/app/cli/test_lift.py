@@ -15,7 +15,7 @@ from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder, save_network
 from voxlift.app.training.baseline import load_trained
 from voxlift.models.baselines import build_baseline
-from voxlift.models.heads import append_cuts, append_scale, has_ending
+from voxlift.models.heads import append_cuts, append_scale, has_output_layer
 from voxlift.models.lifting import LiftError
 from voxlift.models.slice_model import wrap_slices
 
@@ -127,19 +127,19 @@ def test_channels_classes_and_another_size_reach_the_lift(saved, tmp_path):
 def test_other_classes_replace_what_a_number_or_grades_put_behind_the_dense_layer(tmp_path, capsys):
     keras.utils.set_random_seed(0)
     value = build_baseline("cnn", input_shape=(8, 10, 1), classes=1, filters=(4, 5, 6))
-    endings = (append_scale(value, scale=9.0, offset=60.0), append_cuts(value, [-1.0, 0.5]))
-    for network, outputs in zip(endings, (1, 3), strict=True):
+    finished = (append_scale(value, scale=9.0, offset=60.0), append_cuts(value, [-1.0, 0.5]))
+    for network, outputs in zip(finished, (1, 3), strict=True):
         network.save(tmp_path / "other.keras")
         target = tmp_path / "out.keras"
         shared = {"network": str(tmp_path / "other.keras"), "depth": 6, "output": str(target)}
         assert lift(LiftSettings(**shared, overwrite=True)) == 0  # as it is, with what follows
         kept = keras.saving.load_model(target)
-        assert (kept.output_shape, has_ending(kept)) == ((None, outputs), True)
+        assert (kept.output_shape, has_output_layer(kept)) == ((None, outputs), True)
         capsys.readouterr()
         assert lift(LiftSettings(**shared, classes=4, overwrite=True)) == 0
         assert network.layers[-1].name in capsys.readouterr().out
         replaced = keras.saving.load_model(target)
-        assert (replaced.output_shape, has_ending(replaced)) == ((None, 4), False)
+        assert (replaced.output_shape, has_output_layer(replaced)) == ((None, 4), False)
 
 
 def test_what_cannot_be_lifted_is_refused_and_nothing_is_written(tmp_path):

@@ -265,7 +265,7 @@ def test_networks_of_every_task_join_columns(kind, task):
     outputs = np.asarray(networks.volume(inputs))
     assert outputs.shape == (2, len(names))
     assert not np.array_equal(outputs[0], outputs[1])  # by their columns alone
-    assert type(networks.trained.layers[-1]).__name__ == (chosen.ending or "Dense") or kind == "slice"
+    assert type(networks.trained.layers[-1]).__name__ == (chosen.output_layer or "Dense") or kind == "slice"
 
 
 @pytest.mark.slow
