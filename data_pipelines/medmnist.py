@@ -25,7 +25,7 @@ from voxlift.data_pipelines.files import atomic_write, remove_leftovers
 from voxlift.data_pipelines.geometry import from_tensor_axes
 from voxlift.data_pipelines.tables.rows import SPLITS
 
-# Source: Yang et al., Scientific Data 10:41 (2023), doi 10.1038/s41597-022-01721-8.
+# Source: Yang et al., Scientific Data 10:41 (2023), doi:10.1038/s41597-022-01721-8.
 MEDMNIST_CLASSES = {
     "organmnist3d": (
         *("liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder"),

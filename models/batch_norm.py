@@ -37,7 +37,8 @@ def fold_batch_norm(network: Model) -> Model:
     Args:
         network: Any Keras model [B, ...] -> scores; nested networks are folded too.
 
-    Source: Jacob et al. (2018), Quantization and training of neural networks for efficient
+    Source:
+        Jacob et al. (2018), Quantization and training of neural networks for efficient
         integer-arithmetic-only inference, section 3.2, doi:10.1109/CVPR.2018.00286.
     """
     folds = find_folds(network) if is_network(network) else ()
@@ -65,7 +66,8 @@ def recalibrate_batch_norm(network: Model, batches: Iterable[Tensor]) -> int:
     Raises:
         ValueError: If there is no batch.
 
-    Source: Wu and Johnson (2021), Rethinking "Batch" in BatchNorm, arXiv:2105.07576 (precise statistics).
+    Source:
+        Wu and Johnson (2021), Rethinking "Batch" in BatchNorm, arXiv:2105.07576 (precise statistics).
     """
     layers = [layer for layer in walk_layers(network) if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:

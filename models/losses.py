@@ -89,8 +89,9 @@ def build_grades_loss(
     Returns:
         A function of labels and log-probabilities [B, K] that returns float32 [B].
 
-    Source: Cao, Mirjalili and Raschka (2020), Rank consistent ordinal regression for neural networks,
-    doi:10.1016/j.patrec.2020.11.008.
+    Source:
+        Cao, Mirjalili and Raschka (2020), Rank consistent ordinal regression for neural networks,
+        doi:10.1016/j.patrec.2020.11.008.
     """
     if kind == "cross_entropy":
         return build_loss(classes=classes, label_smoothing=label_smoothing, soft_labels=soft_labels)
@@ -119,7 +120,8 @@ def build_number_loss(kind: str = "huber", *, scale: float) -> Loss:
     Returns:
         A function of targets [B, T] and predictions [B, T], both in the target's unit, that returns [B].
 
-    Source: Huber (1964), Robust estimation of a location parameter, doi:10.1214/aoms/1177703732.
+    Source:
+        Huber (1964), Robust estimation of a location parameter, doi:10.1214/aoms/1177703732.
     """
 
     def loss(targets: Tensor, predictions: Tensor) -> Tensor:
@@ -140,7 +142,8 @@ def smooth_labels(targets: Tensor, smoothing: float) -> Tensor:
         targets: Rows [B, K] that sum to 1.
         smoothing: The share, from 0 to 1.
 
-    Source: Szegedy et al. (2016), Rethinking the Inception Architecture, doi:10.1109/CVPR.2016.308.
+    Source:
+        Szegedy et al. (2016), Rethinking the Inception Architecture, doi:10.1109/CVPR.2016.308.
     """
     targets = ops.cast(targets, "float32")
     return targets * (1.0 - smoothing) + smoothing / targets.shape[-1] if smoothing else targets
@@ -154,7 +157,8 @@ def focal_loss(targets: Tensor, logits: Tensor, *, gamma: float) -> Tensor:
         logits: [B, K] of any float dtype; computed in float32.
         gamma: 0 or more. 0 is plain cross-entropy; the larger, the less well classified examples count.
 
-    Source: Lin et al. (2017), Focal Loss for Dense Object Detection, doi:10.1109/ICCV.2017.324.
+    Source:
+        Lin et al. (2017), Focal Loss for Dense Object Detection, doi:10.1109/ICCV.2017.324.
     """
     log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     terms = targets * log_p

@@ -18,7 +18,8 @@ class FusedAdamW(keras.optimizers.AdamW):
     `amsgrad` and on other backends it is the Keras optimiser. An embedding's gradient, which TensorFlow
     passes row by row, is summed per row before it is squared, as the formula requires and Keras does not.
 
-    Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, arXiv:1711.05101.
+    Source:
+        Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, arXiv:1711.05101.
     """
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
@@ -69,7 +70,8 @@ class WeightAveragingMixin:
     not dominate a short training. Keras's own `use_ema` has no such warm-up and averages at every batch, also
     while gradients are accumulated.
 
-    Source: Tarvainen and Valpola (2017), Mean teachers are better role models, arXiv:1703.01780.
+    Source:
+        Tarvainen and Valpola (2017), Mean teachers are better role models, arXiv:1703.01780.
     """
 
     average_momentum: float

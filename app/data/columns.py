@@ -40,7 +40,8 @@ class NumberColumn:
         high: The largest.
         gap: Values of the feature that marks gaps, without one and at one; None where training has no gaps.
 
-    Source: Yeo and Johnson (2000), A new family of power transformations, doi:10.1093/biomet/87.4.954.
+    Source:
+        Yeo and Johnson (2000), A new family of power transformations, doi:10.1093/biomet/87.4.954.
     """
 
     name: str

@@ -50,7 +50,8 @@ def bootstrap_intervals(
     Returns:
         Metric name to (low, high).
 
-    Source: Efron and Tibshirani 1993, chapter 13, ISBN 978-0412042317.
+    Source:
+        Efron and Tibshirani 1993, chapter 13, ISBN 978-0412042317.
     """
     chosen = scores
     if isinstance(scores, Scores) and threshold is not None:

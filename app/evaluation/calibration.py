@@ -219,7 +219,8 @@ def _scale(probabilities: Floats, calibration: Calibration) -> Floats:
 def reliability_bins(scores: Scores, *, bins: int = CALIBRATION_BINS) -> Reliability:
     """Return predicted and observed frequency in equal bins: of class 1, or of the predicted class.
 
-    Source: interval by Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    Source:
+        interval by Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
     predicted, observed = calibration_pairs(scores)
     index = bin_index(predicted, bins)

@@ -33,7 +33,8 @@ def fit_line(scores: Scores) -> CalibrationLine:
     Raises:
         ScoresError: Not two classes, one of them is absent, or the scores separate them.
 
-    Source: Cox 1958, doi:10.1093/biomet/45.3-4.562.
+    Source:
+        Cox 1958, doi:10.1093/biomet/45.3-4.562.
     """
     draws = line_draws(scores, np.ones((1, len(scores))))
     line = CalibrationLine(float(draws["line_intercept"][0]), float(draws["calibration_slope"][0]))
@@ -60,7 +61,8 @@ def line_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
     are the mean probability and the share of class 1. A value is nan where it is undefined: one class only,
     or, for the slope, separated classes.
 
-    Source: Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7.
+    Source:
+        Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7.
     """
     x, y = _logits(scores.probabilities[:, 1]), (scores.labels == 1).astype(np.float64)
     total = weights.sum(axis=1)

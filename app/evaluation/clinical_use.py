@@ -81,8 +81,9 @@ def use_draws(scores: Scores, weights: Floats, prevalence: float) -> dict[str, F
     `npv_use` the predictive values at the prevalence. `sensitivity_at_specificity_0.9` is the highest
     sensitivity of any threshold with at least this specificity, and the reverse.
 
-    Source: Altman and Bland 1994, doi:10.1136/bmj.309.6947.102 (predictive values at another prevalence);
-        Deeks and Altman 2004, doi:10.1136/bmj.329.7458.168 (likelihood ratios).
+    Source:
+        Altman and Bland 1994, doi:10.1136/bmj.309.6947.102 (predictive values at another prevalence); Deeks
+        and Altman 2004, doi:10.1136/bmj.329.7458.168 (likelihood ratios).
     """
     sensitivity, specificity = rates_at(scores, weights, np.array([scores.threshold]))
     found = _ratios(sensitivity[:, 0], specificity[:, 0], prevalence)
@@ -116,7 +117,8 @@ def decision_curve(
     Treating nobody has net benefit 0. Thresholds apply to the probabilities as they are: where the prevalence
     is another one than that of the subjects, the rates are weighted by it, the probabilities unchanged.
 
-    Source: Vickers and Elkin 2006, doi:10.1177/0272989X06295361.
+    Source:
+        Vickers and Elkin 2006, doi:10.1177/0272989X06295361.
     """
     odds, fits = THRESHOLDS / (1 - THRESHOLDS), as_fits(scores)
 

@@ -89,8 +89,9 @@ def find_limits(
         coverage: Above 0 and below 1.
         seed: Of the draw of a subject's volume.
 
-    Source: Vovk, Gammerman and Shafer 2005, doi:10.1007/b106715, sections 2.2 and 4.5 (Mondrian);
-        Angelopoulos and Bates 2021, arXiv:2107.07511.
+    Source:
+        Vovk, Gammerman and Shafer 2005, doi:10.1007/b106715, sections 2.2 and 4.5 (Mondrian); Angelopoulos
+        and Bates 2021, arXiv:2107.07511.
     """
     order = np.random.default_rng(seed).permutation(len(subjects))
     limits, counts = [], []
@@ -182,7 +183,8 @@ def _share(fits: Fits, covered: Integers, known: Integers) -> dict[str, Any]:
 def _interval(fits: Fits, covered: Integers, known: Integers) -> list[float]:
     """Return the exact interval of one label per subject, else that of a bootstrap over subjects.
 
-    Source: Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404.
+    Source:
+        Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404.
     """
     names, rows = index_subjects(fits)
     row_of = np.concatenate(rows)

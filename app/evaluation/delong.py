@@ -73,7 +73,8 @@ def delong_difference(
         ScoresError: Not two classes, a fit without one of them, fewer than two subjects of a class, or not
             the same volumes.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; algorithm: Sun and Xu 2014,
+    Source:
+        DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; algorithm: Sun and Xu 2014,
         doi:10.1109/LSP.2014.2337313; clusters: Obuchowski 1997, doi:10.2307/2533958.
     """
     left, right = align_fits(first, second)

@@ -111,7 +111,8 @@ def choose_threshold(validation: Scores) -> float:
     Raises:
         ScoresError: Not two classes, or a class without a volume.
 
-    Source: Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3.
+    Source:
+        Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3.
     """
     if not validation.is_binary:
         raise ScoresError(f"a threshold needs two classes, received {len(validation.classes)}")

@@ -106,7 +106,8 @@ def grade_metric_draws(grades: Grades, weights: Floats) -> dict[str, Floats]:
 def quadratic_kappa(confusion: Floats) -> Floats:
     """Return the quadratic weighted kappa [B] of confusion matrices [B, K, K]; nan where chance has no error.
 
-    Source: Cohen 1968, doi:10.1037/h0026256.
+    Source:
+        Cohen 1968, doi:10.1037/h0026256.
     """
     classes = confusion.shape[1]
     penalty = np.subtract.outer(np.arange(classes), np.arange(classes)).astype(np.float64) ** 2

@@ -30,7 +30,8 @@ def mcnemar_test(first: Scores | ClassFits, second: Scores | ClassFits) -> McNem
     draw whose sign is arbitrary if the models are equal: the distribution of the sum over all signs is
     computed exactly, and subjects stay whole.
 
-    Source: McNemar 1947, doi:10.1007/BF02295996; mid-p: Fagerland, Lydersen and Laake 2013,
+    Source:
+        McNemar 1947, doi:10.1007/BF02295996; mid-p: Fagerland, Lydersen and Laake 2013,
         doi:10.1186/1471-2288-13-91.
     """
     left, right = align_fits(first, second)

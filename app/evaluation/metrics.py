@@ -253,7 +253,8 @@ def confusion_rates(confusion: Floats) -> dict[str, Floats]:
 def matthews_correlation(confusion: Floats) -> Floats:
     """Return the Matthews correlation for K classes [B] in -1..1; 0 if a single class is true or predicted.
 
-    Source: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    Source:
+        Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
     """
     true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
     total = true.sum(axis=1)
@@ -268,7 +269,8 @@ def weighted_calibration_error(predicted: Floats, observed: Floats, bins: int, w
 
     Nan for a resample that drew nobody, as happens in a fold of few subjects.
 
-    Source: Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
+    Source:
+        Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.
     """
     gaps = np.zeros((len(predicted), bins))
     gaps[np.arange(len(predicted)), bin_index(predicted, bins)] = observed - predicted

@@ -91,7 +91,8 @@ def number_metric_draws(numbers: Numbers, weights: Floats) -> dict[str, Floats]:
     too low and low ones too high. `mae_gain` is how much lower the mean absolute error is than that of
     always predicting the training median.
 
-    Source: limits of agreement by Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8.
+    Source:
+        limits of agreement by Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8.
     """
     errors = _Moments(numbers.errors, numbers.labels, weights)
     both = _Moments(numbers.values, numbers.labels, weights)
@@ -138,7 +139,8 @@ def wilcoxon_test(first: Sequence[Numbers], second: Sequence[Numbers]) -> Wilcox
         first: The first model, one entry per fold and seed.
         second: The second, with its rows in the order of the first's.
 
-    Source: Wilcoxon 1945, doi:10.2307/3001968; `scipy.stats.wilcoxon`.
+    Source:
+        Wilcoxon 1945, doi:10.2307/3001968; `scipy.stats.wilcoxon`.
     """
     from scipy import stats
 

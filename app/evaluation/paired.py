@@ -227,7 +227,8 @@ def paired_differences(
         level: Coverage of the intervals.
         margin: Of equivalence, in the unit of the metric; of interest for the primary metric only.
 
-    Source: Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
+    Source:
+        Efron and Tibshirani 1993, ISBN 978-0412042317; averaging folds: Forman and Scholz 2010,
         doi:10.1145/1882471.1882479; equivalence: Schuirmann 1987, doi:10.1007/BF01068419.
     """
     points = [point_metrics(fits) for fits in pair]

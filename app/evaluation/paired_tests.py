@@ -104,7 +104,8 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     >>> holm([0.01, 0.04, 0.03])
     (0.03, 0.06, 0.06)
 
-    Source: Holm 1979, https://www.jstor.org/stable/4615733.
+    Source:
+        Holm 1979, https://www.jstor.org/stable/4615733.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)

@@ -170,7 +170,8 @@ def covariance_of_difference(
     Raises:
         ScoresError: Not two classes, or a fit with fewer than two volumes of one of them.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; clusters: Obuchowski 1997,
+    Source:
+        DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; clusters: Obuchowski 1997,
         doi:10.2307/2533958.
     """
     left, right = align_fits(first, second)
@@ -261,7 +262,8 @@ def planned_variance(aucs: tuple[float, float], correlation: float, *, prevalenc
         correlation: Of the two models' scores within a class.
         prevalence: Share of positives.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; normal scores: Obuchowski and McClish
+    Source:
+        DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595; normal scores: Obuchowski and McClish
         1997, doi:10.1002/(SICI)1097-0258(19970715)16:13<1529::AID-SIM565>3.0.CO;2-H.
     """
     a, b = (float(scipy.stats.norm.ppf(auc)) for auc in aucs)

@@ -121,7 +121,8 @@ def compare_groups(
         permutations: Number of permutations.
         seed: Of the permutations.
 
-    Source: DiCiccio et al. 2020, doi:10.1145/3394486.3403199.
+    Source:
+        DiCiccio et al. 2020, doi:10.1145/3394486.3403199.
     """
     units, rows, labels = _find_units(fits, groupings, codes)
     if len(set(units)) < 2:

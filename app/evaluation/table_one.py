@@ -77,7 +77,8 @@ def standardised_difference(first: Sequence[float], second: Sequence[float]) -> 
 
     nan where a group has fewer than two numbers; 0 where all numbers are equal.
 
-    Source: Austin 2009, doi:10.1002/sim.3697.
+    Source:
+        Austin 2009, doi:10.1002/sim.3697.
     """
     one, other = np.asarray(first, float), np.asarray(second, float)
     if min(len(one), len(other)) < 2:
@@ -94,7 +95,8 @@ def categorical_difference(first: Sequence[float], second: Sequence[float]) -> f
         first: Counts per category.
         second: Counts of the same categories.
 
-    Source: Yang and Dalton 2012, SAS Global Forum, paper 335-2012.
+    Source:
+        Yang and Dalton 2012, SAS Global Forum, paper 335-2012.
     """
     one, other = np.asarray(first, float), np.asarray(second, float)
     if not one.sum() or not other.sum():

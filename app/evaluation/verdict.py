@@ -129,7 +129,8 @@ def decide(compared: Comparison) -> Verdict:
     class nothing is decided. Where no resample shows a difference, an interval of zero width would say that
     no further subject can differ: there the rule of three bounds the share of such subjects by 3 / n.
 
-    Source: Schuirmann 1987, doi:10.1007/BF01068419; rule of three: Hanley and Lippman-Hand 1983,
+    Source:
+        Schuirmann 1987, doi:10.1007/BF01068419; rule of three: Hanley and Lippman-Hand 1983,
         doi:10.1001/jama.1983.03330370053031; Holm 1979, https://www.jstor.org/stable/4615733.
     """
     found = compared.differences[compared.primary]

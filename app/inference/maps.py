@@ -168,7 +168,8 @@ def rank_agreement(heat: Heat, drops: Heat, *, box: tuple[int, int, int]) -> flo
         drops: [D, H, W] drop of the class's log-probability where a box is covered.
         box: Voxels of a box (depth, height, width), as covered.
 
-    Source: comparison with occlusion after Adebayo et al. 2018, Sanity Checks for Saliency Maps, NeurIPS 31.
+    Source:
+        comparison with occlusion after Adebayo et al. 2018, Sanity Checks for Saliency Maps, NeurIPS 31.
     """
     from scipy.stats import spearmanr
 

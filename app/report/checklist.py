@@ -2,7 +2,8 @@
 
 The numbers and sections are those of CLAIM 2024; the texts are our own words.
 
-Source: Tejani et al. 2024, doi:10.1148/ryai.240300; numbers, sections and titles of its 44 items as in the
+Source:
+    Tejani et al. 2024, doi:10.1148/ryai.240300; numbers, sections and titles of its 44 items as in the
     companion site of the RSNA (Akinci D'Antonoli et al. 2026, doi:10.1148/ryai.260835; rsna.github.io/claim).
 """
 
@@ -153,7 +154,8 @@ def _cell(text: str) -> str:
 def _model_card(facts: RunFacts) -> list[tuple[str, str]]:
     """Return the sections of the model card.
 
-    Source: Mitchell et al. 2019, doi:10.1145/3287560.3287596.
+    Source:
+        Mitchell et al. 2019, doi:10.1145/3287560.3287596.
     """
     sections = {
         "Model": run_facts.describe_model(facts),

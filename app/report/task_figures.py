@@ -136,7 +136,8 @@ def bland_altman_figure(numbers: Numbers, *, span: float, index: int = 0, name: 
         name: Unique on the page.
         title: Accessible name.
 
-    Source: Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8.
+    Source:
+        Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8.
     """
     metrics = score_metrics(numbers)
     with figure_style():

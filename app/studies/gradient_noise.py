@@ -1,6 +1,7 @@
 """Estimate the gradient noise scale from the gradients of a few batches.
 
-Source: McCandlish et al. 2018, arXiv:1812.06162, appendix A.
+Source:
+    McCandlish et al. 2018, arXiv:1812.06162, appendix A.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ def estimate_step_noise(losses: Sequence[float]) -> float:
     """Return the standard deviation of the loss between steps, without its slow trend.
 
     Half the mean squared difference of neighbours is their variance, whatever the trend.
-    Source: von Neumann et al. 1941, doi:10.1214/aoms/1177731677.
+    Source:
+        von Neumann et al. 1941, doi:10.1214/aoms/1177731677.
 
     >>> estimate_step_noise([3.0, 2.0, 1.0, 0.0])
     0.7071067811865476

@@ -3,7 +3,8 @@
 scikit-learn has no ordinal regression. That of statsmodels has no penalty, without which no model of voxels
 can be fitted, and no weights of grades.
 
-Source: McCullagh (1980), Regression models for ordinal data, doi:10.1111/j.2517-6161.1980.tb01109.x.
+Source:
+    McCullagh (1980), Regression models for ordinal data, doi:10.1111/j.2517-6161.1980.tb01109.x.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ classes, and the strength that validation selects also decides how confident the
 Features are read in blocks. The memory is at most three times `BLOCK_BYTES`, a few Gram matrices of 8 N^2
 bytes, and 24 + 8 K bytes for each feature.
 
-Source: Hastie and Tibshirani (2004), Efficient quadratic regularization for expression arrays,
-doi:10.1093/biostatistics/kxh010.
+Source:
+    Hastie and Tibshirani (2004), Efficient quadratic regularization for expression arrays,
+    doi:10.1093/biostatistics/kxh010.
 """
 
 from __future__ import annotations

@@ -337,8 +337,9 @@ def stratify_iteratively(
         shares: Of the subjects, for each part; they sum to 1.
         rng: Orders the subjects, and decides between equal parts.
 
-    Source: Sechidis, Tsoumakas and Vlahavas (2011), On the stratification of multi-label data,
-    doi:10.1007/978-3-642-23808-6_10.
+    Source:
+        Sechidis, Tsoumakas and Vlahavas (2011), On the stratification of multi-label data,
+        doi:10.1007/978-3-642-23808-6_10.
     """
     parts = np.full(len(marks), -1, np.int64)
     counts = marks.sum(axis=0).astype(np.float64)

@@ -70,7 +70,8 @@ def build_resnet(
     Raises:
         ValueError: If there are not 2 to 5 stages, or a slice is too small for their strides.
 
-    Source: He et al. (2016), Deep Residual Learning for Image Recognition, doi:10.1109/CVPR.2016.90.
+    Source:
+        He et al. (2016), Deep Residual Learning for Image Recognition, doi:10.1109/CVPR.2016.90.
     """
     _check_stages("resnet", filters, input_shape, stages=(2, 5), poolings=len(filters) - 1)
     inputs = keras.Input(input_shape, name="slices")

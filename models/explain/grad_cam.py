@@ -49,7 +49,8 @@ def grad_cam(
     Raises:
         ValueError: If the model has no such output or layer, or no spatial layers.
 
-    Source: Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
+    Source:
+        Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.
     """
     check_output(model, label, kind)
 

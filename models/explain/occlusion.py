@@ -46,7 +46,8 @@ def occlusion_map(
     Raises:
         ValueError: If the model has no such output, or a size is below 1.
 
-    Source: Zeiler and Fergus (2014), doi:10.1007/978-3-319-10590-1_53.
+    Source:
+        Zeiler and Fergus (2014), doi:10.1007/978-3-319-10590-1_53.
     """
     check_output(model, label, kind)
     shape = inputs.shape[1:-1]

@@ -81,7 +81,8 @@ class ACSConv3D(VolumeConvolution):
     Raises:
         ValueError: If a setting is out of its range, or strides and dilation are both above 1.
 
-    Source: Yang et al. (2021), Reinventing 2D Convolutions for 3D Images, doi:10.1109/JBHI.2021.3049452.
+    Source:
+        Yang et al. (2021), Reinventing 2D Convolutions for 3D Images, doi:10.1109/JBHI.2021.3049452.
     """
 
     def __init__(

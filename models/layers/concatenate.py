@@ -17,7 +17,8 @@ class RepeatingConcatenate3D(keras.layers.Layer):
     Sums and products broadcast a global feature [B, 1, H, W, C] over all slices; this layer does so for a
     concatenation, as in the image-level branch of atrous spatial pyramid pooling.
 
-    Source: Chen et al. (2017), Rethinking Atrous Convolution, arXiv:1706.05587.
+    Source:
+        Chen et al. (2017), Rethinking Atrous Convolution, arXiv:1706.05587.
     """
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -38,7 +38,8 @@ class CumulativeLogits(keras.layers.Layer):
         cuts: K - 1 rising cuts to start from, in logits.
         kwargs: Arguments of every Keras layer.
 
-    Source: McCullagh (1980), Regression models for ordinal data, doi:10.1111/j.2517-6161.1980.tb01109.x.
+    Source:
+        McCullagh (1980), Regression models for ordinal data, doi:10.1111/j.2517-6161.1980.tb01109.x.
     """
 
     def __init__(self, cuts: Sequence[float], **kwargs: Setting) -> None:

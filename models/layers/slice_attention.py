@@ -55,7 +55,8 @@ class GatedAttention(keras.layers.Layer):
         units: Rows of V and U.
         kwargs: Arguments of every Keras layer.
 
-    Source: Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, equation 9, arXiv:1802.04712.
+    Source:
+        Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, equation 9, arXiv:1802.04712.
     """
 
     def __init__(self, units: int = 64, **kwargs: Setting) -> None:

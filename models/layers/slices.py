@@ -197,7 +197,8 @@ class AggregateSlices(keras.layers.Layer):
         activation: `softmax`, `sigmoid` or `linear`: what makes predictions of the outputs.
         kwargs: Arguments of every Keras layer.
 
-    Source: Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, arXiv:1802.04712.
+    Source:
+        Ilse et al. (2018), Attention-based Deep Multiple Instance Learning, arXiv:1802.04712.
     """
 
     def __init__(

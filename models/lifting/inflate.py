@@ -56,7 +56,8 @@ def inflate_mean(kernel: Array, depth: int) -> Array:
         kernel: The 2D kernel [kh, kw, ...].
         depth: Taps along depth.
 
-    Source: Carreira and Zisserman 2017, arXiv 1705.07750.
+    Source:
+        Carreira and Zisserman 2017, arXiv:1705.07750.
     """
     return _scale(np.broadcast_to(kernel, (depth, *kernel.shape)), 1 / depth)
 

@@ -181,7 +181,8 @@ def resolve_scaling(study: BatchSizeStudy, optimizer: str) -> list[str]:
     The gradient's noise falls with the root of the batch size. An adaptive optimizer divides by it, so its
     learning rate grows with the root; that of plain SGD grows in proportion.
 
-    Source: Goyal et al. 2017, arXiv:1706.02677 (linear); Malladi et al. 2022, arXiv:2205.10287 (root).
+    Source:
+        Goyal et al. 2017, arXiv:1706.02677 (linear); Malladi et al. 2022, arXiv:2205.10287 (root).
     """
     auto = "linear" if optimizer == "SGD" else "sqrt"
     return list(dict.fromkeys(auto if name == "auto" else name for name in study.scaling))

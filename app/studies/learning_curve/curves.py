@@ -60,7 +60,8 @@ def fit_power_law(
         metric: Key of the metric.
         start: Law to start from; None: a guess.
 
-    Source: Viering and Loog 2023, doi:10.1109/TPAMI.2022.3220744 (the law with three parameters).
+    Source:
+        Viering and Loog 2023, doi:10.1109/TPAMI.2022.3220744 (the law with three parameters).
     """
     sign = -1 if metric in LOWER_IS_BETTER else 1
     size, (lowest, highest) = float(np.max(subjects)), metric_range(metric)

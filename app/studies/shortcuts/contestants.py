@@ -119,7 +119,8 @@ def rate_on_validation(probabilities: NDArray[np.float64], cohort: Cohort) -> tu
 def fit_forest(features: NDArray[np.float64], cohort: Cohort) -> NDArray[np.float64]:
     """Return the probabilities [N, K] of all volumes by a random forest of the training volumes.
 
-    Source: Breiman 2001, doi:10.1023/A:1010933404324; shares of trees by Laplace's rule, so that none is 0.
+    Source:
+        Breiman 2001, doi:10.1023/A:1010933404324; shares of trees by Laplace's rule, so that none is 0.
     """
     from sklearn.ensemble import RandomForestClassifier
 

@@ -155,7 +155,8 @@ def compare_pairs(
 def chance_p_value(one: Contestant) -> float:
     """Return the one-sided p-value of an AUC at chance: twice the median over the seeds' and folds' own.
 
-    Source: Meinshausen, Meier and Buehlmann 2009, doi:10.1198/jasa.2009.tm08647, for several splits.
+    Source:
+        Meinshausen, Meier and Buehlmann 2009, doi:10.1198/jasa.2009.tm08647, for several splits.
     """
     values = [separation_p_value(fit) for fit in one.fits]
     return values[0] if len(values) == 1 else min(1.0, 2 * float(np.median(values)))

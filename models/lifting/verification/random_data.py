@@ -32,7 +32,8 @@ def set_random_weights(
         seed: Seed of the random weights.
         unfolded: As for `run_graph`.
 
-    Source: He et al. 2015, arXiv 1502.01852.
+    Source:
+        He et al. 2015, arXiv:1502.01852.
     """
     generator = np.random.default_rng(seed)
     for layer in walk_layers(model):
