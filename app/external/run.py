@@ -43,7 +43,7 @@ from voxlift.app.report.external_page import count_reasons, write_external_page
 from voxlift.app.report.run_facts import describe_range
 from voxlift.app.report.terminal import print_metrics, print_subgroups
 from voxlift.app.runs.cohort import write_cohort
-from voxlift.app.runs.configuration import describe_extensions, save_settings
+from voxlift.app.runs.configuration import list_extensions, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import prediction_rows
 from voxlift.app.runs.subjects import (
@@ -257,6 +257,5 @@ def print_results(metrics: dict[str, Any], name: str, scores: Predictions) -> No
         print_line(f"No recalibration: {metrics['recalibration']['problem']}")
     if "subgroups" in metrics:
         print_subgroups(metrics["subgroups"])
-    for path in metrics["runs"]:
-        for sentence in describe_extensions(RunFolder(Path(path))):
-            print_line(f"{path}: {sentence}")
+    for line in list_extensions(RunFolder(Path(path)) for path in metrics["runs"]):
+        print_line(line)

@@ -21,7 +21,7 @@ from voxlift.app.inference.predictor import Predictor, Row, build_predictor, sca
 from voxlift.app.inference.scans import find_input_scans
 from voxlift.app.inference.shards import score_scans
 from voxlift.app.progress import print_line, progress_bar
-from voxlift.app.runs.configuration import describe_extensions
+from voxlift.app.runs.configuration import list_extensions
 from voxlift.app.runtime.exit_status import DONE, USER_ERROR
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.runtime.logs import logging_to_file
@@ -270,9 +270,9 @@ def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
         print_line(f"Calibrated probabilities: temperature {values}, fitted on validation.")
     if settings.tta != "none":
         print_line(f"Test-time augmentation: {settings.tta}; predictions are means over the views.")
+    for line in list_extensions(member.run for member in ensemble.members):
+        print_line(line)
     for member in ensemble.members:
-        for sentence in describe_extensions(member.run):
-            print_line(f"{member.run.path}: {sentence}")
         if member.training_range is None:
             print_line(
                 f"{member.run.path} has no training_range.json: its scans are not compared with training."

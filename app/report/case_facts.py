@@ -1,4 +1,4 @@
-"""Rank the volumes of a page, and say what was decided about each."""
+"""Rank the volumes of a page, and describe what was decided about each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voxlift.app.evaluation.scores import Predictions, Scores
 from voxlift.app.report.tables import format_value
 from voxlift.data_pipelines.tables.manifest import split_item
 
-SUREST = "with the highest predicted probability"
+MOST_CONFIDENT = "with the highest predicted probability"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CaseFacts:
         noun: What it is, for the list.
         is_wrong: Whether the decision is wrong; None where there is none to judge.
         error: The larger, the further the prediction is from the table; None where that is unknown.
-        sureness: Probability of what was decided; None for a number.
+        confidence: Probability of what was decided, 0..1; None for a number.
         rated: What models are compared by: probability of the true class or of the finding, or the number.
         groups: Column of `evaluation.by` to the group of the subject.
     """
@@ -37,7 +37,7 @@ class CaseFacts:
     noun: str = "Class"
     is_wrong: bool | None = None
     error: float | None = None
-    sureness: float | None = None
+    confidence: float | None = None
     rated: float | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,8 +70,8 @@ def case_headings(scores: Predictions) -> tuple[str, str]:
     if isinstance(scores, Numbers):
         return "Largest errors", "Smallest errors"
     if isinstance(scores, Grades):
-        return "Largest errors in grades", f"Correct grades {SUREST}"
-    return f"Errors {SUREST}", f"Correct decisions {SUREST}"
+        return "Largest errors in grades", f"Correct grades {MOST_CONFIDENT}"
+    return f"Errors {MOST_CONFIDENT}", f"Correct decisions {MOST_CONFIDENT}"
 
 
 def rank_cases(scores: Predictions) -> tuple[list[CaseRow], list[CaseRow]]:
@@ -89,16 +89,16 @@ def rank_cases(scores: Predictions) -> tuple[list[CaseRow], list[CaseRow]]:
     if not isinstance(scores, Scores):
         return [], []
     decided = scores.probabilities[np.arange(len(scores)), scores.decisions]
-    surest = np.argsort(-decided, kind="stable")
+    ranked = np.argsort(-decided, kind="stable")
     steps = np.abs(scores.decisions - scores.labels)
-    wrong, right = surest[steps[surest] > 0], surest[steps[surest] == 0]
+    wrong, right = ranked[steps[ranked] > 0], ranked[steps[ranked] == 0]
     if isinstance(scores, Grades):
         wrong = wrong[np.argsort(-steps[wrong], kind="stable")]
     return [(int(row), 0) for row in wrong], [(int(row), 0) for row in right]
 
 
 def describe_row(scores: Predictions, row: int, output: int = 0) -> Shown:
-    """Return what is said about one row.
+    """Return what a page shows of one row.
 
     Args:
         scores: The predictions.
@@ -133,14 +133,14 @@ def _describe_finding(scores: Findings, row: int, output: int) -> Shown:
         noun="Finding",
         is_wrong=decision != label if is_known else None,
         error=abs(p - label) if is_known else None,
-        sureness=p if decision == 1 else 1 - p,
+        confidence=p if decision == 1 else 1 - p,
         rated=p,
     )
     return Shown(f"{name} {words.get(label, 'unknown')}", decided, output, "finding", facts)
 
 
 def _describe_class(scores: Scores, row: int) -> Shown:
-    """Return what is said about a class or grade; of two classes with the probability of the positive one."""
+    """Return what a page shows of a class or grade; of two classes the probability of the positive one."""
     label, true = int(scores.decisions[row]), int(scores.labels[row])
     p = scores.probabilities[row]
     named = 1 if scores.is_binary else label
@@ -151,7 +151,7 @@ def _describe_class(scores: Scores, row: int) -> Shown:
         outcome=scores.classes[true],
         is_wrong=label != true,
         error=steps + 1 - float(p[true]),
-        sureness=float(p[label]),
+        confidence=float(p[label]),
         rated=float(p[true]),
     )
     if isinstance(scores, Grades):
@@ -166,7 +166,7 @@ def name_volume(scores: Predictions, row: int) -> str:
 
 
 def name_scan(subjects: Sequence[str], items: Sequence[str], row: int) -> str:
-    """Return the subject of a row; of several volumes with the parts of the path that tell them apart.
+    """Return the subject of a row; of several volumes with the parts of the path that differ.
 
     >>> name_scan(["sub-01", "sub-01"], ["sub-01/ses-1/T1.nii", "sub-01/ses-2/T1.nii"], 1)
     'sub-01 (ses-2)'
@@ -183,5 +183,5 @@ def name_scan(subjects: Sequence[str], items: Sequence[str], row: int) -> str:
     own = PurePath(split_item(items[row])[0]).parts
     different = [PurePath(split_item(item)[0]) for item in same if item != items[row]]
     others = {part for path in different for part in path.parts}
-    told = [part for part in own if part not in others]
-    return f"{subject} ({'/'.join(told) or items[row]})"
+    distinct = [part for part in own if part not in others]
+    return f"{subject} ({'/'.join(distinct) or items[row]})"

@@ -21,7 +21,7 @@ from voxlift.app.report.sprites import MAX_BYTES, MAX_SIDE, encode_sprite
 SCRIPTS = ("brainsprite.min.js", "viewer.js")
 SORTS = {
     "error": "largest error",
-    "sureness": "highest probability of the decision",
+    "confidence": "highest probability of the decision",
     "disagreement": "largest disagreement of the models",
 }
 
@@ -169,10 +169,10 @@ def _numbers(volume: CaseModels) -> dict[str, float]:
     """Return what the list is sorted by, as far as it is known."""
     facts = [case.facts for case in volume.values()]
     errors = [one.error for one in facts if one.error is not None]
-    sure = [one.sureness for one in facts if one.sureness is not None]
+    confident = [one.confidence for one in facts if one.confidence is not None]
     rated = [one.rated for one in facts if one.rated is not None]
     found = {"error": max(errors)} if errors else {}
-    found |= {"sureness": max(sure)} if sure else {}
+    found |= {"confidence": max(confident)} if confident else {}
     return found | ({"disagreement": max(rated) - min(rated)} if len(rated) > 1 else {})
 
 

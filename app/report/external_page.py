@@ -30,6 +30,7 @@ from voxlift.app.report.run_page import (
     add_groups,
     count_splits,
     describe_baseline,
+    describe_left_out_files,
     describe_task,
     describe_thresholds,
     render_run_page,
@@ -128,10 +129,7 @@ def _describe_data(folder: RunFolder, cohort: Cohort) -> list[str]:
     sentences = [
         f"{len(cohort.records)} volumes of {subjects} subjects were read and prepared as in the run."
     ]
-    if folder.left_out.exists():
-        count = len(read_rows(folder.left_out))
-        sentences.append(f"{count} unusable files were left out; left_out.csv lists the reasons.")
-    return sentences
+    return [*sentences, *describe_left_out_files(folder)]
 
 
 def describe_external(
@@ -146,10 +144,9 @@ def describe_external(
     """
     sections = []
     if metrics.get("difference"):
-        counts = [metrics[name]["subjects"] for name in ("external", "internal") if name in metrics]
-        is_few = min(counts) < 2 * MIN_SUBJECTS  # no class of at least so many on each side
         rows = [
-            _difference_row(name, one, unit, is_few=is_few) for name, one in metrics["difference"].items()
+            {"metric": metric_label(name, unit), **_difference_cells(one, is_few=_has_few_subjects(metrics))}
+            for name, one in metrics["difference"].items()
         ]
         sections.append(("Difference from the internal test", table_cells(rows), _difference_note(metrics)))
     sections += _range_section(metrics["training_range"], metric, unit)
@@ -167,8 +164,8 @@ def _difference_note(metrics: Mapping[str, Any]) -> str:
     )
     note = (
         f"External minus internal test, on different subjects. {how} The p-values are not corrected for the "
+        "number of metrics."
     )
-    note += "number of metrics."
     return f"{note} A decision threshold is the run's own." if metrics.get("threshold_comparison") else note
 
 
@@ -203,20 +200,10 @@ def describe_models_external(
         unit: Of a predicted number.
     """
     rows = [
-        {
-            "model": name,
-            **_difference_row(
-                metric,
-                model["difference"][metric],
-                unit,
-                is_few=min(model[key]["subjects"] for key in ("external", "internal")) < 2 * MIN_SUBJECTS,
-            ),
-        }
+        {"model": name, **_difference_cells(model["difference"][metric], is_few=_has_few_subjects(model))}
         for name, model in results["models"].items()
         if model["difference"]
     ]
-    for row in rows:
-        row.pop("metric")
     note = (
         f"{metric_label(metric, unit)} on the external subjects minus that on each model's own test "
         "subjects, which are others; averaged over folds and seeds. The comparison of the models with each "
@@ -228,10 +215,15 @@ def describe_models_external(
     ]
 
 
-def _difference_row(name: str, one: Mapping[str, Any], unit: str, *, is_few: bool) -> dict[str, str]:
-    """Return a row of the table of differences; few subjects show no p-value, as in a comparison."""
+def _has_few_subjects(blocks: Mapping[str, Any]) -> bool:
+    """Return whether one side has too few subjects for two classes of at least `MIN_SUBJECTS`."""
+    counts = [blocks[name]["subjects"] for name in ("external", "internal") if name in blocks]
+    return bool(min(counts) < 2 * MIN_SUBJECTS)
+
+
+def _difference_cells(one: Mapping[str, Any], *, is_few: bool) -> dict[str, str]:
+    """Return the cells of a difference; few subjects show no p-value, as in a comparison."""
     return {
-        "metric": metric_label(name, unit),
         "internal test": format_value(one["internal"]),
         "external": format_value(one["external"]),
         "difference": format_signed(_number(one["difference"])),

@@ -49,7 +49,7 @@ def write_prediction_page(
     scored = [i for i, row in enumerate(rows) if not row["reason"]]
     subjects, items = zip(*(scan_key(scan) for scan in scans), strict=True)
     names = [name_scan(subjects, items, index) for index in range(len(scans))]
-    groups = choose_scans({i: _sureness(rows[i], ensemble) for i in scored}, settings.report.cases)
+    groups = choose_scans({i: _confidence(rows[i], ensemble) for i in scored}, settings.report.cases)
     shown: list[tuple[str, list[CaseModels]]] = []
     with progress_bar("Writing the page", sum(len(own) for _, own in groups)) as advance:
         for heading, own in groups:
@@ -86,18 +86,18 @@ def write_prediction_page(
     return write_page("prediction.html.j2", predictor.maps.folder / "report.html", values)
 
 
-def choose_scans(sureness: Mapping[int, float | None], count: int) -> list[tuple[str, list[int]]]:
+def choose_scans(confidence: Mapping[int, float | None], count: int) -> list[tuple[str, list[int]]]:
     """Return the scans that a page shows, under their headings: the surest and the least sure decisions.
 
     Args:
-        sureness: Of each scan that was scored; None where there is no probability.
+        confidence: Of each scan that was scored; None where there is no probability.
         count: Of the scans that are shown, at most.
 
     >>> choose_scans({0: 0.9, 1: 0.6, 2: 0.7}, 2)
     [('Surest decision', [0]), ('Least sure decision', [1])]
     """
-    order = sorted(sureness, key=lambda index: -(sureness[index] or 0))
-    if len(order) <= count or any(value is None for value in sureness.values()):
+    order = sorted(confidence, key=lambda index: -(confidence[index] or 0))
+    if len(order) <= count or any(value is None for value in confidence.values()):
         return [("Scans", order[:count])]
     surest, least = (count + 1) // 2, count // 2
     word = "decisions" if count > 2 else "decision"
@@ -139,7 +139,7 @@ def _build_cases(row: Row, scan: Scan, predictor: Predictor, name: str) -> list[
         facts=CaseFacts(
             outcome=str(row.get("decision", "")),
             noun=ensemble.task.noun.capitalize(),
-            sureness=_sureness(row, ensemble),
+            confidence=_confidence(row, ensemble),
             groups={"Warning": "yes" if row["warning"] else "no"},
         ),
     )
@@ -168,7 +168,7 @@ def _prediction(row: Row, ensemble: Ensemble) -> NDArray[np.float64]:
     return prediction
 
 
-def _sureness(row: Row, ensemble: Ensemble) -> float | None:
+def _confidence(row: Row, ensemble: Ensemble) -> float | None:
     """Return the probability of the decision, of findings that of the least sure one; None for a number."""
     if not ensemble.task.has_probabilities:
         return None

@@ -301,11 +301,20 @@ def describe_data(run: RunFolder, settings: TrainSettings) -> list[str]:
         f"{len(rows)} volumes of {subjects} subjects were read and prepared.",
         "No subject and no image is in two splits: names and hashes of the voxels were compared.",
     ]
-    if run.left_out.exists():
-        left_out = read_rows(run.left_out)
-        sentences.append(f"{len(left_out)} unusable files were left out; left_out.csv lists the reasons.")
     found = _read_audit(settings)
-    return [*sentences, *([NO_AUDIT] if found is None else _describe_audit(found))]
+    return [
+        *sentences,
+        *describe_left_out_files(run),
+        *([NO_AUDIT] if found is None else _describe_audit(found)),
+    ]
+
+
+def describe_left_out_files(run: RunFolder) -> list[str]:
+    """Return a sentence on the unusable files that were left out; none where all were used."""
+    if not run.left_out.exists():
+        return []
+    count = len(read_rows(run.left_out))
+    return [f"{count} unusable files were left out; left_out.csv lists the reasons."]
 
 
 def _read_audit(settings: TrainSettings) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,6 +157,11 @@ def describe_extensions(run: RunFolder) -> list[str]:
         f"{one['trained']} were trained; {_describe_schedule(one)}."
         for one in _read_extensions(run)
     ]
+
+
+def list_extensions(runs: Iterable[RunFolder]) -> list[str]:
+    """Return the sentences of `describe_extensions` on several runs, each with the path of its run."""
+    return [f"{run.path}: {sentence}" for run in runs for sentence in describe_extensions(run)]
 
 
 def mark_extension(run: RunFolder) -> str:

@@ -37,7 +37,7 @@ def case(index, *, is_wrong):
         "ab"[index % 2],
         is_wrong=is_wrong,
         error=index / 10,
-        sureness=1 - index / 10,
+        confidence=1 - index / 10,
         groups={"sex": "FM"[index // 2]},
     )
     made = Case(
@@ -223,7 +223,7 @@ def test_the_list_is_sorted_and_filtered(page):
     assert shown() == [0, 1, 2, 3]
     page.locator("[data-sort]").select_option("error")
     assert shown() == [3, 2, 1, 0]
-    page.locator("[data-sort]").select_option("sureness")
+    page.locator("[data-sort]").select_option("confidence")
     assert shown() == [0, 1, 2, 3]
     page.locator("[data-filter=Class]").select_option("b")
     assert shown() == [1, 3]

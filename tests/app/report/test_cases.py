@@ -152,7 +152,7 @@ def test_a_decision_is_said_with_the_probability_of_what_and_the_threshold():
     two = Scores(["s"], [1], [[0.6, 0.4]], ("benign", "malignant"), ("s.nii",), threshold=0.45)
     assert describe_row(two, 0).decided == "decided benign: probability of malignant 0.400, threshold 0.450"
     facts = describe_row(two, 0).facts
-    assert (facts.outcome, facts.is_wrong, facts.error, facts.sureness) == ("malignant", True, 0.6, 0.6)
+    assert (facts.outcome, facts.is_wrong, facts.error, facts.confidence) == ("malignant", True, 0.6, 0.6)
     three = Scores(["s"], [0], [[0.2, 0.7, 0.1]], ("a", "b", "c"))
     assert describe_row(three, 0).decided == "decided b: probability of b 0.700"
     grades = Grades(["s"], [0], [[0.1, 0.2, 0.7]], ("0", "1", "2"))
