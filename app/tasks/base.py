@@ -390,11 +390,14 @@ class Task(ABC):
     def prediction_cells(self, scores: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - this task's own class
         """Return the columns of predictions.csv for labels and predictions, a row per volume."""
 
-    @abstractmethod
     def read_predictions(
         self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
     ) -> NDArray[np.float64]:
-        """Return the predictions in rows of predictions.csv, the inverse of `prediction_cells`."""
+        """Return the predictions [N, K] in rows of predictions.csv, the inverse of `prediction_cells`."""
+        import numpy as np  # late, as in `find_task`
+
+        values = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows], np.float64)
+        return values.reshape(-1, len(names))
 
     @abstractmethod
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:

@@ -274,13 +274,6 @@ class Classes(Task):
             for label, p in zip(scores.labels, scores.probabilities, strict=True)
         ]
 
-    def read_predictions(
-        self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
-    ) -> NDArray[np.float64]:
-        """Return class probabilities."""
-        values = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows], np.float64)
-        return values.reshape(-1, len(names))
-
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all tasks
         """Return the class name in `label`."""
         return {"label": names[label]}

@@ -294,13 +294,6 @@ class FindingsTask(Task):
             for labels, p in zip(scores.labels, scores.probabilities, strict=True)
         ]
 
-    def read_predictions(
-        self, rows: Sequence[Mapping[str, str]], names: tuple[str, ...]
-    ) -> NDArray[np.float64]:
-        """Return the probabilities."""
-        values = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows], np.float64)
-        return values.reshape(-1, len(names))
-
     def label_cells(self, label: int, targets: Sequence[float], names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG002 - as all tasks
         """Return 1, 0 or an empty cell for each finding, in `label_NAME`."""
         return {
