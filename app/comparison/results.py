@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from voxlift.app.comparison.added import added_as_json, find_added, summarise_ablations
+from voxlift.app.comparison.added import AddedInput, added_as_json, find_added, summarise_ablations
 from voxlift.app.comparison.page import write_comparison_page
 from voxlift.app.comparison.selection import SelectedTrials, find_primary
-from voxlift.app.comparison.trial import Trial, group_by_model, mean_costs
+from voxlift.app.comparison.trial import RESULTS, Trial, group_by_model, mean_costs
 from voxlift.app.comparison.use import describe_model_sites, summarise_use
 from voxlift.app.config import EvaluationSettings, PageSettings
 from voxlift.app.evaluation.bootstrap import summarise_models
 from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
-from voxlift.app.evaluation.paired import compare_models
+from voxlift.app.evaluation.paired import Comparison, compare_models
 from voxlift.app.evaluation.scores import Predictions, ScoresError
 from voxlift.app.evaluation.verdict import (
     decide,
@@ -31,13 +31,66 @@ from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.scores import evaluate_model_subgroups
 from voxlift.app.progress import console, phase, print_line
 from voxlift.app.report.evidence import compare_use, describe_run_subjects
-from voxlift.app.report.tables import MISSING, format_quantity
-from voxlift.app.report.terminal import print_ablation, print_comparisons, print_metrics, print_subgroups
+from voxlift.app.report.tables import MISSING, TableCells, format_quantity
+from voxlift.app.report.terminal import (
+    print_ablation,
+    print_comparisons,
+    print_metrics,
+    print_model_subgroups,
+)
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
 
 VALIDATION_RESAMPLES = 500
 COSTS = ("parameters", "flops", "seconds_per_epoch", "seconds_per_volume", "peak_memory_bytes")
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonResults:
+    """What a comparison found.
+
+    Attributes:
+        models: Model name to its entry of `comparison.json`: metrics, costs, ablation, use and sites.
+        pairs: Paired comparisons.
+        added: What images and columns of the table add to each other.
+        ablation: Name of each model of both to its block `ablation`.
+        subgroups: Model name to its subgroups; empty without `evaluation.by`.
+        chance: Sentence where no model is shown to be better than chance; else empty.
+        ranking: Sentence on the scores of validation.
+        sites: Sentence on the models that predict the site, and a table; empty where none has measured it.
+        notes: Of the selected trials, then the sentences above.
+    """
+
+    models: Mapping[str, Mapping[str, Any]]
+    pairs: Sequence[Comparison]
+    added: Sequence[AddedInput]
+    ablation: Mapping[str, Mapping[str, Any]]
+    subgroups: Mapping[str, Any]
+    chance: str
+    ranking: str
+    sites: tuple[str, TableCells]
+    notes: tuple[str, ...]
+
+    @property
+    def tested(self) -> dict[str, Mapping[str, Any]]:
+        """Model name to its metrics on the test subjects."""
+        return {name: model["test"] for name, model in self.models.items()}
+
+    def as_json(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        """Return the content of `comparison.json`.
+
+        Args:
+            trials: The trainings that were compared.
+        """
+        return {
+            "verdict": " ".join(filter(None, [self.chance, overall_verdict(self.pairs)])),
+            "models": self.models,
+            "pairs": [asdict(pair) | asdict(decide(pair)) for pair in self.pairs],
+            **({"added": added_as_json(self.added)} if self.added else {}),
+            "trainings": [describe_training(trial) for trial in trials],
+            "notes": list(self.notes),
+            **({"subgroups": self.subgroups} if self.subgroups else {}),
+        }
 
 
 def write_comparison(
@@ -57,76 +110,101 @@ def write_comparison(
         evaluation: With the groups that are scored apart; None: none.
         page: The cases on the page; None: as by default.
     """
-    trials, by_model = selected.trials, group_by_model(selected.trials)
     scores = {
         name: [read_scores(trial.run, split="test", evaluation=evaluation) for trial in of_model]
-        for name, of_model in by_model.items()
+        for name, of_model in group_by_model(selected.trials).items()
     }
-    seeds = [trial.seed for trial in next(iter(by_model.values()))]
-    first = next(iter(scores.values()))[0]
-    with phase("Comparing the models"):
-        pairs = compare_models(scores, fit_seeds=seeds, primary=first.primary, margin=margin)
-        models = summarise_trials(trials, scores, seeds)
-    settings_of = {name: load_settings(of_model[0].run).model for name, of_model in by_model.items()}
-    added, ablation = find_added(pairs, settings_of), summarise_ablations(by_model, scores, seeds)
-    models = {name: {**model, **_ablation_of(ablation, name)} for name, model in models.items()}
-    ranking = describe_validation(models, first.primary, noise=find_validation_noise(by_model, models))
-    tested = {name: model["test"] for name, model in models.items()}
-    chance = describe_chance(tested, first.primary)
-    selected = replace(selected, notes=(*selected.notes, *(one.sentence for one in added), ranking))
-    evaluation = evaluation or EvaluationSettings()
-    subgroups = evaluate_model_subgroups(trials[0].run, scores, evaluation)
-    used = summarise_use(by_model, scores, split="test", prevalence=evaluation.prevalence)
-    models = {name: {**model, **used[name]} for name, model in models.items()}
-    warning, told = describe_model_sites({name: one.get("sites", {}) for name, one in used.items()})
-    selected = replace(selected, notes=(*selected.notes, *([warning] if warning else [])))
-    rows = [_build_row(name, model, first) for name, model in models.items()]
+    first, evaluation = next(iter(scores.values()))[0], evaluation or EvaluationSettings()
+    found = compare_trials(selected, scores, margin=margin, evaluation=evaluation)
+    rows = [_build_row(name, model, first) for name, model in found.models.items()]
     write_rows(folder / "comparison.csv", rows)
-    write_json(
-        folder / "comparison.json",
-        {
-            "verdict": " ".join(filter(None, [chance, overall_verdict(pairs)])),
-            "models": models,
-            "pairs": [asdict(pair) | asdict(decide(pair)) for pair in pairs],
-            **({"added": added_as_json(added)} if added else {}),
-            "trainings": [describe_training(trial) for trial in trials],
-            "notes": list(selected.notes),
-            **({"subgroups": subgroups} if subgroups else {}),
-        },
-    )
-    settings = replace(load_settings(trials[0].run), evaluation=evaluation, report=page or PageSettings())
+    write_json(folder / RESULTS, found.as_json(selected.trials))
+    run = selected.trials[0].run
+    settings = replace(load_settings(run), evaluation=evaluation, report=page or PageSettings())
+    positive = first.outputs[-1] if first.outputs else ""
     evidence = describe_run_subjects(
-        trials[0].run,
+        run,
         settings,
-        subgroups=subgroups,
+        subgroups=found.subgroups,
         is_by_model=True,
-        ablation=ablation,
-        use=compare_use(used, "test", positive=first.outputs[-1] if first.outputs else ""),
+        ablation=found.ablation,
+        use=compare_use(found.models, "test", positive=positive),
     )
-    evidence = replace(evidence, sites=(warning, told))
     with phase("Writing the page"):
         report = write_comparison_page(
-            selected, models, pairs, scores=scores, folder=folder, evidence=evidence, settings=settings
+            replace(selected, notes=found.notes),
+            found.models,
+            found.pairs,
+            scores=scores,
+            folder=folder,
+            evidence=replace(evidence, sites=found.sites),
+            settings=settings,
         )
-    if chance:
-        print_line(chance)
-    print_metrics(tested, metrics=first.headline, unit=first.unit)
-    console.print(build_cost_table(models))
-    print_comparisons(pairs)
-    for name, groups in subgroups.items():
-        print_line(f"Subgroups of {name}")
-        print_subgroups(groups)
-    if warning:
-        print_line(warning)
-    for name, block in ablation.items():
-        print_ablation(block, name=name)
-    for line in (*(one.sentence for one in added), ranking):
-        print_line(line)
+    print_results(found, first)
     print_line(f"Results in {folder}, report {report}")
 
 
-def _ablation_of(ablation: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {"ablation": ablation[name]} if name in ablation else {}
+def compare_trials(
+    selected: SelectedTrials,
+    scores: Mapping[str, Sequence[Predictions]],
+    *,
+    margin: float | None,
+    evaluation: EvaluationSettings,
+) -> ComparisonResults:
+    """Return the results of a comparison.
+
+    Args:
+        selected: Compared trials, with notes.
+        scores: Test scores of each model, one per trial.
+        margin: As in `write_comparison`.
+        evaluation: With the groups that are scored apart.
+    """
+    by_model = group_by_model(selected.trials)
+    seeds = [trial.seed for trial in next(iter(by_model.values()))]
+    primary = next(iter(scores.values()))[0].primary
+    with phase("Comparing the models"):
+        pairs = compare_models(scores, fit_seeds=seeds, primary=primary, margin=margin)
+        models = summarise_trials(selected.trials, scores, seeds)
+    settings_of = {name: load_settings(of_model[0].run).model for name, of_model in by_model.items()}
+    added, ablation = find_added(pairs, settings_of), summarise_ablations(by_model, scores, seeds)
+    ranking = describe_validation(models, primary, noise=find_validation_noise(by_model, models))
+    chance = describe_chance({name: model["test"] for name, model in models.items()}, primary)
+    subgroups = evaluate_model_subgroups(selected.trials[0].run, scores, evaluation)
+    used = summarise_use(by_model, scores, split="test", prevalence=evaluation.prevalence)
+    sites = describe_model_sites({name: one.get("sites", {}) for name, one in used.items()})
+    blanked = {name: {"ablation": block} for name, block in ablation.items()}
+    return ComparisonResults(
+        models={name: {**model, **blanked.get(name, {}), **used[name]} for name, model in models.items()},
+        pairs=pairs,
+        added=added,
+        ablation=ablation,
+        subgroups=subgroups,
+        chance=chance,
+        ranking=ranking,
+        sites=sites,
+        notes=(*selected.notes, *(one.sentence for one in added), ranking, *filter(None, sites[:1])),
+    )
+
+
+def print_results(found: ComparisonResults, first: Predictions) -> None:
+    """Print the tables and sentences of a comparison.
+
+    Args:
+        found: The results.
+        first: Predictions of one model, for the metrics that are printed and their unit.
+    """
+    if found.chance:
+        print_line(found.chance)
+    print_metrics(found.tested, metrics=first.headline, unit=first.unit)
+    console.print(build_cost_table(found.models))
+    print_comparisons(found.pairs)
+    print_model_subgroups(found.subgroups)
+    if found.sites[0]:
+        print_line(found.sites[0])
+    for name, block in found.ablation.items():
+        print_ablation(block, name=name)
+    for line in (*(one.sentence for one in found.added), found.ranking):
+        print_line(line)
 
 
 def describe_training(trial: Trial) -> dict[str, Any]:
@@ -209,10 +287,8 @@ def describe_validation(
     >>> describe_validation({"slice2d": {"validation_auc": 0.75}, "volume3d": {"validation_auc": 0.8125}})
     'Validation prefers volume3d (mean ROC AUC on validation subjects: volume3d 0.812, slice2d 0.750).'
     """
-    found, label = (
-        {name: model[f"validation_{primary}"] for name, model in models.items()},
-        metric_in_text(primary),
-    )
+    found = {name: model[f"validation_{primary}"] for name, model in models.items()}
+    label = metric_in_text(primary)
     if any(value is None for value in found.values()):
         return f"Validation prefers no model: the {label} on validation subjects of a training is undefined."
     sign = 1 if primary in LOWER_IS_BETTER else -1

@@ -110,7 +110,7 @@ def read_compared_trials(folder: Path) -> list[Trial]:
             "voxlift-compare: it reuses the finished trainings and writes the file again."
         )
     trials = [
-        Trial(row["model"], row["fold"], row["seed"], (), RunFolder(_find_run(folder, row["run"])))
+        Trial(row["model"], row["fold"], row["seed"], (), find_compared_run(folder, row["run"]))
         for row in rows
     ]
     if lost := [str(trial.run.path) for trial in trials if not trial.run.is_finished]:
@@ -122,18 +122,19 @@ def find_comparison_problems(folder: Path) -> list[str]:
     """Return a sentence if a folder holds no finished comparison."""
     if (folder / RESULTS).is_file():
         return []
-    return [
-        (
-            f"run={folder}: expected the folder of a finished comparison, with {RESULTS}, as voxlift-compare "
-            "prints it in its last line."
-        )
-    ]
+    expected = f"expected the folder of a finished comparison, with {RESULTS}"
+    return [f"run={folder}: {expected}, as voxlift-compare prints it in its last line."]
 
 
-def _find_run(folder: Path, run: str) -> Path:
-    """Return a run's folder, also where the comparison was moved with its `runs`."""
-    beside = folder / "runs" / Path(run).name
-    return beside if beside.is_dir() else Path(run)
+def find_compared_run(folder: Path, run: str) -> RunFolder:
+    """Return a run of a comparison, also where its folder was moved with its `runs`.
+
+    Args:
+        folder: Of the comparison.
+        run: Path of the run, as the comparison's files hold it.
+    """
+    saved, moved = Path(run), folder / "runs" / Path(run).name
+    return RunFolder(saved if saved.exists() or not moved.exists() else moved)
 
 
 def group_by_model(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

@@ -1,4 +1,4 @@
-"""What the models of a comparison are worth in use, their prediction sets, and whether they tell the site."""
+"""What the models of a comparison are worth in use, their prediction sets, and what predicts the site."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voxlift.app.evaluation.scores import Fits
 from voxlift.app.files import read_json
 from voxlift.app.report.tables import TableCells, format_interval, format_value, table_cells
 
-TOLD_FROM = {"score": "the score", "features": "the features of the network"}
+PREDICTED_FROM = {"score": "the score", "features": "the features of the network"}
 
 
 def summarise_use(
@@ -67,7 +67,7 @@ def measure_sets(fits: Fits, saved: Sequence[Mapping[str, Any]], split: str) -> 
 
 
 def gather_sites(saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return whether a model's trainings tell the site; nothing where one of them has not measured it.
+    """Return whether a model's trainings predict the site; nothing where one of them has not measured it.
 
     The AUC is the mean over trainings; there is an interval for a single one.
 
@@ -84,7 +84,7 @@ def gather_sites(saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "sites": sorted({site for block in blocks if block for site in block["sites"]}),
         "trainings": len(blocks),
     }
-    for name in TOLD_FROM:
+    for name in PREDICTED_FROM:
         own = [block[name] for block in blocks if block and block.get(name, {}).get("auc") is not None]
         if own:
             found[name] = {
@@ -97,16 +97,16 @@ def gather_sites(saved: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def describe_model_sites(models: Mapping[str, Mapping[str, Any]]) -> tuple[str, TableCells]:
-    """Return a sentence on which models tell the site, a warning where one does, and the table of all.
+    """Return a sentence on which models predict the site, a warning where one does, and the table of all.
 
     Empty where no model has measured it.
 
     Args:
         models: Name to its block `sites`.
     """
-    rows, told = [], []
+    rows, predicting = [], []
     for name, block in models.items():
-        for key, title in TOLD_FROM.items():
+        for key, title in PREDICTED_FROM.items():
             if key not in block:
                 continue
             one = block[key]
@@ -119,8 +119,8 @@ def describe_model_sites(models: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
                     "told in": f"{one['told']} of {one['trainings']} trainings",
                 }
             )
-            # One training of several can tell it by chance.
-            told += [f"{title} of {name}"] if one["told"] > one["trainings"] / 2 else []
+            # One training of several can predict it by chance.
+            predicting += [f"{title} of {name}"] if one["told"] > one["trainings"] / 2 else []
     if not rows:
         return "", ([], [])
     first = next(block for block in models.values() if block)
@@ -128,5 +128,7 @@ def describe_model_sites(models: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
         f"{first['column']}, {first['split']} subjects of the same label; linear model, cross-validated; 0.5 "
         "is chance"
     )
-    start = f"Warning: the site can be told from {'; '.join(told)}" if told else "No site could be told"
+    start = "No site could be told"
+    if predicting:
+        start = f"Warning: the site can be told from {'; '.join(predicting)}"
     return f"{start} ({how}).", table_cells(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.comparison.page import rank_disagreements, read_calibrations
-from voxlift.app.comparison.trial import Trial, describe_resumed, group_by_model
+from voxlift.app.comparison.trial import RESULTS, Trial, describe_resumed, find_compared_run, group_by_model
 from voxlift.app.comparison.use import summarise_use
 from voxlift.app.config import DataSettings, EvaluateSettings, PageSettings, SettingsError
 from voxlift.app.data.cohort import Cohort
@@ -45,8 +45,8 @@ from voxlift.app.report.external_page import count_reasons, describe_models_exte
 from voxlift.app.report.pages import assign_colours, timestamp
 from voxlift.app.report.run_facts import describe_range
 from voxlift.app.report.run_page import add_groups, count_splits, describe_task
-from voxlift.app.report.tables import show_config, show_path, table_cells
-from voxlift.app.report.terminal import print_comparisons, print_metrics, print_subgroups
+from voxlift.app.report.tables import TableCells, show_config, show_path, table_cells
+from voxlift.app.report.terminal import print_comparisons, print_metrics, print_model_subgroups
 from voxlift.app.runs.cohort import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder, load_network
@@ -56,10 +56,9 @@ from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.tasks.base import task_of
 from voxlift.app.training.without_network import check_model
 from voxlift.data_pipelines.errors import ManifestError
+from voxlift.data_pipelines.tables.manifest import Manifest
 
 log = logging.getLogger("voxlift")
-
-RESULTS = "comparison.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +139,7 @@ def evaluate_comparison(asked: EvaluateSettings, comparison: Path) -> int:
     write_json(folder.path / RESULTS, results)
     print_metrics({name: model[EXTERNAL] for name, model in results["models"].items()})
     print_comparisons(pairs)
-    for name, groups in results.get("subgroups", {}).items():
-        print_line(f"Subgroups of {name}")
-        print_subgroups(groups)
+    print_model_subgroups(results.get("subgroups", {}))
     print_line(describe_range(results["training_range"]))
     for sentence in describe_resumed(scored.trials):
         print_line(sentence)
@@ -166,7 +163,7 @@ def read_trials(comparison: Path) -> tuple[list[Trial], list[str]]:
     ]
     trials, notes = [], []
     for row in rows:
-        run = _find_run(comparison, Path(str(row["run"])))
+        run = find_compared_run(comparison, str(row["run"]))
         if not run.network.exists() and not (run.coefficients.exists() and run.columns.exists()):
             notes.append(
                 f"{row['model']} is left out: {run.path.name} holds no model that scores new subjects."
@@ -265,7 +262,7 @@ def _score_trials(
         settings = build_external_settings(member.settings, asked.data)
         key = repr(member.preprocess)
         if key not in cohorts:
-            manifest = replace(_manifest_of(cohort), source=Path(str(settings.data.table)))
+            manifest = Manifest(cohort.records, cohort.classes, {}, Path(str(settings.data.table)))
             cohorts[key] = prepare_external(manifest, settings)
             refuse_trained_voxels(cohorts[key], trained, manifest.source)
         batch_size = asked.batch_size or member.settings.trainer.batch_size
@@ -277,23 +274,11 @@ def _score_trials(
     return ScoredTrials(tuple(trials), tuple(members), scores, cohort, ())
 
 
-def _manifest_of(cohort: Cohort) -> Any:  # noqa: ANN401 - a Manifest
-    from voxlift.data_pipelines.tables.manifest import Manifest
-
-    return Manifest(cohort.records, cohort.classes, {}, Path())
-
-
 def _difference(trials: Sequence[Trial], external: Fits) -> dict[str, Any]:
     """Return the differences from the internal test; empty where a run has no test subjects."""
     internal = [read_test_scores(trial.run) for trial in trials]
     known = [one for one in internal if one is not None]
     return unpaired_differences(known, external) if len(known) == len(internal) else {}
-
-
-def _find_run(comparison: Path, path: Path) -> RunFolder:
-    """Return a run of a comparison, also where the folder was moved."""
-    moved = comparison / "runs" / path.name
-    return RunFolder(path if path.exists() or not moved.exists() else moved)
 
 
 def _prediction_rows(scored: ScoredTrials) -> list[dict[str, Any]]:
@@ -314,7 +299,7 @@ def _write_page(
     pairs: Sequence[Comparison],
     *,
     comparison: Path,
-    table: Any,  # noqa: ANN401 - cells of a table
+    table: TableCells,
     page: PageSettings,
 ) -> None:
     """Write `report.html` of a comparison on external data."""

@@ -83,7 +83,7 @@ class Evidence:
         external: Sections on external data: heading, table, note.
         ablation: Of each model of images and columns its name and a table: what it loses without one of them.
         use: What the model is worth in use, and its prediction sets.
-        sites: Of a comparison: a sentence on the models that tell the site, and a table.
+        sites: Of a comparison: a sentence on the models that predict the site, and a table.
         notes: What could not be shown, and why.
     """
 

@@ -154,6 +154,17 @@ def print_subgroups(subgroups: Mapping[str, Any], *, console: Console | None = N
         target.print(Text(group.tests), soft_wrap=not target.is_terminal)
 
 
+def print_model_subgroups(models: Mapping[str, Any]) -> None:
+    """Print the subgroups of several models, each below its name.
+
+    Args:
+        models: Name to its subgroups, as metrics.json holds them.
+    """
+    for name, groups in models.items():
+        print_line(f"Subgroups of {name}")
+        print_subgroups(groups)
+
+
 def _subgroup_table(group: GroupTable, *, separator: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title=group.title, title_justify="left")
     table.add_column("group")
