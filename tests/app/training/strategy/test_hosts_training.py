@@ -15,6 +15,7 @@ import pytest
 
 from commands import own_environment
 from tiny import places_in
+from users_network import MODULE
 from voxlift.app.files import read_rows
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runtime.exit_status import LOST, USER_ERROR
@@ -148,38 +149,13 @@ def test_slices_are_shared_too(folder):
     assert_same(train_together(folder, "two-2d", *overrides), train_alone(folder, "one-2d", *overrides))
 
 
-MODULE = """
-import keras
-import voxlift
-from voxlift.models.lifting import keep_layer
-
-
-@keras.saving.register_keras_serializable(package="mynets")
-class Gain(keras.layers.Layer):
-    def build(self, shape):
-        self.factor = self.add_weight(shape=(shape[-1],), initializer="ones", name="factor")
-
-    def call(self, values):
-        return values * self.factor
-
-
-voxlift.register_lift_rule(Gain, keep_layer)
-
-
-def encoder(input_shape, classes):
-    images = keras.Input(input_shape)
-    features = Gain()(keras.layers.Conv2D(4, 3, strides=2, activation="relu")(images))
-    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(features)))
-"""
-
-
 def test_a_users_network_is_trained_by_both_and_resumed_with_its_module_named(folder, tmp_path):
     (tmp_path / "mynets.py").write_text(MODULE, encoding="utf-8")
     given = (
         "strategy=hosts",
         "model=volume3d",
         "custom=[mynets]",
-        "model.builder={_target_: mynets.encoder}",
+        "model.builder={_target_: mynets.small_encoder, width: 4, kernels: [3]}",
     )
     start = [one for one in arguments_for(folder, "user") if not one.startswith("model.filters")]
     for arguments in ([*start, *given, "trainer.epochs=1"], [f"resume={folder}/user", "trainer.epochs=2"]):
