@@ -83,10 +83,7 @@ def _write_checklist(settings: ReportSettings) -> int:
     )
     folder.mkdir(parents=True, exist_ok=True)
     paths = write_checklist(checklist, f"{own.model.name} on {describe_task(own.data)}", folder)
-    print_line(
-        f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; the others "
-        "are left for the authors."
-    )
+    print_line(checklist.summary)
     for sentence in describe_extensions(run):
         print_line(sentence)
     print_line(f"Results in {paths[0]}; beside it {', '.join(path.name for path in paths[1:])}")

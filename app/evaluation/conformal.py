@@ -35,7 +35,7 @@ class Candidates:
     Attributes:
         names: J names of labels.
         nonconformity: [N, J], the larger the worse the label fits.
-        is_true: [N, J] whether the table says so.
+        is_true: [N, J] whether it is the label in the table.
         choices: How many of the J labels exclude each other: all of the classes, or two of each finding.
     """
 

@@ -156,5 +156,5 @@ def _evaluate_by_subject(evaluated: Mapping[str, Predictions], threshold: float 
                 continue
             blocks[split] = evaluate_scores(averaged, threshold=threshold)
     if problems and not any(isinstance(one, Scores) and one.is_paired for one in evaluated.values()):
-        log.info("No metrics per subject: %s", next(iter(problems.values())))  # the others say the same
+        log.info("No metrics per subject: %s", next(iter(problems.values())))  # the others are the same
     return {"by_subject": blocks} if blocks else {}

@@ -25,14 +25,14 @@ class ScoresError(FixableError):
 
 
 class Predictions:
-    """What a model predicts for N volumes, beside what the table says: the base of each task's own class.
+    """What a model predicts for N volumes, beside their labels: the base of each task's own class.
 
     The classes derived from it are immutable dataclasses.
 
     Attributes:
         subjects: N subject names; a subject with several volumes occurs several times and is resampled as
             one.
-        labels: What the table says, [N] or [N, F].
+        labels: Of the table, [N] or [N, F].
         items: N names (image paths) that distinguish a subject's volumes; empty: their order within the
             subject does.
         predicted: Name of the field that holds the predictions, [N] or [N, K].

@@ -88,7 +88,7 @@ def _number_verdict(metrics: Mapping[str, object], *, name: str, split: str, uni
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the data say on the second model of a pair, compared with the first; keys of comparison.json.
+    """The verdict on the second model of a pair, compared with the first; keys of comparison.json.
 
     Attributes:
         verdict: `better`, `worse`, `equivalent` or `cannot tell`.
@@ -126,7 +126,7 @@ def decide(compared: Comparison) -> Verdict:
     `better` where the 95 % interval is above 0, `worse` where it is below; else `equivalent` where the 90 %
     interval lies within the margin; else `cannot tell`. With several pairs the Holm-adjusted p-value of the
     test (of a difference, or of equivalence) must be below 0.05 as well. With fewer than five subjects of a
-    class nothing is decided. Where no resample shows a difference, an interval of zero width would say that
+    class nothing is decided. Where no resample shows a difference, an interval of zero width would mean that
     no further subject can differ: there the rule of three bounds the share of such subjects by 3 / n.
 
     Source:

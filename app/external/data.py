@@ -32,7 +32,7 @@ TRAINED = ("train", "val", "calibration")
 
 @dataclass
 class TrainedVolumes:
-    """Who and what runs were trained and validated on, each with a text that says where.
+    """Who and what runs were trained and validated on, each with a text that names the split and the run.
 
     Attributes:
         subjects: Subject name to split and run.

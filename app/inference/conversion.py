@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SIDE = 16  # voxels along an axis for which the network accepts any size
 BATCH_SIZES = (1, 3)  # two, to detect a model exported with a fixed batch size
-Inputs = tuple[
-    NDArray[np.float32], ...
-]  # volumes [B, D, H, W, C]; then columns [B, F], if the model takes any
-Scorer = Callable[[Inputs], NDArray[np.float32]]
+Inputs: TypeAlias = tuple[NDArray[np.float32], ...]
+"""Volumes [B, D, H, W, C], then columns [B, F] if the model takes any."""
+Scorer: TypeAlias = Callable[[Inputs], NDArray[np.float32]]
+"""From inputs to scores [B, K]."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ class Engine:
     ratio: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a file of results says of the engine."""
+        """Return what a file of results holds about the engine."""
         ratio = None if self.ratio is None else round(self.ratio, 3)
         return {"name": self.name, "reason": self.reason, "seconds_ratio": ratio}
 
@@ -244,7 +244,7 @@ def convert_network(
 
 
 def _read_model(network: Any) -> Any:  # noqa: ANN401 - untyped
-    """Return a network as OpenVINO reads its SavedModel; `read_model` reports nothing to anybody."""
+    """Return a network as OpenVINO reads its SavedModel; `read_model` sends no usage data."""
     import openvino
 
     core = openvino.Core()

@@ -355,7 +355,7 @@ def find_case_groups(
             grouping = build_groupings(request, [scores], known, quantiles=settings.evaluation.quantiles)[0]
             for item, code in zip(scores.items, grouping.codes, strict=True):
                 found[item][grouping.column] = grouping.names[code]
-    except SettingsError:  # `evaluate_run_subgroups` has said so
+    except SettingsError:  # `evaluate_run_subgroups` has logged it
         return {}
     return found
 
@@ -377,7 +377,7 @@ def find_case_names(
         return {}
     try:
         known = read_subjects(run, settings) if columns is None else columns
-    except SettingsError:  # the table of subjects says so
+    except SettingsError:  # the page notes it beside the table of subjects
         return {}
     usual, naming = filter(is_subject_column, known.names), filter(partial(_names_files, known), known.names)
     column = next(usual, None) or next(naming, None)

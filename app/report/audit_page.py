@@ -19,6 +19,7 @@ from voxlift.app.report.figures import CaptionedFigure
 from voxlift.app.report.findings import (
     DatasetAudit,
     common_folder,
+    describe_positive,
     format_finding,
     group_findings,
     suggested_overrides,
@@ -72,7 +73,7 @@ def render_audit_page(found: DatasetAudit, path: Path, *, created: str) -> Path:
 
 def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
     """Return everything that the template of an audit needs, except the time and the notes."""
-    targets = table_cells(describe_targets(found.manifest))
+    targets, positive = table_cells(describe_targets(found.manifest)), describe_positive(found.manifest)
     found = group_records(found)
     below = common_folder(found.audit.facts)
     pairs = [
@@ -91,6 +92,7 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
         "overrides": suggested_overrides(found.audit),
         "classes": found.manifest.classes,
         "class_counts": count_classes(found.manifest.records, found.manifest.classes),
+        "positive": positive,
         "targets": targets,
         "masks": mask_rows(found),
         "properties": property_rows(pairs, found.manifest.classes),

@@ -44,7 +44,7 @@ class CaseFacts:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a page says about one volume, and what its map explains.
+    """What a page shows of one volume, and what its map explains.
 
     Attributes:
         truth: As in `Case`.

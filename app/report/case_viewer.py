@@ -147,7 +147,7 @@ def _case_data(volume: CaseModels) -> dict[str, Any]:
 
 
 def _lines(volume: CaseModels) -> list[str]:
-    """Return what each model decided; nothing where there is no truth beside which to say it."""
+    """Return what each model decided; nothing where there is no true label."""
     return [
         f"{name}: {case.decided}" if name else case.decided for name, case in volume.items() if case.decided
     ]

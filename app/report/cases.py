@@ -33,8 +33,8 @@ class Case:
     """One volume that a page shows.
 
     Attributes:
-        subject: Name of the subject, with what tells its volumes apart where it has several.
-        truth: What the table says, as `true class benign`.
+        subject: Name of the subject, with what distinguishes its volumes where it has several.
+        truth: The label in the table, as `true class benign`.
         decided: What the model predicted, as `decided malignant: probability of malignant 0.970`.
         planes: Axial, coronal and sagittal image [height, width] of any finite range, row 0 on top, pixels
             square.
@@ -140,7 +140,7 @@ def build_case(
 
     Args:
         subject: Its name.
-        shown: What is said about it, and explained.
+        shown: What is shown of it, and explained.
         voxels: Prepared voxels [D, H, W, C].
         network: Network for Grad-CAM; None shows the volume without.
         grid: Where the voxels are; None: cubes of 1 mm, without a mask.

@@ -39,7 +39,7 @@ class Item:
         section: Of CLAIM 2024.
         number: In CLAIM 2024.
         text: What is to be reported, in our own words.
-        describe: Returns what the run's files say of it, empty for nothing; None: the authors answer it.
+        describe: Returns the answer from the run's files, empty for none; None: the authors answer it.
     """
 
     section: str
@@ -50,7 +50,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Answer:
-    """An item with what the run's files say; empty where the authors answer it."""
+    """An item with its answer from the run's files; empty where the authors answer it."""
 
     item: Item
     text: str
@@ -75,6 +75,14 @@ class Checklist:
     def filled(self) -> int:
         """How many items the run's files answer."""
         return sum(bool(answer.text) for answer in self.answers)
+
+    @property
+    def summary(self) -> str:
+        """How many items the run's files answer, and how many are left, as a sentence."""
+        return (
+            f"{self.filled} of {len(self.answers)} items are filled from the run's files; "
+            f"{len(self.answers) - self.filled} are left for the authors."
+        )
 
 
 def build_checklist(
@@ -114,14 +122,10 @@ def write_checklist(checklist: Checklist, name: str, folder: Path) -> list[Path]
     }
     for file, text in texts.items():
         write_text(folder / file, text)
-    verdict = (
-        f"{checklist.filled} of {len(checklist.answers)} items are filled from the run's files; "
-        f"{len(checklist.answers) - checklist.filled} are left for the authors."
-    )
     values = {
         "title": f"Reporting checklist: {name}",
         "created": timestamp(),
-        "verdict": verdict,
+        "verdict": checklist.summary,
         "notes": [NOTE],
         "checklist": checklist,
     }

@@ -201,7 +201,10 @@ def _summary(found: DatasetAudit) -> dict[str, Any]:
         "unreadable": len(audit.facts) - len(readable),
         "subjects": len({record.subject for record in manifest.records}),
         **(
-            {"classes": _count_values(manifest.classes[record.label] for record in manifest.records)}
+            {
+                "classes": _count_values(manifest.classes[record.label] for record in manifest.records),
+                **({"positive": manifest.classes[1]} if len(manifest.classes) == 2 else {}),
+            }
             if manifest.target == "classes"
             else {"task": manifest.target, "targets": describe_targets(manifest)}
         ),

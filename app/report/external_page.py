@@ -247,7 +247,7 @@ def _range_section(known: Mapping[str, Any], metric: str, unit: str) -> list[tup
             table.append({"scans": f"{metric_label(metric, unit)} {title}: {value}", "count": block["n"]})
     note = (
         f"{known['outside']} of {known['volumes']} scans lie outside the range of spacing, size, stored axes "
-        "and intensities of the training scans; predictions.csv says for each what is unusual. A scan can "
+        "and intensities of the training scans; predictions.csv names for each what is unusual. A scan can "
         "count under several reasons."
     )
     return [("Training range", table_cells(table), note)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from voxlift.app.config.overrides import format_override
 from voxlift.app.data.sources import auto_overrides, quote_override
 from voxlift.app.evaluation.table_one import TableOneRow
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
@@ -31,6 +32,7 @@ ADVICE = MappingProxyType(
         "nonfinite": "They are filled with the padding value; preprocess.nonfinite=error refuses them.",
         "no_finite_voxel": "Replace the file, or leave it out with data.on_bad_file=skip.",
         "constant": "Remove the row: a constant image has no information.",
+        "single_slice": "A volume has several slices: stack those of a scan into one file.",
         "empty_mask": "Correct for a subject without anything to mark; otherwise fix the file.",
         "mask_absent": "Relative paths start from data.root, by default the folder of the table; "
         "data.on_bad_file=skip leaves these rows out.",
@@ -46,7 +48,8 @@ ADVICE = MappingProxyType(
         "first channel.",
         "similar_classes": "If they mean the same, use one spelling in the table.",
         "small_class": "Find more subjects, ask for fewer splits, or leave the class out of data.classes.",
-        "numeric_label": "Divide it into classes: 'data.label_bins=[EDGE]' 'data.classes=[BELOW,FROM_EDGE]'.",
+        "numeric_label": "Predict it with task=number, or divide it into classes: 'data.label_bins=[EDGE]' "
+        "'data.classes=[BELOW,FROM_EDGE]'.",
         "untrained_class": "Move subjects of it into training, or leave it out of data.classes.",
         "constant_target": "Choose another column: a network learns nothing from a constant.",
         "unknown_cells": "They count for nothing in loss and metrics of this finding.",
@@ -164,6 +167,15 @@ def summarize_audit(found: DatasetAudit) -> str:
     if groups:
         return f"No finding would spoil training, but check those listed; {count} could be read."
     return f"Nothing was found; {count} could be read."
+
+
+def describe_positive(manifest: Manifest) -> str:
+    """Return which of two classes sensitivity and PPV are about; empty for other tasks."""
+    if manifest.target != "classes" or len(manifest.classes) != 2:
+        return ""
+    first, second = manifest.classes
+    other = quote_override(format_override("data.classes", [second, first]))
+    return f"The positive class, of sensitivity and PPV, is {second}; {other} makes it {first}."
 
 
 def suggested_overrides(audit: Audit) -> list[str]:

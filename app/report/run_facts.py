@@ -1,4 +1,4 @@
-"""What a paper says of a run, as sentences by topic, from the files of its folder and their figures."""
+"""What a paper reports of a run, as sentences by topic, from the files of its folder and their figures."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def describe_planned_size(facts: RunFacts) -> str:
     subjects = facts.metrics[facts.split]["subjects"]
     return (
         f"{facts.planned['recommendation']} Assumed: {assumed}. This run was scored on {subjects} subjects. "
-        "Say whether this was computed before the data were seen."
+        "State whether this was computed before the data were seen."
     )
 
 

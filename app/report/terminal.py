@@ -28,6 +28,7 @@ from voxlift.app.report.findings import (
     DatasetAudit,
     FindingGroup,
     common_folder,
+    describe_positive,
     format_finding,
     group_findings,
     suggested_overrides,
@@ -207,6 +208,8 @@ def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:
     for group in groups:
         if group.spoils and group.advice:
             target.print(Text(f"  {group.name}: {group.advice}"), soft_wrap=True)
+    if positive := describe_positive(found.manifest):
+        target.print(Text(positive), soft_wrap=True)
     overrides = suggested_overrides(found.audit)
     if overrides:
         target.print("Suggested settings for training (depth, height, width):")

@@ -45,7 +45,7 @@ CHECKED_VOLUMES = 24  # spread over the table: enough for a warning, and read qu
 def write_run_setup(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, precision: Precision) -> None:
     """Write settings, environment, range of the training voxels, images and splits; warn of images.
 
-    The splits are written last: their presence tells a resumed training that the other files exist.
+    The splits are written last: a resumed training that finds them can rely on the other files.
     """
     save_settings(settings, run)
     write_json(run.environment, describe_environment(precision))
@@ -232,7 +232,7 @@ def check_images(cohort: Cohort, run: RunFolder) -> None:
         mask = _hash_mask(cohort.records[index], cohort).get("mask")
         if known.get("voxels") != hashes[index] or known.get("mask") != mask:
             others.append(cohort.records[index].images[0])
-    _report(len(changed), others)
+    _log_changes(len(changed), others)
     if others:
         manifest = Manifest(cohort.records, cohort.classes, {}, run.splits)
         refuse_leaks(manifest, cohort.splits, hashes=hashes)
@@ -249,7 +249,7 @@ def _saved(saved: Mapping[str, Any], cell: str, run: RunFolder) -> Mapping[str, 
     return known
 
 
-def _report(changed: int, others: Sequence[Path]) -> None:
+def _log_changes(changed: int, others: Sequence[Path]) -> None:
     if others:
         log.warning(
             "%d image(s) have other voxels than when this run began; it is resumed with those of now: %s",

@@ -30,7 +30,7 @@ CHANCE = {"kappa_quadratic": 0.0, "auc": 0.5, "r2": 0.0}  # of the first that a 
 RESAMPLES = 200  # for a rule of thumb
 LITTLE = 0.3  # of the way from chance to perfect: a training score below has hardly been learnt
 GAP = 0.1  # between training and validation that matters
-MIN_SUBJECTS = 10  # of training, and of validation 5, below which nothing is said
+MIN_SUBJECTS = 10  # of training, and of validation 5, below which the state is unknown
 
 
 def find_best_epoch(cost: Mapping[str, Any]) -> int | None:

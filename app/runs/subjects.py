@@ -389,7 +389,7 @@ def find_usual_columns(names: Iterable[str], kinds: Sequence[str] = tuple(USUAL_
 def parse_cells(cells: Sequence[str]) -> list[Value]:
     """Return cells as numbers if all that are not missing can be, else as text; nan where missing.
 
-    Open ends, as in ages that are not told exactly (`89+`, `>89`), count as the number that they begin with.
+    Open ends, as in ages that are not given exactly (`89+`, `>89`), count as the number that they begin with.
 
     >>> parse_cells(["1.5", "n/a", "89+"]), parse_cells(["1.5", "high"])
     ([1.5, nan, 89.0], ['1.5', 'high'])

@@ -1,1 +1,4 @@
-"""Answer a question about training by experiment: batch size, complexity, architecture and search."""
+"""Answer a question about training by experiment.
+
+The questions: batch size, complexity, architecture, search, sample size, learning curve and shortcuts.
+"""

@@ -163,7 +163,7 @@ def fingerprint_model(settings: TrainSettings, cohort: Cohort, model: Mapping[st
         model: Fields of `ModelSettings`.
 
     Returns:
-        `print`, the digest, and `problem`, why the network cannot be built; one of them is empty.
+        `fingerprint`, the digest, and `problem`, why the network cannot be built; one of them is empty.
     """
     import keras
 
@@ -172,8 +172,8 @@ def fingerprint_model(settings: TrainSettings, cohort: Cohort, model: Mapping[st
     try:
         network = build_networks(ModelSettings(**model), input_spec(cohort)).volume
     except ValueError as error:  # SettingsError, LiftError, and errors of Keras about shapes
-        return {"print": "", "problem": str(error)}
-    return {"print": fingerprint_network(network), "problem": ""}
+        return {"fingerprint": "", "problem": str(error)}
+    return {"fingerprint": fingerprint_network(network), "problem": ""}
 
 
 def fingerprint_network(network: Any) -> str:  # noqa: ANN401 - untyped Keras

@@ -13,6 +13,7 @@ from voxlift.app.studies.outputs import StudyResults, write_study_results
 from voxlift.app.studies.sample_size.figures import draw_power, draw_width, subject_grid
 from voxlift.app.studies.sample_size.plan import POWERS, Need, PairPlan, find_need, find_width
 
+COUNTS = ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")  # columns of numbers of subjects
 SHARES = (0.5, 1.0, 2.0)  # of the margin, for the table
 NOTE_DELONG = (
     "The variance of the difference is DeLong's, paired, on the comparison's own test scores. With folds it "
@@ -52,12 +53,12 @@ def report_sample_size(settings: StudySettings, folder: StudyFolder, plans: Sequ
         folder: Folder of the study.
         plans: One per pair of models.
     """
-    hardest = max(plans, key=_order)
+    hardest = max(plans, key=_count_needed)
     first, grid = plans[0], subject_grid(plans)
     results = StudyResults(
         name=f"Subjects for {first.name}" if len(plans) == 1 else "Subjects for each pair of models",
         recommendation=recommend(hardest),
-        findings=[sentence for plan in plans for sentence in describe(plan)],
+        findings=[sentence for plan in plans for sentence in describe_plan(plan)],
         varied=[("subjects of each class", f"{grid[0]:.0f} to {grid[-1]:.0f}")],
         fixed=[
             ("verdict.margin", f"{first.margin:g}"),
@@ -76,7 +77,7 @@ def report_sample_size(settings: StudySettings, folder: StudyFolder, plans: Sequ
     write_study_results(results, folder)
 
 
-def _order(plan: PairPlan) -> float:
+def _count_needed(plan: PairPlan) -> float:
     need = find_need(plan, POWERS[0])
     return float("inf") if need.per_class is None else need.per_class
 
@@ -87,7 +88,7 @@ def recommend(plan: PairPlan) -> str:
     aim = f"To find a difference of {plan.margin:g} in ROC AUC between {plan.name}"
     if needs[0].per_class is None:
         return f"{aim}, {describe_seeds(plan, needs[0])}."
-    parts = [f"{_count(need)} for {100 * need.power:.0f} % power" for need in needs if need.per_class]
+    parts = [f"{_describe_need(need)} for {100 * need.power:.0f} % power" for need in needs if need.per_class]
     more = f"; {describe_seeds(plan, needs[1])}" if needs[1].per_class is None else ""
     return f"{aim} takes {' and '.join(parts)}{more}."
 
@@ -106,12 +107,12 @@ def describe_seeds(plan: PairPlan, need: Need) -> str:
     )
 
 
-def _count(need: Need) -> str:
+def _describe_need(need: Need) -> str:
     interval = "" if need.low is None else f" (95 % interval {need.low} to {need.high})"
     return f"about {need.per_class} test subjects of each class{interval}"
 
 
-def describe(plan: PairPlan) -> list[str]:
+def describe_plan(plan: PairPlan) -> list[str]:
     """Return what the present comparison can show, and the subjects at its prevalence and splits."""
     sentences = []
     if plan.present and plan.power_now is not None:
@@ -232,8 +233,11 @@ def _build_table(plans: Sequence[PairPlan]) -> TextTable:
             *(f"{row['first']} and {row['second']}" for _ in names),
             f"{row['difference']:g}",
             f"{100 * row['power']:.0f} %",
-            *(_text(row[key]) for key in ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")),
-            *([_seeds_text(row)] if needs_seeds else []),
+            *(
+                _format_count(row[key])
+                for key in ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")
+            ),
+            *([_format_seeds(row)] if needs_seeds else []),
         ]
         for row in all_rows
     ]
@@ -246,9 +250,9 @@ def _build_table(plans: Sequence[PairPlan]) -> TextTable:
     return TextTable(caption if names else f"{plans[0].name}. {caption}", headings, rows)
 
 
-def _seeds_text(row: Mapping[str, Any]) -> str:
+def _format_seeds(row: Mapping[str, Any]) -> str:
     return f"{row['seeds']} seeds: {row['n_per_class_with_seeds']} of each class" if row["seeds"] else ""
 
 
-def _text(value: int | None) -> str:
+def _format_count(value: int | None) -> str:
     return "\N{EN DASH}" if value is None else str(value)

@@ -120,6 +120,6 @@ def _read_classes(trial: Trial) -> Scores:
     if not isinstance(scores, Scores) or not scores.is_binary:
         raise SettingsError(
             f"{trial.run.path}: study=sample_size takes predictions of two classes; these are others. "
-            "The verdict of their comparison says how many more subjects are needed."
+            "The verdict of their comparison names how many more subjects are needed."
         )
     return scores

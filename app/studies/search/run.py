@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from voxlift.app.comparison.check import check_trainings
 from voxlift.app.comparison.compose import compose_training, config_dir_arguments
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 0.5  # between two readings of the history
 ENDED_BY_USER = {INTERRUPTED, -signal.SIGINT}
 
-Watch = Callable[[int, float], bool]
+Watch: TypeAlias = Callable[[int, float], bool]
+"""Called with the number and the value of an epoch; returns whether the training is to be stopped."""
 
 
 def study_search(settings: StudySettings, folder: StudyFolder) -> None:

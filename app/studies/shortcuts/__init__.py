@@ -1,1 +1,1 @@
-"""Compare a model with contestants that should not be able to tell the classes."""
+"""Compare a model with contestants that should not be able to distinguish the classes."""

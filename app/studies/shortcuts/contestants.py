@@ -180,7 +180,7 @@ def shuffle_labels(cohort: Cohort, rng: np.random.Generator) -> Cohort:
 def fit_site(
     facts: Facts, runs: Sequence[SeedRun], sites: Mapping[str, str], *, reason: str = ""
 ) -> Contestant:
-    """Return the contestant that tells the site from the parts of prepared volumes.
+    """Return the contestant that predicts the site from the parts of prepared volumes.
 
     Args:
         facts: Of all records.

@@ -36,7 +36,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """What the image files of a record say without their anatomy.
+    """Facts of the image files of a record, without their anatomy.
 
     Attributes:
         numbers: Header facts and the logarithm of the size, [F].
@@ -51,7 +51,7 @@ class FileFacts:
 
 @dataclass(frozen=True, eq=False)
 class VoxelFacts:
-    """What parts of a record's prepared volume say.
+    """Facts of parts of a record's prepared volume.
 
     Attributes:
         border: Mean, minimum and maximum in the cells of the border.
@@ -109,7 +109,7 @@ def describe_histogram(values: NDArray[np.generic]) -> Values:
 
 
 def describe_voxels(volume: NDArray[np.generic]) -> VoxelFacts:
-    """Return what parts of a prepared volume [D, H, W, C] say."""
+    """Return the facts of parts of a prepared volume [D, H, W, C]."""
     values = np.asarray(volume, np.float64)
     foreground = find_foreground(values[..., 0])
     around = ~ndimage.binary_dilation(foreground)  # voxels at the rim hold some of the foreground

@@ -156,7 +156,7 @@ def build_notes(results: Sequence[Result], *, classes: int) -> list[str]:
 
 
 def recommend(model: Interval, results: Sequence[Result]) -> str:
-    """Return the sentence that the page begins with; it says no more than the intervals allow."""
+    """Return the sentence that the page begins with; it claims no more than the intervals allow."""
     caught = sorted(
         (one for one in results if one.is_caught), key=lambda one: (one.name in ANATOMY, -one.auc.value)
     )
@@ -190,7 +190,7 @@ def describe_highest(tested: Sequence[Result]) -> str:
 
 
 def describe_results(model: Interval, results: Sequence[Result]) -> list[str]:
-    """Return what the rescored model and the shuffled labels say, and who was left out."""
+    """Return the results of the rescored model and of shuffled labels, and the contestants left out."""
     sentences = []
     for one in results:
         if one.reason:

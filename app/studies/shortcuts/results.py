@@ -62,7 +62,7 @@ class Result:
 
     @property
     def is_caught(self) -> bool:
-        """Whether a contestant that should not be able to tell the classes is shown to tell them."""
+        """Whether a contestant that should not be able to distinguish the classes is shown to do so."""
         return self.name in FITTED and self.auc.low > CHANCE and self.adjusted < LEVEL
 
 

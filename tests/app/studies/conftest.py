@@ -136,7 +136,9 @@ def answer_networks(request, _):
         name: model | {"depth_kernel": model["depth_kernel"] or 3}
         for name, model in request["models"].items()
     }
-    return {"networks": {name: {"print": json.dumps(one), "problem": ""} for name, one in plain.items()}}
+    return {
+        "networks": {name: {"fingerprint": json.dumps(one), "problem": ""} for name, one in plain.items()}
+    }
 
 
 def predictions(quality, *, seed, subjects=80, split="val"):

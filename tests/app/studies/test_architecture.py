@@ -89,7 +89,7 @@ def test_another_training_of_the_same_network_is_no_duplicate():
     variants = build_variants(values, base, design="one_at_a_time")
     settings = {variant.label: deepcopy(base) for variant in variants}
     settings["batch_size-4"].trainer.batch_size = 4
-    built = {variant.label: {"print": "the same", "problem": ""} for variant in variants}
+    built = {variant.label: {"fingerprint": "the same", "problem": ""} for variant in variants}
     duplicates = [one.label for one in variants[1:] if is_duplicate(one, variants[0], settings, built, base)]
     assert duplicates == ["depth_kernel-3"]  # centre starts from a trained slice model
 

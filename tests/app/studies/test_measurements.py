@@ -70,7 +70,7 @@ def test_equal_networks_have_equal_fingerprints_and_one_that_cannot_be_built_a_p
     }
     found = MEASUREMENTS["networks"](training, {"models": models})["networks"]
     assert found["base"] == found["three taps"] != found["one tap"]
-    assert found["base"]["print"]
+    assert found["base"]["fingerprint"]
     assert "elsewhere" in found["no depth left"]["problem"]
 
 
