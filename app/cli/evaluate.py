@@ -157,7 +157,7 @@ def score_again(
     import_quietly()  # before the imports below bring TensorFlow in
     from voxlift.app.evaluation.evaluate import evaluate_scores
     from voxlift.app.external.score import score_run
-    from voxlift.app.inference.scores import evaluate_subgroups
+    from voxlift.app.inference.groups import evaluate_subgroups
     from voxlift.app.runs.cohort import reopen_split
     from voxlift.app.runs.subjects import check_saved_columns
 

@@ -16,7 +16,7 @@ from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import metric_label
 from voxlift.app.evaluation.scores import Predictions, Scores, align_scores
 from voxlift.app.files import read_json
-from voxlift.app.inference.scores import find_case_groups, find_case_names
+from voxlift.app.inference.groups import find_case_groups, find_case_names
 from voxlift.app.report.case_facts import CaseRow
 from voxlift.app.report.cases import MAX_CASES, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page

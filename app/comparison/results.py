@@ -28,7 +28,7 @@ from voxlift.app.evaluation.verdict import (
     overall_verdict,
 )
 from voxlift.app.files import read_json, write_json, write_rows
-from voxlift.app.inference.scores import evaluate_model_subgroups
+from voxlift.app.inference.groups import evaluate_model_subgroups
 from voxlift.app.progress import console, phase, print_line
 from voxlift.app.report.evidence import compare_use, describe_run_subjects
 from voxlift.app.report.tables import MISSING, TableCells, format_quantity

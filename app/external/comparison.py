@@ -36,7 +36,7 @@ from voxlift.app.external.run import (
 from voxlift.app.external.score import find_unusual, read_test_scores, score_run
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.inference.ensemble import EnsembleMember, open_ensemble
-from voxlift.app.inference.scores import evaluate_subgroups, find_case_groups, find_case_names
+from voxlift.app.inference.groups import evaluate_subgroups, find_case_groups, find_case_names
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.cases import Case, build_cases
 from voxlift.app.report.comparison_page import ComparisonSummary, render_comparison_page

@@ -37,7 +37,7 @@ from voxlift.app.external.score import (
 )
 from voxlift.app.files import read_json, write_json, write_rows
 from voxlift.app.inference.ensemble import Ensemble, open_ensemble
-from voxlift.app.inference.scores import evaluate_subgroups
+from voxlift.app.inference.groups import evaluate_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
 from voxlift.app.report.run_facts import describe_range

@@ -14,7 +14,7 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import MIN_SUBJECTS, format_p_value
 from voxlift.app.files import read_json, read_rows, write_rows
-from voxlift.app.inference.scores import find_case_groups, find_case_names
+from voxlift.app.inference.groups import find_case_groups, find_case_names
 from voxlift.app.report.cases import pick_cases
 from voxlift.app.report.evidence import (
     Evidence,

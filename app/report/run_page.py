@@ -14,7 +14,7 @@ from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.scores import Predictions, Scores, fits_of
 from voxlift.app.evaluation.verdict import run_verdict
 from voxlift.app.files import read_json, read_rows
-from voxlift.app.inference.scores import describe_sites, find_case_groups, find_case_names
+from voxlift.app.inference.groups import describe_sites, find_case_groups, find_case_names
 from voxlift.app.report import tables
 from voxlift.app.report.case_facts import case_headings
 from voxlift.app.report.case_viewer import lay_out_cases

@@ -15,7 +15,7 @@ from voxlift.app.data.sources import AutoChoice, decide_grid
 from voxlift.app.evaluation.scores import ScoresError
 from voxlift.app.files import refuse_unwritable, write_json, write_rows
 from voxlift.app.inference.ablation import ALL_INPUTS, summarise_ablation
-from voxlift.app.inference.scores import evaluate_run_subgroups
+from voxlift.app.inference.groups import evaluate_run_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.terminal import print_ablation, print_split_metrics, print_subgroups
 from voxlift.app.runs.cohort import reopen_cohort, write_run_setup
@@ -278,7 +278,7 @@ def finalize_run(run: RunFolder, settings: TrainSettings, *, cohort: Cohort, fit
     """
     from voxlift.app.evaluation.clinical_use import evaluate_use
     from voxlift.app.evaluation.conformal import evaluate_sets
-    from voxlift.app.inference.scores import evaluate_run_sites
+    from voxlift.app.inference.groups import evaluate_run_sites
     from voxlift.app.report.run_page import write_run_page  # Matplotlib: not before the first step
 
     fitted.save(run)

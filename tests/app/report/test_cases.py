@@ -20,7 +20,7 @@ from voxlift.app.evaluation.findings import Findings
 from voxlift.app.evaluation.grades import Grades
 from voxlift.app.evaluation.numbers import Numbers
 from voxlift.app.evaluation.scores import Scores
-from voxlift.app.inference.scores import find_case_names
+from voxlift.app.inference.groups import find_case_names
 from voxlift.app.report import cases as building
 from voxlift.app.report.case_facts import describe_row, name_volume
 from voxlift.app.report.case_pictures import MAP_OPACITY, blend_map, case_picture, colour_bar
