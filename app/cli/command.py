@@ -29,7 +29,7 @@ from voxlift.app.config.messages import (
     is_user_error,
     put_options_first,
 )
-from voxlift.app.config.overrides import quote_argument
+from voxlift.app.config.overrides import quote_argument, refuse_option_lists
 from voxlift.app.errors import SettingsError
 from voxlift.app.progress import keep_pulse, pulse
 from voxlift.app.runtime.exit_status import CRASH, DONE, INTERRUPTED, USER_ERROR
@@ -76,15 +76,19 @@ def run_command(
     sys.argv[1:] = put_options_first([quote_argument(one) for one in sys.argv[1:]])
     statuses: list[int] = []
 
+    def start_job(cfg: DictConfig) -> int:
+        refuse_option_lists()
+        return job(read(cfg))
+
     def run(cfg: DictConfig) -> int:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             # A sweep stops at the first job that fails: with any launcher, only an exception gets through.
             _refuse_shared_run_dir(cfg)
-            status = job(read(cfg))
+            status = start_job(cfg)
             if status:
                 raise JobFailed(status)
             return status
-        statuses.append(_run_guarded(lambda: job(read(cfg)), name, debug=bool(cfg.get("debug", False))))
+        statuses.append(_run_guarded(lambda: start_job(cfg), name, debug=bool(cfg.get("debug", False))))
         return statuses[-1]
 
     start = hydra.main(version_base="1.3", config_path="pkg://voxlift.conf", config_name=name)(run)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from voxlift.app.config.keys import suggest, suggest_key
+from voxlift.app.config.keys import SCHEMA, list_known_keys, suggest, suggest_key
 from voxlift.app.config.overrides import quote_text
 from voxlift.app.errors import FixableError
 from voxlift.data_pipelines.errors import DataError
@@ -195,6 +195,9 @@ def describe_bad_argument(argument: str, arguments: Sequence[str], command: str)
     key, separator, value = argument.partition("=")
     if not separator:
         return f"{argument}: expected key=value. {_suggest_place(argument, arguments, command)}"
+    known = list_known_keys(f"{command}{SCHEMA}")
+    if known and "." not in key and key not in known and (hint := suggest_key(key, command, arguments)):
+        return f"unknown key {key}.{hint} --cfg job prints every key."
     if value.startswith("[") and not value.rstrip().endswith("]"):
         return _describe_split_list(argument, arguments)
     if value.startswith("[") and not {'"', "'"} & set(value):
@@ -205,9 +208,12 @@ def describe_bad_argument(argument: str, arguments: Sequence[str], command: str)
 
 
 def _suggest_place(argument: str, arguments: Sequence[str], command: str) -> str:
-    """Return where an argument without a key may belong: to the one before it, or to the key of a path."""
+    """Return where an argument without `=` may belong: to the one after or before it, or to the key of a path."""
     at = arguments.index(argument) if argument in arguments else 0
     before = arguments[at - 1] if at else ""
+    after = next(iter(arguments[at + 1 :]), "")
+    if after and "=" not in after and argument in list_known_keys(f"{command}{SCHEMA}"):
+        return f"Write {argument}={after}."
     key = PATH_KEYS.get(command)
     if key and Path(argument).expanduser().exists():
         quoted = f"'{argument}'" if " " in argument else argument

@@ -13,6 +13,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -122,6 +123,25 @@ def list_given_overrides() -> list[str]:
 def list_given_keys() -> list[str]:
     """Return the keys that the user set on the command line."""
     return [key_of(override) for override in list_given_overrides()]
+
+
+def refuse_option_lists() -> None:
+    """Pass unless several options of a group were given as a list, which Hydra would merge into one.
+
+    Experiments are made to be merged.
+
+    Raises:
+        SettingsError: With the forms for several trainings.
+    """
+    options_of = GlobalHydra.instance().config_loader().get_group_options
+    for override in list_given_overrides():
+        key, _, value = override.partition("=")
+        if value.startswith("[") and key != "experiment" and "." not in key and options_of(key):
+            options = value.strip("[]")
+            several = f"voxlift-compare 'models={value}' or " if key == "model" else ""
+            raise SettingsError(
+                f"{override}: expected one option. For several trainings use {several}-m {key}={options}."
+            )
 
 
 def refuse_unread_columns(model: ModelSettings) -> None:

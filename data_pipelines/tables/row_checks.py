@@ -47,7 +47,8 @@ def check_cells(kept: Iterable[tuple[Row, Label]], source: Path) -> None:
         )
     if unknown:
         raise ManifestError(
-            f"{source}: expected a split among {', '.join(SPLITS)}, received {list_some(unknown)}."
+            f"{source}: expected a split among {', '.join(SPLITS)}, received {list_some(unknown)}. Write one "
+            "of these in the column of data.split_column, or remove that key to have the splits drawn."
         )
     if nameless:
         raise ManifestError(

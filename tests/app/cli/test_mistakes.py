@@ -121,3 +121,26 @@ def test_an_unknown_baseline_names_the_nearest(tmp_path, rows, refused):
 def test_a_lift_by_spacing_needs_a_spacing(tmp_path, rows, refused):
     write_table(tmp_path, rows)
     refused("model.depth_policy=spacing", named=["model.depth_policy=spacing", "preprocess.spacing"])
+
+
+def test_a_list_of_models_is_refused_instead_of_merged_into_the_last(tmp_path, rows, refused):
+    write_table(tmp_path, rows)
+    refused("model=[slice2d,volume3d]", named=["models=[slice2d,volume3d]", "-m model=slice2d,volume3d"])
+
+
+def test_another_word_for_a_split_is_named_with_those_that_are_known(tmp_path, rows, refused):
+    words = ("training", "validation", "held back")
+    write_table(tmp_path, [{**row, "part": words[place % 3]} for place, row in enumerate(rows)])
+    refused("data.split_column=part", named=["held back", "train, val, test", "data.split_column"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["data.table", "labels.csv"], "data.table=labels.csv"),
+        (["image_column={subject}/{subject}.nii"], "data.image_column"),
+    ],
+)
+def test_an_argument_that_cannot_be_parsed_is_shown_with_its_key(tmp_path, rows, refused, arguments, named):
+    write_table(tmp_path, rows)
+    refused(*arguments, named=[named])
