@@ -89,6 +89,11 @@ def _check_voxels(facts: Facts, *, among_masks: bool) -> Iterator[Finding]:
         yield _warning("empty_mask", "the mask is empty", [facts.path])
     elif facts.minimum == facts.maximum:
         yield _error("constant", f"every voxel is {facts.minimum:g}", [facts.path])
+    if 1 in facts.shape:
+        shape = "x".join(map(str, facts.shape))
+        yield _warning(
+            "single_slice", f"the image is a single slice, {shape} voxels (D x H x W)", [facts.path]
+        )
 
 
 def _check_header(facts: Facts) -> Iterator[Finding]:
@@ -127,10 +132,13 @@ def _check_outliers(known: Sequence[Facts], name: str, unit: str) -> Iterator[Fi
     median = np.median(values, axis=0)
     is_outlier = (np.maximum(values / median, median / values) >= OUTLIER_FACTOR).any(axis=1)
     if is_outlier.any():
-        usual = " x ".join(f"{value:.4g}" for value in median)
+        usual, first = (
+            " x ".join(f"{value:.4g}" for value in sides) for sides in (median, values[is_outlier][0])
+        )
+        count = f"{is_outlier.sum()} of {len(known)} files"
         yield _warning(
             f"{name}_outlier",
-            f"{is_outlier.sum()} of {len(known)} files are far from {usual} {unit} (D x H x W)",
+            f"{count} are far from {usual} {unit} (D x H x W), the first with {first}",
             [facts.path for facts, is_off in zip(known, is_outlier, strict=True) if is_off],
         )
 

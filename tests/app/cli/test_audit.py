@@ -202,6 +202,8 @@ def test_the_terminal_shows_one_row_per_kind_with_its_first_examples(folder):
         (folder / f"{index}.nii.gz").write_bytes(b"junk")
     found = audit_dataset(settings_of(folder))
     text = printed(found)
+    first, second = found.manifest.classes
+    assert re.search(rf"\b{second}; 'data\.classes=\[{second},{first}\]' makes it {first}\b", text)
     (line,) = [line for line in text.splitlines() if line.startswith("unreadable")]
     assert re.search(r"error +5 +\S", line)
     assert "and 2 more" in text

@@ -85,3 +85,14 @@ def test_classes_that_are_one_number_are_found():
     manifest = replace(manifest_of([0, 1, 2, 3] * 3), classes=("1.5", "1.50", "7", "70"))
     (found,) = check_classes(manifest, [None] * 12)
     assert (found.kind, "'1.50'" in found.message) == ("similar_classes", True)
+
+
+def test_an_image_of_a_single_slice_is_named_with_its_shape(tmp_path):
+    paths = [write_scan(tmp_path / f"{i}.nii", i) for i in range(6)]
+    write_nifti(paths[2], random_voxels(9, shape=(11, 7, 1)))
+    records = tuple(Record(f"s{i}", (path,), i % 2, None, i) for i, path in enumerate(paths))
+    found = audit_manifest(Manifest(records, ("cat", "dog"), {}, Path("table.csv"))).findings
+    (single,) = [one for one in found if one.kind == "single_slice"]
+    assert single.where == (str(paths[2]),)
+    assert "1x7x11" in single.message
+    assert not single.spoils
