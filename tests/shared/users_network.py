@@ -1,4 +1,4 @@
-"""The module of a user for `model.builder`: a 2D network with a layer of its own, and the rule that lifts it."""
+"""The module of a user for `model.builder`: a 2D network with a layer of its own, and its lift rule."""
 
 MODULE = '''
 import keras

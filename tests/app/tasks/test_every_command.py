@@ -1,4 +1,4 @@
-"""Findings, grades and numbers go through every command: one tiny training each."""
+"""Findings, grades and numbers go through every command: one tiny training each, which is resumed."""
 
 import json
 import shutil
@@ -36,6 +36,11 @@ CASES = {
     "grades": ("data.task=winding",),
     "findings": ("data.task=signs", "data.subjects=24"),
 }
+MODELS = {  # with what balances volumes, which depends on the task
+    "number": ("experiment=inflated", "trainer.balance=sample", "augment.mixup_alpha=0.2"),
+    "grades": ("model=volume3d", "trainer.balance=weights"),
+    "findings": ("model=slice2d_attention", "trainer.balance=sample"),
+}
 GRADES, SIGNS = ("loose", "medium", "tight"), ("nodule", "calcified")
 
 
@@ -63,8 +68,9 @@ class Trained:
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     overrides = (f"task={request.param}", *CASES[request.param], f"data.folder={folder}/data")
-    options = ("model=volume3d", "trainer.epochs=1", "preflight.enabled=false", "logger=none")
-    run = train_tiny(folder, "run", *options, *overrides)
+    options = ("augment=none", *MODELS[request.param], "trainer.epochs=1", "preflight.enabled=false")
+    run = train_tiny(folder, "run", *options, "logger=none", *overrides)
+    assert call_command("train", f"resume={run.path}", "trainer.epochs=2") == 0
     return Trained(request.param, run, overrides)
 
 
@@ -89,6 +95,7 @@ def test_metrics_agree_with_scikit_learn_and_scipy_on_the_predictions(trained):
         )
         assert block["baseline_mae_median"] == pytest.approx(np.abs(truth - np.median(training)).mean())
         assert trained.metrics["unit"] == "mm"
+        assert predicted.min() > 0  # not standardised
     elif trained.task == "grades":
         p = np.stack([trained.floats(f"p_{name}") for name in GRADES], axis=1)
         truth = np.array([GRADES.index(row["label"]) for row in trained.rows])
@@ -106,6 +113,7 @@ def test_metrics_agree_with_scikit_learn_and_scipy_on_the_predictions(trained):
             assert block[f"auc[{name}]"] == pytest.approx(aucs[name])
         assert block["auc"] == pytest.approx(np.mean(list(aucs.values())))
         assert set(trained.metrics["thresholds"]) == set(SIGNS)
+    assert len(read_rows(trained.run.history)) == 2
     assert trained.metrics["task"] == trained.task
     assert "calibration" not in trained.metrics
     assert block["n"] == len(trained.rows)
