@@ -47,7 +47,7 @@ from voxlift.app.report.tables import (
 )
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder, load_network
-from voxlift.app.runs.subjects import SubjectColumns
+from voxlift.app.runs.subject_columns import SubjectColumns
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,6 +31,8 @@ CHANCE = {"kappa_quadratic": 0.0, "auc": 0.5, "r2": 0.0}  # of the first that a 
 RESAMPLES = 200  # for a rule of thumb
 LITTLE = 0.3  # of the way from chance to perfect: a training score below has hardly been learnt
 GAP = 0.1  # between training and validation that matters
+NOTABLY = 1.05  # of a spacing: rounding makes smaller differences
+OWN_BASELINES = ("cnn", "resnet", "tutorial")  # which read model.filters
 MIN_SUBJECTS = 10  # of training, and of validation 5, below which the state is unknown
 
 
@@ -188,11 +191,24 @@ def write_learning(
 def read_learning(run: RunFolder, settings: TrainSettings) -> list[str]:
     """Return sentences on whether the model learnt, and whether it was resumed for more epochs."""
     found = read_json(run.learning) if run.learning.exists() else {}
-    augment = str(settings.augment.get("name", ""))
-    return [
-        *describe_learning(found, augment=augment, has_network=settings.model.has_network),
-        *describe_extensions(run),
-    ]
+    sentences = describe_learning(
+        found,
+        augment=str(settings.augment.get("name", "")),
+        has_network=settings.model.has_network,
+        has_filters=settings.model.builder is None and settings.model.baseline in OWN_BASELINES,
+        is_coarser=_is_coarser_than_files(run, settings.preprocess.spacing),
+    )
+    return [*sentences, *describe_extensions(run)]
+
+
+def _is_coarser_than_files(run: RunFolder, spacing: Any) -> bool:  # noqa: ANN401 - as the schema has it
+    """Return whether a run's grid is coarser than most of its files along an axis."""
+    rows = read_rows(run.subjects) if run.subjects.exists() else []
+    names = [f"header.spacing.{axis}" for axis in ("depth", "height", "width")]
+    if not isinstance(spacing, list) or not rows or not all(rows[0].get(name) for name in names):
+        return False
+    stored = [statistics.median(float(row[name]) for row in rows if row[name]) for name in names]
+    return any(own > NOTABLY * file for own, file in zip(spacing, stored, strict=True))
 
 
 def _read_overfit_losses(run: RunFolder) -> list[float] | None:
@@ -293,19 +309,28 @@ def _judge(
     return "overfits" if train - val > GAP and val_interval[1] < train_interval[0] else "neither"
 
 
-def describe_learning(found: Mapping[str, Any], *, augment: str = "", has_network: bool = True) -> list[str]:
+def describe_learning(
+    found: Mapping[str, Any],
+    *,
+    augment: str = "",
+    has_network: bool = True,
+    has_filters: bool = True,
+    is_coarser: bool = True,
+) -> list[str]:
     """Return sentences about the content of `learning.json`, with what to try next.
 
     Args:
         found: Its content.
         augment: Name of the augmentation, `none` for none.
         has_network: Whether there are epochs, augmentation and layers to change.
+        has_filters: Whether the network reads `model.filters`.
+        is_coarser: Whether the grid is coarser than that of the files.
     """
     if found.get("train") is None:
         return []
     sentences = [_compare(found)]
     if has_network:
-        sentences += _suggest(found, augment)
+        sentences += _suggest(found, augment, has_filters=has_filters, is_coarser=is_coarser)
     if found.get("best_is_last"):
         sentences.append(
             f"The best epoch was the last ({found['best_epoch']} of {found['epochs']}): train longer, with a "
@@ -328,7 +353,9 @@ def _compare(found: Mapping[str, Any]) -> str:
     return f"{state}: {scores}." if found["state"] == "unknown" else f"{state} ({scores})."
 
 
-def _suggest(found: Mapping[str, Any], augment: str) -> list[str]:
+def _suggest(found: Mapping[str, Any], augment: str, *, has_filters: bool, is_coarser: bool) -> list[str]:
+    filters = {"underfits": "larger model.filters", "overfits": "smaller model.filters"}
+    last = filters.get(str(found["state"]), "") if has_filters else ""
     if found["state"] == "underfits":
         weaker = (
             f" augment=none, since the interpolation of augment={augment} blurs structures of a few voxels;"
@@ -336,12 +363,14 @@ def _suggest(found: Mapping[str, Any], augment: str) -> list[str]:
             else ""
         )
         learnt = _describe_batch(found)
-        others = "a finer grid, as preprocess.budget=96 gives; larger model.filters; and look at some labels."
-        return [f"{learnt}Try:{weaker} more trainer.epochs; a higher optimizer.learning_rate; {others}"]
+        finer = "a finer grid (preprocess.budget=96, or a smaller preprocess.spacing)" if is_coarser else ""
+        others = ["more trainer.epochs", "a higher optimizer.learning_rate", finer, last]
+        return [f"{learnt}Try:{weaker} {'; '.join(filter(None, others))}; and look at some labels."]
     if found["state"] == "overfits":
         more = " augment=light or strong;" if augment == "none" else ""
         first = f"Try:{more} more subjects; trained weights (experiment=inflated, model.weights); "
-        return [f"{first}a higher model.dropout or optimizer.weight_decay; smaller model.filters."]
+        others = ["a higher model.dropout or optimizer.weight_decay", last]
+        return [f"{first}{'; '.join(filter(None, others))}."]
     return []
 
 

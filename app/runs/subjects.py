@@ -6,11 +6,8 @@ subgroups can be scored later, and where the table is not at hand.
 
 from __future__ import annotations
 
-import math
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voxlift.app.config import SPLIT_NAMES, EvaluationSettings, SettingsError, TrainSettings
@@ -20,59 +17,22 @@ from voxlift.app.data.sources import locate_table, table_options
 from voxlift.app.evaluation.table_one import TableOneRow, Value, describe_columns, table_rows
 from voxlift.app.files import read_rows, write_rows
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subject_columns import (
+    AXES,
+    HEADER_FACTS,
+    SubjectColumns,
+    collect_columns,
+    find_usual_columns,
+    saved_name,
+)
 from voxlift.app.tasks.base import task_of
-from voxlift.data_pipelines.errors import ManifestError, closest_name, list_some
+from voxlift.data_pipelines.errors import ManifestError, list_some
 from voxlift.data_pipelines.files import IMAGE_SUFFIXES
 from voxlift.data_pipelines.tables.manifest import Manifest, Record, load_manifest
-from voxlift.data_pipelines.tables.reader import is_missing, is_number, read_table
+from voxlift.data_pipelines.tables.reader import is_number, read_table
 
-OWN_COLUMNS = ("subject", "image", "split", "row")
-AXES = ("depth", "height", "width")
-HEADER_FACTS = (
-    *(f"header.{name}" for name in ("spacing", "shape", "axcodes", "format", "folder")),
-    *(f"header.{name}.{axis}" for name in ("spacing", "shape") for axis in AXES),
-)
-OPEN_ENDED = re.compile(r"([0-9.]+) ?\+|[<>≤≥]=? ?([0-9.]+)")
 MAX_COLUMNS = 200
 MAX_CELL = 200  # characters
-USUAL_NAMES = {
-    "age": ("age", "agey", "ageyears", "ageatscan", "ageatvisit", "patientage"),
-    "sex": ("sex", "gender", "patientsex"),
-    "site": ("site", "siteid", "center", "centre", "hospital", "institution", "scanner", "scannerid"),
-}
-
-
-@dataclass(frozen=True)
-class SubjectColumns:
-    """The columns of a table of volumes.
-
-    Attributes:
-        rows: Image cell of a volume (see `Record.item`) to its cells by column, as text.
-        names: Of the columns that the user's table has, in its order.
-    """
-
-    rows: Mapping[str, Mapping[str, str]]
-    names: tuple[str, ...]
-
-    def read(self, column: str, items: Iterable[str], *, setting: str = "evaluation.by") -> list[Value]:
-        """Return the value of each volume: float where all cells are numbers, else text; nan where missing.
-
-        Args:
-            column: A column of the table, or a fact of the files, `header.spacing` and so on.
-            items: Image cells of the volumes.
-            setting: Names the column, for the message.
-
-        Raises:
-            SettingsError: There is no such column.
-        """
-        known = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        if column not in known:
-            close = closest_name(column, known)
-            hint = f" Did you mean {close}?" if close else ""
-            raise SettingsError(
-                f"{setting}: there is no column {column}.{hint} The columns are {', '.join(known) or 'none'}."
-            )
-        return parse_cells([self.rows.get(item, {}).get(column, "") for item in items])
 
 
 def write_subjects(cohort: Cohort, run: RunFolder, settings: TrainSettings) -> None:
@@ -228,18 +188,8 @@ def describe_table(
         (record.subject, record.item, _group_of(record, manifest, groups)) for record in manifest.records
     ]
     rows = describe_subjects(select_table_columns(manifest), volumes, named=named, order=groups)
-    flow: list[dict[str, str | int]] = [
-        {"step": "read", "reason": "", "rows": sum(manifest.left_out.values()) + len(volumes), "subjects": ""}
-    ]
-    flow += [
-        {"step": "left out", "reason": reason, "rows": count, "subjects": ""}
-        for reason, count in manifest.left_out.items()
-    ]
-    for name in (None, *groups):
-        own = [subject for subject, _, group in volumes if name in (None, group)]
-        if own:
-            flow.append({"step": "used", "reason": name or "", "rows": len(own), "subjects": len(set(own))})
-    return rows, flow
+    used = [(subject, group) for subject, _, group in volumes]
+    return rows, _build_flow_rows(manifest.left_out, used, groups)
 
 
 def _group_of(record: Record, manifest: Manifest, groups: Sequence[str]) -> str:
@@ -264,19 +214,6 @@ def build_subject_rows(cohort: Cohort, columns: SubjectColumns) -> list[dict[str
     return rows
 
 
-def collect_columns(rows: Sequence[Mapping[str, str]]) -> SubjectColumns:
-    """Return rows of `subjects.csv` as columns; spacing and shape also as one text of three numbers."""
-    collected = {}
-    for row in rows:
-        own = {name: cell for name, cell in row.items() if name not in OWN_COLUMNS}
-        for name in ("spacing", "shape"):
-            sides = [own.get(f"header.{name}.{axis}", "") for axis in AXES]
-            own |= {f"header.{name}": "x".join(sides)} if all(sides) else {}
-        collected[row["image"]] = own
-    names = [name for name in (rows[0] if rows else ()) if name not in OWN_COLUMNS]
-    return SubjectColumns(collected, tuple(name for name in names if not name.startswith("header.")))
-
-
 def build_flow(cohort: Cohort, manifest: Manifest) -> list[dict[str, str | int]]:
     """Return the rows of `flow.csv`: rows read, left out by reason, and used, with the subjects of those.
 
@@ -287,21 +224,31 @@ def build_flow(cohort: Cohort, manifest: Manifest) -> list[dict[str, str | int]]
     unusable = len(cohort.left_out)
     outside = len(manifest.records) - len(cohort.records) - unusable
     reasons = {**manifest.left_out, "in the outer test fold": outside, "file cannot be used": unusable}
-    rows: list[dict[str, str | int]] = [
-        {"step": "read", "reason": "", "rows": sum(reasons.values()) + len(cohort.records), "subjects": ""}
-    ]
+    pairs = zip(cohort.records, cohort.splits, strict=True)
+    return _build_flow_rows(reasons, [(record.subject, split) for record, split in pairs], cohort.present)
+
+
+def _build_flow_rows(
+    reasons: Mapping[str, int], used: Sequence[tuple[str, str]], groups: Sequence[str]
+) -> list[dict[str, str | int]]:
+    """Return the rows of `flow.csv`.
+
+    Args:
+        reasons: Why rows were left out, with their number.
+        used: Subject and group of each row that is used.
+        groups: In the order of their rows, after one for all of them.
+    """
+    read = sum(reasons.values()) + len(used)
+    rows: list[dict[str, str | int]] = [{"step": "read", "reason": "", "rows": read, "subjects": ""}]
     rows += [
         {"step": "left out", "reason": reason, "rows": count, "subjects": ""}
         for reason, count in reasons.items()
         if count
     ]
-    for split in (None, *cohort.present):
-        own = [
-            record.subject
-            for record, one in zip(cohort.records, cohort.splits, strict=True)
-            if split in (None, one)
-        ]
-        rows.append({"step": "used", "reason": split or "", "rows": len(own), "subjects": len(set(own))})
+    for name in (None, *groups):
+        own = [subject for subject, group in used if name in (None, group)]
+        if own:
+            rows.append({"step": "used", "reason": name or "", "rows": len(own), "subjects": len(set(own))})
     return rows
 
 
@@ -370,45 +317,6 @@ def describe_with_external(
         volumes = [(row["subject"], row["image"], row["split"]) for row in read_rows(run.splits)] + volumes
     order = (*SPLIT_NAMES, *dict.fromkeys(cohort.splits))
     return describe_subjects(SubjectColumns(rows, names), volumes, named=named, order=order)
-
-
-def find_usual_columns(names: Iterable[str], kinds: Sequence[str] = tuple(USUAL_NAMES)) -> list[str]:
-    """Return the columns of age, sex and site among the names, by their usual spellings.
-
-    >>> find_usual_columns(["participant_id", "Gender", "age_at_scan", "label"])
-    ['age_at_scan', 'Gender']
-
-    Args:
-        names: Of all columns.
-        kinds: Some keys of `USUAL_NAMES`.
-    """
-    plain = {name: "".join(filter(str.isalpha, name.casefold())) for name in names}
-    return [name for kind in kinds for name, text in plain.items() if text in USUAL_NAMES[kind]]
-
-
-def parse_cells(cells: Sequence[str]) -> list[Value]:
-    """Return cells as numbers if all that are not missing can be, else as text; nan where missing.
-
-    Open ends, as in ages that are not given exactly (`89+`, `>89`), count as the number that they begin with.
-
-    >>> parse_cells(["1.5", "n/a", "89+"]), parse_cells(["1.5", "high"])
-    ([1.5, nan, 89.0], ['1.5', 'high'])
-    """
-    known = [cell for cell in cells if not is_missing(cell)]
-    closed = {cell: _close_end(cell) for cell in known} if any(map(is_number, known)) else {}
-    is_numeric = all(is_number(closed.get(cell, cell)) for cell in known)
-    return [math.nan if is_missing(cell) else float(closed[cell]) if is_numeric else cell for cell in cells]
-
-
-def _close_end(cell: str) -> str:
-    """Return an open-ended number without the sign that opens it; any other cell as it is."""
-    found = OPEN_ENDED.fullmatch(cell)
-    return (found[1] or found[2]) if found else cell
-
-
-def saved_name(column: str) -> str:
-    """Return the name of a table's column in `subjects.csv`, beside the columns that are not the table's."""
-    return f"table.{column}" if column in OWN_COLUMNS or column.startswith("header.") else column
 
 
 def _find_suffix(image: Path) -> str:
