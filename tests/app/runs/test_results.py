@@ -128,6 +128,8 @@ def test_advice_names_the_settings_to_change():
     text = " ".join(describe_learning(under.as_json(), augment="light"))
     assert all(key in text for key in ("augment=none", "trainer.epochs", "0.05", "30 of 30"))
     assert "augment=none" not in " ".join(describe_learning(under.as_json(), augment="none"))
+    own = " ".join(describe_learning(under.as_json(), has_filters=False, is_coarser=False))
+    assert all(key in text and key not in own for key in ("model.filters", "preprocess."))
     over = assess_learning(draw_scores(80, signal=3, seed=1), draw_scores(40, signal=0, seed=2))
     assert "model.dropout" in " ".join(describe_learning(over.as_json(), augment="none"))
     without = describe_learning(over.as_json(), has_network=False)
