@@ -330,7 +330,7 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def quote_override(override: str) -> str:
+def quote_for_shell(override: str) -> str:
     """Return an override as it is written in a shell."""
     return f"'{override}'" if any(mark in override for mark in "[{ ") else override
 
@@ -360,7 +360,7 @@ def describe_choice(choice: AutoChoice, budget: int) -> list[str]:
         )
     grids = list_grids(choice.others)
     lines.append(f"Grid (depth, height, width) by preprocess.budget, here {budget}: {grids}.")
-    return [*lines, f"It stands for: {' '.join(map(quote_override, auto_overrides(decided)))}"]
+    return [*lines, f"It stands for: {' '.join(map(quote_for_shell, auto_overrides(decided)))}"]
 
 
 def list_grids(by_budget: Mapping[int, AutoPreprocess]) -> str:

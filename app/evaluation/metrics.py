@@ -69,7 +69,7 @@ def class_metric_draws(scores: Scores, weights: Floats) -> dict[str, Floats]:
         at_half = _decision_metrics(with_threshold(scores, 0.5), weights)
         metrics |= {f"{name}@0.5": at_half[name] for name in ("accuracy", "balanced_accuracy")}
     if scores.has_top_k:
-        metrics[f"top{scores.top_k}_accuracy"] = _weighted_mean(is_among_top(scores), weights)
+        metrics[f"top{scores.top_k}_accuracy"] = weighted_mean(is_among_top(scores), weights)
     if scores.is_paired:
         metrics["forced_choice"] = weighted_forced_choice(scores, weights)
     return metrics | _probability_metrics(scores, weights)
@@ -100,7 +100,7 @@ def weighted_forced_choice(scores: Scores, weights: Floats) -> Floats:
             gaps = p[is_positive][:, None] - p[~is_positive]
             first.append(own[0])  # all scans of a subject have one weight: they are drawn together
             shares.append(((gaps > 0) + (gaps == 0) / 2).mean())
-    return _weighted_mean(np.array(shares), weights[:, np.array(first, np.int64)])
+    return weighted_mean(np.array(shares), weights[:, np.array(first, np.int64)])
 
 
 def _ranking_metrics(scores: Scores, weights: Floats) -> dict[str, Floats]:
@@ -151,8 +151,8 @@ def _probability_metrics(scores: Scores, weights: Floats) -> dict[str, Floats]:
     squared = ((scores.probabilities - one_hot) ** 2).sum(axis=1)
     predicted, observed = calibration_pairs(scores)
     return {
-        "log_loss": _weighted_mean(-np.log(clipped[one_hot == 1]), weights),
-        "brier": _weighted_mean(squared / 2 if scores.is_binary else squared, weights),
+        "log_loss": weighted_mean(-np.log(clipped[one_hot == 1]), weights),
+        "brier": weighted_mean(squared / 2 if scores.is_binary else squared, weights),
         "ece": weighted_calibration_error(predicted, observed, CALIBRATION_BINS, weights),
     }
 
@@ -291,9 +291,10 @@ def divide(numerator: Floats, denominator: Floats, *, undefined: float = np.nan)
     return quotient
 
 
-def _weighted_mean(values: Floats, weights: Floats) -> Floats:
-    """Return the mean of values [N] under each resample [B]; nan for one that drew nobody."""
-    return divide(weights @ values, weights.sum(axis=1))
+def weighted_mean(values: Floats, weights: Floats) -> Floats:
+    """Return the mean [B] of values [N] or [B, N] under weights [B, N]; nan for one that drew nobody."""
+    sums = weights @ values if values.ndim == 1 else np.einsum("bn,bn->b", weights, values)
+    return divide(sums, weights.sum(axis=1))
 
 
 def _nan_mean(values: Floats) -> Floats:

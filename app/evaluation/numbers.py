@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from voxlift.app.evaluation.metrics import divide, metric_draws, rank_scores
+from voxlift.app.evaluation.metrics import divide, metric_draws, rank_scores, weighted_mean
 from voxlift.app.evaluation.scores import Floats, Predictions, ScoresError, index_subjects
 from voxlift.data_pipelines.errors import list_some
 
@@ -96,8 +96,8 @@ def number_metric_draws(numbers: Numbers, weights: Floats) -> dict[str, Floats]:
     """
     errors = _Moments(numbers.errors, numbers.labels, weights)
     both = _Moments(numbers.values, numbers.labels, weights)
-    mean_square = _weighted_mean(numbers.errors**2, weights)
-    mae = _weighted_mean(np.abs(numbers.errors), weights)
+    mean_square = weighted_mean(numbers.errors**2, weights)
+    mae = weighted_mean(np.abs(numbers.errors), weights)
     slope = divide(both.covariance, both.first_variance)
     drawn = weights.sum(axis=1)
     spread = np.sqrt(errors.first_variance * divide(drawn, drawn - 1))  # of a sample, as Bland and Altman's
@@ -170,11 +170,11 @@ class _Moments:
         # Centred first, so that the difference of squares below loses no digits.
         origins = first.mean(), second.mean()
         one, other = first - origins[0], second - origins[1]
-        mean, other_mean = _weighted_mean(one, weights), _weighted_mean(other, weights)
+        mean, other_mean = weighted_mean(one, weights), weighted_mean(other, weights)
         self.first_mean, self.second_mean = mean + origins[0], other_mean + origins[1]
-        self.first_variance = _variance(_weighted_mean(one**2, weights), mean)
-        self.second_variance = _variance(_weighted_mean(other**2, weights), other_mean)
-        self.covariance = _weighted_mean(one * other, weights) - mean * other_mean
+        self.first_variance = _variance(weighted_mean(one**2, weights), mean)
+        self.second_variance = _variance(weighted_mean(other**2, weights), other_mean)
+        self.covariance = weighted_mean(one * other, weights) - mean * other_mean
 
     @property
     def correlation(self) -> Floats:
@@ -186,12 +186,6 @@ class _Moments:
 def _variance(mean_square: Floats, mean: Floats) -> Floats:
     variance = mean_square - mean**2
     return np.where(variance > CONSTANT * mean_square, variance, 0.0)
-
-
-def _weighted_mean(values: Floats, weights: Floats) -> Floats:
-    """Return the mean [B] of values [N] or [B, N] under weights [B, N]; nan for one that drew nobody."""
-    sums = weights @ values if values.ndim == 1 else np.einsum("bn,bn->b", weights, values)
-    return divide(sums, weights.sum(axis=1))
 
 
 def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
@@ -210,11 +204,11 @@ def _baseline_draws(numbers: Numbers, weights: Floats, mae: Floats) -> dict[str,
     if not (math.isfinite(numbers.training_mean) and math.isfinite(numbers.training_median)):
         return {}
     of_mean, of_median = numbers.labels - numbers.training_mean, numbers.labels - numbers.training_median
-    baseline = _weighted_mean(np.abs(of_median), weights)
+    baseline = weighted_mean(np.abs(of_median), weights)
     return {
         "baseline_mae_median": baseline,
-        "baseline_mae_mean": _weighted_mean(np.abs(of_mean), weights),
-        "baseline_rmse_mean": np.sqrt(_weighted_mean(of_mean**2, weights)),
+        "baseline_mae_mean": weighted_mean(np.abs(of_mean), weights),
+        "baseline_rmse_mean": np.sqrt(weighted_mean(of_mean**2, weights)),
         "mae_gain": baseline - mae,
     }
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from voxlift.app.config.overrides import format_override
-from voxlift.app.data.sources import auto_overrides, quote_override
+from voxlift.app.data.sources import auto_overrides, quote_for_shell
 from voxlift.app.evaluation.table_one import TableOneRow
 from voxlift.data_pipelines.audit import Audit, Facts, Finding
 from voxlift.data_pipelines.audit.regions import RegionFacts
@@ -174,14 +174,14 @@ def describe_positive(manifest: Manifest) -> str:
     if manifest.target != "classes" or len(manifest.classes) != 2:
         return ""
     first, second = manifest.classes
-    other = quote_override(format_override("data.classes", [second, first]))
+    other = quote_for_shell(format_override("data.classes", [second, first]))
     return f"The positive class, of sensitivity and PPV, is {second}; {other} makes it {first}."
 
 
 def suggested_overrides(audit: Audit) -> list[str]:
     """Return the suggestions as training settings, quoted for a shell; none if no file was readable."""
     suggested = audit.suggested
-    return [] if suggested is None else [quote_override(one) for one in auto_overrides(suggested)]
+    return [] if suggested is None else [quote_for_shell(one) for one in auto_overrides(suggested)]
 
 
 def common_folder(facts: Sequence[Facts]) -> str:
