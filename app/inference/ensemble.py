@@ -89,6 +89,12 @@ class Ensemble:
         return self.thresholds[0] if self.task.is_nominal and self.thresholds else None
 
     @property
+    def rule(self) -> str:
+        """How a scan is decided, or that a number is predicted, as a sentence without its full stop."""
+        kind = "Decision" if self.task.has_probabilities else "Prediction"
+        return f"{kind}: {self.task.describe_decision(self.classes, self.thresholds)}"
+
+    @property
     def joined_columns(self) -> tuple[str, ...]:
         """Columns of the table that members take beside the images, each once."""
         encoders = [member.encoder for member in self.members if member.encoder is not None]

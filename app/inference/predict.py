@@ -206,7 +206,7 @@ def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def count_decisions(rows: Sequence[Row], ensemble: Ensemble) -> dict[str, int]:
+def count_decisions(rows: Sequence[Mapping[str, Any]], ensemble: Ensemble) -> dict[str, int]:
     """Return how many scans were decided as each class, or to have each finding; nothing for a number."""
     task, names = ensemble.task, ensemble.classes
     counts = Counter(name for row in rows for name in task.decided_names(row, names))
@@ -261,9 +261,7 @@ def _print_seen(seen: Collection[str], scans: Sequence[Scan]) -> None:
 def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     """Print how classes are predicted, and for which runs the training range is unknown."""
     mean = f", from the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
-    rule = ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)
-    kind = "Decision" if ensemble.task.has_probabilities else "Prediction"
-    print_line(f"{kind}: {rule}{mean}.")
+    print_line(f"{ensemble.rule}{mean}.")
     calibrations = [one.calibration for one in ensemble.members if one.calibration is not None]
     if not all(one.is_neutral for one in calibrations):
         values = "; ".join(one.describe(ensemble.classes) for one in calibrations)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import PredictSettings
 from voxlift.app.inference.ensemble import Ensemble
 from voxlift.app.inference.maps import METHOD_NAMES, explain_scan
+from voxlift.app.inference.predict import count_decisions
 from voxlift.app.inference.predictor import Predictor, scan_key
 from voxlift.app.inference.scans import prepare_scan
 from voxlift.app.progress import progress_bar
@@ -64,11 +64,11 @@ def write_prediction_page(
     values = {
         "title": f"Predictions for {show_path(str(settings.input), folder)}",
         "created": timestamp(),
-        "verdict": _describe_rows(rows),
+        "verdict": _describe_rows(rows, ensemble),
         "notes": [
             f"Run: {', '.join(show_path(member.run.path, folder) for member in ensemble.members)}.",
             *(text for member in ensemble.members for text in describe_extensions(member.run)),
-            f"{_rule(ensemble)} All predictions are in {Path(settings.output).name}.",
+            f"{ensemble.rule}. All predictions are in {Path(settings.output).name}.",
         ],
         "cases": cases,
         "viewer": cases.viewer,
@@ -169,7 +169,7 @@ def _prediction(row: Row, ensemble: Ensemble) -> NDArray[np.float64]:
 
 
 def _confidence(row: Row, ensemble: Ensemble) -> float | None:
-    """Return the probability of the decision, of findings that of the least sure one; None for a number."""
+    """Return the probability of the decision, of several findings the least one; None for a number."""
     if not ensemble.task.has_probabilities:
         return None
     prediction = _prediction(row, ensemble)
@@ -178,20 +178,14 @@ def _confidence(row: Row, ensemble: Ensemble) -> float | None:
     return float(np.maximum(prediction, 1 - prediction).min())
 
 
-def _describe_rows(rows: Sequence[Row]) -> str:
+def _describe_rows(rows: Sequence[Row], ensemble: Ensemble) -> str:
+    """Return how many scans were scored, as which class or with which findings, and with a warning."""
     scored = [row for row in rows if not row["reason"]]
-    counts = Counter(str(row["decision"]) for row in scored if row.get("decision"))
-    findings = [name for name in (rows[0] if rows else ()) if name.startswith(DECIDED)]
-    counts.update({name.removeprefix(DECIDED): sum(int(row[name]) for row in scored) for name in findings})
-    decided = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    counts = count_decisions(scored, ensemble)
+    decided = ", ".join(f"{count} {name}" for name, count in counts.items())
     warned = sum(bool(row["warning"]) for row in scored)
     text = f"{len(scored)} of {len(rows)} scans were scored{f': {decided}' if decided else ''}."
     return text + (f" {warned} with a warning." if warned else "")
-
-
-def _rule(ensemble: Ensemble) -> str:
-    kind = "Decision" if ensemble.task.has_probabilities else "Prediction"
-    return f"{kind}: {ensemble.task.describe_decision(ensemble.classes, ensemble.thresholds)}."
 
 
 def _table_row(row: Row) -> dict[str, object]:
