@@ -27,7 +27,7 @@ LABELS = np.array([0, 1, 0, 1, 1], np.int64)
 
 @pytest.fixture
 def volumes(tmp_path):
-    """Volume i holds values around 100 * i, so that a voxel tells where it comes from."""
+    """Volume i holds values around 100 * i, so that a voxel shows where it comes from."""
     paths = []
     for index in range(5):
         voxels = (100 * index + np.arange(np.prod(SHAPE)) % 97).astype(np.float16).reshape(SHAPE)

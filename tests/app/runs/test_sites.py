@@ -1,4 +1,4 @@
-"""Sites in a training: which subjects are tested, each site's score, and whether the site can be told."""
+"""Sites in a training: the tested subjects, each site's score, and whether the site can be predicted."""
 
 import json
 

@@ -41,7 +41,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(work):
-    """Noise images; the column `volume` tells the label, `site` and `gap` do not; with its own splits."""
+    """Noise images; the column `volume` predicts the label, `site` and `gap` do not; with its own splits."""
     rng = np.random.default_rng(5)
     with (work / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

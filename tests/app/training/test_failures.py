@@ -1,4 +1,4 @@
-"""What befalls a training from outside ends in a sentence with the way out, and leaves what was finished."""
+"""Lack of memory, a full disk and interrupts end in a message with the fix, and leave what was finished."""
 
 import errno
 import os

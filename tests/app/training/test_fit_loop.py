@@ -1,4 +1,4 @@
-"""Steps of the optimiser: who is decayed, gradients in portions, the average of the weights, the schedule."""
+"""Steps of the optimiser: decayed weights, gradients of microbatches, averaged weights, the schedule."""
 
 import keras
 import numpy as np
@@ -84,16 +84,16 @@ def test_decay_spares_what_attention_over_slices_has_but_its_kernels():
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam"])
-def test_gradients_in_portions_make_the_step_of_the_large_batch(name):
+def test_gradients_of_microbatches_make_the_step_of_the_large_batch(name):
     settings = OptimizerSettings(name=name, schedule="constant", learning_rate=0.01, weight_decay=0.01)
     weights = {}
-    for portions in (1, 4):
+    for microbatches in (1, 4):
         keras.utils.set_random_seed(0)
         network = network_of(keras.layers.Conv3D(3, 3))
-        compile_network(task_of(network, settings, accumulate=portions))
+        compile_network(task_of(network, settings, accumulate=microbatches))
         for _ in range(2):
-            network.fit(VOXELS, LABELS, batch_size=8 // portions, shuffle=False, verbose=0)
-        weights[portions] = network.get_weights()
+            network.fit(VOXELS, LABELS, batch_size=8 // microbatches, shuffle=False, verbose=0)
+        weights[microbatches] = network.get_weights()
     for whole, summed in zip(weights[1], weights[4], strict=True):
         np.testing.assert_allclose(summed, whole, rtol=1e-4, atol=1e-6)
 
@@ -144,7 +144,7 @@ def test_float16_scales_the_loss_and_a_step_that_overflows_moves_nothing():
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_a_later_optimiser_goes_on_with_the_schedule():
+def test_a_later_optimiser_continues_the_schedule():
     settings = OptimizerSettings(warmup_epochs=1.0)
     whole, rest = build_schedule(settings, steps=STEPS), build_schedule(settings, steps=Steps(100, 10, 30))
     for step in (0, 5, 40):

@@ -1,4 +1,4 @@
-"""A whole training on the JAX engine, in a process of its own: the engine is chosen once per process."""
+"""A whole training on the JAX backend, in a process of its own: a process has one backend."""
 
 import importlib.util
 import json
@@ -63,7 +63,7 @@ def finish(child):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra jax")
-def test_a_killed_training_on_jax_goes_on_to_the_end_of_an_unbroken_one(tmp_path):
+def test_a_killed_training_on_jax_resumes_to_the_end_of_an_uninterrupted_one(tmp_path):
     whole, killed = (RunFolder(tmp_path / name) for name in ("whole", "killed"))
     options = ["trainer.epochs=4", "trainer.checkpoint_steps=1", "trainer.ema=0.9", "preflight.enabled=false"]
     finish(start(tmp_path, *options, f"run_dir={whole.path}"))

@@ -1,4 +1,4 @@
-"""A killed training goes on and ends where an unbroken one ends, bit for bit on one machine's CPU."""
+"""A killed training resumes and ends where an uninterrupted one ends, bit for bit on one machine's CPU."""
 
 import json
 import os
@@ -98,13 +98,13 @@ def train(folder):
 
 
 @pytest.fixture(scope="module")
-def unbroken(folder, train):
+def uninterrupted(folder, train):
     """The runs that nobody killed, each made when it is first asked for, and their batches and files."""
     made = {}
 
     def run_of(kind):
         if kind not in made:
-            run = RunFolder(folder / f"{kind}-unbroken")
+            run = RunFolder(folder / f"{kind}-uninterrupted")
             _, said = train(run, kind)
             batches, files = map(int, said.split("counted")[-1].split())
             made[kind] = run, {"batch": batches, "file": files}
@@ -138,10 +138,10 @@ def assert_same_end(run, reference):
         assert read_json(run.metrics)[split] == read_json(reference.metrics)[split]
 
 
-def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbroken_one(
-    folder, train, unbroken
+def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_uninterrupted_one(
+    folder, train, uninterrupted
 ):
-    reference, _ = unbroken("volume3d")
+    reference, _ = uninterrupted("volume3d")
     run = RunFolder(folder / "killed")
     assert train(run, "volume3d", until=("batch", 11))[0]
     assert (run.checkpoints / "at-0001-000004.npz").exists()
@@ -156,10 +156,10 @@ def test_a_run_killed_within_an_epoch_and_again_while_scoring_ends_like_an_unbro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trial", range(20))
-def test_a_run_killed_at_random_steps_ends_like_an_unbroken_one(trial, folder, train, unbroken):
+def test_a_run_killed_at_random_steps_ends_like_an_uninterrupted_one(trial, folder, train, uninterrupted):
     rng = random.Random(trial)  # noqa: S311 - a repeatable choice, no secret
     kind, what = tuple(KINDS)[trial % len(KINDS)], rng.choice(("batch", "batch", "file"))
-    reference, counted = unbroken(kind)
+    reference, counted = uninterrupted(kind)
     run = RunFolder(folder / f"trial{trial}")
     first = rng.randint(1, counted[what])
     assert train(run, kind, until=(what, first))[0]

@@ -29,7 +29,7 @@ SUBJECTS = 48
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Labels that the column `volume` tells exactly, `noise` and `site` not at all; the images are noise."""
+    """Labels that the column `volume` predicts exactly, `noise` and `site` not at all; noise as images."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(5)
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
@@ -67,12 +67,13 @@ def fit(table, path, columns):
     return RunFolder(path)
 
 
-def test_a_telling_column_scores_all_and_an_idle_one_nothing(table, tmp_path):
-    telling, idle = fit(table, tmp_path / "a", "volume"), fit(table, tmp_path / "b", "noise,site")
-    auc = {run.path.name: json.loads(run.metrics.read_text())["test"]["auc"] for run in (telling, idle)}
+def test_a_predictive_column_scores_all_and_an_unrelated_one_nothing(table, tmp_path):
+    predictive, unrelated = fit(table, tmp_path / "a", "volume"), fit(table, tmp_path / "b", "noise,site")
+    runs = (predictive, unrelated)
+    auc = {run.path.name: json.loads(run.metrics.read_text())["test"]["auc"] for run in runs}
     assert auc["a"] == 1.0
     assert auc["b"] < 0.9
-    assert {row["feature"] for row in read_rows(idle.path / "coefficients.csv")} == {
+    assert {row["feature"] for row in read_rows(unrelated.path / "coefficients.csv")} == {
         "(constant)",
         "noise",
         "noise missing",
@@ -93,7 +94,7 @@ def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path,
     assert "volume" in capsys.readouterr().out
 
 
-def test_a_run_that_was_broken_off_ends_with_the_same_predictions(table, tmp_path):
+def test_an_interrupted_run_ends_with_the_same_predictions(table, tmp_path):
     run = fit(table, tmp_path / "run", "volume,site")
     before = run.predictions.read_bytes()
     run.metrics.unlink()

@@ -1,4 +1,4 @@
-"""MLflow: a local store holds the settings and the curves; a resumed run goes on with the same one."""
+"""MLflow: a local store holds the settings and the curves; a resumed run continues the same one."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""A training broken off within an epoch, or between its last batch and its end, ends like an unbroken one."""
+"""A training interrupted within an epoch, or after its last batch, ends like one that was not."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def stream(at):
 
 
 def train(folder, kill=None):
-    """The history and the weights of a training that goes on from what `folder` holds."""
+    """The history and the weights of a training that resumes from what `folder` holds."""
     keras.utils.set_random_seed(3)
     network = build_baseline("cnn", input_shape=(8, 10, 1), classes=2, filters=(2, 3, 4))
     counter, keep, trainer = (
@@ -71,8 +71,8 @@ def train(folder, kill=None):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("unbroken"))
+def uninterrupted(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("uninterrupted"))
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def unbroken(tmp_path_factory):
     ],
     ids=["within an epoch", "before an epoch's end", "within the last epoch", "before the last epoch's end"],
 )
-def test_a_training_broken_off_ends_like_an_unbroken_one(kill, expected, unbroken, tmp_path):
+def test_an_interrupted_training_ends_like_one_that_was_not(kill, expected, uninterrupted, tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, kill)
     assert Checkpoints(tmp_path / "checkpoints").load().position == expected
     rows, weights = train(tmp_path)
-    assert rows == unbroken[0]
-    for ours, theirs in zip(weights, unbroken[1], strict=True):
+    assert rows == uninterrupted[0]
+    for ours, theirs in zip(weights, uninterrupted[1], strict=True):
         np.testing.assert_array_equal(ours, theirs)

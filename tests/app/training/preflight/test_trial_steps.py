@@ -84,7 +84,7 @@ def test_a_slow_input_is_named_and_decides_an_epochs_time_on_a_gpu():
     assert fast.epoch_seconds == pytest.approx(12)  # on a CPU both take their share of the cores
 
 
-def test_the_engines_word_for_no_memory_becomes_pythons():
+def test_lack_of_memory_in_the_backend_becomes_a_memory_error():
     with pytest.raises(MemoryError, match="OOM when allocating"), out_of_memory():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
     with pytest.raises(KeyError), out_of_memory():

@@ -129,19 +129,19 @@ def assert_same(ours, theirs, *, tolerance=2e-5):
 
 
 @pytest.fixture(scope="module")
-def unbroken(folder):
+def uninterrupted(folder):
     """One process's training of five epochs, to which the others are compared."""
     return train_alone(folder, "one", "model=volume3d", "trainer.epochs=5")
 
 
-def test_two_processes_train_as_one_on_the_same_batches(folder, unbroken):
+def test_two_processes_train_as_one_on_the_same_batches(folder, uninterrupted):
     run = train_together(folder, "two", "model=volume3d", "trainer.epochs=5")
-    assert_same(run, unbroken)
+    assert_same(run, uninterrupted)
     assert json.loads(run.metrics.read_text(encoding="utf-8"))["test"]["n"] == 4
     assert run.report.exists()
     saved = run.config.read_text(encoding="utf-8")
     assert "strategy: hosts" in saved
-    assert "127.0.0.1" not in saved  # another job may go on with it, on other hosts
+    assert "127.0.0.1" not in saved  # another job may resume it, on other hosts
 
 
 def test_slices_are_shared_too(folder):
@@ -175,7 +175,7 @@ def worker_of(process):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for child processes in /proc")
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_ends_the_run_with_a_sentence_and_a_folder_to_go_on_with(killed, folder, unbroken):
+def test_a_killed_process_ends_the_run_with_a_message_and_a_folder_to_resume(killed, folder, uninterrupted):
     run = RunFolder(folder / f"killed-{killed}")
     overrides = ("model=volume3d", "trainer.epochs=5", "trainer.checkpoint_steps=1", "strategy=hosts")
     both = start_both(folder, *arguments_for(folder, run.path.name, *overrides))
@@ -193,7 +193,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_a_folder_to_go_on_wit
     statuses, shown, named = ends_of(start_both(folder, f"resume={run.path}"))
     assert statuses == [0, 0], named
     assert shown[0].rstrip().endswith(str(run.path))
-    assert_same(run, unbroken)
+    assert_same(run, uninterrupted)
 
 
 def test_a_failure_of_one_host_ends_both_with_its_reason(folder):

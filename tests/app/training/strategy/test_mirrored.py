@@ -84,19 +84,19 @@ def test_fewer_samples_than_devices_are_refused():
         (TrainSettings(devices=DevicesSettings(logical_cpus=2)), "devices.logical_cpus"),
     ],
 )
-def test_what_cannot_be_spread_is_refused_before_anything_starts(settings, named):
+def test_what_cannot_be_distributed_is_refused_before_anything_starts(settings, named):
     with pytest.raises(SettingsError, match=named):
         check_settings(settings)
 
 
-def test_a_host_without_gpus_names_the_way_out():
+def test_a_host_without_gpus_names_how_to_try_it():
     with pytest.raises(
         SettingsError, match=r"at least two GPUs on this host, found 0.*devices\.logical_cpus=2"
     ):
         prepare_devices(TrainSettings(strategy="mirrored"))
 
 
-def test_another_engine_is_refused(monkeypatch):
+def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(SettingsError, match="KERAS_BACKEND=jax"):
         prepare_devices(TrainSettings(strategy="mirrored"))
