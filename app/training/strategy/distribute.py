@@ -174,7 +174,7 @@ def sum_before_clipping(network: Any) -> None:  # noqa: ANN401 - untyped Keras
 
 def is_mirrored(network: Any) -> bool:  # noqa: ANN401 - untyped Keras
     """Return whether a network was built to be distributed over several devices."""
-    strategy = getattr(network, "distribute_strategy", None)  # TensorFlow's engine alone has it
+    strategy = getattr(network, "distribute_strategy", None)  # with TensorFlow alone
     return strategy is not None and strategy.num_replicas_in_sync > 1
 
 
@@ -295,7 +295,7 @@ def broadcast_values(values: Mapping[str, float]) -> dict[str, float]:
     """Return the numbers of process 0, bit for bit."""
     from jax.experimental import multihost_utils
 
-    words = np.array(list(values.values()), np.float64).view(np.uint32)  # the engine has no float64
+    words = np.array(list(values.values()), np.float64).view(np.uint32)  # JAX has no float64 by default
     with single_process():
         same = np.asarray(multihost_utils.broadcast_one_to_all(words)).astype(np.uint32)
     return dict(zip(values, same.view(np.float64).tolist(), strict=True))

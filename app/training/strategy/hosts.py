@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
 
 
-ENGINE = {"KERAS_BACKEND": "jax"}
+JAX_VARIABLES = {"KERAS_BACKEND": "jax"}
 # Variables that JAX reads, too: the number of processes and the index of this one, for each launcher.
 LAUNCHERS = {"SLURM_NTASKS": "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
 LINGER = 3.0  # seconds that host 0 stays after an error: when it ends, JAX aborts the others
@@ -67,12 +67,12 @@ def check_hosts(settings: TrainSettings, environment: Mapping[str, str] = os.env
         SettingsError: Listing all problems of the keys, or what to install or to unset.
     """
     refuse_problems(find_hosts_problems(settings.hosts, environment))
-    if backend_name({**ENGINE, **environment}) != "jax":
+    if backend_name({**JAX_VARIABLES, **environment}) != "jax":
         raise SettingsError(
             f"strategy=hosts: expected the JAX backend; received KERAS_BACKEND={backend_name(environment)}. "
             "Unset KERAS_BACKEND: the training is started with jax."
         )
-    check_backend(ENGINE)
+    check_backend(JAX_VARIABLES)
 
 
 def find_hosts_problems(hosts: HostsSettings, environment: Mapping[str, str]) -> list[str]:
@@ -160,7 +160,7 @@ def train_on_hosts(settings: TrainSettings | None, hosts: HostsSettings, *, resu
 
 def _prepare_environment(settings: TrainSettings | None, hosts: HostsSettings) -> None:
     """Set what JAX and Keras read when they are imported, which has not happened yet."""
-    os.environ.update(ENGINE)
+    os.environ.update(JAX_VARIABLES)
     if hosts.coordinator and any("_proxy" in name.lower() for name in os.environ):
         os.environ.update(no_grpc_proxy=hosts.coordinator.rpartition(":")[0])  # a proxy knows no such host
     if settings is not None and settings.device == "cpu":
