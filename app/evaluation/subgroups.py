@@ -56,7 +56,6 @@ def evaluate_grouping(
     fits: Fits,
     groupings: Sequence[Grouping],
     *,
-    metrics: MetricDraws = group_draws,
     min_subjects: int = 10,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -70,7 +69,6 @@ def evaluate_grouping(
     Args:
         fits: One model's predictions, one per fold and seed.
         groupings: Of the volumes of each fit, all of one column with the same names.
-        metrics: What is computed.
         min_subjects: Subjects below which a group has no figures.
         resamples: Of the bootstrap, and of the permutations.
         seed: Of both.
@@ -79,7 +77,6 @@ def evaluate_grouping(
     blocks = [
         _build_block(
             *_select_group(fits, groupings, code),
-            metrics=metrics,
             min_subjects=min_subjects,
             resamples=resamples,
             seed=seed,
@@ -87,7 +84,7 @@ def evaluate_grouping(
         for code in range(len(names))
     ]
     tested = [code for code, block in enumerate(blocks) if not block["too_small"] and names[code] != MISSING]
-    p_values = compare_groups(fits, groupings, tested, metrics=metrics, permutations=resamples, seed=seed)
+    p_values = compare_groups(fits, groupings, tested, permutations=resamples, seed=seed)
     return {"groups": blocks, "tests": {name: {"p": value} for name, value in p_values.items()}}
 
 
@@ -103,7 +100,6 @@ def compare_groups(
     groupings: Sequence[Grouping],
     codes: Sequence[int],
     *,
-    metrics: MetricDraws = group_draws,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, float | None]:
@@ -117,7 +113,6 @@ def compare_groups(
         fits: One model's predictions, one per fold and seed.
         groupings: Of the volumes of each fit.
         codes: The groups that are compared.
-        metrics: What is compared.
         permutations: Number of permutations.
         seed: Of the permutations.
 
@@ -128,7 +123,7 @@ def compare_groups(
     if len(set(units)) < 2:
         return {}
     permuted = _permute_within(np.array(units), labels, permutations, seed)  # [B + 1, U], the first as found
-    statistics = _between_groups(fits, rows, permuted, sorted(set(units)), metrics)
+    statistics = _between_groups(fits, rows, permuted, sorted(set(units)))
     found: dict[str, float | None] = {}
     for name, values in statistics.items():
         drawn = values[1:][np.isfinite(values[1:])]
@@ -179,9 +174,7 @@ def _select_group(fits: Fits, groupings: Sequence[Grouping], code: int) -> tuple
     return groupings[0].names[code], [select_rows(fit, rows) for fit, rows in pairs if len(rows)]
 
 
-def _build_block(
-    name: str, own: Fits, *, metrics: MetricDraws, min_subjects: int, resamples: int, seed: int
-) -> dict[str, Any]:
+def _build_block(name: str, own: Fits, *, min_subjects: int, resamples: int, seed: int) -> dict[str, Any]:
     """Return the counts and figures of one group."""
     keys = {key: label for fit in own for key, label in zip(fit.keys, _classes_of(fit), strict=True)}
     block: dict[str, Any] = {"group": name, "n": len(keys), "subjects": len({key[0] for key in keys})}
@@ -189,7 +182,7 @@ def _build_block(
         block["prevalence"] = sum(label == 1 for label in keys.values()) / len(keys)
     block["too_small"] = _describe_smallness(keys, min_subjects)
     if not block["too_small"]:
-        values, intervals = resample_metrics(own, metrics, resamples=resamples, seed=seed)
+        values, intervals = resample_metrics(own, group_draws, resamples=resamples, seed=seed)
         block |= metric_block(values, intervals)
     return block
 
@@ -245,16 +238,14 @@ def _permute_within(
 
 
 def _between_groups(
-    fits: Fits, rows: Sequence[Integers], permuted: Integers, codes: Sequence[int], metrics: MetricDraws
+    fits: Fits, rows: Sequence[Integers], permuted: Integers, codes: Sequence[int]
 ) -> dict[str, Floats]:
     """Return the weighted variance between groups of each metric [B], nan where it is not defined in each."""
     block = max(1, BLOCK_SIZE // max(map(len, fits)))
     starts = range(0, len(permuted), block)
     by_group = []
     for code in codes:
-        blocks = [
-            _score_group(fits, rows, permuted[start : start + block] == code, metrics) for start in starts
-        ]
+        blocks = [_score_group(fits, rows, permuted[start : start + block] == code) for start in starts]
         by_group.append({name: np.concatenate([one[name] for one in blocks]) for name in blocks[0]})
     sizes = np.array([(permuted[0] == code).sum() for code in codes], np.float64)[:, None]
     found = {}
@@ -265,11 +256,9 @@ def _between_groups(
     return found
 
 
-def _score_group(
-    fits: Fits, rows: Sequence[Integers], is_member: Flags, metrics: MetricDraws
-) -> dict[str, Floats]:
+def _score_group(fits: Fits, rows: Sequence[Integers], is_member: Flags) -> dict[str, Floats]:
     """Return each metric [B] of a group, given which units [B, U] are in it."""
     pairs = zip(fits, rows, strict=True)
     return mean_over_fits(
-        [metrics(fit, ((own >= 0) & is_member[:, own]).astype(np.float64)) for fit, own in pairs]
+        [group_draws(fit, ((own >= 0) & is_member[:, own]).astype(np.float64)) for fit, own in pairs]
     )

@@ -16,7 +16,7 @@ from voxlift.app.config.checks import split_request
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.evaluation.scores import Fits, Floats, Predictions, Scores
 from voxlift.app.evaluation.sites import FOLDS, predict_sites, select_sites
-from voxlift.app.evaluation.subgroups import MetricDraws, adjust_tests, evaluate_grouping, group_draws
+from voxlift.app.evaluation.subgroups import adjust_tests, evaluate_grouping
 from voxlift.app.evaluation.table_one import Grouping, cut_groups
 from voxlift.app.inference.scores import predict_outputs
 from voxlift.app.runs.configuration import load_settings
@@ -131,8 +131,6 @@ def evaluate_subgroups(
     fits: Fits,
     columns: SubjectColumns,
     evaluation: EvaluationSettings,
-    *,
-    metrics: MetricDraws = group_draws,
 ) -> dict[str, Any]:
     """Return the figures of each group for each entry of `evaluation.by`, and tests of their differences.
 
@@ -140,7 +138,6 @@ def evaluate_subgroups(
         fits: Predictions of one model, one per fold and seed, with image cells as items.
         columns: Of the volumes.
         evaluation: `by`, `quantiles` and `min_subjects`.
-        metrics: What is computed of each group.
 
     Returns:
         Entry to `groups` and `tests`, see `evaluate_grouping`; p-values corrected over all entries.
@@ -151,9 +148,7 @@ def evaluate_subgroups(
     found = {}
     for request in evaluation.by:
         groupings = build_groupings(request, fits, columns, quantiles=evaluation.quantiles)
-        found[request] = evaluate_grouping(
-            fits, groupings, metrics=metrics, min_subjects=evaluation.min_subjects
-        )
+        found[request] = evaluate_grouping(fits, groupings, min_subjects=evaluation.min_subjects)
     adjust_tests(found)
     return found
 

@@ -173,6 +173,6 @@ def _describe_rule(rule: str) -> str:
     return {"none": "fixed", "sqrt": "with root of batch size", "linear": "with batch size"}[rule]
 
 
-def start_at_zero(axes: Axes, *, room: float = 1.08) -> None:
+def start_at_zero(axes: Axes) -> None:
     """Let the vertical axis start at 0 and end a little above the data."""
-    axes.set_ylim(0, room * axes.dataLim.ymax)
+    axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
