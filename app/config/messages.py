@@ -208,7 +208,7 @@ def describe_bad_argument(argument: str, arguments: Sequence[str], command: str)
 
 
 def _suggest_place(argument: str, arguments: Sequence[str], command: str) -> str:
-    """Return where an argument without `=` may belong: to the next one or the one before, or to a path's key."""
+    """Return where an argument without `=` may belong: to the next or previous one, or the key of a path."""
     at = arguments.index(argument) if argument in arguments else 0
     before = arguments[at - 1] if at else ""
     after = next(iter(arguments[at + 1 :]), "")

@@ -32,7 +32,6 @@ RESAMPLES = 200  # for a rule of thumb
 LITTLE = 0.3  # of the way from chance to perfect: a training score below has hardly been learnt
 GAP = 0.1  # between training and validation that matters
 NOTABLY = 1.05  # of a spacing: rounding makes smaller differences
-OWN_BASELINES = ("cnn", "resnet", "tutorial")  # which read model.filters
 MIN_SUBJECTS = 10  # of training, and of validation 5, below which the state is unknown
 
 
@@ -195,7 +194,7 @@ def read_learning(run: RunFolder, settings: TrainSettings) -> list[str]:
         found,
         augment=str(settings.augment.get("name", "")),
         has_network=settings.model.has_network,
-        has_filters=settings.model.builder is None and settings.model.baseline in OWN_BASELINES,
+        has_filters=settings.model.has_stages,
         is_coarser=_is_coarser_than_files(run, settings.preprocess.spacing),
     )
     return [*sentences, *describe_extensions(run)]

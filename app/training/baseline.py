@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("voxlift")
 
+WEIGHT_SUFFIXES = (".h5", ".hdf5", ".ckpt", ".index", ".npz", ".pt", ".pth", ".safetensors")
 BUILT_IN = ("cnn", "resnet", "tutorial")  # names that need no look into keras.applications
 
 # (its split in the earlier run, its split here): pairs that would flatter the scores
@@ -70,7 +71,8 @@ def check_slice_run(folder: Path, *, key: str) -> list[str]:
     run = RunFolder(folder)
     missing = [path.name for path in (run.config, run.model, run.metrics) if not path.is_file()]
     if missing:
-        return [f"{key}={folder}: expected a finished slice run; it lacks {', '.join(missing)}."]
+        found = f"{key}={folder}: expected a finished slice run; it lacks {', '.join(missing)}."
+        return [found if run.config.is_file() else f"{found} {suggest_runs(folder)}"]
     model = load_settings(run).model
     if model.kind != "slice" or model.aggregate == "gated_attention":
         expected = f"{key}={folder}: expected a slice run, whose 2D network gives scores of slices"
@@ -98,6 +100,13 @@ def check_baseline(model: ModelSettings) -> None:
         place = Path(model.baseline).expanduser()
         missing = f"model.baseline={model.baseline}: expected a .keras file or a run folder; found none."
         problems = [f"{missing} {suggest_runs(place)}"]
+    elif Path(model.baseline).suffix in WEIGHT_SUFFIXES:
+        expected = "expected a network, as a .keras file has it (network.save); a file of weights has none"
+        others = "others are loaded by the function of model.builder"
+        known = "Those of a network of keras.applications, kimm or keras_hub are given as model.weights=FILE"
+        problems = [
+            f"model.baseline={model.baseline}: {expected}. {known} with model.baseline=NETWORK; {others}."
+        ]
     problems += _find_weights_problems(model, source)
     if problems:
         raise SettingsError("\n".join(problems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import traceback
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlift.app.config import SettingsError
+from voxlift.app.config.keys import suggest
 from voxlift.app.runtime.setup import allow_working_folder
 
 FORM = "a function of input_shape (height, width, channels) and classes"
@@ -57,12 +59,25 @@ def _find_function(builder: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         build: Callable[..., Any] = instantiate({**builder, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = _explain_import(builder["_target_"]) or " ".join(str(error.__cause__ or error).split())
         raise SettingsError(
-            f"model.builder: {builder['_target_']} cannot be imported: {reason}. Expected {FORM}, in a "
-            f"module in {os.getcwd()} or in an installed one."  # noqa: PTH109 - for the message
+            f"model.builder: {builder['_target_']} cannot be imported: {reason}. Expected the form "
+            f"module.function, with {FORM}, in a module in {os.getcwd()} or in an installed "  # noqa: PTH109 - for the message
+            "one."
         ) from error
     return build
+
+
+def _explain_import(target: str) -> str:
+    """Return which part of `module.function` does not exist; empty where the import fails otherwise."""
+    module, _, function = target.rpartition(".")
+    try:
+        found = importlib.import_module(module or target)
+    except ModuleNotFoundError as error:
+        return f"there is no module {error.name}" if (error.name or "-") in module else ""
+    except Exception:  # noqa: BLE001 - the user's module fails by itself, which Hydra describes
+        return ""
+    return "" if hasattr(found, function) else f"{module} has no {function}.{suggest(function, dir(found))}"
 
 
 def _describe_error(error: Exception) -> str:
@@ -87,7 +102,8 @@ def _find_problem(network: Any, input_shape: tuple[int, int, int], classes: int)
     if len(inputs) != 1 or len(outputs) != 1:
         return (
             "a functional or sequential model with one input and one output; received "
-            f"{len(inputs)} inputs and {len(outputs)} outputs."
+            f"{len(inputs)} inputs and {len(outputs)} outputs. The layers of a subclassed model cannot be "
+            "read: return keras.Model(inputs, outputs)."
         )
     expected, received = (None, *input_shape), tuple(inputs[0].shape)
     if len(received) != 4 or any(
@@ -99,5 +115,8 @@ def _find_problem(network: Any, input_shape: tuple[int, int, int], classes: int)
     last = network.layers[-1]
     function = getattr(getattr(last, "activation", None), "__name__", "")
     if isinstance(last, keras.layers.Softmax) or function in {"softmax", "sigmoid"}:
-        return f"logits; its last layer {last.name} ends with {function or 'softmax'}. Leave that out."
+        return (
+            f"logits; its last layer {last.name} ends with {function or 'softmax'}. Leave that out "
+            "(of a network of keras.applications by classifier_activation: null)."
+        )
     return ""

@@ -96,6 +96,11 @@ WRONG = {
     "no model": ("def build(input_shape, classes):\n    return 3", "int"),
     "its own error": ("def build(input_shape, classes):\n    return {}['width']", "mynets.py, line 2"),
     "import": ("import nothing_of_this_name", "nothing_of_this_name"),
+    "name": ("def builder(input_shape, classes): ...", "builder?"),
+    "subclass": (
+        "import keras\nclass Own(keras.Model): ...\ndef build(input_shape, classes):\n    return Own()",
+        "keras.Model(inputs, outputs)",
+    ),
 }
 
 
@@ -118,6 +123,8 @@ def test_a_builder_in_another_form_and_a_missing_module_are_refused(capsys):
     assert "_target_" in capsys.readouterr().err
     assert call_command("train", *TINY, BUILDER.replace("width", "widht")) == 2
     assert "widht" in capsys.readouterr().err
+    assert call_command("train", *TINY, "model.baseline=mynets.weights.h5") == 2
+    assert "model.weights=FILE" in capsys.readouterr().err
     assert call_command("train", *TINY, BUILDER, "model.baseline=resnet") == 2
     assert "model.baseline=resnet" in capsys.readouterr().err
     assert call_command("evaluate", "run=.", "custom=[not_there]") == 2
