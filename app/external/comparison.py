@@ -312,7 +312,7 @@ def _write_page(
     colours = assign_colours(read_json(comparison / RESULTS)["models"])
     groups, forest = show_subgroups(results.get("subgroups", {}), colours=colours)
     summary = ComparisonSummary(
-        name=f"{' against '.join(scored.scores)} on {describe_task(settings.data)}, external data",
+        name=f"{' against '.join(scored.scores)} on external data {describe_task(settings.data)}",
         comparisons=pairs,
         models=scored.scores,
         metrics={name: model[EXTERNAL] for name, model in results["models"].items()},

@@ -98,6 +98,28 @@ def load_external(settings: TrainSettings, classes: Sequence[str]) -> Manifest:
     return replace(load_subjects(settings.data, task_of(settings), allow_absent=True), classes=tuple(classes))
 
 
+def describe_class_names(manifest: Manifest, names: Sequence[str]) -> list[str]:
+    """Return which name counts as which class, and a class that the table may only spell otherwise.
+
+    Args:
+        manifest: The new table, with the run's classes.
+        names: Of these classes in the table; empty: the same.
+    """
+    if manifest.target != "classes" or len(names) not in {0, len(manifest.classes)}:
+        return []
+    pairs = list(zip(names, manifest.classes, strict=False))
+    renamed = [f"{theirs} counts as {ours}" for theirs, ours in pairs if theirs != ours]
+    sentences = [f"Classes of {manifest.source}: {', '.join(renamed)}."] if renamed else []
+    found = {record.label for record in manifest.records}
+    absent = [name for label, name in enumerate(manifest.classes) if label not in found]
+    if absent and any("is not a class" in reason for reason in manifest.left_out):
+        sentences.append(
+            f"No row of {manifest.source} is of class {' or '.join(absent)}. If the table spells it "
+            f"otherwise, set data.classes to the table's names of {', '.join(manifest.classes)}, in this order."
+        )
+    return sentences
+
+
 def prepare_external(manifest: Manifest, settings: TrainSettings) -> Cohort:
     """Return the new volumes as a cohort of the single split `external`, prepared as the run's were.
 
@@ -132,7 +154,7 @@ def refuse_trained_names(manifest: Manifest, trained: TrainedVolumes, *, compare
     seen = [f"{name} ({trained.subjects[name]})" for name in names if name in trained.subjects]
     if seen and compare_names:
         raise SettingsError(
-            f"{manifest.source}: {len(seen)} of its {len(names)} subjects were trained on: "
+            f"{manifest.source}: {len(seen)} of its {len(names)} subjects were trained or validated on: "
             f"{list_some(seen)}. Leave them out. If equal names mean different persons, set "
             "evaluation.same_names=ignore; files and voxels are still compared."
         )
@@ -144,8 +166,8 @@ def refuse_trained_names(manifest: Manifest, trained: TrainedVolumes, *, compare
     ]
     if files:
         raise SettingsError(
-            f"{manifest.source}: {len(files)} of its images were trained on: {list_some(files)}. Leave these "
-            "subjects out."
+            f"{manifest.source}: {len(files)} of its images were trained or validated on: "
+            f"{list_some(files)}. Leave these subjects out."
         )
     if compare_names:
         _warn_of_similar(names, trained)
@@ -165,7 +187,7 @@ def refuse_trained_voxels(cohort: Cohort, trained: TrainedVolumes, source: Path)
     ]
     if copies:
         raise SettingsError(
-            f"{source}: {len(copies)} of its images are copies of images that were trained on: "
+            f"{source}: {len(copies)} of its images are copies of images that were trained or validated on: "
             f"{list_some(copies)}. Leave these subjects out."
         )
 

@@ -22,6 +22,7 @@ from voxlift.app.external.data import (
     EXTERNAL,
     TrainedVolumes,
     build_external_settings,
+    describe_class_names,
     find_trained_volumes,
     load_external,
     prepare_external,
@@ -41,6 +42,7 @@ from voxlift.app.inference.groups import evaluate_subgroups
 from voxlift.app.progress import phase, print_line
 from voxlift.app.report.external_page import count_reasons, write_external_page
 from voxlift.app.report.run_facts import describe_range
+from voxlift.app.report.tables import format_interval, format_signed
 from voxlift.app.report.terminal import print_metrics, print_subgroups
 from voxlift.app.runs.cohort import write_cohort
 from voxlift.app.runs.configuration import list_extensions, save_settings
@@ -126,12 +128,19 @@ def gather_external(
 ) -> tuple[Manifest, Cohort]:
     """Return the new records, and their prepared volumes, none of which was trained on.
 
+    Args:
+        settings: Of the run, with the external data.
+        classes: The run's names of the outputs.
+        trained: Who and what the run was trained on.
+
     Raises:
         SettingsError, ManifestError, VolumeError: As in `evaluate_runs`.
     """
     manifest = load_external(settings, classes)
     if manifest.left_out:  # labels that the run does not know, for example
         print_line(f"Rows left out of {manifest.source}: {describe_left_out(manifest)}")
+    for sentence in describe_class_names(manifest, settings.data.classes):
+        print_line(sentence)
     compares = settings.evaluation.same_names == "refuse"
     refuse_trained_names(manifest, trained, compare_names=compares)
     cohort = prepare_external(manifest, settings)
@@ -144,7 +153,14 @@ def gather_external(
 def score_members(
     ensemble: Ensemble, cohort: Cohort, asked: EvaluateSettings, *, batch_size: int
 ) -> list[Any]:
-    """Return each member's predictions for the new volumes."""
+    """Return each member's predictions for the new volumes.
+
+    Args:
+        ensemble: The runs.
+        cohort: The external volumes.
+        asked: With `data` and `engine`.
+        batch_size: Volumes scored at once.
+    """
     with phase("Scoring the external data"):
         return [
             score_run(
@@ -212,7 +228,14 @@ def build_metrics(
 def write_external_setup(
     folder: RunFolder, settings: TrainSettings, *, cohort: Cohort, manifest: Manifest
 ) -> SubjectColumns:
-    """Write the settings and who the external subjects are; return their columns."""
+    """Write the settings and who the external subjects are; return their columns.
+
+    Args:
+        folder: Receives the files.
+        settings: Of the run, with the external data.
+        cohort: The external volumes.
+        manifest: The records of the new table.
+    """
     rows = build_subject_rows(cohort, select_table_columns(manifest))
     folder.path.mkdir(parents=True, exist_ok=True)
     save_settings(settings, folder)
@@ -249,7 +272,8 @@ def print_results(metrics: dict[str, Any], name: str, scores: Predictions) -> No
     if difference and difference["low"] is not None:
         print_line(
             f"{metric_label(scores.primary, scores.unit)}, external minus internal: "
-            f"{difference['difference']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+            f"{format_signed(difference['difference'])} "
+            f"{format_interval(difference['low'], difference['high'])} (95 % interval)"
         )
     print_line(describe_range(metrics["training_range"]))
     if "problem" in metrics.get("recalibration", {}):

@@ -89,9 +89,8 @@ def write_external_page(
         blocks["internal test"] = metrics["internal"]
     calibration = metrics.get("calibration", {})
     groups, forest = show_subgroups({"": metrics.get("subgroups", {})})
-    table = Path(str(settings.data.table)).name
     summary = RunSummary(
-        name=f"{name} on {describe_task(settings.data)}, external data {table}",
+        name=f"{name} on external data {describe_task(settings.data)}",
         verdict=external_verdict(metrics, name=name, metric=scores.primary, unit=scores.unit),
         metrics=blocks,
         scores={"external": scores},

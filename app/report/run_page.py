@@ -29,6 +29,7 @@ from voxlift.app.report.tables import Row, show_config
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import read_history, read_learning
 from voxlift.app.tasks.base import Task, find_task, task_of
+from voxlift.data_pipelines.tables.reader import is_number
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort
@@ -188,14 +189,22 @@ def count_splits(
 
 
 def describe_task(data: DataSettings) -> str:
-    """Return what is predicted, for a heading: the phantom task, the label column of a table, or the file.
+    """Return the data and what is predicted, for a heading: the table with its folder, and the classes.
 
-    >>> describe_task(DataSettings(name="manifest", label_column="territory"))
-    'territory'
+    Classes that are numbers, or more than three, are named by their column.
+
+    >>> describe_task(DataSettings(name="manifest", table="lesions/labels.csv", classes=["left", "right"]))
+    'lesions/labels.csv: left or right'
+    >>> describe_task(DataSettings(name="manifest", table="/data/ages.csv", label_column="age"))
+    'data/ages.csv: age'
     """
-    of_table = ", ".join(data.label_columns) or data.label_column
-    of_source = {"manifest": of_table, "medmnist3d": Path(data.npz).stem if data.npz else None}
-    return data.task or of_source.get(data.name) or data.name
+    if data.name != "manifest" or data.table is None:
+        return f"phantom {data.task}" if data.task else Path(data.npz or data.name).stem
+    table = Path(str(data.table)).expanduser()
+    words = [name for name in map(str, data.classes) if not is_number(name)]
+    are_words = 2 <= len(words) == len(data.classes) <= 3 and not data.label_columns
+    predicted = " or ".join(words) if are_words else ", ".join(data.label_columns) or data.label_column
+    return f"{'/'.join(filter(None, (table.parent.name, table.name)))}: {predicted}"
 
 
 def _notes(cohort: Cohort, metrics: Mapping[str, Any]) -> list[str]:

@@ -158,7 +158,8 @@ class Processor:
         """Return one line for the log."""
         memory = "freed memory kept for the next step" if self.keeps_memory else "malloc settings unchanged"
         kernels = "on" if self.onednn else "off (TF_ENABLE_ONEDNN_OPTS)"
-        return f"CPU: {self.threads} threads ({self.threads_reason}), oneDNN {kernels}, {memory}"
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)} ({self.threads_reason})"
+        return f"CPU: {threads}, oneDNN {kernels}, {memory}"
 
 
 @functools.cache

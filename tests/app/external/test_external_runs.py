@@ -199,7 +199,9 @@ def test_a_planted_shift_is_found(run, table, tmp_path):
         assert found["inside"]["n"] == 28 - found["outside"]
 
 
-def test_columns_and_classes_may_have_other_names_and_runs_are_averaged(run, other_run, table, tmp_path):
+def test_columns_and_classes_may_have_other_names_and_runs_are_averaged(
+    run, other_run, table, tmp_path, capsys
+):
     rows = [
         {
             "id": row["participant_id"],
@@ -217,6 +219,7 @@ def test_columns_and_classes_may_have_other_names_and_runs_are_averaged(run, oth
         f"data.root={table.parent}",
     )
     assert evaluate([run.path, other_run.path], tmp_path / "renamed.csv", tmp_path / "out", *names) == 0
+    assert "0 counts as vessel, 1 counts as nodule" in " ".join("".join(capsys.readouterr()).split())
     singles = []
     for one in (run, other_run):
         assert evaluate(one.path, table, tmp_path / one.path.name) == 0
@@ -229,14 +232,16 @@ def test_columns_and_classes_may_have_other_names_and_runs_are_averaged(run, oth
     assert metrics["internal"]["subjects"] == read_json(run.metrics)["test"]["subjects"]  # averaged, too
 
 
-def test_a_table_without_one_of_the_classes_is_scored_without_an_auc(run, table, tmp_path):
+def test_a_table_without_one_of_the_classes_is_scored_without_an_auc(run, table, tmp_path, capsys):
     rows = [
-        row | {"file": str(table.parent / row["file"])}
+        row | {"file": str(table.parent / row["file"]), "label": row["label"].replace("vessel", "Gefäß")}
         for row in read_rows(table)
-        if row["label"] == "nodule"
     ]
     write_rows(tmp_path / "one.csv", rows)
     assert evaluate(run.path, tmp_path / "one.csv", tmp_path / "out") == 0
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "Gefäß" in shown
+    assert "set data.classes to the table's names of vessel, nodule" in shown
     metrics = read_json(tmp_path / "out" / "metrics.json")
     assert metrics["external"]["auc"] is None
     assert metrics["external"]["sensitivity"] is not None
