@@ -113,9 +113,10 @@ def describe_class_names(manifest: Manifest, names: Sequence[str]) -> list[str]:
     found = {record.label for record in manifest.records}
     absent = [name for label, name in enumerate(manifest.classes) if label not in found]
     if absent and any("is not a class" in reason for reason in manifest.left_out):
+        ordered = f"the table's names of {', '.join(manifest.classes)}, in this order"
         sentences.append(
             f"No row of {manifest.source} is of class {' or '.join(absent)}. If the table spells it "
-            f"otherwise, set data.classes to the table's names of {', '.join(manifest.classes)}, in this order."
+            f"otherwise, set data.classes to {ordered}."
         )
     return sentences
 
