@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from scans import random_voxels, write_nifti, write_scan
-from voxlift.data_pipelines.audit import Facts, audit_manifest, facts_rows
+from voxlift.data_pipelines.audit import audit_manifest, facts_rows
 from voxlift.data_pipelines.tables.manifest import Manifest, Record
 from voxlift.data_pipelines.tables.regions import Region
 
 SHAPE = (11, 7, 5)
-ABSENT = Facts(Path("absent.nii"), error="no such file")
 
 
 def manifest_of(paths, labels=None, subjects=None, splits=None):
