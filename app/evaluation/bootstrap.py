@@ -139,6 +139,11 @@ def resample_models(
     A subject is drawn equally often in every model, fold and seed, so that differences between models are
     paired; a model's metric is the mean over the fits in which it is defined. Strata are those of
     `subject_strata`.
+
+    Args:
+        models: Fits of each model.
+        resamples: Number of resamples.
+        seed: Of the draws.
     """
     every_fit = [fit for fits in models for fit in fits]
     _, indices = index_subjects(every_fit)
@@ -168,7 +173,14 @@ def subject_strata(fits: Fits) -> Integers:
 
 
 def draw_subjects(strata: Integers, *, resamples: int, seed: int, block: int) -> Iterator[Floats]:
-    """Yield blocks [b, S] of how often each subject is drawn, with replacement, within its stratum."""
+    """Yield blocks [b, S] of how often each subject is drawn, with replacement, within its stratum.
+
+    Args:
+        strata: Stratum of each subject [S].
+        resamples: Number of draws in all.
+        seed: Of the draws.
+        block: Draws that are yielded at once, b; with another number the draws are others.
+    """
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
@@ -181,7 +193,13 @@ def draw_subjects(strata: Integers, *, resamples: int, seed: int, block: int) ->
 
 
 def draw_weights(fits: Fits, *, resamples: int, seed: int) -> Iterator[list[Floats]]:
-    """Yield blocks of weights [b, N] of the rows of each fit; a subject is drawn as often in all of them."""
+    """Yield blocks of weights [b, N] of the rows of each fit; a subject is drawn as often in all of them.
+
+    Args:
+        fits: One model's predictions, one per fold and seed; N rows each.
+        resamples: Number of draws in all.
+        seed: Of the draws.
+    """
     _, rows = index_subjects(fits)
     block = max(1, CURVE_BLOCK_SIZE // max(map(len, fits)))
     for drawn in draw_subjects(subject_strata(fits), resamples=resamples, seed=seed, block=block):

@@ -81,6 +81,11 @@ def use_draws(scores: Scores, weights: Floats, prevalence: float) -> dict[str, F
     `npv_use` the predictive values at the prevalence. `sensitivity_at_specificity_0.9` is the highest
     sensitivity of any threshold with at least this specificity, and the reverse.
 
+    Args:
+        scores: Of two classes.
+        weights: How often each volume is drawn [B, N].
+        prevalence: Of class 1, for the predictive values.
+
     Source:
         Altman and Bland 1994, doi:10.1136/bmj.309.6947.102 (predictive values at another prevalence); Deeks
         and Altman 2004, doi:10.1136/bmj.329.7458.168 (likelihood ratios).
@@ -99,7 +104,13 @@ def use_draws(scores: Scores, weights: Floats, prevalence: float) -> dict[str, F
 
 
 def rates_at(scores: Scores, weights: Floats, thresholds: Floats) -> tuple[Floats, Floats]:
-    """Return sensitivity and specificity [B, T] of deciding class 1 at or above each threshold [T]."""
+    """Return sensitivity and specificity [B, T] of deciding class 1 at or above each threshold [T].
+
+    Args:
+        scores: Of two classes.
+        weights: How often each volume is drawn [B, N].
+        thresholds: On the probability of class 1 [T].
+    """
     above = (scores.probabilities[:, 1][:, None] >= thresholds).astype(np.float64)  # [N, T]
     positive = (scores.labels == 1).astype(np.float64)
     sensitivity = divide((weights * positive) @ above, (weights @ positive)[:, None])
@@ -116,6 +127,12 @@ def decision_curve(
 
     Treating nobody has net benefit 0. Thresholds apply to the probabilities as they are: where the prevalence
     is another one than that of the subjects, the rates are weighted by it, the probabilities unchanged.
+
+    Args:
+        scores: Of two classes, or one for each fold and seed.
+        prevalence: Of class 1.
+        resamples: Of the bootstrap, for the band.
+        seed: Of the draws.
 
     Source:
         Vickers and Elkin 2006, doi:10.1177/0272989X06295361.

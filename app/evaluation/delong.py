@@ -191,7 +191,13 @@ def auc_variance(positive: Floats, negative: Floats, *, counts: Components) -> f
 
 
 def differences_by_seed(left: ClassFits, right: ClassFits, fit_seeds: Sequence[int] | None) -> list[float]:
-    """Return the difference of the AUCs for each seed, averaged over its folds."""
+    """Return the difference of the AUCs for each seed, averaged over its folds.
+
+    Args:
+        left: Fits of the first model.
+        right: Of the second, on the same volumes.
+        fit_seeds: The training seed of each fit; None: nothing is returned.
+    """
     differences = []
     for seed in sorted(set(fit_seeds or ())):
         rows = [row for row, other in enumerate(fit_seeds or ()) if other == seed]

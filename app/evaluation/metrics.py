@@ -186,7 +186,13 @@ def rank_scores(values: Floats) -> Ranking:
 
 
 def weighted_roc_auc(ranking: Ranking, is_positive: Flags, weights: Floats) -> Floats:
-    """Return the probability [B] that a positive outranks a negative, ties counting half; else nan."""
+    """Return the probability [B] that a positive outranks a negative, ties counting half; else nan.
+
+    Args:
+        ranking: Of the scores [N].
+        is_positive: Which volumes are positive [N].
+        weights: How often each volume is drawn [B, N].
+    """
     positives, negatives = _group_weights(ranking, is_positive, weights)
     all_positives, all_negatives = positives.sum(axis=1), negatives.sum(axis=1)
     below = all_negatives[:, None] - np.cumsum(negatives, axis=1) + negatives / 2
@@ -194,7 +200,13 @@ def weighted_roc_auc(ranking: Ranking, is_positive: Flags, weights: Floats) -> F
 
 
 def weighted_average_precision(ranking: Ranking, is_positive: Flags, weights: Floats) -> Floats:
-    """Return the mean precision [B] over the steps of recall, not interpolated; nan without positives."""
+    """Return the mean precision [B] over the steps of recall, not interpolated; nan without positives.
+
+    Args:
+        ranking: Of the scores [N].
+        is_positive: Which volumes are positive [N].
+        weights: How often each volume is drawn [B, N].
+    """
     positives, negatives = _group_weights(ranking, is_positive, weights)
     true_positives = np.cumsum(positives, axis=1)
     precision = divide(true_positives, true_positives + np.cumsum(negatives, axis=1), undefined=0.0)
@@ -202,7 +214,13 @@ def weighted_average_precision(ranking: Ranking, is_positive: Flags, weights: Fl
 
 
 def cumulative_rates(ranking: Ranking, is_positive: Flags, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return true and false positive rate and precision [B, groups] at each threshold, highest first."""
+    """Return true and false positive rate and precision [B, groups] at each threshold, highest first.
+
+    Args:
+        ranking: Of the scores [N].
+        is_positive: Which volumes are positive [N].
+        weights: How often each volume is drawn [B, N].
+    """
     positives, negatives = _group_weights(ranking, is_positive, weights)
     true_positives, false_positives = np.cumsum(positives, axis=1), np.cumsum(negatives, axis=1)
     precision = divide(true_positives, true_positives + false_positives, undefined=1.0)
@@ -268,6 +286,12 @@ def weighted_calibration_error(predicted: Floats, observed: Floats, bins: int, w
     """Return the expected calibration error [B]: the size-weighted mean of |observed - predicted| over bins.
 
     Nan for a resample that drew nobody, as happens in a fold of few subjects.
+
+    Args:
+        predicted: Probabilities [N].
+        observed: Outcomes [N], 0 or 1.
+        bins: Number of equal bins of 0..1.
+        weights: How often each volume is drawn [B, N].
 
     Source:
         Naeini, Cooper and Hauskrecht 2015, doi:10.1609/aaai.v29i1.9602.

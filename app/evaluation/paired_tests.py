@@ -44,6 +44,12 @@ def pair_tests(first: Fits, second: Fits, *, fit_seeds: Sequence[int] | None, le
 
     Two classes: DeLong and McNemar; several: McNemar; findings: DeLong for each; numbers: Wilcoxon; grades:
     none besides the bootstrap.
+
+    Args:
+        first: Fits of the first model, one per fold and seed.
+        second: Of the second, with the rows in the same order.
+        fit_seeds: The training seed of each fit; None: all fits are of one seed.
+        level: Coverage of the intervals.
     """
     if numbers := fits_of(Numbers, first, second):
         return PairTests(wilcoxon=wilcoxon_test(*numbers))

@@ -72,6 +72,11 @@ def summarise_calibration(
     cuts between grades have under `outcomes`, by name. Of numbers: intercept and slope of the line of
     measured on predicted, and errors. Subjects are resampled without strata, since calibration depends on how
     frequent the classes are.
+
+    Args:
+        scores: Of any task.
+        resamples: Of the bootstrap.
+        seed: Of the draws.
     """
     if isinstance(scores, Numbers):
         return {"n": len(scores), **_with_intervals(scores, _number_draws, resamples, seed)}
@@ -161,6 +166,11 @@ def draw_part(scores: Predictions, fraction: float, *, seed: int) -> Flags:
     """Return which rows [N] belong to a part of the subjects, of classes drawn within each set of labels.
 
     At least one subject of each set is in the part, and one is not.
+
+    Args:
+        scores: Of all subjects.
+        fraction: Of the subjects (of each set of labels) that are in the part.
+        seed: Of the draw.
 
     Raises:
         ScoresError: There are too few subjects to divide.

@@ -61,6 +61,11 @@ class DifferenceVariance:
         """Return the probability that the two-sided test rejects if the models differ by `difference`.
 
         With several seeds the statistic has a noncentral t distribution, else a normal one.
+
+        Args:
+            subjects: Number of subjects.
+            difference: The true difference of the models.
+            alpha: Level of the test.
         """
         one = self.at(subjects)
         if one.variance <= 0:
@@ -110,6 +115,12 @@ def required_seeds(
     """Return the seeds with which at most half of the variance that the power allows comes from seeds.
 
     With the fewest seeds that allow the power at all, the number of subjects would have no bound.
+
+    Args:
+        variance: Of the difference.
+        difference: The true difference of the models.
+        power: Probability with which the test is to reject.
+        alpha: Level of the two-sided test.
     """
     for seeds in range(max(2, variance.seeds), MOST_SEEDS + 1):
         doubled = replace(variance, per_subject=0.0, between_seeds=2 * variance.between_seeds, seeds=seeds)
@@ -241,7 +252,13 @@ def _wins(scores: Scores, is_positive: Flags) -> Floats:
 def seed_spread(
     first: Scores | ClassFits, second: Scores | ClassFits, fit_seeds: Sequence[int]
 ) -> tuple[float, int]:
-    """Return the variance between the AUC differences of single seeds, and the number of seeds."""
+    """Return the variance between the AUC differences of single seeds, and the number of seeds.
+
+    Args:
+        first: Scores of the first model, or one per fold and seed.
+        second: The second model's, on the same volumes.
+        fit_seeds: The training seed of each fit.
+    """
     left, right = align_fits(first, second)
     differences = differences_by_seed(left, right, fit_seeds)
     count = len(differences)

@@ -18,7 +18,13 @@ RESAMPLES = 1000
 
 
 def select_sites(sites: Sequence[str], subjects: Sequence[str], *, least: int) -> NDArray[np.bool_]:
-    """Return which volumes [N] are of sites with enough subjects; none where fewer than two sites have."""
+    """Return which volumes [N] are of sites with enough subjects; none where fewer than two sites have.
+
+    Args:
+        sites: N names.
+        subjects: N names.
+        least: Fewest subjects of a site.
+    """
     names = np.array(sites, dtype=object)
     counts = {
         site: len({s for s, own in zip(subjects, sites, strict=True) if own == site}) for site in set(sites)

@@ -90,6 +90,11 @@ def _choose_scorer(
 def refuse_other_shape(expected: Sequence[int | None], received: Sequence[int], run: RunFolder) -> None:
     """Pass when a network accepts volumes of this shape (depth, height, width, channels).
 
+    Args:
+        expected: Of the network; None where any size is accepted.
+        received: Of the volumes.
+        run: For the message.
+
     Raises:
         SettingsError: It does not.
     """

@@ -285,7 +285,13 @@ def _refuse_difference(difference: float, tolerance: float, file: Path) -> None:
 
 
 def measure_pair(network: Any, converted: ConvertedNetwork, batch: Inputs) -> tuple[float, float]:  # noqa: ANN401 - untyped Keras
-    """Return the seconds of both for a batch: the best of calls in turn, so that other work slows both."""
+    """Return the seconds of both for a batch: the best of calls in turn, so that other work slows both.
+
+    Args:
+        network: The Keras model.
+        converted: The same in OpenVINO.
+        batch: Volumes, and columns where it takes any.
+    """
     own = given_inputs(batch)
     for scorer in (network, converted):
         scorer.predict_on_batch(own)

@@ -275,6 +275,12 @@ def build_groupings(
 ) -> list[Grouping]:
     """Return how an entry of `evaluation.by` divides each fit's volumes, with the same groups for all fits.
 
+    Args:
+        request: The entry, a column or a column with edges.
+        fits: One model's predictions, one per fold and seed.
+        columns: Of the volumes.
+        quantiles: Groups of a column of numbers without edges.
+
     Raises:
         SettingsError: There is no such column.
     """

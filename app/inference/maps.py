@@ -203,6 +203,9 @@ def explain_scan(
     """Return the map of a usable prepared scan, averaged over the networks of an ensemble.
 
     Arguments as in `explain_volume`.
+
+    Raises:
+        ValueError: The scan cannot be used, or as in `explain_volume`.
     """
     if scan.voxels is None:
         raise ValueError(f"{scan.scan.subject}: a scan that cannot be used has no map.")

@@ -74,14 +74,26 @@ def predict_outputs(
 
 
 def predict_logits(network: Any, volumes: PreparedVolumes, *, batch_size: int) -> NDArray[np.float32]:  # noqa: ANN401 - untyped Keras
-    """Return logits [N, K] of prepared volumes, in order."""
+    """Return logits [N, K] of prepared volumes, in order.
+
+    Args:
+        network: From volumes [B, D, H, W, C] (and columns of the table) to logits [B, K].
+        volumes: N prepared volumes.
+        batch_size: Volumes scored at once.
+    """
     from voxlift.data_pipelines.pipeline import evaluation_volumes
 
     return np.asarray(network.predict(evaluation_volumes(volumes, batch_size=batch_size), verbose=0))
 
 
 def build_split_scores(cohort: Cohort, split: str, predictions: NDArray[np.float64]) -> Any:  # noqa: ANN401 - the task's own class
-    """Return the scores of one split from its predictions [N, K] in the cohort's order."""
+    """Return the scores of one split from its predictions [N, K] in the cohort's order.
+
+    Args:
+        cohort: With the records of the split.
+        split: `train`, `val` or `test`.
+        predictions: Probabilities or numbers [N, K].
+    """
     records = [cohort.records[i] for i in cohort.indices(split)]
     rows = ScoredRows(
         subjects=tuple(record.subject for record in records),

@@ -104,6 +104,9 @@ def describe_row(scores: Predictions, row: int, output: int = 0) -> Shown:
         scores: The predictions.
         row: Of them.
         output: Of findings: which one is shown.
+
+    Raises:
+        TypeError: The predictions are of no kind that a page shows.
     """
     if isinstance(scores, Numbers):
         return _describe_number(scores, row)

@@ -156,7 +156,14 @@ def build_case(
 def place_sprite(
     voxels: NDArray[np.float32], grid: Grid, heat: NDArray[np.float32] | None, *, name: str = MAP_NAME
 ) -> Sprite:
-    """Return the first channel of prepared voxels [D, H, W, C] for the viewer, below a map and the mask."""
+    """Return the first channel of prepared voxels [D, H, W, C] for the viewer, below a map and the mask.
+
+    Args:
+        voxels: Prepared voxels; the last channel is the mask where the grid has one.
+        grid: Where the voxels are.
+        heat: A map [D, H, W] in 0..1; None: none.
+        name: Of the map.
+    """
     return build_sprite(
         voxels[..., 0],
         grid.affine,

@@ -275,7 +275,15 @@ def learning_curve_figure(
     title: str,
     colours: Mapping[str, int] | None = None,
 ) -> Markup:
-    """Draw one quantity over epochs: training and validation of one run, or validation of several."""
+    """Draw one quantity over epochs: training and validation of one run, or validation of several.
+
+    Args:
+        histories: Run to one row per epoch.
+        quantity: Name of its column.
+        name: Unique on the page.
+        title: Accessible name.
+        colours: As in `roc_figure`.
+    """
     is_single, colours = len(histories) == 1, colours or assign_colours(histories)
     with figure_style():
         figure, axes = new_axes(height=3.2)
@@ -337,7 +345,13 @@ def forest_figure(
 
 
 def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: str) -> Markup:
-    """Draw differences of the primary metric as points with intervals, a line at 0, and the margin shaded."""
+    """Draw differences of the primary metric as points with intervals, a line at 0, and the margin shaded.
+
+    Args:
+        comparisons: Pairs, all with one primary metric and margin.
+        name: Unique on the page.
+        title: Accessible name.
+    """
     with figure_style():
         figure, axes = new_axes(height=0.9 + 0.36 * len(comparisons))
         axes.axvline(0, color=MUTED, linewidth=0.9)

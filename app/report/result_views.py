@@ -91,6 +91,9 @@ def view_results(
         split: Of the predictions, for captions.
         calibrations: Of classes: model name to the calibration of each fold and seed; None: none was fitted.
         colours: Model name to the index of its series; None: see `assign_colours`.
+
+    Raises:
+        TypeError: The models predict different things.
     """
     colours = colours or assign_colours(models)
     fits = list(models.values())

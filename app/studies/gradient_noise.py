@@ -95,6 +95,12 @@ def two_point_estimate(
 
     >>> two_point_estimate(1 + 8 / 2, 1 + 8 / 4, small_batch=2, large_batch=4)
     (8.0, 1.0)
+
+    Args:
+        small: Mean squared norm of the gradient of the small batch.
+        large: The same of the large batch.
+        small_batch: Examples in the small batch.
+        large_batch: Examples in the large batch.
     """
     variance = (small - large) / (1 / small_batch - 1 / large_batch)
     signal = (large_batch * large - small_batch * small) / (large_batch - small_batch)

@@ -85,6 +85,11 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float], *, level: floa
     >>> law = fit_power_law([1, 2, 4], [3, 12, 48])
     >>> round(law.exponent, 6), round(law.factor, 6)
     (2.0, 3.0)
+
+    Args:
+        sizes: Such as voxels, above 0.
+        costs: Of each size.
+        level: Coverage of the interval of the exponent.
     """
     pairs = list(zip(sizes, costs, strict=True))
     if len({size for size, _ in pairs}) < 2 or any(not (size > 0 and cost > 0) for size, cost in pairs):

@@ -124,7 +124,14 @@ def select_complete(found: CurveFindings, trials: Sequence[Trial]) -> list[tuple
 def compare_sizes(
     fits: Mapping[tuple[str, int], Fits], *, fit_seeds: Sequence[int], metric: str, margin: float | None
 ) -> dict[int, Comparison]:
-    """Return the paired comparison of both models by number of training subjects, adjusted over these."""
+    """Return the paired comparison of both models by number of training subjects, adjusted over these.
+
+    Args:
+        fits: Model and number of training subjects to its test scores, one per seed.
+        fit_seeds: Seed of each fit.
+        metric: Key of the primary metric.
+        margin: Smallest difference that matters; None: see `compare_models`.
+    """
     first, second = dict.fromkeys(model for model, _ in fits)
     sizes = sorted({size for _, size in fits})
     found: list[Comparison] = []

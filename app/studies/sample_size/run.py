@@ -61,7 +61,16 @@ def plan_from_values(study: SampleSizeStudy, *, margin: float) -> PairPlan:
 
 
 def plan_from_trials(trials: Sequence[Trial], study: SampleSizeStudy, *, margin: float) -> list[PairPlan]:
-    """Return the plan of each pair of compared models, or of the pair that the settings name."""
+    """Return the plan of each pair of compared models, or of the pair that the settings name.
+
+    Args:
+        trials: The trainings that were compared.
+        study: With `pair`, `prevalence` and `resamples`.
+        margin: Smallest difference of AUC that matters.
+
+    Raises:
+        SettingsError: An unknown model is named, or the variance of a difference cannot be computed.
+    """
     by_model = group_by_model(trials)
     scores = {name: [_read_classes(trial) for trial in own] for name, own in by_model.items()}
     seeds = [trial.seed for trial in next(iter(by_model.values()))]

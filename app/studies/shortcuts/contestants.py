@@ -247,7 +247,13 @@ def rescore_contestant(name: str, runs: Sequence[SeedRun], folder: Path) -> Cont
 
 
 def rescore(one: SeedRun, change: Change, folder: Path) -> Scores:
-    """Return the scores of a trained model for its test volumes, each changed."""
+    """Return the scores of a trained model for its test volumes, each changed.
+
+    Args:
+        one: The training.
+        change: Of each test volume, by its number.
+        folder: The changed volumes are in it for as long as they are scored.
+    """
     test = _select(one.cohort, one.cohort.indices("test").tolist())
     with tempfile.TemporaryDirectory(dir=folder) as place:
         files = []
