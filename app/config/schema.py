@@ -204,7 +204,7 @@ class ModelSettings:
         init: Weights of the lifted kernels: `centre`, `mean`, `acs` or `random`.
         columns: Columns of the table that `kind=table` predicts from, or that `join_columns` joins.
         join_columns: Whether `columns` are a second input of the network, joined to its features before the
-            head. Numbers are standardised, gaps marked, words one-hot encoded, as the training subjects say.
+            head. Numbers are standardised, gaps marked, words one-hot encoded, by the training subjects.
         axis: Axis of the slices: `depth`, `height`, `width` or `all`.
         slices: Slices that are used: `all`, `central` (the middle half) or `foreground`.
         aggregate: From scores of slices to that of the volume: `mean`, `max`, `topk` or `attention`; or
@@ -490,7 +490,7 @@ class DevicesSettings:
 
 @dataclass
 class HostsSettings:
-    """The place of this process among those of `strategy=hosts`; null: as Slurm or Open MPI say.
+    """The place of this process among those of `strategy=hosts`; null: read from Slurm or Open MPI.
 
     Attributes:
         coordinator: HOST:PORT of host 0, where all processes connect.

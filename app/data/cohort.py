@@ -91,7 +91,7 @@ class Cohort:
         return self.task.labels([self.records[i] for i in self.indices(split)])
 
     def head(self) -> Head:
-        """Return the head of a network for this cohort, with what its training subjects say."""
+        """Return the head of a network for this cohort, with what is known from its training subjects."""
         return self.task.plan_head(self.classes, self.labels("train"))
 
     def prepared(self, split: str) -> PreparedVolumes:

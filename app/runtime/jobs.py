@@ -163,7 +163,7 @@ def _run_on_worker(
     from distributed import get_worker
 
     worker = get_worker()
-    console.quiet = True  # a worker of this machine has the same terminal; what it has to say is reported
+    console.quiet = True  # a worker of this machine has the same terminal; its lines are reported
     try:
         os.chdir(folder)
     except OSError as error:

@@ -225,7 +225,7 @@ def is_volume_file(source: Path | None) -> bool:
         is_sliced = any(layer["class_name"] == "FoldSlices" for layer in config["layers"])
         return len(_read_input_shape(config)) == 5 and not is_sliced
     except UNREADABLE:
-        return False  # loading it says what is wrong
+        return False  # loading it reports what is wrong
 
 
 def _read_input_shape(config: dict[str, Any]) -> list[int | None]:

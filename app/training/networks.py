@@ -39,7 +39,7 @@ class InputSpec:
         spacing: Depth, height and width of a voxel in mm; None where every file keeps its own.
         preprocess: With the steps that decide the range of the voxels; only `model.weights` needs it.
         task: What is predicted.
-        head: The end of the network, with what the training subjects say; None: a logit for each class.
+        head: The end of the network, with what is known from training subjects; None: a logit per class.
         columns: Features of columns of the table that are joined; 0: the images alone.
     """
 
@@ -57,7 +57,7 @@ class InputSpec:
         return len(self.classes) if self.head is None else self.head.units
 
     def start(self, network: Any) -> None:  # noqa: ANN401 - untyped Keras
-        """Let a new head start from what the training subjects say."""
+        """Let a new head start from what is known from the training subjects."""
         if self.head is not None:
             self.task.start_head(network, self.head)
 

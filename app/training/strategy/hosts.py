@@ -1,6 +1,6 @@
 """Train with `strategy=hosts`: connect the processes, agree, exchange files, and end so that none waits.
 
-The keys of `hosts` say where this process stands, or JAX finds that out from Slurm, Open MPI and the like.
+The keys of `hosts` name the place of this process, or JAX reads it from Slurm, Open MPI and the like.
 When a process is lost, JAX raises an error in the others, or aborts them: the process that supervises the
 command (`runtime.failures`) then reports it.
 
@@ -174,7 +174,7 @@ def _connect(hosts: HostsSettings) -> None:
     """Connect this process and its devices to the others.
 
     Raises:
-        SettingsError: Nothing says where this process stands.
+        SettingsError: Neither keys nor a launcher name the place of this process.
     """
     import jax
     from jax.experimental import multihost_utils
