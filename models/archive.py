@@ -13,7 +13,7 @@ def check_archive(file: Path) -> None:
     """Check that a `.keras` file is whole, and that it does not unpack to far more than its size.
 
     Raises:
-        ValueError: If it is not; the message names the file and what to do.
+        ValueError: It is not; the message names the file and what to do.
     """
     if not zipfile.is_zipfile(file):  # Keras would report such a file as missing
         raise ValueError(f"{file} is no .keras file, or it is incomplete. Save or copy it again.")

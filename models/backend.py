@@ -208,7 +208,7 @@ def value_and_gradients(
         The value, and one gradient per variable in that variable's shape.
 
     Raises:
-        NotImplementedError: If the backend is neither TensorFlow nor JAX.
+        NotImplementedError: The backend is neither TensorFlow nor JAX.
     """
     tensors = tuple(ops.convert_to_tensor(variable) for variable in variables)
     backend = keras.backend.backend()

@@ -64,7 +64,7 @@ def recalibrate_batch_norm(network: Model, batches: Iterable[Tensor]) -> int:
         The number of batches used; 0 where the network has no batch normalisation.
 
     Raises:
-        ValueError: If there is no batch.
+        ValueError: There is no batch.
 
     Source:
         Wu and Johnson (2021), Rethinking "Batch" in BatchNorm, arXiv:2105.07576 (precise statistics).

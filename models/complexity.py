@@ -72,7 +72,7 @@ def layer_costs(model: keras.Model, input_shape: Sequence[Any] | None = None) ->
             several inputs.
 
     Raises:
-        ValueError: If the model is subclassed, or sizes remain unknown.
+        ValueError: The model is subclassed, or sizes remain unknown.
     """
     costs: list[LayerCost] = []
     seen: set[int] = set()

@@ -121,7 +121,7 @@ def build_hub_network(
         include_preprocessing: As other libraries have it.
 
     Raises:
-        ValueError: If keras_hub is not installed, the network refuses the arguments, or a file is missing.
+        ValueError: Keras_hub is not installed, the network refuses the arguments, or a file is missing.
     """
     models = _import_models()
     suffix = next(suffix for suffix in SUFFIXES if network.endswith(suffix))
@@ -167,7 +167,7 @@ def build_preset(
         include_preprocessing: As other networks have it; see `read_preset_scaling`.
 
     Raises:
-        ValueError: If keras_hub is not installed, the folder holds no image network, or it does not accept
+        ValueError: Keras_hub is not installed, the folder holds no image network, or it does not accept
             images of this shape.
     """
     if weights is not None:

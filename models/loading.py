@@ -41,7 +41,7 @@ def find_zoo_network(name: str) -> Callable[..., keras.Model]:
             the folder of a preset.
 
     Raises:
-        ValueError: If the library is not installed, or it has no such network.
+        ValueError: The library is not installed, or it has no such network.
     """
     library, _, network = name.partition(":")
     preset = hub.find_preset(network) if library == "keras_hub" and network else None
@@ -81,7 +81,7 @@ def build_zoo_network(name: str, **settings: Any) -> keras.Model:  # noqa: ANN40
         settings: Arguments of its constructor.
 
     Raises:
-        ValueError: If the library is not installed, it has no such network, or the network refuses the
+        ValueError: The library is not installed, it has no such network, or the network refuses the
             arguments.
     """
     build = find_zoo_network(name)
@@ -107,7 +107,7 @@ def _load_kimm_network(
     """Return a network of kimm with weights; networks of which kimm has none ignore that argument.
 
     Raises:
-        ValueError: If there are no such weights.
+        ValueError: There are no such weights.
     """
     file = Path(weights).expanduser()
     offered = [each[0] for each in getattr(build, "available_weights", [])]
@@ -136,7 +136,7 @@ def read_network(file: Path) -> keras.Model:
         file: Path of the file. Modules that define its custom layers must be imported before.
 
     Raises:
-        ValueError: If there is no such file, or it cannot be loaded.
+        ValueError: There is no such file, or it cannot be loaded.
     """
     if not file.is_file():
         raise ValueError(f"{file} does not exist.")
@@ -175,7 +175,7 @@ def _import_zoos(file: Path) -> None:
         file: Path of the file, which is an archive.
 
     Raises:
-        ValueError: If such a library is not installed.
+        ValueError: Such a library is not installed.
     """
     text = _read_config(file)
     for library, module in ZOOS.items():

@@ -49,7 +49,7 @@ def wrap_slices(
         activation: Of the outputs, see `AggregateSlices`: `softmax` (classes), `sigmoid` or `linear`.
 
     Raises:
-        ValueError: If a setting is unknown, or the network does not accept these slices.
+        ValueError: A setting is unknown, or the network does not accept these slices.
     """
     shape = _volume_shape(network, depth, input_shape, slab)
     views = select_slices(shape, axis=axis, slices=slices, slab=slab)
@@ -98,7 +98,7 @@ def pool_slices(
         units: Of the attention.
 
     Raises:
-        ValueError: If a setting is unknown, or the network does not accept these slices.
+        ValueError: A setting is unknown, or the network does not accept these slices.
     """
     views = select_slices(input_shape, axis=axis, slices=slices, slab=slab)
     _check_network(extractor, views)

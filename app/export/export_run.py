@@ -37,8 +37,8 @@ def export_run(run_dir: str, folder: Path, *, file_format: str) -> Difference:
         The differences of the exported model from the run's network.
 
     Raises:
-        SettingsError: If the folder is not a finished run.
-        UserError: If the exported model's scores differ from its network's by more than rounding.
+        SettingsError: The folder is not a finished run.
+        UserError: The exported model's scores differ from its network's by more than rounding.
     """
     ensemble = open_ensemble([run_dir])
     existed = folder.exists()

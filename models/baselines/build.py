@@ -57,7 +57,7 @@ def build_baseline(
         is_clipped: With trained weights: whether values outside of the range are clipped to it.
 
     Raises:
-        ValueError: If the name is unknown, a setting does not belong to the network, or a saved network has
+        ValueError: The name is unknown, a setting does not belong to the network, or a saved network has
             another input shape or number of classes.
     """
     settings = {"filters": filters, "dropout": dropout, "head": head, "weights": weights}

@@ -36,7 +36,7 @@ def build_application(name: str, input_shape: Shape, classes: int, *, dropout: f
         dropout: Rate before the head.
 
     Raises:
-        ValueError: If the network does not accept slices of this shape.
+        ValueError: The network does not accept slices of this shape.
     """
     build = getattr(keras.applications, name)
     settings: dict[str, Any] = {"include_top": False, "input_shape": input_shape, "weights": None}
@@ -61,7 +61,7 @@ def build_zoo_baseline(name: str, input_shape: Shape, classes: int, *, dropout: 
         dropout: Rate before the head.
 
     Raises:
-        ValueError: If the library is not installed, it has no such network, or the network does not accept
+        ValueError: The library is not installed, it has no such network, or the network does not accept
             slices of this shape.
     """
     settings = {"include_top": False, "include_preprocessing": False, "weights": None}
@@ -98,7 +98,7 @@ def build_trained_application(
         dropout: Rate before the head.
 
     Raises:
-        ValueError: If the weights are not available or do not fit, or the slices are too small.
+        ValueError: The weights are not available or do not fit, or the slices are too small.
     """
     features = _load_application(name, (*input_shape[:2], 3), weights)
     images = keras.Input(input_shape, name=features.inputs[0].name)
@@ -131,7 +131,7 @@ def build_trained_zoo_baseline(
         dropout: Rate before the head.
 
     Raises:
-        ValueError: If the weights are not available or do not fit, or the slices are too small.
+        ValueError: The weights are not available or do not fit, or the slices are too small.
     """
     settings = {"include_top": False, "include_preprocessing": False, "weights": weights}
     features = build_zoo_network(name, input_shape=(*input_shape[:2], 3), **settings)
@@ -251,7 +251,7 @@ def load_baseline(path: Path, input_shape: Shape, classes: int) -> keras.Model:
         classes: Number of classes of the data.
 
     Raises:
-        ValueError: If there is no network, it cannot be loaded, or its input or number of classes differs.
+        ValueError: There is no network, it cannot be loaded, or its input or number of classes differs.
     """
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():

@@ -38,7 +38,7 @@ def build_cnn(
         activation: Name of a Keras activation.
 
     Raises:
-        ValueError: If there are not 3 to 5 stages, or a slice is too small for their pooling.
+        ValueError: There are not 3 to 5 stages, or a slice is too small for their pooling.
     """
     _check_stages("cnn", filters, input_shape, stages=(3, 5), poolings=len(filters) - 1)
     inputs = x = keras.Input(input_shape, name="slices")
@@ -68,7 +68,7 @@ def build_resnet(
         activation: Name of a Keras activation.
 
     Raises:
-        ValueError: If there are not 2 to 5 stages, or a slice is too small for their strides.
+        ValueError: There are not 2 to 5 stages, or a slice is too small for their strides.
 
     Source:
         He et al. (2016), Deep Residual Learning for Image Recognition, doi:10.1109/CVPR.2016.90.
@@ -92,7 +92,7 @@ def build_tutorial(*, input_shape: Shape, classes: int, filters: Sequence[int] =
         filters: Channels of its two convolutions.
 
     Raises:
-        ValueError: If there are not two stages, or a slice is below 10 x 10 voxels.
+        ValueError: There are not two stages, or a slice is below 10 x 10 voxels.
     """
     _check_stages("tutorial", filters, input_shape, stages=(2, 2), poolings=0)
     if min(input_shape[:2]) < 10:
@@ -126,7 +126,7 @@ def add_head(x: Tensor, classes: int, dropout: float, *, kind: str = "pool") -> 
             position).
 
     Raises:
-        ValueError: If the kind is neither.
+        ValueError: The kind is neither.
     """
     if kind not in HEADS:
         raise ValueError(f"Expected head {' or '.join(HEADS)}, received {kind!r}.")

@@ -47,7 +47,7 @@ def grad_cam(
         Float32 array [B, H, W] or [B, D, H, W], 0 or more, without a unit.
 
     Raises:
-        ValueError: If the model has no such output or layer, or no spatial layers.
+        ValueError: The model has no such output or layer, or no spatial layers.
 
     Source:
         Selvaraju et al. (2017), Grad-CAM, doi:10.1109/ICCV.2017.74.

@@ -44,7 +44,7 @@ def occlusion_map(
         Float32 array [B, H, W] or [B, D, H, W]: the mean fall over all boxes that cover a voxel.
 
     Raises:
-        ValueError: If the model has no such output, or a size is below 1.
+        ValueError: The model has no such output, or a size is below 1.
 
     Source:
         Zeiler and Fergus (2014), doi:10.1007/978-3-319-10590-1_53.

@@ -31,7 +31,7 @@ def find_layer(model: keras.Model, name: str | None = None) -> str:
         name: Of a spatial layer. By default the last layer at the resolution of the last convolution.
 
     Raises:
-        ValueError: If no spatial layer has that name, or there is no spatial layer.
+        ValueError: No spatial layer has that name, or there is no spatial layer.
     """
     network = find_slice_network(model) or model
     spatial = [layer for layer in network.layers if _is_spatial(layer, len(network.inputs[0].shape))]
@@ -72,7 +72,7 @@ def check_output(model: keras.Model, label: int, kind: str) -> None:
         kind: One of `KINDS`.
 
     Raises:
-        ValueError: If there is no such output, or kind.
+        ValueError: There is no such output, or kind.
     """
     if kind not in KINDS:
         raise ValueError(f"Expected one of {', '.join(KINDS)}, received {kind!r}.")

@@ -79,7 +79,7 @@ class ACSConv3D(VolumeConvolution):
         kwargs: See `VolumeConvolution`; `strides` and `dilation_rate` are three-dimensional.
 
     Raises:
-        ValueError: If a setting is out of its range, or strides and dilation are both above 1.
+        ValueError: A setting is out of its range, or strides and dilation are both above 1.
 
     Source:
         Yang et al. (2021), Reinventing 2D Convolutions for 3D Images, doi:10.1109/JBHI.2021.3049452.
@@ -129,7 +129,7 @@ class ACSConv3D(VolumeConvolution):
         """Create `kernel` and `bias`.
 
         Raises:
-            ValueError: If the channels cannot be divided into the groups.
+            ValueError: The channels cannot be divided into the groups.
         """
         channels = self.check_input(input_shape)
         if channels % self.groups:

@@ -19,7 +19,7 @@ def standardize_triple(value: int | Sequence[int], name: str) -> tuple[int, int,
         name: Of the setting, for the message.
 
     Raises:
-        ValueError: If the value is neither one positive integer nor three.
+        ValueError: The value is neither one positive integer nor three.
     """
     depth, height, width = standardize_tuple(value, 3, name)
     return depth, height, width
@@ -34,7 +34,7 @@ def standardize_tuple(value: int | Sequence[int], count: int, name: str) -> tupl
         name: Of the setting, for the message.
 
     Raises:
-        ValueError: If there is another number of values, or a value below 1.
+        ValueError: There is another number of values, or a value below 1.
     """
     items = value if isinstance(value, Sequence) else (value,) * count
     values = tuple(operator.index(item) for item in items)

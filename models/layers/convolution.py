@@ -81,7 +81,7 @@ class VolumeConvolution(keras.layers.Layer):
         kwargs: Arguments of every Keras layer (`name`, `dtype`, `trainable`, `activity_regularizer`).
 
     Raises:
-        ValueError: If a setting is out of its range, or `data_format` is channels first.
+        ValueError: A setting is out of its range, or `data_format` is channels first.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class VolumeConvolution(keras.layers.Layer):
             input_shape: [B, D, H, W, C] of the input, None where unknown.
 
         Raises:
-            ValueError: If the input is no volume, its channels are unknown, or it is smaller than the kernel.
+            ValueError: The input is no volume, its channels are unknown, or it is smaller than the kernel.
         """
         self.compute_output_shape(input_shape)
         channels = input_shape[-1]
@@ -160,7 +160,7 @@ class VolumeConvolution(keras.layers.Layer):
         """Return [B, D, H, W, C] of the output, None where unknown.
 
         Raises:
-            ValueError: If the input is no volume, or smaller than the kernel.
+            ValueError: The input is no volume, or smaller than the kernel.
         """
         if len(input_shape) != 5:
             raise ValueError(

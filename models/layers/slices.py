@@ -47,7 +47,7 @@ def select_slices(
         slab: Neighbouring slices per sample, an odd number; they become channels.
 
     Raises:
-        ValueError: If a value is none of these.
+        ValueError: A value is none of these.
 
     >>> select_slices((8, 32, 24, 1), slices="central", slab=3)
     (SliceShape(axis='depth', first=2, count=4, shape=(32, 24, 3)),)

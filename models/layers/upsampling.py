@@ -47,7 +47,7 @@ class TrilinearUpSampling3D(keras.layers.Layer):
         kwargs: Arguments of every Keras layer.
 
     Raises:
-        ValueError: If a factor is below 1, or `data_format` is channels first.
+        ValueError: A factor is below 1, or `data_format` is channels first.
     """
 
     def __init__(
