@@ -162,8 +162,8 @@ def _difference_note(metrics: Mapping[str, Any]) -> str:
         else "Intervals and p-values come from two bootstraps over subjects."
     )
     note = (
-        f"External minus internal test, on different subjects. {how} The p-values are not corrected for the "
-        "number of metrics."
+        f"External minus internal test, on different subjects, with 95 % intervals. {how} The p-values are "
+        "not corrected for the number of metrics."
     )
     return f"{note} A decision threshold is the run's own." if metrics.get("threshold_comparison") else note
 
@@ -205,8 +205,8 @@ def describe_models_external(
     ]
     note = (
         f"{metric_label(metric, unit)} on the external subjects minus that on each model's own test "
-        "subjects, which are others; averaged over folds and seeds. The comparison of the models with each "
-        "other is paired: see above."
+        "subjects, which are others, with 95 % intervals; averaged over folds and seeds. The comparison of "
+        "the models with each other is paired: see above."
     )
     return [
         ("Difference from the internal test", table_cells(rows), note),
@@ -222,11 +222,11 @@ def _has_few_subjects(blocks: Mapping[str, Any]) -> bool:
 
 def _difference_cells(one: Mapping[str, Any], *, is_few: bool) -> dict[str, str]:
     """Return the cells of a difference; few subjects show no p-value, as in a comparison."""
+    interval = format_interval(one["low"], one["high"])
     return {
         "internal test": format_value(one["internal"]),
         "external": format_value(one["external"]),
-        "difference": format_signed(_number(one["difference"])),
-        "95 % interval": format_interval(one["low"], one["high"]),
+        "difference": f"{format_signed(_number(one['difference']))} {interval}".strip(),
         "p": MISSING if is_few else format_p_value(_number(one["p_value"])),
     }
 
