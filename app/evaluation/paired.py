@@ -96,6 +96,7 @@ class Comparison:
         wilcoxon: Wilcoxon's signed-rank test on the absolute errors; None for other predictions than numbers.
         findings: Finding to its tests; None for other predictions than findings.
         unit: Of the primary metric; empty without one.
+        is_external: Whether all subjects are others than those of the trainings, so that folds add none.
     """
 
     first: str
@@ -115,6 +116,7 @@ class Comparison:
     wilcoxon: Wilcoxon | None = None
     findings: Mapping[str, FindingTests] | None = None
     unit: str = ""
+    is_external: bool = False
 
 
 def compare_models(

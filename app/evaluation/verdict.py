@@ -340,7 +340,7 @@ def _cautions(compared: Comparison) -> list[str]:
 
 def _suggest_folds(compared: Comparison) -> list[str]:
     """Return how to test more subjects, where each model was trained once."""
-    return [FOLDS_HINT] if compared.cells == 1 else []
+    return [FOLDS_HINT] if compared.cells == 1 and not compared.is_external else []
 
 
 def has_too_few_subjects(compared: Comparison) -> bool:

@@ -216,7 +216,8 @@ def compare_external(
     saved = read_json(comparison / RESULTS)
     margin = next((float(pair["margin"]) for pair in saved["pairs"] if "margin" in pair), None)
     primary = next(iter(scored.scores.values()))[0].primary
-    pairs = compare_models(scored.scores, fit_seeds=scored.seeds, primary=primary, margin=margin)
+    compared = compare_models(scored.scores, fit_seeds=scored.seeds, primary=primary, margin=margin)
+    pairs = tuple(replace(pair, is_external=True) for pair in compared)
     blocks = summarise_models(scored.scores, fit_seeds=scored.seeds)
     by_model = group_by_model(scored.trials)
     used = summarise_use(by_model, scored.scores, split=EXTERNAL, prevalence=asked.evaluation.prevalence)
@@ -304,7 +305,7 @@ def _write_page(
     page: PageSettings,
 ) -> None:
     """Write `report.html` of a comparison on external data."""
-    by_model, settings = group_by_model(scored.trials), scored.members[0].settings
+    by_model = group_by_model(scored.trials)
     first = next(iter(scored.scores.values()))[0]
     own = load_settings(folder)
     case_groups, names = find_case_groups(folder, own, first), find_case_names(folder, own)
@@ -312,7 +313,7 @@ def _write_page(
     colours = assign_colours(read_json(comparison / RESULTS)["models"])
     groups, forest = show_subgroups(results.get("subgroups", {}), colours=colours)
     summary = ComparisonSummary(
-        name=f"{' against '.join(scored.scores)} on external data {describe_task(settings.data)}",
+        name=f"{' against '.join(scored.scores)} on external data {describe_task(own.data)}",
         comparisons=pairs,
         models=scored.scores,
         metrics={name: model[EXTERNAL] for name, model in results["models"].items()},

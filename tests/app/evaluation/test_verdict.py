@@ -267,6 +267,7 @@ def test_few_test_subjects_suggest_folds_and_show_no_p_value():
     weak, strong = build_numbers(1, noise=20, count=8), build_numbers(2, noise=1, count=8)
     (found,) = compare_models({"weak": weak, "strong": strong}, primary="mae", resamples=200)
     assert "splits.folds=5" in comparison_verdict(found)
+    assert "splits.folds" not in comparison_verdict(replace(found, is_external=True))
     (row,) = comparison_rows([found])
     assert row["p"] == MISSING
     assert math.isnan(
