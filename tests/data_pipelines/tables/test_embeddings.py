@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -27,6 +28,23 @@ def test_a_vector_is_found_by_image_path_file_name_or_subject(name):
     by_subject = name(RECORDS[0]) == "sub-01"
     expected = [0.5, 0.5, 2.5, 2.5] if by_subject else [0, 1, 2, 3]
     np.testing.assert_array_equal(found[:, 0], expected)
+
+
+def test_every_format_gives_the_vectors_of_each_name(tmp_path):
+    vectors = np.random.default_rng(5).normal(size=(3, 2)).round(3)
+    names = ["sub-01", "sub-02", "sub-01"]
+    rows = [f"{name},{a},{b}" for name, (a, b) in zip(names, vectors, strict=True)]
+    (tmp_path / "v.csv").write_text("\n".join(["who,a,b", *rows]), encoding="utf-8")
+    np.savez(tmp_path / "v.npz", subject=np.array(names), vectors=vectors)
+    with h5py.File(tmp_path / "v.h5", "w") as columns:
+        columns["vectors"], columns["subject"] = vectors, names
+    with h5py.File(tmp_path / "v.hdf5", "w") as by_name:
+        by_name["sub-01"], by_name["sub-02"] = vectors[::2], vectors[1]
+    for file in sorted(tmp_path.iterdir()):
+        found = read_embeddings(file)
+        assert set(found) == set(names), file
+        np.testing.assert_array_equal(found["sub-01"], vectors[::2])
+        np.testing.assert_array_equal(found["sub-02"], vectors[1:2])
 
 
 @pytest.mark.parametrize("ending", ["csv", "npz"])
