@@ -210,7 +210,7 @@ class Predictor:
                 phrases |= dict.fromkeys(find_out_of_range(scan.summary, member.training_range))
         return [*phrases, *self.ensemble.find_unusual_cells(scan.scan.cells)]
 
-    def lose(self, scan: Scan, problem: str) -> Row:
+    def describe_lost(self, scan: Scan, problem: str) -> Row:
         """Return the row of a scan that ended every process which scored it."""
         return self._failed_row(PreparedScan(scan), f"{scan.images[0]}: {problem}")
 

@@ -35,7 +35,7 @@ def score_scans(
     with open_client(settings.cluster, jobs=shards) as client:
         for places, end in run_shards(client, settings.cluster, scans, call, unit="scans", multiple=size):
             if end.value is None:
-                yield [predictor.lose(scans[k][1], end.problem) for k in places]
+                yield [predictor.describe_lost(scans[k][1], end.problem) for k in places]
                 continue
             rows, notices = end.value
             for notice in notices:

@@ -27,7 +27,7 @@ from voxlift.app.report.pages import timestamp
 from voxlift.app.runs.subjects import describe_table
 from voxlift.app.tasks.base import Task, task_of
 from voxlift.data_pipelines.audit import Finding, audit_manifest, facts_rows
-from voxlift.data_pipelines.audit.measures import lose_record, measure_record
+from voxlift.data_pipelines.audit.measures import describe_lost_record, measure_record
 from voxlift.data_pipelines.audit.regions import region_row
 from voxlift.data_pipelines.audit.targets import describe_targets, label_texts
 from voxlift.data_pipelines.parallel import Mapper
@@ -132,7 +132,7 @@ def write_measures(found: DatasetAudit, settings: AuditSettings, folder: Path, m
     measure = partial(measure_record, time_axis=settings.data.time_axis, prefer=settings.preprocess.prefer)
     labels, texts = label_texts(found.manifest)
     with progress_bar("Measuring", len(records)) as advance:
-        rows, measured = [], mapper(measure, records, lost=lose_record)
+        rows, measured = [], mapper(measure, records, lost=describe_lost_record)
         for record, label, measures in zip(records, labels, measured, strict=True):
             known = {"subject": record.subject, "image": str(record.images[0]), "label": texts[label or 0]}
             rows.append({**known, "split": record.split or "", **measures})

@@ -85,7 +85,7 @@ def audit_manifest(
     paths = list(dict.fromkeys(path for record in manifest.records for path in record.images))
     by_path: dict[Path, Facts] = {}
     mapper = map_by_threads() if mapper is None else mapper
-    for path, one in zip(paths, mapper(read, paths, lost=_lose_file), strict=True):
+    for path, one in zip(paths, mapper(read, paths, lost=_describe_lost_file), strict=True):
         by_path[path] = one
         if progress is not None:
             progress(len(by_path), len(paths))
@@ -104,7 +104,7 @@ def audit_manifest(
     )
 
 
-def _lose_file(path: Path, problem: str) -> Facts:
+def _describe_lost_file(path: Path, problem: str) -> Facts:
     """Return the facts of a file that ended every process which read it."""
     return Facts(path, error=f"{path}: {problem}")
 
@@ -119,7 +119,7 @@ def _read_regions(
         for record in records
         if record.region is not None
     ]
-    found = iter(list(mapper(partial(_read_region, prefer=prefer), pairs, lost=_lose_region)))
+    found = iter(list(mapper(partial(_read_region, prefer=prefer), pairs, lost=_describe_lost_region)))
     return tuple(None if record.region is None else next(found) for record in records)
 
 
@@ -128,7 +128,7 @@ def _read_region(pair: tuple[Region, Facts], *, prefer: str) -> RegionFacts | No
     return read_region_facts(region, facts, prefer=prefer)
 
 
-def _lose_region(pair: tuple[Region, Facts], problem: str) -> RegionFacts:
+def _describe_lost_region(pair: tuple[Region, Facts], problem: str) -> RegionFacts:
     return RegionFacts(pair[0], "mask_unreadable", f"{pair[0].mask}: {problem}")
 
 

@@ -41,7 +41,7 @@ def measure_record(
         return dict.fromkeys(MEASURES, "")
 
 
-def lose_record(_record: Record, _problem: str) -> dict[str, float | str]:
+def describe_lost_record(_record: Record, _problem: str) -> dict[str, float | str]:
     """Return empty cells for a record that ended every process which measured it."""
     return dict.fromkeys(MEASURES, "")
 

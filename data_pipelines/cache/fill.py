@@ -250,13 +250,13 @@ def _fill(
         advance()
     fill_one = partial(_fill_one, settings=settings, cache_format=cache_format)
     outcomes: dict[int, _Outcome] = {}
-    for task, outcome in zip(todo, mapper(fill_one, todo, lost=_lose), strict=True):
+    for task, outcome in zip(todo, mapper(fill_one, todo, lost=_describe_lost), strict=True):
         outcomes[id(task)] = outcome
         advance()
     return files, [outcomes.get(id(task), _Outcome()) for task in tasks]
 
 
-def _lose(task: _Task, problem: str) -> _Outcome:
+def _describe_lost(task: _Task, problem: str) -> _Outcome:
     """Return the outcome of a record that ended every process which prepared it."""
     return _Outcome(f"{task.source.images[0]}: {problem}")
 
