@@ -273,16 +273,16 @@ class ModelSettings:
 
 @dataclass
 class OptimizerSettings:
-    """The optimizer and its learning rate (group `optimizer`).
+    """The optimiser and its learning rate (group `optimizer`).
 
     Attributes:
-        name: Class name of a Keras optimizer.
+        name: Class name of a Keras optimiser.
         learning_rate: At its highest, after the warm-up.
         weight_decay: As Keras takes it.
         warmup_epochs: Epochs in which the learning rate rises linearly.
         schedule: After the warm-up: `cosine` (decay to the last epoch) or `constant`.
         clip_norm: Largest global norm of the gradients; null: no clipping.
-        options: Further arguments of the optimizer's class.
+        options: Further arguments of the optimiser's class.
     """
 
     name: str = "AdamW"

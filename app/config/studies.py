@@ -44,7 +44,7 @@ class BatchSizeStudy(TrainedStudy):
         batch_sizes: Volumes per batch; `trainer.batch_size` is the reference and is added if missing.
         scaling: Of the learning rate with the batch size: `none`, `sqrt`, `linear`, or `auto` (linear for
             SGD, else sqrt).
-        equal: What is equal for all batch sizes: `epochs` or `steps` (of the optimizer).
+        equal: What is equal for all batch sizes: `epochs` or `steps` (of the optimiser).
         accumulate: Microbatches in which the largest batch is measured once more; 1: not.
         timed_steps: Training steps that are timed.
         noise_batches: Batches whose gradients give the gradient noise scale.
@@ -149,7 +149,7 @@ class LearningCurveStudy(TrainedStudy):
     Attributes:
         models: Two options of the group `model`, or experiments.
         fractions: Of the training subjects, each in 0 to 1; 1 is added if missing.
-        equal: What is equal for all fractions: `steps` (of the optimizer) or `epochs`.
+        equal: What is equal for all fractions: `steps` (of the optimiser) or `epochs`.
         resamples: Resamples of test subjects and seeds for the bands.
     """
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from voxlift.app.config import PredictSettings, SettingsError
 from voxlift.app.data.sources import region_columns
 from voxlift.app.inference.ensemble import Ensemble, image_columns
-from voxlift.data_pipelines.cache.format import VolumeSummary, choose_dtype, summarize_volume
+from voxlift.data_pipelines.cache.format import VolumeSummary, choose_dtype, summarise_volume
 from voxlift.data_pipelines.geometry import to_tensor_axes
 from voxlift.data_pipelines.preprocess.prepare import prepare_stored, read_record
 from voxlift.data_pipelines.preprocess.settings import Preprocess
@@ -117,7 +117,7 @@ def prepare_scan(scan: Scan, settings: Preprocess, *, shape: Sequence[int | None
             f"received {received}"
         )
         return PreparedScan(scan, reason=reason)
-    return PreparedScan(scan, tensor.astype(np.float32), volume.affine, summarize_volume(stored, tensor))
+    return PreparedScan(scan, tensor.astype(np.float32), volume.affine, summarise_volume(stored, tensor))
 
 
 def take_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -23,7 +23,7 @@ from voxlift.app.report.findings import (
     format_finding,
     group_findings,
     suggested_overrides,
-    summarize_audit,
+    summarise_audit,
 )
 from voxlift.app.report.pages import (
     INK,
@@ -82,7 +82,7 @@ def audit_page_values(found: DatasetAudit) -> dict[str, Any]:
     return {
         "title": found.name,
         "evidence": Evidence(flow=table_cells(found.flow), table_one=table_one_cells(found.table_one)),
-        "verdict": summarize_audit(found),
+        "verdict": summarise_audit(found),
         "groups": [
             (group, [format_finding(one, below=below) for one in group.findings[:MAX_SENTENCES]])
             for group in group_findings(found.audit.findings)

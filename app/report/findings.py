@@ -155,7 +155,7 @@ def group_findings(findings: Sequence[Finding]) -> list[FindingGroup]:
     ]
 
 
-def summarize_audit(found: DatasetAudit) -> str:
+def summarise_audit(found: DatasetAudit) -> str:
     """Return the result of the audit in one sentence."""
     files, readable = len(found.audit.facts), sum(not one.error for one in found.audit.facts)
     count = f"all {files} files" if readable == files else f"{readable} of {files} files"

@@ -32,7 +32,7 @@ from voxlift.app.report.findings import (
     format_finding,
     group_findings,
     suggested_overrides,
-    summarize_audit,
+    summarise_audit,
     truncate_line,
 )
 from voxlift.app.report.tables import format_interval, format_value, has_zero_width
@@ -56,12 +56,12 @@ def print_split_metrics(metrics: Mapping[str, Any], *, name: str) -> None:
     """Print the metrics of each split of a metrics.json with their intervals."""
     blocks = {f"{name}, {split}": metrics[split] for split in SPLIT_NAMES if split in metrics}
     if is_brief():
-        print_line(summarize_metrics(blocks, unit=metrics.get("unit", "")))
+        print_line(summarise_metrics(blocks, unit=metrics.get("unit", "")))
         return
     print_metrics(blocks, unit=metrics.get("unit", ""))
 
 
-def summarize_metrics(blocks: Mapping[str, Mapping[str, object]], *, unit: str = "") -> str:
+def summarise_metrics(blocks: Mapping[str, Mapping[str, object]], *, unit: str = "") -> str:
     """Return the first metric of each block with its interval in one line."""
     first = headline_metrics(name for one in blocks.values() for name in one)[0]
     values = "; ".join(
@@ -204,7 +204,7 @@ def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:
     groups = group_findings(found.audit.findings)
     if groups:
         target.print(_findings_table(groups, found))
-    target.print(Text(summarize_audit(found), style="bold"))
+    target.print(Text(summarise_audit(found), style="bold"))
     for group in groups:
         if group.spoils and group.advice:
             target.print(Text(f"  {group.name}: {group.advice}"), soft_wrap=True)

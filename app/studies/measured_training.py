@@ -125,8 +125,8 @@ def train_steps(
     Args:
         network: Compiled Keras model.
         batches: Enough batches for all steps.
-        steps: Number of steps of the optimizer.
-        microbatches: Batches of each step, as many as the optimizer accumulates.
+        steps: Number of steps of the optimiser.
+        microbatches: Batches of each step, as many as the optimiser accumulates.
 
     Returns:
         Seconds of each step, reading included; loss of each step; number of examples of all steps.

@@ -55,7 +55,7 @@ def main() -> int:
 def measure_steps(settings: TrainSettings, request: Answer) -> Answer:
     """Measure speed, memory and loss of real training steps; two steps before them are not counted.
 
-    With accumulated gradients a step is one of the optimizer, with all of its microbatches.
+    With accumulated gradients a step is one of the optimiser, with all of its microbatches.
     """
     load = load_per_core()
     training = build_measured_training(settings)

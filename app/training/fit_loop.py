@@ -1,4 +1,4 @@
-"""Compile and fit a network: optimizer, phases with frozen and unfrozen layers, from and to checkpoints."""
+"""Compile and fit a network: optimiser, phases with frozen and unfrozen layers, from and to checkpoints."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class NetworkFit:
 
 
 def compile_network(fit: NetworkFit, *, done: int = 0) -> None:
-    """Give the network its optimizer and loss, both in float32.
+    """Give the network its optimiser and loss, both in float32.
 
     Args:
         fit: With the network.
-        done: Batches that were trained before, with another optimizer.
+        done: Batches that were trained before, with another optimiser.
     """
     steps = Steps(fit.trainer.epochs * fit.steps_per_epoch, fit.steps_per_epoch, done)
     with scope_of(fit.network):
@@ -90,7 +90,7 @@ def _compile(fit: NetworkFit, steps: Steps) -> None:
         loss=fit.loss,
         # XLA is slower than oneDNN for 3D convolution on a CPU; JAX computes operation by operation without.
         jit_compile=backend_name() != "tensorflow",
-        auto_scale_loss=False,  # our optimizer does it
+        auto_scale_loss=False,  # our optimiser does it
     )
 
 
@@ -185,7 +185,7 @@ def _fit_phase(fit: NetworkFit, phase: Phase, *, callbacks: Sequence[Any]) -> No
 
 
 def _restore(fit: NetworkFit, found: Checkpoint) -> None:
-    """Restore the compiled network from a checkpoint; after the frozen epochs the optimizer is a new one."""
+    """Restore the compiled network from a checkpoint; after the frozen epochs the optimiser is a new one."""
     is_unfreezing = fit.freeze_epochs > 0 and found.position == Position(fit.freeze_epochs)
     parts = ("network",) if is_unfreezing else ("network", "optimizer")
     restore_arrays(fit.network, found.arrays, parts=parts)
@@ -254,15 +254,15 @@ class SaveCheckpoints(StatefulCallback):
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a whole training, for the schedule of an optimizer."""
+    """The steps of a whole training, for the schedule of an optimiser."""
 
     total: int
     per_epoch: int
-    done: int = 0  # with an earlier optimizer
+    done: int = 0  # with an earlier optimiser
 
 
 def scale_learning_rate(settings: TrainSettings) -> OptimizerSettings:
-    """Return the settings of the optimizer, with the learning rate times `model.rate_factor`."""
+    """Return the settings of the optimiser, with the learning rate times `model.rate_factor`."""
     rate = settings.optimizer.learning_rate * settings.model.rate_factor
     return replace(settings.optimizer, learning_rate=rate)
 
@@ -275,7 +275,7 @@ def build_optimizer(
     accumulate: int = 1,
     ema: float = 0.0,
 ) -> Any:  # noqa: ANN401 - untyped Keras
-    """Build a Keras optimizer for the trainable weights of a network.
+    """Build a Keras optimiser for the trainable weights of a network.
 
     Args:
         settings: Name, learning rate, schedule, weight decay and clipping.

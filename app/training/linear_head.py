@@ -79,7 +79,7 @@ def fit_linear_head(features: Features, cohort: Cohort, *, balance: bool) -> Lin
     """
     train, count = cohort.indices("train"), int(np.prod(features.shape))
     blocks = list(_split_blocks(count, volumes=features.count))
-    mean, scale = _standardize(features, blocks, train)
+    mean, scale = _standardise(features, blocks, train)
     gram = np.zeros((features.count,) * 2)
     for block in blocks:
         scaled = _scale_block(features, block, mean, scale)
@@ -117,7 +117,7 @@ def _split_blocks(count: int, *, volumes: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def _standardize(features: Features, blocks: list[slice], train: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+def _standardise(features: Features, blocks: list[slice], train: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
     """Return the mean and the standard deviation [F] of each feature over the training volumes."""
     mean, scale = np.empty(blocks[-1].stop), np.empty(blocks[-1].stop)
     for block in blocks:

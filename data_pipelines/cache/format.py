@@ -240,7 +240,7 @@ def extract_metadata(
     """
     hashes = tuple(None if is_blank(one) else hash_image(one) for one in stored)
     rows = None if affine is None else tuple(tuple(map(float, row)) for row in affine)
-    return VolumeMetadata(hashes, summarize_volume(stored, prepared), rows)
+    return VolumeMetadata(hashes, summarise_volume(stored, prepared), rows)
 
 
 def write_metadata(file: Path, metadata: VolumeMetadata) -> None:
@@ -339,7 +339,7 @@ class VolumeSummary:
     channels: tuple[Mapping[str, float], ...]
 
 
-def summarize_volume(stored: Sequence[Stored], prepared: Array) -> VolumeSummary:
+def summarise_volume(stored: Sequence[Stored], prepared: Array) -> VolumeSummary:
     """Return a record's summary.
 
     Args:

@@ -227,13 +227,13 @@ def index_labels(
             empty.
     """
     names = tuple(_compose(str(name)) for name in classes)
-    _check_names(tuple(map(_normalize, names)), label_bins)
+    _check_names(tuple(map(_normalise, names)), label_bins)
     if label_bins:
         found: list[int | str] = [_bin_cell(cell, label_bins) for cell in cells]
     else:
-        texts = [_normalize(cell) for cell in cells]
+        texts = [_normalise(cell) for cell in cells]
         names = names or _sort_names({text for text in texts if not is_missing(text)})
-        forms = tuple(map(_normalize, names))
+        forms = tuple(map(_normalise, names))
         found = [_index_label(text, forms) for text in texts]
     _check_found(found, names, allow_absent=allow_absent)
     return tuple(found), names
@@ -276,7 +276,7 @@ def _compose(text: str) -> str:
     return unicodedata.normalize("NFC", strip_invisible(text))
 
 
-def _normalize(text: str) -> str:
+def _normalise(text: str) -> str:
     """Return the form in which labels are compared, in which `1.0` is `1`."""
     text = _compose(text)
     return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]+\.0+", text) else text

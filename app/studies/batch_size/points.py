@@ -26,7 +26,7 @@ class BatchPoint:
         scaling: Rule for the learning rate over the batch size: none, sqrt, linear.
         equal: What the training has in common with the reference: epochs, steps, or both (the reference).
         epochs: Passes over the data.
-        steps: Steps of the optimizer.
+        steps: Steps of the optimiser.
         learning_rate: Peak learning rate.
         warmup_epochs: Epochs of warm-up, the same share of the training as the reference's.
     """
@@ -176,7 +176,7 @@ def build_points(
 
 
 def resolve_scaling(study: BatchSizeStudy, optimizer: str) -> list[str]:
-    """Return the scaling rules asked for, each once, with `auto` replaced by the optimizer's rule.
+    """Return the scaling rules asked for, each once, with `auto` replaced by the optimiser's rule.
 
     The gradient's noise falls with the root of the batch size. An adaptive optimizer divides by it, so its
     learning rate grows with the root; that of plain SGD grows in proportion.

@@ -218,7 +218,7 @@ def _build_cost_table(rows: list[dict[str, Any]]) -> TextTable:
         ]
         for row in rows
     ]
-    caption = "Each batch size is measured in a process of its own; a step is one of the optimizer."
+    caption = "Each batch size is measured in a process of its own; a step is one of the optimiser."
     speed = ("volumes per step", "volumes/s", "steps/s")
     return TextTable(caption, ("Batch", "accumulated", *speed, "peak memory", "SD of the loss"), texts)
 

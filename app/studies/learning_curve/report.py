@@ -38,7 +38,7 @@ NOTE_NESTED = (
     "the seed. A seed also decides the split, the initial weights and the order of the batches."
 )
 NOTE_EQUAL = {
-    "steps": "Every training has as many steps of the optimizer as that on all subjects: more epochs.",
+    "steps": "Every training has as many steps of the optimiser as that on all subjects: more epochs.",
     "epochs": "Every training has as many epochs as that on all subjects, and so fewer steps on fewer.",
 }
 NOTE_BAND = (

@@ -229,7 +229,7 @@ class Need:
 
 
 def slot_bytes(network: Any) -> int:  # noqa: ANN401 - untyped Keras
-    """Return the bytes of the optimizer of a compiled network: moments, averages, accumulated gradients."""
+    """Return the bytes of the optimiser of a compiled network: moments, averages, accumulated gradients."""
     optimizer = network.optimizer
     if not optimizer.built:
         optimizer.build(network.trainable_variables)

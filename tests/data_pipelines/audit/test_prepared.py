@@ -12,7 +12,7 @@ from voxlift.data_pipelines.audit.prepared import (
     find_training_range,
     value_range,
 )
-from voxlift.data_pipelines.cache.format import VolumeSummary, summarize_volume
+from voxlift.data_pipelines.cache.format import VolumeSummary, summarise_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.volume import Stored
 
@@ -83,7 +83,7 @@ def summarize(*, spacing=(3.0, 2.0, 1.0), shape=(5, 7, 11), scale=1.0, flip=Fals
     affine = np.diag([*spacing[::-1], 1.0])
     affine[0, 0] *= -1 if flip else 1
     stored = Stored(np.zeros(shape[::-1], np.int16), affine, Path("a.nii"), "nifti1")
-    return summarize_volume([stored], scale * evenly((*shape, channels)))
+    return summarise_volume([stored], scale * evenly((*shape, channels)))
 
 
 SEEN = find_training_range([summarize(), summarize(spacing=(4.0, 2.0, 1.0), shape=(6, 7, 12))])
@@ -99,7 +99,7 @@ def test_a_summary_is_in_ras_and_ordered_depth_height_width():
 def test_its_statistics_are_those_of_the_prepared_voxels():
     prepared = RNG.random((5, 7, 11, 2))
     stored = Stored(np.zeros((11, 7, 5), np.int16), np.eye(4), Path("a.nii"), "nifti1")
-    found = summarize_volume([stored], prepared).channels[1]
+    found = summarise_volume([stored], prepared).channels[1]
     assert found["mean"] == pytest.approx(prepared[..., 1].mean())
     assert found["sd"] == pytest.approx(prepared[..., 1].std())
     assert found["p99"] == pytest.approx(np.percentile(prepared[..., 1], 99))

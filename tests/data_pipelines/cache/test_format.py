@@ -8,7 +8,7 @@ import pytest
 
 from scans import SHAPE, write_scan
 from voxlift.data_pipelines.cache import fill_cache
-from voxlift.data_pipelines.cache.format import PreparedVolumes, load_metadata, summarize_volume
+from voxlift.data_pipelines.cache.format import PreparedVolumes, load_metadata, summarise_volume
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 from voxlift.data_pipelines.readers import read_stored
 from voxlift.data_pipelines.readers.identity import HASH_KIND, hash_image
@@ -33,7 +33,7 @@ def fill(images, folder):
 
 def expected_summary(paths, file, volumes):
     prepared = np.fromfile(file, volumes.dtype).reshape(volumes.shape)
-    return summarize_volume([read_stored(path) for path in paths], prepared)
+    return summarise_volume([read_stored(path) for path in paths], prepared)
 
 
 def test_filling_keeps_the_hashes_of_the_images_and_the_summary_of_the_stored_voxels(images, tmp_path):
