@@ -90,13 +90,20 @@ def import_quietly() -> None:
     _import_keras()
 
 
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    """Return False for TensorFlow's advice on its own functions, which several networks in a process trigger."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 def _import_tensorflow() -> None:
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as suppressed:
         os.dup2(suppressed.fileno(), 2)
         try:
-            import tensorflow as tf  # noqa: F401 - imported for its side effect
+            import tensorflow as tf
+
+            tf.get_logger().addFilter(_is_no_retracing)
         except BaseException:
             suppressed.seek(0)
             os.write(stderr, suppressed.read())

@@ -1,6 +1,7 @@
 """Threads, malloc and precision suit the device: what its kernels cannot compute is computed in float32."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -175,3 +176,11 @@ def test_a_network_trained_in_float16_on_a_gpu_scores_on_a_cpu(build, tmp_path):
 def test_pooling_in_other_precisions_is_left_alone():
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert protect_pooling(adaptive_network()) == []
+
+
+def test_advice_on_retracing_is_not_shown_and_other_warnings_are():
+    setup.import_quietly()
+    logger = logging.getLogger("tensorflow")
+    texts = ("5 out of the last 10 calls to <f> triggered tf.function retracing.", "a warning")
+    records = [logger.makeRecord("tensorflow", logging.WARNING, "", 0, text, (), None) for text in texts]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]
