@@ -13,6 +13,7 @@ from voxlift.data_pipelines.errors import closest_name
 
 SCHEMA = "_schema.yaml"
 HELP_WIDTH = 100  # columns
+SAME_ELSEWHERE = {"output": "run_dir", "run_dir": "output"}  # where results go, by command
 
 
 def list_known_keys(schema: str, group: str = "") -> list[str]:
@@ -72,7 +73,11 @@ def _suggest_group(key: str, known: Sequence[str]) -> str:
 
     >>> _suggest_group("epochs", ["seed", "trainer.epochs"])
     ' Did you mean trainer.epochs?'
+    >>> _suggest_group("output", ["seed", "run_dir"])
+    ' Did you mean run_dir?'
     """
+    if SAME_ELSEWHERE.get(key) in known:
+        return f" Did you mean {SAME_ELSEWHERE[key]}?"
     match = closest_name(key, [name.rpartition(".")[2] for name in known])
     full = [name for name in known if name.rpartition(".")[2] == match]
     return f" Did you mean {' or '.join(full[:3])}?" if full else ""

@@ -91,7 +91,7 @@ def import_quietly() -> None:
 
 
 def _is_no_retracing(record: logging.LogRecord) -> bool:
-    """Return False for TensorFlow's advice on its own functions, which several networks in a process trigger."""
+    """Return False for TensorFlow's advice on its own functions, which come with several networks."""
     return "triggered tf.function retracing" not in record.getMessage()
 
 
