@@ -74,6 +74,7 @@ def export(settings: ExportSettings) -> int:
         f"Read back and compared on {difference.volumes} volumes: scores differ by at most "
         f"{difference.scores:.1e}, predictions by {difference.probabilities:.1e}."
     )
+    print_line(f"To score an image with it: python {folder / 'score_image.py'} IMAGE")
     print_line(f"Export in {folder}")
     return DONE
 
