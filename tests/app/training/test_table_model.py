@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -67,13 +68,19 @@ def fit(table, path, columns):
     return RunFolder(path)
 
 
-def test_a_predictive_column_scores_all_and_an_unrelated_one_nothing(table, tmp_path):
-    predictive, unrelated = fit(table, tmp_path / "a", "volume"), fit(table, tmp_path / "b", "noise,site")
-    runs = (predictive, unrelated)
-    auc = {run.path.name: json.loads(run.metrics.read_text())["test"]["auc"] for run in runs}
-    assert auc["a"] == 1.0
-    assert auc["b"] < 0.9
-    assert {row["feature"] for row in read_rows(unrelated.path / "coefficients.csv")} == {
+@pytest.fixture(scope="module")
+def runs(table, tmp_path_factory):
+    """A run on the column that predicts the label, and one on the others, by name."""
+    folder = tmp_path_factory.mktemp("runs")
+    chosen = {"volume": "volume", "others": "noise,site"}
+    return {name: fit(table, folder / name, columns) for name, columns in chosen.items()}
+
+
+def test_a_predictive_column_scores_all_and_unrelated_ones_nothing(runs):
+    auc = {name: json.loads(run.metrics.read_text())["test"]["auc"] for name, run in runs.items()}
+    assert auc["volume"] == 1.0
+    assert auc["others"] < 0.9
+    assert {row["feature"] for row in read_rows(runs["others"].path / "coefficients.csv")} == {
         "(constant)",
         "noise",
         "noise missing",
@@ -83,9 +90,8 @@ def test_a_predictive_column_scores_all_and_an_unrelated_one_nothing(table, tmp_
     }
 
 
-def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path, capsys):
-    runs = [fit(table, tmp_path / name, name) for name in ("noise", "volume")]
-    trials = tuple(Trial(run.path.name, 0, 0, (), run) for run in runs)
+def test_it_is_compared_with_another_model_on_the_same_subjects(runs, tmp_path, capsys):
+    trials = tuple(Trial(name, 0, 0, (), run) for name, run in runs.items())
     write_comparison(SelectedTrials(trials, ()), folder=tmp_path)
     named = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert named["models"]["volume"]["test"]["auc"] == 1.0
@@ -94,14 +100,12 @@ def test_it_is_compared_with_another_model_on_the_same_subjects(table, tmp_path,
     assert "volume" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_ends_with_the_same_predictions(table, tmp_path):
-    run = fit(table, tmp_path / "run", "volume,site")
-    before = run.predictions.read_bytes()
+def test_an_interrupted_run_ends_with_the_same_predictions(table, runs, tmp_path):
+    run = RunFolder(shutil.copytree(runs["volume"].path, tmp_path / "run"))
     run.metrics.unlink()
     run.predictions.unlink()
-    settings = settings_for(table, f"run_dir={run.path}", "model.columns=[volume,site]")
-    assert train(settings, run) == 0
-    assert run.predictions.read_bytes() == before
+    assert train(settings_for(table, f"run_dir={run.path}", "model.columns=[volume]"), run) == 0
+    assert run.predictions.read_bytes() == runs["volume"].predictions.read_bytes()
 
 
 def test_several_classes_have_a_row_of_coefficients_each():
@@ -125,10 +129,9 @@ def test_several_classes_have_a_row_of_coefficients_each():
     assert model.cost(ordered)["parameters"] == 3
 
 
-def test_a_network_is_asked_for_where_there_is_none(table, tmp_path):
-    run = fit(table, tmp_path / "run", "volume")
+def test_a_network_is_asked_for_where_there_is_none(runs):
     with pytest.raises(SettingsError, match="coefficients"):
-        open_finished_run(str(run.path))
+        open_finished_run(str(runs["volume"].path))
 
 
 @pytest.mark.parametrize(
