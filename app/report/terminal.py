@@ -149,7 +149,7 @@ def print_subgroups(subgroups: Mapping[str, Any], *, console: Console | None = N
     tables, _ = show_subgroups({"": subgroups}, has_figure=False)
     for group in tables:
         table = _subgroup_table(group, separator=" ")
-        if target.measure(table).maximum > target.width:  # an interval goes below its value
+        if _is_too_wide(table, target):  # an interval goes below its value
             table = _subgroup_table(group, separator="\n")
         target.print(table)
         target.print(Text(group.tests), soft_wrap=not target.is_terminal)
@@ -180,6 +180,19 @@ def _subgroup_table(group: GroupTable, *, separator: str) -> Table:
 def print_comparisons(found: Sequence[Comparison], *, console: Console | None = None) -> None:
     """Print the difference of the primary metric of each pair, its interval, p-value and verdict."""
     target = console or build_console()
+    table = _comparison_table(found, separator=" ")
+    if _is_too_wide(table, target):
+        table = _comparison_table(found, separator="\n")
+    target.print(table)
+    target.print(overall_verdict(found), soft_wrap=not target.is_terminal)
+
+
+def _is_too_wide(table: Table, console: Console) -> bool:
+    """Return whether a table has to wrap cells; `measure` alone never exceeds the console's own width."""
+    return console.measure(table, options=console.options.update_width(1000)).maximum > console.width
+
+
+def _comparison_table(found: Sequence[Comparison], *, separator: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
     for heading in (f"{metric_label(found[0].primary, found[0].unit)}, difference", "p"):
@@ -190,12 +203,11 @@ def print_comparisons(found: Sequence[Comparison], *, console: Console | None = 
         interval = format_interval(difference.low, difference.high)
         table.add_row(
             f"{one.second} \N{MINUS SIGN} {one.first}",
-            f"{format_value(difference.difference)} {interval}".rstrip(),
+            f"{format_value(difference.difference)}{separator}{interval}".rstrip(),
             format_p_value(shown_p_value(one)),
             short_verdict(one),
         )
-    target.print(table)
-    target.print(overall_verdict(found), soft_wrap=not target.is_terminal)
+    return table
 
 
 def print_audit(found: DatasetAudit, *, console: Console | None = None) -> None:

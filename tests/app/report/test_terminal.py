@@ -9,6 +9,7 @@ from voxlift.app.evaluation.evaluate import evaluate_scores
 from voxlift.app.evaluation.paired import compare_models
 from voxlift.app.evaluation.scores import Scores
 from voxlift.app.progress import build_console
+from voxlift.app.report.tables import format_interval
 from voxlift.app.report.terminal import print_comparisons, print_metrics
 
 
@@ -70,6 +71,14 @@ def test_differences_are_printed_with_the_verdict_last():
     heading = text.splitlines()[0].split()
     assert heading[-2:] == ["p", "verdict"]  # one p-value a pair
     assert text.split("strong is better than weak")[1]
+
+
+def test_an_interval_of_a_difference_is_never_broken_on_a_narrow_terminal():
+    found = compare_models({"slices": make_scores(0, 0.5), "volumes": make_scores(1, 2.0)}, resamples=100)
+    stream = io.StringIO()
+    print_comparisons(found, console=Console(file=stream, width=50))
+    difference = found[0].differences["auc"]
+    assert format_interval(difference.low, difference.high) in stream.getvalue()
 
 
 def test_pipe_has_a_fixed_width():
