@@ -118,10 +118,12 @@ def _read_pair_by_image(path: Path, head: bytes, time_axis: str, prefer: str) ->
             found = "a gzip stream that is cut off or damaged"
         elif is_cut_nifti(head):
             found = f"the first {len(head)} bytes of a NIfTI header: the file is cut off"
-        raise VolumeError(
-            f"{path}: expected NIfTI, MGH, NRRD, MetaImage or DICOM, found {found}. Convert it"
-            " to NIfTI, or copy it again if it should be one of these."
+        fix = (
+            "Write all slices of the scan into one NIfTI file, with their spacing"
+            if found.endswith("picture")
+            else "Convert it to NIfTI, or copy it again if it should be one of these"
         )
+        raise VolumeError(f"{path}: expected NIfTI, MGH, NRRD, MetaImage or DICOM, found {found}. {fix}.")
     if not find_nifti_layout(read_head(header, HEAD_BYTES)):
         raise VolumeError(f"{path}: its header {header.name} is not NIfTI. Convert the pair to NIfTI.")
     return read_nifti(header, time_axis=time_axis, prefer=prefer)
