@@ -59,9 +59,10 @@ def _find_function(builder: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         build: Callable[..., Any] = instantiate({**builder, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
-        reason = _explain_import(builder["_target_"]) or " ".join(str(error.__cause__ or error).split())
+        cause = " ".join(str(error.__cause__ or error).split())
+        reason = _explain_import(builder["_target_"]) or f"{cause}."
         raise SettingsError(
-            f"model.builder: {builder['_target_']} cannot be imported: {reason}. Expected the form "
+            f"model.builder: {builder['_target_']} cannot be imported: {reason} Expected the form "
             f"module.function, with {FORM}, in a module in {os.getcwd()} or in an installed "  # noqa: PTH109 - for the message
             "one."
         ) from error
@@ -74,7 +75,7 @@ def _explain_import(target: str) -> str:
     try:
         found = importlib.import_module(module or target)
     except ModuleNotFoundError as error:
-        return f"there is no module {error.name}" if (error.name or "-") in module else ""
+        return f"there is no module {error.name}." if (error.name or "-") in module else ""
     except Exception:  # noqa: BLE001 - the user's module fails by itself, which Hydra describes
         return ""
     return "" if hasattr(found, function) else f"{module} has no {function}.{suggest(function, dir(found))}"
