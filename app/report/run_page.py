@@ -45,7 +45,8 @@ class RunSummary:
     """Everything that the page of a finished run shows.
 
     Attributes:
-        name: Heading of the page, such as `volume3d on nodule`.
+        name: Heading of the page, such as `volume3d on lesions/labels.csv: left or right`.
+        model: Name of the model, for the verdict; empty: `name`.
         metrics: Split (`val`, `test`) to its block of metrics.json.
         scores: Split to its scores, from which the curves are drawn; empty leaves the figures out.
         split: Split of the verdict and the figures.
@@ -69,6 +70,7 @@ class RunSummary:
 
     name: str
     metrics: Mapping[str, Mapping[str, object]]
+    model: str = ""
     scores: Mapping[str, Predictions] = field(default_factory=dict)
     split: str = "test"
     history: Sequence[Row] = ()
@@ -114,6 +116,7 @@ def write_run_page(
     groups, names = find_case_groups(run, settings, scores[split]), find_case_names(run, settings)
     summary = RunSummary(
         name=f"{settings.model.name} on {describe_task(settings.data)}",
+        model=settings.model.name,
         metrics=metric_blocks(metrics),
         scores=scores,
         split=split,
@@ -275,7 +278,8 @@ def run_page_values(summary: RunSummary) -> dict[str, Any]:
         "environment": tables.flat_rows(summary.environment),
         "evidence": summary.evidence,
         "checklist": summary.checklist,
-        "verdict": summary.verdict or run_verdict(block, name=summary.name, split=summary.split, unit=unit),
+        "verdict": summary.verdict
+        or run_verdict(block, name=summary.model or summary.name, split=summary.split, unit=unit),
         "rows": tables.metric_rows(summary.metrics, unit),
         "class_rows": tables.class_rows(summary.metrics, views.outcomes),
         "counts": tables.count_rows(summary.metrics),
