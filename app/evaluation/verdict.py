@@ -17,6 +17,7 @@ SIGNIFICANCE_LEVEL = 0.05  # for Holm-adjusted p-values
 MIN_SUBJECTS = 5  # of a class, below which resampling them shows nothing about further subjects
 WORDS = ("better", "worse", "equivalent", "cannot tell")
 POWERS = (0.8, 0.9)
+MOST_TIMES = 20  # more subjects than there are: beyond, the spread between seeds is what forbids a decision
 FEW_TESTED = 30  # subjects below which a run's page suggests folds
 FOLDS_HINT = "With splits.folds=5 every subject is tested once."
 FEW_SUBJECTS = 15  # of a class, below which a bootstrap interval tends to be too narrow
@@ -116,8 +117,8 @@ class Verdict:
         if self.by_less_than_matters:
             return ", by less than matters"
         if self.more_subjects is not None:
-            return f" (about {self.more_subjects} more subjects)"
-        return f" (about {self.more_seeds} more seeds)" if self.more_seeds is not None else ""
+            return f" (about {_count(self.more_subjects, 'subject')})"
+        return f" (about {_count(self.more_seeds, 'seed')})" if self.more_seeds is not None else ""
 
 
 def decide(compared: Comparison) -> Verdict:
@@ -175,7 +176,7 @@ def _plan_more(compared: Comparison, found: Difference) -> Verdict:
     alpha = SIGNIFICANCE_LEVEL / compared.pairs
     for power in (*POWERS, 1 - alpha):
         needed = required_subjects(variance, compared.margin, power=power, alpha=alpha)
-        if needed is None:
+        if needed is None or (seeds > 1 and needed > MOST_TIMES * subjects):
             enough = required_seeds(variance, compared.margin, power=power, alpha=alpha)
             more = None if enough is None else _round_up(max(1, enough - seeds))
             return Verdict("cannot tell", more_seeds=more, power=power)
@@ -258,9 +259,16 @@ def describe_more(found: Verdict, compared: Comparison) -> str:
         return f"About {found.more_subjects} more subjects without a difference would make them equivalent."
     aim = f"to find a difference of {compared.margin:.3g} with {100 * found.power:.0f} % power"
     if found.more_subjects is not None:
-        return f"About {found.more_subjects} more subjects are needed {aim}."
-    seeds = f"about {found.more_seeds} more seeds are" if found.more_seeds else "far more seeds are"
-    return f"The spread between seeds forbids it for any number of subjects: {seeds} needed {aim}."
+        verb = "is" if found.more_subjects == 1 else "are"
+        return f"About {_count(found.more_subjects, 'subject')} {verb} needed {aim}."
+    verb = "is" if found.more_seeds == 1 else "are"
+    seeds = f"about {_count(found.more_seeds, 'seed')}" if found.more_seeds else "far more seeds"
+    reason = "The spread between seeds forbids it for any number of subjects within reach"
+    return f"{reason}: {seeds} {verb} needed {aim}."
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"{number} more {noun}{'' if number == 1 else 's'}"
 
 
 def format_p_value(value: float) -> str:

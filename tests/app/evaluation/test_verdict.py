@@ -114,6 +114,16 @@ def test_where_seeds_alone_forbid_it_seeds_are_asked_for():
     assert f"{found.more_seeds} more seeds" in text
 
 
+def test_never_is_a_number_of_subjects_asked_for_that_nobody_has():
+    one, asked = compared(0.02, -0.03, 0.07), set()
+    for seed_error in np.linspace(0.001, 0.03, 60):
+        differences = {"auc": replace(one.differences["auc"], seed_error=seed_error)}
+        found = decide(replace(one, differences=differences, trainings=3))
+        assert found.more_subjects is None or found.more_subjects <= 20 * one.subjects
+        asked.add("seeds" if found.more_seeds else "subjects")
+    assert asked == {"seeds", "subjects"}
+
+
 def test_the_numbers_stand_beside_the_word():
     text = comparison_verdict(compared(0.05, 0.01, 0.09))
     assert "+0.050 (95 % interval +0.010 to +0.090, p = 0.010)" in text
