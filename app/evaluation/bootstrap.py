@@ -107,15 +107,6 @@ def metric_block(
     return finite | {"intervals": {name: [*map(finite_or_none, pair)] for name, pair in intervals.items()}}
 
 
-def interval_of(block: Mapping[str, object], name: str) -> tuple[float, float] | None:
-    """Return the interval of a metric in a block of metrics.json; None where it is missing or undefined."""
-    intervals = block.get("intervals")
-    pair = intervals.get(name) if isinstance(intervals, Mapping) else None
-    if not pair or any(not isinstance(end, int | float) or not math.isfinite(end) for end in pair):
-        return None
-    return float(pair[0]), float(pair[1])
-
-
 def point_metrics(scores: Predictions | Fits) -> dict[str, float]:
     """Return every metric of one model, averaged over its folds and seeds."""
     values = mean_over_fits([metric_draws(fit, np.ones((1, len(fit)))) for fit in as_fits(scores)])

@@ -1,4 +1,4 @@
-"""Names, ranges, units and directions of metrics."""
+"""Names, ranges, units and directions of metrics, and their intervals in metrics.json."""
 
 from __future__ import annotations
 
@@ -121,3 +121,12 @@ def headline_metrics(names: Iterable[str]) -> tuple[str, ...]:
     order = list(METRIC_LABELS)
     known = {name: stem for name in names if (stem := TOP_K.sub("top_k_accuracy", name)) in METRIC_LABELS}
     return tuple(sorted(known, key=lambda name: order.index(known[name])))
+
+
+def interval_of(block: Mapping[str, object], name: str) -> tuple[float, float] | None:
+    """Return the interval of a metric in a block of metrics.json; None where it is missing or undefined."""
+    intervals = block.get("intervals")
+    pair = intervals.get(name) if isinstance(intervals, Mapping) else None
+    if not pair or any(not isinstance(end, int | float) or not math.isfinite(end) for end in pair):
+        return None
+    return float(pair[0]), float(pair[1])

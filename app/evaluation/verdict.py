@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxlift.app.evaluation.bootstrap import interval_of
-from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, metric_in_text
+from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, interval_of, metric_in_text
 from voxlift.app.evaluation.paired import Comparison, Difference
 from voxlift.app.evaluation.sample_size import DifferenceVariance, required_seeds, required_subjects
 

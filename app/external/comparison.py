@@ -51,8 +51,7 @@ from voxlift.app.runs.cohort import join_new_columns
 from voxlift.app.runs.configuration import TRIALS, load_settings
 from voxlift.app.runs.folder import RunFolder, load_network
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runs.subject_columns import SubjectColumns
-from voxlift.app.runs.subjects import check_reported_columns, describe_with_external
+from voxlift.app.runs.subjects import SubjectColumns, check_reported_columns, describe_with_external
 from voxlift.app.runtime.failures import build_scoring_hint, translate_failures
 from voxlift.app.tasks.base import task_of
 from voxlift.app.training.without_network import check_model

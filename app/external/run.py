@@ -48,11 +48,12 @@ from voxlift.app.runs.cohort import write_cohort
 from voxlift.app.runs.configuration import list_extensions, save_settings
 from voxlift.app.runs.folder import RunFolder
 from voxlift.app.runs.results import prediction_rows
-from voxlift.app.runs.subject_columns import SubjectColumns, collect_columns
 from voxlift.app.runs.subjects import (
+    SubjectColumns,
     build_flow,
     build_subject_rows,
     check_reported_columns,
+    collect_columns,
     describe_with_external,
     select_table_columns,
 )

@@ -21,8 +21,7 @@ from voxlift.app.evaluation.table_one import Grouping, cut_groups
 from voxlift.app.inference.scores import predict_outputs
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.subject_columns import SubjectColumns
-from voxlift.app.runs.subjects import read_subjects, refuse_cut_text
+from voxlift.app.runs.subjects import SubjectColumns, read_subjects, refuse_cut_text
 from voxlift.app.tasks.base import task_of
 from voxlift.data_pipelines.files import IMAGE_SUFFIXES
 from voxlift.data_pipelines.tables.manifest import is_subject_column

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxlift.app.config import SettingsError, TrainSettings
-from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.clinical_use import find_useful_range
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import interval_of, metric_label
 from voxlift.app.evaluation.table_one import MISSING as MISSING_CELLS
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import describe_p_value

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxlift.app.config import TrainSettings
-from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.calibration import Calibration
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import interval_of, metric_label
 from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.evaluation.table_one import TableOneRow, table_rows
 from voxlift.app.evaluation.verdict import MIN_SUBJECTS, format_p_value
@@ -47,7 +46,7 @@ from voxlift.app.report.tables import (
 )
 from voxlift.app.runs.configuration import describe_extensions
 from voxlift.app.runs.folder import RunFolder, load_network
-from voxlift.app.runs.subject_columns import SubjectColumns
+from voxlift.app.runs.subjects import SubjectColumns
 
 if TYPE_CHECKING:
     from voxlift.app.data.cohort import Cohort

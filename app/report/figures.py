@@ -12,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from voxlift.app.evaluation.bootstrap import interval_of
 from voxlift.app.evaluation.calibration import Reliability, reliability_bins
 from voxlift.app.evaluation.curves import Curve, macro_roc_curve, precision_recall_curve, roc_curve
-from voxlift.app.evaluation.metric_names import metric_label
+from voxlift.app.evaluation.metric_names import interval_of, metric_label
 from voxlift.app.evaluation.metrics import CALIBRATION_BINS, bin_index, score_metrics
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores

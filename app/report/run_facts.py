@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voxlift.app.config import SPLIT_NAMES, TrainSettings
-from voxlift.app.evaluation.bootstrap import RESAMPLES, interval_of
+from voxlift.app.evaluation.bootstrap import RESAMPLES
 from voxlift.app.evaluation.calibration import Calibration
 from voxlift.app.evaluation.metric_names import (
     headline_metrics,
+    interval_of,
     is_lower_better,
     metric_label,
 )

@@ -11,8 +11,7 @@ from typing import Any
 
 from voxlift.app.config import SettingsError, TrainSettings
 from voxlift.app.config.overrides import NEUTRAL_KEYS, flatten
-from voxlift.app.evaluation.bootstrap import interval_of
-from voxlift.app.evaluation.metric_names import is_lower_better, metric_label
+from voxlift.app.evaluation.metric_names import interval_of, is_lower_better, metric_label
 from voxlift.app.files import read_json, refuse_unwritable, write_rows
 from voxlift.app.report.pages import read_script, timestamp, write_page
 from voxlift.app.report.run_page import describe_task

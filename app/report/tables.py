@@ -14,10 +14,16 @@ import numpy as np
 import yaml
 
 from voxlift.app.config.overrides import flatten
-from voxlift.app.evaluation.bootstrap import interval_of, point_metrics
+from voxlift.app.evaluation.bootstrap import point_metrics
 from voxlift.app.evaluation.calibration import Calibration, apply_calibration
 from voxlift.app.evaluation.evaluate import CALIBRATION_METRICS
-from voxlift.app.evaluation.metric_names import LOWER_IS_BETTER, headline_metrics, metric_label, metric_range
+from voxlift.app.evaluation.metric_names import (
+    LOWER_IS_BETTER,
+    headline_metrics,
+    interval_of,
+    metric_label,
+    metric_range,
+)
 from voxlift.app.evaluation.metrics import weighted_confusion
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.scores import Scores

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from voxlift.app.config import SPLIT_NAMES
 from voxlift.app.data.sources import describe_kinds, list_grids
-from voxlift.app.evaluation.bootstrap import interval_of
-from voxlift.app.evaluation.metric_names import headline_metrics, metric_label
+from voxlift.app.evaluation.metric_names import headline_metrics, interval_of, metric_label
 from voxlift.app.evaluation.paired import Comparison
 from voxlift.app.evaluation.verdict import (
     format_p_value,

@@ -18,8 +18,7 @@ from voxlift.app.errors import shorten
 from voxlift.app.files import read_json, read_rows, write_json, write_rows
 from voxlift.app.runs.configuration import save_settings
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.subject_columns import saved_name
-from voxlift.app.runs.subjects import read_subjects, write_subjects
+from voxlift.app.runs.subjects import read_subjects, saved_name, write_subjects
 from voxlift.app.runtime.environment import describe_environment
 from voxlift.app.runtime.setup import Precision
 from voxlift.app.tasks.base import Task, task_of

@@ -167,7 +167,7 @@ class NumberTask(Task):
         """Return a ridge regression of the standardised number, in its unit."""
         from sklearn.linear_model import Ridge
 
-        from voxlift.data_pipelines.shuffling import class_weights
+        from voxlift.data_pipelines.pipeline import class_weights
 
         strata = self.strata(labels).tolist()
         weights = class_weights(strata)

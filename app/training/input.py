@@ -168,7 +168,7 @@ def training_options(settings: TrainSettings, cohort: Cohort) -> TrainingOptions
 
 
 def _loss_weights(labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    from voxlift.data_pipelines.shuffling import class_weights
+    from voxlift.data_pipelines.pipeline import class_weights
 
     weights = class_weights(labels.tolist())
     return np.array([weights[label] for label in labels.tolist()], np.float32)

@@ -17,8 +17,7 @@ from voxlift.app.progress import progress_bar
 from voxlift.app.runs.cohort import reopen_cohort
 from voxlift.app.runs.configuration import load_settings
 from voxlift.app.runs.results import read_scores
-from voxlift.app.runs.subject_columns import find_usual_columns
-from voxlift.app.runs.subjects import read_subjects
+from voxlift.app.runs.subjects import find_usual_columns, read_subjects
 from voxlift.app.runtime.setup import import_quietly, import_user_modules
 from voxlift.app.studies.folder import StudyFolder
 from voxlift.app.studies.shortcuts.contestants import (

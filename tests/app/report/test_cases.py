@@ -37,7 +37,7 @@ from voxlift.app.report.sprites import (
     tile_slices,
 )
 from voxlift.app.runs.folder import RunFolder
-from voxlift.app.runs.subject_columns import SubjectColumns
+from voxlift.app.runs.subjects import SubjectColumns
 from voxlift.data_pipelines.preprocess.settings import Preprocess
 
 AFFINE = np.array([[0.0, 2, 0, -10], [1.5, 0, 0, -20], [0, 0, 4, -30], [0, 0, 0, 1]])  # axes exchanged

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from voxlift.data_pipelines.shuffling import balanced_order, class_weights, epoch_orders
+from voxlift.data_pipelines.pipeline import balanced_order, class_weights, epoch_orders
 
 LABELS = [0] * 31 + [2] * 5 + [1] * 8
 FEW_LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 2], np.int64)
