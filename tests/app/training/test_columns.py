@@ -270,7 +270,7 @@ def test_networks_of_every_task_join_columns(kind, task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "phantom"), [("findings", "findings"), ("grades", "grades"), ("number", "age")]
+    ("task", "phantom"), [("findings", "signs"), ("grades", "winding"), ("number", "pitch")]
 )
 def test_every_task_trains_with_columns(task, phantom, tmp_path):
     own = (f"task={task}", f"data.task={phantom}", "model=slice2d_columns", "model.columns=[sex,site]")
