@@ -36,7 +36,7 @@ def main() -> int:
         figure = draw(panels)
         figure.draw_without_rendering()  # ticks and their labels exist only after a drawing
         apply_print_colours(figure)
-        figure.savefig(options.output, dpi=200, facecolor="white")
+        figure.savefig(options.output, dpi=150, facecolor="white")
     print(f"Figure in {options.output}")
     return 0
 
