@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from voxlift.app.config import ModelSettings, SettingsError, TrainSettings
 from voxlift.app.data.columns import fit_joined
@@ -255,9 +257,18 @@ def _build_stage(settings: TrainSettings, spec: InputSpec, run: RunFolder | None
     if run is None:  # a resumed training has passed it
         check_lift(networks.plan, settings)
     networks = replace(networks, plan=None)  # it keeps the 2D network
+    if settings.model.builder is not None:
+        _seed_draws(networks.volume, settings.seed)
     order = "" if is_last else ", trained first"
     log.info("Model %s%s: %s parameters", settings.model.name, order, f"{networks.trained.count_params():,}")
     return Stage(settings, spec, networks, is_last=is_last)
+
+
+def _seed_draws(network: Any, seed: int) -> None:  # noqa: ANN401 - untyped Keras
+    """Set the states of dropout by the seed: a file of a network does not hold them."""
+    states = [one for one in network.variables if one.name == "seed_generator_state"]
+    for index, state in enumerate(states):
+        state.assign(np.array([seed, index]))
 
 
 QUICK_VOXELS = 2**16  # up to which a check of a deep network takes seconds
