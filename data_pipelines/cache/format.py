@@ -135,7 +135,7 @@ def read_format(path: Path) -> CacheFormat | None:
         saved = json.loads(path.read_text(encoding="utf-8"))
         depth, height, width, channels = map(int, saved["shape"])
         dtype = str(saved["dtype"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return CacheFormat((depth, height, width, channels), dtype) if dtype in DTYPES else None
 
