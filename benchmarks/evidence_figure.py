@@ -15,8 +15,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from voxlift.app.evaluation.metric_names import metric_label
-from voxlift.app.report.pages import INK, SERIES, apply_print_colours, assign_colours, figure_style
+from voxlift.app.report.figures import draw_forest
+from voxlift.app.report.pages import INK, apply_print_colours, assign_colours, figure_style
 
 WIDTH, ROW, MARGIN = 7.2, 0.26, 0.75  # inches: of the figure, of a model, of heading and axis of a panel
 
@@ -58,21 +58,14 @@ def draw(panels: list[tuple[dict[str, dict[str, Any]], str, str]]) -> Figure:
 
 
 def draw_panel(axes: Axes, models: dict[str, dict[str, Any]], metric: str, title: str) -> None:
-    """Draw a point with its interval and value for each model."""
-    colours = assign_colours(models)
-    names = sorted(models, key=lambda name: -models[name][metric])
-    for row, name in enumerate(names):
-        value, (low, high) = models[name][metric], models[name]["intervals"][metric]
-        colour = SERIES[colours[name] % len(SERIES)]
-        axes.hlines(row, low, high, color=colour, linewidth=2)
-        axes.plot(value, row, marker="o", markersize=6, color=colour)
-        axes.annotate(f"{value:.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", color=INK)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"{metric_label(metric)} on test subjects, 95 % interval")
+    """Draw a point with its interval and value for each model, the best one first."""
+    best_first = dict(sorted(models.items(), key=lambda item: -item[1][metric]))
+    draw_forest(axes, best_first, metric, colours=assign_colours(models))
+    for row, block in enumerate(best_first.values()):
+        text = f"{block[metric]:.3f}"
+        axes.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", color=INK)
+    axes.set_xlabel(f"{axes.get_xlabel()} on test subjects, 95 % interval")
     axes.set_title(title, loc="left", color=INK)
-    axes.grid(visible=True, axis="x")
-    axes.tick_params(axis="y", length=0)
 
 
 if __name__ == "__main__":

@@ -336,11 +336,23 @@ def forest_figure(
     """
     with figure_style():
         figure, axes = new_axes(height=0.9 + 0.36 * len(metrics))
-        for row, (label, block) in enumerate(metrics.items()):
-            colour = SERIES[(colours or {}).get(label, 0) % len(SERIES)]
-            _draw_interval(axes, row, _as_number(block.get(metric)), interval_of(block, metric), colour)
-        _format_rows(axes, tuple(metrics), metric_label(metric, unit))
+        draw_forest(axes, metrics, metric, unit=unit, colours=colours)
         return svg_markup(figure, name=name, title=title)
+
+
+def draw_forest(
+    axes: Axes,
+    metrics: Mapping[str, Mapping[str, object]],
+    metric: str,
+    *,
+    unit: str = "",
+    colours: Mapping[str, int] | None = None,
+) -> None:
+    """Draw the points and intervals of `forest_figure`, which has the same arguments."""
+    for row, (label, block) in enumerate(metrics.items()):
+        colour = SERIES[(colours or {}).get(label, 0) % len(SERIES)]
+        _draw_interval(axes, row, _as_number(block.get(metric)), interval_of(block, metric), colour)
+    _format_rows(axes, tuple(metrics), metric_label(metric, unit))
 
 
 def difference_figure(comparisons: Sequence[Comparison], *, name: str, title: str) -> Markup:
