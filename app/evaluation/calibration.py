@@ -49,13 +49,12 @@ class Calibration:
         scaled = logits / self.temperature
         return scaled + np.array(self.bias) if self.bias else scaled
 
-    def describe(self, classes: Sequence[str] = ()) -> str:
+    def describe(self, classes: Sequence[str]) -> str:
         """Return the values as text, the bias by class."""
         text = f"{self.temperature:.3f}"
         if not self.bias:
             return text
-        names = classes or [str(index) for index in range(len(self.bias))]
-        biases = (f"{value:+.2f} {name}" for value, name in zip(self.bias, names, strict=True))
+        biases = (f"{value:+.2f} {name}" for value, name in zip(self.bias, classes, strict=True))
         return f"{text} with bias {', '.join(biases)}"
 
 
@@ -109,10 +108,11 @@ def fit_calibration(validation: Scores) -> FittedCalibration:
     A temperature leaves the sign of every logit. Where a class is far more or less frequent in validation
     than predicted, a bias is fitted with it: the ranking of two classes stays, too.
 
-    Sources: Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599; with a bias Alexandari, Kundaje and
-    Shrikumar 2020, arXiv:1901.06852.
+    Source:
+        Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599; with a bias Alexandari, Kundaje and Shrikumar
+        2020, arXiv:1901.06852.
     """
-    logits = np.log(np.maximum(validation.probabilities, SMALLEST))
+    logits = _to_logits(validation.probabilities)
     unscaled = _mean_log_loss(logits, validation.labels)
     # In a separated validation any sharpening lowers the loss, until rounding ends the search.
     if not _is_separated(logits, validation.labels):
@@ -187,7 +187,7 @@ def _find_shift(validation: Scores) -> float:
 
 def explain_no_calibration(validation: Scores) -> str:
     """Return why neither temperature nor bias could be fitted, as a clause."""
-    if _is_separated(np.log(np.maximum(validation.probabilities, SMALLEST)), validation.labels):
+    if _is_separated(_to_logits(validation.probabilities), validation.labels):
         return "validation is perfectly separated"
     return "the scores do not separate the classes better at any temperature"
 
@@ -212,8 +212,11 @@ def apply_calibration(scores: Scores, calibration: Calibration) -> Scores:
 
 
 def _scale(probabilities: Floats, calibration: Calibration) -> Floats:
-    logits = np.log(np.maximum(probabilities, SMALLEST))
-    return np.asarray(softmax(calibration.scale(logits), axis=1))
+    return np.asarray(softmax(calibration.scale(_to_logits(probabilities)), axis=1))
+
+
+def _to_logits(probabilities: Floats) -> Floats:
+    return np.log(np.maximum(probabilities, SMALLEST))
 
 
 def reliability_bins(scores: Scores, *, bins: int = CALIBRATION_BINS) -> Reliability:

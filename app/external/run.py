@@ -11,7 +11,7 @@ from typing import Any
 from voxlift.app.config import EvaluateSettings, TrainSettings
 from voxlift.app.data.cohort import Cohort
 from voxlift.app.data.sources import describe_left_out
-from voxlift.app.evaluation.calibration import Calibration, list_calibrations
+from voxlift.app.evaluation.calibration import list_calibrations
 from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.evaluate import evaluate_scores
@@ -209,8 +209,7 @@ def build_metrics(
     }
     if len(internal) == 1:
         metrics["internal"] = evaluate_scores(internal[0])
-    if ensemble.is_calibrated:
-        calibrations = [member.calibration or Calibration() for member in ensemble.members]
+    if calibrations := ensemble.calibrations:
         metrics["calibration"] = {
             **(calibrations[0].as_json() if len(calibrations) == 1 else list_calibrations(calibrations)),
             "fitted_on": "val",

@@ -126,9 +126,9 @@ class Ensemble:
         )
 
     @property
-    def is_calibrated(self) -> bool:
-        """Whether the members have a calibration."""
-        return all(member.calibration is not None for member in self.members)
+    def calibrations(self) -> list[Calibration]:
+        """The calibration of each member; none for predictions other than of classes."""
+        return [member.calibration for member in self.members if member.calibration is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ def score_batch(
     predictions = np.mean(plain, axis=0)
     return BatchScores(
         predictions=predictions,
-        calibrated=np.mean(scaled, axis=0) if ensemble.is_calibrated else None,
+        calibrated=np.mean(scaled, axis=0) if scaled else None,
         spread=np.std(plain, axis=0).max(axis=1),
         decisions=task.decide_rows(predictions, ensemble.thresholds),
     )

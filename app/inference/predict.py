@@ -189,7 +189,7 @@ def describe_outputs(ensemble: Ensemble) -> dict[str, Any]:
     """Return what the columns hold: of classes their names, thresholds and calibrations."""
     task, names = ensemble.task, list(ensemble.classes)
     if task.is_nominal:
-        listed = list_calibrations([one.calibration for one in ensemble.members if one.calibration])
+        listed = list_calibrations(ensemble.calibrations)
         return {
             "classes": names,
             "threshold": ensemble.threshold,
@@ -262,9 +262,8 @@ def _print_rules(ensemble: Ensemble, settings: PredictSettings) -> None:
     """Print how classes are predicted, and for which runs the training range is unknown."""
     mean = f", from the mean over {len(ensemble.members)} runs" if len(ensemble.members) > 1 else ""
     print_line(f"{ensemble.rule}{mean}.")
-    calibrations = [one.calibration for one in ensemble.members if one.calibration is not None]
-    if not all(one.is_neutral for one in calibrations):
-        values = "; ".join(one.describe(ensemble.classes) for one in calibrations)
+    if not all(one.is_neutral for one in ensemble.calibrations):
+        values = "; ".join(one.describe(ensemble.classes) for one in ensemble.calibrations)
         print_line(f"Calibrated probabilities: temperature {values}, fitted on validation.")
     if settings.tta != "none":
         print_line(f"Test-time augmentation: {settings.tta}; predictions are means over the views.")

@@ -123,7 +123,7 @@ class Predictor:
             "subject",
             "image",
             *ensemble.task.scan_columns(ensemble.classes),
-            *(f"calibrated_{name}" for name in ensemble.classes if ensemble.is_calibrated),
+            *(f"calibrated_{name}" for name in ensemble.classes if ensemble.calibrations),
             *(ensemble.task.set_columns(ensemble.classes) if self.limits is not None else []),
             *(["spread"] if len(ensemble.members) > 1 else []),
             *(["map", "picture", "agreement"] if self.maps else []),
