@@ -11,9 +11,8 @@ from voxlift.app.evaluation.clinical_use import evaluate_use
 from voxlift.app.evaluation.conformal import measure_coverage, read_limits
 from voxlift.app.evaluation.scores import Fits
 from voxlift.app.files import read_json
+from voxlift.app.inference.groups import PREDICTED_FROM
 from voxlift.app.report.tables import TableCells, format_interval, format_value, table_cells
-
-PREDICTED_FROM = {"score": "the score", "features": "the features of the network"}
 
 
 def summarise_use(

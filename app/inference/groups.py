@@ -29,6 +29,8 @@ from voxlift.data_pipelines.tables.reader import is_missing
 
 log = logging.getLogger("voxlift")
 
+PREDICTED_FROM = {"score": "the score", "features": "the features of the network"}  # what may reveal the site
+
 
 def evaluate_run_sites(
     run: RunFolder,
@@ -83,7 +85,7 @@ def describe_sites(metrics: Mapping[str, Any]) -> list[str]:
     if found is None:
         return []
     texts, predicting = [], []
-    for name, title in (("score", "the score"), ("features", "the features of the network")):
+    for name, title in PREDICTED_FROM.items():
         one = found.get(name)
         if one and one["auc"] is not None and one["interval"]:
             low, high = one["interval"]

@@ -20,6 +20,7 @@ from voxlift.app.evaluation.scores import Predictions
 from voxlift.app.files import read_json, read_rows, write_json
 from voxlift.app.runs.configuration import describe_extensions, load_settings
 from voxlift.app.runs.folder import RunFolder
+from voxlift.app.runs.subjects import AXES
 from voxlift.app.tasks.base import ScoredRows, Task, find_task, task_of
 from voxlift.data_pipelines.tables.manifest import Record
 
@@ -203,7 +204,7 @@ def read_learning(run: RunFolder, settings: TrainSettings) -> list[str]:
 def _is_coarser_than_files(run: RunFolder, spacing: Any) -> bool:  # noqa: ANN401 - as the schema has it
     """Return whether a run's grid is coarser than most of its files along an axis."""
     rows = read_rows(run.subjects) if run.subjects.exists() else []
-    names = [f"header.spacing.{axis}" for axis in ("depth", "height", "width")]
+    names = [f"header.spacing.{axis}" for axis in AXES]
     if not isinstance(spacing, list) or not rows or not all(rows[0].get(name) for name in names):
         return False
     stored = [statistics.median(float(row[name]) for row in rows if row[name]) for name in names]

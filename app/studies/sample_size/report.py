@@ -233,10 +233,7 @@ def _build_table(plans: Sequence[PairPlan]) -> TextTable:
             *(f"{row['first']} and {row['second']}" for _ in names),
             f"{row['difference']:g}",
             f"{100 * row['power']:.0f} %",
-            *(
-                _format_count(row[key])
-                for key in ("n_per_class", "n_per_class_low", "n_per_class_high", "n_in_all")
-            ),
+            *(_format_count(row[key]) for key in COUNTS),
             *([_format_seeds(row)] if needs_seeds else []),
         ]
         for row in all_rows
