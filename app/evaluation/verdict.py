@@ -258,16 +258,17 @@ def describe_more(found: Verdict, compared: Comparison) -> str:
         return f"About {found.more_subjects} more subjects without a difference would make them equivalent."
     aim = f"to find a difference of {compared.margin:.3g} with {100 * found.power:.0f} % power"
     if found.more_subjects is not None:
-        verb = "is" if found.more_subjects == 1 else "are"
-        return f"About {_count(found.more_subjects, 'subject')} {verb} needed {aim}."
-    verb = "is" if found.more_seeds == 1 else "are"
-    seeds = f"about {_count(found.more_seeds, 'seed')}" if found.more_seeds else "far more seeds"
-    reason = "The spread between seeds forbids it for any number of subjects within reach"
-    return f"{reason}: {seeds} {verb} needed {aim}."
+        return f"About {_need(found.more_subjects, 'subject')} {aim}."
+    seeds = f"about {_need(found.more_seeds, 'seed')}" if found.more_seeds else "far more seeds are needed"
+    return f"The spread between seeds forbids it for any number of subjects within reach: {seeds} {aim}."
 
 
-def _count(number: int | None, noun: str) -> str:
+def _count(number: int, noun: str) -> str:
     return f"{number} more {noun}{'' if number == 1 else 's'}"
+
+
+def _need(number: int, noun: str) -> str:
+    return f"{_count(number, noun)} {'is' if number == 1 else 'are'} needed"
 
 
 def format_p_value(value: float) -> str:
